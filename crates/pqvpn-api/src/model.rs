@@ -1,0 +1,15 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The JSON values of the control API: `cli.md` schema 1, field for field.
+
+#[cfg(feature = "server")]
+mod from_node;
+mod request;
+mod status;
+
+pub use request::{Done, Identity, PeerRequest, Ping, PingRequest, SetOutcome, SetRequest, Setting, State, Version};
+pub use status::{
+    Health, HealthLevel, Network, NodeState, Path, PathKind, Peer, PeerState, Peers, Session, Status, VERIFIED_WITHIN,
+};
+
+/// Name of the only suite: hybrid key exchange and hybrid signatures, never one half.
+pub const SUITE: &str = "X25519MLKEM1024/MLDSA87-Ed25519";

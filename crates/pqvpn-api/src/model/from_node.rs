@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Maps the node's snapshot to the JSON model; the only place that knows both.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use pqvpn_node::{handle, snapshot};
+
+use super::{
+    Health, HealthLevel, NodeState, Path, PathKind, Peer, PeerState, Peers, Ping, SUITE, Session, SetOutcome, Status,
+    VERIFIED_WITHIN,
+};
+use crate::SCHEMA;
+
+/// Reasons `cli.md` promises, present even while a node does not report them.
+const PROMISED_DROPS: [&str; 5] = ["replay", "auth", "policy", "no_session", "spoof"];
+
+impl From<snapshot::Snapshot> for Status {
+    fn from(node: snapshot::Snapshot) -> Self {
+        let mut drops: BTreeMap<String, u64> = PROMISED_DROPS.iter().map(|reason| ((*reason).into(), 0)).collect();
+        drops.extend(node.drops.into_iter().map(|(reason, count)| (reason.to_owned(), count)));
+        Self {
+            schema: SCHEMA,
+            version: env!("CARGO_PKG_VERSION").into(),
+            peer_id: node.peer_id.to_string(),
+            name: node.name,
+            state: node.state.into(),
+            addresses: node.addresses,
+            interface: node.interface,
+            listen: node.listen,
+            networks: Vec::new(),
+            peers: node.peers.into_iter().map(Peer::from).collect(),
+            drops,
+            health: node.health.into_iter().map(Health::from).collect(),
+            uptime_s: node.uptime.as_secs(),
+        }
+    }
+}
+
+impl From<snapshot::Snapshot> for Peers {
+    fn from(node: snapshot::Snapshot) -> Self {
+        Self { schema: SCHEMA, peers: node.peers.into_iter().map(Peer::from).collect() }
+    }
+}
+
+impl From<snapshot::PeerSnapshot> for Peer {
+    fn from(peer: snapshot::PeerSnapshot) -> Self {
+        Self {
+            peer_id: peer.peer_id.to_string(),
+            name: peer.name,
+            addresses: peer.addresses,
+            state: proven_state(peer.state, peer.verified_age),
+            verified_age_s: peer.verified_age.map(|age| rounded(age.as_secs_f64(), 10.0)),
+            path: peer.path.map(Path::from),
+            session: peer.session.map(Session::from),
+            tx_bytes: peer.tx_bytes,
+            rx_bytes: peer.rx_bytes,
+            tx_packets: peer.tx_packets,
+            rx_packets: peer.rx_packets,
+            last_error: peer.last_error,
+        }
+    }
+}
+
+/// `verified` is shown only with the proof at hand: a round trip younger than [`VERIFIED_WITHIN`].
+fn proven_state(state: snapshot::PeerState, verified_age: Option<Duration>) -> PeerState {
+    match state {
+        snapshot::PeerState::Verified if verified_age.is_some_and(|age| age < VERIFIED_WITHIN) => PeerState::Verified,
+        snapshot::PeerState::Verified | snapshot::PeerState::Stale => PeerState::Stale,
+        snapshot::PeerState::Connecting => PeerState::Connecting,
+        snapshot::PeerState::Idle => PeerState::Idle,
+        snapshot::PeerState::Refused => PeerState::Refused,
+    }
+}
+
+impl From<snapshot::PathSnapshot> for Path {
+    fn from(path: snapshot::PathSnapshot) -> Self {
+        Self {
+            kind: PathKind::Direct,
+            remote: path.remote,
+            via: None,
+            why: path.why,
+            rtt_ms: path.rtt.map(millis),
+            loss: rounded(path.loss, 1000.0),
+            mtu: path.mtu,
+        }
+    }
+}
+
+impl From<snapshot::SessionSnapshot> for Session {
+    fn from(session: snapshot::SessionSnapshot) -> Self {
+        Self {
+            suite: SUITE.into(),
+            aead: session.aead.name().into(),
+            epoch: session.epoch,
+            phase: session.phase,
+            rekey_age_s: session.rekey_age.as_secs(),
+            handshake_ms: millis(session.handshake),
+        }
+    }
+}
+
+impl From<snapshot::NodeState> for NodeState {
+    fn from(state: snapshot::NodeState) -> Self {
+        match state {
+            snapshot::NodeState::Starting => Self::Starting,
+            snapshot::NodeState::Up => Self::Up,
+            snapshot::NodeState::Down => Self::Down,
+        }
+    }
+}
+
+impl From<snapshot::HealthItem> for Health {
+    fn from(item: snapshot::HealthItem) -> Self {
+        let level = match item.level {
+            snapshot::HealthLevel::Info => HealthLevel::Info,
+            snapshot::HealthLevel::Warn => HealthLevel::Warn,
+            snapshot::HealthLevel::Error => HealthLevel::Error,
+        };
+        Self { level, code: item.code.into(), text: item.text }
+    }
+}
+
+impl From<handle::PingReply> for Ping {
+    fn from(reply: handle::PingReply) -> Self {
+        Self {
+            schema: SCHEMA,
+            peer_id: reply.peer_id.to_string(),
+            name: reply.name,
+            rtt_ms: millis(reply.rtt),
+            kind: PathKind::Direct,
+            remote: reply.remote,
+            why: reply.why,
+        }
+    }
+}
+
+impl From<handle::SetOutcome> for SetOutcome {
+    fn from(outcome: handle::SetOutcome) -> Self {
+        match outcome {
+            handle::SetOutcome::Applied => Self::Applied,
+            handle::SetOutcome::AfterRestart => Self::AfterRestart,
+        }
+    }
+}
+
+/// Milliseconds with microsecond resolution.
+fn millis(duration: Duration) -> f64 {
+    rounded(duration.as_secs_f64() * 1000.0, 1000.0)
+}
+
+fn rounded(value: f64, steps_per_unit: f64) -> f64 {
+    (value * steps_per_unit).round() / steps_per_unit
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn verified_without_a_recent_round_trip_is_shown_as_stale() {
+        use snapshot::PeerState as Node;
+        assert_eq!(proven_state(Node::Verified, Some(Duration::from_secs(29))), PeerState::Verified);
+        assert_eq!(proven_state(Node::Verified, Some(VERIFIED_WITHIN)), PeerState::Stale);
+        assert_eq!(proven_state(Node::Verified, None), PeerState::Stale);
+    }
+
+    #[test]
+    fn milliseconds_keep_three_digits() {
+        assert_eq!(millis(Duration::from_nanos(11_234_567)).to_string(), "11.235");
+    }
+}

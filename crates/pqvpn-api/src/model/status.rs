@@ -1,0 +1,194 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What `status` and `peers` answer.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+
+use serde::{Deserialize, Serialize};
+
+/// A peer counts as verified this long after an authenticated round trip inside the tunnel, and no longer.
+pub const VERIFIED_WITHIN: Duration = Duration::from_secs(30);
+
+/// The whole node at one moment.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// Schema number, 1.
+    pub schema: u32,
+    /// Version of the daemon.
+    pub version: String,
+    /// Identity of the node, 64 hex digits.
+    pub peer_id: String,
+    /// Name of the node.
+    pub name: String,
+    /// Whether the node carries traffic.
+    pub state: NodeState,
+    /// Overlay addresses, IPv6 first.
+    pub addresses: Vec<IpAddr>,
+    /// Name of the TUN interface, once there is one.
+    pub interface: Option<String>,
+    /// Underlay sockets.
+    pub listen: Vec<SocketAddr>,
+    /// Networks the node belongs to.
+    pub networks: Vec<Network>,
+    /// Every peer.
+    pub peers: Vec<Peer>,
+    /// Dropped packets by reason.
+    pub drops: BTreeMap<String, u64>,
+    /// What an operator should know, worst first.
+    pub health: Vec<Health>,
+    /// Seconds since the daemon started.
+    pub uptime_s: u64,
+}
+
+/// The peers alone.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Peers {
+    /// Schema number, 1.
+    pub schema: u32,
+    /// Every peer.
+    pub peers: Vec<Peer>,
+}
+
+/// Whether the node carries traffic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NodeState {
+    /// Sockets and interface are being made.
+    Starting,
+    /// Carrying traffic.
+    Up,
+    /// Told to be down.
+    Down,
+}
+
+/// A network the node is a member of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Network {
+    /// Name of the network.
+    pub name: String,
+    /// Network id, hex.
+    pub id: String,
+    /// Members known.
+    pub members: u32,
+    /// Members seen lately.
+    pub online: u32,
+}
+
+/// One peer at one moment.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Peer {
+    /// Identity, 64 hex digits.
+    pub peer_id: String,
+    /// Name it has here.
+    pub name: String,
+    /// Overlay addresses, IPv6 first.
+    pub addresses: Vec<IpAddr>,
+    /// Connection state.
+    pub state: PeerState,
+    /// Seconds since the newest authenticated round trip inside the tunnel.
+    pub verified_age_s: Option<f64>,
+    /// The path in use.
+    pub path: Option<Path>,
+    /// The session in use.
+    pub session: Option<Session>,
+    /// Inner bytes sent.
+    pub tx_bytes: u64,
+    /// Inner bytes received.
+    pub rx_bytes: u64,
+    /// Inner packets sent.
+    pub tx_packets: u64,
+    /// Inner packets received.
+    pub rx_packets: u64,
+    /// Why the last attempt to connect failed, while that is current.
+    pub last_error: Option<String>,
+}
+
+/// Connection state of a peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PeerState {
+    /// An authenticated round trip succeeded within [`VERIFIED_WITHIN`].
+    Verified,
+    /// There is a session, but no recent round trip.
+    Stale,
+    /// A link is being made.
+    Connecting,
+    /// No session, and nobody asked for one.
+    Idle,
+    /// One side refused the link.
+    Refused,
+}
+
+/// The way packets take to a peer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Path {
+    /// What kind of path it is.
+    pub kind: PathKind,
+    /// Underlay address packets go to.
+    pub remote: SocketAddr,
+    /// Relay or first hop, when there is one.
+    pub via: Option<String>,
+    /// Why this path and not a better one.
+    pub why: String,
+    /// Smoothed in-tunnel round-trip time in milliseconds.
+    pub rtt_ms: Option<f64>,
+    /// Share of probes lost, 0.0 to 1.0.
+    pub loss: f64,
+    /// Inner MTU in bytes.
+    pub mtu: u16,
+}
+
+/// Kind of a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PathKind {
+    /// Straight to the peer.
+    Direct,
+    /// Over a relay.
+    Relay,
+    /// Over an onion circuit.
+    Circuit,
+}
+
+/// The session in use with a peer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Session {
+    /// Key exchange and signatures, [`super::SUITE`].
+    pub suite: String,
+    /// Data-plane AEAD.
+    pub aead: String,
+    /// Asymmetric epoch of the ratchet.
+    pub epoch: u32,
+    /// Hash phase inside the epoch.
+    pub phase: u32,
+    /// Seconds since the last completed ratchet step or handshake.
+    pub rekey_age_s: u64,
+    /// How long the handshake of the link took, in milliseconds.
+    pub handshake_ms: f64,
+}
+
+/// One thing an operator should know.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Health {
+    /// How bad it is.
+    pub level: HealthLevel,
+    /// Stable code for scripts.
+    pub code: String,
+    /// One line for people.
+    pub text: String,
+}
+
+/// Severity of a [`Health`] item.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HealthLevel {
+    /// Worth knowing.
+    Info,
+    /// Something works less well than it should.
+    Warn,
+    /// Something does not work.
+    Error,
+}

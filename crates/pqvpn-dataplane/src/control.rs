@@ -1,0 +1,317 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The control side's handle: routes, sessions, paths, probes and statistics.
+
+use std::{
+    fmt,
+    net::SocketAddr,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use ipnet::IpNet;
+use pqvpn_crypto::ratchet::EpochChain;
+use pqvpn_packet::inner::Probe;
+use thiserror::Error;
+
+use crate::{
+    clock,
+    event::{PeerSlot, SessionId},
+    plane::Shared,
+    route::Routes,
+    session::{EpochMismatch, RxSession, TxSession},
+    stats::{DropReason, Drops, PeerStats, Run},
+    table::{Path, Session, lock},
+};
+
+/// Everything a new session consists of.
+pub struct SessionInstall {
+    /// The number the node gives it.
+    pub id: SessionId,
+    /// Whose session it is.
+    pub peer: PeerSlot,
+    /// The sending half.
+    pub tx: TxSession,
+    /// The receiving half.
+    pub rx: RxSession,
+    /// Receiver indices the peer may use towards us; random, all unused (see [`Control::index_in_use`]).
+    pub local_indices: Vec<u32>,
+    /// Receiver indices we use towards the peer, in this order: the next one after every change of address.
+    pub remote_indices: Vec<u32>,
+    /// Underlay address of the peer.
+    pub path: SocketAddr,
+    /// Whether packets may be sealed at once; otherwise [`Control::activate_tx`] or the first valid packet allows it.
+    pub tx_active: bool,
+}
+
+/// Why a session was not installed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum InstallError {
+    /// A local index already belongs to a session.
+    #[error("receiver index {0:#010x} is already in use")]
+    IndexInUse(u32),
+    /// One of the index lists is empty.
+    #[error("a session needs at least one receiver index on each side")]
+    NoIndices,
+    /// The session number is already in use.
+    #[error("session number {0:?} is already in use")]
+    DuplicateId(SessionId),
+}
+
+/// Why an epoch was not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum EpochError {
+    /// There is no such session.
+    #[error("no session {0:?}")]
+    UnknownSession(SessionId),
+    /// The chain does not continue the session.
+    #[error(transparent)]
+    Mismatch(#[from] EpochMismatch),
+}
+
+/// Why a probe was not sent.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum SendError {
+    /// The peer has no session that may send.
+    #[error("no active session with this peer")]
+    NoSession,
+    /// The session may not seal any more; it needs a new handshake.
+    #[error("the session refuses to seal")]
+    Refused,
+    /// The operating system refused the datagram.
+    #[error("the datagram was not sent")]
+    Io(#[from] std::io::Error),
+}
+
+/// What can be told about a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SessionInfo {
+    /// Whose session it is.
+    pub peer: PeerSlot,
+    /// Epoch of the sending half.
+    pub epoch: u32,
+    /// Hash phase inside that epoch.
+    pub phase: u32,
+    /// Whether packets may be sealed on it.
+    pub tx_active: bool,
+    /// Whether a packet of the peer authenticated on it.
+    pub confirmed: bool,
+}
+
+/// The control side's handle. Cheap to clone; every method may be called from any thread and none of them blocks on
+/// the packet threads for longer than one run of packets.
+#[derive(Clone)]
+pub struct Control {
+    shared: Arc<Shared>,
+}
+
+impl fmt::Debug for Control {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Control")
+    }
+}
+
+impl Control {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
+    }
+
+    /// Replaces the whole route table: where inner destinations go by longest prefix match, and the inner sources
+    /// each peer may use. Peers that were unknown so far become known.
+    pub fn set_routes(&self, routes: Vec<(IpNet, PeerSlot)>) {
+        let routes = Arc::new(Routes::new(&routes));
+        self.shared.change(|registry, tables| {
+            for peer in routes.peers() {
+                registry.peer(peer);
+            }
+            tables.routes = Arc::clone(&routes);
+            tables.peers = Arc::new(registry.peer_entries());
+        });
+    }
+
+    /// Installs a session: receiving works at once, sending when `tx_active` or later. Sets the peer's path.
+    ///
+    /// # Errors
+    /// [`InstallError`]; nothing is changed then.
+    pub fn install_session(&self, install: SessionInstall) -> Result<(), InstallError> {
+        if install.local_indices.is_empty() || install.remote_indices.is_empty() {
+            return Err(InstallError::NoIndices);
+        }
+        let path = install.path;
+        self.shared.change(|registry, tables| {
+            if registry.sessions.contains_key(&install.id) {
+                return Err(InstallError::DuplicateId(install.id));
+            }
+            if let Some(&index) = install.local_indices.iter().find(|&i| tables.sessions.contains_key(i)) {
+                return Err(InstallError::IndexInUse(index));
+            }
+            let peer = registry.peer(install.peer);
+            let order = registry.next_order;
+            registry.next_order += 1;
+            let session = Session::new(install, Arc::clone(&peer), order);
+            registry.sessions.insert(session.id, Arc::new(session));
+            tables.peers = Arc::new(registry.peer_entries());
+            tables.sessions = Arc::new(registry.index_map());
+            // Before the snapshot is stored: a parked packet must find the path when it finds the session.
+            *lock(&peer.path) = Some(Path { remote: path, local: None });
+            Ok(())
+        })?;
+        // A thread may be about to park a packet by the snapshot before.
+        self.shared.wake_outbound();
+        Ok(())
+    }
+
+    /// Allows a session to send and flushes what waited for it. `false` when there is no such session.
+    pub fn activate_tx(&self, id: SessionId) -> bool {
+        self.shared.activate_tx(id)
+    }
+
+    /// Prepares the receiving half for the next epoch.
+    ///
+    /// # Errors
+    /// [`EpochError`]; nothing changes then.
+    pub fn stage_rx(&self, id: SessionId, chain: EpochChain) -> Result<(), EpochError> {
+        let session = self.session(id).ok_or(EpochError::UnknownSession(id))?;
+        Ok(lock(&session.rx).stage_epoch(chain, clock::now())?)
+    }
+
+    /// Starts the next epoch of the sending half.
+    ///
+    /// # Errors
+    /// [`EpochError`]; nothing changes then.
+    pub fn start_tx(&self, id: SessionId, chain: EpochChain) -> Result<(), EpochError> {
+        let session = self.session(id).ok_or(EpochError::UnknownSession(id))?;
+        Ok(lock(&session.tx).start_epoch(chain, clock::now())?)
+    }
+
+    /// Erases keys whose time is over in sessions without traffic; busy ones do it by themselves. To be called every
+    /// few seconds (security.md 1.7, `PHASE_TIME` and `PREV_KEEP`).
+    pub fn retire_keys(&self) {
+        let now = clock::now();
+        for session in self.shared.sessions() {
+            lock(&session.tx).retire_phase(now);
+            lock(&session.rx).erase_expired(now);
+        }
+    }
+
+    /// Sets how long keys of the previous epoch and phase are kept (security.md 1.7, `PREV_KEEP`).
+    /// `false` when there is no such session.
+    pub fn set_prev_keep(&self, id: SessionId, keep: Duration) -> bool {
+        let Some(session) = self.session(id) else { return false };
+        lock(&session.rx).set_prev_keep(keep);
+        true
+    }
+
+    /// Removes a session; its keys are gone when the packet threads finished their batch.
+    /// `false` when there is no such session.
+    pub fn remove_session(&self, id: SessionId) -> bool {
+        self.shared.change(|registry, tables| {
+            let removed = registry.sessions.remove(&id).is_some();
+            if removed {
+                tables.peers = Arc::new(registry.peer_entries());
+                tables.sessions = Arc::new(registry.index_map());
+            }
+            removed
+        })
+    }
+
+    /// Removes a peer with its sessions, path and parked packets. Its routes lead nowhere from now.
+    pub fn remove_peer(&self, peer: PeerSlot) {
+        let removed = self.shared.change(|registry, tables| {
+            let removed = registry.peers.remove(&peer)?;
+            registry.sessions.retain(|_, session| session.peer.slot != peer);
+            tables.peers = Arc::new(registry.peer_entries());
+            tables.sessions = Arc::new(registry.index_map());
+            Some(removed)
+        });
+        if let Some(removed) = removed {
+            removed.parked.drain(|_| self.shared.drops().count(DropReason::ParkedExpired));
+        }
+    }
+
+    /// Sets the underlay address of a peer; a change moves its session on to the next receiver index.
+    pub fn set_path(&self, peer: PeerSlot, remote: SocketAddr) {
+        let peer = self.shared.change(|registry, tables| {
+            let peer = registry.peer(peer);
+            tables.peers = Arc::new(registry.peer_entries());
+            peer
+        });
+        let old = lock(&peer.path).replace(Path { remote, local: None });
+        if old.is_some_and(|old| old.remote != remote) {
+            self.rotate_indices(peer.slot);
+        }
+    }
+
+    /// Moves a peer's sending session on to the next receiver index: to be called when our own address changed, so
+    /// that the two networks cannot be linked by it.
+    pub fn rotate_indices(&self, peer: PeerSlot) {
+        if let Some(session) = self.active(peer) {
+            session.next_remote_index();
+        }
+    }
+
+    /// Sends an in-tunnel probe on the peer's path; the answer comes as [`Event::ProbeAck`](crate::Event::ProbeAck).
+    ///
+    /// # Errors
+    /// [`SendError`]: no session, a session that may not seal, or the operating system refused.
+    pub fn send_probe(&self, peer: PeerSlot, id: u64) -> Result<(), SendError> {
+        let session = self.active(peer).ok_or(SendError::NoSession)?;
+        let path = session.peer.path().ok_or(SendError::NoSession)?;
+        let now = clock::now();
+        let datagram = self.shared.seal_probe(&session, Probe { ack: false, id }, now).ok_or(SendError::Refused)?;
+        self.shared.sockets.send_one(path.remote, path.local, None, &datagram)?;
+        session.peer.tx.add(Run { bytes: datagram.len() as u64, packets: 1, data: false }, self.shared.start, now);
+        Ok(())
+    }
+
+    /// Whether a local receiver index belongs to a session.
+    pub fn index_in_use(&self, index: u32) -> bool {
+        self.shared.tables.load().sessions.contains_key(&index)
+    }
+
+    /// What can be told about a session, `None` when there is none of that number.
+    pub fn session_info(&self, id: SessionId) -> Option<SessionInfo> {
+        let session = self.session(id)?;
+        let tx = lock(&session.tx);
+        Some(SessionInfo {
+            peer: session.peer.slot,
+            epoch: tx.epoch(),
+            phase: tx.phase(),
+            tx_active: session.tx_active.load(Ordering::Acquire),
+            confirmed: session.confirmed.load(Ordering::Acquire),
+        })
+    }
+
+    /// Underlay address packets to the peer go to.
+    pub fn path(&self, peer: PeerSlot) -> Option<SocketAddr> {
+        let tables = self.shared.tables.load();
+        tables.peers.get(&peer)?.peer.path().map(|path| path.remote)
+    }
+
+    /// Traffic with a peer; zeros when it is unknown.
+    pub fn peer_stats(&self, peer: PeerSlot) -> PeerStats {
+        let tables = self.shared.tables.load();
+        tables.peers.get(&peer).map(|entry| entry.peer.stats(self.shared.start)).unwrap_or_default()
+    }
+
+    /// Dropped packets by reason.
+    pub fn drops(&self) -> Drops {
+        self.shared.sum_drops()
+    }
+
+    /// Drops packets between the interface and the tunnel while `paused` (the interface is down); probes still work.
+    pub fn pause(&self, paused: bool) {
+        self.shared.change(|_, tables| tables.paused = paused);
+    }
+
+    fn session(&self, id: SessionId) -> Option<Arc<Session>> {
+        self.shared.session(id)
+    }
+
+    fn active(&self, peer: PeerSlot) -> Option<Arc<Session>> {
+        self.shared.tables.load().peers.get(&peer)?.active.clone()
+    }
+}

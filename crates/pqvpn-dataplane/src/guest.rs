@@ -1,0 +1,421 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The QUIC endpoint's virtual socket: a guest on the sockets of the data plane (link.md 5).
+
+use std::{
+    collections::VecDeque,
+    fmt,
+    io::{self, IoSliceMut},
+    net::{IpAddr, SocketAddr},
+    num::NonZeroUsize,
+    os::fd::OwnedFd,
+    sync::{Arc, Mutex},
+    task::{Context, Poll, Waker},
+};
+
+use crate::{
+    stats::{DropCounters, DropReason},
+    table::lock,
+    udp::{
+        MAX_GSO_SEGMENTS, Sockets, gso_refused, source_refused,
+        sys::{Message, send_one},
+    },
+};
+
+/// What is known about a received QUIC datagram.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GuestMeta {
+    /// Sender. IPv4 is given as a mapped IPv6 address exactly when [`Guest::local_addr`] is IPv6.
+    pub addr: SocketAddr,
+    /// Bytes written to the buffer.
+    pub len: usize,
+    /// Size of each datagram in the buffer (always `len`: one datagram per buffer).
+    pub stride: usize,
+    /// The two ECN bits of the IP header.
+    pub ecn: Option<u8>,
+    /// The local address the datagram was sent to, in the same form as `addr`.
+    pub dst_ip: Option<IpAddr>,
+}
+
+/// QUIC datagrams to send.
+#[derive(Debug, Clone, Copy)]
+pub struct GuestTransmit<'a> {
+    /// Receiver; IPv4 may be given plain or mapped.
+    pub dst: SocketAddr,
+    /// The local address to send from, where it matters.
+    pub src_ip: Option<IpAddr>,
+    /// The two ECN bits to set.
+    pub ecn: Option<u8>,
+    /// One datagram, or several of `segment_size` bytes (the last may be shorter).
+    pub contents: &'a [u8],
+    /// Size of the datagrams in `contents` if there are several.
+    pub segment_size: Option<usize>,
+}
+
+/// The guest's socket. Cheap to clone; no runtime inside: wake-ups of receiving come through the task's waker, readiness
+/// to send through [`clone_fds`](Self::clone_fds).
+#[derive(Clone)]
+pub struct Guest {
+    ring: Arc<GuestRing>,
+    sockets: Arc<Sockets>,
+}
+
+impl Guest {
+    pub(crate) fn new(ring: Arc<GuestRing>, sockets: Arc<Sockets>) -> Self {
+        Self { ring, sockets }
+    }
+
+    /// Takes received datagrams, one per buffer, or registers `cx` to be woken when there are some (the last task to
+    /// ask is the one that is woken). Datagrams longer than their buffer are cut.
+    ///
+    /// # Errors
+    /// `BrokenPipe` once the data plane has ended.
+    pub fn poll_recv(
+        &self,
+        cx: &mut Context<'_>,
+        bufs: &mut [IoSliceMut<'_>],
+        meta: &mut [GuestMeta],
+    ) -> Poll<io::Result<usize>> {
+        self.ring.poll_take(cx, bufs, meta)
+    }
+
+    /// Sends at once.
+    ///
+    /// # Errors
+    /// `WouldBlock` when the socket is full: wait for `POLLOUT` on [`clone_fds`](Self::clone_fds). `AddrNotAvailable`
+    /// when there is no socket of the destination's family. Errors that a network may cure by itself, and datagrams too
+    /// big for the path, are counted and swallowed: QUIC sees them as loss.
+    pub fn try_send(&self, transmit: &GuestTransmit<'_>) -> io::Result<()> {
+        let socket = self.sockets.choose(transmit.dst, 0)?;
+        let len = transmit.contents.len();
+        let segment = transmit.segment_size.filter(|&size| size > 0 && size < len);
+        let message = Message {
+            dst: self.sockets.to_family(socket, transmit.dst),
+            src: transmit.src_ip.map(|src| src.to_canonical()),
+            ecn: transmit.ecn,
+            contents: transmit.contents,
+            segment: segment.and_then(|size| u16::try_from(size).ok()),
+        };
+        match self.send(socket, &message) {
+            Err(error) if message.src.is_some() && source_refused(&error) => {
+                self.send(socket, &Message { src: None, ..message })
+            }
+            result => result,
+        }
+        .or_else(|error| self.swallow(error))
+    }
+
+    /// Duplicates of the sockets' descriptors, for `POLLOUT` registration.
+    ///
+    /// # Errors
+    /// The process has no descriptor left.
+    pub fn clone_fds(&self) -> io::Result<Vec<OwnedFd>> {
+        (0..self.sockets.len()).map(|i| self.sockets.fd(i).try_clone_to_owned()).collect()
+    }
+
+    /// Address of the first IPv6 socket, or else of the first socket.
+    ///
+    /// # Errors
+    /// None in practice: a data plane has at least one socket.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.sockets.local_addr().ok_or_else(|| io::ErrorKind::NotConnected.into())
+    }
+
+    /// How many datagrams one [`GuestTransmit`] may hold; 1 once the kernel refused segmentation.
+    pub fn max_gso_segments(&self) -> NonZeroUsize {
+        let all = (0..self.sockets.len()).all(|i| self.sockets.gso(i));
+        NonZeroUsize::new(if all { MAX_GSO_SEGMENTS } else { 1 }).unwrap_or(NonZeroUsize::MIN)
+    }
+
+    fn send(&self, socket: usize, message: &Message<'_>) -> io::Result<()> {
+        if message.segment.is_some() && !self.sockets.gso(socket) {
+            return self.send_singly(socket, message).map(drop);
+        }
+        let result = send_one(self.sockets.fd(socket), message);
+        // EINVAL may be about the source address too: that is tried without first.
+        let refused = |error: &io::Error| message.segment.is_some() && message.src.is_none() && gso_refused(error);
+        match result {
+            Err(error) if refused(&error) => {
+                // The same error comes when a datagram is longer than the path takes; then the singles fail too.
+                if self.send_singly(socket, message)? > 0 {
+                    self.sockets.give_up_gso(socket, &error);
+                }
+                Ok(())
+            }
+            result => result,
+        }
+    }
+
+    /// Sends datagram by datagram; gives how many went.
+    fn send_singly(&self, socket: usize, message: &Message<'_>) -> io::Result<usize> {
+        let size = usize::from(message.segment.unwrap_or(u16::MAX));
+        let mut went = 0;
+        for (i, contents) in message.contents.chunks(size).enumerate() {
+            match send_one(self.sockets.fd(socket), &Message { contents, segment: None, ..*message }) {
+                Ok(()) => went += 1,
+                // Before the first datagram the whole can be tried again; later the rest is loss.
+                Err(error) if i == 0 && error.kind() == io::ErrorKind::WouldBlock => return Err(error),
+                Err(_) => self.ring.drops.count(DropReason::GuestSendError),
+            }
+        }
+        Ok(went)
+    }
+
+    fn swallow(&self, error: io::Error) -> io::Result<()> {
+        if error.kind() == io::ErrorKind::WouldBlock {
+            return Err(error);
+        }
+        self.ring.drops.count(DropReason::GuestSendError);
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Guest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Guest").field("sockets", &self.sockets).finish_non_exhaustive()
+    }
+}
+
+/// Bytes of datagrams that wait for the guest.
+const RING_BYTES: usize = 1 << 20;
+/// Datagrams that wait for the guest.
+const RING_DATAGRAMS: usize = 1024;
+
+/// The bounded queue between the inbound threads and the guest.
+#[derive(Debug)]
+pub(crate) struct GuestRing {
+    ring: Mutex<Ring>,
+    drops: Arc<DropCounters>,
+    mapped: bool,
+}
+
+#[derive(Debug)]
+struct Ring {
+    /// Grows to [`RING_BYTES`] only when the guest is slow; begins anew at the front whenever it is empty.
+    bytes: Vec<u8>,
+    waiting: VecDeque<(usize, GuestMeta)>,
+    /// Where the next datagram goes.
+    head: usize,
+    waker: Option<Waker>,
+    closed: bool,
+}
+
+impl GuestRing {
+    /// An empty ring; `mapped` makes IPv4 addresses mapped IPv6 ones.
+    pub(crate) fn new(drops: Arc<DropCounters>, mapped: bool) -> Self {
+        let ring = Ring { bytes: Vec::new(), waiting: VecDeque::new(), head: 0, waker: None, closed: false };
+        Self { ring: Mutex::new(ring), drops, mapped }
+    }
+
+    /// Appends a copy of a datagram and wakes the guest; `false` when there is no room.
+    pub(crate) fn push(&self, datagram: &[u8], addr: SocketAddr, local: Option<IpAddr>, ecn: u8) -> bool {
+        let meta = GuestMeta {
+            // An IPv6 address stays whole: a link-local one is nothing without its scope.
+            addr: if addr.is_ipv6() { addr } else { SocketAddr::new(self.form(addr.ip()), addr.port()) },
+            len: datagram.len(),
+            stride: datagram.len(),
+            ecn: (ecn != 0).then_some(ecn),
+            dst_ip: local.map(|local| self.form(local)),
+        };
+        let mut ring = lock(&self.ring);
+        if !ring.append(datagram, meta) {
+            return false;
+        }
+        let waker = ring.waker.take();
+        drop(ring);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+        true
+    }
+
+    /// Ends the ring: the guest gets an error from now.
+    pub(crate) fn close(&self) {
+        let waker = {
+            let mut ring = lock(&self.ring);
+            ring.closed = true;
+            ring.waker.take()
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    fn poll_take(
+        &self,
+        cx: &mut Context<'_>,
+        bufs: &mut [IoSliceMut<'_>],
+        meta: &mut [GuestMeta],
+    ) -> Poll<io::Result<usize>> {
+        let mut ring = lock(&self.ring);
+        let mut count = 0;
+        for (buf, meta) in bufs.iter_mut().zip(meta) {
+            let Some((start, found)) = ring.waiting.pop_front() else {
+                break;
+            };
+            let len = found.len.min(buf.len());
+            buf[..len].copy_from_slice(&ring.bytes[start..start + len]);
+            *meta = GuestMeta { len, stride: len, ..found };
+            count += 1;
+        }
+        if count > 0 {
+            return Poll::Ready(Ok(count));
+        }
+        if ring.closed {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        }
+        ring.waker = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    fn form(&self, ip: IpAddr) -> IpAddr {
+        match ip {
+            IpAddr::V4(v4) if self.mapped => v4.to_ipv6_mapped().into(),
+            IpAddr::V4(_) | IpAddr::V6(_) => ip,
+        }
+    }
+}
+
+impl Ring {
+    fn append(&mut self, datagram: &[u8], meta: GuestMeta) -> bool {
+        if self.waiting.len() >= RING_DATAGRAMS || datagram.len() > RING_BYTES {
+            return false;
+        }
+        let Some(start) = self.place(datagram.len()) else {
+            return false;
+        };
+        let end = start + datagram.len();
+        if self.bytes.len() < end {
+            self.bytes.resize(end, 0);
+        }
+        self.bytes[start..end].copy_from_slice(datagram);
+        self.head = end;
+        self.waiting.push_back((start, meta));
+        true
+    }
+
+    /// Where `len` bytes fit behind the newest datagram, or at the front before the oldest.
+    fn place(&self, len: usize) -> Option<usize> {
+        let Some(&(tail, _)) = self.waiting.front() else {
+            return Some(0);
+        };
+        if self.head > tail {
+            if self.head + len <= RING_BYTES {
+                return Some(self.head);
+            }
+            return (len < tail).then_some(0);
+        }
+        (self.head + len < tail).then_some(self.head)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FROM: &str = "192.0.2.7:4433";
+
+    fn ring(mapped: bool) -> GuestRing {
+        GuestRing::new(Arc::new(DropCounters::new()), mapped)
+    }
+
+    fn push(ring: &GuestRing, datagram: &[u8]) -> bool {
+        ring.push(datagram, FROM.parse().unwrap(), Some("192.0.2.1".parse().unwrap()), 2)
+    }
+
+    fn take(ring: &GuestRing) -> Option<(Vec<u8>, GuestMeta)> {
+        let mut buf = vec![0; 65_536];
+        let mut meta = [EMPTY_META];
+        let mut cx = Context::from_waker(Waker::noop());
+        match ring.poll_take(&mut cx, &mut [IoSliceMut::new(&mut buf)], &mut meta) {
+            Poll::Ready(Ok(1)) => Some((buf[..meta[0].len].to_vec(), meta[0])),
+            Poll::Ready(result) => panic!("{result:?}"),
+            Poll::Pending => None,
+        }
+    }
+
+    const EMPTY_META: GuestMeta = GuestMeta {
+        addr: SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 0),
+        len: 0,
+        stride: 0,
+        ecn: None,
+        dst_ip: None,
+    };
+
+    #[test]
+    fn datagrams_come_out_in_order_over_many_turns_of_the_ring() {
+        let ring = ring(false);
+        let mut expected = VecDeque::new();
+        for i in 0..20_000usize {
+            let datagram = vec![i.to_le_bytes()[0]; 200 + (i * 37) % 1300];
+            if push(&ring, &datagram) {
+                expected.push_back(datagram);
+            }
+            if i % 3 != 0 {
+                assert_eq!(take(&ring).map(|(bytes, _)| bytes), expected.pop_front());
+            }
+        }
+        assert!(expected.len() < RING_DATAGRAMS);
+        while let Some(want) = expected.pop_front() {
+            assert_eq!(take(&ring).unwrap().0, want);
+        }
+        assert!(take(&ring).is_none());
+    }
+
+    #[test]
+    fn datagrams_and_bytes_are_bounded() {
+        let small = ring(false);
+        assert!((0..RING_DATAGRAMS).all(|_| push(&small, b"x")));
+        assert!(!push(&small, b"x"));
+        let large = ring(false);
+        let datagram = vec![7; 65_000];
+        let fitted = (0..RING_DATAGRAMS).take_while(|_| push(&large, &datagram)).count();
+        assert_eq!(fitted, RING_BYTES / datagram.len());
+        assert!(lock(&large.ring).bytes.len() <= RING_BYTES);
+        assert!(take(&large).is_some() && take(&large).is_some());
+        assert!(push(&large, &datagram), "room at the front again");
+        assert!(!push(&large, &datagram));
+    }
+
+    #[test]
+    fn addresses_are_mapped_exactly_for_an_ipv6_endpoint() {
+        let plain = ring(false);
+        push(&plain, b"a");
+        let meta = take(&plain).unwrap().1;
+        assert_eq!((meta.addr, meta.dst_ip), (FROM.parse().unwrap(), Some("192.0.2.1".parse().unwrap())));
+        assert_eq!(meta.ecn, Some(2));
+        let mapped = ring(true);
+        push(&mapped, b"a");
+        let meta = take(&mapped).unwrap().1;
+        assert_eq!(meta.addr, "[::ffff:192.0.2.7]:4433".parse().unwrap());
+        assert_eq!(meta.dst_ip, Some("::ffff:192.0.2.1".parse().unwrap()));
+    }
+
+    #[test]
+    fn a_closed_ring_gives_what_is_left_and_then_an_error() {
+        let ring = ring(false);
+        push(&ring, b"last");
+        ring.close();
+        assert_eq!(take(&ring).unwrap().0, b"last");
+        let mut cx = Context::from_waker(Waker::noop());
+        let polled = ring.poll_take(&mut cx, &mut [IoSliceMut::new(&mut [0; 9])], &mut [EMPTY_META]);
+        assert!(matches!(polled, Poll::Ready(Err(e)) if e.kind() == io::ErrorKind::BrokenPipe));
+    }
+
+    #[test]
+    fn the_waiting_task_is_woken() {
+        struct Flag(std::sync::atomic::AtomicBool);
+        impl std::task::Wake for Flag {
+            fn wake(self: Arc<Self>) {
+                self.0.store(true, std::sync::atomic::Ordering::Relaxed);
+            }
+        }
+        let flag = Arc::new(Flag(false.into()));
+        let waker = Waker::from(Arc::clone(&flag));
+        let ring = ring(false);
+        let mut cx = Context::from_waker(&waker);
+        let polled = ring.poll_take(&mut cx, &mut [IoSliceMut::new(&mut [0; 9])], &mut [EMPTY_META]);
+        assert!(polled.is_pending());
+        push(&ring, b"x");
+        assert!(flag.0.load(std::sync::atomic::Ordering::Relaxed));
+    }
+}

@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! From opened packets to the TUN: merged across the batch, or checksummed one by one for a device without offloads.
+
+use std::{io::IoSlice, sync::Arc};
+
+use pqvpn_packet::{
+    checksum,
+    coalesce::{CoalesceError, Coalescer, MAX_SEGMENTS, Merged},
+    header::PacketKind,
+    ip::{IpView, TCP, UDP},
+    virtio::{VIRTIO_NET_HDR_LEN, VirtioNetHdr},
+};
+
+use crate::{
+    stats::{DropCounters, DropReason},
+    tun::{Offloads, TunWriter},
+};
+
+/// Packets that may wait for merging.
+const WAITING: usize = 4096;
+/// Bytes after which the first super-packets leave although the batch goes on.
+const EARLY: usize = 512 * 1024;
+/// Pieces of a super-packet for which the short list suffices.
+const FEW: usize = 8;
+
+/// The way to the TUN.
+pub(super) struct Deliver {
+    writer: Box<dyn TunWriter>,
+    offloads: Offloads,
+    coalescer: Coalescer,
+    waiting: usize,
+    pub(super) drops: Arc<DropCounters>,
+}
+
+impl Deliver {
+    pub(super) fn new(writer: Box<dyn TunWriter>, drops: Arc<DropCounters>) -> Self {
+        let offloads = writer.offloads();
+        let coalescer = Coalescer::new(WAITING).merge_udp(offloads.uso);
+        Self { writer, offloads, coalescer, waiting: 0, drops }
+    }
+
+    /// Takes the inner packet at `offset` of `storage`, `len` bytes with padding.
+    pub(super) fn push(&mut self, kind: PacketKind, storage: &mut [u8], offset: usize, len: usize) {
+        if !self.offloads.tso {
+            return self.write_plain(kind, &mut storage[offset..offset + len]);
+        }
+        let Ok(place) = u32::try_from(offset) else { return };
+        let mut pushed = self.coalescer.push(kind, &storage[offset..offset + len], 0, place);
+        if matches!(pushed, Err(CoalesceError::Full)) {
+            self.flush(storage);
+            pushed = self.coalescer.push(kind, &storage[offset..offset + len], 0, place);
+        }
+        match pushed {
+            Ok(()) => self.waiting += len,
+            Err(_) => self.drops.count(DropReason::MalformedInner),
+        }
+    }
+
+    /// Whether so much waits that it should be flushed.
+    pub(super) fn is_due(&self) -> bool {
+        self.waiting >= EARLY
+    }
+
+    /// Writes everything that waits.
+    pub(super) fn flush(&mut self, storage: &mut [u8]) {
+        self.waiting = 0;
+        while let Some(merged) = self.coalescer.pop(&mut [&mut *storage]) {
+            let written = if merged.pieces.len() <= FEW {
+                write::<{ FEW + 1 }>(self.writer.as_mut(), &merged, storage)
+            } else {
+                write::<{ MAX_SEGMENTS + 1 }>(self.writer.as_mut(), &merged, storage)
+            };
+            if written.is_err() {
+                self.drops.count_many(DropReason::TunError, merged.pieces.len() as u64);
+            }
+        }
+    }
+
+    /// Finishes the checksum and writes the packet alone.
+    fn write_plain(&mut self, kind: PacketKind, packet: &mut [u8]) {
+        let Some(len) = finish(kind, packet) else {
+            return self.drops.count(DropReason::MalformedInner);
+        };
+        let header = VirtioNetHdr::default().encode();
+        let parts = [IoSlice::new(&header), IoSlice::new(&packet[..len])];
+        if self.writer.write(&parts).is_err() {
+            self.drops.count(DropReason::TunError);
+        }
+    }
+}
+
+fn write<const N: usize>(writer: &mut dyn TunWriter, merged: &Merged<'_>, storage: &[u8]) -> std::io::Result<()> {
+    let header: [u8; VIRTIO_NET_HDR_LEN] = merged.virtio.encode();
+    let mut parts = [IoSlice::new(&[]); N];
+    parts[0] = IoSlice::new(&header);
+    let buffers = [storage];
+    for (part, piece) in parts[1..].iter_mut().zip(merged.pieces) {
+        *part = IoSlice::new(piece.of(&buffers));
+    }
+    writer.write(&parts[..=merged.pieces.len().min(N - 1)])
+}
+
+/// Completes a partial checksum; gives the length without padding, or `None` for a malformed packet.
+fn finish(kind: PacketKind, packet: &mut [u8]) -> Option<usize> {
+    let view = IpView::parse(packet).ok()?;
+    let len = view.total_len();
+    let offset = match (kind, view.protocol()) {
+        (PacketKind::Data, _) => return Some(len),
+        (PacketKind::DataPartial, TCP) => 16,
+        (PacketKind::DataPartial, UDP) => 6,
+        (PacketKind::DataPartial, _) => return None,
+    };
+    let start = view.l4_offset();
+    checksum::complete(&mut packet[..len], start, offset).then_some(len)
+}

@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! TUN devices, UDP batches, the session table and the outbound and inbound pipelines.
+//!
+//! The data plane owns the UDP sockets; the QUIC endpoint is a guest on them. `unsafe` lives only in `sys.rs` files.
+//!
+//! Plain threads, a pair per TUN queue. *Outbound* reads super-packets from the TUN, finds the peer, cuts and seals
+//! straight into one send buffer and sends runs of equal datagrams with `UDP_SEGMENT`. *Inbound* receives batches with
+//! `UDP_GRO`, tells QUIC from tunnel packets by one branch per datagram, opens in place, checks that the inner source
+//! belongs to the peer, merges across the whole batch and writes super-packets to the TUN. What both need to know
+//! (routes, peers, sessions) is an immutable snapshot, loaded once per batch; the control side replaces it.
+//!
+//! Nothing is ever answered to a packet that did not authenticate; it is dropped and counted under a [`DropReason`].
+
+mod clock;
+mod control;
+mod event;
+mod guest;
+mod inbound;
+pub mod mem;
+mod outbound;
+mod park;
+mod plane;
+pub mod portable;
+mod route;
+pub mod session;
+mod stats;
+mod sys;
+mod table;
+pub mod tun;
+mod udp;
+
+pub use control::{Control, EpochError, InstallError, SendError, SessionInfo, SessionInstall};
+pub use event::{Event, EventSink, PeerSlot, SessionId};
+pub use guest::{Guest, GuestMeta, GuestTransmit};
+pub use plane::{DataPlane, DataPlaneConfig, DataPlaneError};
+pub use stats::{DropReason, Drops, PeerStats};
+pub use tun::{KernelTun, Offloads, ReadBatch, TunError, TunReader, TunWriter};

@@ -1,0 +1,279 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The outbound thread: TUN -> route -> cut and seal into one send buffer -> socket.
+
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::{Arc, MutexGuard},
+    time::{Duration, Instant},
+};
+
+use arc_swap::cache::Cache;
+use pqvpn_packet::{
+    header::{HEADER_LEN, OVERHEAD},
+    segment::Segmenter,
+    virtio::VirtioNetHdr,
+};
+
+use crate::{
+    clock,
+    event::{Event, PeerSlot},
+    plane::Shared,
+    session::TxSession,
+    stats::{DropCounters, DropReason, Run},
+    sys::{Waited, wait},
+    table::{Path, PeerEntry, Session, Tables, lock},
+    tun::{ReadBatch, TunReader, VNET_HDR_LEN},
+    udp::SendBatch,
+};
+
+/// How often a session is asked for while packets come.
+const ASK_EVERY: Duration = Duration::from_secs(1);
+/// Bytes after which sealed datagrams leave although more may follow.
+const EARLY: usize = 64 * 1024;
+/// The send buffer: what is left before [`EARLY`], and one super-packet with its overhead.
+const SEND_BYTES: usize = 192 * 1024;
+
+/// One outbound thread.
+pub(crate) struct Outbound {
+    shared: Arc<Shared>,
+    queue: usize,
+    reader: Box<dyn TunReader>,
+    sealer: Sealer,
+}
+
+impl Outbound {
+    pub(crate) fn new(shared: Arc<Shared>, queue: usize, reader: Box<dyn TunReader>) -> Self {
+        let drops = shared.outbound_drops(queue);
+        let sealer = Sealer { shared: Arc::clone(&shared), queue, drops, send: SendBatch::new(SEND_BYTES) };
+        Self { shared, queue, reader, sealer }
+    }
+
+    /// Runs until the data plane stops or the device fails.
+    pub(crate) fn run(mut self) {
+        if let Err(error) = self.serve() {
+            self.shared.emit(Event::Failed { what: "tun", error });
+        }
+    }
+
+    fn serve(&mut self) -> io::Result<()> {
+        let shared = Arc::clone(&self.shared);
+        let mut tables = Cache::new(&shared.tables);
+        let mut batch = ReadBatch::new();
+        while !shared.stopping() {
+            batch.clear();
+            match self.reader.read_batch(&mut batch) {
+                Ok(()) => self.sealer.take(&batch, tables.load()),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    if self.wait()? {
+                        self.sealer.flush_parked(tables.load());
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Sleeps until there is a packet or a wake-up; says whether it was a wake-up.
+    fn wait(&self) -> io::Result<bool> {
+        let wake = &self.shared.outbound_wakes[self.queue];
+        let mut waited = [Waited::readable(self.reader.poll_fd()), Waited::readable(wake.fd())];
+        wait(&mut waited, -1)?;
+        if waited[1].ready {
+            wake.clear();
+        }
+        Ok(waited[1].ready)
+    }
+}
+
+/// Turns packets into datagrams.
+struct Sealer {
+    shared: Arc<Shared>,
+    queue: usize,
+    drops: Arc<DropCounters>,
+    send: SendBatch,
+}
+
+/// A run of packets to one peer; its session stays locked meanwhile.
+struct TxRun<'t> {
+    session: &'t Arc<Session>,
+    tx: MutexGuard<'t, TxSession>,
+    path: Path,
+    receiver: u32,
+    sealed: Run,
+}
+
+impl Sealer {
+    /// Deals with a batch and sends what came of it.
+    fn take(&mut self, batch: &ReadBatch, tables: &Tables) {
+        if tables.paused {
+            self.drops.count_many(DropReason::Paused, batch.len() as u64);
+            return;
+        }
+        let now = clock::now();
+        let mut run = None;
+        let mut last: Option<(IpAddr, PeerSlot)> = None;
+        for packet in batch.packets() {
+            let Some(dst) = packet.get(VNET_HDR_LEN..).and_then(destination) else {
+                self.drops.count(DropReason::MalformedLocal);
+                continue;
+            };
+            let slot = match last {
+                Some((addr, slot)) if addr == dst => Some(slot),
+                _ => tables.routes.lookup(dst),
+            };
+            let Some(entry) = slot.and_then(|slot| tables.peers.get(&slot)) else {
+                self.drops.count(DropReason::NoRoute);
+                continue;
+            };
+            last = Some((dst, entry.peer.slot));
+            self.one(&mut run, packet, entry, tables, now);
+        }
+        self.end_run(&mut run, now);
+        self.flush(tables);
+    }
+
+    /// Seals or parks one packet.
+    fn one<'t>(
+        &mut self,
+        run: &mut Option<TxRun<'t>>,
+        packet: &[u8],
+        entry: &'t PeerEntry,
+        tables: &Tables,
+        now: Instant,
+    ) {
+        let Some(session) = &entry.active else {
+            return self.park(packet, entry, now);
+        };
+        if run.as_ref().is_none_or(|run| !Arc::ptr_eq(run.session, session)) {
+            self.end_run(run, now);
+            *run = self.begin_run(session);
+        }
+        let Some(current) = run else {
+            return self.drops.count(DropReason::NoPath);
+        };
+        if entry.peer.parked.len() > 0 {
+            entry.peer.parked.drain(|parked| self.seal(current, parked, tables, now));
+        }
+        self.seal(current, packet, tables, now);
+        if self.send.pending() >= EARLY {
+            self.end_run(run, now);
+            self.flush(tables);
+        }
+    }
+
+    fn begin_run<'t>(&self, session: &'t Arc<Session>) -> Option<TxRun<'t>> {
+        let path = session.peer.path()?;
+        let receiver = session.remote_index();
+        Some(TxRun { session, tx: lock(&session.tx), path, receiver, sealed: Run::default() })
+    }
+
+    /// Unlocks the session and adds up its traffic.
+    fn end_run(&self, run: &mut Option<TxRun<'_>>, now: Instant) {
+        let Some(TxRun { session, tx, sealed, .. }) = run.take() else {
+            return;
+        };
+        let wanted = tx.wants_step() && session.first_wanted(tx.epoch());
+        drop(tx);
+        if sealed.packets > 0 {
+            session.peer.tx.add(sealed, self.shared.start, now);
+        }
+        if wanted {
+            self.shared.emit(Event::StepWanted { session: session.id });
+        }
+    }
+
+    /// Cuts one packet and seals the pieces into the send buffer.
+    fn seal(&mut self, run: &mut TxRun<'_>, packet: &[u8], tables: &Tables, now: Instant) {
+        let header = VirtioNetHdr::decode(packet);
+        let parsed = header.zip(packet.get(VNET_HDR_LEN..)).map(|(header, packet)| Segmenter::new(&header, packet));
+        let Some(Ok(segments)) = parsed else {
+            return self.drops.count(DropReason::MalformedLocal);
+        };
+        if segments.max_len() > self.shared.inner_mtu {
+            return self.drops.count(DropReason::TooBig);
+        }
+        let count = segments.count();
+        if run.tx.begin_batch(now, u32::try_from(count).unwrap_or(u32::MAX)).is_err() {
+            self.drops.count_many(DropReason::SealRefused, count as u64);
+            return self.shared.report_refused(run.session, now);
+        }
+        for i in 0..count {
+            let len = segments.len(i) + OVERHEAD;
+            if self.send.room(len).is_none() {
+                self.flush(tables);
+            }
+            let Some(room) = self.send.room(len) else {
+                self.drops.count(DropReason::TooBig);
+                continue;
+            };
+            segments.write(i, &mut room[HEADER_LEN..]);
+            if run.tx.seal(run.receiver, segments.kind(), room).is_err() {
+                self.drops.count(DropReason::SealRefused);
+                continue;
+            }
+            self.send.commit(run.path.remote, run.path.local, len);
+            run.sealed.bytes += len as u64;
+            run.sealed.packets += 1;
+            run.sealed.data = true;
+        }
+    }
+
+    fn park(&self, packet: &[u8], entry: &PeerEntry, now: Instant) {
+        if !entry.peer.parked.park(packet) {
+            self.drops.count(DropReason::ParkedOverflow);
+        }
+        if entry.peer.asked.due(self.shared.start, now, ASK_EVERY) {
+            self.shared.emit(Event::NeedSession { peer: entry.peer.slot });
+        }
+    }
+
+    /// Sends what waited for sessions that are there now.
+    fn flush_parked(&mut self, tables: &Tables) {
+        let now = clock::now();
+        for entry in tables.peers.values() {
+            let Some(session) = &entry.active else { continue };
+            if entry.peer.parked.len() == 0 {
+                continue;
+            }
+            let mut run = self.begin_run(session);
+            if let Some(run) = &mut run {
+                entry.peer.parked.drain(|packet| {
+                    if tables.paused {
+                        self.drops.count(DropReason::Paused);
+                    } else {
+                        self.seal(run, packet, tables, now);
+                    }
+                });
+            }
+            self.end_run(&mut run, now);
+            self.flush(tables);
+        }
+    }
+
+    fn flush(&mut self, tables: &Tables) {
+        if self.send.pending() == 0 {
+            return;
+        }
+        let sent = self.send.flush(&self.shared.sockets, self.queue);
+        if sent.failed > 0 {
+            self.drops.count_many(DropReason::SendError, sent.failed);
+        }
+        for remote in sent.source_refused {
+            let peers = tables.peers.values().map(|entry| &entry.peer);
+            peers
+                .filter(|peer| peer.path().is_some_and(|path| path.remote == remote))
+                .for_each(|peer| peer.forget_local());
+        }
+    }
+}
+
+/// The destination address of an IP packet, without a further look at it.
+fn destination(packet: &[u8]) -> Option<IpAddr> {
+    match packet.first()? >> 4 {
+        4 => packet.get(16..)?.first_chunk().map(|&octets: &[u8; 4]| Ipv4Addr::from(octets).into()),
+        6 => packet.get(24..)?.first_chunk().map(|&octets: &[u8; 16]| Ipv6Addr::from(octets).into()),
+        _ => None,
+    }
+}

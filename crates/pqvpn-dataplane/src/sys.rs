@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Waiting for descriptors, and the event descriptor that wakes a waiting thread.
+#![expect(unsafe_code, reason = "poll(2) and eventfd(2) have no safe wrapper in the standard library")]
+
+use std::{
+    fs::File,
+    io::{self, Read, Write},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+};
+
+/// A descriptor to wait for, and whether it became ready.
+pub(crate) struct Waited<'fd> {
+    fd: BorrowedFd<'fd>,
+    events: libc::c_short,
+    /// Whether the last wait found it ready (or in error, which the next call on it tells).
+    pub(crate) ready: bool,
+}
+
+impl<'fd> Waited<'fd> {
+    /// Waits until reading does not block.
+    pub(crate) fn readable(fd: BorrowedFd<'fd>) -> Self {
+        Self { fd, events: libc::POLLIN, ready: false }
+    }
+
+    /// Waits until writing does not block.
+    pub(crate) fn writable(fd: BorrowedFd<'fd>) -> Self {
+        Self { fd, events: libc::POLLOUT, ready: false }
+    }
+}
+
+/// Most descriptors one thread waits for.
+pub(crate) const MAX_WAITED: usize = 32;
+
+/// Waits until one of at most [`MAX_WAITED`] descriptors is ready, or for `timeout_ms` milliseconds (-1: for ever).
+pub(crate) fn wait(waited: &mut [Waited<'_>], timeout_ms: i32) -> io::Result<()> {
+    let mut fds = [libc::pollfd { fd: -1, events: 0, revents: 0 }; MAX_WAITED];
+    for (slot, waited) in fds.iter_mut().zip(waited.iter()) {
+        *slot = libc::pollfd { fd: waited.fd.as_raw_fd(), events: waited.events, revents: 0 };
+    }
+    let count = waited.len().min(MAX_WAITED);
+    // SAFETY: `fds` is an initialised array of at least `count` elements that outlives the call.
+    let result = unsafe { libc::poll(fds.as_mut_ptr(), count as libc::nfds_t, timeout_ms) };
+    if result < 0 {
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
+        }
+    }
+    for (slot, waited) in fds.iter().zip(waited.iter_mut()) {
+        waited.ready = slot.revents != 0;
+    }
+    Ok(())
+}
+
+/// Wakes one thread out of [`wait`]; wake-ups before it looks are merged into one.
+#[derive(Debug)]
+pub(crate) struct Wake(File);
+
+impl Wake {
+    pub(crate) fn new() -> io::Result<Self> {
+        // SAFETY: no pointers are involved; the result is checked before it is used.
+        let fd = unsafe { libc::eventfd(0, libc::EFD_NONBLOCK | libc::EFD_CLOEXEC) };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: `fd` was just opened and nobody else owns it.
+        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+        Ok(Self(File::from(fd)))
+    }
+
+    pub(crate) fn wake(&self) {
+        // The only possible failure is a full counter: then the thread is being woken already.
+        let _ = (&self.0).write(&1u64.to_ne_bytes());
+    }
+
+    /// Takes back all wake-ups so far.
+    pub(crate) fn clear(&self) {
+        let _ = (&self.0).read(&mut [0; 8]);
+    }
+
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wake_is_seen_until_cleared() {
+        let wake = Wake::new().unwrap();
+        let ready = |timeout| {
+            let mut waited = [Waited::readable(wake.fd())];
+            wait(&mut waited, timeout).unwrap();
+            waited[0].ready
+        };
+        assert!(!ready(0));
+        wake.wake();
+        wake.wake();
+        assert!(ready(-1));
+        wake.clear();
+        assert!(!ready(0));
+    }
+}

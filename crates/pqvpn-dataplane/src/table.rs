@@ -1,0 +1,205 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Peers, sessions and the immutable snapshot of them that the packet threads read.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::{IpAddr, SocketAddr},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+    },
+    time::Instant,
+};
+
+use crate::{
+    event::{PeerSlot, SessionId},
+    park::Parked,
+    route::{Mixed, Routes},
+    session::{RxSession, TxSession},
+    stats::{PeerStats, Stamp, Traffic},
+};
+
+/// Locks; what a panicking holder left behind is counters and keys, both still sound.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Where datagrams to a peer go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Path {
+    /// Underlay address of the peer.
+    pub(crate) remote: SocketAddr,
+    /// The local address it last reached us on; answers leave from there.
+    pub(crate) local: Option<IpAddr>,
+}
+
+/// What outlives the sessions with a peer.
+#[derive(Debug)]
+pub(crate) struct Peer {
+    pub(crate) slot: PeerSlot,
+    pub(crate) path: Mutex<Option<Path>>,
+    pub(crate) parked: Parked,
+    pub(crate) tx: Traffic,
+    pub(crate) rx: Traffic,
+    /// When a session was last asked for.
+    pub(crate) asked: Stamp,
+    /// [`Session::order`] of the newest session that received; older ones do not move the path.
+    pub(crate) rx_order: AtomicU64,
+}
+
+impl Peer {
+    pub(crate) fn new(slot: PeerSlot) -> Self {
+        Self {
+            slot,
+            path: Mutex::new(None),
+            parked: Parked::default(),
+            tx: Traffic::default(),
+            rx: Traffic::default(),
+            asked: Stamp::default(),
+            rx_order: AtomicU64::new(0),
+        }
+    }
+
+    pub(crate) fn path(&self) -> Option<Path> {
+        *lock(&self.path)
+    }
+
+    /// Forgets the local address after the system refused it as a source.
+    pub(crate) fn forget_local(&self) {
+        if let Some(path) = lock(&self.path).as_mut() {
+            path.local = None;
+        }
+    }
+
+    pub(crate) fn stats(&self, start: Instant) -> PeerStats {
+        let (tx_bytes, tx_packets, last_tx, last_data_tx) = self.tx.read(start);
+        let (rx_bytes, rx_packets, last_rx, last_data_rx) = self.rx.read(start);
+        PeerStats {
+            tx_bytes,
+            rx_bytes,
+            tx_packets,
+            rx_packets,
+            last_rx,
+            last_tx,
+            last_data_rx,
+            last_data_tx,
+            parked: self.parked.len(),
+        }
+    }
+}
+
+/// A session as the packet threads share it. Each half is locked once per run of packets.
+pub(crate) struct Session {
+    pub(crate) id: SessionId,
+    pub(crate) peer: Arc<Peer>,
+    pub(crate) tx: Mutex<TxSession>,
+    pub(crate) rx: Mutex<RxSession>,
+    pub(crate) local_indices: Vec<u32>,
+    remote_indices: Vec<u32>,
+    remote_at: AtomicUsize,
+    /// Place in the order of installation; the newest active session of a peer sends.
+    pub(crate) order: u64,
+    pub(crate) tx_active: AtomicBool,
+    pub(crate) confirmed: AtomicBool,
+    /// One more than the last epoch a step was asked for in.
+    wanted: AtomicU64,
+    pub(crate) refused: Stamp,
+    pub(crate) forged_out: AtomicBool,
+}
+
+impl Session {
+    pub(crate) fn new(install: crate::control::SessionInstall, peer: Arc<Peer>, order: u64) -> Self {
+        Self {
+            id: install.id,
+            peer,
+            tx: Mutex::new(install.tx),
+            rx: Mutex::new(install.rx),
+            local_indices: install.local_indices,
+            remote_indices: install.remote_indices,
+            remote_at: AtomicUsize::new(0),
+            order,
+            tx_active: AtomicBool::new(install.tx_active),
+            confirmed: AtomicBool::new(false),
+            wanted: AtomicU64::new(0),
+            refused: Stamp::default(),
+            forged_out: AtomicBool::new(false),
+        }
+    }
+
+    /// The receiver index to send with.
+    pub(crate) fn remote_index(&self) -> u32 {
+        let at = self.remote_at.load(Ordering::Relaxed);
+        self.remote_indices.get(at).or(self.remote_indices.last()).copied().unwrap_or_default()
+    }
+
+    /// Moves on to the next receiver index after a change of address; stays on the last one.
+    pub(crate) fn next_remote_index(&self) {
+        let last = self.remote_indices.len().saturating_sub(1);
+        let _ = self.remote_at.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |at| (at < last).then_some(at + 1));
+    }
+
+    /// Whether this is the first time a step is wanted in `epoch`.
+    pub(crate) fn first_wanted(&self, epoch: u32) -> bool {
+        let mark = u64::from(epoch) + 1;
+        self.wanted.fetch_max(mark, Ordering::Relaxed) < mark
+    }
+}
+
+/// A peer with the session that sends, if any.
+#[derive(Clone)]
+pub(crate) struct PeerEntry {
+    pub(crate) peer: Arc<Peer>,
+    pub(crate) active: Option<Arc<Session>>,
+}
+
+/// What the packet threads look things up in; loaded once per batch, replaced as a whole.
+#[derive(Clone, Default)]
+pub(crate) struct Tables {
+    pub(crate) routes: Arc<Routes>,
+    pub(crate) peers: Arc<HashMap<PeerSlot, PeerEntry, Mixed>>,
+    pub(crate) sessions: Arc<HashMap<u32, Arc<Session>, Mixed>>,
+    pub(crate) paused: bool,
+}
+
+/// The control side's own books, from which [`Tables`] are made.
+#[derive(Default)]
+pub(crate) struct Registry {
+    pub(crate) peers: BTreeMap<PeerSlot, Arc<Peer>>,
+    pub(crate) sessions: BTreeMap<SessionId, Arc<Session>>,
+    pub(crate) next_order: u64,
+}
+
+impl Registry {
+    /// The peer, made when it is new.
+    pub(crate) fn peer(&mut self, slot: PeerSlot) -> Arc<Peer> {
+        let peer = self.peers.entry(slot).or_insert_with(|| Arc::new(Peer::new(slot)));
+        Arc::clone(peer)
+    }
+
+    /// The peers with the newest of their sessions that may send.
+    pub(crate) fn peer_entries(&self) -> HashMap<PeerSlot, PeerEntry, Mixed> {
+        let mut entries: HashMap<_, _, Mixed> = HashMap::default();
+        for (&slot, peer) in &self.peers {
+            entries.insert(slot, PeerEntry { peer: Arc::clone(peer), active: None });
+        }
+        for session in self.sessions.values() {
+            let Some(entry) = entries.get_mut(&session.peer.slot) else {
+                continue;
+            };
+            let newer = entry.active.as_ref().is_none_or(|active| active.order < session.order);
+            if newer && session.tx_active.load(Ordering::Acquire) {
+                entry.active = Some(Arc::clone(session));
+            }
+        }
+        entries
+    }
+
+    /// Every local index with its session.
+    pub(crate) fn index_map(&self) -> HashMap<u32, Arc<Session>, Mixed> {
+        let pairs = self.sessions.values().flat_map(|session| {
+            let indices = session.local_indices.iter();
+            indices.map(move |&index| (index, Arc::clone(session)))
+        });
+        pairs.collect()
+    }
+}

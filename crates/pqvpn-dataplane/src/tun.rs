@@ -1,0 +1,215 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The TUN device behind a batch-shaped trait, and the Linux kernel's.
+//!
+//! Every packet carries a virtio network header in front, in both directions: the kernel hands over super-packets of
+//! up to 64 kB of one flow and takes them back. A device without offloads uses all-zero headers.
+
+mod sys;
+
+use std::{
+    io::{self, IoSlice},
+    os::fd::BorrowedFd,
+};
+
+use thiserror::Error;
+
+pub use self::sys::{KernelTunReader, KernelTunWriter};
+
+/// Bytes of the virtio network header in front of every packet.
+pub const VNET_HDR_LEN: usize = pqvpn_packet::virtio::VIRTIO_NET_HDR_LEN;
+/// Longest packet a device gives or takes, virtio header included.
+pub const MAX_TUN_PACKET: usize = VNET_HDR_LEN + 65_535;
+/// Most packets in one [`ReadBatch`].
+pub const READ_BATCH: usize = 64;
+
+/// What a device takes from us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Offloads {
+    /// TCP super-packets and partial checksums.
+    pub tso: bool,
+    /// UDP super-packets.
+    pub uso: bool,
+}
+
+/// The reading half of a TUN queue.
+pub trait TunReader: Send {
+    /// Reads as many packets as there are and `batch` has room for, without blocking.
+    ///
+    /// # Errors
+    /// `WouldBlock` when there was not even one; anything else ends the queue.
+    fn read_batch(&mut self, batch: &mut ReadBatch) -> io::Result<()>;
+
+    /// Becomes readable when [`read_batch`](Self::read_batch) would give a packet.
+    fn poll_fd(&self) -> BorrowedFd<'_>;
+}
+
+/// The writing half of a TUN queue.
+pub trait TunWriter: Send {
+    /// Writes one packet or super-packet: virtio header first, then the pieces of the packet.
+    ///
+    /// # Errors
+    /// Whatever refused the packet; the next one may do better.
+    fn write(&mut self, parts: &[IoSlice<'_>]) -> io::Result<()>;
+
+    /// What the device takes.
+    fn offloads(&self) -> Offloads;
+}
+
+/// Packets read in one go, back to back in one buffer that stays in the cache.
+#[derive(Debug)]
+pub struct ReadBatch {
+    storage: Box<[u8]>,
+    used: usize,
+    ends: [usize; READ_BATCH],
+    count: usize,
+}
+
+impl ReadBatch {
+    /// Room for two of the longest packets, or many short ones.
+    pub fn new() -> Self {
+        Self { storage: vec![0; 2 * MAX_TUN_PACKET].into(), used: 0, ends: [0; READ_BATCH], count: 0 }
+    }
+
+    /// Forgets the packets.
+    pub fn clear(&mut self) {
+        self.used = 0;
+        self.count = 0;
+    }
+
+    /// The free tail, as long as one more packet of any size fits.
+    pub fn space(&mut self) -> Option<&mut [u8]> {
+        let free = self.storage.get_mut(self.used..)?;
+        (self.count < READ_BATCH && free.len() >= MAX_TUN_PACKET).then_some(free)
+    }
+
+    /// Takes the first `len` bytes of [`space`](Self::space) as a packet.
+    pub fn commit(&mut self, len: usize) {
+        if self.count < READ_BATCH && len <= self.storage.len() - self.used {
+            self.used += len;
+            self.ends[self.count] = self.used;
+            self.count += 1;
+        }
+    }
+
+    /// Number of packets.
+    pub fn len(&self) -> usize {
+        self.count
+    }
+
+    /// Whether there is no packet.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// The packets in order, each with its virtio header.
+    pub fn packets(&self) -> impl Iterator<Item = &[u8]> {
+        let starts = std::iter::once(0).chain(self.ends);
+        starts.zip(self.ends).take(self.count).map(|(start, end)| &self.storage[start..end])
+    }
+}
+
+impl Default for ReadBatch {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Why the kernel's TUN device could not be opened.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum TunError {
+    /// The kernel has no TUN support, or the container was not given the device node.
+    #[error("/dev/net/tun does not exist")]
+    Missing(#[source] io::Error),
+    /// Neither root nor `CAP_NET_ADMIN`.
+    #[error("no privilege to create a network interface")]
+    NoPrivilege(#[source] io::Error),
+    /// An interface of that name exists and is in use.
+    #[error("interface {name} is already in use")]
+    NameBusy {
+        /// The name.
+        name: String,
+        /// The kernel's word.
+        source: io::Error,
+    },
+    /// The name is empty, longer than 15 bytes, or has a character that interface names cannot have.
+    #[error("{name:?} is not an interface name")]
+    BadName {
+        /// The name.
+        name: String,
+    },
+    /// No queue, or more than the kernel has.
+    #[error("{queues} queues cannot be opened")]
+    BadQueues {
+        /// The number.
+        queues: usize,
+    },
+    /// Anything else.
+    #[error("the TUN device failed at {what}")]
+    Os {
+        /// The step.
+        what: &'static str,
+        /// The kernel's word.
+        source: io::Error,
+    },
+}
+
+/// Most queues of one interface (the kernel's `MAX_TAP_QUEUES`).
+const MAX_QUEUES: usize = 256;
+
+/// An interface of the Linux kernel. It vanishes when the last of its queues is closed.
+#[derive(Debug)]
+pub struct KernelTun {
+    name: String,
+    index: u32,
+    offloads: Offloads,
+    queues: Vec<(KernelTunReader, KernelTunWriter)>,
+}
+
+impl KernelTun {
+    /// Makes the interface `name` (a `%d` in it is replaced by a number) with `queues` queues. It is down, without
+    /// addresses and with the kernel's MTU: all that is for the node to set.
+    ///
+    /// # Errors
+    /// [`TunError`], telling apart what the user can do about it.
+    pub fn open(name: &str, queues: usize) -> Result<Self, TunError> {
+        let bad = name.is_empty() || name.len() > 15 || name.contains(['/', '\0', ' ', ':']) || name.starts_with('.');
+        if bad {
+            return Err(TunError::BadName { name: name.to_owned() });
+        }
+        if queues == 0 || queues > MAX_QUEUES {
+            return Err(TunError::BadQueues { queues });
+        }
+        let first = sys::open_queue(name, queues > 1)?;
+        let name = first.name;
+        let index = sys::interface_index(&name)?;
+        let mut files = vec![first.file];
+        for _ in 1..queues {
+            files.push(sys::open_queue(&name, true)?.file);
+        }
+        let offloads = sys::set_offloads(&files)?;
+        let queues = files.into_iter().map(|file| sys::split(file, offloads)).collect::<Result<_, _>>()?;
+        Ok(Self { name, index, offloads, queues })
+    }
+
+    /// The interface's real name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The interface's index.
+    pub fn index(&self) -> u32 {
+        self.index
+    }
+
+    /// What the kernel hands over uncut.
+    pub fn offloads(&self) -> Offloads {
+        self.offloads
+    }
+
+    /// The queues, in the form [`DataPlaneConfig`](crate::DataPlaneConfig) wants.
+    pub fn into_queues(self) -> Vec<(Box<dyn TunReader>, Box<dyn TunWriter>)> {
+        let boxed = |(reader, writer)| (Box::new(reader) as Box<dyn TunReader>, Box::new(writer) as Box<dyn TunWriter>);
+        self.queues.into_iter().map(boxed).collect()
+    }
+}

@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The send buffer: datagrams written once, grouped into runs of equal size, each run one message.
+
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+};
+
+use super::{
+    MAX_GSO_BYTES, MAX_GSO_SEGMENTS, Sockets, gso_refused, source_refused,
+    sys::{Message, SEND_RUNS, SendScratch, send_one},
+};
+
+/// Datagrams of one destination, one size but for a shorter last one, back to back.
+#[derive(Debug, Clone, Copy)]
+struct Run {
+    dst: SocketAddr,
+    src: Option<IpAddr>,
+    start: usize,
+    len: usize,
+    segment: usize,
+    count: usize,
+    /// The last datagram was shorter: nothing may follow.
+    closed: bool,
+}
+
+/// What became of a flush.
+#[derive(Debug, Default)]
+pub(crate) struct Sent {
+    /// Datagrams the system refused.
+    pub(crate) failed: u64,
+    /// Destinations for which it refused our source address.
+    pub(crate) source_refused: Vec<SocketAddr>,
+}
+
+/// A buffer of sealed datagrams on their way out.
+pub(crate) struct SendBatch {
+    storage: Box<[u8]>,
+    used: usize,
+    runs: Vec<Run>,
+    scratch: SendScratch,
+}
+
+impl SendBatch {
+    /// A buffer of `bytes` bytes; no more than [`MAX_GSO_BYTES`] may ever be written as one datagram.
+    pub(crate) fn new(bytes: usize) -> Self {
+        Self {
+            storage: vec![0; bytes].into(),
+            used: 0,
+            runs: Vec::with_capacity(SEND_RUNS),
+            scratch: SendScratch::new(),
+        }
+    }
+
+    /// Bytes waiting.
+    pub(crate) fn pending(&self) -> usize {
+        self.used
+    }
+
+    /// Room to write a datagram of `len` bytes, or `None`: flush first.
+    pub(crate) fn room(&mut self, len: usize) -> Option<&mut [u8]> {
+        if self.runs.len() == SEND_RUNS {
+            return None;
+        }
+        self.storage.get_mut(self.used..self.used + len)
+    }
+
+    /// Takes the `len` bytes written to [`room`](Self::room) as a datagram.
+    pub(crate) fn commit(&mut self, dst: SocketAddr, src: Option<IpAddr>, len: usize) {
+        let start = self.used;
+        self.used += len;
+        if let Some(run) = self.runs.last_mut()
+            && run.dst == dst
+            && run.src == src
+            && !run.closed
+            && len <= run.segment
+            && run.count < MAX_GSO_SEGMENTS
+            && run.len + len <= MAX_GSO_BYTES
+        {
+            run.len += len;
+            run.count += 1;
+            run.closed = len < run.segment;
+        } else {
+            self.runs.push(Run { dst, src, start, len, segment: len, count: 1, closed: false });
+        }
+    }
+
+    /// Sends everything in order and empties the buffer. `queue` chooses among several sockets.
+    pub(crate) fn flush(&mut self, sockets: &Sockets, queue: usize) -> Sent {
+        let mut sent = Sent::default();
+        let mut at = 0;
+        while let Some(first) = self.runs.get(at) {
+            let Ok(socket) = sockets.choose(first.dst, queue) else {
+                sent.failed += first.count as u64;
+                at += 1;
+                continue;
+            };
+            at += self.send_from(at, sockets, socket, &mut sent);
+        }
+        self.runs.clear();
+        self.used = 0;
+        sent
+    }
+
+    /// Sends the runs from `at` on that leave through `socket`; returns how many are dealt with (at least one).
+    fn send_from(&mut self, at: usize, sockets: &Sockets, socket: usize, sent: &mut Sent) -> usize {
+        let family = self.runs[at].dst.is_ipv4();
+        if !sockets.gso(socket) && self.runs[at].count > 1 {
+            self.send_singly(self.runs[at], sockets, socket, sent);
+            return 1;
+        }
+        let gso = sockets.gso(socket);
+        let (storage, runs) = (&self.storage, &self.runs[at..]);
+        let same = runs.iter().take_while(|run| run.dst.is_ipv4() == family && (gso || run.count == 1));
+        let messages = same.map(|run| message(storage, run, sockets, socket));
+        match self.scratch.send(sockets.fd(socket), messages) {
+            Ok(done) => done.max(1),
+            Err(error) => self.recover(at, &error, sockets, socket, sent),
+        }
+    }
+
+    /// Deals with the run that was refused; returns 1 when it is done with, 0 when it is to be tried again.
+    fn recover(&mut self, at: usize, error: &io::Error, sockets: &Sockets, socket: usize, sent: &mut Sent) -> usize {
+        let run = self.runs[at];
+        let full = error.kind() == io::ErrorKind::WouldBlock;
+        if error.kind() == io::ErrorKind::Interrupted || (full && sockets.wait_writable(socket).unwrap_or(false)) {
+            return 0;
+        }
+        if run.src.is_some() && source_refused(error) {
+            for run in self.runs.iter_mut().filter(|other| other.dst == run.dst) {
+                run.src = None;
+            }
+            sent.source_refused.push(run.dst);
+            return 0;
+        }
+        if run.count > 1 && gso_refused(error) {
+            // The same error comes when a datagram is longer than the path takes; then the singles fail too.
+            if self.send_singly(run, sockets, socket, sent) > 0 {
+                sockets.give_up_gso(socket, error);
+            }
+            return 1;
+        }
+        sent.failed += run.count as u64;
+        1
+    }
+
+    /// Sends the datagrams of a run one by one; returns how many went.
+    fn send_singly(&self, run: Run, sockets: &Sockets, socket: usize, sent: &mut Sent) -> usize {
+        let whole = message(&self.storage, &run, sockets, socket);
+        let mut went = 0;
+        for contents in whole.contents.chunks(run.segment) {
+            let single = Message { contents, segment: None, ..whole };
+            let mut result = send_one(sockets.fd(socket), &single);
+            if matches!(&result, Err(e) if e.kind() == io::ErrorKind::WouldBlock)
+                && sockets.wait_writable(socket).unwrap_or(false)
+            {
+                result = send_one(sockets.fd(socket), &single);
+            }
+            match result {
+                Ok(()) => went += 1,
+                Err(_) => sent.failed += 1,
+            }
+        }
+        went
+    }
+}
+
+fn message<'a>(storage: &'a [u8], run: &Run, sockets: &Sockets, socket: usize) -> Message<'a> {
+    Message {
+        dst: sockets.to_family(socket, run.dst),
+        src: run.src,
+        ecn: None,
+        contents: &storage[run.start..run.start + run.len],
+        segment: if run.count > 1 { u16::try_from(run.segment).ok() } else { None },
+    }
+}

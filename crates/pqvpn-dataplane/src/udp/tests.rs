@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Sending and receiving over the loopback interface, with and without offloads.
+
+use super::*;
+
+fn sockets(binds: &[&str]) -> Sockets {
+    Sockets::new(binds.iter().map(|bind| UdpSocket::bind(bind).unwrap()).collect()).unwrap()
+}
+
+fn addr(sockets: &Sockets) -> SocketAddr {
+    sockets.local_addr().unwrap()
+}
+
+/// Writes datagrams of the given lengths, each filled with its number.
+fn fill(batch: &mut SendBatch, dst: SocketAddr, src: Option<IpAddr>, lens: &[usize]) {
+    for (i, &len) in lens.iter().enumerate() {
+        batch.room(len).unwrap().fill(i.to_le_bytes()[0]);
+        batch.commit(dst, src, len);
+    }
+}
+
+/// Receives until `count` datagrams are there: length, first byte, meta.
+fn receive(sockets: &Sockets, count: usize) -> Vec<(usize, u8, RecvMeta)> {
+    let mut batch = RecvBatch::new();
+    let mut datagrams = Vec::new();
+    while datagrams.len() < count {
+        let mut waited = [Waited::readable(sockets.fd(0))];
+        wait(&mut waited, 20_000).unwrap();
+        assert!(waited[0].ready, "only {} of {count} came", datagrams.len());
+        let Ok(received) = batch.receive(sockets.fd(0)) else { continue };
+        for i in 0..received {
+            let meta = batch.meta(i).unwrap();
+            let bytes = &batch.storage()[i * SLOT_LEN..i * SLOT_LEN + meta.len];
+            datagrams.extend(bytes.chunks(meta.stride.max(1)).map(|d| (d.len(), d[0], meta)));
+        }
+    }
+    datagrams
+}
+
+#[test]
+fn runs_keep_order_and_boundaries() {
+    for binds in [["127.0.0.1:0", "127.0.0.1:0"], ["[::1]:0", "[::1]:0"]] {
+        let (a, b) = (sockets(&binds[..1]), sockets(&binds[1..]));
+        let lens = [100, 100, 100, 60, 100, 1400, 1400, 1, 1400, 1399];
+        let mut batch = SendBatch::new(65_536);
+        fill(&mut batch, addr(&b), None, &lens);
+        let sent = batch.flush(&a, 0);
+        assert_eq!((sent.failed, batch.pending()), (0, 0));
+        let got = receive(&b, lens.len());
+        for (i, ((len, first, meta), want)) in got.iter().zip(lens).enumerate() {
+            assert_eq!((*len, usize::from(*first)), (want, i));
+            assert_eq!((meta.addr, meta.local), (addr(&a), Some(addr(&b).ip())));
+        }
+    }
+}
+
+#[test]
+fn long_runs_are_split_where_the_kernel_wants_it() {
+    let (a, b) = (sockets(&["127.0.0.1:0"]), sockets(&["127.0.0.1:0"]));
+    let mut batch = SendBatch::new(192 * 1024);
+    let lens = [vec![1452; 100], vec![40; 130]].concat();
+    fill(&mut batch, addr(&b), None, &lens);
+    assert_eq!(batch.flush(&a, 0).failed, 0);
+    let got = receive(&b, lens.len());
+    assert!(got.iter().zip(&lens).all(|((len, ..), want)| len == want));
+}
+
+#[test]
+fn without_segmentation_the_same_datagrams_leave_one_by_one() {
+    let (a, b) = (sockets(&["127.0.0.1:0"]), sockets(&["127.0.0.1:0"]));
+    a.give_up_gso(0, &io::Error::from_raw_os_error(libc::EIO));
+    assert!(!a.gso(0));
+    let lens = [500, 500, 500, 20, 500];
+    let mut batch = SendBatch::new(65_536);
+    fill(&mut batch, addr(&b), None, &lens);
+    assert_eq!(batch.flush(&a, 0).failed, 0);
+    let got = receive(&b, lens.len());
+    assert!(got.iter().zip(lens).all(|((len, ..), want)| *len == want));
+}
+
+#[test]
+fn a_refused_source_address_is_left_to_the_system_and_told() {
+    let (a, b) = (sockets(&["127.0.0.1:0"]), sockets(&["127.0.0.1:0"]));
+    let mut batch = SendBatch::new(65_536);
+    let foreign = "192.0.2.1".parse().ok();
+    fill(&mut batch, addr(&b), foreign, &[100, 100, 30]);
+    let sent = batch.flush(&a, 0);
+    assert_eq!((sent.failed, sent.source_refused), (0, vec![addr(&b)]));
+    assert_eq!(receive(&b, 3).len(), 3);
+    a.send_one(addr(&b), foreign, None, b"x").unwrap();
+    assert_eq!(receive(&b, 1)[0].0, 1);
+}
+
+#[test]
+fn what_one_destination_refuses_does_not_hold_up_the_others() {
+    let (a, b) = (sockets(&["127.0.0.1:0"]), sockets(&["127.0.0.1:0"]));
+    let mut batch = SendBatch::new(192 * 1024);
+    fill(&mut batch, addr(&b), None, &[100]);
+    // Broadcast without the socket's consent (EACCES), a datagram too long, an address family without socket.
+    fill(&mut batch, "255.255.255.255:9".parse().unwrap(), None, &[100, 100, 40]);
+    fill(&mut batch, addr(&b), None, &[65_530]);
+    fill(&mut batch, "[2001:db8::1]:9".parse().unwrap(), None, &[100, 100]);
+    fill(&mut batch, addr(&b), None, &[77]);
+    assert_eq!(batch.flush(&a, 0).failed, 3 + 1 + 2);
+    let got: Vec<_> = receive(&b, 2).iter().map(|(len, ..)| *len).collect();
+    assert_eq!(got, [100, 77]);
+    assert!(a.gso(0), "none of that was about segmentation");
+}
+
+#[test]
+fn a_full_buffer_says_so() {
+    let b = sockets(&["127.0.0.1:0"]);
+    let mut batch = SendBatch::new(1000);
+    fill(&mut batch, addr(&b), None, &[600]);
+    assert!(batch.room(401).is_none() && batch.room(400).is_some());
+    let mut many = SendBatch::new(65_536);
+    for len in 1..=sys::SEND_RUNS {
+        fill(&mut many, addr(&b), None, &[len]);
+    }
+    assert!(many.room(1).is_none(), "each longer datagram begins a run");
+}
+
+#[test]
+fn the_socket_is_chosen_by_family_and_queue() {
+    let both = sockets(&["127.0.0.1:0", "[::1]:0", "127.0.0.1:0"]);
+    let v4: SocketAddr = "127.0.0.1:1".parse().unwrap();
+    let mapped: SocketAddr = "[::ffff:127.0.0.1]:1".parse().unwrap();
+    let v6: SocketAddr = "[::1]:1".parse().unwrap();
+    assert_eq!([0, 1, 2].map(|queue| both.choose(v4, queue).unwrap()), [0, 2, 0]);
+    assert_eq!([0, 1].map(|queue| both.choose(v6, queue).unwrap()), [1, 1]);
+    assert_eq!(both.choose(mapped, 1).unwrap(), 2);
+    assert_eq!(both.to_family(2, mapped), v4);
+    assert!(sockets(&["127.0.0.1:0"]).choose(v6, 0).is_err());
+    let dual = sockets(&["[::]:0"]);
+    assert_eq!(dual.to_family(dual.choose(v4, 0).unwrap(), v4), mapped);
+    assert!(dual.mapped() && !sockets(&["127.0.0.1:0"]).mapped());
+}

@@ -1,0 +1,258 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The kernel's TUN device: in network namespaces of their own, when this machine lets us; else a loud skip.
+#![expect(clippy::unwrap_used, clippy::print_stderr, reason = "a failing step must fail the test; skips must be seen")]
+
+use std::{
+    io::{ErrorKind, IoSlice, Read, Write},
+    net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket},
+    process::Command,
+    sync::{Arc, mpsc},
+    thread,
+    time::{Duration, Instant},
+};
+
+use nix::sched::{CloneFlags, unshare};
+use pqvpn_crypto::{
+    aead::AeadId,
+    schedule::{Exporter, Role, SessionSecrets, Transcript},
+};
+use pqvpn_dataplane::{
+    DataPlane, DataPlaneConfig, KernelTun, ReadBatch, SessionId, SessionInstall, TunError, TunReader, TunWriter,
+    portable,
+    session::{RxSession, TxSession},
+};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Whether a namespace with a TUN can be made; says why not.
+fn usable() -> bool {
+    let tried = thread::spawn(|| {
+        unshare(CloneFlags::CLONE_NEWNET).map_err(|error| format!("no network namespace: {error}"))?;
+        KernelTun::open("probe%d", 1).map_err(|error| format!("no TUN device: {error}"))?;
+        ip("link set lo up").map_err(|error| format!("no ip program: {error}"))
+    });
+    match tried.join().unwrap() {
+        Ok(()) => true,
+        Err(why) => {
+            eprintln!("SKIP: kernel TUN test not run: {why}");
+            false
+        }
+    }
+}
+
+/// Runs `ip` in the namespace of this thread.
+fn ip(arguments: &str) -> Result<(), String> {
+    let status = Command::new("ip").args(arguments.split(' ')).status().map_err(|error| error.to_string())?;
+    if status.success() { Ok(()) } else { Err(format!("ip {arguments}: {status}")) }
+}
+
+/// Runs `body` in a network namespace of its own.
+fn in_namespace<T: Send + 'static>(body: impl FnOnce() -> T + Send + 'static) -> thread::JoinHandle<T> {
+    thread::spawn(move || {
+        unshare(CloneFlags::CLONE_NEWNET).unwrap();
+        ip("link set lo up").unwrap();
+        body()
+    })
+}
+
+/// The first packet that satisfies `wanted`, without its virtio header.
+fn read_packet(reader: &mut dyn TunReader, wanted: impl Fn(&[u8]) -> bool) -> Vec<u8> {
+    let deadline = Instant::now() + PATIENCE;
+    let mut batch = ReadBatch::new();
+    loop {
+        batch.clear();
+        match reader.read_batch(&mut batch) {
+            Ok(()) => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => thread::yield_now(),
+            Err(error) => panic!("{error}"),
+        }
+        if let Some(packet) = batch.packets().map(|packet| &packet[10..]).find(|packet| wanted(packet)) {
+            return packet.to_vec();
+        }
+        assert!(Instant::now() < deadline, "the packet did not come");
+    }
+}
+
+/// Sends a datagram into the interface, and writes it back with source and destination exchanged.
+fn echo(mut reader: Box<dyn TunReader>, mut writer: Box<dyn TunWriter>) {
+    let socket = UdpSocket::bind("10.77.0.1:7000").unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket.send_to(b"through the device", "10.77.0.2:7001").unwrap();
+    let mut packet = read_packet(reader.as_mut(), |packet| packet[0] >> 4 == 4 && packet[9] == 17);
+    let (src, dst): ([u8; 4], [u8; 4]) = (packet[12..16].try_into().unwrap(), packet[16..20].try_into().unwrap());
+    assert_eq!((Ipv4Addr::from(src), Ipv4Addr::from(dst)), ([10, 77, 0, 1].into(), [10, 77, 0, 2].into()));
+    packet[12..16].copy_from_slice(&dst);
+    packet[16..20].copy_from_slice(&src);
+    packet[20..24].rotate_left(2);
+    // Sums do not change when their parts change places; zero means no UDP checksum.
+    packet[26..28].fill(0);
+    writer.write(&[IoSlice::new(&[0; 10]), IoSlice::new(&packet)]).unwrap();
+    let mut buf = [0; 64];
+    let (len, from) = socket.recv_from(&mut buf).unwrap();
+    assert_eq!((&buf[..len], from), (&b"through the device"[..], "10.77.0.2:7001".parse().unwrap()));
+}
+
+#[test]
+fn packets_go_through_the_kernels_device_and_the_portable_one() {
+    if !usable() {
+        return;
+    }
+    in_namespace(|| {
+        let device = KernelTun::open("pqk%d", 1).unwrap();
+        assert_eq!((device.name(), device.index() > 0), ("pqk0", true));
+        assert!(device.offloads().tso);
+        ip("addr add 10.77.0.1/24 dev pqk0").unwrap();
+        ip("link set pqk0 up").unwrap();
+        let (reader, writer) = device.into_queues().remove(0);
+        echo(reader, writer);
+        let (reader, writer) = portable::open("pqp0").unwrap();
+        ip("addr add 10.77.0.1/24 dev pqp0").unwrap();
+        ip("link set pqp0 up").unwrap();
+        echo(Box::new(reader), Box::new(writer));
+    })
+    .join()
+    .unwrap();
+}
+
+#[test]
+fn the_device_tells_its_errors_apart() {
+    for bad in ["", "a-name-too-long-for-it", "a/b", "a b", ".."] {
+        assert!(matches!(KernelTun::open(bad, 1), Err(TunError::BadName { .. })), "{bad:?}");
+    }
+    assert!(matches!(KernelTun::open("pq0", 0), Err(TunError::BadQueues { queues: 0 })));
+    if !usable() {
+        return;
+    }
+    in_namespace(|| {
+        let first = KernelTun::open("pqb0", 2).unwrap();
+        assert!(matches!(KernelTun::open("pqb0", 1), Err(TunError::NameBusy { .. })));
+        assert!(matches!(KernelTun::open("lo", 1), Err(TunError::NameBusy { .. })));
+        assert_eq!(first.into_queues().len(), 2);
+        KernelTun::open("pqb0", 1).unwrap();
+    })
+    .join()
+    .unwrap();
+}
+
+/// A data plane whose device is in a new namespace, while its socket is on this one's loopback interface.
+fn plane(side: u8, queues: usize) -> (DataPlane, UdpSocket, Handle) {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let ours = socket.try_clone().unwrap();
+    let (jobs, todo) = mpsc::channel::<Job>();
+    let (send, receive) = mpsc::channel();
+    let thread = in_namespace(move || {
+        let device = KernelTun::open("pq0", queues).unwrap();
+        ip(&format!("addr add 10.78.0.{side}/24 dev pq0")).unwrap();
+        ip("link set pq0 mtu 1420 up").unwrap();
+        send.send(device.into_queues()).unwrap();
+        todo.into_iter().for_each(|job| job());
+    });
+    let config = DataPlaneConfig { tun: receive.recv().unwrap(), sockets: vec![socket], inner_mtu: 1420 };
+    let plane = DataPlane::start(config, Arc::new(|_| ())).unwrap();
+    (plane, ours, Handle { jobs: Some(jobs), thread: Some(thread) })
+}
+
+type Job = Box<dyn FnOnce() + Send>;
+
+/// A thread that lives in a namespace and does what it is given.
+struct Handle {
+    jobs: Option<mpsc::Sender<Job>>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl Handle {
+    fn run<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> mpsc::Receiver<T> {
+        let (done, result) = mpsc::channel();
+        let job: Job = Box::new(move || drop(done.send(job())));
+        self.jobs.as_ref().unwrap().send(job).unwrap();
+        result
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.jobs = None;
+        let joined = self.thread.take().map(thread::JoinHandle::join);
+        assert!(thread::panicking() || joined.is_some_and(|joined| joined.is_ok()));
+    }
+}
+
+fn install(plane: &DataPlane, role: Role, aead: AeadId, peer: &UdpSocket) {
+    let parts = SessionSecrets::derive(Exporter::from_bytes([7; 64]), Transcript::from_bytes([8; 64]), None);
+    let parts = parts.into_parts(role);
+    let now = Instant::now();
+    let control = plane.control();
+    let other = if role == Role::Initiator { "10.78.0.2/32" } else { "10.78.0.1/32" };
+    control.set_routes(vec![(other.parse().unwrap(), 0)]);
+    let install = SessionInstall {
+        id: SessionId(1),
+        peer: 0,
+        tx: TxSession::new(aead, parts.tx_header, parts.tx, now),
+        rx: RxSession::new(aead, parts.rx_header, parts.rx, 8192, now),
+        local_indices: vec![1],
+        remote_indices: vec![1],
+        path: peer.local_addr().unwrap(),
+        tx_active: true,
+    };
+    control.install_session(install).unwrap();
+}
+
+/// Length of the pattern; prime, so that no packet size divides it.
+const PRIME: usize = 251;
+
+/// The first `len` bytes of a pattern that repeats after [`PRIME`] bytes.
+fn pattern(len: usize) -> Vec<u8> {
+    let once: Vec<u8> = (0..=250).collect();
+    once.iter().copied().cycle().take(len).collect()
+}
+
+/// Moves `megabytes` by TCP through two kernel devices; gives the rate in Gbit/s.
+fn tcp_through(aead: AeadId, queues: usize, megabytes: usize) -> f64 {
+    let (a, socket_a, namespace_a) = plane(1, queues);
+    let (b, socket_b, namespace_b) = plane(2, queues);
+    install(&a, Role::Initiator, aead, &socket_b);
+    install(&b, Role::Responder, aead, &socket_a);
+    let listener = namespace_b.run(|| TcpListener::bind("10.78.0.2:5001").unwrap()).recv().unwrap();
+    let received = thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let (mut total, mut buf, expected) = (0, vec![0; 1 << 18], pattern(PRIME + (1 << 18)));
+        loop {
+            let len = stream.read(&mut buf).unwrap();
+            if len == 0 {
+                return total;
+            }
+            let place = total % PRIME;
+            assert!(buf[..len] == expected[place..place + len], "bytes {total}.. differ");
+            total += len;
+        }
+    });
+    let started = Instant::now();
+    let sent = namespace_a.run(move || {
+        let mut stream = TcpStream::connect("10.78.0.2:5001").unwrap();
+        let block = pattern(PRIME + (1 << 20));
+        for i in 0..megabytes {
+            let place = (i << 20) % PRIME;
+            stream.write_all(&block[place..place + (1 << 20)]).unwrap();
+        }
+    });
+    sent.recv().unwrap();
+    assert_eq!(received.join().unwrap(), megabytes << 20);
+    let rate = (megabytes << 23) as f64 / started.elapsed().as_secs_f64() / 1e9;
+    let drops = (a.control().drops(), b.control().drops());
+    eprintln!("{} {queues} queue(s): {rate:.2} Gbit/s", aead.name());
+    let unexpected = |drops: pqvpn_dataplane::Drops| {
+        drops.iter().filter(|(reason, n)| *n > 0 && reason.name() != "no_route").collect::<Vec<_>>()
+    };
+    assert_eq!((unexpected(drops.0), unexpected(drops.1)), (vec![], vec![]));
+    rate
+}
+
+#[test]
+fn tcp_crosses_two_kernel_devices_on_one_and_on_two_queues() {
+    if !usable() {
+        return;
+    }
+    tcp_through(AeadId::ChaCha20Poly1305, 1, 64);
+    tcp_through(AeadId::Aes256Gcm, 1, 64);
+    tcp_through(AeadId::ChaCha20Poly1305, 2, 64);
+}

@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Start, refusals at the start, and the end.
+
+use std::{net::UdpSocket, sync::Arc};
+
+use pqvpn_crypto::schedule::Role;
+use pqvpn_dataplane::{
+    DataPlane, DataPlaneConfig, DataPlaneError, InstallError, Offloads, SessionId, SessionInstall, mem::MemTun,
+};
+
+use crate::harness::{Keys, Node, PEER, connected, indices};
+
+#[test]
+fn shutdown_wakes_and_joins_every_thread() {
+    let (mut a, b) = connected();
+    let control = a.control.clone();
+    let addr = a.addr;
+    a.plane.take().unwrap().shutdown();
+    // With the handles gone too, nobody holds the sockets.
+    drop((a, control));
+    UdpSocket::bind(addr).unwrap();
+    drop(b);
+}
+
+#[test]
+fn handles_outlive_the_data_plane_without_harm() {
+    let (mut a, _b) = connected();
+    a.plane.take().unwrap().shutdown();
+    a.control.set_routes(Vec::new());
+    assert!(a.control.remove_session(SessionId(1)));
+    assert_eq!(a.control.drops().total(), 0);
+}
+
+#[test]
+fn several_queues_and_sockets_are_shared_out() {
+    let sockets = vec![UdpSocket::bind("127.0.0.1:0").unwrap(), UdpSocket::bind("[::1]:0").unwrap()];
+    let mut tun: Vec<(Box<dyn pqvpn_dataplane::TunReader>, Box<dyn pqvpn_dataplane::TunWriter>)> = Vec::new();
+    for _ in 0..3 {
+        let (_, reader, writer) = MemTun::new(Offloads::default()).unwrap();
+        tun.push((Box::new(reader), Box::new(writer)));
+    }
+    let plane = DataPlane::start(DataPlaneConfig { tun, sockets, inner_mtu: 1280 }, Arc::new(|_| ())).unwrap();
+    assert_eq!(format!("{plane:?}"), "DataPlane { threads: 6, .. }");
+    assert!(plane.guest().local_addr().unwrap().is_ipv6());
+    plane.shutdown();
+}
+
+#[test]
+fn nothing_starts_without_device_or_socket() {
+    let none = DataPlaneConfig { tun: Vec::new(), sockets: Vec::new(), inner_mtu: 1280 };
+    assert!(matches!(DataPlane::start(none, Arc::new(|_| ())), Err(DataPlaneError::NoTun)));
+    let (_, reader, writer) = MemTun::new(Offloads::default()).unwrap();
+    let tun = DataPlaneConfig { tun: vec![(Box::new(reader), Box::new(writer))], sockets: Vec::new(), inner_mtu: 1280 };
+    assert!(matches!(DataPlane::start(tun, Arc::new(|_| ())), Err(DataPlaneError::NoSocket)));
+}
+
+#[test]
+fn a_session_that_does_not_fit_changes_nothing() {
+    let node = Node::new();
+    let path = node.addr;
+    node.install(1, Keys::new(1).initiator, Role::Initiator, path, true);
+    let attempt = |id: u64, local: Vec<u32>, remote: Vec<u32>| {
+        let half = Keys::new(9).initiator;
+        let install = SessionInstall {
+            id: SessionId(id),
+            peer: PEER + 1,
+            tx: half.tx,
+            rx: half.rx,
+            local_indices: local,
+            remote_indices: remote,
+            path,
+            tx_active: true,
+        };
+        node.control.install_session(install)
+    };
+    let taken = indices(1, Role::Initiator)[2];
+    assert_eq!(attempt(2, vec![5, taken], vec![1]), Err(InstallError::IndexInUse(taken)));
+    assert_eq!(attempt(1, vec![5], vec![1]), Err(InstallError::DuplicateId(SessionId(1))));
+    assert_eq!(attempt(2, vec![], vec![1]), Err(InstallError::NoIndices));
+    assert_eq!(attempt(2, vec![5], vec![]), Err(InstallError::NoIndices));
+    assert!(!node.control.index_in_use(5));
+    assert_eq!(node.control.path(PEER + 1), None);
+    assert_eq!(attempt(2, vec![5], vec![1]), Ok(()));
+}

@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Probes, roaming, and what must not move a path.
+
+use pqvpn_crypto::schedule::Role;
+use pqvpn_dataplane::{DropReason, Event, SendError, SessionId};
+use pqvpn_packet::{header::PacketKind, inner::Probe};
+
+use crate::{
+    harness::{PEER, assert_silence, connected, indices, nodes, raw_peer, receive_on, socket},
+    packets::{EXPERIMENT, ip, payload, plain},
+};
+
+fn to_node() -> Vec<u8> {
+    ip("10.9.0.1", "10.9.0.2", EXPERIMENT, &payload(40, 1))
+}
+
+fn from_node() -> Vec<u8> {
+    ip("10.9.0.2", "10.9.0.1", EXPERIMENT, &payload(40, 2))
+}
+
+#[test]
+fn a_probe_is_answered_by_the_other_data_plane() {
+    let (a, b) = connected();
+    a.control.send_probe(PEER, 0xfeed).unwrap();
+    let (id, from) = a.events.expect(|event| {
+        let Event::ProbeAck { peer: PEER, id, from, .. } = *event else { return None };
+        Some((id, from))
+    });
+    assert_eq!((id, from), (0xfeed, b.addr));
+    b.assert_nothing_collected();
+}
+
+#[test]
+fn a_probe_needs_a_session() {
+    let (a, _b) = nodes();
+    assert!(matches!(a.control.send_probe(PEER, 1), Err(SendError::NoSession)));
+    assert!(matches!(a.control.send_probe(77, 1), Err(SendError::NoSession)));
+}
+
+#[test]
+fn a_replayed_probe_is_not_answered_again() {
+    let (mut peer, node) = raw_peer();
+    let probe = peer.send(&Probe { ack: false, id: 5 }.encode());
+    assert_eq!(peer.receive().1, Probe { ack: true, id: 5 }.encode());
+    peer.send_raw(&probe);
+    node.expect_drops(DropReason::Replay, 1);
+    assert_silence(&peer.socket);
+}
+
+#[test]
+fn a_flood_of_probes_in_one_batch_is_answered_only_in_part() {
+    let (mut peer, node) = raw_peer();
+    let probes: Vec<_> = (0..40).map(|id| peer.seal(PacketKind::Data, &Probe { ack: false, id }.encode())).collect();
+    // One message of many segments is one receive batch.
+    let len = probes[0].len();
+    let sender = crate::harness::Node::new();
+    let contents = probes.concat();
+    let transmit = pqvpn_dataplane::GuestTransmit {
+        dst: node.addr,
+        src_ip: None,
+        ecn: None,
+        contents: &contents,
+        segment_size: Some(len),
+    };
+    sender.guest.try_send(&transmit).unwrap();
+    let dropped = crate::harness::eventually(|| node.drops(DropReason::RateLimited), |&dropped| dropped > 0);
+    assert!(dropped <= 32);
+}
+
+#[test]
+fn an_authentic_packet_from_a_new_port_moves_the_path_and_the_index() {
+    let (mut peer, node) = raw_peer();
+    peer.send(&to_node());
+    node.collect();
+    node.tun.inject(&plain(&from_node()));
+    assert_eq!(peer.receive(), (indices(1, Role::Initiator)[0], from_node()));
+    let old = peer.socket.local_addr().unwrap();
+    let left = std::mem::replace(&mut peer.socket, socket());
+    let new = peer.socket.local_addr().unwrap();
+    peer.send(&to_node());
+    node.collect();
+    let moved = node.events.expect(|event| {
+        let Event::Roamed { peer: PEER, from, to } = *event else { return None };
+        Some((from, to))
+    });
+    assert_eq!(moved, (old, new));
+    assert_eq!(node.control.path(PEER), Some(new));
+    node.tun.inject(&plain(&from_node()));
+    assert_eq!(peer.receive(), (indices(1, Role::Initiator)[1], from_node()));
+    assert_silence(&left);
+}
+
+#[test]
+fn an_older_packet_that_arrives_late_does_not_move_the_path() {
+    let (mut peer, node) = raw_peer();
+    let late = peer.seal(PacketKind::Data, &to_node());
+    peer.send(&to_node());
+    node.collect();
+    let elsewhere = socket();
+    elsewhere.send_to(&late, node.addr).unwrap();
+    node.collect();
+    node.tun.inject(&plain(&from_node()));
+    assert_eq!(peer.receive().1, from_node());
+    assert_eq!(node.events.count(|event| matches!(event, Event::Roamed { .. })), 0);
+    assert_silence(&elsewhere);
+}
+
+#[test]
+fn a_forged_or_replayed_packet_from_elsewhere_does_not_move_the_path() {
+    let (mut peer, node) = raw_peer();
+    let sent = peer.send(&to_node());
+    node.collect();
+    let elsewhere = socket();
+    elsewhere.send_to(&sent, node.addr).unwrap();
+    node.expect_drops(DropReason::Replay, 1);
+    let mut forged = peer.seal(PacketKind::Data, &to_node());
+    let last = forged.len() - 1;
+    forged[last] ^= 1;
+    elsewhere.send_to(&forged, node.addr).unwrap();
+    node.expect_drops(DropReason::Auth, 1);
+    assert_eq!(node.control.path(PEER), Some(peer.socket.local_addr().unwrap()));
+}
+
+#[test]
+fn a_packet_of_an_older_session_does_not_move_the_path_of_a_newer_one() {
+    let (mut old, node) = raw_peer();
+    old.send(&to_node());
+    node.collect();
+    let keys = crate::harness::Keys::new(2);
+    let new_socket = socket();
+    let new_addr = new_socket.local_addr().unwrap();
+    node.install(2, keys.responder, Role::Responder, new_addr, false);
+    let initiator = keys.initiator;
+    let mut new =
+        crate::harness::RawPeer { tx: initiator.tx, rx: initiator.rx, socket: new_socket, id: 2, to: node.addr };
+    new.send(&to_node());
+    node.collect();
+    old.send(&to_node());
+    node.collect();
+    assert_eq!(node.control.path(PEER), Some(new_addr));
+    node.tun.inject(&plain(&from_node()));
+    assert_eq!(new.receive().1, from_node());
+}
+
+#[test]
+fn set_path_redirects_and_moves_the_index_on_until_the_last() {
+    let (mut peer, node) = raw_peer();
+    node.control.activate_tx(SessionId(1));
+    for turn in 0..10 {
+        if turn > 0 {
+            peer.socket = socket();
+            node.control.set_path(PEER, peer.socket.local_addr().unwrap());
+        }
+        node.tun.inject(&plain(&from_node()));
+        let datagram = receive_on(&peer.socket);
+        assert_eq!(peer.open(datagram).0, indices(1, Role::Initiator)[turn.min(7)]);
+    }
+}

@@ -1,0 +1,166 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What has to be true before anything is changed, and what remains to be done then.
+
+use std::collections::BTreeMap;
+
+use ipnet::{IpNet, Ipv4Net};
+
+use super::{
+    Change, ConflictKind, HostError, Overlap, Plan, PoolConflict, Report,
+    kernel::{HostAddress, HostRoute, Kernel, LOCAL_TABLE, Link, MAIN_TABLE},
+};
+
+/// `IN6_ADDR_GEN_MODE_NONE` of linux/if_link.h.
+const NO_LINK_LOCAL: u8 = 1;
+
+/// The host at one moment.
+struct Host {
+    links: BTreeMap<u32, Link>,
+    addresses: Vec<HostAddress>,
+    routes: Vec<HostRoute>,
+}
+
+/// Checks `plan` and lists the changes that are left to make, in order.
+pub(super) async fn changes(kernel: &Kernel, plan: &Plan) -> Result<(Link, Vec<Change>, Report), HostError> {
+    let host = Host::look(kernel).await?;
+    let missing = || HostError::NoInterface { name: plan.interface.clone() };
+    let link = host.links.values().find(|link| link.name == plan.interface).cloned().ok_or_else(missing)?;
+    // An interface with a small MTU has no IPv6 state until the MTU grows (RFC 8200 §5).
+    let ipv6_missing = link.ipv6_disabled || (link.link_local.is_none() && link.mtu >= 1280);
+    let mut report = Report { ipv6_missing, ..Report::default() };
+    let usable = |net: &&IpNet| !(ipv6_missing && matches!(net, IpNet::V6(_)));
+
+    let mut changes = Vec::new();
+    if plan.owns_device {
+        changes.push(Change::Device);
+    }
+    if let Some(before) = link.link_local.filter(|mode| *mode != NO_LINK_LOCAL && !link.up) {
+        changes.push(Change::NoLinkLocal { before });
+    }
+    if link.mtu != plan.mtu {
+        changes.push(Change::Mtu { before: link.mtu, after: plan.mtu });
+    }
+    let addresses: Vec<IpNet> = unique(plan.addresses.iter().filter(usable));
+    if addresses.is_empty() && !plan.addresses.is_empty() {
+        return Err(HostError::NoFamily);
+    }
+    // Up before the addresses, so that undoing removes them itself: going down flushes only those of IPv6.
+    if !link.up {
+        changes.push(Change::Up);
+    }
+    for net in &addresses {
+        if !host.has_address(&link, *net)? {
+            changes.push(Change::Address { net: *net });
+        }
+    }
+    let subnets: Vec<IpNet> =
+        addresses.iter().filter(|net| net.prefix_len() < net.max_prefix_len()).map(IpNet::trunc).collect();
+    let routes: Vec<IpNet> = unique(subnets.iter().chain(plan.routes.iter().filter(usable)));
+    for net in routes {
+        let subnets = host.connected(&link).filter(|(_, subnet)| overlap(net, *subnet));
+        let overlaps: Vec<Overlap> = subnets
+            .map(|(interface, subnet)| Overlap { route: net, subnet, interface: interface.to_owned() })
+            .collect();
+        if overlaps.iter().any(|overlap| overlap.subnet.contains(&net)) {
+            report.skipped.extend(overlaps);
+            continue;
+        }
+        report.shadowed.extend(overlaps);
+        if !host.has_route(&link, net)? {
+            changes.push(Change::Route { net });
+        }
+    }
+    Ok((link, changes, report))
+}
+
+/// What uses addresses of `pool` apart from interface `own`.
+pub(super) async fn pool_conflicts(
+    kernel: &Kernel,
+    pool: Ipv4Net,
+    own: Option<&str>,
+) -> Result<Vec<PoolConflict>, HostError> {
+    let host = Host::look(kernel).await?;
+    let pool = IpNet::V4(pool);
+    let is_own = |index: u32| host.links.get(&index).is_some_and(|link| Some(link.name.as_str()) == own);
+    let name = |index: u32| host.links.get(&index).map(|link| link.name.clone());
+    let mut conflicts = Vec::new();
+    for address in host.addresses.iter().filter(|address| !is_own(address.index)) {
+        if pool.contains(&address.address) {
+            let prefix = IpNet::from(address.address);
+            conflicts.push(PoolConflict { prefix, interface: name(address.index), kind: ConflictKind::Address });
+        }
+    }
+    for route in &host.routes {
+        let foreign = route.out.iter().all(|index| !is_own(*index));
+        let counts = route.forwards && route.table != LOCAL_TABLE && route.prefix.prefix_len() > 0;
+        if foreign && counts && overlap(route.prefix, pool) {
+            let interface = route.out.first().and_then(|index| name(*index));
+            conflicts.push(PoolConflict { prefix: route.prefix, interface, kind: ConflictKind::Route });
+        }
+    }
+    Ok(conflicts)
+}
+
+impl Host {
+    async fn look(kernel: &Kernel) -> Result<Self, HostError> {
+        let links = kernel.links().await?.into_iter().map(|link| (link.index, link)).collect();
+        Ok(Self { links, addresses: kernel.addresses().await?, routes: kernel.routes().await? })
+    }
+
+    /// Whether `link` has the address already; an error when another interface has it.
+    fn has_address(&self, link: &Link, net: IpNet) -> Result<bool, HostError> {
+        let owners = self.addresses.iter().filter(|address| address.address == net.addr());
+        for owner in owners.clone() {
+            if owner.index != link.index {
+                let interface = self.name(owner.index);
+                return Err(HostError::AddressTaken { address: net.addr(), interface });
+            }
+        }
+        Ok(owners.count() > 0)
+    }
+
+    /// Whether the main table sends `net` to `link` already; an error when it sends it elsewhere.
+    fn has_route(&self, link: &Link, net: IpNet) -> Result<bool, HostError> {
+        let mut there = false;
+        let same = |route: &&HostRoute| route.table == MAIN_TABLE && route.forwards && route.prefix == net;
+        for route in self.routes.iter().filter(same) {
+            if route.out != [link.index] {
+                let interface = route.out.iter().find(|index| **index != link.index);
+                let interface = interface.map_or_else(|| "a blackhole".to_owned(), |index| self.name(*index));
+                return Err(HostError::RouteTaken { route: net, interface });
+            }
+            there = true;
+        }
+        Ok(there)
+    }
+
+    /// Subnets on other interfaces that are up.
+    fn connected<'h>(&'h self, own: &'h Link) -> impl Iterator<Item = (&'h str, IpNet)> {
+        self.addresses
+            .iter()
+            .filter(|address| address.subnet.prefix_len() < address.subnet.max_prefix_len())
+            .filter_map(move |address| {
+                let link = self.links.get(&address.index)?;
+                let other = link.index != own.index && link.up && !link.loopback;
+                other.then_some((link.name.as_str(), address.subnet))
+            })
+    }
+
+    fn name(&self, index: u32) -> String {
+        self.links.get(&index).map_or_else(|| format!("interface {index}"), |link| link.name.clone())
+    }
+}
+
+fn overlap(a: IpNet, b: IpNet) -> bool {
+    a.contains(&b) || b.contains(&a)
+}
+
+fn unique<'n>(nets: impl Iterator<Item = &'n IpNet>) -> Vec<IpNet> {
+    let mut seen = Vec::new();
+    for net in nets {
+        if !seen.contains(net) {
+            seen.push(*net);
+        }
+    }
+    seen
+}

@@ -1,0 +1,533 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! One peer's life: when to dial, probe, rest and give up.
+//!
+//! ```text
+//!            want            dial ok
+//!   Resting ------> Dialing ---------> Up --(idle 180 s / closed by peer)--> Resting
+//!      ^              |                |
+//!      |              | failed         | probes unanswered
+//!      +-- demand ----+ back-off <-----+   (dials again at once while there is demand)
+//! ```
+//! A pure state machine: time and the data plane's activity are arguments. "Verified" comes from authenticated probe
+//! round trips and from nothing else; a session in use is probed often enough to stay verified, a session not in use
+//! costs nothing and is closed after a while.
+
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
+
+/// A round trip younger than this makes a peer `verified` (cli.md, `status --json`).
+pub const VERIFIED_WITHIN: Duration = Duration::from_secs(30);
+/// A session in use is probed when its last round trip is older than this: a lost probe can be repeated in time.
+const REFRESH_AFTER: Duration = Duration::from_secs(20);
+/// Data younger than this keeps a session "in use".
+const IN_USE_WITHIN: Duration = Duration::from_secs(30);
+/// A session without data for this long is closed: nothing on the wire for an idle peer.
+const IDLE_AFTER: Duration = Duration::from_secs(180);
+/// Data sent and nothing heard for this long raises suspicion.
+const SUSPECT_AFTER: Duration = Duration::from_secs(1);
+/// Shortest time between repeated probes.
+const PROBE_RETRY: Duration = Duration::from_millis(500);
+/// Unanswered probes in a row after which the peer is taken for dead.
+const PROBES_UNTIL_DEAD: usize = 4;
+/// Demand (a parked packet, a ping) lasts this long without being repeated.
+const DEMAND_LASTS: Duration = Duration::from_secs(30);
+/// First and longest pause between dials.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+/// Pause after a refusal: only a change of config on either side helps.
+const REFUSED_PAUSE: Duration = Duration::from_secs(30);
+/// How often a session is looked at.
+const TICK: Duration = Duration::from_secs(1);
+/// Weight of the newest loss sample.
+const LOSS_WEIGHT: f64 = 0.1;
+
+/// What the data plane saw of the peer, by its own clock.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Activity {
+    /// Last authenticated packet of any kind.
+    pub last_rx: Option<Instant>,
+    /// Last packet of any kind sent.
+    pub last_tx: Option<Instant>,
+    /// Last inner packet received.
+    pub last_data_rx: Option<Instant>,
+    /// Last inner packet sent.
+    pub last_data_tx: Option<Instant>,
+}
+
+/// What the owner of the machine shall do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// Make a link and a session.
+    Dial,
+    /// Send a probe with this id through the tunnel.
+    Probe(u64),
+    /// Close session and link: nobody uses them.
+    CloseIdle,
+    /// Drop session and link: the peer does not answer.
+    Dead,
+}
+
+/// Where the peer is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Resting { not_before: Option<Instant> },
+    Dialing,
+    Up { since: Instant },
+}
+
+/// The state of one peer.
+#[derive(Debug)]
+pub struct PeerLife {
+    phase: Phase,
+    keepalive: Option<Duration>,
+    demand_until: Option<Instant>,
+    backoff: Duration,
+    refused: bool,
+    verified_at: Option<Instant>,
+    rtt: Option<Duration>,
+    loss: f64,
+    outstanding: VecDeque<(u64, Instant)>,
+    last_probe: Option<Instant>,
+    unanswered_since: Option<Instant>,
+    next_probe_id: u64,
+    /// When a session is looked at next.
+    look_at: Option<Instant>,
+    actions: VecDeque<Action>,
+}
+
+impl PeerLife {
+    /// Makes a resting peer. `keepalive` holds a session open for a NAT's sake; `first_probe_id` is random, so that a
+    /// restarted node's probes cannot be taken for old ones.
+    #[must_use]
+    pub fn new(keepalive: Option<Duration>, first_probe_id: u64) -> Self {
+        Self {
+            phase: Phase::Resting { not_before: None },
+            keepalive,
+            demand_until: None,
+            backoff: BACKOFF.0,
+            refused: false,
+            verified_at: None,
+            rtt: None,
+            loss: 0.0,
+            outstanding: VecDeque::new(),
+            last_probe: None,
+            unanswered_since: None,
+            next_probe_id: first_probe_id,
+            look_at: None,
+            actions: VecDeque::new(),
+        }
+    }
+
+    /// Somebody wants to reach the peer: a packet is parked, a ping waits, or the keepalive asks for it.
+    pub fn want(&mut self, now: Instant) {
+        self.demand_until = Some(now + DEMAND_LASTS);
+        self.dial_if_due(now);
+    }
+
+    /// A dial failed; `refused` when either side said no on purpose.
+    pub fn on_dial_failed(&mut self, now: Instant, refused: bool) {
+        if self.phase != Phase::Dialing {
+            return;
+        }
+        self.refused = refused;
+        let pause = if refused { REFUSED_PAUSE } else { self.backoff };
+        self.backoff = (self.backoff * 2).min(BACKOFF.1);
+        self.phase = Phase::Resting { not_before: Some(now + pause) };
+    }
+
+    /// A session (ours or the peer's making) carries packets.
+    pub fn on_session_up(&mut self, now: Instant) {
+        self.phase = Phase::Up { since: now };
+        self.backoff = BACKOFF.0;
+        self.refused = false;
+        self.forget_probes();
+        self.probe(now);
+    }
+
+    /// The last session with the peer has gone, for another reason than an action of this machine.
+    pub fn on_session_gone(&mut self, now: Instant) {
+        self.rest();
+        self.dial_if_due(now);
+    }
+
+    /// The node goes down: nobody wants anything any more.
+    pub fn stop(&mut self) {
+        self.demand_until = None;
+        self.rest();
+        self.actions.clear();
+    }
+
+    /// A probe came back through the tunnel. Returns its round-trip time when it was one of ours.
+    pub fn on_probe_ack(&mut self, id: u64, at: Instant) -> Option<Duration> {
+        let position = self.outstanding.iter().position(|&(sent, _)| sent == id)?;
+        let (_, sent_at) = self.outstanding.remove(position)?;
+        let sample = at.saturating_duration_since(sent_at);
+        // RFC 6298 §2: SRTT with a gain of 1/8.
+        self.rtt = Some(self.rtt.map_or(sample, |rtt| rtt * 7 / 8 + sample / 8));
+        self.loss *= 1.0 - LOSS_WEIGHT;
+        self.verified_at = Some(at);
+        self.unanswered_since = None;
+        self.outstanding.retain(|&(_, sent)| sent > sent_at);
+        Some(sample)
+    }
+
+    /// Sends a probe now, whatever the timers say (a ping). Returns its id.
+    pub fn probe(&mut self, now: Instant) -> u64 {
+        let id = self.next_probe_id;
+        self.next_probe_id = self.next_probe_id.wrapping_add(1);
+        self.outstanding.push_back((id, now));
+        if self.outstanding.len() > 4 * PROBES_UNTIL_DEAD {
+            self.outstanding.pop_front();
+        }
+        self.last_probe = Some(now);
+        let retry = now + self.probe_retry();
+        self.look_at = Some(self.look_at.map_or(retry, |at| at.min(retry)));
+        self.actions.push_back(Action::Probe(id));
+        id
+    }
+
+    /// Looks at the clock and at what the data plane saw.
+    pub fn handle_timeout(&mut self, now: Instant, seen: Activity) {
+        let Phase::Up { since } = self.phase else {
+            if self.keepalive.is_some() {
+                self.demand_until = Some(now + DEMAND_LASTS);
+            }
+            self.dial_if_due(now);
+            return;
+        };
+        let last_data = seen.last_data_rx.max(seen.last_data_tx).map_or(since, |at| at.max(since));
+        if self.is_dead(now, seen) {
+            self.end(now, now.duration_since(last_data) < IN_USE_WITHIN, Action::Dead);
+        } else if self.keepalive.is_none() && now.duration_since(last_data) >= IDLE_AFTER {
+            self.end(now, false, Action::CloseIdle);
+        } else {
+            self.watch_answers(now, seen);
+            if self.probe_due(now, last_data, seen) {
+                self.probe(now);
+            }
+            let watchful = self.unanswered_since.is_some() || !self.outstanding.is_empty();
+            self.look_at = Some(now + if watchful { self.probe_retry() } else { TICK });
+        }
+    }
+
+    /// Takes the next thing to do.
+    pub fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// When [`Self::handle_timeout`] wants to run next; `None` while there is nothing to wait for.
+    #[must_use]
+    pub fn poll_timeout(&self, now: Instant) -> Option<Instant> {
+        match self.phase {
+            Phase::Dialing => None,
+            Phase::Up { since } => Some(self.look_at.unwrap_or(since + TICK)),
+            Phase::Resting { not_before } => {
+                let wanted = self.keepalive.is_some() || self.demand_until.is_some_and(|until| until > now);
+                wanted.then(|| not_before.unwrap_or(now).max(now))
+            }
+        }
+    }
+
+    /// Age of the newest authenticated round trip.
+    #[must_use]
+    pub fn verified_age(&self, now: Instant) -> Option<Duration> {
+        self.verified_at.map(|at| now.saturating_duration_since(at))
+    }
+
+    /// Smoothed in-tunnel round-trip time.
+    #[must_use]
+    pub const fn rtt(&self) -> Option<Duration> {
+        self.rtt
+    }
+
+    /// Smoothed share of lost probes.
+    #[must_use]
+    pub const fn loss(&self) -> f64 {
+        self.loss
+    }
+
+    /// Whether a session carries packets.
+    #[must_use]
+    pub const fn is_up(&self) -> bool {
+        matches!(self.phase, Phase::Up { .. })
+    }
+
+    /// Whether a link is being made.
+    #[must_use]
+    pub const fn is_dialing(&self) -> bool {
+        matches!(self.phase, Phase::Dialing)
+    }
+
+    /// Whether the last attempt was refused on purpose.
+    #[must_use]
+    pub const fn is_refused(&self) -> bool {
+        self.refused
+    }
+
+    fn is_dead(&self, now: Instant, seen: Activity) -> bool {
+        let unheard = self.outstanding.iter().filter(|&&(_, sent)| seen.last_rx.is_none_or(|at| at < sent)).count();
+        let patience = self.rtt.map_or(PROBE_RETRY, |rtt| (rtt * 3).max(PROBE_RETRY));
+        unheard >= PROBES_UNTIL_DEAD
+            && self.outstanding.back().is_some_and(|&(_, sent)| now.saturating_duration_since(sent) >= patience)
+    }
+
+    fn watch_answers(&mut self, now: Instant, seen: Activity) {
+        let unanswered = seen.last_data_tx.is_some() && seen.last_data_tx > seen.last_rx;
+        self.unanswered_since = if unanswered { self.unanswered_since.or(Some(now)) } else { None };
+        // What was heard since proves the peer lives: those probes are lost or late, not the peer.
+        let heard = seen.last_rx;
+        let retry = self.probe_retry();
+        let before = self.outstanding.len();
+        self.outstanding.retain(|&(_, sent)| {
+            heard.is_none_or(|at| at < sent) || now.saturating_duration_since(sent) < retry * 4
+        });
+        for _lost in self.outstanding.len()..before {
+            self.loss = self.loss * (1.0 - LOSS_WEIGHT) + LOSS_WEIGHT;
+        }
+    }
+
+    fn probe_due(&self, now: Instant, last_data: Instant, seen: Activity) -> bool {
+        let since = |at: Option<Instant>| at.map_or(Duration::MAX, |at| now.saturating_duration_since(at));
+        if since(self.last_probe) < self.probe_retry() {
+            return false;
+        }
+        let suspicious = self.unanswered_since.is_some_and(|at| now.saturating_duration_since(at) >= SUSPECT_AFTER);
+        let repeat = !self.outstanding.is_empty();
+        let in_use = now.saturating_duration_since(last_data) < IN_USE_WITHIN;
+        let stale = in_use && since(self.verified_at) >= REFRESH_AFTER;
+        let keepalive = self.keepalive.is_some_and(|every| since(seen.last_tx) >= every);
+        suspicious || repeat || stale || keepalive
+    }
+
+    fn probe_retry(&self) -> Duration {
+        self.rtt.map_or(PROBE_RETRY, |rtt| (rtt * 2).max(PROBE_RETRY))
+    }
+
+    fn dial_if_due(&mut self, now: Instant) {
+        let Phase::Resting { not_before } = self.phase else { return };
+        let wanted = self.demand_until.is_some_and(|until| until > now);
+        if wanted && not_before.is_none_or(|at| at <= now) {
+            self.phase = Phase::Dialing;
+            self.actions.push_back(Action::Dial);
+        }
+    }
+
+    fn end(&mut self, now: Instant, wanted: bool, action: Action) {
+        self.actions.push_back(action);
+        self.rest();
+        if wanted {
+            self.want(now);
+        }
+    }
+
+    fn rest(&mut self) {
+        self.phase = Phase::Resting { not_before: None };
+        self.forget_probes();
+    }
+
+    fn forget_probes(&mut self) {
+        self.outstanding.clear();
+        self.look_at = None;
+        self.last_probe = None;
+        self.unanswered_since = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+    const S: Duration = Duration::from_secs(1);
+
+    fn actions(life: &mut PeerLife) -> Vec<Action> {
+        std::iter::from_fn(|| life.poll_action()).collect()
+    }
+
+    fn up(now: Instant) -> PeerLife {
+        let mut life = PeerLife::new(None, 0);
+        life.want(now);
+        assert_eq!(actions(&mut life), [Action::Dial]);
+        life.on_session_up(now);
+        assert_eq!(actions(&mut life), [Action::Probe(0)]);
+        life.on_probe_ack(0, now + MS);
+        life
+    }
+
+    /// Runs the machine for `span`; `heard` tells what the data plane saw at each step. Returns (offset, action).
+    fn run(
+        life: &mut PeerLife,
+        start: Instant,
+        span: Duration,
+        mut seen: impl FnMut(Instant) -> Activity,
+        answer: bool,
+    ) -> Vec<(Duration, Action)> {
+        let mut out = Vec::new();
+        let mut now = start;
+        while now - start < span {
+            life.handle_timeout(now, seen(now));
+            for action in actions(life) {
+                if let (Action::Probe(id), true) = (action, answer) {
+                    life.on_probe_ack(id, now + MS);
+                }
+                out.push((now - start, action));
+            }
+            now = life.poll_timeout(now).unwrap_or(now + S).max(now + 10 * MS);
+        }
+        out
+    }
+
+    #[test]
+    fn a_peer_nobody_wants_does_nothing() {
+        let now = Instant::now();
+        let mut life = PeerLife::new(None, 0);
+        assert_eq!(life.poll_timeout(now), None);
+        life.handle_timeout(now + 100 * S, Activity::default());
+        assert_eq!(actions(&mut life), []);
+    }
+
+    #[test]
+    fn an_unused_session_is_silent_and_then_closed() {
+        let now = Instant::now();
+        let mut life = up(now);
+        let log = run(&mut life, now + S, 400 * S, |_| Activity::default(), true);
+        let probes = log.iter().filter(|(_, action)| matches!(action, Action::Probe(_))).count();
+        assert!(probes <= 2, "one refresh while it still counts as in use: {log:?}");
+        let closed: Vec<_> = log.iter().filter(|(_, action)| *action == Action::CloseIdle).collect();
+        assert_eq!(closed.len(), 1);
+        assert!(closed[0].0 >= 178 * S && closed[0].0 <= 182 * S, "{closed:?}");
+        assert!(!life.is_up());
+    }
+
+    #[test]
+    fn a_session_in_use_stays_verified() {
+        let now = Instant::now();
+        let mut life = up(now);
+        let mut worst = Duration::ZERO;
+        let mut at = now;
+        while at < now + 300 * S {
+            at += 500 * MS;
+            let seen = Activity { last_rx: Some(at), last_tx: Some(at), last_data_rx: Some(at), last_data_tx: Some(at) };
+            life.handle_timeout(at, seen);
+            worst = worst.max(life.verified_age(at).expect("was verified"));
+            for action in actions(&mut life) {
+                let Action::Probe(id) = action else { panic!("unexpected {action:?}") };
+                life.on_probe_ack(id, at + MS);
+            }
+        }
+        assert!(worst < VERIFIED_WITHIN, "{worst:?}");
+    }
+
+    #[test]
+    fn a_silent_peer_is_found_dead_within_four_seconds_and_dialed_again() {
+        let now = Instant::now();
+        let mut life = up(now);
+        let died = now + 10 * S;
+        let log = run(
+            &mut life,
+            now + S,
+            60 * S,
+            |at| Activity {
+                last_rx: Some(at.min(died)),
+                last_tx: Some(at),
+                last_data_rx: Some(at.min(died)),
+                last_data_tx: Some(at),
+            },
+            false,
+        );
+        let dead = log.iter().find(|(_, action)| *action == Action::Dead).expect("found dead");
+        assert!(dead.0 + S <= 10 * S + 4500 * MS, "{log:?}");
+        assert!(log.iter().any(|(at, action)| *action == Action::Dial && *at == dead.0), "{log:?}");
+    }
+
+    #[test]
+    fn lost_probes_alone_do_not_kill_a_peer_that_is_heard() {
+        let now = Instant::now();
+        let mut life = up(now);
+        let log = run(
+            &mut life,
+            now + S,
+            120 * S,
+            |at| Activity { last_rx: Some(at), last_tx: Some(at), last_data_rx: Some(at), last_data_tx: Some(at) },
+            false,
+        );
+        assert!(log.iter().all(|(_, action)| matches!(action, Action::Probe(_))), "{log:?}");
+        assert!(life.loss() > 0.2, "{}", life.loss());
+        assert!(life.verified_age(now + 121 * S).expect("once") > VERIFIED_WITHIN);
+    }
+
+    #[test]
+    fn failed_dials_back_off_while_there_is_demand_and_stop_without_it() {
+        let start = Instant::now();
+        let mut life = PeerLife::new(None, 0);
+        let mut now = start;
+        let mut dials = Vec::new();
+        life.want(now);
+        while let Some(next) = { 
+            for action in actions(&mut life) {
+                assert_eq!(action, Action::Dial);
+                dials.push(now - start);
+                life.on_dial_failed(now, false);
+            }
+            life.poll_timeout(now)
+        } {
+            now = next;
+            life.handle_timeout(now, Activity::default());
+        }
+        let pauses: Vec<_> = dials.windows(2).map(|pair| pair[1] - pair[0]).collect();
+        assert_eq!(pauses, [500 * MS, S, 2 * S, 4 * S, 8 * S]);
+        assert!(now - start <= DEMAND_LASTS + BACKOFF.1);
+    }
+
+    #[test]
+    fn a_refusal_is_shown_and_not_hammered() {
+        let now = Instant::now();
+        let mut life = PeerLife::new(None, 0);
+        life.want(now);
+        actions(&mut life);
+        life.on_dial_failed(now, true);
+        assert!(life.is_refused());
+        life.want(now + 5 * S);
+        assert_eq!(actions(&mut life), []);
+        life.want(now + REFUSED_PAUSE);
+        assert_eq!(actions(&mut life), [Action::Dial]);
+    }
+
+    #[test]
+    fn a_keepalive_peer_is_held_open_at_its_own_pace() {
+        let now = Instant::now();
+        let mut life = PeerLife::new(Some(25 * S), 0);
+        life.handle_timeout(now, Activity::default());
+        assert_eq!(actions(&mut life), [Action::Dial]);
+        life.on_session_up(now);
+        actions(&mut life);
+        life.on_probe_ack(0, now + MS);
+        let mut last_tx = now;
+        let mut sent = 0;
+        let mut at = now;
+        while at < now + 600 * S {
+            at += S;
+            let seen = Activity { last_rx: Some(last_tx), last_tx: Some(last_tx), ..Activity::default() };
+            life.handle_timeout(at, seen);
+            for action in actions(&mut life) {
+                let Action::Probe(id) = action else { panic!("unexpected {action:?}") };
+                life.on_probe_ack(id, at + MS);
+                last_tx = at;
+                sent += 1;
+            }
+        }
+        assert!((22..=26).contains(&sent), "{sent} keepalives in 600 s");
+    }
+
+    #[test]
+    fn a_foreign_probe_ack_verifies_nothing() {
+        let now = Instant::now();
+        let mut life = PeerLife::new(None, 7);
+        life.on_session_up(now);
+        assert_eq!(life.on_probe_ack(99, now + MS), None);
+        assert_eq!(life.verified_age(now + S), None);
+        assert_eq!(life.on_probe_ack(7, now + MS), Some(MS));
+        assert_eq!(life.on_probe_ack(7, now + 2 * MS), None, "an ack counts once");
+    }
+}

@@ -1,0 +1,229 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The gate in front of incoming handshakes: who gets state, who must first prove its address, who gets silence.
+//!
+//! A first packet costs us about 215 µs and some ten kilobytes, and its source may be forged. So:
+//! - un-proven sources get state while few handshakes are under way and their prefix keeps its rate; else a Retry,
+//!   which costs no state and is smaller than what it answers. A forged flood thus cannot lock out the forged address;
+//! - proven sources get state within a rate of their own, which nobody else can use up; else silence;
+//! - beyond `max_unfinished` there is silence for everybody.
+//!
+//! Pure: time is an argument, memory is bounded by `sources`.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr};
+use std::time::{Duration, Instant};
+
+/// Limits on incoming handshakes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GateConfig {
+    /// Handshakes under way from which on un-proven sources get a Retry (one more round trip, no state).
+    pub retry_threshold: usize,
+    /// Handshakes under way from which on first packets are ignored.
+    pub max_unfinished: usize,
+    /// Handshakes one source (IPv4 address, IPv6 /64) may begin at once.
+    pub burst: u32,
+    /// Handshakes one source may begin per second in the long run.
+    pub per_second: u32,
+    /// Sources remembered, un-proven and proven each (about 40 bytes per source).
+    pub sources: usize,
+}
+
+impl Default for GateConfig {
+    fn default() -> Self {
+        Self { retry_threshold: 32, max_unfinished: 512, burst: 5, per_second: 20, sources: 4096 }
+    }
+}
+
+/// What to do with a first packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Begin the handshake.
+    Accept,
+    /// Ask for proof of the address, keep no state.
+    Retry,
+    /// Say nothing.
+    Ignore,
+}
+
+/// The state of the gate: one rate per source prefix.
+#[derive(Debug)]
+pub struct Gate {
+    config: GateConfig,
+    unproven: Sources,
+    proven: Sources,
+}
+
+impl Gate {
+    /// A gate that has seen nobody.
+    #[must_use]
+    pub fn new(config: GateConfig) -> Self {
+        let sources = || Sources::new(config.burst, config.per_second, config.sources);
+        Self { unproven: sources(), proven: sources(), config }
+    }
+
+    /// Judges a first packet from `source`, which is `proven` if it carries a token of ours, while `unfinished`
+    /// incoming handshakes are under way.
+    pub fn judge(&mut self, now: Instant, source: IpAddr, proven: bool, unfinished: usize) -> Verdict {
+        if unfinished >= self.config.max_unfinished {
+            return Verdict::Ignore;
+        }
+        if proven {
+            return match self.proven.take(now, source) {
+                // No room to count it: `max_unfinished` still bounds what it can cost.
+                Take::Granted | Take::Untracked => Verdict::Accept,
+                Take::Exceeded => Verdict::Ignore,
+            };
+        }
+        if unfinished >= self.config.retry_threshold {
+            return Verdict::Retry;
+        }
+        match self.unproven.take(now, source) {
+            Take::Granted => Verdict::Accept,
+            Take::Exceeded | Take::Untracked => Verdict::Retry,
+        }
+    }
+
+    /// Sources remembered now, for the proof that they are bounded.
+    #[must_use]
+    pub fn remembered(&self) -> usize {
+        self.unproven.busy_until.len() + self.proven.busy_until.len()
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Take {
+    Granted,
+    Exceeded,
+    Untracked,
+}
+
+/// Token buckets in the form of the generic cell rate algorithm: one instant per source.
+#[derive(Debug)]
+struct Sources {
+    /// When the bucket of a source is full again; a source not in here has a full bucket.
+    busy_until: HashMap<IpAddr, Instant>,
+    period: Duration,
+    tolerance: Duration,
+    limit: usize,
+    next_sweep: Option<Instant>,
+}
+
+impl Sources {
+    fn new(burst: u32, per_second: u32, limit: usize) -> Self {
+        let period = Duration::from_secs(1) / per_second.max(1);
+        let tolerance = period * burst.saturating_sub(1);
+        Self { busy_until: HashMap::new(), period, tolerance, limit, next_sweep: None }
+    }
+
+    fn take(&mut self, now: Instant, source: IpAddr) -> Take {
+        let prefix = prefix(source);
+        if let Some(busy_until) = self.busy_until.get_mut(&prefix) {
+            if *busy_until > now + self.tolerance {
+                return Take::Exceeded;
+            }
+            *busy_until = (*busy_until).max(now) + self.period;
+            return Take::Granted;
+        }
+        if self.busy_until.len() >= self.limit && !self.sweep(now) {
+            return Take::Untracked;
+        }
+        self.busy_until.insert(prefix, now + self.period);
+        Take::Granted
+    }
+
+    /// Forgets full buckets, at most once per refill; returns whether there is room now.
+    fn sweep(&mut self, now: Instant) -> bool {
+        if self.next_sweep.is_some_and(|next| now < next) {
+            return false;
+        }
+        self.next_sweep = Some(now + self.tolerance + self.period);
+        self.busy_until.retain(|_, busy_until| *busy_until > now);
+        self.busy_until.len() < self.limit
+    }
+}
+
+/// What one attacker can be assumed to own: an IPv4 address, an IPv6 /64.
+fn prefix(source: IpAddr) -> IpAddr {
+    match source.to_canonical() {
+        IpAddr::V4(v4) => IpAddr::V4(v4),
+        IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from(u128::from(v6) & (u128::MAX << 64))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn v4(n: u32) -> IpAddr {
+        IpAddr::V4(n.into())
+    }
+
+    fn judged(gate: &mut Gate, now: Instant, source: IpAddr, proven: bool, times: usize) -> Vec<Verdict> {
+        (0..times).map(|_| gate.judge(now, source, proven, 0)).collect()
+    }
+
+    #[test]
+    fn a_source_has_its_burst_then_must_prove_its_address() {
+        let (mut gate, now) = (Gate::new(GateConfig::default()), Instant::now());
+        let verdicts = judged(&mut gate, now, v4(1), false, 7);
+        assert_eq!(verdicts[..5], [Verdict::Accept; 5]);
+        assert_eq!(verdicts[5..], [Verdict::Retry; 2]);
+        assert_eq!(gate.judge(now, v4(2), false, 0), Verdict::Accept);
+    }
+
+    #[test]
+    fn the_rate_refills_in_time() {
+        let (mut gate, now) = (Gate::new(GateConfig::default()), Instant::now());
+        judged(&mut gate, now, v4(1), false, 5);
+        assert_eq!(gate.judge(now + Duration::from_millis(49), v4(1), false, 0), Verdict::Retry);
+        assert_eq!(gate.judge(now + Duration::from_millis(50), v4(1), false, 0), Verdict::Accept);
+        let later = now + Duration::from_secs(60);
+        assert_eq!(judged(&mut gate, later, v4(1), false, 6)[4..], [Verdict::Accept, Verdict::Retry]);
+    }
+
+    #[test]
+    fn a_forged_flood_does_not_lock_out_the_address_it_forges() {
+        let (mut gate, now) = (Gate::new(GateConfig::default()), Instant::now());
+        judged(&mut gate, now, v4(1), false, 10_000);
+        assert_eq!(gate.judge(now, v4(1), false, 0), Verdict::Retry);
+        assert_eq!(gate.judge(now, v4(1), true, 0), Verdict::Accept);
+    }
+
+    #[test]
+    fn a_proven_source_beyond_its_rate_gets_silence() {
+        let (mut gate, now) = (Gate::new(GateConfig::default()), Instant::now());
+        assert_eq!(judged(&mut gate, now, v4(1), true, 6)[4..], [Verdict::Accept, Verdict::Ignore]);
+    }
+
+    #[test]
+    fn addresses_of_one_ipv6_network_share_a_rate() {
+        let (mut gate, now) = (Gate::new(GateConfig::default()), Instant::now());
+        let host = |n: u16| IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 1, 0, 0, 0, n));
+        let verdicts: Vec<_> = (0..6).map(|n| gate.judge(now, host(n), false, 0)).collect();
+        assert_eq!(verdicts[4..], [Verdict::Accept, Verdict::Retry]);
+    }
+
+    #[test]
+    fn load_asks_everybody_for_proof_and_overload_is_silent() {
+        let config = GateConfig { retry_threshold: 2, max_unfinished: 4, ..GateConfig::default() };
+        let (mut gate, now) = (Gate::new(config), Instant::now());
+        let by_load: Vec<_> = (0..5).map(|unfinished| gate.judge(now, v4(1), false, unfinished)).collect();
+        assert_eq!(by_load[..2], [Verdict::Accept; 2]);
+        assert_eq!(by_load[2..], [Verdict::Retry, Verdict::Retry, Verdict::Ignore]);
+        assert_eq!(gate.judge(now, v4(1), true, 3), Verdict::Accept);
+        assert_eq!(gate.judge(now, v4(1), true, 4), Verdict::Ignore);
+    }
+
+    #[test]
+    fn memory_is_bounded_and_newcomers_still_get_a_chance() {
+        let config = GateConfig { sources: 100, ..GateConfig::default() };
+        let (mut gate, now) = (Gate::new(config), Instant::now());
+        for n in 0..100_000 {
+            gate.judge(now, v4(n), false, 0);
+        }
+        assert_eq!(gate.remembered(), 100);
+        assert_eq!(gate.judge(now, v4(200_000), false, 0), Verdict::Retry);
+        assert_eq!(gate.judge(now, v4(200_000), true, 0), Verdict::Accept);
+        assert_eq!(gate.judge(now + Duration::from_secs(1), v4(200_001), false, 0), Verdict::Accept);
+    }
+}

@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The link as a guest on the data plane's sockets: one port for links and tunnels.
+
+use std::io::{self, IoSliceMut};
+use std::net::{SocketAddr, UdpSocket};
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, ready};
+
+use nix::sys::socket::{getsockopt, sockopt};
+use pqvpn_dataplane::{Guest, GuestMeta, GuestTransmit};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use super::socket::{LinkRecv, LinkSocket, LinkTransmit, MAX_BATCH, Writable, canonical};
+
+/// A [`Guest`] as the link's socket: receiving is woken by the data plane, sending by the kernel.
+#[derive(Debug)]
+pub struct GuestSocket {
+    guest: Guest,
+    /// Duplicates of the data plane's sockets, in their order.
+    sockets: Vec<Duplicate>,
+    /// Which of them was full last.
+    full: AtomicUsize,
+}
+
+#[derive(Debug)]
+struct Duplicate {
+    socket: UdpSocket,
+    sends_v4: bool,
+    sends_v6: bool,
+}
+
+impl GuestSocket {
+    /// Makes the guest a link socket.
+    ///
+    /// # Errors
+    /// No descriptor left.
+    pub fn new(guest: Guest) -> io::Result<Self> {
+        let sockets = guest.clone_fds()?.into_iter().map(|fd| Duplicate::new(fd.into()));
+        Ok(Self { sockets: sockets.collect::<io::Result<_>>()?, full: AtomicUsize::new(0), guest })
+    }
+
+    /// The socket the data plane sends by: the first that reaches the family.
+    fn sends_to(&self, to: SocketAddr) -> Option<usize> {
+        let v4 = to.ip().to_canonical().is_ipv4();
+        self.sockets.iter().position(|socket| if v4 { socket.sends_v4 } else { socket.sends_v6 })
+    }
+}
+
+impl Duplicate {
+    fn new(socket: UdpSocket) -> io::Result<Self> {
+        let sends_v6 = socket.local_addr()?.is_ipv6();
+        let sends_v4 = !sends_v6 || !getsockopt(&socket.as_fd(), sockopt::Ipv6V6Only)?;
+        Ok(Self { socket, sends_v4, sends_v6 })
+    }
+}
+
+impl LinkSocket for GuestSocket {
+    fn poll_recv(
+        &self,
+        cx: &mut Context<'_>,
+        bufs: &mut [IoSliceMut<'_>],
+        meta: &mut [LinkRecv],
+    ) -> Poll<io::Result<usize>> {
+        let nothing = GuestMeta { addr: LinkRecv::default().from, len: 0, stride: 0, ecn: None, dst_ip: None };
+        let mut raw = [nothing; MAX_BATCH];
+        let batch = bufs.len().min(meta.len()).min(MAX_BATCH);
+        let filled = ready!(self.guest.poll_recv(cx, &mut bufs[..batch], &mut raw[..batch]))?;
+        for (meta, raw) in meta.iter_mut().zip(&raw[..filled]) {
+            *meta = LinkRecv {
+                from: canonical(raw.addr),
+                dst_ip: raw.dst_ip.map(|ip| ip.to_canonical()),
+                ecn: raw.ecn,
+                len: raw.len,
+                stride: raw.stride,
+            };
+        }
+        Poll::Ready(Ok(filled))
+    }
+
+    fn try_send(&self, transmit: &LinkTransmit<'_>) -> io::Result<()> {
+        let transmit = GuestTransmit {
+            dst: transmit.to,
+            src_ip: transmit.src_ip,
+            ecn: transmit.ecn,
+            contents: transmit.contents,
+            segment_size: transmit.segment_size,
+        };
+        let sent = self.guest.try_send(&transmit);
+        if sent.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+            && let Some(full) = self.sends_to(transmit.dst)
+        {
+            self.full.store(full, Ordering::Relaxed);
+        }
+        sent
+    }
+
+    fn writable(self: Arc<Self>) -> Writable {
+        Box::pin(async move {
+            let full = self.sockets.get(self.full.load(Ordering::Relaxed)).ok_or(io::ErrorKind::NotConnected)?;
+            // Registered only while it is full: the kernel reports every datagram of the data plane that leaves.
+            #[expect(deprecated, reason = "the safe one; an owned socket keeps what its successor asks by `unsafe`")]
+            let registered = AsyncFd::with_interest(full.socket.try_clone()?, Interest::WRITABLE)?;
+            registered.writable().await.map(drop)
+        })
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.guest.local_addr()
+    }
+
+    fn max_transmit_segments(&self) -> usize {
+        self.guest.max_gso_segments().get()
+    }
+
+    // The data plane forbids fragments on its sockets.
+    fn may_fragment(&self) -> bool {
+        false
+    }
+}

@@ -1,0 +1,516 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Making sessions over links: dial or accept, negotiate, install in the data plane, then carry control messages.
+//!
+//! One task per link. It tells the state task what happened through a bounded queue and ends with its link.
+
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use pqvpn_crypto::{
+    aead::AeadId,
+    identity::PublicIdentity,
+    peer_id::PeerId,
+    ratchet::machine::{EpochTime, Ratchet},
+    schedule::{EXPORTER_LABEL, EXPORTER_LEN, Exporter, Psk, Role, TRANSCRIPT_LABEL, Transcript, exporter_context},
+};
+use pqvpn_dataplane::{
+    Control, InstallError, PeerSlot, SessionId, SessionInstall,
+    session::{RxSession, TxSession},
+};
+use pqvpn_wire::{
+    WireError,
+    control::{CloseReason, MAX_INDICES, Message},
+    frame::{self, FrameReader},
+};
+use thiserror::Error;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    sync::mpsc,
+    time::{sleep, timeout},
+};
+use zeroize::Zeroize;
+
+use crate::{
+    clock, entropy,
+    link::{Connection, ControlRecv, ControlSend, Endpoint, LinkError, PeerReason},
+    negotiate::{AckSent, HelloSent, Local, Negotiated, NegotiationError},
+};
+
+/// Replay window of a session on one path, in bits (security.md 1.6).
+const WINDOW_BITS: usize = 8192;
+/// How long negotiating a session on a finished link may take.
+const NEGOTIATION_TIMEOUT: Duration = Duration::from_secs(10);
+/// Head start of each endpoint over the next (RFC 8305 §5).
+const STAGGER: Duration = Duration::from_millis(250);
+/// Control messages that may wait for a slow link.
+const OUTBOX: usize = 16;
+/// How many resumption secrets are kept per peer: a step may have completed on one end only.
+const KEPT_PSKS: usize = 2;
+
+/// What the link tasks share.
+pub(crate) struct LinkContext {
+    pub(crate) endpoint: Arc<dyn Endpoint>,
+    pub(crate) control: Control,
+    pub(crate) own: PeerId,
+    /// AEADs this node can use, best first.
+    pub(crate) aeads: Vec<AeadId>,
+    pub(crate) inner_mtu: u16,
+    /// Time between ratchet steps.
+    pub(crate) rekey: EpochTime,
+    pub(crate) slots: HashMap<PeerId, PeerSlot>,
+    pub(crate) events: mpsc::Sender<LinkEvent>,
+    next_session: AtomicU64,
+    memory: Mutex<HashMap<PeerId, Memory>>,
+}
+
+/// What is remembered of a peer between links, in memory only.
+#[derive(Default)]
+struct Memory {
+    /// Resumption secrets, newest first.
+    psks: Vec<Psk>,
+    /// The peer's key: spares 2.6 kB of the next handshake.
+    key: Option<PublicIdentity>,
+}
+
+/// What a link task tells the state task.
+pub(crate) enum LinkEvent {
+    /// A dial came to nothing.
+    DialFailed { slot: PeerSlot, error: SessionError },
+    /// A session carries packets.
+    Established(Box<Established>),
+    /// An incoming link came to nothing.
+    AcceptFailed { error: SessionError },
+    /// A ratchet message arrived.
+    Ratchet { session: SessionId, bytes: Vec<u8> },
+    /// The link has ended.
+    Gone { session: SessionId, error: SessionError },
+}
+
+/// A session and the link that feeds its ratchet.
+pub(crate) struct Established {
+    pub(crate) id: SessionId,
+    pub(crate) slot: PeerSlot,
+    pub(crate) role: Role,
+    pub(crate) aead: AeadId,
+    pub(crate) inner_mtu: u16,
+    pub(crate) continuity_lost: bool,
+    pub(crate) ratchet: Ratchet,
+    pub(crate) connection: Arc<dyn Connection>,
+    pub(crate) outbox: mpsc::Sender<Message>,
+    pub(crate) at: Instant,
+}
+
+/// Why there is no session.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub(crate) enum SessionError {
+    /// The link failed or was refused.
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    /// The peer ended the session on purpose.
+    #[error("the peer ended the session: {}", .0.as_str())]
+    Closed(CloseReason),
+    /// The two ends did not agree on a session.
+    #[error(transparent)]
+    Negotiation(#[from] NegotiationError),
+    /// The peer sent what no control message is.
+    #[error(transparent)]
+    Wire(#[from] WireError),
+    /// A legal message at the wrong time.
+    #[error("the peer sent a message out of order")]
+    OutOfOrder,
+    /// The control stream broke.
+    #[error("the control stream ended: {0}")]
+    Stream(#[from] std::io::Error),
+    /// The data plane did not take the session.
+    #[error(transparent)]
+    Install(#[from] InstallError),
+    /// An endpoint does not resolve.
+    #[error("{endpoint} does not resolve: {source}")]
+    Resolve {
+        /// The endpoint as configured.
+        endpoint: String,
+        /// The resolver's error.
+        source: std::io::Error,
+    },
+    /// There is no address to dial.
+    #[error("no endpoint is known; the peer has to connect to us")]
+    NoEndpoint,
+    /// The peer is not configured here.
+    #[error("an unknown peer got through admission")]
+    UnknownPeer,
+    /// Negotiation took too long.
+    #[error("the peer did not answer on the control stream")]
+    Silent,
+}
+
+impl SessionError {
+    /// Whether one side said no on purpose, so that trying again at once is pointless.
+    #[must_use]
+    pub(crate) fn is_refusal(&self) -> bool {
+        match self {
+            Self::Link(LinkError::RefusedByUs(_)) => true,
+            Self::Link(LinkError::RefusedByPeer(reason)) => *reason != PeerReason::Busy,
+            Self::Link(_) => false,
+            Self::Negotiation(_) | Self::Wire(_) | Self::OutOfOrder | Self::UnknownPeer => true,
+            Self::Closed(reason) => matches!(reason, CloseReason::Protocol | CloseReason::NoCommonAead),
+            Self::Stream(_) | Self::Install(_) | Self::Resolve { .. } | Self::NoEndpoint | Self::Silent => false,
+        }
+    }
+}
+
+impl LinkContext {
+    #[expect(clippy::too_many_arguments, reason = "called once, each value named at the call")]
+    pub(crate) fn new(
+        endpoint: Arc<dyn Endpoint>,
+        control: Control,
+        own: PeerId,
+        aeads: Vec<AeadId>,
+        inner_mtu: u16,
+        rekey: EpochTime,
+        slots: HashMap<PeerId, PeerSlot>,
+        events: mpsc::Sender<LinkEvent>,
+    ) -> Self {
+        let (next_session, memory) = (AtomicU64::new(1), Mutex::default());
+        Self { endpoint, control, own, aeads, inner_mtu, rekey, slots, events, next_session, memory }
+    }
+
+    /// Keeps the newest resumption secret of a peer.
+    pub(crate) fn remember_psk(&self, peer: PeerId, psk: Psk) {
+        let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        let psks = &mut memory.entry(peer).or_default().psks;
+        psks.insert(0, psk);
+        psks.truncate(KEPT_PSKS);
+    }
+
+    /// Forgets the secrets shared with a peer (after a ratchet failure they prove nothing).
+    pub(crate) fn forget_psks(&self, peer: PeerId) {
+        let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        memory.entry(peer).or_default().psks.clear();
+    }
+
+    fn newest_psk(&self, peer: PeerId) -> Option<Psk> {
+        self.psks(peer).into_iter().next()
+    }
+
+    fn psks(&self, peer: PeerId) -> Vec<Psk> {
+        let memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        let copy = |psk: &Psk| Psk::from_bytes(*psk.expose());
+        memory.get(&peer).map_or_else(Vec::new, |peer| peer.psks.iter().map(copy).collect())
+    }
+
+    fn known_key(&self, peer: PeerId) -> Option<PublicIdentity> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner).get(&peer).and_then(|peer| peer.key.clone())
+    }
+
+    fn remember_key(&self, connection: &dyn Connection) {
+        let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        memory.entry(connection.peer()).or_default().key = Some(connection.public_identity().clone());
+    }
+
+    fn local(&self) -> Local {
+        let mut indices: Vec<u32> = Vec::with_capacity(MAX_INDICES);
+        while indices.len() < MAX_INDICES {
+            let index = entropy::u32();
+            if !indices.contains(&index) && !self.control.index_in_use(index) {
+                indices.push(index);
+            }
+        }
+        Local { aeads: self.aeads.clone(), indices, inner_mtu: self.inner_mtu }
+    }
+
+    /// The link's keying material for one AEAD (security.md 1.3).
+    fn export(&self, connection: &dyn Connection, aead: AeadId) -> Option<(Exporter, Transcript)> {
+        let context = match connection.side() {
+            Role::Initiator => exporter_context(&self.own, &connection.peer(), aead),
+            Role::Responder => exporter_context(&connection.peer(), &self.own, aead),
+        };
+        let mut bytes = [0; EXPORTER_LEN];
+        connection.export(EXPORTER_LABEL, &context, &mut bytes).ok()?;
+        let exporter = Exporter::from_bytes(bytes);
+        connection.export(TRANSCRIPT_LABEL, &context, &mut bytes).ok()?;
+        let transcript = Transcript::from_bytes(bytes);
+        bytes.zeroize();
+        Some((exporter, transcript))
+    }
+
+    fn install(
+        &self,
+        connection: Arc<dyn Connection>,
+        negotiated: Negotiated,
+        slot: PeerSlot,
+    ) -> Result<(Established, mpsc::Receiver<Message>), SessionError> {
+        let now = clock::now();
+        let role = connection.side();
+        let id = SessionId(self.next_session.fetch_add(1, Ordering::Relaxed));
+        let Negotiated { parts, aead, local_indices, remote_indices, inner_mtu, continuity_lost, .. } = negotiated;
+        self.control.install_session(SessionInstall {
+            id,
+            peer: slot,
+            tx: TxSession::new(aead, parts.tx_header, parts.tx, now),
+            rx: RxSession::new(aead, parts.rx_header, parts.rx, WINDOW_BITS, now),
+            local_indices,
+            remote_indices,
+            path: connection.remote(),
+            tx_active: role == Role::Initiator,
+        })?;
+        let mut ratchet = Ratchet::new(role, parts.ratchet, now, entropy::u64());
+        ratchet.set_epoch_time(self.rekey);
+        let (outbox, queue) = mpsc::channel(OUTBOX);
+        let established = Established {
+            id,
+            slot,
+            role,
+            aead,
+            inner_mtu,
+            continuity_lost,
+            ratchet,
+            connection,
+            outbox,
+            at: now,
+        };
+        Ok((established, queue))
+    }
+}
+
+/// A control stream that speaks in messages.
+struct Channel {
+    send: ControlSend,
+    recv: ControlRecv,
+    reader: FrameReader,
+}
+
+impl Channel {
+    fn new((send, recv): (ControlSend, ControlRecv)) -> Self {
+        Self { send, recv, reader: FrameReader::new() }
+    }
+
+    async fn write(&mut self, message: &Message) -> Result<(), SessionError> {
+        self.send.write_all(&frame::encode(message)).await?;
+        Ok(self.send.flush().await?)
+    }
+
+    /// Cancel-safe: bytes already read stay in the reader.
+    async fn read(&mut self) -> Result<Message, SessionError> {
+        loop {
+            if let Some(message) = self.reader.next_message()? {
+                return Ok(message);
+            }
+            let mut bytes = [0; 4096];
+            let count = self.recv.read(&mut bytes).await?;
+            if count == 0 {
+                return Err(std::io::Error::from(std::io::ErrorKind::UnexpectedEof).into());
+            }
+            self.reader.push(&bytes[..count]);
+        }
+    }
+}
+
+/// Dials the peer at each address, staggered; the first link that works is kept. Ends with the link.
+pub(crate) async fn dial(context: Arc<LinkContext>, slot: PeerSlot, peer: PeerId, endpoints: Vec<String>) {
+    let outcome = async {
+        let connection = race(&context, peer, endpoints).await?;
+        let negotiation = timeout(NEGOTIATION_TIMEOUT, negotiate_as_dialer(&context, Arc::clone(&connection), slot));
+        judge(&connection, negotiation.await.unwrap_or(Err(SessionError::Silent))).await
+    }
+    .await;
+    match outcome {
+        Ok((established, queue, channel)) => serve(context, established, queue, channel).await,
+        Err(error) => context.tell(LinkEvent::DialFailed { slot, error }).await,
+    }
+}
+
+/// Takes incoming links until the endpoint closes.
+pub(crate) async fn accept_all(context: Arc<LinkContext>) {
+    while let Some(incoming) = context.endpoint.accept().await {
+        match incoming {
+            Ok(connection) => drop(tokio::spawn(accept(Arc::clone(&context), Arc::from(connection)))),
+            Err(error) => context.tell(LinkEvent::AcceptFailed { error: error.into() }).await,
+        }
+    }
+}
+
+async fn accept(context: Arc<LinkContext>, connection: Arc<dyn Connection>) {
+    let negotiation = timeout(NEGOTIATION_TIMEOUT, negotiate_as_listener(&context, Arc::clone(&connection)));
+    match judge(&connection, negotiation.await.unwrap_or(Err(SessionError::Silent))).await {
+        Ok((established, queue, channel)) => serve(context, established, queue, channel).await,
+        Err(error) => context.tell(LinkEvent::AcceptFailed { error }).await,
+    }
+}
+
+type Made = (Established, mpsc::Receiver<Message>, Channel);
+
+/// A broken stream is only the symptom: the link knows the cause. A link that made no session is closed.
+async fn judge(connection: &Arc<dyn Connection>, made: Result<Made, SessionError>) -> Result<Made, SessionError> {
+    let Err(error) = made else { return made };
+    if matches!(error, SessionError::Stream(_)) {
+        return Err(cause_of_end(connection).await.unwrap_or(error));
+    }
+    let reason = match error {
+        SessionError::Negotiation(NegotiationError::NoCommonAead) => CloseReason::NoCommonAead,
+        _ => CloseReason::Protocol,
+    };
+    connection.close(reason.code(), reason.as_str());
+    Err(error)
+}
+
+/// Why the link has ended, if it has.
+async fn cause_of_end(connection: &Arc<dyn Connection>) -> Option<SessionError> {
+    let error = timeout(Duration::from_millis(200), connection.closed()).await.ok()?;
+    let LinkError::Closed { code, .. } = &error else { return Some(error.into()) };
+    Some(CloseReason::from_code(*code).map_or(SessionError::Link(error), SessionError::Closed))
+}
+
+async fn race(
+    context: &Arc<LinkContext>,
+    peer: PeerId,
+    endpoints: Vec<String>,
+) -> Result<Arc<dyn Connection>, SessionError> {
+    let mut attempts: FuturesUnordered<BoxFuture<'_, Result<Box<dyn Connection>, SessionError>>> = endpoints
+        .into_iter()
+        .enumerate()
+        .map(|(position, endpoint)| -> BoxFuture<'_, _> {
+            let head_start = STAGGER * u32::try_from(position).unwrap_or(u32::MAX);
+            Box::pin(async move {
+                sleep(head_start).await;
+                connect(context, peer, endpoint).await
+            })
+        })
+        .collect();
+    let mut worst = SessionError::NoEndpoint;
+    while let Some(outcome) = attempts.next().await {
+        match outcome {
+            Ok(connection) => return Ok(Arc::from(connection)),
+            // A refusal says more than a silence.
+            Err(error) if !worst.is_refusal() => worst = error,
+            Err(_) => {}
+        }
+    }
+    Err(worst)
+}
+
+async fn connect(
+    context: &Arc<LinkContext>,
+    peer: PeerId,
+    endpoint: String,
+) -> Result<Box<dyn Connection>, SessionError> {
+    let resolved = tokio::net::lookup_host(&endpoint).await.map(Iterator::collect::<Vec<SocketAddr>>);
+    let addresses = resolved.map_err(|source| SessionError::Resolve { endpoint, source })?;
+    let mut worst = SessionError::NoEndpoint;
+    for address in addresses {
+        match context.endpoint.connect(address, peer, context.known_key(peer)).await {
+            Ok(connection) => return Ok(connection),
+            Err(error) => worst = error.into(),
+        }
+    }
+    Err(worst)
+}
+
+async fn negotiate_as_dialer(
+    context: &LinkContext,
+    connection: Arc<dyn Connection>,
+    slot: PeerSlot,
+) -> Result<Made, SessionError> {
+    let mut channel = Channel::new(connection.open_control().await?);
+    let (sent, hello) = HelloSent::start(context.local(), context.newest_psk(connection.peer()));
+    channel.write(&Message::Hello(hello)).await?;
+    let Message::HelloAck(ack) = channel.read().await? else { return Err(SessionError::OutOfOrder) };
+    let (negotiated, confirm) = sent.on_ack(&ack, &|aead| context.export(&*connection, aead))?;
+    let (established, queue) = context.install(connection, negotiated, slot)?;
+    let guard = InstalledSession::new(&context.control, established.id);
+    channel.write(&Message::Confirm(confirm)).await?;
+    guard.keep();
+    Ok((established, queue, channel))
+}
+
+async fn negotiate_as_listener(
+    context: &LinkContext,
+    connection: Arc<dyn Connection>,
+) -> Result<Made, SessionError> {
+    let slot = *context.slots.get(&connection.peer()).ok_or(SessionError::UnknownPeer)?;
+    let mut channel = Channel::new(connection.accept_control().await?);
+    let Message::Hello(hello) = channel.read().await? else { return Err(SessionError::OutOfOrder) };
+    let known = context.psks(connection.peer());
+    let (waiting, negotiated, ack) =
+        AckSent::on_hello(&hello, context.local(), &known, &|aead| context.export(&*connection, aead))?;
+    let (mut established, queue) = context.install(connection, negotiated, slot)?;
+    let guard = InstalledSession::new(&context.control, established.id);
+    channel.write(&Message::HelloAck(ack)).await?;
+    let Message::Confirm(confirm) = channel.read().await? else { return Err(SessionError::OutOfOrder) };
+    waiting.on_confirm(&confirm)?;
+    context.control.activate_tx(established.id);
+    established.at = clock::now();
+    guard.keep();
+    Ok((established, queue, channel))
+}
+
+/// Takes a session out of the data plane again unless its negotiation succeeds, also when it is cancelled.
+struct InstalledSession<'a> {
+    control: &'a Control,
+    id: Option<SessionId>,
+}
+
+impl<'a> InstalledSession<'a> {
+    fn new(control: &'a Control, id: SessionId) -> Self {
+        Self { control, id: Some(id) }
+    }
+
+    fn keep(mut self) {
+        self.id = None;
+    }
+}
+
+impl Drop for InstalledSession<'_> {
+    fn drop(&mut self) {
+        if let Some(id) = self.id {
+            self.control.remove_session(id);
+        }
+    }
+}
+
+/// Carries control messages until the link ends.
+async fn serve(
+    context: Arc<LinkContext>,
+    established: Established,
+    mut queue: mpsc::Receiver<Message>,
+    mut channel: Channel,
+) {
+    let (session, connection) = (established.id, Arc::clone(&established.connection));
+    context.remember_key(&*connection);
+    context.tell(LinkEvent::Established(Box::new(established))).await;
+    let error = loop {
+        tokio::select! {
+            message = channel.read() => match message {
+                Ok(Message::Ratchet(bytes)) => context.tell(LinkEvent::Ratchet { session, bytes }).await,
+                Ok(_) => break SessionError::OutOfOrder,
+                Err(error) => break error,
+            },
+            message = queue.recv() => match message {
+                Some(message) => if let Err(error) = channel.write(&message).await { break error },
+                // The state task let go of the session; it has closed the link itself.
+                None => return,
+            },
+        }
+    };
+    let error = match error {
+        SessionError::Stream(_) => cause_of_end(&connection).await.unwrap_or(error),
+        error => error,
+    };
+    connection.close(CloseReason::Protocol.code(), CloseReason::Protocol.as_str());
+    context.tell(LinkEvent::Gone { session, error }).await;
+}
+
+impl LinkContext {
+    /// The queue is closed only when the node has stopped; then nobody needs to know.
+    async fn tell(&self, event: LinkEvent) {
+        let _stopped = self.events.send(event).await;
+    }
+}

@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What the node shows of itself: plain values, taken at one moment, without any JSON in sight.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+
+use pqvpn_crypto::{aead::AeadId, peer_id::PeerId};
+
+/// The whole node at one moment.
+#[derive(Debug, Clone)]
+pub struct Snapshot {
+    /// Identity of this node.
+    pub peer_id: PeerId,
+    /// Name from the config.
+    pub name: String,
+    /// Whether the interface carries traffic.
+    pub state: NodeState,
+    /// Overlay addresses of this node, IPv6 first.
+    pub addresses: Vec<IpAddr>,
+    /// Name of the TUN interface, once it exists.
+    pub interface: Option<String>,
+    /// Underlay sockets the node listens on.
+    pub listen: Vec<SocketAddr>,
+    /// Every configured peer.
+    pub peers: Vec<PeerSnapshot>,
+    /// Dropped packets by reason, every reason present.
+    pub drops: Vec<(&'static str, u64)>,
+    /// What an operator should know, worst first.
+    pub health: Vec<HealthItem>,
+    /// Since the node started.
+    pub uptime: Duration,
+}
+
+/// Whether the node carries traffic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NodeState {
+    /// Starting: sockets and interface are being made.
+    Starting,
+    /// Carrying traffic.
+    Up,
+    /// Told to be down: no interface addresses, no sessions.
+    Down,
+}
+
+/// One peer at one moment.
+#[derive(Debug, Clone)]
+pub struct PeerSnapshot {
+    /// Identity of the peer.
+    pub peer_id: PeerId,
+    /// Name from the config.
+    pub name: String,
+    /// Overlay addresses of the peer, IPv6 first.
+    pub addresses: Vec<IpAddr>,
+    /// Connection state, proved by authenticated round trips only.
+    pub state: PeerState,
+    /// Age of the newest authenticated round trip inside the tunnel.
+    pub verified_age: Option<Duration>,
+    /// The path in use, when there is a session.
+    pub path: Option<PathSnapshot>,
+    /// The session in use.
+    pub session: Option<SessionSnapshot>,
+    /// Inner bytes sent.
+    pub tx_bytes: u64,
+    /// Inner bytes received.
+    pub rx_bytes: u64,
+    /// Inner packets sent.
+    pub tx_packets: u64,
+    /// Inner packets received.
+    pub rx_packets: u64,
+    /// Why the last attempt to connect failed, while that is current.
+    pub last_error: Option<String>,
+}
+
+/// Connection state of a peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PeerState {
+    /// An authenticated round trip succeeded less than 30 s ago.
+    Verified,
+    /// There is a session, but no recent round trip.
+    Stale,
+    /// A link is being made.
+    Connecting,
+    /// Nothing to do: no session and nobody asked for one.
+    Idle,
+    /// The peer (or we) refused the link.
+    Refused,
+}
+
+/// The way packets take to a peer.
+#[derive(Debug, Clone)]
+pub struct PathSnapshot {
+    /// Underlay address packets go to.
+    pub remote: SocketAddr,
+    /// Why this path and not a better one.
+    pub why: String,
+    /// Smoothed in-tunnel round-trip time.
+    pub rtt: Option<Duration>,
+    /// Share of probes lost, 0.0 to 1.0.
+    pub loss: f64,
+    /// Inner MTU in bytes.
+    pub mtu: u16,
+}
+
+/// The session in use with a peer.
+#[derive(Debug, Clone)]
+pub struct SessionSnapshot {
+    /// Data-plane AEAD.
+    pub aead: AeadId,
+    /// Asymmetric epoch of the ratchet.
+    pub epoch: u32,
+    /// Hash phase inside the epoch (sending direction).
+    pub phase: u32,
+    /// Since the last completed ratchet step or handshake.
+    pub rekey_age: Duration,
+    /// Duration of the handshake that made the link.
+    pub handshake: Duration,
+}
+
+/// Severity of a health item.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum HealthLevel {
+    /// Worth knowing.
+    Info,
+    /// Something works less well than it should.
+    Warn,
+    /// Something does not work.
+    Error,
+}
+
+/// One thing an operator should know.
+#[derive(Debug, Clone)]
+pub struct HealthItem {
+    /// How bad it is.
+    pub level: HealthLevel,
+    /// Stable code for scripts, like `tun-missing`.
+    pub code: &'static str,
+    /// One line for people.
+    pub text: String,
+}

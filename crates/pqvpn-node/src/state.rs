@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The task that owns the node: commands, data-plane events and link events come in, one at a time; nothing is shared.
+
+mod command;
+pub(crate) mod peer;
+mod report;
+mod sessions;
+
+use std::{
+    collections::BTreeMap,
+    future::pending,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use pqvpn_crypto::{aead::AeadId, peer_id::PeerId, ratchet::machine::Ratchet, schedule::Role};
+use pqvpn_dataplane::{Control, Event, PeerSlot, SessionId};
+use pqvpn_wire::control::Message;
+use tokio::{sync::mpsc, task::JoinHandle, time::sleep_until};
+
+use crate::{
+    clock::{self, Reading},
+    handle::Command,
+    life::{Action, Activity},
+    link::Connection,
+    node::HostSide,
+    session::{self, LinkContext, LinkEvent},
+    snapshot::{HealthItem, NodeState},
+    underlay::Underlay,
+};
+use peer::Peer;
+
+/// The queues that feed the task.
+pub(crate) struct Inputs {
+    pub(crate) commands: mpsc::Receiver<Command>,
+    pub(crate) packets: mpsc::Receiver<Event>,
+    pub(crate) links: mpsc::Receiver<LinkEvent>,
+}
+
+/// Everything the node knows.
+pub(crate) struct State {
+    pub(crate) own: PeerId,
+    pub(crate) name: String,
+    pub(crate) running: NodeState,
+    pub(crate) started: Instant,
+    pub(crate) clocks: Reading,
+    /// Index = [`PeerSlot`].
+    pub(crate) peers: Vec<Peer>,
+    pub(crate) live: BTreeMap<SessionId, Live>,
+    pub(crate) context: Arc<LinkContext>,
+    pub(crate) control: Control,
+    pub(crate) host: HostSide,
+    pub(crate) underlay: Underlay,
+    /// What is wrong since the start and stays so.
+    pub(crate) standing: Vec<HealthItem>,
+    /// Incoming links refused or failed.
+    pub(crate) accept_failures: u64,
+    pub(crate) accepting: JoinHandle<()>,
+}
+
+/// A session in use or on its way out, and the link that feeds its ratchet.
+pub(crate) struct Live {
+    slot: PeerSlot,
+    role: Role,
+    aead: AeadId,
+    inner_mtu: u16,
+    ratchet: Ratchet,
+    connection: Arc<dyn Connection>,
+    outbox: mpsc::Sender<Message>,
+    established: Instant,
+    rekeyed: Instant,
+    handshake: Duration,
+    continuity_lost: bool,
+}
+
+impl State {
+    /// Runs until it is told to shut down or every handle is gone.
+    pub(crate) async fn run(mut self, mut inputs: Inputs) {
+        self.drive(clock::now());
+        loop {
+            let deadline = self.deadline(clock::now());
+            let stop = tokio::select! {
+                command = inputs.commands.recv() => match command {
+                    Some(Command::Shutdown(done)) => Some(Some(done)),
+                    Some(command) => { self.on_command(clock::now(), command).await; None }
+                    None => Some(None),
+                },
+                Some(event) = inputs.packets.recv() => { self.on_packet_event(clock::now(), event); None }
+                Some(event) = inputs.links.recv() => { self.on_link_event(clock::now(), event); None }
+                () = wait_until(deadline) => { self.on_timeout(clock::now()); None }
+            };
+            if let Some(done) = stop {
+                self.stop().await;
+                if let Some(done) = done {
+                    let _nobody_waits = done.send(());
+                }
+                return;
+            }
+            self.drive(clock::now());
+        }
+    }
+
+    fn on_packet_event(&mut self, now: Instant, event: Event) {
+        match event {
+            Event::NeedSession { peer } => self.want(now, peer),
+            Event::FirstPacket { session } => tracing::debug!(session = session.0, "first packet"),
+            Event::EpochSeen { session, epoch } => self.on_epoch_seen(now, session, epoch),
+            Event::StepWanted { session } => self.request_step(now, session),
+            Event::SealRefused { session } | Event::ForgeryLimit { session } => self.replace_session(now, session),
+            Event::Roamed { peer, from, to } => self.on_roamed(peer, from, to),
+            Event::ProbeAck { peer, id, from, at } => self.on_probe_ack(peer, id, from, at),
+            Event::Failed { what, error } => self.on_failed(what, &error),
+            other => tracing::debug!(?other, "unknown data-plane event"),
+        }
+    }
+
+    fn on_timeout(&mut self, now: Instant) {
+        let clocks = Reading::take();
+        if clocks.jumped_since(&self.clocks) {
+            self.on_clock_jump(now);
+        }
+        self.clocks = clocks;
+        self.expire_pings(now);
+        if self.running == NodeState::Up {
+            for slot in 0..self.peers.len() {
+                let activity = self.activity(slot);
+                self.peers[slot].life.handle_timeout(now, activity);
+            }
+        }
+        self.step_ratchets(now);
+    }
+
+    /// Does what the machines ask for, until they ask for nothing more.
+    fn drive(&mut self, now: Instant) {
+        for slot in 0..self.peers.len() {
+            while let Some(action) = self.peers[slot].life.poll_action() {
+                self.act(now, slot, action);
+            }
+        }
+        self.drive_ratchets(now);
+    }
+
+    fn act(&mut self, now: Instant, slot: usize, action: Action) {
+        match action {
+            Action::Dial => self.dial(slot),
+            Action::Probe(id) => {
+                let peer = self.peers[slot].slot;
+                if let Err(error) = self.control.send_probe(peer, id) {
+                    tracing::debug!(%error, peer = %self.peers[slot].label(), "probe not sent");
+                }
+            }
+            Action::CloseIdle => self.close_peer(slot, pqvpn_wire::control::CloseReason::Idle),
+            Action::Dead => self.on_dead(now, slot),
+        }
+    }
+
+    fn dial(&mut self, slot: usize) {
+        let peer = &self.peers[slot];
+        let mut endpoints = peer.endpoints.clone();
+        // Where the peer was last seen is a candidate too: it may have called us from there.
+        endpoints.extend(peer.last_remote.map(|remote| remote.to_string()).filter(|last| !peer.endpoints.contains(last)));
+        tracing::debug!(peer = %peer.label(), ?endpoints, "dialing");
+        tokio::spawn(session::dial(Arc::clone(&self.context), peer.slot, peer.id, endpoints));
+    }
+
+    fn deadline(&self, now: Instant) -> Option<Instant> {
+        let lives = self.peers.iter().filter_map(|peer| peer.life.poll_timeout(now));
+        let lives = lives.filter(|_| self.running == NodeState::Up);
+        let pings = self.peers.iter().flat_map(|peer| peer.pings.iter().map(|ping| ping.deadline));
+        let ratchets = self.live.values().filter_map(|live| live.ratchet.poll_timeout());
+        lives.chain(pings).chain(ratchets).min()
+    }
+
+    fn activity(&self, slot: usize) -> Activity {
+        let stats = self.control.peer_stats(self.peers[slot].slot);
+        Activity {
+            last_rx: stats.last_rx,
+            last_tx: stats.last_tx,
+            last_data_rx: stats.last_data_rx,
+            last_data_tx: stats.last_data_tx,
+        }
+    }
+}
+
+async fn wait_until(deadline: Option<Instant>) {
+    match deadline {
+        Some(at) => sleep_until(at.into()).await,
+        None => pending().await,
+    }
+}

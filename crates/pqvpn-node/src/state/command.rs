@@ -1,0 +1,177 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Commands in the state task.
+
+use std::time::{Duration, Instant};
+
+use pqvpn_wire::control::CloseReason;
+use tokio::sync::oneshot;
+
+use super::{
+    State,
+    peer::{self, Ping},
+};
+use crate::{
+    handle::{Command, NodeError, PeerRef, PingReply, SetOutcome},
+    snapshot::NodeState,
+};
+
+/// How long closed links may take to tell their peers at shutdown.
+const DRAIN: Duration = Duration::from_millis(300);
+
+impl State {
+    pub(super) async fn on_command(&mut self, now: Instant, command: Command) {
+        match command {
+            Command::Snapshot(answer) => send(answer, self.snapshot(now)),
+            Command::Up(answer) => {
+                let outcome = self.up(now).await;
+                send(answer, outcome);
+            }
+            Command::Down(answer) => {
+                let outcome = self.down().await;
+                send(answer, outcome);
+            }
+            Command::Ping(peer, timeout, answer) => self.ping(now, &peer, timeout, answer),
+            Command::Rekey(peer, answer) => send(answer, self.rekey(now, &peer)),
+            Command::Disconnect(peer, answer) => send(answer, self.disconnect(now, &peer)),
+            Command::Set(key, value, answer) => send(answer, Self::set(&key, &value)),
+            // The run loop has taken this one already.
+            Command::Shutdown(done) => send(done, ()),
+        }
+    }
+
+    async fn up(&mut self, now: Instant) -> Result<(), NodeError> {
+        for peer in &mut self.peers {
+            peer.lift_quarantine();
+        }
+        if self.running == NodeState::Up {
+            return Ok(());
+        }
+        self.host.apply().await.map_err(|error| NodeError::Host(error.to_string()))?;
+        self.control.pause(false);
+        self.running = NodeState::Up;
+        for slot in 0..self.peers.len() {
+            let activity = self.activity(slot);
+            self.peers[slot].life.handle_timeout(now, activity);
+        }
+        tracing::info!("up");
+        Ok(())
+    }
+
+    async fn down(&mut self) -> Result<(), NodeError> {
+        if self.running == NodeState::Down {
+            return Ok(());
+        }
+        self.running = NodeState::Down;
+        self.control.pause(true);
+        self.close_all(CloseReason::Shutdown);
+        self.host.undo().await.map_err(|error| NodeError::Host(error.to_string()))?;
+        tracing::info!("down");
+        Ok(())
+    }
+
+    /// Ends everything and leaves the host as it was.
+    pub(super) async fn stop(mut self) {
+        self.close_all(CloseReason::Shutdown);
+        self.context.endpoint.close();
+        let _peers_may_be_gone = tokio::time::timeout(DRAIN, self.context.endpoint.drained()).await;
+        self.accepting.abort();
+        if let Err(error) = self.host.undo().await {
+            tracing::warn!(%error, "the host was not wholly restored; the next start tries again");
+        }
+        self.underlay.shut_down().await;
+        tracing::info!("stopped");
+    }
+
+    fn close_all(&mut self, reason: CloseReason) {
+        for slot in 0..self.peers.len() {
+            self.close_peer(slot, reason);
+            self.fail_pings(slot, reason.as_str());
+            self.peers[slot].life.stop();
+        }
+    }
+
+    fn ping(
+        &mut self,
+        now: Instant,
+        peer: &PeerRef,
+        waited: Duration,
+        answer: oneshot::Sender<Result<PingReply, NodeError>>,
+    ) {
+        if self.running != NodeState::Up {
+            return send(answer, Err(NodeError::Down));
+        }
+        let slot = match peer::find(&self.peers, peer) {
+            Ok(slot) => slot,
+            Err(error) => return send(answer, Err(error)),
+        };
+        let peer = &mut self.peers[slot as usize];
+        if peer.quarantined {
+            let why = "its ratchet failed twice within a day; `pqvpn up` lifts the quarantine".to_owned();
+            return send(answer, Err(NodeError::Refused { peer: peer.label(), why }));
+        }
+        peer.pings.push(Ping { answer, deadline: now + waited, waited, probe: None });
+        peer.life.want(now);
+        self.probe_for_pings(now, slot as usize);
+    }
+
+    /// Gives every waiting ping its probe, once there is a session to send it through.
+    pub(super) fn probe_for_pings(&mut self, now: Instant, slot: usize) {
+        let peer = &mut self.peers[slot];
+        if peer.life.is_up() {
+            for ping in peer.pings.iter_mut().filter(|ping| ping.probe.is_none()) {
+                ping.probe = Some(peer.life.probe(now));
+            }
+        }
+    }
+
+    pub(super) fn expire_pings(&mut self, now: Instant) {
+        for peer in &mut self.peers {
+            let why = peer.last_error.clone().unwrap_or_else(|| match peer.life.is_up() {
+                true => "the session is up, but the probe did not come back".to_owned(),
+                false => "no session could be made yet".to_owned(),
+            });
+            let label = peer.label();
+            for ping in peer.pings.extract_if(.., |ping| ping.deadline <= now) {
+                let error = NodeError::NoAnswer { peer: label.clone(), waited: ping.waited, why: why.clone() };
+                send(ping.answer, Err(error));
+            }
+        }
+    }
+
+    /// Ends the pings that wait for a session there will not be.
+    pub(super) fn fail_pings(&mut self, slot: usize, why: &str) {
+        let peer = &mut self.peers[slot];
+        let label = peer.label();
+        for ping in peer.pings.drain(..) {
+            send(ping.answer, Err(NodeError::Refused { peer: label.clone(), why: why.to_owned() }));
+        }
+    }
+
+    fn rekey(&mut self, now: Instant, peer: &PeerRef) -> Result<(), NodeError> {
+        let slot = peer::find(&self.peers, peer)? as usize;
+        let newest = self.peers[slot].sessions.last().copied();
+        let session = newest.ok_or_else(|| NodeError::NoSession(self.peers[slot].label()))?;
+        self.request_step(now, session);
+        Ok(())
+    }
+
+    fn disconnect(&mut self, now: Instant, peer: &PeerRef) -> Result<(), NodeError> {
+        let slot = peer::find(&self.peers, peer)? as usize;
+        if self.peers[slot].sessions.is_empty() {
+            return Err(NodeError::NoSession(self.peers[slot].label()));
+        }
+        self.close_peer(slot, CloseReason::Replaced);
+        self.peers[slot].life.on_session_gone(now);
+        Ok(())
+    }
+
+    /// Every other setting is read at the start; the file has been written by the caller.
+    fn set(_key: &str, _value: &str) -> Result<SetOutcome, NodeError> {
+        Ok(SetOutcome::AfterRestart)
+    }
+}
+
+/// Whoever asked may have gone meanwhile.
+fn send<T>(answer: oneshot::Sender<T>, value: T) {
+    let _nobody_waits = answer.send(value);
+}

@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Snapshots and health in the state task.
+
+use std::{io, time::Instant};
+
+use super::{State, peer::Peer};
+use crate::{
+    life::VERIFIED_WITHIN,
+    snapshot::{
+        HealthItem, HealthLevel, PathSnapshot, PeerSnapshot, PeerState, SessionSnapshot, Snapshot,
+    },
+};
+
+impl State {
+    pub(super) fn snapshot(&self, now: Instant) -> Snapshot {
+        Snapshot {
+            peer_id: self.own,
+            name: self.name.clone(),
+            state: self.running,
+            addresses: self.host.addresses.clone(),
+            interface: self.host.interface.clone(),
+            listen: self.underlay.listen.clone(),
+            peers: self.peers.iter().map(|peer| self.peer_snapshot(now, peer)).collect(),
+            drops: self.control.drops().iter().map(|(reason, count)| (reason.name(), count)).collect(),
+            health: self.health(),
+            uptime: now.saturating_duration_since(self.started),
+        }
+    }
+
+    fn peer_snapshot(&self, now: Instant, peer: &Peer) -> PeerSnapshot {
+        let stats = self.control.peer_stats(peer.slot);
+        let verified_age = peer.life.verified_age(now);
+        let state = match verified_age {
+            _ if peer.quarantined => PeerState::Refused,
+            Some(age) if peer.life.is_up() && age < VERIFIED_WITHIN => PeerState::Verified,
+            _ if peer.life.is_up() => PeerState::Stale,
+            _ if peer.life.is_dialing() => PeerState::Connecting,
+            _ if peer.life.is_refused() => PeerState::Refused,
+            _ => PeerState::Idle,
+        };
+        let session = peer.sessions.last().and_then(|id| Some((*id, self.live.get(id)?)));
+        PeerSnapshot {
+            peer_id: peer.id,
+            name: peer.name.clone(),
+            addresses: peer.addresses.clone(),
+            state,
+            verified_age,
+            path: session.and_then(|(_, live)| {
+                Some(PathSnapshot {
+                    remote: peer.last_remote?,
+                    why: peer.why.clone(),
+                    rtt: peer.life.rtt(),
+                    loss: peer.life.loss(),
+                    mtu: live.inner_mtu,
+                })
+            }),
+            session: session.map(|(id, live)| {
+                let info = self.control.session_info(id);
+                SessionSnapshot {
+                    aead: live.aead,
+                    epoch: info.map_or(0, |info| info.epoch),
+                    phase: info.map_or(0, |info| info.phase),
+                    rekey_age: now.saturating_duration_since(live.rekeyed),
+                    handshake: live.handshake,
+                }
+            }),
+            tx_bytes: stats.tx_bytes,
+            rx_bytes: stats.rx_bytes,
+            tx_packets: stats.tx_packets,
+            rx_packets: stats.rx_packets,
+            last_error: peer.last_error.clone(),
+        }
+    }
+
+    fn health(&self) -> Vec<HealthItem> {
+        let mut items = self.standing.clone();
+        items.extend(self.host.health());
+        for peer in self.peers.iter().filter(|peer| peer.quarantined) {
+            let text = format!("{}: the ratchet failed twice within a day; `pqvpn up` lifts the quarantine", peer.label());
+            items.push(HealthItem { level: HealthLevel::Error, code: "ratchet-quarantine", text });
+        }
+        for live in self.live.values().filter(|live| live.continuity_lost) {
+            let peer = self.peers[live.slot as usize].label();
+            let text = format!("{peer} does not remember the earlier session; it was restarted, or it is not who it was");
+            items.push(HealthItem { level: HealthLevel::Info, code: "continuity-lost", text });
+        }
+        items.sort_by(|a, b| b.level.cmp(&a.level));
+        items
+    }
+
+    pub(super) fn on_failed(&mut self, what: &'static str, error: &io::Error) {
+        tracing::error!(what, %error, "a packet thread ended");
+        let text = format!("the {what} packet thread ended: {error}; restart the daemon");
+        self.standing.push(HealthItem { level: HealthLevel::Error, code: "packet-thread", text });
+    }
+}

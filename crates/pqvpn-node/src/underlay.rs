@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The UDP sockets of the node: bound here, owned by the data plane from then on.
+
+use std::{
+    io,
+    net::{SocketAddr, UdpSocket},
+    os::fd::{AsRawFd as _, OwnedFd},
+};
+
+use nix::{
+    errno::Errno,
+    sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, bind, setsockopt, socket, sockopt},
+};
+use pqvpn_dataplane::DataPlane;
+use tokio::task::spawn_blocking;
+
+use crate::{
+    node::StartError,
+    snapshot::{HealthItem, HealthLevel},
+};
+
+/// The packet threads and what they listen on.
+pub(crate) struct Underlay {
+    pub(crate) listen: Vec<SocketAddr>,
+    pub(crate) plane: DataPlane,
+}
+
+impl Underlay {
+    /// Stops and joins the packet threads, away from the runtime's thread.
+    pub(crate) async fn shut_down(self) {
+        let _joined = spawn_blocking(move || self.plane.shutdown()).await;
+    }
+}
+
+/// Binds what can be bound: a host without IPv6 still starts, and says so.
+///
+/// # Errors
+/// An address is taken or forbidden, or none at all could be bound.
+pub(crate) fn bind_all(
+    addresses: &[SocketAddr],
+    standing: &mut Vec<HealthItem>,
+) -> Result<(Vec<UdpSocket>, Vec<SocketAddr>), StartError> {
+    let mut sockets = Vec::new();
+    for &address in addresses {
+        match bind_udp(address) {
+            Ok(socket) => sockets.push(socket),
+            Err(Errno::EADDRINUSE) => return Err(StartError::PortTaken(address)),
+            // The host has no such address family, or it is switched off.
+            Err(missing @ (Errno::EAFNOSUPPORT | Errno::EADDRNOTAVAIL)) if address.ip().is_unspecified() => {
+                let text = format!("not listening on {address}: {}", missing.desc());
+                standing.push(HealthItem { level: HealthLevel::Info, code: "family-missing", text });
+            }
+            Err(errno) => return Err(StartError::Listen { address, source: errno.into() }),
+        }
+    }
+    if sockets.is_empty() {
+        return Err(StartError::NoSocket);
+    }
+    let listen = sockets.iter().map(UdpSocket::local_addr).collect::<io::Result<_>>()?;
+    Ok((sockets, listen))
+}
+
+/// One socket of one family: an IPv6 socket that also took IPv4 would fight with the IPv4 socket for the port.
+fn bind_udp(address: SocketAddr) -> Result<UdpSocket, Errno> {
+    let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let fd: OwnedFd = socket(family, SockType::Datagram, flags, None)?;
+    if address.is_ipv6() {
+        setsockopt(&fd, sockopt::Ipv6V6Only, &true)?;
+    }
+    bind(fd.as_raw_fd(), &SockaddrStorage::from(address))?;
+    Ok(fd.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn any(text: &str) -> SocketAddr {
+        text.parse().expect("address")
+    }
+
+    #[test]
+    fn both_families_share_a_port() {
+        let mut standing = Vec::new();
+        let (first, listen) = bind_all(&[any("0.0.0.0:0")], &mut standing).expect("a port");
+        let v6 = SocketAddr::new(any("[::]:0").ip(), listen[0].port());
+        let (second, _) = bind_all(&[v6], &mut standing).expect("the same port in the other family");
+        assert_eq!((first.len(), second.len()), (1, 1));
+    }
+
+    #[test]
+    fn a_taken_port_is_named() {
+        let (_held, listen) = bind_all(&[any("127.0.0.1:0")], &mut Vec::new()).expect("a port");
+        let refused = bind_all(&listen, &mut Vec::new());
+        assert!(matches!(refused, Err(StartError::PortTaken(address)) if address == listen[0]));
+    }
+
+    #[test]
+    fn an_address_of_somebody_else_is_an_error_not_a_missing_family() {
+        let refused = bind_all(&[any("192.0.2.1:0")], &mut Vec::new());
+        assert!(matches!(refused, Err(StartError::Listen { .. })));
+    }
+}

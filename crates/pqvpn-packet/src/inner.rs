@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What a decrypted payload is, told by its first byte, and the codec of the path probe (security.md 1.5).
+
+/// Length of an encoded [`Probe`] in bytes.
+pub const PROBE_LEN: usize = 10;
+
+/// First byte of cover traffic.
+const COVER: u8 = 0x00;
+/// First byte of a path probe or its answer.
+const PROBE: u8 = 0x01;
+/// First byte of an onion cell.
+const CELL: u8 = 0x02;
+/// First byte of a fragment.
+const FRAGMENT: u8 = 0x03;
+
+/// The sort of a decrypted payload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Inner {
+    /// An IP packet (first nibble 4 or 6); bytes after its own length are padding.
+    Ip,
+    /// Cover traffic: dropped without a look.
+    Cover,
+    /// A path probe or its answer, see [`Probe`].
+    Probe,
+    /// An onion cell.
+    Cell,
+    /// A piece of an inner packet, used only where a path cannot carry 1280 bytes.
+    Fragment,
+}
+
+/// Why a decrypted payload is refused. The peer is at fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum InnerError {
+    /// No byte at all.
+    #[error("empty payload")]
+    Empty,
+    /// The first byte stands for nothing.
+    #[error("unknown payload, first byte {0:#04x}")]
+    Unknown(u8),
+    /// A probe of the wrong length or direction.
+    #[error("malformed path probe")]
+    Probe,
+}
+
+impl Inner {
+    /// Tells the sort of a decrypted payload.
+    ///
+    /// # Errors
+    /// [`InnerError::Empty`] and [`InnerError::Unknown`].
+    pub fn classify(plaintext: &[u8]) -> Result<Self, InnerError> {
+        match plaintext.first() {
+            None => Err(InnerError::Empty),
+            Some(0x40..=0x4f | 0x60..=0x6f) => Ok(Self::Ip),
+            Some(&COVER) => Ok(Self::Cover),
+            Some(&PROBE) => Ok(Self::Probe),
+            Some(&CELL) => Ok(Self::Cell),
+            Some(&FRAGMENT) => Ok(Self::Fragment),
+            Some(&first) => Err(InnerError::Unknown(first)),
+        }
+    }
+}
+
+/// A path probe: `0x01 || 0 probe / 1 ack || u64 id`, big endian. Later bytes are padding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Probe {
+    /// Whether this answers a probe.
+    pub ack: bool,
+    /// Chosen by the prober, echoed in the answer.
+    pub id: u64,
+}
+
+impl Probe {
+    /// The answer to this probe.
+    #[must_use]
+    pub const fn answer(self) -> Self {
+        Self { ack: true, id: self.id }
+    }
+
+    /// The payload bytes.
+    #[must_use]
+    pub const fn encode(&self) -> [u8; PROBE_LEN] {
+        let [a, b, c, d, e, f, g, h] = self.id.to_be_bytes();
+        [PROBE, self.ack as u8, a, b, c, d, e, f, g, h]
+    }
+
+    /// Reads a payload that [`Inner::classify`] called a probe.
+    ///
+    /// # Errors
+    /// [`InnerError::Probe`] when it is short, or its second byte is neither 0 nor 1.
+    pub fn decode(plaintext: &[u8]) -> Result<Self, InnerError> {
+        match plaintext.first_chunk::<PROBE_LEN>() {
+            Some(&[PROBE, ack @ (0 | 1), a, b, c, d, e, f, g, h]) => {
+                Ok(Self { ack: ack == 1, id: u64::from_be_bytes([a, b, c, d, e, f, g, h]) })
+            }
+            Some(_) | None => Err(InnerError::Probe),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn first_byte_decides() {
+        let sorts = [
+            (0x45, Inner::Ip),
+            (0x60, Inner::Ip),
+            (0, Inner::Cover),
+            (1, Inner::Probe),
+            (2, Inner::Cell),
+            (3, Inner::Fragment),
+        ];
+        for (first, sort) in sorts {
+            assert_eq!(Inner::classify(&[first, 9]), Ok(sort));
+        }
+        assert_eq!(Inner::classify(&[]), Err(InnerError::Empty));
+        for first in [4, 0x3f, 0x50, 0x70, 0xff] {
+            assert_eq!(Inner::classify(&[first]), Err(InnerError::Unknown(first)));
+        }
+    }
+
+    #[test]
+    fn probe_layout_and_answer() {
+        let probe = Probe { ack: false, id: 0x0102_0304_0506_0708 };
+        assert_eq!(probe.encode(), [1, 0, 1, 2, 3, 4, 5, 6, 7, 8]);
+        assert_eq!(probe.answer().encode(), [1, 1, 1, 2, 3, 4, 5, 6, 7, 8]);
+        assert_eq!(Probe::decode(&[1, 2, 1, 2, 3, 4, 5, 6, 7, 8]), Err(InnerError::Probe));
+        assert_eq!(Probe::decode(&[1, 0, 1]), Err(InnerError::Probe));
+        assert_eq!(Probe::decode(&[2, 0, 1, 2, 3, 4, 5, 6, 7, 8]), Err(InnerError::Probe));
+    }
+
+    proptest! {
+        #[test]
+        fn probe_round_trip_ignores_padding(ack: bool, id: u64, padding in 0_usize..64) {
+            let probe = Probe { ack, id };
+            let mut bytes = probe.encode().to_vec();
+            bytes.resize(PROBE_LEN + padding, 0);
+            prop_assert_eq!(Inner::classify(&bytes), Ok(Inner::Probe));
+            prop_assert_eq!(Probe::decode(&bytes), Ok(probe));
+        }
+    }
+}

@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! One file per verb.
+
+mod completions;
+mod config;
+mod daemon;
+mod demo;
+mod down;
+mod id;
+mod keys;
+mod peers;
+mod ping;
+mod set;
+mod status;
+mod up;
+mod version;
+
+use std::future::Future;
+
+use crate::{cli::Verb, context::Context, failure::Failure};
+
+/// Does what the verb says.
+pub(crate) fn run(context: &Context, verb: Verb) -> Result<(), Failure> {
+    match verb {
+        Verb::Daemon(args) => daemon::run(context, &args),
+        Verb::Up(args) => up::run(context, &args),
+        Verb::Down => block_on(down::run(context)),
+        Verb::Status(args) => block_on(status::run(context, &args)),
+        Verb::Peers => block_on(peers::run(context)),
+        Verb::Ping(args) => block_on(ping::run(context, &args)),
+        Verb::Id(args) => id::run(context, &args),
+        Verb::Keys(verb) => keys::run(context, &verb),
+        Verb::Config(verb) => config::run(context, &verb),
+        Verb::Set(args) => block_on(set::run(context, &args)),
+        Verb::Demo(args) => demo::run(context, &args),
+        Verb::Completions(args) => {
+            completions::run(context, &args);
+            Ok(())
+        }
+        Verb::Version => block_on(version::run(context)),
+    }
+}
+
+/// Runs a request on a small runtime: one thread, gone with the command.
+fn block_on<T>(future: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| {
+        Failure::failed("runtime", "nothing was done", error, "free some file descriptors or memory")
+    })?;
+    runtime.block_on(future)
+}

@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `daemon`: the node and its control socket, until a signal or the API ends it.
+
+mod node;
+mod pid_file;
+mod signals;
+mod state_lock;
+
+use std::path::Path;
+
+use nix::sys::{
+    prctl,
+    resource::{Resource, setrlimit},
+};
+use pqvpn_api::{
+    SCHEMA, model,
+    server::{self, Access, ControlSocket, Service},
+};
+use pqvpn_crypto::identity::{Identity, warm_up};
+use pqvpn_node::{
+    config::{Config, LogLevel},
+    store::{self, StoreError},
+};
+use tokio::{runtime, sync::oneshot};
+
+use self::{pid_file::PidFile, signals::Signals};
+use crate::{
+    addresses,
+    cli::DaemonArgs,
+    context::{Context, absolute_path},
+    detach,
+    failure::Failure,
+    identity, logging, passphrase,
+};
+
+/// Where the log of a daemon in the background goes when the config names no file.
+const LOG_FILE: &str = "pqvpn.log";
+/// Threads of the control side; packets have their own.
+const CONTROL_THREADS: usize = 2;
+
+pub(crate) fn run(context: &Context, args: &DaemonArgs) -> Result<(), Failure> {
+    if args.daemonize {
+        let pid = start_in_background(context, args)?;
+        let json = serde_json::json!({"schema": SCHEMA, "pid": pid});
+        context.output.done(&json, |_| format!("the daemon runs as process {pid}"));
+        return Ok(());
+    }
+    forbid_core_dumps();
+    if args.detached {
+        detach::leave_session();
+    }
+    let config = context.config()?;
+    let state_dir = context.state_dir(&config)?;
+    store::ensure_private_dir(&state_dir).map_err(|error| Failure::from(error).while_doing("no state directory"))?;
+    start_log(context, args, &config, &state_dir)?;
+    warm_up().map_err(StoreError::from)?;
+    let identity = own_identity(args, &state_dir)?;
+    let origin = context.config_path().map_or_else(|_| String::new(), |path| path.display().to_string());
+    config.check_identity(&identity.peer_id(), &origin)?;
+    for warning in config.check() {
+        tracing::warn!(code = warning.code, key = warning.key, "{}", warning.text);
+    }
+    let runtime = runtime::Builder::new_multi_thread()
+        .worker_threads(CONTROL_THREADS)
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::failed("runtime", "no daemon", error, "free some file descriptors or memory"))?;
+    runtime.block_on(serve(context, args, config, identity, &state_dir))
+}
+
+/// Starts the daemon as another process and waits until it is ready.
+pub(crate) fn start_in_background(context: &Context, args: &DaemonArgs) -> Result<u32, Failure> {
+    let config = context.config()?;
+    let state_dir = context.state_dir(&config)?;
+    let mut arguments = Vec::new();
+    if args.ephemeral {
+        arguments.push("--ephemeral".into());
+    }
+    if let Some(path) = &args.pid_file {
+        arguments.extend(["--pid-file".into(), absolute_path(path).into()]);
+    }
+    // Only this process has a terminal to ask on.
+    let keystore = identity::keystore(&state_dir);
+    let file = args.passphrase.passphrase_file.as_deref();
+    let locked = !args.ephemeral && keystore.exists()? && keystore.is_encrypted()?;
+    let passphrase = if locked || (file.is_some() && !args.ephemeral) {
+        Some(passphrase::existing_bytes(file, &keystore.path().display().to_string())?)
+    } else {
+        None
+    };
+    detach::start(context, &arguments, passphrase)
+}
+
+/// Keeps keys out of core dumps, and other processes of this user out of our memory.
+fn forbid_core_dumps() {
+    // Neither can fail for a process that lowers its own rights; without them the daemon still works.
+    let _still_dumpable = prctl::set_dumpable(false);
+    let _limit_stands = setrlimit(Resource::RLIMIT_CORE, 0, 0);
+}
+
+fn start_log(context: &Context, args: &DaemonArgs, config: &Config, state_dir: &Path) -> Result<(), Failure> {
+    let quiet = context.output.is_quiet().then_some(LogLevel::Error);
+    let level = context.log_level.or(quiet).unwrap_or(config.logging.level);
+    let named = config.logging.file.as_deref().map(|file| state_dir.join(file));
+    let file = named.or_else(|| args.detached.then(|| state_dir.join(LOG_FILE)));
+    logging::init(level, config.logging.format, file.as_deref())
+}
+
+fn own_identity(args: &DaemonArgs, state_dir: &Path) -> Result<Identity, Failure> {
+    if args.ephemeral {
+        return Ok(Identity::generate().map_err(StoreError::from)?);
+    }
+    let keystore = identity::keystore(state_dir);
+    let (identity, created) = identity::load_or_create(&keystore, args.passphrase.passphrase_file.as_deref())?;
+    if created {
+        tracing::info!(peer_id = %identity.peer_id(), path = %keystore.path().display(), "new identity");
+    }
+    Ok(identity)
+}
+
+async fn serve(
+    context: &Context,
+    args: &DaemonArgs,
+    config: Config,
+    identity: Identity,
+    state_dir: &Path,
+) -> Result<(), Failure> {
+    let mut signals = Signals::listen()?;
+    let about = about(&config, &identity, state_dir);
+    let access = Access::of_this_process();
+    // Socket and file come first: a second daemon must end before it touches the interface of the first.
+    let socket = ControlSocket::bind(&context.own_socket()?, &access)?;
+    let _state = state_lock::take(state_dir)?;
+    let _pid_file = args.pid_file.as_deref().map(|path| PidFile::write(&absolute_path(path))).transpose()?;
+    let (node, mut running) = node::start(config, identity, state_dir).await?;
+    let mut service = Service::new(node.clone(), about);
+    if let Ok(path) = context.config_path() {
+        service = service.keeping_settings_in(path);
+    }
+    let (stop, stopped) = oneshot::channel::<()>();
+    let api = tokio::spawn(server::serve(socket, access, service, async {
+        let _dropped = stopped.await;
+    }));
+    if args.detached {
+        detach::report_ready(context);
+    }
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), "ready");
+    let ended = tokio::select! {
+        ended = &mut running => ended,
+        signal = signals.next() => {
+            tracing::info!(signal, "stopping");
+            tokio::select! {
+                ended = async { node.shutdown().await; (&mut running).await } => ended,
+                _again = signals.next() => {
+                    tracing::warn!("stopped at once; what is left on the host is undone at the next start");
+                    Ok(())
+                }
+            }
+        }
+    };
+    drop(stop);
+    let _served = api.await;
+    ended.map_err(|error| Failure::failed("node", "the node failed", error, "the log says more; start it again"))
+}
+
+fn about(config: &Config, identity: &Identity, state_dir: &Path) -> model::Identity {
+    model::Identity {
+        schema: SCHEMA,
+        peer_id: identity.peer_id().to_string(),
+        name: config.name(),
+        addresses: addresses::of(&identity.peer_id(), config),
+        fingerprint: identity.public().fingerprint(),
+        state_dir: Some(state_dir.to_owned()),
+    }
+}

@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Starts the node, and says in words of the command line why it did not start.
+
+use std::{io, path::Path};
+
+use pqvpn_crypto::identity::Identity;
+use pqvpn_node::{Interface, Node, StartError, StartOptions, config::Config, handle::NodeHandle, link::Backend};
+use tokio::task::JoinHandle;
+
+use crate::failure::Failure;
+
+/// Starts a node on the kernel's TUN device; the task ends after a shutdown.
+pub(super) async fn start(
+    config: Config,
+    identity: Identity,
+    state_dir: &Path,
+) -> Result<(NodeHandle, JoinHandle<()>), Failure> {
+    let options = StartOptions {
+        config,
+        identity,
+        state_dir: state_dir.to_owned(),
+        interface: Interface::Kernel,
+        backend: Backend::default(),
+    };
+    Node::start(options).await.map_err(|error| refused(&error))
+}
+
+fn refused(error: &StartError) -> Failure {
+    let what = "the node did not start";
+    if is_denied(error) {
+        let hint = "run as root, or give the program CAP_NET_ADMIN";
+        return Failure::refused("privilege", what, chain(error), hint);
+    }
+    let (code, hint) = match error {
+        StartError::PortTaken(_) => ("port-taken", "stop the other program, or change node.listen"),
+        StartError::Listen { .. } | StartError::NoSocket => ("listen", "check node.listen against `ip address`"),
+        StartError::Tun(_) => ("tun", "`modprobe tun`; check interface.name"),
+        StartError::Host(_) => ("host", "look for another network with the same addresses; change interface.ipv4_pool"),
+        _ => ("start", "`--log-level debug` shows more"),
+    };
+    Failure::failed(code, what, chain(error), hint)
+}
+
+/// Whether the system denied it for want of privilege, anywhere in the chain of causes.
+fn is_denied(error: &StartError) -> bool {
+    causes(error).any(|cause| {
+        cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
+    })
+}
+
+/// The error with its causes, in one line.
+fn chain(error: &StartError) -> String {
+    let mut lines: Vec<String> = Vec::new();
+    for cause in causes(error).map(ToString::to_string) {
+        // Transparent errors repeat what they wrap.
+        if !lines.iter().any(|line| line.contains(&cause)) {
+            lines.push(cause);
+        }
+    }
+    lines.join(": ")
+}
+
+fn causes<'a>(error: &'a StartError) -> impl Iterator<Item = &'a (dyn std::error::Error + 'static)> {
+    std::iter::successors(Some(error as &'a (dyn std::error::Error + 'static)), |error| error.source())
+}

@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `status`: the node and one row per peer; what is not proven is not shown as working.
+
+use std::time::Duration;
+
+use pqvpn_api::model::{HealthLevel, NodeState, Path, Peer, PeerState, SUITE, Status};
+
+use super::ping::kind;
+use crate::{
+    cli::StatusArgs,
+    context::Context,
+    failure::Failure,
+    output::{Output, Tone, age, bytes, printable, table},
+};
+
+/// Time between two frames of `--watch`.
+const FRAME: Duration = Duration::from_secs(1);
+
+pub(crate) async fn run(context: &Context, args: &StatusArgs) -> Result<(), Failure> {
+    let client = context.client()?;
+    loop {
+        let status = client.status().await?;
+        if args.watch {
+            context.output.next_frame();
+        }
+        context.output.result(&status, |output| render(output, &status));
+        if !args.watch {
+            return Ok(());
+        }
+        tokio::time::sleep(FRAME).await;
+    }
+}
+
+fn render(output: &Output, status: &Status) -> String {
+    let mut text = head(output, status);
+    if status.peers.is_empty() {
+        text.push_str("no peers; add [[peers]] to the configuration (`pqvpn id` shows what the other side needs)\n");
+    } else {
+        let columns =
+            ["PEER", "ADDRESS", "STATE", "PATH", "RTT", "LOSS", "MTU", "CIPHER", "EPOCH", "REKEY", "SENT", "RECEIVED"];
+        let mut rows = vec![columns.map(|name| (Tone::Dim, name.to_owned())).to_vec()];
+        rows.extend(status.peers.iter().map(row));
+        text.push_str(&table(output, &rows));
+    }
+    text.push_str(&foot(output, status));
+    text
+}
+
+fn head(output: &Output, status: &Status) -> String {
+    let (tone, state) = match status.state {
+        NodeState::Up => (Tone::Good, "up"),
+        NodeState::Starting => (Tone::Warn, "starting"),
+        NodeState::Down => (Tone::Bad, "down"),
+    };
+    let mut parts = vec![printable(&status.name), output.tone(tone, state)];
+    parts.extend(status.addresses.iter().map(ToString::to_string));
+    parts.extend(status.interface.as_deref().map(printable));
+    parts.push(format!("suite {SUITE}"));
+    let listen: Vec<String> = status.listen.iter().map(ToString::to_string).collect();
+    let id = output.tone(Tone::Dim, &format!("id {}  listening on {}", status.peer_id, listen.join(" ")));
+    format!("{}\n{id}\n", parts.join("  "))
+}
+
+fn row(peer: &Peer) -> Vec<(Tone, String)> {
+    let plain = |text: String| (Tone::Plain, text);
+    let none = || "-".to_owned();
+    let path = peer.path.as_ref();
+    let session = peer.session.as_ref();
+    // The IPv4 address is the one people type; the IPv6 one is in `peers`.
+    let address = peer.addresses.iter().find(|address| address.is_ipv4()).or(peer.addresses.first());
+    vec![
+        plain(printable(&peer.name)),
+        plain(address.map_or_else(none, ToString::to_string)),
+        state(peer),
+        plain(path.map_or_else(none, path_text)),
+        plain(path.and_then(|path| path.rtt_ms).map_or_else(none, |rtt| format!("{rtt:.1}ms"))),
+        plain(path.map_or_else(none, |path| format!("{:.0}%", path.loss * 100.0))),
+        plain(path.map_or_else(none, |path| path.mtu.to_string())),
+        plain(session.map_or_else(none, |session| session.aead.clone())),
+        plain(session.map_or_else(none, |session| format!("{}.{}", session.epoch, session.phase))),
+        plain(session.map_or_else(none, |session| age(session.rekey_age_s))),
+        plain(bytes(peer.tx_bytes)),
+        plain(bytes(peer.rx_bytes)),
+    ]
+}
+
+/// The state with the age of its proof.
+pub(super) fn state(peer: &Peer) -> (Tone, String) {
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "an age is neither negative nor huge")]
+    let proof = peer.verified_age_s.map(|seconds| age(seconds as u64));
+    match (peer.state, proof) {
+        (PeerState::Verified, Some(proof)) => (Tone::Good, format!("verified {proof} ago")),
+        // Without its age there is no proof.
+        (PeerState::Verified, None) | (PeerState::Stale, None) => (Tone::Warn, "stale".into()),
+        (PeerState::Stale, Some(proof)) => (Tone::Warn, format!("stale, verified {proof} ago")),
+        (PeerState::Connecting, _) => (Tone::Warn, "connecting".into()),
+        (PeerState::Idle, _) => (Tone::Dim, "idle".into()),
+        (PeerState::Refused, _) => (Tone::Bad, "refused".into()),
+    }
+}
+
+fn path_text(path: &Path) -> String {
+    match &path.via {
+        Some(via) => format!("{} {} ({})", kind(path.kind), printable(via), printable(&path.why)),
+        None => format!("{} {}", kind(path.kind), path.remote),
+    }
+}
+
+fn foot(output: &Output, status: &Status) -> String {
+    let mut text = String::new();
+    for peer in &status.peers {
+        if let Some(error) = &peer.last_error {
+            text.push_str(&output.tone(Tone::Warn, &format!("# {}: {}", printable(&peer.name), printable(error))));
+            text.push('\n');
+        }
+    }
+    let drops: Vec<String> = status
+        .drops
+        .iter()
+        .filter(|(_, count)| **count > 0)
+        .map(|(reason, count)| format!("{reason} {count}"))
+        .collect();
+    if !drops.is_empty() {
+        text.push_str(&format!("# dropped: {}\n", drops.join(" · ")));
+    }
+    for item in &status.health {
+        let (tone, level) = match item.level {
+            HealthLevel::Info => (Tone::Plain, "info"),
+            HealthLevel::Warn => (Tone::Warn, "warn"),
+            HealthLevel::Error => (Tone::Bad, "error"),
+        };
+        text.push_str(&output.tone(tone, &format!("# {level} {}: {}", item.code, printable(&item.text))));
+        text.push('\n');
+    }
+    text
+}

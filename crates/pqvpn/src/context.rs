@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Where this run finds configuration, state and socket: options first, then the file, then the defaults.
+
+use std::{
+    env,
+    path::{Path, PathBuf, absolute},
+};
+
+use nix::unistd::geteuid;
+use pqvpn_api::client::Client;
+use pqvpn_node::config::{Config, LogLevel, Paths};
+
+use crate::{
+    cli::{Globals, Level},
+    failure::Failure,
+    output::Output,
+};
+
+/// The global options, resolved.
+#[derive(Debug)]
+pub(crate) struct Context {
+    pub(crate) output: Output,
+    /// `--log-level`, when given.
+    pub(crate) log_level: Option<LogLevel>,
+    config: Option<PathBuf>,
+    state: Option<PathBuf>,
+    socket: Option<PathBuf>,
+    defaults: Option<Paths>,
+}
+
+impl Context {
+    pub(crate) fn new(globals: &Globals) -> Self {
+        Self {
+            output: Output::new(globals.json, globals.quiet),
+            log_level: globals.log_level.map(LogLevel::from),
+            config: globals.config.as_deref().map(absolute_path),
+            state: globals.state.as_deref().map(absolute_path),
+            socket: globals.socket.as_deref().map(absolute_path),
+            defaults: Paths::defaults(geteuid().is_root(), |name| env::var_os(name)),
+        }
+    }
+
+    /// The configuration file in use.
+    pub(crate) fn config_path(&self) -> Result<PathBuf, Failure> {
+        self.config.clone().or_else(|| self.defaults.as_ref().map(|paths| paths.config.clone())).ok_or_else(homeless)
+    }
+
+    /// The configuration; the defaults when there is no file and none was named.
+    pub(crate) fn config(&self) -> Result<Config, Failure> {
+        let Ok(path) = self.config_path() else {
+            return Ok(Config::default());
+        };
+        match Config::load(&path) {
+            Err(error) if error.is_not_found() && self.config.is_none() => Ok(Config::default()),
+            loaded => Ok(loaded?),
+        }
+    }
+
+    /// As [`Self::config`], with the defaults also when the file named does not exist yet: its author needs the PeerID.
+    pub(crate) fn config_if_any(&self) -> Result<Config, Failure> {
+        match self.config_path() {
+            Ok(path) if self.config.is_some() && !path.exists() => {
+                self.output.remark(&format!("{} does not exist yet", path.display()));
+                Ok(Config::default())
+            }
+            Ok(_) | Err(_) => self.config(),
+        }
+    }
+
+    /// The state directory: `--state`, else `node.state_dir`, else the default.
+    pub(crate) fn state_dir(&self, config: &Config) -> Result<PathBuf, Failure> {
+        self.state
+            .clone()
+            .or_else(|| config.node.state_dir.as_deref().map(absolute_path))
+            .or_else(|| self.defaults.as_ref().map(|paths| paths.state_dir.clone()))
+            .ok_or_else(homeless)
+    }
+
+    /// The socket a daemon of this run listens at.
+    pub(crate) fn own_socket(&self) -> Result<PathBuf, Failure> {
+        self.socket.clone().or_else(|| self.defaults.as_ref().map(|paths| paths.socket.clone())).ok_or_else(homeless)
+    }
+
+    /// A client of the daemon: the user's own one, else the system's.
+    pub(crate) fn client(&self) -> Result<Client, Failure> {
+        let own = self.own_socket()?;
+        let system = Paths::system().socket;
+        let socket = if self.socket.is_none() && !own.exists() && system.exists() { system } else { own };
+        Ok(Client::new(socket))
+    }
+
+    /// The options that make another `pqvpn` resolve the same places.
+    pub(crate) fn to_arguments(&self) -> Vec<std::ffi::OsString> {
+        let mut arguments = Vec::new();
+        let paths = [("--config", &self.config), ("--state", &self.state), ("--socket", &self.socket)];
+        for (option, path) in paths {
+            if let Some(path) = path {
+                arguments.extend([option.into(), path.into()]);
+            }
+        }
+        if let Some(level) = self.log_level {
+            arguments.extend(["--log-level".into(), level.name().into()]);
+        }
+        arguments
+    }
+}
+
+impl From<Level> for LogLevel {
+    fn from(level: Level) -> Self {
+        match level {
+            Level::Off => Self::Off,
+            Level::Error => Self::Error,
+            Level::Warn => Self::Warn,
+            Level::Info => Self::Info,
+            Level::Debug => Self::Debug,
+            Level::Trace => Self::Trace,
+        }
+    }
+}
+
+/// The path from the root: a daemon in the background changes its working directory.
+pub(crate) fn absolute_path(path: &Path) -> PathBuf {
+    absolute(path).unwrap_or_else(|_| path.to_owned())
+}
+
+fn homeless() -> Failure {
+    Failure::usage(
+        "no-home",
+        "no place for files",
+        "this user has no home directory (HOME is not set)",
+        "set HOME, or give `--config FILE`, `--state DIR` and `--socket PATH`",
+    )
+}

@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A failed command: exit code, and one line each for what, why and what to try.
+
+use std::{fmt::Display, io, path::Path};
+
+use pqvpn_api::{error::ApiError, server::SocketError};
+use pqvpn_node::{config::ConfigError, store::StoreError};
+use serde_json::{Value, json};
+
+/// Why a command failed.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    /// Exit code (`cli.md`, Global).
+    pub(crate) exit: u8,
+    /// Stable code for scripts.
+    pub(crate) code: String,
+    /// What did not happen.
+    pub(crate) what: String,
+    /// Why; several lines only where there are several causes.
+    pub(crate) why: Vec<String>,
+    /// What to try next.
+    pub(crate) hint: String,
+}
+
+impl Failure {
+    /// It failed: exit code 1.
+    pub(crate) fn failed(code: &str, what: impl Into<String>, why: impl Display, hint: impl Into<String>) -> Self {
+        Self { exit: 1, code: code.into(), what: what.into(), why: vec![why.to_string()], hint: hint.into() }
+    }
+
+    /// The caller asked for something that makes no sense: exit code 2.
+    pub(crate) fn usage(code: &str, what: impl Into<String>, why: impl Display, hint: impl Into<String>) -> Self {
+        Self { exit: 2, ..Self::failed(code, what, why, hint) }
+    }
+
+    /// It is not allowed: exit code 4.
+    pub(crate) fn refused(code: &str, what: impl Into<String>, why: impl Display, hint: impl Into<String>) -> Self {
+        Self { exit: 4, ..Self::failed(code, what, why, hint) }
+    }
+
+    /// A file could not be read or written.
+    pub(crate) fn file(what: impl Into<String>, path: &Path, error: &io::Error) -> Self {
+        let why = format!("{}: {error}", path.display());
+        if error.kind() == io::ErrorKind::PermissionDenied {
+            Self::refused("permission", what, why, "run as a user who may, or name another path")
+        } else {
+            Self::failed("file", what, why, "check the path")
+        }
+    }
+
+    /// The same failure, with another first line.
+    pub(crate) fn while_doing(self, what: impl Into<String>) -> Self {
+        Self { what: what.into(), ..self }
+    }
+
+    /// The failure as `--json` prints it.
+    pub(crate) fn to_json(&self) -> Value {
+        json!({
+            "schema": pqvpn_api::SCHEMA,
+            "error": {"code": self.code, "what": self.what, "why": self.why.join("\n"), "try": self.hint},
+        })
+    }
+}
+
+impl From<ApiError> for Failure {
+    fn from(error: ApiError) -> Self {
+        let code = serde_json::to_value(error.code).ok().and_then(|code| code.as_str().map(str::to_owned));
+        Self {
+            exit: error.code.exit_code(),
+            code: code.unwrap_or_else(|| "failed".into()),
+            what: error.what,
+            why: vec![error.why],
+            hint: error.hint,
+        }
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        let failure = Self::failed("keystore", "the key was not touched", &error, error.hint());
+        if error.is_refusal() { Self { exit: 4, ..failure } } else { failure }
+    }
+}
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Self {
+        let hint = if error.is_not_found() {
+            "`pqvpn config init` writes one"
+        } else {
+            "correct the lines named; `pqvpn config init --stdout` shows every key"
+        };
+        Self {
+            exit: 2,
+            code: "config".into(),
+            what: "the configuration cannot be used".into(),
+            why: error.to_string().lines().map(str::to_owned).collect(),
+            hint: hint.into(),
+        }
+    }
+}
+
+impl From<SocketError> for Failure {
+    fn from(error: SocketError) -> Self {
+        let what = "no control socket";
+        #[expect(clippy::wildcard_enum_match_arm, reason = "for all others another path is the way out")]
+        match &error {
+            SocketError::InUse(_) => Self::failed(
+                "in-use",
+                "a second daemon was not started",
+                &error,
+                "`pqvpn status` shows the first; `--socket`, `--state` and `--config` make a separate one",
+            ),
+            SocketError::Io { error: cause, .. } if cause.kind() == io::ErrorKind::PermissionDenied => {
+                Self::refused("permission", what, &error, "run as root, or name another place with `--socket PATH`")
+            }
+            _ => Self::failed("socket", what, &error, "name another place with `--socket PATH`"),
+        }
+    }
+}

@@ -1,0 +1,252 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Verbs that talk to a daemon, against the real control server in front of a node this test plays.
+
+use std::{fs, time::Duration};
+
+use pqvpn_api::{
+    model,
+    server::{Access, ControlSocket, Service, serve},
+};
+use pqvpn_crypto::{aead::AeadId, peer_id::PeerId};
+use pqvpn_node::{
+    handle::{Command, NodeError, NodeHandle, PingReply, SetOutcome},
+    snapshot::{HealthItem, HealthLevel, NodeState, PathSnapshot, PeerSnapshot, PeerState, SessionSnapshot, Snapshot},
+};
+use tokio::{runtime::Runtime, sync::mpsc};
+
+use crate::sandbox::{NOBODY, Run, Sandbox, chmod};
+
+struct Fixture {
+    sandbox: Sandbox,
+    _runtime: Runtime,
+}
+
+impl Fixture {
+    fn start() -> Self {
+        Self::start_for(&Access::of_this_process())
+    }
+
+    fn start_for(access: &Access) -> Self {
+        let sandbox = Sandbox::new();
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let entered = runtime.enter();
+        let (tx, mut rx) = mpsc::channel(4);
+        tokio::spawn(async move {
+            let mut state = NodeState::Up;
+            while let Some(command) = rx.recv().await {
+                state = play(command, state);
+            }
+        });
+        let socket = ControlSocket::bind(&sandbox.socket(), access).unwrap();
+        let service = Service::new(NodeHandle::new(tx), identity(&sandbox));
+        tokio::spawn(serve(socket, access.clone(), service, std::future::pending()));
+        drop(entered);
+        Self { sandbox, _runtime: runtime }
+    }
+
+    fn run(&self, line: &[&str]) -> Run {
+        self.sandbox.run(line)
+    }
+}
+
+fn play(command: Command, state: NodeState) -> NodeState {
+    let answer = |peer: &str, wait| match peer {
+        "nas" => Ok(PingReply {
+            peer_id: PeerId::from_bytes([9; 32]),
+            name: "nas".into(),
+            rtt: Duration::from_micros(1500),
+            remote: "203.0.113.5:41999".parse().unwrap(),
+            why: "pinned endpoint".into(),
+        }),
+        "mute" => Err(NodeError::NoAnswer { peer: peer.into(), waited: wait, why: "silence".into() }),
+        "mean" => Err(NodeError::Refused { peer: peer.into(), why: "unknown peer".into() }),
+        _ => Err(NodeError::UnknownPeer(peer.into())),
+    };
+    match command {
+        Command::Snapshot(reply) => drop(reply.send(snapshot(state))),
+        Command::Up(reply) => {
+            let _ = reply.send(Ok(()));
+            return NodeState::Up;
+        }
+        Command::Down(reply) => {
+            let _ = reply.send(Ok(()));
+            return NodeState::Down;
+        }
+        Command::Ping(peer, wait, reply) => drop(reply.send(answer(&peer.0, wait))),
+        Command::Rekey(peer, reply) | Command::Disconnect(peer, reply) => {
+            drop(reply.send(Err(NodeError::NoSession(peer.0))));
+        }
+        Command::Set(key, _, reply) if key == "node.name" => drop(reply.send(Ok(SetOutcome::AfterRestart))),
+        Command::Set(key, _, reply) => drop(reply.send(Err(NodeError::BadSetting(format!("{key}: unknown"))))),
+        Command::Shutdown(reply) => drop(reply.send(())),
+        _ => {}
+    }
+    state
+}
+
+fn identity(sandbox: &Sandbox) -> model::Identity {
+    model::Identity {
+        schema: 1,
+        peer_id: "07".repeat(32),
+        name: "laptop".into(),
+        addresses: vec![],
+        fingerprint: "ab".repeat(32),
+        state_dir: Some(sandbox.path("state")),
+    }
+}
+
+fn snapshot(state: NodeState) -> Snapshot {
+    let peer = |byte, name: &str, state, session: Option<SessionSnapshot>| PeerSnapshot {
+        peer_id: PeerId::from_bytes([byte; 32]),
+        name: name.into(),
+        addresses: vec!["fd00::2".parse().unwrap(), "10.100.9.2".parse().unwrap()],
+        state,
+        verified_age: session.is_some().then_some(Duration::from_secs(2)),
+        path: session.is_some().then(|| PathSnapshot {
+            remote: "203.0.113.5:41999".parse().unwrap(),
+            why: "pinned endpoint".into(),
+            rtt: Some(Duration::from_micros(11_200)),
+            loss: 0.0,
+            mtu: 1420,
+        }),
+        session,
+        tx_bytes: 2048,
+        rx_bytes: 1,
+        tx_packets: 2,
+        rx_packets: 1,
+        last_error: (name == "vps").then(|| "the peer does not\nknow \x1b[31mus".into()),
+    };
+    let session = SessionSnapshot {
+        aead: AeadId::Aes256Gcm,
+        epoch: 3,
+        phase: 2,
+        rekey_age: Duration::from_secs(41),
+        handshake: Duration::from_millis(6),
+    };
+    Snapshot {
+        peer_id: PeerId::from_bytes([7; 32]),
+        name: "laptop".into(),
+        state,
+        addresses: vec!["fd00::1".parse().unwrap(), "10.100.3.7".parse().unwrap()],
+        interface: Some("pqvpn0".into()),
+        listen: vec!["0.0.0.0:41641".parse().unwrap()],
+        peers: vec![peer(9, "nas", PeerState::Verified, Some(session)), peer(10, "vps", PeerState::Refused, None)],
+        drops: vec![("replay", 3), ("auth", 0)],
+        health: vec![HealthItem { level: HealthLevel::Warn, code: "key-expiry", text: "soon".into() }],
+        uptime: Duration::from_secs(9),
+    }
+}
+
+#[test]
+fn status_json_is_one_object_of_schema_1() {
+    let status = Fixture::start().run(&["status", "--json"]).succeeded().json();
+    assert_eq!(status["schema"], 1);
+    assert_eq!(status["peers"][0]["session"]["suite"], "X25519MLKEM1024/MLDSA87-Ed25519");
+    assert_eq!(status["peers"][0]["path"]["kind"], "direct");
+    assert_eq!(status["peers"][1]["session"], serde_json::Value::Null);
+}
+
+#[test]
+fn the_table_shows_proof_and_reasons_and_no_control_characters() {
+    let text = Fixture::start().run(&["status"]).succeeded().stdout;
+    let line = |name: &str| text.lines().find(|line| line.starts_with(name)).unwrap().to_owned();
+    assert!(line("nas").contains("verified 2s ago") && line("nas").contains("direct 203.0.113.5:41999"), "{text}");
+    assert!(line("vps").contains("refused"), "{text}");
+    assert!(line("# vps").contains("the peer does not?know ?[31mus"), "{text}");
+    assert!(text.contains("# dropped: replay 3\n"), "drops only where there are any: {text}");
+    assert!(text.contains("# warn key-expiry: soon"), "{text}");
+}
+
+#[test]
+fn peers_shows_each_in_full() {
+    let fixture = Fixture::start();
+    let text = fixture.run(&["peers"]).succeeded().stdout;
+    assert!(text.contains(&"09".repeat(32)) && text.contains("pinned endpoint"), "{text}");
+    assert_eq!(fixture.run(&["peers", "--json"]).succeeded().json()["peers"].as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn ping_counts_and_names_the_path() {
+    let fixture = Fixture::start();
+    let ping = fixture.run(&["ping", "nas", "-c", "3", "-i", "0.001", "--json"]).succeeded().json();
+    assert_eq!((&ping["sent"], &ping["received"]), (&3.into(), &3.into()));
+    assert_eq!(ping["rtt_ms"]["avg"], 1.5);
+    assert_eq!(ping["replies"][2]["path"]["remote"], "203.0.113.5:41999");
+    let text = fixture.run(&["ping", "nas", "-c", "1"]).succeeded().stdout;
+    assert!(text.contains("pong from nas in 1.500 ms, direct 203.0.113.5:41999 (pinned endpoint)"), "{text}");
+}
+
+#[test]
+fn failed_pings_exit_by_their_reason() {
+    let fixture = Fixture::start();
+    fixture.run(&["ping", "mute", "-c", "2", "-i", "0.001"]).failed(1, "silence");
+    fixture.run(&["ping", "nobody"]).failed(1, "no peer is called");
+    fixture.run(&["ping", "mean"]).failed(4, "unknown peer");
+}
+
+#[test]
+fn up_and_down_change_the_state_and_start_no_second_daemon() {
+    let fixture = Fixture::start();
+    assert_eq!(fixture.run(&["down", "--json"]).succeeded().json()["state"], "down");
+    assert_eq!(fixture.run(&["status", "--json"]).succeeded().json()["state"], "down");
+    let up = fixture.run(&["up", "--json"]).succeeded().json();
+    assert_eq!(up["state"], "up");
+    assert!(up["started_pid"].is_null());
+    assert!(fixture.run(&["up", "--quiet"]).succeeded().stdout.is_empty());
+}
+
+#[test]
+fn set_says_from_when_it_holds_and_refuses_what_is_unknown() {
+    let fixture = Fixture::start();
+    assert_eq!(fixture.run(&["set", "node.name", "x", "--json"]).succeeded().json()["outcome"], "after-restart");
+    fixture.run(&["set", "bogus.key", "x"]).failed(2, "unknown");
+}
+
+#[test]
+fn id_asks_the_daemon_of_the_same_state_directory_only() {
+    let fixture = Fixture::start();
+    fs::create_dir(fixture.sandbox.path("state")).unwrap();
+    let id = fixture.run(&["id", "--json"]).succeeded().json();
+    assert_eq!(id["peer_id"], "07".repeat(32));
+    assert_eq!(id["addresses"][1], "10.100.3.7");
+    assert!(!fixture.sandbox.keystore().exists());
+    let other = fixture.sandbox.path("other");
+    let id = fixture.run(&["id", "--json", "--state", other.to_str().unwrap()]).succeeded().json();
+    assert_ne!(id["peer_id"], "07".repeat(32));
+}
+
+#[test]
+fn a_second_daemon_is_refused_before_it_touches_anything() {
+    let fixture = Fixture::start();
+    fixture.run(&["daemon", "--ephemeral"]).failed(1, "a daemon already answers");
+    fixture.run(&["status"]).succeeded();
+}
+
+#[test]
+fn another_user_is_refused_by_the_mode_of_the_socket() {
+    let fixture = Fixture::start();
+    chmod(&fixture.sandbox.path("run"), 0o755);
+    let Some(run) = fixture.sandbox.run_as_nobody(&["status"]) else { return };
+    run.failed(4, "Permission denied");
+}
+
+#[test]
+fn another_user_is_refused_by_its_credentials_where_the_mode_was_widened() {
+    let fixture = Fixture::start();
+    chmod(&fixture.sandbox.path("run"), 0o755);
+    chmod(&fixture.sandbox.socket(), 0o666);
+    for line in [&["status"][..], &["down"], &["set", "node.name", "x"]] {
+        let Some(run) = fixture.sandbox.run_as_nobody(line) else { return };
+        run.failed(4, "may not control it");
+    }
+    assert_eq!(fixture.run(&["status", "--json"]).succeeded().json()["state"], "up");
+}
+
+#[test]
+fn an_operator_is_let_in() {
+    let access = Access::new(nix::unistd::geteuid().as_raw(), Some(NOBODY));
+    let fixture = Fixture::start_for(&access);
+    chmod(&fixture.sandbox.path("run"), 0o755);
+    let Some(run) = fixture.sandbox.run_as_nobody(&["status", "--json"]) else { return };
+    run.succeeded();
+}

@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The daemon where it cannot run: one clear error, and nothing half-set left behind.
+
+use std::fs;
+
+use crate::sandbox::{NOBODY, Sandbox};
+
+/// Any free port, no other interface than this test's.
+const CONFIG: &str = "[node]\nlisten = [\"127.0.0.1:0\"]\n[interface]\nname = \"pqvpnclitest\"\n";
+
+fn unprivileged() -> Option<Sandbox> {
+    let sandbox = Sandbox::new();
+    let config = sandbox.write("config.toml", CONFIG);
+    crate::sandbox::chmod(&config, 0o644);
+    for directory in ["state", "run"] {
+        fs::create_dir(sandbox.path(directory)).unwrap();
+        std::os::unix::fs::chown(sandbox.path(directory), Some(NOBODY), Some(NOBODY)).ok()?;
+    }
+    Some(sandbox)
+}
+
+#[test]
+fn without_privilege_the_daemon_says_so_and_leaves_nothing() {
+    let Some(sandbox) = unprivileged() else { return };
+    for line in [&["daemon"][..], &["daemon", "--daemonize"], &["up"]] {
+        let Some(run) = sandbox.run_as_nobody(line) else { return };
+        run.failed(4, "privilege");
+        assert!(!sandbox.socket().exists(), "{line:?}");
+    }
+}
+
+#[test]
+fn a_pid_file_goes_with_a_daemon_that_did_not_start() {
+    let Some(sandbox) = unprivileged() else { return };
+    let pid = sandbox.path("run/pid");
+    let Some(run) = sandbox.run_as_nobody(&["daemon", "--pid-file", pid.to_str().unwrap()]) else { return };
+    run.failed(4, "privilege");
+    assert!(!pid.exists());
+}
+
+#[test]
+fn an_ephemeral_daemon_writes_no_key() {
+    let Some(sandbox) = unprivileged() else { return };
+    let Some(run) = sandbox.run_as_nobody(&["daemon", "--ephemeral"]) else { return };
+    run.failed(4, "privilege");
+    assert!(!sandbox.keystore().exists());
+}
+
+#[test]
+fn a_socket_path_taken_by_a_file_is_left_alone() {
+    let sandbox = Sandbox::new();
+    sandbox.write("config.toml", CONFIG);
+    let path = sandbox.write("precious", "data");
+    sandbox.run(&["daemon", "--socket", path.to_str().unwrap()]).failed(1, "is not a socket");
+    assert_eq!(fs::read(path).unwrap(), b"data");
+}
+
+#[test]
+fn a_log_file_that_cannot_be_made_is_an_error() {
+    let sandbox = Sandbox::new();
+    sandbox.write("config.toml", &format!("{CONFIG}[logging]\nfile = \"no/such/directory/log\"\n"));
+    sandbox.run(&["daemon"]).failed(1, "no/such/directory/log");
+}

@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `keys`: passphrases, backups, restoring.
+
+use std::{fs, process::Stdio};
+
+use crate::sandbox::{Run, Sandbox, chmod, mode};
+
+fn peer_id(sandbox: &Sandbox, more: &[&str]) -> String {
+    let line = [&["keys", "show", "--json"], more].concat();
+    sandbox.run(&line).succeeded().json()["peer_id"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn show_says_whose_key_it_is_and_makes_none() {
+    let sandbox = Sandbox::new();
+    sandbox.run(&["keys", "show"]).failed(1, "does not exist");
+    assert!(!sandbox.keystore().exists());
+    let id = sandbox.run(&["id", "--json"]).succeeded().json();
+    let shown = sandbox.run(&["keys", "show", "--json"]).succeeded().json();
+    assert_eq!(shown["peer_id"], id["peer_id"]);
+    assert_eq!(shown["fingerprint"], id["fingerprint"]);
+    assert_eq!(shown["encrypted"], false);
+}
+
+#[test]
+fn a_passphrase_is_set_asked_for_and_removed() {
+    let sandbox = Sandbox::new();
+    sandbox.run(&["id"]).succeeded();
+    let id = peer_id(&sandbox, &[]);
+    let right = sandbox.write("right", "correct horse\n");
+    let wrong = sandbox.write("wrong", "battery staple\n");
+    let (right, wrong) = (right.to_str().unwrap(), wrong.to_str().unwrap());
+
+    sandbox.run(&["keys", "passphrase", "--new-passphrase-file", right]).succeeded();
+    assert_eq!(mode(&sandbox.keystore()), 0o600);
+    sandbox.run(&["keys", "show"]).failed(4, "takes one");
+    sandbox.run(&["id"]).failed(4, "takes one");
+    sandbox.run(&["daemon"]).failed(4, "takes one");
+    sandbox.run(&["keys", "show", "--passphrase-file", wrong]).failed(4, "wrong passphrase");
+    assert_eq!(peer_id(&sandbox, &["--passphrase-file", right]), id);
+
+    sandbox.run(&["keys", "passphrase", "--remove", "--passphrase-file", wrong]).failed(4, "wrong passphrase");
+    sandbox.run(&["keys", "passphrase", "--remove", "--passphrase-file", right]).succeeded();
+    assert_eq!(peer_id(&sandbox, &[]), id);
+}
+
+#[test]
+fn a_passphrase_comes_from_standard_input_or_a_credential() {
+    let sandbox = Sandbox::new();
+    let right = sandbox.write("pqvpn-passphrase", "correct horse");
+    sandbox.run(&["id", "--passphrase-file", right.to_str().unwrap()]).succeeded();
+    let mut piped = sandbox.command(&["id", "--passphrase-file", "-"]);
+    Run::of(piped.stdin(Stdio::from(fs::File::open(&right).unwrap()))).succeeded();
+    let mut credential = sandbox.command(&["id"]);
+    Run::of(credential.env("CREDENTIALS_DIRECTORY", right.parent().unwrap())).succeeded();
+}
+
+#[test]
+fn a_passphrase_file_others_can_read_is_refused() {
+    let sandbox = Sandbox::new();
+    sandbox.run(&["id"]).succeeded();
+    let file = sandbox.write("phrase", "x");
+    chmod(&file, 0o644);
+    sandbox
+        .run(&["keys", "passphrase", "--new-passphrase-file", file.to_str().unwrap()])
+        .failed(4, "others can read it");
+}
+
+#[test]
+fn an_empty_passphrase_is_refused() {
+    let sandbox = Sandbox::new();
+    sandbox.run(&["id"]).succeeded();
+    let file = sandbox.write("phrase", "\n");
+    sandbox.run(&["keys", "passphrase", "--new-passphrase-file", file.to_str().unwrap()]).failed(2, "protects nothing");
+    let backup = sandbox.path("backup");
+    let line = ["keys", "backup", backup.to_str().unwrap(), "--backup-passphrase-file", file.to_str().unwrap()];
+    sandbox.run(&line).failed(2, "protects nothing");
+    assert!(!backup.exists());
+}
+
+#[test]
+fn a_backup_brings_the_identity_to_another_machine() {
+    let sandbox = Sandbox::new();
+    sandbox.run(&["id"]).succeeded();
+    let phrase = sandbox.write("phrase", "backup phrase\n");
+    let wrong = sandbox.write("wrong", "other\n");
+    let file = sandbox.path("backup");
+    let (file, phrase, wrong) = (file.to_str().unwrap(), phrase.to_str().unwrap(), wrong.to_str().unwrap());
+
+    sandbox.run(&["keys", "backup", file]).failed(4, "takes one");
+    sandbox.run(&["keys", "backup", file, "--backup-passphrase-file", phrase]).succeeded();
+    assert_eq!(mode(file.as_ref()), 0o600);
+    sandbox.run(&["keys", "backup", file, "--backup-passphrase-file", phrase]).failed(1, "exists already");
+    sandbox.run(&["keys", "restore", file, "--backup-passphrase-file", phrase]).failed(1, "exists already");
+
+    let other = Sandbox::new();
+    other.run(&["keys", "restore", file, "--backup-passphrase-file", wrong]).failed(4, "wrong passphrase");
+    other.run(&["keys", "restore", file]).failed(4, "takes one");
+    assert!(!other.keystore().exists());
+    let restored =
+        other.run(&["keys", "restore", file, "--backup-passphrase-file", phrase, "--json"]).succeeded().json();
+    assert_eq!(restored["peer_id"], peer_id(&sandbox, &[]).as_str());
+    assert_eq!(peer_id(&other, &[]), peer_id(&sandbox, &[]));
+}
+
+#[test]
+fn force_replaces_a_key() {
+    let (sandbox, other) = (Sandbox::new(), Sandbox::new());
+    sandbox.run(&["id"]).succeeded();
+    other.run(&["id"]).succeeded();
+    let phrase = sandbox.write("phrase", "backup phrase\n");
+    let file = sandbox.path("backup");
+    let (file, phrase) = (file.to_str().unwrap(), phrase.to_str().unwrap());
+    sandbox.run(&["keys", "backup", file, "--backup-passphrase-file", phrase]).succeeded();
+    other.run(&["keys", "restore", "--force", file, "--backup-passphrase-file", phrase]).succeeded();
+    assert_eq!(peer_id(&other, &[]), peer_id(&sandbox, &[]));
+}

@@ -1,0 +1,10 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The built binary, as people and scripts see it: exit codes, JSON shapes, errors, files.
+
+mod config;
+mod control;
+mod daemon;
+mod general;
+mod identity;
+mod keys;
+mod sandbox;

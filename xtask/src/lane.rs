@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The lanes of the test run, and the count of what passed.
+
+use std::{
+    io::{BufRead, BufReader},
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context, Result};
+
+use crate::packages::on_path;
+
+/// One group of checks.
+pub(crate) struct Lane {
+    pub(crate) name: &'static str,
+    pub(crate) needs_packages: bool,
+    /// A program this lane needs, and how to get it.
+    tool: Option<(&'static str, &'static str)>,
+    arguments: &'static [&'static str],
+    /// Whether the output is that of a test runner; otherwise the exit code is the one result.
+    counts: bool,
+}
+
+/// Every lane, cheapest first. `netns` runs alone: its tests measure a whole machine.
+pub(crate) const LANES: [Lane; 6] = [
+    Lane { name: "fmt", needs_packages: false, tool: None, arguments: &["fmt", "--all", "--check"], counts: false },
+    Lane {
+        name: "clippy",
+        needs_packages: false,
+        tool: None,
+        arguments: &["clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"],
+        counts: false,
+    },
+    Lane {
+        name: "docs",
+        needs_packages: false,
+        tool: None,
+        arguments: &["doc", "--locked", "--workspace", "--no-deps", "--document-private-items"],
+        counts: false,
+    },
+    Lane {
+        name: "deny",
+        needs_packages: false,
+        tool: Some(("cargo-deny", "cargo install --locked cargo-deny")),
+        arguments: &["deny", "--offline", "check", "bans", "licenses", "sources"],
+        counts: false,
+    },
+    Lane {
+        name: "unit",
+        needs_packages: true,
+        tool: None,
+        arguments: &["test", "--locked", "--workspace", "--exclude", "pqvpn-lab", "--no-fail-fast", "--", "--show-output"],
+        counts: true,
+    },
+    Lane {
+        name: "netns",
+        needs_packages: true,
+        tool: None,
+        arguments: &[
+            "test", "--locked", "--package", "pqvpn-lab", "--no-fail-fast", "--", "--show-output", "--test-threads=1",
+        ],
+        counts: true,
+    },
+];
+
+/// What has been seen so far.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    pub(crate) passed: u64,
+    pub(crate) failed: u64,
+    pub(crate) skips: Vec<String>,
+    pub(crate) failures: Vec<String>,
+}
+
+impl Lane {
+    /// Runs the lane to its end, whatever fails in it.
+    pub(crate) fn run(&self, tally: &mut Tally) -> Result<()> {
+        if let Some((tool, how)) = self.tool.filter(|(tool, _)| !on_path(tool) && !in_cargo_home(tool)) {
+            tally.skips.push(format!("lane {}: {tool} is missing ({how})", self.name));
+            return Ok(());
+        }
+        let failed_before = tally.failed;
+        let succeeded = self.watch(tally)?;
+        if !self.counts && succeeded {
+            tally.passed += 1;
+        }
+        if !succeeded {
+            // A test binary that crashes or does not build counts nothing itself.
+            tally.failed += u64::from(tally.failed == failed_before);
+            tally.failures.push(format!("lane {}: cargo {}", self.name, self.arguments.join(" ")));
+        }
+        Ok(())
+    }
+
+    fn watch(&self, tally: &mut Tally) -> Result<bool> {
+        let mut command = Command::new(env!("CARGO"));
+        command.args(self.arguments).env("RUSTDOCFLAGS", "-D warnings").stdin(Stdio::null());
+        if !self.counts {
+            return Ok(command.status().context("cargo did not start")?.success());
+        }
+        let mut child = command.stdout(Stdio::piped()).spawn().context("cargo did not start")?;
+        let output = child.stdout.take().context("cargo has no output")?;
+        for line in BufReader::new(output).split(b'\n') {
+            let line = String::from_utf8_lossy(&line.context("cargo's output broke")?).into_owned();
+            println!("{line}");
+            tally.read(&line);
+        }
+        Ok(child.wait().context("cargo did not end")?.success())
+    }
+}
+
+impl Tally {
+    /// Reads a line of a test runner: its closing line, or a test that says why it did not run.
+    fn read(&mut self, line: &str) {
+        if let Some(reason) = line.trim().strip_prefix("SKIP: ") {
+            self.skips.push(reason.to_owned());
+        } else if let Some(counts) = line.strip_prefix("test result: ") {
+            self.passed += count_before(counts, " passed");
+            self.failed += count_before(counts, " failed");
+            if let ignored @ 1.. = count_before(counts, " ignored") {
+                self.skips.push(format!("{ignored} tests are marked as ignored"));
+            }
+        }
+    }
+}
+
+fn count_before(text: &str, word: &str) -> u64 {
+    let before = text.split(word).next().unwrap_or_default();
+    before.rsplit([' ', ';']).next().and_then(|number| number.parse().ok()).unwrap_or(0)
+}
+
+fn in_cargo_home(tool: &str) -> bool {
+    let cargo = std::path::Path::new(env!("CARGO"));
+    let home = std::env::var_os("CARGO_HOME").map(std::path::PathBuf::from);
+    let home = home.or_else(|| std::env::home_dir().map(|home| home.join(".cargo")));
+    cargo.with_file_name(tool).is_file() || home.is_some_and(|home| home.join("bin").join(tool).is_file())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn closing_lines_and_skips_are_counted() {
+        let mut tally = Tally::default();
+        for line in [
+            "test result: ok. 12 passed; 0 failed; 1 ignored; 0 measured; 3 filtered out; finished in 0.10s",
+            "test result: FAILED. 1 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.10s",
+            "SKIP: no privilege to make a namespace",
+            "test something ... ok",
+        ] {
+            tally.read(line);
+        }
+        assert_eq!((tally.passed, tally.failed, tally.skips.len()), (13, 2, 2));
+    }
+}

@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Tasks around the build: `cargo xtask test` runs every test there is, and says what it did not run.
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command line tool talks to its terminal")]
+
+mod lane;
+mod packages;
+
+use std::{env, process::ExitCode};
+
+use anyhow::{Result, bail};
+use lane::{LANES, Lane, Tally};
+
+const USAGE: &str = "\
+cargo xtask test [LANE..]   run all lanes, or the named ones
+cargo xtask packages        install the Debian packages the tests need (as root)
+
+Lanes: fmt clippy docs deny unit netns";
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run() -> Result<bool> {
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    match arguments.split_first() {
+        Some((task, lanes)) if task == "test" => test(lanes),
+        Some((task, [])) if task == "packages" => packages::install().map(|missing| missing.is_empty()),
+        _ => {
+            println!("{USAGE}");
+            bail!("no such task");
+        }
+    }
+}
+
+fn test(names: &[String]) -> Result<bool> {
+    if let Some(unknown) = names.iter().find(|name| !LANES.iter().any(|lane| lane.name == **name)) {
+        bail!("no lane is called {unknown}\n{USAGE}");
+    }
+    let chosen: Vec<&Lane> = LANES.iter().filter(|lane| names.is_empty() || names.iter().any(|n| n == lane.name)).collect();
+    let mut tally = Tally::default();
+    if chosen.iter().any(|lane| lane.needs_packages) {
+        tally.skips.extend(packages::install()?.into_iter().map(|package| format!("package {package} is missing")));
+    }
+    for lane in chosen {
+        println!("\n== {} ==", lane.name);
+        lane.run(&mut tally)?;
+    }
+    println!();
+    for reason in &tally.skips {
+        println!("skipped: {reason}");
+    }
+    for failure in &tally.failures {
+        println!("FAILED: {failure}");
+    }
+    // A skip is honest on a laptop and a hole in CI.
+    let strict = env::var_os("CI").is_some() && !tally.skips.is_empty();
+    if strict {
+        println!("FAILED: CI may skip nothing");
+        tally.failed += 1;
+    }
+    println!("{} passed, {} failed, {} skipped", tally.passed, tally.failed, tally.skips.len());
+    Ok(tally.failed == 0)
+}
