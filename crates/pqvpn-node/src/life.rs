@@ -168,7 +168,6 @@ impl PeerLife {
         self.loss *= 1.0 - LOSS_WEIGHT;
         self.verified_at = Some(at);
         self.unanswered_since = None;
-        self.outstanding.retain(|&(_, sent)| sent > sent_at);
         Some(sample)
     }
 
@@ -518,6 +517,16 @@ mod tests {
             }
         }
         assert!((22..=26).contains(&sent), "{sent} keepalives in 600 s");
+    }
+
+    #[test]
+    fn two_probes_of_the_same_moment_are_both_answered() {
+        let now = Instant::now();
+        let mut life = PeerLife::new(None, 0);
+        life.on_session_up(now);
+        let ping = life.probe(now);
+        assert_eq!(life.on_probe_ack(0, now + MS), Some(MS));
+        assert_eq!(life.on_probe_ack(ping, now + MS), Some(MS));
     }
 
     #[test]

@@ -177,7 +177,7 @@ async fn twenty_ratchet_steps_lose_no_packet() {
     assert!(session.epoch >= 20, "{session:?}");
     let drops: u64 = bob.snapshot().await.drops.iter().filter(|(reason, _)| *reason == "auth").map(|(_, n)| n).sum();
     assert_eq!(drops, 0);
-    assert_eq!(bob.peer().await.rx_packets, u64::from(sent));
+    assert!(bob.peer().await.rx_packets >= u64::from(sent));
     alice.stop().await;
     bob.stop().await;
 }

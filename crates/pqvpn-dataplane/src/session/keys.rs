@@ -9,7 +9,7 @@ use std::time::Instant;
 
 /// Keys held ready from the current phase on: the current one and two ahead.
 pub(super) const READY: u16 = 3;
-/// Most keys that fade out at a time; one is usual, more when a phase and an epoch change meet.
+/// Most keys that fade out at a time; one is usual, more after phases of which every packet was lost.
 const FADING: usize = 4;
 
 /// Refuses a chain that is not the epoch after `current` of the same session and direction.
@@ -79,13 +79,6 @@ impl EpochKeys {
             let passed = std::mem::replace(last, fresh);
             fading.push(self.chain.epoch(), self.phase, passed, until);
             self.phase += 1;
-        }
-    }
-
-    /// Ends the epoch: its keys fade out, its chain is erased.
-    pub(super) fn retire(self, fading: &mut Fading, until: Instant) {
-        for (phase, key) in (self.phase..).zip(self.ready) {
-            fading.push(self.chain.epoch(), phase, key, until);
         }
     }
 }

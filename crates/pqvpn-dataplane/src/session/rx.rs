@@ -63,6 +63,8 @@ pub struct RxSession {
     current: EpochKeys,
     /// The next epoch, from the ratchet's staging until its first authentic packet.
     staged: Option<EpochKeys>,
+    /// The epoch before and its end: what it still sent may be under way, in phases not seen yet too.
+    ending: Option<(EpochKeys, Instant)>,
     fading: Fading,
     prev_keep: Duration,
     deep_jumps: TokenBucket,
@@ -76,7 +78,9 @@ enum Slot {
     Current(u16),
     /// Staged epoch, this many phases ahead.
     Staged(u16),
-    /// A phase before the current one.
+    /// Ending epoch, this many phases ahead.
+    Ending(u16),
+    /// A phase before the current one of its epoch.
     Fading,
 }
 
@@ -90,6 +94,7 @@ impl RxSession {
             window: ReplayWindow::new(window_bits),
             current: EpochKeys::new(aead, chain),
             staged: None,
+            ending: None,
             fading: Fading::new(),
             prev_keep: *PREV_KEEP.start(),
             deep_jumps: TokenBucket::full(now),
@@ -146,12 +151,16 @@ impl RxSession {
     /// [`Self::next_expiry`].
     pub fn erase_expired(&mut self, now: Instant) {
         self.fading.expire(now);
+        if self.ending.as_ref().is_some_and(|(_, until)| *until <= now) {
+            self.ending = None;
+        }
     }
 
     /// When the next previous key is to be erased.
     #[must_use]
     pub fn next_expiry(&self) -> Option<Instant> {
-        self.fading.next_expiry()
+        let ending = self.ending.as_ref().map(|(_, until)| *until);
+        ending.into_iter().chain(self.fading.next_expiry()).min()
     }
 
     /// The epoch of the newest authentic packet.
@@ -191,18 +200,19 @@ impl RxSession {
 
     /// Which key the header asks for; derives nothing.
     fn find_slot(&mut self, now: Instant, header: &Header) -> Result<Slot, OpenError> {
-        self.fading.expire(now);
-        let staged = self.staged.as_ref().filter(|keys| keys.epoch() as u8 == header.epoch_lo);
-        let (ahead, slot): (_, fn(u16) -> Slot) = match staged {
-            Some(keys) => (keys.ahead(header.phase_lo), Slot::Staged),
-            None if self.current.epoch() as u8 == header.epoch_lo => {
-                (self.current.ahead(header.phase_lo), Slot::Current)
-            }
-            None => (None, Slot::Current),
+        self.erase_expired(now);
+        let ahead = |keys: Option<&EpochKeys>| {
+            keys.filter(|keys| keys.epoch() as u8 == header.epoch_lo)?.ahead(header.phase_lo)
         };
-        match ahead {
-            Some(ahead) if ahead <= PHASE_JUMP_MAX => Ok(slot(ahead)),
-            Some(_) => Err(OpenError::PhaseJump),
+        let slot = ahead(self.staged.as_ref())
+            .map(Slot::Staged)
+            .or_else(|| ahead(Some(&self.current)).map(Slot::Current))
+            .or_else(|| ahead(self.ending.as_ref().map(|(keys, _)| keys)).map(Slot::Ending));
+        match slot {
+            Some(Slot::Staged(ahead) | Slot::Current(ahead) | Slot::Ending(ahead)) if ahead > PHASE_JUMP_MAX => {
+                Err(OpenError::PhaseJump)
+            }
+            Some(slot) => Ok(slot),
             None if self.fading.find(header.epoch_lo, header.phase_lo).is_some() => Ok(Slot::Fading),
             None => Err(OpenError::UnknownEpoch),
         }
@@ -213,6 +223,7 @@ impl RxSession {
         match slot {
             Slot::Current(ahead) => self.current.ready(ahead),
             Slot::Staged(ahead) => self.staged.as_ref()?.ready(ahead),
+            Slot::Ending(ahead) => self.ending.as_ref()?.0.ready(ahead),
             Slot::Fading => self.fading.find(header.epoch_lo, header.phase_lo),
         }
     }
@@ -222,6 +233,7 @@ impl RxSession {
         let (keys, ahead) = match slot {
             Slot::Current(ahead) => (Some(&self.current), ahead),
             Slot::Staged(ahead) => (self.staged.as_ref(), ahead),
+            Slot::Ending(ahead) => (self.ending.as_ref().map(|(keys, _)| keys), ahead),
             Slot::Fading => (None, 0),
         };
         let keys = keys.filter(|_| ahead >= READY).ok_or(OpenError::UnknownEpoch)?;
@@ -244,13 +256,20 @@ impl RxSession {
                 self.current.commit(ahead, &mut self.fading, now + self.prev_keep);
                 Some(self.current.epoch())
             }
+            Slot::Ending(ahead) => {
+                if let Some((keys, until)) = &mut self.ending {
+                    keys.commit(ahead, &mut self.fading, *until);
+                }
+                None
+            }
         }
     }
 
     /// Makes the staged epoch the current one, if there is one.
     fn adopt_staged(&mut self, now: Instant) {
         if let Some(next) = self.staged.take() {
-            std::mem::replace(&mut self.current, next).retire(&mut self.fading, now + self.prev_keep);
+            let ended = std::mem::replace(&mut self.current, next);
+            self.ending = Some((ended, now + self.prev_keep));
         }
     }
 

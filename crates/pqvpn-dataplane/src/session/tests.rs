@@ -284,6 +284,23 @@ fn previous_keys_open_until_their_time_and_are_then_gone() {
 }
 
 #[test]
+fn overtaken_phases_still_open_within_their_time() {
+    let now = Instant::now();
+    let (mut tx, mut rx) = pair(now);
+    let mut overtaken = Vec::new();
+    let mut at = now;
+    for _ in 0..4 {
+        overtaken.push(seal(&mut tx, at));
+        at = skip_phases(&mut tx, at, 1);
+    }
+    rx.open(at, &mut seal(&mut tx, at)).unwrap();
+    assert_eq!(rx.phase(), 4);
+    for mut packet in overtaken {
+        rx.open(at, &mut packet).unwrap();
+    }
+}
+
+#[test]
 fn the_forgery_limit_closes_the_session() {
     let now = Instant::now();
     let (mut tx, mut rx) = pair(now);

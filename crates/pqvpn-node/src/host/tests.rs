@@ -92,6 +92,18 @@ fn a_device_of_the_same_name_made_since_is_left_alone() {
 }
 
 #[test]
+fn an_index_that_names_another_device_now_is_left_alone() {
+    in_namespace(async |net| {
+        let before = net.dump().await;
+        let changes = vec![Change::Address { net: "192.168.7.2/24".parse().unwrap() }, Change::Up];
+        let journal = Journal::new(TUN.to_owned(), net.index(LAN).await.unwrap(), changes);
+        journal.store(net.state()).await.unwrap();
+        assert_eq!(recover(net.state()).await.unwrap(), Recovered::default());
+        assert_eq!(net.dump().await, before);
+    });
+}
+
+#[test]
 fn a_journal_of_another_boot_or_namespace_changes_nothing() {
     in_namespace(async |net| {
         let change = HostChange::apply(net.state(), &plan()).await.unwrap();

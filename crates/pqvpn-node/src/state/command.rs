@@ -72,13 +72,17 @@ impl State {
     /// Ends everything and leaves the host as it was.
     pub(super) async fn stop(mut self) {
         self.close_all(CloseReason::Shutdown);
-        self.context.endpoint.close();
-        let _peers_may_be_gone = tokio::time::timeout(DRAIN, self.context.endpoint.drained()).await;
-        self.accepting.abort();
-        if let Err(error) = self.host.undo().await {
+        let Self { context, mut host, underlay, accepting, .. } = self;
+        context.endpoint.close();
+        let _peers_may_be_gone = tokio::time::timeout(DRAIN, context.endpoint.drained()).await;
+        accepting.abort();
+        let _aborted = accepting.await;
+        // QUIC lets go of its socket before the packet threads close it.
+        drop(context);
+        if let Err(error) = host.undo().await {
             tracing::warn!(%error, "the host was not wholly restored; the next start tries again");
         }
-        self.underlay.shut_down().await;
+        underlay.shut_down().await;
         tracing::info!("stopped");
     }
 

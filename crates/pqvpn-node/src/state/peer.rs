@@ -130,7 +130,7 @@ mod tests {
     fn peer(slot: PeerSlot, first_byte: u8, name: &str) -> Peer {
         let mut id = [slot as u8; 32];
         id[0] = first_byte;
-        let mut peer = Peer::new(PeerId(id), name.to_owned(), slot, PeerLife::new(None, 0));
+        let mut peer = Peer::new(PeerId::from_bytes(id), name.to_owned(), slot, PeerLife::new(None, 0));
         peer.addresses = vec![format!("10.100.0.{}", slot + 1).parse().expect("address")];
         peer
     }

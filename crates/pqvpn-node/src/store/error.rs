@@ -89,7 +89,9 @@ impl StoreError {
             Self::Exists(_) => "name another file, or move this one away".into(),
             Self::TooLarge { .. } => "check that this is the file you meant".into(),
             Self::Keystore { error, .. } => keystore_hint(error).into(),
-            Self::Identity(_) => "the system's random generator or the cryptographic library fails; look at the kernel log".into(),
+            Self::Identity(_) => {
+                "the system's random generator or the cryptographic library fails; look at the kernel log".into()
+            }
             Self::Io { error, .. } => io_hint(error).into(),
         }
     }

@@ -161,9 +161,7 @@ impl KeystoreFile {
         path: &Path,
     ) -> Result<Zeroizing<Vec<u8>>, StoreError> {
         let (salt, nonce) = (entropy::bytes(), entropy::bytes());
-        Keystore::seal(seed, &created, passphrase, self.costs, &salt, &nonce)
-            .map(Zeroizing::new)
-            .map_err(in_file(path))
+        Keystore::seal(seed, &created, passphrase, self.costs, &salt, &nonce).map(Zeroizing::new).map_err(in_file(path))
     }
 }
 

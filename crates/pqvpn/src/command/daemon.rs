@@ -35,8 +35,6 @@ use crate::{
 
 /// Where the log of a daemon in the background goes when the config names no file.
 const LOG_FILE: &str = "pqvpn.log";
-/// Threads of the control side; packets have their own.
-const CONTROL_THREADS: usize = 2;
 
 pub(crate) fn run(context: &Context, args: &DaemonArgs) -> Result<(), Failure> {
     if args.daemonize {
@@ -60,8 +58,8 @@ pub(crate) fn run(context: &Context, args: &DaemonArgs) -> Result<(), Failure> {
     for warning in config.check() {
         tracing::warn!(code = warning.code, key = warning.key, "{}", warning.text);
     }
-    let runtime = runtime::Builder::new_multi_thread()
-        .worker_threads(CONTROL_THREADS)
+    // One thread for all of control: packets have their own, and QUIC's endpoint does best on one.
+    let runtime = runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| Failure::failed("runtime", "no daemon", error, "free some file descriptors or memory"))?;

@@ -36,7 +36,9 @@ fn refused(error: &StartError) -> Failure {
         StartError::Listen { .. } | StartError::NoSocket => ("listen", "check node.listen against `ip address`"),
         StartError::Tun(_) => ("tun", "`modprobe tun`; check interface.name"),
         StartError::Host(_) => ("host", "look for another network with the same addresses; change interface.ipv4_pool"),
-        _ => ("start", "`--log-level debug` shows more"),
+        StartError::DataPlane(_) | StartError::Link(_) | StartError::Io(_) | _ => {
+            ("start", "`--log-level debug` shows more")
+        }
     };
     Failure::failed(code, what, chain(error), hint)
 }
