@@ -43,7 +43,8 @@ fn test(names: &[String]) -> Result<bool> {
     if let Some(unknown) = names.iter().find(|name| !LANES.iter().any(|lane| lane.name == **name)) {
         bail!("no lane is called {unknown}\n{USAGE}");
     }
-    let chosen: Vec<&Lane> = LANES.iter().filter(|lane| names.is_empty() || names.iter().any(|n| n == lane.name)).collect();
+    let chosen: Vec<&Lane> =
+        LANES.iter().filter(|lane| names.is_empty() || names.iter().any(|n| n == lane.name)).collect();
     let mut tally = Tally::default();
     if chosen.iter().any(|lane| lane.needs_packages) {
         tally.skips.extend(packages::install()?.into_iter().map(|package| format!("package {package} is missing")));

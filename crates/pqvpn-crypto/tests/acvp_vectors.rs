@@ -87,18 +87,9 @@ fn mlkem_keygen(group: &Value, case: &Value) -> bool {
     #[expect(deprecated, reason = "the expanded form is what the vectors hold")]
     let dk = independent.to_expanded_bytes();
     let ek = independent.encapsulation_key().to_bytes();
-    assert!(
-        compare(group, case, "ek", &ek) + compare(group, case, "dk", &dk) > 0,
-        "{}",
-        case["tcId"]
-    );
+    assert!(compare(group, case, "ek", &ek) + compare(group, case, "dk", &dk) > 0, "{}", case["tcId"]);
     let (ciphertext, sent) = EncapsulationKey::new(&ML_KEM_1024, &ek).unwrap().encapsulate().unwrap();
-    assert_eq!(
-        decapsulate(&dk, ciphertext.as_ref()).unwrap(),
-        sent.as_ref(),
-        "{}",
-        case["tcId"]
-    );
+    assert_eq!(decapsulate(&dk, ciphertext.as_ref()).unwrap(), sent.as_ref(), "{}", case["tcId"]);
     true
 }
 
@@ -123,28 +114,12 @@ fn mlkem_use(group: &Value, case: &Value) -> bool {
             let independent = oracle::EncapsulationKey::new(ek.as_slice().try_into().unwrap()).unwrap();
             let m = field("m").unwrap();
             let (ciphertext, secret) = independent.encapsulate_deterministic(&m.as_slice().try_into().unwrap());
-            assert_eq!(
-                (ciphertext.to_vec(), secret.to_vec()),
-                (field("c").unwrap(), field("k").unwrap()),
-                "{tc}"
-            );
-            assert_eq!(
-                decapsulate(&field("dk").unwrap(), &field("c").unwrap()),
-                field("k"),
-                "{tc}"
-            );
+            assert_eq!((ciphertext.to_vec(), secret.to_vec()), (field("c").unwrap(), field("k").unwrap()), "{tc}");
+            assert_eq!(decapsulate(&field("dk").unwrap(), &field("c").unwrap()), field("k"), "{tc}");
             let (ciphertext, sent) = EncapsulationKey::new(&ML_KEM_1024, &ek).unwrap().encapsulate().unwrap();
-            assert_eq!(
-                decapsulate(&field("dk").unwrap(), ciphertext.as_ref()).unwrap(),
-                sent.as_ref(),
-                "{tc}"
-            );
+            assert_eq!(decapsulate(&field("dk").unwrap(), ciphertext.as_ref()).unwrap(), sent.as_ref(), "{tc}");
         }
-        "decapsulation" => assert_eq!(
-            decapsulate(&field("dk").unwrap(), &field("c").unwrap()),
-            field("k"),
-            "{tc}"
-        ),
+        "decapsulation" => assert_eq!(decapsulate(&field("dk").unwrap(), &field("c").unwrap()), field("k"), "{tc}"),
         "encapsulationKeyCheck" => {
             let key = EncapsulationKey::new(&ML_KEM_1024, &field("ek").unwrap()).ok();
             let taken = key.and_then(|key| key.encapsulate().ok()).is_some();

@@ -49,16 +49,12 @@ fn aws_lc_counts(name: aead::TestName, algorithm: &'static Algorithm) -> (usize,
         96,
         |test| {
             let mut buffer = test.pt.to_vec();
-            key(test)
-                .seal_in_place_append_tag(nonce(test), Aad::from(&test.aad), &mut buffer)
-                .unwrap();
+            key(test).seal_in_place_append_tag(nonce(test), Aad::from(&test.aad), &mut buffer).unwrap();
             buffer
         },
         |test| {
             let mut buffer = [test.ct.as_slice(), &test.tag].concat();
-            let plain = key(test)
-                .open_in_place(nonce(test), Aad::from(&test.aad), &mut buffer)
-                .ok()?;
+            let plain = key(test).open_in_place(nonce(test), Aad::from(&test.aad), &mut buffer).ok()?;
             Some(plain.to_vec())
         },
     )
@@ -66,10 +62,7 @@ fn aws_lc_counts(name: aead::TestName, algorithm: &'static Algorithm) -> (usize,
 
 #[test]
 fn chacha20_poly1305_316_of_325_rest_has_other_nonce_lengths() {
-    assert_eq!(
-        aws_lc_counts(aead::TestName::ChaCha20Poly1305, &CHACHA20_POLY1305),
-        (316, 9)
-    );
+    assert_eq!(aws_lc_counts(aead::TestName::ChaCha20Poly1305, &CHACHA20_POLY1305), (316, 9));
 }
 
 #[test]
@@ -84,28 +77,10 @@ fn xchacha20_poly1305_306_of_315_rest_has_other_nonce_lengths() {
     let counts = aead_counts(
         aead::TestName::XChaCha20Poly1305,
         192,
-        |test| {
-            cipher(test)
-                .encrypt(
-                    &nonce(test),
-                    Payload {
-                        msg: &test.pt,
-                        aad: &test.aad,
-                    },
-                )
-                .unwrap()
-        },
+        |test| cipher(test).encrypt(&nonce(test), Payload { msg: &test.pt, aad: &test.aad }).unwrap(),
         |test| {
             let sealed = [test.ct.as_slice(), &test.tag].concat();
-            cipher(test)
-                .decrypt(
-                    &nonce(test),
-                    Payload {
-                        msg: &sealed,
-                        aad: &test.aad,
-                    },
-                )
-                .ok()
+            cipher(test).decrypt(&nonce(test), Payload { msg: &sealed, aad: &test.aad }).ok()
         },
     );
     assert_eq!(counts, (306, 9));
@@ -114,12 +89,7 @@ fn xchacha20_poly1305_306_of_315_rest_has_other_nonce_lengths() {
 #[test]
 fn x25519_518_of_518() {
     let mut done = 0;
-    for test in xdh::TestSet::load(xdh::TestName::X25519)
-        .unwrap()
-        .test_groups
-        .iter()
-        .flat_map(|group| &group.tests)
-    {
+    for test in xdh::TestSet::load(xdh::TestName::X25519).unwrap().test_groups.iter().flat_map(|group| &group.tests) {
         let private = PrivateKey::from_private_key(&X25519, &test.private_key).unwrap();
         let public = agreement::UnparsedPublicKey::new(&X25519, &test.public_key);
         let shared = agreement::agree(&private, public, (), |secret| Ok(secret.to_vec())).ok();
@@ -138,13 +108,7 @@ fn ed25519_151_of_151() {
         for test in &group.tests {
             let public = aws_lc_rs::signature::UnparsedPublicKey::new(&ED25519, &group.key.pk);
             let verified = public.verify(&test.msg, &test.sig).is_ok();
-            assert_eq!(
-                verified,
-                test.result == TestResult::Valid,
-                "{} {}",
-                test.tc_id,
-                test.comment
-            );
+            assert_eq!(verified, test.result == TestResult::Valid, "{} {}", test.tc_id, test.comment);
             done += 1;
         }
     }
@@ -168,22 +132,12 @@ fn hkdf_sha_512_83_of_83() {
 #[test]
 fn hmac_sha_512_174_of_174() {
     let mut done = 0;
-    for test in mac::TestSet::load(mac::TestName::HmacSha512)
-        .unwrap()
-        .test_groups
-        .iter()
-        .flat_map(|group| &group.tests)
+    for test in mac::TestSet::load(mac::TestName::HmacSha512).unwrap().test_groups.iter().flat_map(|group| &group.tests)
     {
         let mut hmac = Hmac::<Sha512>::new_from_slice(&test.key).unwrap();
         hmac.update(&test.msg);
         let verified = hmac.verify_truncated_left(&test.tag).is_ok();
-        assert_eq!(
-            verified,
-            test.result == TestResult::Valid,
-            "{} {}",
-            test.tc_id,
-            test.comment
-        );
+        assert_eq!(verified, test.result == TestResult::Valid, "{} {}", test.tc_id, test.comment);
         done += 1;
     }
     assert_eq!(done, 174);

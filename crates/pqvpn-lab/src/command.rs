@@ -5,11 +5,14 @@ use clap::Subcommand;
 use pqvpn_lab::netns::Privilege;
 use pqvpn_lab::report::Report;
 
+mod bench;
 mod check;
 
 /// What to run.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Speed of the tunnel beside the bare link and boringtun, all in one run (builds and installs what is missing).
+    Bench(bench::Args),
     /// What this machine lets the lab do: namespaces, links between them, impairments.
     Check(check::Args),
 }
@@ -18,6 +21,7 @@ impl Command {
     /// Runs it and returns its report.
     pub(crate) fn run(&self, privilege: Privilege) -> anyhow::Result<Report> {
         match self {
+            Self::Bench(args) => bench::run(args),
             Self::Check(args) => check::run(args, privilege),
         }
     }

@@ -10,6 +10,7 @@ pub mod life;
 pub mod link;
 pub mod negotiate;
 pub mod node;
+pub mod overlay;
 mod session;
 pub mod snapshot;
 mod state;

@@ -278,9 +278,8 @@ impl PeerLife {
         let heard = seen.last_rx;
         let retry = self.probe_retry();
         let before = self.outstanding.len();
-        self.outstanding.retain(|&(_, sent)| {
-            heard.is_none_or(|at| at < sent) || now.saturating_duration_since(sent) < retry * 4
-        });
+        self.outstanding
+            .retain(|&(_, sent)| heard.is_none_or(|at| at < sent) || now.saturating_duration_since(sent) < retry * 4);
         for _lost in self.outstanding.len()..before {
             self.loss = self.loss * (1.0 - LOSS_WEIGHT) + LOSS_WEIGHT;
         }
@@ -407,7 +406,8 @@ mod tests {
         let mut at = now;
         while at < now + 300 * S {
             at += 500 * MS;
-            let seen = Activity { last_rx: Some(at), last_tx: Some(at), last_data_rx: Some(at), last_data_tx: Some(at) };
+            let seen =
+                Activity { last_rx: Some(at), last_tx: Some(at), last_data_rx: Some(at), last_data_tx: Some(at) };
             life.handle_timeout(at, seen);
             worst = worst.max(life.verified_age(at).expect("was verified"));
             for action in actions(&mut life) {
@@ -463,7 +463,7 @@ mod tests {
         let mut now = start;
         let mut dials = Vec::new();
         life.want(now);
-        while let Some(next) = { 
+        while let Some(next) = {
             for action in actions(&mut life) {
                 assert_eq!(action, Action::Dial);
                 dials.push(now - start);

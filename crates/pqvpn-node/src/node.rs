@@ -2,7 +2,7 @@
 //! Putting a node together: sockets, interface, packet threads, host changes, link endpoint, state task.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashSet,
     io,
     net::{IpAddr, SocketAddr},
     path::PathBuf,
@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use ipnet::IpNet;
 use pqvpn_crypto::{
     aead::{AeadId, hardware_aes},
     identity::{Identity, PublicIdentity},
@@ -24,12 +24,8 @@ use pqvpn_crypto::{
 use pqvpn_dataplane::{
     DataPlane, DataPlaneConfig, DataPlaneError, Event, KernelTun, PeerSlot, TunError, TunReader, TunWriter,
 };
-use pqvpn_packet::addr::{NetworkHash, ipv4_candidate, ula};
 use thiserror::Error;
-use tokio::{
-    sync::mpsc,
-    task::JoinHandle,
-};
+use tokio::{sync::mpsc, task::JoinHandle};
 
 use crate::{
     clock::{self, Reading},
@@ -39,6 +35,7 @@ use crate::{
     host::{self, HostChange, HostError, Plan},
     life::PeerLife,
     link::{Backend, Endpoint, GuestSocket, LinkConfig, LinkError},
+    overlay::Overlay,
     session::{self, LinkContext},
     snapshot::{HealthItem, HealthLevel, NodeState},
     state::{Inputs, State, peer::Peer},
@@ -47,8 +44,6 @@ use crate::{
 
 /// Inner MTU on a path of 1500 bytes over IPv6: 40 + 8 outer, 32 tunnel (security.md 1.5).
 const INNER_MTU: u16 = 1420;
-/// Prefix lengths of the overlay as the interface sees it: one network.
-const V6_PREFIX: u8 = 48;
 /// Commands and events that may wait for the state task.
 const QUEUE: usize = 1024;
 
@@ -124,6 +119,11 @@ pub(crate) struct HostSide {
 }
 
 impl HostSide {
+    fn new(overlay: &Overlay, mtu: u16, state_dir: PathBuf) -> Self {
+        let (addresses, routes) = (overlay.own.clone(), overlay.routes.clone());
+        Self { addresses, interface: None, routes, mtu, state_dir, applied: None }
+    }
+
     /// Sets addresses, routes and the link state; nothing to do when the caller brought the interface.
     pub(crate) async fn apply(&mut self) -> Result<(), HostError> {
         let (Some(interface), None) = (&self.interface, &self.applied) else { return Ok(()) };
@@ -168,7 +168,7 @@ impl HostSide {
         skipped.chain(shadowed).chain(family).collect()
     }
 
-    async fn open_kernel_tun(&mut self, config: &Config) -> Result<Vec<TunQueue>, StartError> {
+    async fn open_kernel_tun(&mut self, name: &str, queues: usize) -> Result<Vec<TunQueue>, StartError> {
         let recovered = host::recover(&self.state_dir).await?;
         for change in &recovered.undone {
             tracing::info!(%change, "undone: a killed daemon had left it");
@@ -176,12 +176,7 @@ impl HostSide {
         if let Some(why) = &recovered.unreadable {
             tracing::warn!(%why, "the journal of host changes was unreadable and has been moved aside");
         }
-        let queues = match config.interface.queues {
-            // One pair of threads fills a small machine; more queues are for more cores.
-            Queues::Auto => 1,
-            Queues::Fixed(queues) => usize::from(queues),
-        };
-        let device = KernelTun::open(&config.interface.name, queues)?;
+        let device = KernelTun::open(name, queues)?;
         self.interface = Some(device.name().to_owned());
         Ok(device.into_queues())
     }
@@ -210,16 +205,23 @@ impl Node {
         let StartOptions { config, identity, state_dir, interface, backend } = options;
         let own = identity.peer_id();
         let mut standing = Vec::new();
-        let (sockets, listen) = bind_all(&config.node.listen, &mut standing)?;
+        let queues = match (&interface, config.interface.queues) {
+            (Interface::Given(queues), _) => queues.len(),
+            // One pair of threads fills a small machine; more queues are for more cores.
+            (Interface::Kernel, Queues::Auto) => 1,
+            (Interface::Kernel, Queues::Fixed(queues)) => usize::from(queues),
+        };
+        let (sockets, listen) = bind_all(&config.node.listen, queues, &mut standing)?;
         let inner_mtu = match config.interface.mtu {
             Mtu::Auto => INNER_MTU,
             Mtu::Fixed(bytes) => bytes,
         };
-        let overlay = Overlay::plan(&config, own, &mut standing);
-        let mut host = overlay.host_side(inner_mtu, state_dir);
+        let overlay = Overlay::plan(&config, own);
+        standing.extend(overlay.collisions.iter().cloned());
+        let mut host = HostSide::new(&overlay, inner_mtu, state_dir);
         let tun = match interface {
             Interface::Given(queues) => queues,
-            Interface::Kernel => host.open_kernel_tun(&config).await?,
+            Interface::Kernel => host.open_kernel_tun(&config.interface.name, queues).await?,
         };
         let (packet_events, packets) = mpsc::channel(QUEUE);
         let lost = AtomicU64::new(0);
@@ -231,7 +233,7 @@ impl Node {
         });
         let plane = DataPlane::start(DataPlaneConfig { tun, sockets, inner_mtu }, sink)?;
         let control = plane.control();
-        let peers = overlay.peers;
+        let peers = configured_peers(&config, overlay.peers);
         control.set_routes(peers.iter().flat_map(|peer| peer.prefixes().map(|prefix| (prefix, peer.slot))).collect());
 
         let admission = Pinned(peers.iter().map(|peer| peer.id).collect());
@@ -274,77 +276,17 @@ impl Node {
     }
 }
 
-/// The overlay addresses of this node and its peers.
-struct Overlay {
-    own: Vec<IpAddr>,
-    routes: Vec<IpNet>,
-    peers: Vec<Peer>,
-}
-
-impl Overlay {
-    fn plan(config: &Config, own: PeerId, standing: &mut Vec<HealthItem>) -> Self {
-        let network = NetworkHash::pinned();
-        let pool = config.interface.ipv4_pool;
-        let v4 = ipv4_owners(config, own, pool, standing);
-        let addresses_of = |id: &PeerId| -> Vec<IpAddr> {
-            let v6 = config.interface.ipv6.then(|| ula(network, id.as_bytes()).into());
-            let v4 = v4.get(id).filter(|_| config.interface.ipv4).map(|&v4| v4.into());
-            v6.into_iter().chain(v4).collect()
-        };
-        // The whole overlay is routed into the tunnel: what no peer owns is dropped there, not sent elsewhere in clear.
-        let mut routes: Vec<IpNet> = config.peers.iter().flat_map(|peer| peer.routes.iter().copied()).collect();
-        if config.interface.ipv6 {
-            let prefix = Ipv6Net::new(ula(network, own.as_bytes()), V6_PREFIX).map(|net| net.trunc());
-            routes.extend(prefix.map(IpNet::V6).ok());
-        }
-        if config.interface.ipv4 {
-            routes.push(IpNet::V4(pool));
-        }
-        let peers = config.peers.iter().zip(0..).map(|(entry, slot)| {
-            let mut peer = configured_peer(entry, slot);
-            peer.addresses = addresses_of(&entry.id);
-            peer
-        });
-        Self { own: addresses_of(&own), routes, peers: peers.collect() }
-    }
-
-    fn host_side(&self, mtu: u16, state_dir: PathBuf) -> HostSide {
-        let (addresses, routes) = (self.own.clone(), self.routes.clone());
-        HostSide { addresses, interface: None, routes, mtu, state_dir, applied: None }
-    }
-}
-
-/// Who owns which IPv4 address among the nodes known here: on a collision the lower PeerID keeps it, the other has none
-/// (its IPv6 address always works).
-fn ipv4_owners(
-    config: &Config,
-    own: PeerId,
-    pool: Ipv4Net,
-    standing: &mut Vec<HealthItem>,
-) -> HashMap<PeerId, std::net::Ipv4Addr> {
-    let mut ids: Vec<PeerId> = config.peers.iter().map(|peer| peer.id).chain([own]).collect();
-    ids.sort_unstable();
-    let mut owners: HashMap<std::net::Ipv4Addr, PeerId> = HashMap::new();
-    let mut taken = HashMap::new();
-    for id in ids {
-        let address = ipv4_candidate(pool, id.as_bytes(), 0);
-        if let Some(owner) = owners.get(&address) {
-            let text = format!("{address} belongs to both {} and {}; {} keeps it, the other is reached by IPv6", owner.short(), id.short(), owner.short());
-            standing.push(HealthItem { level: HealthLevel::Warn, code: "ipv4-collision", text });
-        } else {
-            owners.insert(address, id);
-            taken.insert(id, address);
-        }
-    }
-    taken
-}
-
-fn configured_peer(entry: &PeerConfig, slot: PeerSlot) -> Peer {
-    let keepalive = (entry.keepalive_seconds > 0).then(|| Duration::from_secs(entry.keepalive_seconds.into()));
-    let mut peer = Peer::new(entry.id, entry.name.clone(), slot, PeerLife::new(keepalive, entropy::u64()));
-    peer.routes.clone_from(&entry.routes);
-    peer.endpoints = entry.endpoints.iter().map(ToString::to_string).collect();
-    peer
+fn configured_peers(config: &Config, addresses: Vec<Vec<IpAddr>>) -> Vec<Peer> {
+    let entries = config.peers.iter().zip(addresses).zip(0..);
+    let peer = |((entry, addresses), slot): ((&PeerConfig, Vec<IpAddr>), PeerSlot)| {
+        let keepalive = (entry.keepalive_seconds > 0).then(|| Duration::from_secs(entry.keepalive_seconds.into()));
+        let mut peer = Peer::new(entry.id, entry.name.clone(), slot, PeerLife::new(keepalive, entropy::u64()));
+        peer.addresses = addresses;
+        peer.routes.clone_from(&entry.routes);
+        peer.endpoints = entry.endpoints.iter().map(ToString::to_string).collect();
+        peer
+    };
+    entries.map(peer).collect()
 }
 
 fn aeads(cipher: Cipher) -> Vec<AeadId> {

@@ -265,18 +265,8 @@ impl LinkContext {
         let mut ratchet = Ratchet::new(role, parts.ratchet, now, entropy::u64());
         ratchet.set_epoch_time(self.rekey);
         let (outbox, queue) = mpsc::channel(OUTBOX);
-        let established = Established {
-            id,
-            slot,
-            role,
-            aead,
-            inner_mtu,
-            continuity_lost,
-            ratchet,
-            connection,
-            outbox,
-            at: now,
-        };
+        let established =
+            Established { id, slot, role, aead, inner_mtu, continuity_lost, ratchet, connection, outbox, at: now };
         Ok((established, queue))
     }
 }
@@ -354,10 +344,8 @@ async fn judge(connection: &Arc<dyn Connection>, made: Result<Made, SessionError
     if matches!(error, SessionError::Stream(_)) {
         return Err(cause_of_end(connection).await.unwrap_or(error));
     }
-    let reason = match error {
-        SessionError::Negotiation(NegotiationError::NoCommonAead) => CloseReason::NoCommonAead,
-        _ => CloseReason::Protocol,
-    };
+    let no_aead = matches!(error, SessionError::Negotiation(NegotiationError::NoCommonAead));
+    let reason = if no_aead { CloseReason::NoCommonAead } else { CloseReason::Protocol };
     connection.close(reason.code(), reason.as_str());
     Err(error)
 }
@@ -431,10 +419,7 @@ async fn negotiate_as_dialer(
     Ok((established, queue, channel))
 }
 
-async fn negotiate_as_listener(
-    context: &LinkContext,
-    connection: Arc<dyn Connection>,
-) -> Result<Made, SessionError> {
+async fn negotiate_as_listener(context: &LinkContext, connection: Arc<dyn Connection>) -> Result<Made, SessionError> {
     let slot = *context.slots.get(&connection.peer()).ok_or(SessionError::UnknownPeer)?;
     let mut channel = Channel::new(connection.accept_control().await?);
     let Message::Hello(hello) = channel.read().await? else { return Err(SessionError::OutOfOrder) };
@@ -500,10 +485,8 @@ async fn serve(
             },
         }
     };
-    let error = match error {
-        SessionError::Stream(_) => cause_of_end(&connection).await.unwrap_or(error),
-        error => error,
-    };
+    let error =
+        if matches!(error, SessionError::Stream(_)) { cause_of_end(&connection).await.unwrap_or(error) } else { error };
     connection.close(CloseReason::Protocol.code(), CloseReason::Protocol.as_str());
     context.tell(LinkEvent::Gone { session, error }).await;
 }

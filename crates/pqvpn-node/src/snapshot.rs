@@ -130,7 +130,7 @@ pub enum HealthLevel {
 }
 
 /// One thing an operator should know.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HealthItem {
     /// How bad it is.
     pub level: HealthLevel,

@@ -158,7 +158,8 @@ impl State {
         let peer = &self.peers[slot];
         let mut endpoints = peer.endpoints.clone();
         // Where the peer was last seen is a candidate too: it may have called us from there.
-        endpoints.extend(peer.last_remote.map(|remote| remote.to_string()).filter(|last| !peer.endpoints.contains(last)));
+        endpoints
+            .extend(peer.last_remote.map(|remote| remote.to_string()).filter(|last| !peer.endpoints.contains(last)));
         tracing::debug!(peer = %peer.label(), ?endpoints, "dialing");
         tokio::spawn(session::dial(Arc::clone(&self.context), peer.slot, peer.id, endpoints));
     }

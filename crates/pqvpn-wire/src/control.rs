@@ -155,41 +155,23 @@ impl Message {
     /// The type is unknown, or the payload is not the one deterministic encoding of a legal message.
     pub fn decode(kind: u8, payload: &[u8]) -> Result<Self, WireError> {
         let message = match kind {
-            1 => Hello::decode(payload)
-                .map(Self::Hello)
-                .ok_or(WireError::Malformed("hello")),
-            2 => HelloAck::decode(payload)
-                .map(Self::HelloAck)
-                .ok_or(WireError::Malformed("hello-ack")),
-            3 => Confirm::decode(payload)
-                .map(Self::Confirm)
-                .ok_or(WireError::Malformed("confirm")),
+            1 => Hello::decode(payload).map(Self::Hello).ok_or(WireError::Malformed("hello")),
+            2 => HelloAck::decode(payload).map(Self::HelloAck).ok_or(WireError::Malformed("hello-ack")),
+            3 => Confirm::decode(payload).map(Self::Confirm).ok_or(WireError::Malformed("confirm")),
             4 => return Ok(Self::Ratchet(payload.to_vec())),
             unknown => return Err(WireError::Type(unknown)),
         }?;
         // One message has one encoding: what re-encodes differently was not deterministic CBOR.
-        if message.encode_payload() == payload {
-            Ok(message)
-        } else {
-            Err(WireError::Malformed("non-canonical"))
-        }
+        if message.encode_payload() == payload { Ok(message) } else { Err(WireError::Malformed("non-canonical")) }
     }
 }
 
 impl Hello {
     fn decode(payload: &[u8]) -> Option<Self> {
         let [aeads, indices, psk_id, inner_mtu] = array(payload)?;
-        let aeads = aeads
-            .into_bytes()
-            .ok()
-            .filter(|ids| (1..=MAX_AEADS).contains(&ids.len()))?;
+        let aeads = aeads.into_bytes().ok().filter(|ids| (1..=MAX_AEADS).contains(&ids.len()))?;
         let psk_id = if psk_id.is_null() { None } else { Some(fixed(psk_id)?) };
-        Some(Self {
-            aeads,
-            indices: indices_from(indices)?,
-            psk_id,
-            inner_mtu: integer(&inner_mtu)?,
-        })
+        Some(Self { aeads, indices: indices_from(indices)?, psk_id, inner_mtu: integer(&inner_mtu)? })
     }
 }
 
@@ -237,16 +219,8 @@ fn indices_value(indices: &[u32]) -> Value {
 }
 
 fn indices_from(value: Value) -> Option<Vec<u32>> {
-    let indices = value
-        .into_array()
-        .ok()?
-        .iter()
-        .map(integer)
-        .collect::<Option<Vec<u32>>>()?;
-    let distinct = indices
-        .iter()
-        .enumerate()
-        .all(|(at, index)| !indices[..at].contains(index));
+    let indices = value.into_array().ok()?.iter().map(integer).collect::<Option<Vec<u32>>>()?;
+    let distinct = indices.iter().enumerate().all(|(at, index)| !indices[..at].contains(index));
     (distinct && (1..=MAX_INDICES).contains(&indices.len())).then_some(indices)
 }
 
@@ -257,12 +231,7 @@ mod tests {
     use super::*;
 
     fn hello() -> Hello {
-        Hello {
-            aeads: vec![2, 1],
-            indices: vec![1, 0xffff_ffff],
-            psk_id: Some([3; 16]),
-            inner_mtu: 1420,
-        }
+        Hello { aeads: vec![2, 1], indices: vec![1, 0xffff_ffff], psk_id: Some([3; 16]), inner_mtu: 1420 }
     }
 
     fn round_trip(message: &Message) -> Result<Message, WireError> {
@@ -271,19 +240,10 @@ mod tests {
 
     #[test]
     fn every_message_survives_its_own_codec() {
-        let ack = HelloAck {
-            aead: 2,
-            indices: vec![9],
-            psk_used: true,
-            inner_mtu: 1280,
-            mac: [5; 32],
-        };
+        let ack = HelloAck { aead: 2, indices: vec![9], psk_used: true, inner_mtu: 1280, mac: [5; 32] };
         for message in [
             Message::Hello(hello()),
-            Message::Hello(Hello {
-                psk_id: None,
-                ..hello()
-            }),
+            Message::Hello(Hello { psk_id: None, ..hello() }),
             Message::HelloAck(ack),
             Message::Confirm(Confirm { mac: [1; 32] }),
             Message::Ratchet(vec![1, 2, 3]),
@@ -303,26 +263,11 @@ mod tests {
     #[test]
     fn illegal_hellos_do_not_decode() {
         for bad in [
-            Hello {
-                aeads: vec![],
-                ..hello()
-            },
-            Hello {
-                aeads: vec![1; MAX_AEADS + 1],
-                ..hello()
-            },
-            Hello {
-                indices: vec![],
-                ..hello()
-            },
-            Hello {
-                indices: vec![4, 4],
-                ..hello()
-            },
-            Hello {
-                indices: (0..9).collect(),
-                ..hello()
-            },
+            Hello { aeads: vec![], ..hello() },
+            Hello { aeads: vec![1; MAX_AEADS + 1], ..hello() },
+            Hello { indices: vec![], ..hello() },
+            Hello { indices: vec![4, 4], ..hello() },
+            Hello { indices: (0..9).collect(), ..hello() },
         ] {
             assert_eq!(round_trip(&Message::Hello(bad)), Err(WireError::Malformed("hello")));
         }
@@ -336,10 +281,7 @@ mod tests {
         longer.extend_from_slice(&canonical[3..]);
         assert_eq!(Message::decode(3, &longer), Err(WireError::Malformed("non-canonical")));
         let trailing = [canonical.as_slice(), &[0]].concat();
-        assert_eq!(
-            Message::decode(3, &trailing),
-            Err(WireError::Malformed("non-canonical"))
-        );
+        assert_eq!(Message::decode(3, &trailing), Err(WireError::Malformed("non-canonical")));
     }
 
     proptest! {

@@ -77,11 +77,7 @@ impl FrameReader {
 
 fn check_magic(start: &[u8]) -> Result<(), WireError> {
     let known = start.len().min(MAGIC.len());
-    if start[..known] == MAGIC[..known] {
-        Ok(())
-    } else {
-        Err(WireError::Magic)
-    }
+    if start[..known] == MAGIC[..known] { Ok(()) } else { Err(WireError::Magic) }
 }
 
 #[cfg(test)]

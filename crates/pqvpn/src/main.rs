@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `pqvpn`: the daemon and the command line that talks to it.
 
-mod addresses;
 mod cli;
 mod command;
 mod context;

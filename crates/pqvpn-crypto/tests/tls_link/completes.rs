@@ -17,19 +17,10 @@ use crate::rogue::Rogue;
 fn two_nodes_agree_on_the_one_profile_and_know_each_other() {
     let out = dial(&node(1, &[2]), &node(2, &[1]), 2);
     assert!(out.completed(), "{:?} {:?}", out.client_error, out.server_error);
-    assert_eq!(
-        out.client.negotiated_key_exchange_group().unwrap().name(),
-        NamedGroup::Unknown(GROUP_CODE)
-    );
-    assert_eq!(
-        out.client.negotiated_cipher_suite().unwrap().suite(),
-        CipherSuite::Unknown(SUITE_CODE)
-    );
+    assert_eq!(out.client.negotiated_key_exchange_group().unwrap().name(), NamedGroup::Unknown(GROUP_CODE));
+    assert_eq!(out.client.negotiated_cipher_suite().unwrap().suite(), CipherSuite::Unknown(SUITE_CODE));
     assert_eq!(out.client.protocol_version(), Some(ProtocolVersion::TLSv1_3));
-    assert_eq!(
-        (out.client.alpn_protocol(), out.server.alpn_protocol()),
-        (Some(ALPN), Some(ALPN))
-    );
+    assert_eq!((out.client.alpn_protocol(), out.server.alpn_protocol()), (Some(ALPN), Some(ALPN)));
     let seen_by_client = peer_from_certs(out.client.peer_certificates().unwrap()).unwrap();
     let seen_by_server = peer_from_certs(out.server.peer_certificates().unwrap()).unwrap();
     assert_eq!(seen_by_client, *identity(2).public());
@@ -39,23 +30,14 @@ fn two_nodes_agree_on_the_one_profile_and_know_each_other() {
 #[test]
 fn the_exporter_is_equal_on_both_sides_and_bound_to_its_inputs() {
     let out = dial(&node(1, &[2]), &node(2, &[1]), 2);
-    let client = |label: &[u8], context: &[u8]| {
-        out.client
-            .export_keying_material([0; 64], label, Some(context))
-            .unwrap()
-    };
-    let server = out
-        .server
-        .export_keying_material([0; 64], b"EXPORTER-pqvpn test", Some(b"context"))
-        .unwrap();
+    let client =
+        |label: &[u8], context: &[u8]| out.client.export_keying_material([0; 64], label, Some(context)).unwrap();
+    let server = out.server.export_keying_material([0; 64], b"EXPORTER-pqvpn test", Some(b"context")).unwrap();
     assert_eq!(client(b"EXPORTER-pqvpn test", b"context"), server);
     assert_ne!(client(b"EXPORTER-pqvpn test", b"another"), server);
     assert_ne!(client(b"EXPORTER-pqvpn else", b"context"), server);
     let again = dial(&node(1, &[2]), &node(2, &[1]), 2);
-    let fresh = again
-        .client
-        .export_keying_material([0; 64], b"EXPORTER-pqvpn test", Some(b"context"))
-        .unwrap();
+    let fresh = again.client.export_keying_material([0; 64], b"EXPORTER-pqvpn test", Some(b"context")).unwrap();
     assert_ne!(fresh, server);
 }
 
@@ -67,11 +49,7 @@ fn the_client_hello_needs_three_datagrams_and_hides_the_peer() {
     assert!(out.hello.len() < 3 * 1150, "{}", out.hello.len());
     assert!(out.server_bytes < 10_800 - 3 * 60, "{}", out.server_bytes);
     let name = identity(2).peer_id().to_server_name();
-    assert!(
-        !out.hello
-            .windows(12)
-            .any(|w| name.as_bytes().windows(12).any(|n| n == w))
-    );
+    assert!(!out.hello.windows(12).any(|w| name.as_bytes().windows(12).any(|n| n == w)));
     assert!(out.server.server_name().is_none());
 }
 
@@ -103,11 +81,7 @@ fn a_known_key_of_another_peer_is_not_used() {
 fn another_server_cannot_answer_for_a_known_key() {
     let (client, server) = (node(1, &[2, 3]), node(3, &[1]));
     let peer = identity(2).peer_id();
-    let out = handshake(
-        client.client_config(&peer, Some(identity(2).public())),
-        &peer,
-        server.server_config(),
-    );
+    let out = handshake(client.client_config(&peer, Some(identity(2).public())), &peer, server.server_config());
     out.assert_client_refused(Refusal::UnknownCompressedKey);
 }
 
@@ -153,14 +127,8 @@ fn quic_takes_the_same_configurations() {
     assert!(hello > 2400, "{hello}");
     while carry(&mut server, &mut client) + carry(&mut client, &mut server) > 0 {}
     assert!(!client.is_handshaking() && !server.is_handshaking());
-    assert_eq!(
-        peer_from_certs(server.peer_certificates().unwrap()).unwrap(),
-        *identity(1).public()
-    );
-    assert_eq!(
-        (client.alpn_protocol(), server.alpn_protocol()),
-        (Some(ALPN), Some(ALPN))
-    );
+    assert_eq!(peer_from_certs(server.peer_certificates().unwrap()).unwrap(), *identity(1).public());
+    assert_eq!((client.alpn_protocol(), server.alpn_protocol()), (Some(ALPN), Some(ALPN)));
 }
 
 /// Carries every flight from one QUIC handshake to the other, one encryption level at a time.
@@ -179,23 +147,14 @@ fn carry(from: &mut rustls::quic::Connection, to: &mut rustls::quic::Connection)
 
 #[test]
 fn quic_initial_packets_have_their_fixed_suite() {
-    assert_eq!(
-        node(1, &[]).initial_suite().suite.common.suite,
-        CipherSuite::TLS13_AES_128_GCM_SHA256
-    );
+    assert_eq!(node(1, &[]).initial_suite().suite.common.suite, CipherSuite::TLS13_AES_128_GCM_SHA256);
 }
 
 #[test]
 fn a_certificate_list_names_one_peer_or_none() {
     let spki = CertificateDer::from(identity(1).public().to_spki());
-    assert_eq!(
-        peer_from_certs(std::slice::from_ref(&spki)).as_ref(),
-        Ok(identity(1).public())
-    );
+    assert_eq!(peer_from_certs(std::slice::from_ref(&spki)).as_ref(), Ok(identity(1).public()));
     assert_eq!(peer_from_certs(&[]), Err(Refusal::AnonymousPeer));
     assert_eq!(peer_from_certs(&[spki.clone(), spki]), Err(Refusal::MalformedKey));
-    assert_eq!(
-        peer_from_certs(&[CertificateDer::from(vec![0; 10])]),
-        Err(Refusal::MalformedKey)
-    );
+    assert_eq!(peer_from_certs(&[CertificateDer::from(vec![0; 10])]), Err(Refusal::MalformedKey));
 }

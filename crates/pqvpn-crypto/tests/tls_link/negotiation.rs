@@ -13,10 +13,7 @@ use crate::pair::{deliver, handshake, identity, node, pending, server_name};
 use crate::rogue::{Rogue, TamperedShare, TrustAll, provider};
 
 fn rogue_with(groups: &[&'static dyn SupportedKxGroup]) -> Rogue {
-    Rogue {
-        provider: provider(groups),
-        ..Rogue::new(identity(2))
-    }
+    Rogue { provider: provider(groups), ..Rogue::new(identity(2)) }
 }
 
 /// A client without our group is refused by our server; a server without it finds nothing in our hello.
@@ -27,10 +24,7 @@ fn no_common_group(groups: &[&'static dyn SupportedKxGroup]) {
         .assert_server_refused(Refusal::NoCommonGroup);
     let peer = identity(2).peer_id();
     let out = handshake(honest.client_config(&peer, None), &peer, rogue.server());
-    assert_eq!(
-        out.refusals(),
-        (Some(Refusal::RefusedByPeer), Some(Refusal::NoCommonGroup))
-    );
+    assert_eq!(out.refusals(), (Some(Refusal::RefusedByPeer), Some(Refusal::NoCommonGroup)));
 }
 
 #[test]
@@ -62,11 +56,7 @@ fn a_server_that_asks_for_x25519_instead_is_refused() {
         let hello = pending(&mut client);
         let mut error = None;
         deliver(&hello_retry_request(&hello, group), &mut client, &mut error);
-        assert_eq!(
-            error.as_ref().and_then(Refusal::of),
-            Some(Refusal::NoCommonGroup),
-            "{group:#x} {error:?}"
-        );
+        assert_eq!(error.as_ref().and_then(Refusal::of), Some(Refusal::NoCommonGroup), "{group:#x} {error:?}");
         assert!(client.is_handshaking());
     }
 }
@@ -103,10 +93,7 @@ fn standard_suites_only() {
         .assert_server_refused(Refusal::NoCommonSuite);
     let peer = identity(2).peer_id();
     let out = handshake(honest.client_config(&peer, None), &peer, rogue.server());
-    assert_eq!(
-        out.refusals(),
-        (Some(Refusal::RefusedByPeer), Some(Refusal::NoCommonSuite))
-    );
+    assert_eq!(out.refusals(), (Some(Refusal::RefusedByPeer), Some(Refusal::NoCommonSuite)));
 }
 
 #[test]
@@ -123,10 +110,7 @@ fn tls_1_2_only() {
 
 #[test]
 fn another_application_protocol() {
-    let rogue = Rogue {
-        alpn: vec![b"h3".to_vec()],
-        ..Rogue::new(identity(2))
-    };
+    let rogue = Rogue { alpn: vec![b"h3".to_vec()], ..Rogue::new(identity(2)) };
     handshake(rogue.client(), &identity(1).peer_id(), node(1, &[2]).server_config())
         .assert_server_refused(Refusal::NoCommonProtocol);
 }
@@ -138,12 +122,7 @@ fn bad_share(group: &'static TamperedShare) {
         .assert_server_refused(Refusal::InvalidKeyShare);
     let peer = identity(2).peer_id();
     let out = handshake(honest.client_config(&peer, None), &peer, rogue.server());
-    assert_eq!(
-        out.refusals().0,
-        Some(Refusal::InvalidKeyShare),
-        "{:?}",
-        out.client_error
-    );
+    assert_eq!(out.refusals().0, Some(Refusal::InvalidKeyShare), "{:?}", out.client_error);
 }
 
 #[test]
@@ -177,17 +156,8 @@ fn tampered_mlkem_ciphertext() {
     // Implicit rejection: the secrets differ and the first protected record does not open.
     static GROUP: TamperedShare = TamperedShare(|share| share[7] ^= 1);
     let peer = identity(2).peer_id();
-    let out = handshake(
-        node(1, &[2]).client_config(&peer, None),
-        &peer,
-        rogue_with(&[&GROUP]).server(),
-    );
-    assert_eq!(
-        out.refusals().0,
-        Some(Refusal::MalformedHandshake),
-        "{:?}",
-        out.client_error
-    );
+    let out = handshake(node(1, &[2]).client_config(&peer, None), &peer, rogue_with(&[&GROUP]).server());
+    assert_eq!(out.refusals().0, Some(Refusal::MalformedHandshake), "{:?}", out.client_error);
 }
 
 #[test]
@@ -196,9 +166,5 @@ fn garbage_is_a_malformed_handshake() {
     let mut connection = rustls::ServerConnection::new(server.server_config()).unwrap();
     let mut error = None;
     deliver(b"GET / HTTP/1.1\r\n\r\n", &mut connection, &mut error);
-    assert_eq!(
-        error.as_ref().and_then(Refusal::of),
-        Some(Refusal::MalformedHandshake),
-        "{error:?}"
-    );
+    assert_eq!(error.as_ref().and_then(Refusal::of), Some(Refusal::MalformedHandshake), "{error:?}");
 }

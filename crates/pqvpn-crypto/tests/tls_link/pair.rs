@@ -21,11 +21,7 @@ pub(crate) struct Pinned(pub(crate) Vec<PeerId>);
 impl Admission for Pinned {
     fn admit(&self, peer: &PeerId, key: &PublicIdentity, _side: Side) -> Result<(), Refusal> {
         assert_eq!(*peer, key.peer_id());
-        if self.0.contains(peer) {
-            Ok(())
-        } else {
-            Err(Refusal::UnknownPeer)
-        }
+        if self.0.contains(peer) { Ok(()) } else { Err(Refusal::UnknownPeer) }
     }
 }
 
@@ -62,34 +58,21 @@ impl Outcome {
     /// Why the client refused, and why the server did.
     pub(crate) fn refusals(&self) -> (Option<Refusal>, Option<Refusal>) {
         assert!(!self.completed(), "the handshake went through");
-        (
-            self.client_error.as_ref().and_then(Refusal::of),
-            self.server_error.as_ref().and_then(Refusal::of),
-        )
+        (self.client_error.as_ref().and_then(Refusal::of), self.server_error.as_ref().and_then(Refusal::of))
     }
 
     #[track_caller]
     pub(crate) fn assert_server_refused(&self, refusal: Refusal) {
         assert_eq!(self.refusals().1, Some(refusal), "{:?}", self.server_error);
         assert!(self.server.is_handshaking());
-        assert_eq!(
-            self.refusals().0,
-            Some(Refusal::RefusedByPeer),
-            "{:?}",
-            self.client_error
-        );
+        assert_eq!(self.refusals().0, Some(Refusal::RefusedByPeer), "{:?}", self.client_error);
     }
 
     #[track_caller]
     pub(crate) fn assert_client_refused(&self, refusal: Refusal) {
         assert_eq!(self.refusals().0, Some(refusal), "{:?}", self.client_error);
         assert!(self.client.is_handshaking());
-        assert_eq!(
-            self.refusals().1,
-            Some(Refusal::RefusedByPeer),
-            "{:?}",
-            self.server_error
-        );
+        assert_eq!(self.refusals().1, Some(Refusal::RefusedByPeer), "{:?}", self.server_error);
     }
 }
 

@@ -26,11 +26,7 @@ fn a_server_nobody_knows_is_refused_even_under_its_own_name() {
 fn an_admitted_server_under_another_name_is_refused() {
     let client = node(1, &[2, 3]);
     let dialled = identity(2).peer_id();
-    let out = handshake(
-        client.client_config(&dialled, None),
-        &dialled,
-        node(3, &[1]).server_config(),
-    );
+    let out = handshake(client.client_config(&dialled, None), &dialled, node(3, &[1]).server_config());
     out.assert_client_refused(Refusal::WrongPeerId);
 }
 
@@ -39,11 +35,7 @@ fn the_name_of_the_dial_and_of_the_configuration_must_agree() {
     let client = node(1, &[2, 3]);
     let (two, three) = (identity(2).peer_id(), identity(3).peer_id());
     for (configured, dialled, server) in [(two, three, 2), (two, three, 3), (three, two, 2)] {
-        let out = handshake(
-            client.client_config(&configured, None),
-            &dialled,
-            node(server, &[1]).server_config(),
-        );
+        let out = handshake(client.client_config(&configured, None), &dialled, node(server, &[1]).server_config());
         out.assert_client_refused(Refusal::WrongPeerId);
     }
 }
@@ -56,10 +48,7 @@ fn the_victims_mldsa_key_beside_an_own_ed25519_key_is_another_peer() {
     spki.extend_from_slice(identity(9).public().ed25519());
     let forged = PublicIdentity::from_spki(&spki).unwrap();
     assert_eq!(forged.mldsa().len(), MLDSA_PUBLIC_LEN);
-    let rogue = Rogue {
-        certs: vec![spki],
-        ..Rogue::new(identity(2))
-    };
+    let rogue = Rogue { certs: vec![spki], ..Rogue::new(identity(2)) };
     let honest = node(1, &[2]);
     let peer = identity(2).peer_id();
     handshake(honest.client_config(&peer, None), &peer, rogue.server()).assert_client_refused(Refusal::WrongPeerId);
@@ -70,10 +59,7 @@ fn the_victims_mldsa_key_beside_an_own_ed25519_key_is_another_peer() {
 #[test]
 fn a_key_without_its_private_half_is_refused() {
     // Node 9 shows node 2's key.
-    let rogue = Rogue {
-        certs: vec![identity(2).public().to_spki()],
-        ..Rogue::new(identity(9))
-    };
+    let rogue = Rogue { certs: vec![identity(2).public().to_spki()], ..Rogue::new(identity(9)) };
     let honest = node(1, &[2]);
     let peer = identity(2).peer_id();
     handshake(honest.client_config(&peer, None), &peer, rogue.server()).assert_client_refused(Refusal::BadBothHalves);
@@ -89,17 +75,8 @@ fn malformed_keys_are_refused() {
     flipped[10] ^= 1;
     let longer = [good.as_slice(), &[0]].concat();
     let mldsa_only = good[..SPKI_LEN - 32].to_vec();
-    for certs in [
-        vec![flipped],
-        vec![longer],
-        vec![mldsa_only],
-        vec![b"x".to_vec()],
-        vec![good.clone(), good],
-    ] {
-        let rogue = Rogue {
-            certs,
-            ..Rogue::new(identity(2))
-        };
+    for certs in [vec![flipped], vec![longer], vec![mldsa_only], vec![b"x".to_vec()], vec![good.clone(), good]] {
+        let rogue = Rogue { certs, ..Rogue::new(identity(2)) };
         let peer = identity(2).peer_id();
         handshake(honest.client_config(&peer, None), &peer, rogue.server())
             .assert_client_refused(Refusal::MalformedKey);
@@ -123,20 +100,14 @@ fn an_anonymous_client_is_refused() {
 
 #[test]
 fn a_client_that_offers_a_key_and_sends_none_is_refused() {
-    let rogue = Rogue {
-        certs: Vec::new(),
-        ..Rogue::new(identity(2))
-    };
+    let rogue = Rogue { certs: Vec::new(), ..Rogue::new(identity(2)) };
     let out = handshake(rogue.client(), &identity(1).peer_id(), node(1, &[2]).server_config());
     assert_eq!(out.refusals().1, Some(Refusal::AnonymousPeer), "{:?}", out.server_error);
 }
 
 #[test]
 fn a_server_without_a_raw_public_key_is_refused() {
-    let rogue = Rogue {
-        certs: Vec::new(),
-        ..Rogue::new(identity(2))
-    };
+    let rogue = Rogue { certs: Vec::new(), ..Rogue::new(identity(2)) };
     let peer = identity(2).peer_id();
     let out = handshake(node(1, &[2]).client_config(&peer, None), &peer, rogue.server());
     assert_eq!(out.refusals().0, Some(Refusal::AnonymousPeer), "{:?}", out.client_error);
@@ -166,10 +137,7 @@ fn refusals_are_counted_under_their_reason() {
     let server = node(2, &[1]);
     for stranger in [7, 8, 9] {
         let out = dial(&node(stranger, &[2]), &server, 2);
-        assert_eq!(
-            server.refusals().record(&out.server_error.unwrap()),
-            Some(Refusal::UnknownPeer)
-        );
+        assert_eq!(server.refusals().record(&out.server_error.unwrap()), Some(Refusal::UnknownPeer));
     }
     assert_eq!(server.refusals().snapshot(), [(Refusal::UnknownPeer, 3)]);
 }

@@ -73,16 +73,8 @@ impl Rogue {
     }
 
     fn certified_key(&self) -> Arc<CertifiedKey> {
-        let certs = self
-            .certs
-            .iter()
-            .map(|cert| CertificateDer::from(cert.clone()))
-            .collect();
-        let key = RogueKey {
-            identity: Arc::clone(&self.identity),
-            forge: self.forge,
-            scheme: self.scheme,
-        };
+        let certs = self.certs.iter().map(|cert| CertificateDer::from(cert.clone())).collect();
+        let key = RogueKey { identity: Arc::clone(&self.identity), forge: self.forge, scheme: self.scheme };
         Arc::new(CertifiedKey::new(certs, Arc::new(key)))
     }
 }

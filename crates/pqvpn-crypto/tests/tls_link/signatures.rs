@@ -10,10 +10,7 @@ use crate::rogue::{Forge, Rogue};
 /// Node 1 is honest; node 2 is admitted by it, but signs wrongly.
 fn refused_both_ways(forge: Forge, expected: Refusal) {
     let honest = node(1, &[2]);
-    let rogue = Rogue {
-        forge,
-        ..Rogue::new(identity(2))
-    };
+    let rogue = Rogue { forge, ..Rogue::new(identity(2)) };
     let (honest_id, rogue_id) = (identity(1).peer_id(), identity(2).peer_id());
     handshake(rogue.client(), &honest_id, honest.server_config()).assert_server_refused(expected);
     handshake(honest.client_config(&rogue_id, None), &rogue_id, rogue.server()).assert_client_refused(expected);
@@ -21,10 +18,7 @@ fn refused_both_ways(forge: Forge, expected: Refusal) {
 
 /// A right signature by a node that was never admitted.
 fn foreign(message: &[u8]) -> Vec<u8> {
-    identity(9)
-        .sign(SignatureLabel::TlsHandshake, message)
-        .unwrap()
-        .into_bytes()
+    identity(9).sign(SignatureLabel::TlsHandshake, message).unwrap().into_bytes()
 }
 
 #[test]
@@ -55,18 +49,12 @@ fn wrong_mldsa_half() {
 
 #[test]
 fn missing_ed25519_half() {
-    refused_both_ways(
-        |signature, _| signature[..MLDSA_SIGNATURE_LEN].to_vec(),
-        Refusal::MissingEd25519Half,
-    );
+    refused_both_ways(|signature, _| signature[..MLDSA_SIGNATURE_LEN].to_vec(), Refusal::MissingEd25519Half);
 }
 
 #[test]
 fn missing_mldsa_half() {
-    refused_both_ways(
-        |signature, _| signature[MLDSA_SIGNATURE_LEN..].to_vec(),
-        Refusal::MissingMlDsaHalf,
-    );
+    refused_both_ways(|signature, _| signature[MLDSA_SIGNATURE_LEN..].to_vec(), Refusal::MissingMlDsaHalf);
 }
 
 #[test]
@@ -114,31 +102,20 @@ fn signature_over_another_transcript() {
     let forge: Forge = |_, message| {
         let mut other = message.to_vec();
         other[70] ^= 1;
-        identity(2)
-            .sign(SignatureLabel::TlsHandshake, &other)
-            .unwrap()
-            .into_bytes()
+        identity(2).sign(SignatureLabel::TlsHandshake, &other).unwrap().into_bytes()
     };
     refused_both_ways(forge, Refusal::BadBothHalves);
 }
 
 #[test]
 fn signature_for_another_purpose() {
-    let forge: Forge = |_, message| {
-        identity(2)
-            .sign(SignatureLabel::Statement, message)
-            .unwrap()
-            .into_bytes()
-    };
+    let forge: Forge = |_, message| identity(2).sign(SignatureLabel::Statement, message).unwrap().into_bytes();
     refused_both_ways(forge, Refusal::BadBothHalves);
 }
 
 #[test]
 fn signature_of_another_length() {
-    refused_both_ways(
-        |signature, _| [signature, vec![0]].concat(),
-        Refusal::MalformedSignature,
-    );
+    refused_both_ways(|signature, _| [signature, vec![0]].concat(), Refusal::MalformedSignature);
     refused_both_ways(|_, _| Vec::new(), Refusal::MalformedSignature);
 }
 
@@ -147,10 +124,7 @@ fn signature_scheme_of_another_kind() {
     let honest = node(1, &[2]);
     // Ed25519 and ML-DSA-87 by their standard code points.
     for scheme in [0x0807, 0x0906] {
-        let rogue = Rogue {
-            scheme,
-            ..Rogue::new(identity(2))
-        };
+        let rogue = Rogue { scheme, ..Rogue::new(identity(2)) };
         handshake(rogue.client(), &identity(1).peer_id(), honest.server_config())
             .assert_server_refused(Refusal::NoCommonSignatureScheme);
         let peer = identity(2).peer_id();

@@ -6,9 +6,7 @@ use std::{io, time::Instant};
 use super::{State, peer::Peer};
 use crate::{
     life::VERIFIED_WITHIN,
-    snapshot::{
-        HealthItem, HealthLevel, PathSnapshot, PeerSnapshot, PeerState, SessionSnapshot, Snapshot,
-    },
+    snapshot::{HealthItem, HealthLevel, PathSnapshot, PeerSnapshot, PeerState, SessionSnapshot, Snapshot},
 };
 
 impl State {
@@ -76,15 +74,17 @@ impl State {
         let mut items = self.standing.clone();
         items.extend(self.host.health());
         for peer in self.peers.iter().filter(|peer| peer.quarantined) {
-            let text = format!("{}: the ratchet failed twice within a day; `pqvpn up` lifts the quarantine", peer.label());
+            let text =
+                format!("{}: the ratchet failed twice within a day; `pqvpn up` lifts the quarantine", peer.label());
             items.push(HealthItem { level: HealthLevel::Error, code: "ratchet-quarantine", text });
         }
         for live in self.live.values().filter(|live| live.continuity_lost) {
             let peer = self.peers[live.slot as usize].label();
-            let text = format!("{peer} does not remember the earlier session; it was restarted, or it is not who it was");
+            let text =
+                format!("{peer} does not remember the earlier session; it was restarted, or it is not who it was");
             items.push(HealthItem { level: HealthLevel::Info, code: "continuity-lost", text });
         }
-        items.sort_by(|a, b| b.level.cmp(&a.level));
+        items.sort_by_key(|item| std::cmp::Reverse(item.level));
         items
     }
 

@@ -8,9 +8,14 @@ mod state_lock;
 
 use std::path::Path;
 
-use nix::sys::{
-    prctl,
-    resource::{Resource, setrlimit},
+use nix::{
+    libc,
+    sys::{
+        mman::{MlockAllFlags, mlockall},
+        prctl,
+        resource::{Resource, setrlimit},
+    },
+    unistd::geteuid,
 };
 use pqvpn_api::{
     SCHEMA, model,
@@ -19,13 +24,13 @@ use pqvpn_api::{
 use pqvpn_crypto::identity::{Identity, warm_up};
 use pqvpn_node::{
     config::{Config, LogLevel},
+    overlay::Overlay,
     store::{self, StoreError},
 };
 use tokio::{runtime, sync::oneshot};
 
 use self::{pid_file::PidFile, signals::Signals};
 use crate::{
-    addresses,
     cli::DaemonArgs,
     context::{Context, absolute_path},
     detach,
@@ -43,7 +48,7 @@ pub(crate) fn run(context: &Context, args: &DaemonArgs) -> Result<(), Failure> {
         context.output.done(&json, |_| format!("the daemon runs as process {pid}"));
         return Ok(());
     }
-    forbid_core_dumps();
+    keep_memory_to_ourselves();
     if args.detached {
         detach::leave_session();
     }
@@ -89,11 +94,16 @@ pub(crate) fn start_in_background(context: &Context, args: &DaemonArgs) -> Resul
     detach::start(context, &arguments, passphrase)
 }
 
-/// Keeps keys out of core dumps, and other processes of this user out of our memory.
-fn forbid_core_dumps() {
+/// Keeps keys out of core dumps and swap, and other processes of this user out of our memory.
+fn keep_memory_to_ourselves() {
     // Neither can fail for a process that lowers its own rights; without them the daemon still works.
     let _still_dumpable = prctl::set_dumpable(false);
     let _limit_stands = setrlimit(Resource::RLIMIT_CORE, 0, 0);
+    if geteuid().is_root() {
+        // Only as root: the limit of a user is too small for what a daemon maps. On fault: nothing is touched early.
+        let all = libc::MCL_CURRENT | libc::MCL_FUTURE | libc::MCL_ONFAULT;
+        let _swappable = mlockall(MlockAllFlags::from_bits_retain(all));
+    }
 }
 
 fn start_log(context: &Context, args: &DaemonArgs, config: &Config, state_dir: &Path) -> Result<(), Failure> {
@@ -166,7 +176,7 @@ fn about(config: &Config, identity: &Identity, state_dir: &Path) -> model::Ident
         schema: SCHEMA,
         peer_id: identity.peer_id().to_string(),
         name: config.name(),
-        addresses: addresses::of(&identity.peer_id(), config),
+        addresses: Overlay::plan(config, identity.peer_id()).own,
         fingerprint: identity.public().fingerprint(),
         state_dir: Some(state_dir.to_owned()),
     }

@@ -32,7 +32,12 @@ struct Outcome {
 /// Builds the mesh, measures it and takes it down again.
 pub(crate) fn run(context: &Context, args: &DemoArgs) -> Result<(), Failure> {
     let failed = |error: &dyn std::fmt::Display| {
-        Failure::failed("demo", "the demo did not come to its end", error, "run it as root; `--json` and `--quiet` change only what is printed")
+        Failure::failed(
+            "demo",
+            "the demo did not come to its end",
+            error,
+            "run it as root; `--json` and `--quiet` change only what is printed",
+        )
     };
     // First of all: a user namespace can be entered only while there is one thread.
     let privilege = netns::acquire().map_err(|error| {

@@ -4,10 +4,11 @@
 use std::{path::Path, time::Duration};
 
 use pqvpn_api::{SCHEMA, model::Identity};
+use pqvpn_node::overlay::Overlay;
 use tokio::time::timeout;
 
 use super::block_on;
-use crate::{addresses, cli::PassphraseArgs, context::Context, failure::Failure, identity};
+use crate::{cli::PassphraseArgs, context::Context, failure::Failure, identity};
 
 /// A daemon that hangs must not make `id` hang.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -27,7 +28,7 @@ pub(crate) fn run(context: &Context, args: &PassphraseArgs) -> Result<(), Failur
                 schema: SCHEMA,
                 peer_id: identity.peer_id().to_string(),
                 name: config.name(),
-                addresses: addresses::of(&identity.peer_id(), &config),
+                addresses: Overlay::plan(&config, identity.peer_id()).own,
                 fingerprint: identity.public().fingerprint(),
                 state_dir: None,
             }

@@ -18,9 +18,9 @@ use pqvpn_lab::{
     process::Daemon,
     topology::{self, Host, Switch},
 };
-use pqvpn_node::{config::DEFAULT_PORT, store::ensure_private_dir};
+use pqvpn_node::{config::DEFAULT_PORT, overlay::Overlay, store::ensure_private_dir};
 
-use crate::{addresses, identity};
+use crate::identity;
 
 /// How long a daemon may take to answer at its socket, or to end.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -116,7 +116,7 @@ impl Draft {
         command.arg("daemon").arg("--config").arg(&config).arg("--state").arg(&folder).arg("--socket").arg(&socket);
         let daemon = Daemon::spawn(&host.namespace, &name, command)?;
         let loaded = pqvpn_node::config::Config::load(&config)?;
-        let address = addresses::of(&peer_id.parse()?, &loaded).into_iter().next().context("no overlay address")?;
+        let address = Overlay::plan(&loaded, peer_id.parse()?).own.into_iter().next().context("no overlay address")?;
         Ok(Node { name, client: Client::new(socket), host, address, daemon })
     }
 }
