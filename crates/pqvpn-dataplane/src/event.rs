@@ -69,11 +69,11 @@ pub enum Event {
         /// When the batch with the answer was received.
         at: Instant,
     },
-    /// A packet thread ended on an error it cannot work around.
+    /// A packet thread ended on an error it cannot work around, or panicked.
     Failed {
-        /// Which part ("tun", "udp").
+        /// Which part ("tun", "udp"), or "packet" when it is not known.
         what: &'static str,
-        /// The error of the operating system.
+        /// What ended it.
         error: io::Error,
     },
 }

@@ -23,6 +23,10 @@ use crate::{
 
 /// The bit every QUIC packet has set (RFC 9000 17.2, 17.3; greasing is off on both ends).
 const QUIC_BIT: u8 = 0x40;
+/// The bit that tells QUIC's long headers, which name their version, from short ones (RFC 8999 5).
+const LONG_HEADER_BIT: u8 = 0x80;
+/// QUIC version 1 (RFC 9000), the only one the guest speaks.
+const QUIC_V1: [u8; 4] = [0, 0, 0, 1];
 /// First bytes of STUN messages (RFC 7983).
 const STUN_MAX: u8 = 3;
 
@@ -59,18 +63,15 @@ impl Inbound {
         let sockets = self.sockets.iter().map(|&i| Waited::readable(shared.sockets.fd(i)));
         let mut waited: Vec<_> = std::iter::once(Waited::readable(wake.fd())).chain(sockets).collect();
         while !shared.stopping() {
-            let mut idle = true;
             for at in 0..self.sockets.len() {
-                if receive(&mut batch, &shared, self.sockets[at])? > 0 {
-                    idle = false;
+                if waited[at + 1].ready && receive(&mut batch, &shared, self.sockets[at])? > 0 {
                     self.take(&mut batch, tables.load());
                 }
             }
-            if idle {
-                wait(&mut waited, -1)?;
-                if waited[0].ready {
-                    wake.clear();
-                }
+            // Asked for every batch: under load it returns at once, and idle no socket is tried in vain on the way.
+            wait(&mut waited, -1)?;
+            if waited[0].ready {
+                wake.clear();
             }
         }
         Ok(())
@@ -116,7 +117,9 @@ impl Inbound {
             if is_tunnel(first) {
                 self.tunnel(run, storage, range, meta, tables, now);
             } else if first & QUIC_BIT != 0 {
-                if !self.shared.ring.push(&storage[range], meta.addr, meta.local, meta.ecn) {
+                if is_foreign_version(&storage[range.clone()]) {
+                    self.drops.count(DropReason::Garbage);
+                } else if !self.shared.ring.push(&storage[range], meta.addr, meta.local, meta.ecn) {
                     self.drops.count(DropReason::GuestRingFull);
                 }
             } else if first <= STUN_MAX {
@@ -157,6 +160,12 @@ impl Inbound {
             run.end(&self.shared, &self.drops, now);
         }
     }
+}
+
+/// Whether a QUIC packet is of a version nobody here speaks. The guest would answer it with a list of versions, to
+/// whoever may have sent it and however short it is (RFC 9000 6.1 allows silence).
+fn is_foreign_version(datagram: &[u8]) -> bool {
+    datagram[0] & LONG_HEADER_BIT != 0 && datagram.get(1..5) != Some(&QUIC_V1)
 }
 
 /// Receives from one socket; errors that datagrams of ours brought back (ICMP) are not the socket's.

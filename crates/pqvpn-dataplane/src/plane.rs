@@ -4,6 +4,7 @@
 use std::{
     fmt, io,
     net::UdpSocket,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
@@ -113,7 +114,14 @@ impl DataPlane {
     }
 
     fn spawn(&mut self, name: String, run: impl FnOnce() + Send + 'static) -> Result<(), DataPlaneError> {
-        let thread = std::thread::Builder::new().name(name).spawn(run).map_err(DataPlaneError::Thread)?;
+        let shared = Arc::clone(&self.shared);
+        let watched = move || {
+            if catch_unwind(AssertUnwindSafe(run)).is_err() {
+                // Nobody joins it before the end: without a word the node would go on without its packets.
+                shared.emit(Event::Failed { what: "packet", error: io::Error::other("it panicked") });
+            }
+        };
+        let thread = std::thread::Builder::new().name(name).spawn(watched).map_err(DataPlaneError::Thread)?;
         self.threads.push(thread);
         Ok(())
     }
@@ -202,6 +210,13 @@ impl Shared {
 
     pub(crate) fn session(&self, id: SessionId) -> Option<Arc<Session>> {
         lock(&self.registry).sessions.get(&id).cloned()
+    }
+
+    /// Whether a newer session with the same peer may send, so that this one must not move the peer's path.
+    pub(crate) fn is_outdated(&self, session: &Session) -> bool {
+        let tables = self.tables.load();
+        let active = tables.peers.get(&session.peer.slot).and_then(|entry| entry.active.as_ref());
+        active.is_some_and(|active| active.order > session.order)
     }
 
     pub(crate) fn sessions(&self) -> Vec<Arc<Session>> {

@@ -43,8 +43,6 @@ pub(crate) struct Peer {
     pub(crate) rx: Traffic,
     /// When a session was last asked for.
     pub(crate) asked: Stamp,
-    /// [`Session::order`] of the newest session that received; older ones do not move the path.
-    pub(crate) rx_order: AtomicU64,
 }
 
 impl Peer {
@@ -56,7 +54,6 @@ impl Peer {
             tx: Traffic::default(),
             rx: Traffic::default(),
             asked: Stamp::default(),
-            rx_order: AtomicU64::new(0),
         }
     }
 

@@ -23,7 +23,8 @@ pub const VERIFIED_WITHIN: Duration = Duration::from_secs(30);
 const REFRESH_AFTER: Duration = Duration::from_secs(20);
 /// Data younger than this keeps a session "in use".
 const IN_USE_WITHIN: Duration = Duration::from_secs(30);
-/// A session without data for this long is closed: nothing on the wire for an idle peer.
+/// A session without data, and that the peer does not keep alive, is closed after this long: nothing on the wire for
+/// an idle peer.
 const IDLE_AFTER: Duration = Duration::from_secs(180);
 /// Data sent and nothing heard for this long raises suspicion.
 const SUSPECT_AFTER: Duration = Duration::from_secs(1);
@@ -37,6 +38,8 @@ const DEMAND_LASTS: Duration = Duration::from_secs(30);
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 /// Pause after a refusal: only a change of config on either side helps.
 const REFUSED_PAUSE: Duration = Duration::from_secs(30);
+/// A session that ends sooner counts as a failed dial: a peer that accepts us only to close again is not hammered.
+const SETTLED_AFTER: Duration = Duration::from_secs(5);
 /// How often a session is looked at.
 const TICK: Duration = Duration::from_secs(1);
 /// Weight of the newest loss sample.
@@ -131,30 +134,32 @@ impl PeerLife {
             return;
         }
         self.refused = refused;
-        let pause = if refused { REFUSED_PAUSE } else { self.backoff };
-        self.backoff = (self.backoff * 2).min(BACKOFF.1);
-        self.phase = Phase::Resting { not_before: Some(now + pause) };
+        let pause = self.next_pause();
+        self.phase = Phase::Resting { not_before: Some(now + if refused { REFUSED_PAUSE } else { pause }) };
     }
 
     /// A session (ours or the peer's making) carries packets.
     pub fn on_session_up(&mut self, now: Instant) {
         self.phase = Phase::Up { since: now };
-        self.backoff = BACKOFF.0;
         self.refused = false;
-        self.forget_probes();
+        // Probes on an older session may still be answered; without one there are none.
         self.probe(now);
     }
 
     /// The last session with the peer has gone, for another reason than an action of this machine.
     pub fn on_session_gone(&mut self, now: Instant) {
-        self.rest();
-        self.dial_if_due(now);
+        if let Phase::Up { since } = self.phase {
+            self.rest_after(now, since);
+            self.dial_if_due(now);
+        }
     }
 
     /// The node goes down: nobody wants anything any more.
     pub fn stop(&mut self) {
         self.demand_until = None;
-        self.rest();
+        self.backoff = BACKOFF.0;
+        self.phase = Phase::Resting { not_before: None };
+        self.forget_probes();
         self.actions.clear();
     }
 
@@ -196,10 +201,11 @@ impl PeerLife {
             return;
         };
         let last_data = seen.last_data_rx.max(seen.last_data_tx).map_or(since, |at| at.max(since));
+        let last_use = seen.last_rx.map_or(last_data, |at| at.max(last_data));
         if self.is_dead(now, seen) {
-            self.end(now, now.duration_since(last_data) < IN_USE_WITHIN, Action::Dead);
-        } else if self.keepalive.is_none() && now.duration_since(last_data) >= IDLE_AFTER {
-            self.end(now, false, Action::CloseIdle);
+            self.end(now, since, now.saturating_duration_since(last_data) < IN_USE_WITHIN, Action::Dead);
+        } else if self.keepalive.is_none() && now.saturating_duration_since(last_use) >= IDLE_AFTER {
+            self.end(now, since, false, Action::CloseIdle);
         } else {
             self.watch_answers(now, seen);
             if self.probe_due(now, last_data, seen) {
@@ -311,17 +317,30 @@ impl PeerLife {
         }
     }
 
-    fn end(&mut self, now: Instant, wanted: bool, action: Action) {
+    fn end(&mut self, now: Instant, since: Instant, wanted: bool, action: Action) {
         self.actions.push_back(action);
-        self.rest();
+        self.rest_after(now, since);
         if wanted {
             self.want(now);
         }
     }
 
-    fn rest(&mut self) {
-        self.phase = Phase::Resting { not_before: None };
+    /// Rests after a session that began at `since`.
+    fn rest_after(&mut self, now: Instant, since: Instant) {
+        let settled = now.saturating_duration_since(since) >= SETTLED_AFTER;
+        let not_before = if settled { None } else { Some(now + self.next_pause()) };
+        if settled {
+            self.backoff = BACKOFF.0;
+        }
+        self.phase = Phase::Resting { not_before };
         self.forget_probes();
+    }
+
+    /// The pause before the next dial; the one after it is longer.
+    fn next_pause(&mut self) -> Duration {
+        let pause = self.backoff;
+        self.backoff = (pause * 2).min(BACKOFF.1);
+        pause
     }
 
     fn forget_probes(&mut self) {
@@ -333,210 +352,4 @@ impl PeerLife {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const MS: Duration = Duration::from_millis(1);
-    const S: Duration = Duration::from_secs(1);
-
-    fn actions(life: &mut PeerLife) -> Vec<Action> {
-        std::iter::from_fn(|| life.poll_action()).collect()
-    }
-
-    fn up(now: Instant) -> PeerLife {
-        let mut life = PeerLife::new(None, 0);
-        life.want(now);
-        assert_eq!(actions(&mut life), [Action::Dial]);
-        life.on_session_up(now);
-        assert_eq!(actions(&mut life), [Action::Probe(0)]);
-        life.on_probe_ack(0, now + MS);
-        life
-    }
-
-    /// Runs the machine for `span`; `heard` tells what the data plane saw at each step. Returns (offset, action).
-    fn run(
-        life: &mut PeerLife,
-        start: Instant,
-        span: Duration,
-        mut seen: impl FnMut(Instant) -> Activity,
-        answer: bool,
-    ) -> Vec<(Duration, Action)> {
-        let mut out = Vec::new();
-        let mut now = start;
-        while now - start < span {
-            life.handle_timeout(now, seen(now));
-            for action in actions(life) {
-                if let (Action::Probe(id), true) = (action, answer) {
-                    life.on_probe_ack(id, now + MS);
-                }
-                out.push((now - start, action));
-            }
-            now = life.poll_timeout(now).unwrap_or(now + S).max(now + 10 * MS);
-        }
-        out
-    }
-
-    #[test]
-    fn a_peer_nobody_wants_does_nothing() {
-        let now = Instant::now();
-        let mut life = PeerLife::new(None, 0);
-        assert_eq!(life.poll_timeout(now), None);
-        life.handle_timeout(now + 100 * S, Activity::default());
-        assert_eq!(actions(&mut life), []);
-    }
-
-    #[test]
-    fn an_unused_session_is_silent_and_then_closed() {
-        let now = Instant::now();
-        let mut life = up(now);
-        let log = run(&mut life, now + S, 400 * S, |_| Activity::default(), true);
-        let probes = log.iter().filter(|(_, action)| matches!(action, Action::Probe(_))).count();
-        assert!(probes <= 2, "one refresh while it still counts as in use: {log:?}");
-        let closed: Vec<_> = log.iter().filter(|(_, action)| *action == Action::CloseIdle).collect();
-        assert_eq!(closed.len(), 1);
-        assert!(closed[0].0 >= 178 * S && closed[0].0 <= 182 * S, "{closed:?}");
-        assert!(!life.is_up());
-    }
-
-    #[test]
-    fn a_session_in_use_stays_verified() {
-        let now = Instant::now();
-        let mut life = up(now);
-        let mut worst = Duration::ZERO;
-        let mut at = now;
-        while at < now + 300 * S {
-            at += 500 * MS;
-            let seen =
-                Activity { last_rx: Some(at), last_tx: Some(at), last_data_rx: Some(at), last_data_tx: Some(at) };
-            life.handle_timeout(at, seen);
-            worst = worst.max(life.verified_age(at).expect("was verified"));
-            for action in actions(&mut life) {
-                let Action::Probe(id) = action else { panic!("unexpected {action:?}") };
-                life.on_probe_ack(id, at + MS);
-            }
-        }
-        assert!(worst < VERIFIED_WITHIN, "{worst:?}");
-    }
-
-    #[test]
-    fn a_silent_peer_is_found_dead_within_four_seconds_and_dialed_again() {
-        let now = Instant::now();
-        let mut life = up(now);
-        let died = now + 10 * S;
-        let log = run(
-            &mut life,
-            now + S,
-            60 * S,
-            |at| Activity {
-                last_rx: Some(at.min(died)),
-                last_tx: Some(at),
-                last_data_rx: Some(at.min(died)),
-                last_data_tx: Some(at),
-            },
-            false,
-        );
-        let dead = log.iter().find(|(_, action)| *action == Action::Dead).expect("found dead");
-        assert!(dead.0 + S <= 10 * S + 4500 * MS, "{log:?}");
-        assert!(log.iter().any(|(at, action)| *action == Action::Dial && *at == dead.0), "{log:?}");
-    }
-
-    #[test]
-    fn lost_probes_alone_do_not_kill_a_peer_that_is_heard() {
-        let now = Instant::now();
-        let mut life = up(now);
-        let log = run(
-            &mut life,
-            now + S,
-            120 * S,
-            |at| Activity { last_rx: Some(at), last_tx: Some(at), last_data_rx: Some(at), last_data_tx: Some(at) },
-            false,
-        );
-        assert!(log.iter().all(|(_, action)| matches!(action, Action::Probe(_))), "{log:?}");
-        assert!(life.loss() > 0.2, "{}", life.loss());
-        assert!(life.verified_age(now + 121 * S).expect("once") > VERIFIED_WITHIN);
-    }
-
-    #[test]
-    fn failed_dials_back_off_while_there_is_demand_and_stop_without_it() {
-        let start = Instant::now();
-        let mut life = PeerLife::new(None, 0);
-        let mut now = start;
-        let mut dials = Vec::new();
-        life.want(now);
-        while let Some(next) = {
-            for action in actions(&mut life) {
-                assert_eq!(action, Action::Dial);
-                dials.push(now - start);
-                life.on_dial_failed(now, false);
-            }
-            life.poll_timeout(now)
-        } {
-            now = next;
-            life.handle_timeout(now, Activity::default());
-        }
-        let pauses: Vec<_> = dials.windows(2).map(|pair| pair[1] - pair[0]).collect();
-        assert_eq!(pauses, [500 * MS, S, 2 * S, 4 * S, 8 * S]);
-        assert!(now - start <= DEMAND_LASTS + BACKOFF.1);
-    }
-
-    #[test]
-    fn a_refusal_is_shown_and_not_hammered() {
-        let now = Instant::now();
-        let mut life = PeerLife::new(None, 0);
-        life.want(now);
-        actions(&mut life);
-        life.on_dial_failed(now, true);
-        assert!(life.is_refused());
-        life.want(now + 5 * S);
-        assert_eq!(actions(&mut life), []);
-        life.want(now + REFUSED_PAUSE);
-        assert_eq!(actions(&mut life), [Action::Dial]);
-    }
-
-    #[test]
-    fn a_keepalive_peer_is_held_open_at_its_own_pace() {
-        let now = Instant::now();
-        let mut life = PeerLife::new(Some(25 * S), 0);
-        life.handle_timeout(now, Activity::default());
-        assert_eq!(actions(&mut life), [Action::Dial]);
-        life.on_session_up(now);
-        actions(&mut life);
-        life.on_probe_ack(0, now + MS);
-        let mut last_tx = now;
-        let mut sent = 0;
-        let mut at = now;
-        while at < now + 600 * S {
-            at += S;
-            let seen = Activity { last_rx: Some(last_tx), last_tx: Some(last_tx), ..Activity::default() };
-            life.handle_timeout(at, seen);
-            for action in actions(&mut life) {
-                let Action::Probe(id) = action else { panic!("unexpected {action:?}") };
-                life.on_probe_ack(id, at + MS);
-                last_tx = at;
-                sent += 1;
-            }
-        }
-        assert!((22..=26).contains(&sent), "{sent} keepalives in 600 s");
-    }
-
-    #[test]
-    fn two_probes_of_the_same_moment_are_both_answered() {
-        let now = Instant::now();
-        let mut life = PeerLife::new(None, 0);
-        life.on_session_up(now);
-        let ping = life.probe(now);
-        assert_eq!(life.on_probe_ack(0, now + MS), Some(MS));
-        assert_eq!(life.on_probe_ack(ping, now + MS), Some(MS));
-    }
-
-    #[test]
-    fn a_foreign_probe_ack_verifies_nothing() {
-        let now = Instant::now();
-        let mut life = PeerLife::new(None, 7);
-        life.on_session_up(now);
-        assert_eq!(life.on_probe_ack(99, now + MS), None);
-        assert_eq!(life.verified_age(now + S), None);
-        assert_eq!(life.on_probe_ack(7, now + MS), Some(MS));
-        assert_eq!(life.on_probe_ack(7, now + 2 * MS), None, "an ack counts once");
-    }
-}
+mod tests;

@@ -224,7 +224,8 @@ impl Node {
             Interface::Kernel => host.open_kernel_tun(&config.interface.name, queues).await?,
         };
         let (packet_events, packets) = mpsc::channel(QUEUE);
-        let lost = AtomicU64::new(0);
+        let lost_events = Arc::new(AtomicU64::new(0));
+        let lost = Arc::clone(&lost_events);
         let sink = Arc::new(move |event: Event| {
             // The packet threads never wait; what is lost here is asked again (a parked packet, a probe).
             if packet_events.try_send(event).is_err() {
@@ -268,6 +269,7 @@ impl Node {
             host,
             underlay: Underlay { listen, plane },
             standing,
+            lost_events,
             accept_failures: 0,
             accepting,
         };

@@ -3,9 +3,11 @@
 //!
 //! One task per link. It tells the state task what happened through a bounded queue and ends with its link.
 
+mod dial;
+mod door;
+
 use std::{
     collections::HashMap,
-    net::SocketAddr,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -13,7 +15,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use pqvpn_crypto::{
     aead::AeadId,
     identity::PublicIdentity,
@@ -34,7 +35,7 @@ use thiserror::Error;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     sync::mpsc,
-    time::{sleep, timeout},
+    time::timeout,
 };
 use zeroize::Zeroize;
 
@@ -43,13 +44,12 @@ use crate::{
     link::{Connection, ControlRecv, ControlSend, Endpoint, LinkError, PeerReason},
     negotiate::{AckSent, HelloSent, Local, Negotiated, NegotiationError},
 };
+use door::{Door, Shut};
 
 /// Replay window of a session on one path, in bits (security.md 1.6).
 const WINDOW_BITS: usize = 8192;
 /// How long negotiating a session on a finished link may take.
 const NEGOTIATION_TIMEOUT: Duration = Duration::from_secs(10);
-/// Head start of each endpoint over the next (RFC 8305 §5).
-const STAGGER: Duration = Duration::from_millis(250);
 /// Control messages that may wait for a slow link.
 const OUTBOX: usize = 16;
 /// How many resumption secrets are kept per peer: a step may have completed on one end only.
@@ -67,6 +67,7 @@ pub(crate) struct LinkContext {
     pub(crate) rekey: EpochTime,
     pub(crate) slots: HashMap<PeerId, PeerSlot>,
     pub(crate) events: mpsc::Sender<LinkEvent>,
+    pub(crate) door: Door,
     next_session: AtomicU64,
     memory: Mutex<HashMap<PeerId, Memory>>,
 }
@@ -147,6 +148,9 @@ pub(crate) enum SessionError {
     /// The peer is not configured here.
     #[error("an unknown peer got through admission")]
     UnknownPeer,
+    /// This node makes no session with the peer now.
+    #[error(transparent)]
+    Shut(#[from] Shut),
     /// Negotiation took too long.
     #[error("the peer did not answer on the control stream")]
     Silent,
@@ -161,6 +165,9 @@ impl SessionError {
             Self::Link(LinkError::RefusedByPeer(reason)) => *reason != PeerReason::Busy,
             Self::Link(_) => false,
             Self::Negotiation(_) | Self::Wire(_) | Self::OutOfOrder | Self::UnknownPeer => true,
+            Self::Shut(why) => *why == Shut::Quarantined,
+            // A link closed so before it became a session: the peer has quarantined us.
+            Self::Closed(CloseReason::Ratchet) => true,
             Self::Closed(reason) => matches!(reason, CloseReason::Protocol | CloseReason::NoCommonAead),
             Self::Stream(_) | Self::Install(_) | Self::Resolve { .. } | Self::NoEndpoint | Self::Silent => false,
         }
@@ -179,8 +186,8 @@ impl LinkContext {
         slots: HashMap<PeerId, PeerSlot>,
         events: mpsc::Sender<LinkEvent>,
     ) -> Self {
-        let (next_session, memory) = (AtomicU64::new(1), Mutex::default());
-        Self { endpoint, control, own, aeads, inner_mtu, rekey, slots, events, next_session, memory }
+        let (door, next_session, memory) = (Door::default(), AtomicU64::new(1), Mutex::default());
+        Self { endpoint, control, own, aeads, inner_mtu, rekey, slots, events, door, next_session, memory }
     }
 
     /// Keeps the newest resumption secret of a peer.
@@ -307,7 +314,8 @@ impl Channel {
 /// Dials the peer at each address, staggered; the first link that works is kept. Ends with the link.
 pub(crate) async fn dial(context: Arc<LinkContext>, slot: PeerSlot, peer: PeerId, endpoints: Vec<String>) {
     let outcome = async {
-        let connection = race(&context, peer, endpoints).await?;
+        context.door.check(peer)?;
+        let connection = dial::race(&context, peer, endpoints).await?;
         let negotiation = timeout(NEGOTIATION_TIMEOUT, negotiate_as_dialer(&context, Arc::clone(&connection), slot));
         judge(&connection, negotiation.await.unwrap_or(Err(SessionError::Silent))).await
     }
@@ -344,8 +352,13 @@ async fn judge(connection: &Arc<dyn Connection>, made: Result<Made, SessionError
     if matches!(error, SessionError::Stream(_)) {
         return Err(cause_of_end(connection).await.unwrap_or(error));
     }
-    let no_aead = matches!(error, SessionError::Negotiation(NegotiationError::NoCommonAead));
-    let reason = if no_aead { CloseReason::NoCommonAead } else { CloseReason::Protocol };
+    let reason = if let SessionError::Shut(why) = &error {
+        why.reason()
+    } else if matches!(error, SessionError::Negotiation(NegotiationError::NoCommonAead)) {
+        CloseReason::NoCommonAead
+    } else {
+        CloseReason::Protocol
+    };
     connection.close(reason.code(), reason.as_str());
     Err(error)
 }
@@ -355,51 +368,6 @@ async fn cause_of_end(connection: &Arc<dyn Connection>) -> Option<SessionError> 
     let error = timeout(Duration::from_millis(200), connection.closed()).await.ok()?;
     let LinkError::Closed { code, .. } = &error else { return Some(error.into()) };
     Some(CloseReason::from_code(*code).map_or(SessionError::Link(error), SessionError::Closed))
-}
-
-async fn race(
-    context: &Arc<LinkContext>,
-    peer: PeerId,
-    endpoints: Vec<String>,
-) -> Result<Arc<dyn Connection>, SessionError> {
-    let mut attempts: FuturesUnordered<BoxFuture<'_, Result<Box<dyn Connection>, SessionError>>> = endpoints
-        .into_iter()
-        .enumerate()
-        .map(|(position, endpoint)| -> BoxFuture<'_, _> {
-            let head_start = STAGGER * u32::try_from(position).unwrap_or(u32::MAX);
-            Box::pin(async move {
-                sleep(head_start).await;
-                connect(context, peer, endpoint).await
-            })
-        })
-        .collect();
-    let mut worst = SessionError::NoEndpoint;
-    while let Some(outcome) = attempts.next().await {
-        match outcome {
-            Ok(connection) => return Ok(Arc::from(connection)),
-            // A refusal says more than a silence.
-            Err(error) if !worst.is_refusal() => worst = error,
-            Err(_) => {}
-        }
-    }
-    Err(worst)
-}
-
-async fn connect(
-    context: &Arc<LinkContext>,
-    peer: PeerId,
-    endpoint: String,
-) -> Result<Box<dyn Connection>, SessionError> {
-    let resolved = tokio::net::lookup_host(&endpoint).await.map(Iterator::collect::<Vec<SocketAddr>>);
-    let addresses = resolved.map_err(|source| SessionError::Resolve { endpoint, source })?;
-    let mut worst = SessionError::NoEndpoint;
-    for address in addresses {
-        match context.endpoint.connect(address, peer, context.known_key(peer)).await {
-            Ok(connection) => return Ok(connection),
-            Err(error) => worst = error.into(),
-        }
-    }
-    Err(worst)
 }
 
 async fn negotiate_as_dialer(
@@ -421,6 +389,7 @@ async fn negotiate_as_dialer(
 
 async fn negotiate_as_listener(context: &LinkContext, connection: Arc<dyn Connection>) -> Result<Made, SessionError> {
     let slot = *context.slots.get(&connection.peer()).ok_or(SessionError::UnknownPeer)?;
+    let _place = context.door.enter(connection.peer())?;
     let mut channel = Channel::new(connection.accept_control().await?);
     let Message::Hello(hello) = channel.read().await? else { return Err(SessionError::OutOfOrder) };
     let known = context.psks(connection.peer());

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The task that owns the node: commands, data-plane events and link events come in, one at a time; nothing is shared.
 
+mod choice;
 mod command;
 pub(crate) mod peer;
 mod report;
@@ -9,7 +10,7 @@ mod sessions;
 use std::{
     collections::BTreeMap,
     future::pending,
-    sync::Arc,
+    sync::{Arc, atomic::AtomicU64},
     time::{Duration, Instant},
 };
 
@@ -53,6 +54,8 @@ pub(crate) struct State {
     pub(crate) underlay: Underlay,
     /// What is wrong since the start and stays so.
     pub(crate) standing: Vec<HealthItem>,
+    /// Events of the packet threads that found the queue full.
+    pub(crate) lost_events: Arc<AtomicU64>,
     /// Incoming links refused or failed.
     pub(crate) accept_failures: u64,
     pub(crate) accepting: JoinHandle<()>,
@@ -132,12 +135,13 @@ impl State {
 
     /// Does what the machines ask for, until they ask for nothing more.
     fn drive(&mut self, now: Instant) {
+        // Ratchets first: one that gives up leaves a dial to do, and nothing else might wake this task for it.
+        self.drive_ratchets(now);
         for slot in 0..self.peers.len() {
             while let Some(action) = self.peers[slot].life.poll_action() {
                 self.act(now, slot, action);
             }
         }
-        self.drive_ratchets(now);
     }
 
     fn act(&mut self, now: Instant, slot: usize, action: Action) {

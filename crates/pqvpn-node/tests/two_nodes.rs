@@ -221,6 +221,10 @@ async fn down_is_silent_and_up_comes_back() {
     alice.handle.down().await.unwrap();
     assert!(matches!(alice.ping().await, Err(NodeError::Down)));
     bob.until("told", |peer| peer.session.is_none()).await;
+    let name = PeerRef(alice.snapshot().await.peer_id.to_string());
+    let through = bob.handle.ping(name, Duration::from_millis(1500)).await;
+    assert!(matches!(through, Err(NodeError::NoAnswer { .. })), "a node that is down answers nobody: {through:?}");
+    assert!(bob.peer().await.session.is_none(), "nor does it make sessions");
     alice.handle.up().await.unwrap();
     alice.ping().await.unwrap();
     alice.stop().await;

@@ -20,6 +20,9 @@ mod flow;
 
 /// Most packets in one super-packet; with the virtio header well below `IOV_MAX` (1024) pieces.
 pub const MAX_SEGMENTS: usize = 512;
+/// Most datagrams in one super-packet of UDP: Linux refuses the whole of it above 128, before 6.10 above 64
+/// (`UDP_MAX_SEGMENTS`).
+pub const MAX_UDP_SEGMENTS: usize = 64;
 /// Most bytes in one super-packet, headers included: what an IPv4 length field holds.
 pub const MAX_SUPER_PACKET: usize = 65535;
 /// How many of the newest super-packets a packet is compared with; bounds the work per packet in a batch of many flows.
@@ -223,7 +226,7 @@ impl Group {
     fn admits(&self, next: &Candidate<'_>) -> bool {
         !self.closed
             && next.shape.mergeable
-            && self.packets < MAX_SEGMENTS
+            && self.packets < if next.shape.protocol == TCP { MAX_SEGMENTS } else { MAX_UDP_SEGMENTS }
             && next.shape.payload_len <= self.template.shape.payload_len
             && self.len + next.shape.payload_len <= MAX_SUPER_PACKET
             && self.template.continued_by(next, self.len)

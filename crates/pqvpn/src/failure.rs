@@ -25,12 +25,27 @@ pub(crate) struct Failure {
 impl Failure {
     /// It failed: exit code 1.
     pub(crate) fn failed(code: &str, what: impl Into<String>, why: impl Display, hint: impl Into<String>) -> Self {
-        Self { exit: 1, code: code.into(), what: what.into(), why: vec![why.to_string()], hint: hint.into() }
+        let why = why.to_string().lines().map(str::to_owned).collect();
+        Self { exit: 1, code: code.into(), what: what.into(), why, hint: hint.into() }
     }
 
     /// The caller asked for something that makes no sense: exit code 2.
     pub(crate) fn usage(code: &str, what: impl Into<String>, why: impl Display, hint: impl Into<String>) -> Self {
         Self { exit: 2, ..Self::failed(code, what, why, hint) }
+    }
+
+    /// What the parser of the command line says, in the three lines of every other failure.
+    pub(crate) fn command_line(said: &str) -> Self {
+        let said: Vec<&str> = said.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+        let aside = |line: &&&str| ["tip: ", "Usage: ", "For more"].iter().any(|word| line.starts_with(word));
+        let why = said.iter().take_while(|line| !aside(line)).copied().collect::<Vec<_>>().join(" ");
+        let tip = said.iter().find_map(|line| line.strip_prefix("tip: "));
+        let usage = said.iter().find_map(|line| line.strip_prefix("Usage: ")).unwrap_or("pqvpn");
+        let verb: Vec<&str> = usage.split(' ').take_while(|word| !word.starts_with(['[', '<', '-'])).collect();
+        let help = format!("`{} --help` shows what can be said", verb.join(" "));
+        let hint = tip.map_or_else(|| help.clone(), |tip| format!("{tip}; {help}"));
+        let why = why.strip_prefix("error: ").unwrap_or(&why);
+        Self::usage("usage", "the command line was not understood", why, hint)
     }
 
     /// It is not allowed: exit code 4.
@@ -84,10 +99,14 @@ impl From<StoreError> for Failure {
 
 impl From<ConfigError> for Failure {
     fn from(error: ConfigError) -> Self {
-        let hint = if error.is_not_found() {
-            "`pqvpn config init` writes one"
-        } else {
-            "correct the lines named; `pqvpn config init --stdout` shows every key"
+        let hint = match &error {
+            _ if error.is_not_found() => "`pqvpn config init` writes one; `--config FILE` names another",
+            ConfigError::Read { .. } | ConfigError::TooLarge { .. } => {
+                "check the path given by `--config` or PQVPN_CONFIG, and who may read the file"
+            }
+            ConfigError::Syntax { .. } | ConfigError::Invalid(_) | _ => {
+                "correct the lines named; `pqvpn config init --stdout` shows every key"
+            }
         };
         Self {
             exit: 2,
@@ -115,5 +134,30 @@ impl From<SocketError> for Failure {
             }
             _ => Self::failed("socket", what, &error, "name another place with `--socket PATH`"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_parser_says_becomes_three_lines() {
+        let said = "error: unexpected argument '-1' found\n\n  tip: to pass '-1' as a value, use '-- -1'\n\n\
+                    Usage: pqvpn ping [OPTIONS] <PEER>\n\nFor more information, try '--help'.\n";
+        let failure = Failure::command_line(said);
+        assert_eq!((failure.exit, failure.code.as_str()), (2, "usage"));
+        assert_eq!(failure.why, ["unexpected argument '-1' found"]);
+        assert_eq!(failure.hint, "to pass '-1' as a value, use '-- -1'; `pqvpn ping --help` shows what can be said");
+        let said = "error: the following required arguments were not provided:\n  <KEY>\n  <VALUE>\n\n\
+                    Usage: pqvpn set <KEY> <VALUE>\n\nFor more information, try '--help'.\n";
+        let failure = Failure::command_line(said);
+        assert_eq!(failure.why, ["the following required arguments were not provided: <KEY> <VALUE>"]);
+        assert_eq!(failure.hint, "`pqvpn set --help` shows what can be said");
+    }
+
+    #[test]
+    fn a_reason_of_several_lines_stays_several_lines() {
+        assert_eq!(Failure::failed("x", "y", "a\nb", "z").why, ["a", "b"]);
     }
 }

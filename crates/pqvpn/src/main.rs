@@ -11,14 +11,17 @@ mod logging;
 mod output;
 mod passphrase;
 
-use std::process::ExitCode;
+use std::{env, process::ExitCode};
 
-use clap::Parser;
+use clap::{Parser, error::ErrorKind};
 
-use crate::{cli::Cli, context::Context};
+use crate::{cli::Cli, context::Context, failure::Failure, output::Output};
 
 fn main() -> ExitCode {
-    let Cli { globals, verb } = Cli::parse();
+    let Cli { globals, verb } = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return not_run(&error),
+    };
     let context = Context::new(&globals);
     match command::run(&context, verb) {
         Ok(()) => ExitCode::SUCCESS,
@@ -27,4 +30,16 @@ fn main() -> ExitCode {
             ExitCode::from(failure.exit)
         }
     }
+}
+
+/// Help and version are shown; a line that makes no sense is a failure like any other.
+fn not_run(error: &clap::Error) -> ExitCode {
+    let help = error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
+    if help || !error.use_stderr() {
+        let _reader_gone = error.print();
+        return u8::try_from(error.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from);
+    }
+    let failure = Failure::command_line(&error.render().to_string());
+    Output::new(env::args_os().any(|argument| argument == "--json"), false).failure(&failure);
+    ExitCode::from(failure.exit)
 }

@@ -43,10 +43,18 @@ impl Output {
 
     /// Prints the result: one line of JSON, or text.
     pub(crate) fn result(&self, json: &impl Serialize, text: impl FnOnce(&Self) -> String) {
+        let _gone = self.frame(json, text);
+    }
+
+    /// As [`Self::result`], for one of many.
+    ///
+    /// # Errors
+    /// Nobody reads them any more.
+    pub(crate) fn frame(&self, json: &impl Serialize, text: impl FnOnce(&Self) -> String) -> io::Result<()> {
         if self.json {
-            print_line(&serde_json::to_string(json).unwrap_or_default());
+            print_line(&serde_json::to_string(json).unwrap_or_default())
         } else {
-            print_line(text(self).trim_end_matches('\n'));
+            print_line(text(self).trim_end_matches('\n'))
         }
     }
 
@@ -60,13 +68,13 @@ impl Output {
     /// Prints one line of progress to people; nothing when quiet or for scripts.
     pub(crate) fn progress(&self, text: &str) {
         if !self.json && !self.quiet {
-            print_line(text);
+            let _gone = print_line(text);
         }
     }
 
     /// Prints text as it is, whatever the format.
     pub(crate) fn verbatim(&self, text: &str) {
-        print_line(text.trim_end_matches('\n'));
+        let _gone = print_line(text.trim_end_matches('\n'));
     }
 
     /// Prints a remark to standard error; nothing when quiet.
@@ -79,7 +87,7 @@ impl Output {
     /// Prints why the command failed: for people to standard error, for scripts to standard output as well.
     pub(crate) fn failure(&self, failure: &Failure) {
         if self.json {
-            print_line(&failure.to_json().to_string());
+            let _gone = print_line(&failure.to_json().to_string());
         }
         eprint_line(&format!("error: {}", printable(&failure.what)));
         for why in &failure.why {
@@ -161,10 +169,10 @@ fn chars(text: &str) -> usize {
     text.chars().count()
 }
 
-/// A reader that has gone away (`pqvpn peers | head`) is no failure.
-fn print_line(line: &str) {
+/// A reader that has gone away (`pqvpn peers | head`) is no failure, but a reason to stop talking.
+fn print_line(line: &str) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
-    let _gone = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
+    writeln!(stdout, "{line}").and_then(|()| stdout.flush())
 }
 
 fn print_raw(text: &str) {

@@ -19,6 +19,8 @@ use super::Access;
 
 /// Owner and group may read and write, others nothing.
 const SOCKET_MODE: u32 = 0o660;
+/// Longest path one can connect to in bytes: `sun_path` holds 108 with the zero at its end (unix(7)).
+const MAX_PATH: usize = 107;
 
 /// A listening control socket; the file goes when this is dropped.
 #[derive(Debug)]
@@ -43,6 +45,9 @@ pub enum SocketError {
     /// The path has no file name or directory.
     #[error("{0} does not name a file in a directory")]
     BadPath(PathBuf),
+    /// Nobody could connect to a socket of that name.
+    #[error("{} is longer than the {MAX_PATH} bytes the path of a socket may have", .0.display())]
+    TooLong(PathBuf),
     /// The operating system refused.
     #[error("cannot {doing} {path}: {error}")]
     Io {
@@ -68,6 +73,10 @@ impl ControlSocket {
         let (Some(directory), Some(_name)) = (directory, path.file_name()) else {
             return Err(SocketError::BadPath(path.to_owned()));
         };
+        // Found out here: below it is bound under a shorter name.
+        if path.as_os_str().len() > MAX_PATH {
+            return Err(SocketError::TooLong(path.to_owned()));
+        }
         make_directory(directory, access)?;
         let lock = take_lock(path)?;
         remove_stale(path)?;
@@ -187,6 +196,18 @@ mod tests {
 
     fn mode(path: &Path) -> u32 {
         fs::symlink_metadata(path).unwrap().mode() & 0o7777
+    }
+
+    #[tokio::test]
+    async fn a_path_nobody_could_connect_to_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let room = MAX_PATH - dir.path().as_os_str().len() - 1;
+        let longest = dir.path().join("s".repeat(room));
+        let _socket = ControlSocket::bind(&longest, &access()).unwrap();
+        StdUnixStream::connect(&longest).unwrap();
+        let longer = dir.path().join("t".repeat(room + 1));
+        assert!(matches!(ControlSocket::bind(&longer, &access()), Err(SocketError::TooLong(_))));
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
     }
 
     #[tokio::test]

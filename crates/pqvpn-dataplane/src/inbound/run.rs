@@ -103,8 +103,7 @@ impl<'t> RxRun<'t> {
             return;
         }
         session.peer.rx.add(opened, shared.start, now);
-        let newest_session = session.peer.rx_order.fetch_max(session.order, Ordering::Relaxed) <= session.order;
-        if let Some(path) = newest.filter(|_| newest_session) {
+        if let Some(path) = newest {
             follow(session, path, shared);
         }
         if !session.confirmed.swap(true, Ordering::AcqRel) {
@@ -155,12 +154,13 @@ impl<'t> RxRun<'t> {
     }
 }
 
-/// Lets the peer's path follow its newest packet.
+/// Lets the peer's path follow the newest packet of its newest session. What a removed session received says nothing
+/// about the ones that are left.
 fn follow(session: &Session, path: Path, shared: &Shared) {
-    let mut current = lock(&session.peer.path);
-    if *current == Some(path) {
+    if session.peer.path() == Some(path) || shared.is_outdated(session) {
         return;
     }
+    let mut current = lock(&session.peer.path);
     let old = current.replace(path);
     drop(current);
     if let Some(Path { remote: from, .. }) = old

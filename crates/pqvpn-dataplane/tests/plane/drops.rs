@@ -21,6 +21,9 @@ fn garbage_on_the_port_is_answered_with_silence() {
     for (datagram, reason) in [
         (&[0x80; 40][..], DropReason::Garbage),
         (&[0x10; 1], DropReason::Garbage),
+        (&[0xc0; 1200], DropReason::Garbage),
+        (&[0xc0, 0, 0, 0], DropReason::Garbage),
+        (&[0xc0, 0, 0, 0, 0, 0, 0, 0], DropReason::Garbage),
         (&[0x00, 0x01, 0, 0], DropReason::Stun),
         (&[0x24; 31], DropReason::Short),
         (&[0x3f; 1], DropReason::Short),
@@ -32,7 +35,7 @@ fn garbage_on_the_port_is_answered_with_silence() {
         node.expect_drops(reason, before + 1);
     }
     assert_silence(&stranger);
-    assert_eq!(node.control.drops().total(), 7);
+    assert_eq!(node.control.drops().total(), 10);
 }
 
 #[test]

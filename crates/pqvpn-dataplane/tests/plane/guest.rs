@@ -62,7 +62,7 @@ fn transmit(dst: SocketAddr, contents: &[u8], segment_size: Option<usize>) -> Gu
 #[test]
 fn guests_talk_to_each_other_with_ecn_and_addresses() {
     let (a, b) = (Node::new(), Node::new());
-    let datagram = [&[0xc3][..], &payload(1199, 1)].concat();
+    let datagram = [&[0xc3, 0, 0, 0, 1][..], &payload(1195, 1)].concat();
     a.guest.try_send(&transmit(b.addr, &datagram, None)).unwrap();
     let (bytes, meta) = receive(&b.guest);
     assert_eq!(bytes, datagram);

@@ -1,14 +1,21 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Start, refusals at the start, and the end.
 
-use std::{net::UdpSocket, sync::Arc};
+use std::{
+    io,
+    net::UdpSocket,
+    os::fd::BorrowedFd,
+    sync::{Arc, Mutex, mpsc},
+};
 
 use pqvpn_crypto::schedule::Role;
 use pqvpn_dataplane::{
-    DataPlane, DataPlaneConfig, DataPlaneError, InstallError, Offloads, SessionId, SessionInstall, mem::MemTun,
+    DataPlane, DataPlaneConfig, DataPlaneError, Event, InstallError, Offloads, ReadBatch, SessionId, SessionInstall,
+    TunReader, TunWriter,
+    mem::{MemReader, MemTun},
 };
 
-use crate::harness::{Keys, Node, PEER, connected, indices};
+use crate::harness::{Keys, Node, PATIENCE, PEER, connected, indices};
 
 #[test]
 fn shutdown_wakes_and_joins_every_thread() {
@@ -34,7 +41,7 @@ fn handles_outlive_the_data_plane_without_harm() {
 #[test]
 fn several_queues_and_sockets_are_shared_out() {
     let sockets = vec![UdpSocket::bind("127.0.0.1:0").unwrap(), UdpSocket::bind("[::1]:0").unwrap()];
-    let mut tun: Vec<(Box<dyn pqvpn_dataplane::TunReader>, Box<dyn pqvpn_dataplane::TunWriter>)> = Vec::new();
+    let mut tun: Vec<(Box<dyn TunReader>, Box<dyn TunWriter>)> = Vec::new();
     for _ in 0..3 {
         let (_, reader, writer) = MemTun::new(Offloads::default()).unwrap();
         tun.push((Box::new(reader), Box::new(writer)));
@@ -81,4 +88,30 @@ fn a_session_that_does_not_fit_changes_nothing() {
     assert!(!node.control.index_in_use(5));
     assert_eq!(node.control.path(PEER + 1), None);
     assert_eq!(attempt(2, vec![5], vec![1]), Ok(()));
+}
+
+/// A device whose driver goes mad at the first packet.
+struct Mad(MemReader);
+
+impl TunReader for Mad {
+    fn read_batch(&mut self, _batch: &mut ReadBatch) -> io::Result<()> {
+        panic!("on purpose");
+    }
+
+    fn poll_fd(&self) -> BorrowedFd<'_> {
+        self.0.poll_fd()
+    }
+}
+
+#[test]
+fn a_packet_thread_that_panics_is_reported() {
+    let (_tun, reader, writer) = MemTun::new(Offloads::default()).unwrap();
+    let sockets = vec![UdpSocket::bind("127.0.0.1:0").unwrap()];
+    let config = DataPlaneConfig { tun: vec![(Box::new(Mad(reader)), Box::new(writer))], sockets, inner_mtu: 1280 };
+    let (sender, events) = mpsc::channel();
+    let sink = Mutex::new(sender);
+    let plane = DataPlane::start(config, Arc::new(move |event| sink.lock().unwrap().send(event).unwrap())).unwrap();
+    let event = events.recv_timeout(PATIENCE).unwrap();
+    assert!(matches!(event, Event::Failed { what: "packet", .. }), "{event:?}");
+    plane.shutdown();
 }

@@ -6,7 +6,9 @@ use pqvpn_dataplane::{DropReason, Event, SendError, SessionId};
 use pqvpn_packet::{header::PacketKind, inner::Probe};
 
 use crate::{
-    harness::{PEER, assert_silence, connected, indices, nodes, raw_peer, receive_on, socket},
+    harness::{
+        Keys, PEER, RawPeer, assert_silence, connected, eventually, indices, nodes, raw_peer, receive_on, socket,
+    },
     packets::{EXPERIMENT, ip, payload, plain},
 };
 
@@ -63,7 +65,7 @@ fn a_flood_of_probes_in_one_batch_is_answered_only_in_part() {
         segment_size: Some(len),
     };
     sender.guest.try_send(&transmit).unwrap();
-    let dropped = crate::harness::eventually(|| node.drops(DropReason::RateLimited), |&dropped| dropped > 0);
+    let dropped = eventually(|| node.drops(DropReason::RateLimited), |&dropped| dropped > 0);
     assert!(dropped <= 32);
 }
 
@@ -126,13 +128,12 @@ fn a_packet_of_an_older_session_does_not_move_the_path_of_a_newer_one() {
     let (mut old, node) = raw_peer();
     old.send(&to_node());
     node.collect();
-    let keys = crate::harness::Keys::new(2);
+    let keys = Keys::new(2);
     let new_socket = socket();
     let new_addr = new_socket.local_addr().unwrap();
     node.install(2, keys.responder, Role::Responder, new_addr, false);
     let initiator = keys.initiator;
-    let mut new =
-        crate::harness::RawPeer { tx: initiator.tx, rx: initiator.rx, socket: new_socket, id: 2, to: node.addr };
+    let mut new = RawPeer { tx: initiator.tx, rx: initiator.rx, socket: new_socket, id: 2, to: node.addr };
     new.send(&to_node());
     node.collect();
     old.send(&to_node());
@@ -140,6 +141,27 @@ fn a_packet_of_an_older_session_does_not_move_the_path_of_a_newer_one() {
     assert_eq!(node.control.path(PEER), Some(new_addr));
     node.tun.inject(&plain(&from_node()));
     assert_eq!(new.receive().1, from_node());
+}
+
+#[test]
+fn a_session_that_outlives_a_newer_one_still_moves_the_path() {
+    let (mut kept, node) = raw_peer();
+    kept.send(&to_node());
+    node.collect();
+    let Keys { initiator, responder } = Keys::new(2);
+    node.install(2, responder, Role::Responder, kept.socket.local_addr().unwrap(), false);
+    let mut crossed =
+        RawPeer { tx: initiator.tx, rx: initiator.rx, socket: kept.socket.try_clone().unwrap(), id: 2, to: node.addr };
+    crossed.send(&to_node());
+    node.collect();
+    assert!(node.control.remove_session(SessionId(2)));
+    kept.socket = socket();
+    kept.send(&to_node());
+    node.collect();
+    let moved = eventually(|| node.control.path(PEER), |path| *path == kept.socket.local_addr().ok());
+    assert!(moved.is_some());
+    node.tun.inject(&plain(&from_node()));
+    assert_eq!(kept.receive().1, from_node());
 }
 
 #[test]

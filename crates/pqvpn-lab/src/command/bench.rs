@@ -48,6 +48,8 @@ struct Scores {
     contender: Contender,
     tcp1: Series,
     tcp4: Series,
+    /// Of the single streams.
+    retransmits: Series,
     cpu_s_per_gb: Series,
     handshake_ms: Series,
     rss_mb: Series,
@@ -79,6 +81,7 @@ impl Scores {
             contender,
             tcp1: Series::default(),
             tcp4: Series::default(),
+            retransmits: Series::default(),
             cpu_s_per_gb: Series::default(),
             handshake_ms: Series::default(),
             rss_mb: Series::default(),
@@ -103,6 +106,7 @@ impl Scores {
                 .map(|(after, before)| (after.saturating_sub(before)).as_secs_f64() / single.gigabytes),
         );
         self.tcp1.push(single.gbit_s);
+        self.retransmits.push(single.retransmits);
         self.tcp4.push(iperf::tcp(one, two, tunnel, seconds, 4)?.gbit_s);
         self.rss_mb.push_some(running.peak_rss_mb()?);
         self.handshake_ms.push_some(running.handshake_ms());
@@ -122,6 +126,7 @@ fn report(scores: &[Scores], seconds: u32, repeat: u32) -> Report {
             ("tcp1_range", score.tcp1.range()),
             ("tcp4_gbit_s", score.tcp4.median()),
             ("tcp4_range", score.tcp4.range()),
+            ("tcp1_retransmits", score.retransmits.median()),
             ("cpu_s_per_gb", score.cpu_s_per_gb.median()),
             ("idle_rtt_p50_ms", score.rtt.percentile(50)),
             ("idle_rtt_p99_ms", score.rtt.percentile(99)),

@@ -79,6 +79,14 @@ pub struct Warning {
     pub text: String,
 }
 
+impl Warning {
+    /// Whether it describes what many sound set-ups have, and is worth a line only to who asks for a check.
+    #[must_use]
+    pub fn is_common(&self) -> bool {
+        self.code == "peer-no-endpoint"
+    }
+}
+
 impl fmt::Display for Warning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.key, self.text)
@@ -95,7 +103,7 @@ fn lines(problems: &[Problem]) -> String {
 
 fn read_reason(source: &io::Error) -> String {
     if source.kind() == io::ErrorKind::NotFound {
-        "no such file; `pqvpn config init` writes one".to_owned()
+        "no such file".to_owned()
     } else {
         format!("cannot be read: {source}")
     }

@@ -102,6 +102,24 @@ impl HostError {
         }
     }
 
+    /// One line that says what to try.
+    #[must_use]
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::NotAllowed { .. } => "run as root, or give the program CAP_NET_ADMIN",
+            Self::AddressTaken { .. } | Self::RouteTaken { .. } => {
+                "look for another network with the same addresses; change interface.ipv4_pool"
+            }
+            Self::NoFamily => "set interface.ipv4 = true, or enable IPv6",
+            Self::Journal { .. } => "free some space, or give a writable directory with `--state DIR`",
+            Self::JournalVersion { .. } | Self::JournalPending { .. } => {
+                "end the other daemon, or give this one its own `--state DIR`"
+            }
+            Self::NoInterface { .. } | Self::Kernel { .. } => "start it again; the kernel log may say more",
+            Self::Undo { .. } | Self::HalfSet { .. } => "start it again: what is left is undone at the next start",
+        }
+    }
+
     pub(super) fn injected() -> Self {
         Self::Kernel { what: "go on".to_owned(), source: io::Error::other("injected fault") }
     }

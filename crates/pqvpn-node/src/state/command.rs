@@ -17,6 +17,8 @@ use crate::{
 
 /// How long closed links may take to tell their peers at shutdown.
 const DRAIN: Duration = Duration::from_millis(300);
+/// Pings that may wait for one peer.
+const MAX_PINGS: usize = 64;
 
 impl State {
     pub(super) async fn on_command(&mut self, now: Instant, command: Command) {
@@ -43,11 +45,13 @@ impl State {
         for peer in &mut self.peers {
             peer.lift_quarantine();
         }
+        self.context.door.lift_quarantines();
         if self.running == NodeState::Up {
             return Ok(());
         }
         self.host.apply().await.map_err(|error| NodeError::Host(error.to_string()))?;
         self.control.pause(false);
+        self.context.door.set_down(false);
         self.running = NodeState::Up;
         for slot in 0..self.peers.len() {
             let activity = self.activity(slot);
@@ -62,6 +66,7 @@ impl State {
             return Ok(());
         }
         self.running = NodeState::Down;
+        self.context.door.set_down(true);
         self.control.pause(true);
         self.close_all(CloseReason::Shutdown);
         self.host.undo().await.map_err(|error| NodeError::Host(error.to_string()))?;
@@ -71,6 +76,7 @@ impl State {
 
     /// Ends everything and leaves the host as it was.
     pub(super) async fn stop(mut self) {
+        self.context.door.set_down(true);
         self.close_all(CloseReason::Shutdown);
         let Self { context, mut host, underlay, accepting, .. } = self;
         context.endpoint.close();
@@ -112,6 +118,10 @@ impl State {
         if peer.quarantined {
             let why = "its ratchet failed twice within a day; `pqvpn up` lifts the quarantine".to_owned();
             return send(answer, Err(NodeError::Refused { peer: peer.label(), why }));
+        }
+        if peer.pings.len() >= MAX_PINGS {
+            let why = "too many pings wait for it already".to_owned();
+            return send(answer, Err(NodeError::NoAnswer { peer: peer.label(), waited: Duration::ZERO, why }));
         }
         peer.pings.push(Ping { answer, deadline: now + waited, waited, probe: None });
         peer.life.want(now);

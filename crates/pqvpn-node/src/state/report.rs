@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Snapshots and health in the state task.
 
-use std::{io, time::Instant};
+use std::{io, sync::atomic::Ordering, time::Instant};
 
 use super::{State, peer::Peer};
 use crate::{
@@ -73,6 +73,11 @@ impl State {
     fn health(&self) -> Vec<HealthItem> {
         let mut items = self.standing.clone();
         items.extend(self.host.health());
+        let lost = self.lost_events.load(Ordering::Relaxed);
+        if lost > 0 {
+            let text = format!("{lost} events of the packet threads were lost: the control side was too slow");
+            items.push(HealthItem { level: HealthLevel::Warn, code: "events-lost", text });
+        }
         for peer in self.peers.iter().filter(|peer| peer.quarantined) {
             let text =
                 format!("{}: the ratchet failed twice within a day; `pqvpn up` lifts the quarantine", peer.label());

@@ -7,21 +7,21 @@ use std::{
 };
 
 use pqvpn_crypto::{
-    ratchet::machine::{RatchetAbort, RatchetOutput},
+    ratchet::machine::{EPOCH_HARD, RatchetAbort, RatchetOutput},
     schedule::Role,
 };
 use pqvpn_dataplane::{EpochError, PeerSlot, SessionId};
 use pqvpn_wire::control::{CloseReason, Message};
 
-use super::{Live, State};
+use super::{Live, State, choice};
 use crate::{
     handle::PingReply,
     session::{Established, LinkEvent, SessionError},
     snapshot::NodeState,
 };
 
-/// Two sessions made within this time crossed on the wire; both ends must keep the same one.
-const CROSSED_WITHIN: Duration = Duration::from_secs(3);
+/// Age of an epoch at which a session that only probes keep alive steps too: [`EPOCH_HARD`] would end it.
+const STEP_AT_LEAST: Duration = Duration::from_secs(EPOCH_HARD.as_secs() / 2);
 
 impl State {
     pub(super) fn on_link_event(&mut self, now: Instant, event: LinkEvent) {
@@ -47,12 +47,11 @@ impl State {
             return;
         }
         let remote = made.connection.remote();
-        tracing::info!(peer = %peer.label(), ?made.role, aead = made.aead.name(), "session up");
-        peer.why = match made.role {
-            Role::Initiator => "direct: an endpoint from the config or the last known address answered".to_owned(),
-            Role::Responder => "direct: the peer connected to us".to_owned(),
+        let why = match made.role {
+            Role::Initiator => "direct: an endpoint from the config or the last known address answered",
+            Role::Responder => "direct: the peer connected to us",
         };
-        peer.last_remote = Some(remote);
+        tracing::info!(peer = %peer.label(), ?made.role, aead = made.aead.name(), "session up");
         peer.last_error = None;
         peer.sessions.push(made.id);
         let handshake = made.connection.handshake_time();
@@ -73,31 +72,31 @@ impl State {
             self.context.remember_psk(self.peers[made.slot as usize].id, psk);
         }
         self.live.insert(made.id, live);
-        self.retire_all_but_one(made.slot);
-        self.control.set_path(made.slot, remote);
-        self.peers[made.slot as usize].life.on_session_up(now);
+        let kept = self.retire_all_but_one(made.slot);
+        if kept == Some(made.id) {
+            let peer = &mut self.peers[made.slot as usize];
+            (peer.last_remote, peer.why) = (Some(remote), why.to_owned());
+        } else if let Some(kept) = kept.and_then(|kept| self.live.get(&kept)) {
+            // Installing the other one has moved the path.
+            self.control.set_path(made.slot, kept.connection.remote());
+        }
+        let peer = &mut self.peers[made.slot as usize];
+        peer.life.on_session_up(now);
+        // A probe on a session that was just retired may be lost with it: every ping gets a new one.
+        peer.pings.iter_mut().for_each(|ping| ping.probe = None);
         self.probe_for_pings(now, made.slot as usize);
     }
 
-    /// Keeps the newest session, or of two that crossed on the wire the one dialed by the lower PeerID.
-    fn retire_all_but_one(&mut self, slot: PeerSlot) {
+    /// Ends every session with a peer but the one both ends keep; gives that one.
+    fn retire_all_but_one(&mut self, slot: PeerSlot) -> Option<SessionId> {
         let peer = &self.peers[slot as usize];
-        let dialer_is_lower = |live: &Live| (live.role == Role::Initiator) == (self.own < peer.id);
-        let mut kept: Option<SessionId> = None;
-        for &id in &peer.sessions {
-            let Some(live) = self.live.get(&id) else { continue };
-            let better = kept.and_then(|kept| self.live.get(&kept)).is_none_or(|best| {
-                let crossed = live.established.saturating_duration_since(best.established) < CROSSED_WITHIN;
-                !(crossed && best.role != live.role) || dialer_is_lower(live)
-            });
-            if better {
-                kept = Some(id);
-            }
-        }
+        let sessions = peer.sessions.iter().filter_map(|&id| Some((id, self.live.get(&id)?)));
+        let kept = choice::kept(sessions.map(|(id, live)| (id, live.role, live.established)), self.own < peer.id);
         let retired: Vec<SessionId> = peer.sessions.iter().copied().filter(|&id| Some(id) != kept).collect();
         for id in retired {
             self.end_session(id, CloseReason::Duplicate);
         }
+        kept
     }
 
     fn on_dial_failed(&mut self, now: Instant, slot: PeerSlot, error: &SessionError) {
@@ -151,7 +150,7 @@ impl State {
         Some(live)
     }
 
-    /// The session may not be used any more: a new handshake, at once, while the old one still receives.
+    /// The session may not be used any more: a new handshake; packets wait for it.
     pub(super) fn replace_session(&mut self, now: Instant, id: SessionId) {
         let Some(live) = self.live.get(&id) else { return };
         let slot = live.slot as usize;
@@ -218,11 +217,13 @@ impl State {
         }
     }
 
-    /// Lets the ratchets look at the clock; only a session that carried data since its last step steps by time.
+    /// Lets the ratchets look at the clock; a session that carried no data since its last step steps only when its epoch
+    /// grows old.
     pub(super) fn step_ratchets(&mut self, now: Instant) {
         for live in self.live.values_mut() {
             let stats = self.control.peer_stats(live.slot);
-            if stats.last_data_rx.max(stats.last_data_tx).is_some_and(|at| at > live.rekeyed) {
+            let used = stats.last_data_rx.max(stats.last_data_tx).is_some_and(|at| at > live.rekeyed);
+            if used || now.saturating_duration_since(live.rekeyed) >= STEP_AT_LEAST {
                 live.ratchet.note_traffic(now);
             }
             if live.ratchet.poll_timeout().is_some_and(|at| at <= now) {
@@ -289,6 +290,9 @@ impl State {
         let peer = &mut self.peers[slot];
         peer.last_error = Some(abort.to_string());
         peer.on_ratchet_abort(now);
+        if peer.quarantined {
+            self.context.door.quarantine(peer.id);
+        }
         if peer.sessions.is_empty() {
             peer.life.on_session_gone(now);
         }

@@ -67,7 +67,7 @@ pub fn read_private(path: &Path, limit: u64) -> Result<Zeroizing<Vec<u8>>, Store
 /// # Errors
 /// The name is taken, also by a dangling link, or the system refuses.
 pub(super) fn create_private(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
-    let mut file = open_new(path, FILE_MODE)?;
+    let mut file = open_new(path, FILE_MODE).map_err(open_error(path))?;
     let written = file.write_all(bytes).and_then(|()| file.sync_all());
     if let Err(error) = written {
         let _half = fs::remove_file(path);
@@ -84,11 +84,12 @@ pub(super) fn create_private(path: &Path, bytes: &[u8]) -> Result<(), StoreError
 /// The directory cannot be written to; then the old file is untouched.
 pub fn write_atomic(path: &Path, bytes: &[u8], mode: u32) -> Result<(), StoreError> {
     let twin = twin_of(path);
-    let mut file = open_new(&twin, mode)?;
+    // Errors name the file that was asked for: of its twin nobody has heard.
+    let mut file = open_new(&twin, mode).map_err(io_error("write", path))?;
     let written = file
         .write_all(bytes)
         .and_then(|()| file.sync_all())
-        .map_err(io_error("write", &twin))
+        .map_err(io_error("write", path))
         .and_then(|()| fs::rename(&twin, path).map_err(io_error("replace", path)));
     if let Err(error) = written {
         let _half = fs::remove_file(&twin);
@@ -97,15 +98,9 @@ pub fn write_atomic(path: &Path, bytes: &[u8], mode: u32) -> Result<(), StoreErr
     sync_directory_of(path)
 }
 
-fn open_new(path: &Path, mode: u32) -> Result<File, StoreError> {
+fn open_new(path: &Path, mode: u32) -> io::Result<File> {
     let flags = OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(mode)
-        .custom_flags(flags.bits())
-        .open(path)
-        .map_err(open_error(path))
+    OpenOptions::new().write(true).create_new(true).mode(mode).custom_flags(flags.bits()).open(path)
 }
 
 /// A name next to `path` nobody can guess and occupy.

@@ -129,6 +129,8 @@ fn udp_merges_only_where_allowed_and_only_with_an_honest_length() {
 fn limits_split_a_super_packet() {
     let many = Super { payload: vec![5; 2 * MAX_SEGMENTS], mss: 1, ..Super::tcp(1) };
     assert_eq!(merge_partial(cut(&many)).len(), 2);
+    let datagrams = Super { udp: true, payload: vec![5; 2 * MAX_UDP_SEGMENTS + 1], mss: 1, ..Super::tcp(1) };
+    assert_eq!(merge_partial(cut(&datagrams)).len(), 3);
     let halves = [cut(&Super { payload: vec![5; 40_000], mss: 1000, ..Super::tcp(1) }), {
         cut(&Super { payload: vec![5; 40_000], mss: 1000, sequence: 41_000, ..Super::tcp(1) })
     }];

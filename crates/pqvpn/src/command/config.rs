@@ -53,8 +53,12 @@ fn init(context: &Context, force: bool) -> Result<(), Failure> {
         store::write_atomic(&path, sample.as_bytes(), 0o644)
             .map_err(|error| Failure::from(error).while_doing("no configuration was written"))?;
     } else {
-        let file = OpenOptions::new().write(true).create_new(true).open(&path);
-        file.and_then(|mut file| file.write_all(sample.as_bytes())).map_err(failed)?;
+        let mut file = OpenOptions::new().write(true).create_new(true).open(&path).map_err(failed)?;
+        if let Err(error) = file.write_all(sample.as_bytes()) {
+            // Half a sample would stand in the way of the next attempt, or be taken for a configuration.
+            let _half = fs::remove_file(&path);
+            return Err(failed(error));
+        }
     }
     let json = json!({"schema": pqvpn_api::SCHEMA, "path": path});
     context.output.done(&json, |_| {

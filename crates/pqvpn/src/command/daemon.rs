@@ -60,7 +60,7 @@ pub(crate) fn run(context: &Context, args: &DaemonArgs) -> Result<(), Failure> {
     let identity = own_identity(args, &state_dir)?;
     let origin = context.config_path().map_or_else(|_| String::new(), |path| path.display().to_string());
     config.check_identity(&identity.peer_id(), &origin)?;
-    for warning in config.check() {
+    for warning in config.check().iter().filter(|warning| !warning.is_common()) {
         tracing::warn!(code = warning.code, key = warning.key, "{}", warning.text);
     }
     // One thread for all of control: packets have their own, and QUIC's endpoint does best on one.

@@ -7,6 +7,8 @@
 mod measure;
 mod mesh;
 
+use std::fs::OpenOptions;
+
 use pqvpn_api::SCHEMA;
 use pqvpn_lab::{
     netns::{self, Privilege},
@@ -17,6 +19,9 @@ use serde::Serialize;
 
 use self::{measure::Row, mesh::Mesh};
 use crate::{cli::DemoArgs, context::Context, failure::Failure};
+
+/// Where the kernel makes interfaces.
+const TUN: &str = "/dev/net/tun";
 
 /// What `demo --json` prints.
 #[derive(Debug, Serialize)]
@@ -32,17 +37,16 @@ struct Outcome {
 /// Builds the mesh, measures it and takes it down again.
 pub(crate) fn run(context: &Context, args: &DemoArgs) -> Result<(), Failure> {
     let failed = |error: &dyn std::fmt::Display| {
-        Failure::failed(
-            "demo",
-            "the demo did not come to its end",
-            error,
-            "run it as root; `--json` and `--quiet` change only what is printed",
-        )
+        let hint = "once more, as root; if it ends like this again, report it with these lines";
+        Failure::failed("demo", "the demo did not come to its end", error, hint)
     };
     // First of all: a user namespace can be entered only while there is one thread.
     let privilege = netns::acquire().map_err(|error| {
         Failure::refused("privilege", "no namespaces for the demo", error, "run it as root, or allow user namespaces")
     })?;
+    if privilege == Privilege::UserNamespace {
+        tun_is_open_to_us()?;
+    }
     process::kill_children_on_interrupt().map_err(|error| failed(&error))?;
     let rootless = if privilege == Privilege::UserNamespace { " (without root, in a user namespace)" } else { "" };
     context.output.progress(&format!("building {} hosts on one switch{rootless}", args.nodes));
@@ -52,9 +56,24 @@ pub(crate) fn run(context: &Context, args: &DemoArgs) -> Result<(), Failure> {
     let (start_to_ping_ms, rows) =
         runtime.block_on(measure::all(&mesh)).map_err(|error| failed(&format!("{error:#}")))?;
     mesh.take_down().map_err(|error| failed(&format!("{error:#}")))?;
+    let start_to_ping_ms = round(start_to_ping_ms);
     let outcome = Outcome { schema: SCHEMA, nodes: args.nodes, start_to_ping_ms, rows };
     context.output.result(&outcome, |_| table(&outcome));
     Ok(())
+}
+
+/// Root of a user namespace may make interfaces, but the device node has to let its user in.
+fn tun_is_open_to_us() -> Result<(), Failure> {
+    let opened = OpenOptions::new().read(true).write(true).open(TUN);
+    opened.map(drop).map_err(|error| {
+        let hint = "run it as root; or let users in, as most distributions do: `sudo chmod 0666 /dev/net/tun`";
+        Failure::refused("privilege", "no tunnel device for the demo", format!("{TUN}: {error}"), hint)
+    })
+}
+
+/// Three digits after the point: what was measured has no more.
+fn round(value: f64) -> f64 {
+    (value * 1000.0).round() / 1000.0
 }
 
 fn table(outcome: &Outcome) -> String {

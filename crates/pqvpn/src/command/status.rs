@@ -23,8 +23,8 @@ pub(crate) async fn run(context: &Context, args: &StatusArgs) -> Result<(), Fail
         if args.watch {
             context.output.next_frame();
         }
-        context.output.result(&status, |output| render(output, &status));
-        if !args.watch {
+        let read = context.output.frame(&status, |output| render(output, &status));
+        if !args.watch || read.is_err() {
             return Ok(());
         }
         tokio::time::sleep(FRAME).await;

@@ -39,6 +39,24 @@ fn a_pid_file_goes_with_a_daemon_that_did_not_start() {
 }
 
 #[test]
+fn a_pid_file_that_cannot_be_made_is_named_as_it_was_given() {
+    let sandbox = Sandbox::new();
+    sandbox.write("config.toml", CONFIG);
+    let run = sandbox.run(&["daemon", "--pid-file", "/no/such/directory/pid"]).failed(1, "/no/such/directory/pid:");
+    assert!(run.stderr.contains("--pid-file"), "{}", run.stderr);
+    assert!(!sandbox.socket().exists());
+}
+
+#[test]
+fn a_socket_path_nobody_could_connect_to_is_refused() {
+    let sandbox = Sandbox::new();
+    sandbox.write("config.toml", CONFIG);
+    let path = sandbox.path(&"s".repeat(120));
+    sandbox.run(&["daemon", "--socket", path.to_str().unwrap()]).failed(1, "longer than the 107 bytes");
+    assert!(!path.exists());
+}
+
+#[test]
 fn an_ephemeral_daemon_writes_no_key() {
     let Some(sandbox) = unprivileged() else { return };
     let Some(run) = sandbox.run_as_nobody(&["daemon", "--ephemeral"]) else { return };

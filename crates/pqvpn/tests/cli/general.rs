@@ -1,6 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Exit codes, versions, completions: what needs neither files nor a daemon.
 
+use std::{
+    io::{BufRead, BufReader, Read, Write},
+    process::Stdio,
+};
+
 use crate::sandbox::{Run, Sandbox};
 
 #[test]
@@ -30,6 +35,42 @@ fn with_json_an_error_is_an_object_on_standard_output() {
     for key in ["what", "why", "try"] {
         assert!(error[key].is_string(), "{key}");
     }
+}
+
+#[test]
+fn a_line_that_makes_no_sense_is_answered_in_the_same_shape() {
+    let sandbox = Sandbox::new();
+    let run = sandbox.run(&["statsu", "--json"]).failed(2, "unrecognized subcommand 'statsu'");
+    let error = &run.json()["error"];
+    assert_eq!(error["code"], "usage");
+    assert!(error["try"].as_str().unwrap().contains("'status'"), "{error}");
+    for line in ["error: ", "  why: ", "  try: "] {
+        assert!(run.stderr.contains(line), "{}", run.stderr);
+    }
+    assert!(sandbox.run(&["ping"]).failed(2, "<PEER>").stderr.contains("`pqvpn ping --help`"));
+}
+
+#[test]
+fn a_watch_ends_when_nobody_reads_it() {
+    let sandbox = Sandbox::new();
+    let socket = sandbox.socket();
+    std::fs::create_dir(sandbox.path("run")).unwrap();
+    let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    // A daemon that says the same for ever; the thread ends with the test.
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let body = r#"{"schema":1,"version":"0","peer_id":"00","name":"n","state":"up","addresses":[],"listen":[],
+                "interface":null,"networks":[],"peers":[],"drops":{},"health":[],"uptime_s":1}"#;
+            let mut stream = stream.unwrap();
+            let _head = stream.read(&mut [0; 4096]).unwrap();
+            write!(stream, "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len()).unwrap();
+        }
+    });
+    let mut child = sandbox.command(&["status", "--watch"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert!(line.starts_with("n  up"), "{line}");
+    assert!(child.wait().unwrap().success());
 }
 
 #[test]

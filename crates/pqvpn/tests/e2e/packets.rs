@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Packets of every size and TCP in bulk, both IP versions inside and outside.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
+
+use nix::sys::signal::Signal;
 
 use crate::{
     icmp,
-    rig::{Outer, Pair, usable},
-    traffic::{echo_sizes, tcp_transfer},
+    rig::{Outer, Pair, poll, usable},
+    traffic::{any, echo_sizes, noise, tcp_transfer, udp},
 };
 
 /// Inner MTU on a path of 1500 bytes (performance.md).
@@ -29,6 +31,39 @@ fn packets_of_every_size_and_tcp_pass_over_ipv4() {
 fn packets_of_every_size_and_tcp_pass_over_ipv6() {
     if usable() {
         everything_passes(Outer::V6);
+    }
+}
+
+#[test]
+fn a_burst_that_had_to_wait_is_delivered_whole() {
+    if !usable() {
+        return;
+    }
+    let pair = Pair::met(Outer::V4);
+    let (a, b) = (&pair.a, &pair.b);
+    let cases: [(IpAddr, usize); 3] = [(b.v4.into(), 300), (b.v6.into(), 300), (b.v4.into(), 1)];
+    for (address, len) in cases {
+        let server = udp(&b.namespace, SocketAddr::new(address, 0));
+        let client = udp(&a.namespace, any(address));
+        client.connect(server.local_addr().unwrap()).unwrap();
+        for burst in [2, 63, 64, 65, 127, 128, 129, 200, 400] {
+            // A daemon that was not scheduled for a while finds many datagrams of one flow at once.
+            b.daemon().signal(Signal::SIGSTOP).unwrap();
+            let before = a.peer(b).tx_packets;
+            for number in 0..burst {
+                client.send(&noise(number, len)).unwrap();
+            }
+            poll("the burst on the wire", || (a.peer(b).tx_packets >= before + burst).then_some(()));
+            b.daemon().signal(Signal::SIGCONT).unwrap();
+            let mut buffer = [0; 2048];
+            for number in 0..burst {
+                let got = server.recv(&mut buffer).unwrap_or_else(|error| {
+                    let drops: Vec<_> = b.status().drops.into_iter().filter(|(_, count)| *count > 0).collect();
+                    panic!("{number} of {burst} datagrams of {len} bytes to {address} arrived: {error}; {drops:?}")
+                });
+                assert!(buffer[..got] == noise(number, len), "datagram {number} of {burst} to {address} changed");
+            }
+        }
     }
 }
 

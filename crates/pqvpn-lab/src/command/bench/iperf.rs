@@ -20,6 +20,8 @@ pub(super) struct Transfer {
     pub(super) gbit_s: f64,
     /// Bytes received, by 10^9.
     pub(super) gigabytes: f64,
+    /// Segments TCP sent again.
+    pub(super) retransmits: f64,
 }
 
 /// Sends from `one` to `target`, an address of `two`, over `streams` connections.
@@ -42,7 +44,8 @@ pub(super) fn tcp(one: &Host, two: &Host, target: IpAddr, seconds: u32, streams:
 fn parse(result: &Value) -> Option<Transfer> {
     let sum = &result["end"]["sum_received"];
     let (bits, bytes) = (sum["bits_per_second"].as_f64()?, sum["bytes"].as_f64()?);
-    (bytes > 0.0).then_some(Transfer { gbit_s: bits / 1e9, gigabytes: bytes / 1e9 })
+    let retransmits = result["end"]["sum_sent"]["retransmits"].as_f64().unwrap_or(0.0);
+    (bytes > 0.0).then_some(Transfer { gbit_s: bits / 1e9, gigabytes: bytes / 1e9, retransmits })
 }
 
 #[cfg(test)]

@@ -73,7 +73,10 @@ impl Ours {
             daemon.wait_until("the control socket", PATIENCE, || node.file("sock").exists().then_some(()))?;
         }
         let ping = nodes[0].run(&["ping", "other", "-c", "1", "-W", "10"]);
-        ping.with_context(|| format!("{}; the daemon said: {}", self.name, daemons[0].stderr()))?;
+        ping.with_context(|| {
+            let [one, two] = daemons.each_ref().map(Daemon::stderr);
+            format!("{}; the daemons said:\n{one}\n{two}", self.name)
+        })?;
         let peer = nodes[0].json(&["status"])?["peers"][0].take();
         anyhow::ensure!(peer["session"]["aead"] == self.aead(), "asked for {}, got {peer}", self.aead());
         let addresses = ids[1]["addresses"].as_array().context("a node has addresses")?;
@@ -102,7 +105,7 @@ impl Node {
         let (id, endpoint) = (&other["peer_id"], format!("{}:{PORT}", host.ipv4));
         let text = format!(
             "[node]\nlisten = [\"0.0.0.0:{PORT}\", \"[::]:{PORT}\"]\n[interface]\nname = \"bench0\"\n[crypto]\ncipher = \"{cipher}\"\n\
-             [logging]\nlevel = \"warn\"\n[[peers]]\nid = {id}\nname = \"other\"\nendpoints = [\"{endpoint}\"]\n"
+             [logging]\nlevel = \"debug\"\n[[peers]]\nid = {id}\nname = \"other\"\nendpoints = [\"{endpoint}\"]\n"
         );
         Ok(fs::write(self.file("config.toml"), text)?)
     }

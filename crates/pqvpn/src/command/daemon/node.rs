@@ -34,8 +34,8 @@ fn refused(error: &StartError) -> Failure {
     let (code, hint) = match error {
         StartError::PortTaken(_) => ("port-taken", "stop the other program, or change node.listen"),
         StartError::Listen { .. } | StartError::NoSocket => ("listen", "check node.listen against `ip address`"),
-        StartError::Tun(_) => ("tun", "`modprobe tun`; check interface.name"),
-        StartError::Host(_) => ("host", "look for another network with the same addresses; change interface.ipv4_pool"),
+        StartError::Tun(_) => ("tun", "`modprobe tun`; or change interface.name: `ip link` lists the names in use"),
+        StartError::Host(error) => ("host", error.hint()),
         StartError::DataPlane(_) | StartError::Link(_) | StartError::Io(_) | _ => {
             ("start", "`--log-level debug` shows more")
         }

@@ -60,7 +60,7 @@ pub(super) async fn all(mesh: &Mesh) -> Result<(f64, Vec<Row>)> {
             address: other.address,
             handshake_ms: session.handshake_ms,
             rtt_ms: samples[PINGS / 2],
-            throughput_gbit_s: throughput,
+            throughput_gbit_s: throughput.map(super::round),
             suite: session.suite,
             aead: session.aead,
             epoch: session.epoch,

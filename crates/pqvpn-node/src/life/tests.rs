@@ -1,0 +1,260 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! One peer's life on a virtual clock.
+
+use super::*;
+
+const MS: Duration = Duration::from_millis(1);
+const S: Duration = Duration::from_secs(1);
+
+fn actions(life: &mut PeerLife) -> Vec<Action> {
+    std::iter::from_fn(|| life.poll_action()).collect()
+}
+
+fn up(now: Instant) -> PeerLife {
+    let mut life = PeerLife::new(None, 0);
+    life.want(now);
+    assert_eq!(actions(&mut life), [Action::Dial]);
+    life.on_session_up(now);
+    assert_eq!(actions(&mut life), [Action::Probe(0)]);
+    life.on_probe_ack(0, now + MS);
+    life
+}
+
+/// Runs the machine for `span`; `heard` tells what the data plane saw at each step. Returns (offset, action).
+fn run(
+    life: &mut PeerLife,
+    start: Instant,
+    span: Duration,
+    mut seen: impl FnMut(Instant) -> Activity,
+    answer: bool,
+) -> Vec<(Duration, Action)> {
+    let mut out = Vec::new();
+    let mut now = start;
+    while now - start < span {
+        life.handle_timeout(now, seen(now));
+        for action in actions(life) {
+            if let (Action::Probe(id), true) = (action, answer) {
+                life.on_probe_ack(id, now + MS);
+            }
+            out.push((now - start, action));
+        }
+        now = life.poll_timeout(now).unwrap_or(now + S).max(now + 10 * MS);
+    }
+    out
+}
+
+#[test]
+fn a_peer_nobody_wants_does_nothing() {
+    let now = Instant::now();
+    let mut life = PeerLife::new(None, 0);
+    assert_eq!(life.poll_timeout(now), None);
+    life.handle_timeout(now + 100 * S, Activity::default());
+    assert_eq!(actions(&mut life), []);
+}
+
+#[test]
+fn an_unused_session_is_silent_and_then_closed() {
+    let now = Instant::now();
+    let mut life = up(now);
+    let log = run(&mut life, now + S, 400 * S, |_| Activity::default(), true);
+    let probes = log.iter().filter(|(_, action)| matches!(action, Action::Probe(_))).count();
+    assert!(probes <= 2, "one refresh while it still counts as in use: {log:?}");
+    let closed: Vec<_> = log.iter().filter(|(_, action)| *action == Action::CloseIdle).collect();
+    assert_eq!(closed.len(), 1);
+    assert!(closed[0].0 >= 178 * S && closed[0].0 <= 182 * S, "{closed:?}");
+    assert!(!life.is_up());
+}
+
+#[test]
+fn a_session_in_use_stays_verified() {
+    let now = Instant::now();
+    let mut life = up(now);
+    let mut worst = Duration::ZERO;
+    let mut at = now;
+    while at < now + 300 * S {
+        at += 500 * MS;
+        let seen = Activity { last_rx: Some(at), last_tx: Some(at), last_data_rx: Some(at), last_data_tx: Some(at) };
+        life.handle_timeout(at, seen);
+        worst = worst.max(life.verified_age(at).expect("was verified"));
+        for action in actions(&mut life) {
+            let Action::Probe(id) = action else { panic!("unexpected {action:?}") };
+            life.on_probe_ack(id, at + MS);
+        }
+    }
+    assert!(worst < VERIFIED_WITHIN, "{worst:?}");
+}
+
+#[test]
+fn a_silent_peer_is_found_dead_within_four_seconds_and_dialed_again() {
+    let now = Instant::now();
+    let mut life = up(now);
+    let died = now + 10 * S;
+    let log = run(
+        &mut life,
+        now + S,
+        60 * S,
+        |at| Activity {
+            last_rx: Some(at.min(died)),
+            last_tx: Some(at),
+            last_data_rx: Some(at.min(died)),
+            last_data_tx: Some(at),
+        },
+        false,
+    );
+    let dead = log.iter().find(|(_, action)| *action == Action::Dead).expect("found dead");
+    assert!(dead.0 + S <= 10 * S + 4500 * MS, "{log:?}");
+    assert!(log.iter().any(|(at, action)| *action == Action::Dial && *at == dead.0), "{log:?}");
+}
+
+#[test]
+fn lost_probes_alone_do_not_kill_a_peer_that_is_heard() {
+    let now = Instant::now();
+    let mut life = up(now);
+    let log = run(
+        &mut life,
+        now + S,
+        120 * S,
+        |at| Activity { last_rx: Some(at), last_tx: Some(at), last_data_rx: Some(at), last_data_tx: Some(at) },
+        false,
+    );
+    assert!(log.iter().all(|(_, action)| matches!(action, Action::Probe(_))), "{log:?}");
+    assert!(life.loss() > 0.2, "{}", life.loss());
+    assert!(life.verified_age(now + 121 * S).expect("once") > VERIFIED_WITHIN);
+}
+
+#[test]
+fn failed_dials_back_off_while_there_is_demand_and_stop_without_it() {
+    let start = Instant::now();
+    let mut life = PeerLife::new(None, 0);
+    let mut now = start;
+    let mut dials = Vec::new();
+    life.want(now);
+    while let Some(next) = {
+        for action in actions(&mut life) {
+            assert_eq!(action, Action::Dial);
+            dials.push(now - start);
+            life.on_dial_failed(now, false);
+        }
+        life.poll_timeout(now)
+    } {
+        now = next;
+        life.handle_timeout(now, Activity::default());
+    }
+    let pauses: Vec<_> = dials.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert_eq!(pauses, [500 * MS, S, 2 * S, 4 * S, 8 * S]);
+    assert!(now - start <= DEMAND_LASTS + BACKOFF.1);
+}
+
+#[test]
+fn a_refusal_is_shown_and_not_hammered() {
+    let now = Instant::now();
+    let mut life = PeerLife::new(None, 0);
+    life.want(now);
+    actions(&mut life);
+    life.on_dial_failed(now, true);
+    assert!(life.is_refused());
+    life.want(now + 5 * S);
+    assert_eq!(actions(&mut life), []);
+    life.want(now + REFUSED_PAUSE);
+    assert_eq!(actions(&mut life), [Action::Dial]);
+}
+
+#[test]
+fn a_keepalive_peer_is_held_open_at_its_own_pace() {
+    let now = Instant::now();
+    let mut life = PeerLife::new(Some(25 * S), 0);
+    life.handle_timeout(now, Activity::default());
+    assert_eq!(actions(&mut life), [Action::Dial]);
+    life.on_session_up(now);
+    actions(&mut life);
+    life.on_probe_ack(0, now + MS);
+    let mut last_tx = now;
+    let mut sent = 0;
+    let mut at = now;
+    while at < now + 600 * S {
+        at += S;
+        let seen = Activity { last_rx: Some(last_tx), last_tx: Some(last_tx), ..Activity::default() };
+        life.handle_timeout(at, seen);
+        for action in actions(&mut life) {
+            let Action::Probe(id) = action else { panic!("unexpected {action:?}") };
+            life.on_probe_ack(id, at + MS);
+            last_tx = at;
+            sent += 1;
+        }
+    }
+    assert!((22..=26).contains(&sent), "{sent} keepalives in 600 s");
+}
+
+#[test]
+fn two_probes_of_the_same_moment_are_both_answered() {
+    let now = Instant::now();
+    let mut life = PeerLife::new(None, 0);
+    life.on_session_up(now);
+    let ping = life.probe(now);
+    assert_eq!(life.on_probe_ack(0, now + MS), Some(MS));
+    assert_eq!(life.on_probe_ack(ping, now + MS), Some(MS));
+}
+
+#[test]
+fn a_foreign_probe_ack_verifies_nothing() {
+    let now = Instant::now();
+    let mut life = PeerLife::new(None, 7);
+    life.on_session_up(now);
+    assert_eq!(life.on_probe_ack(99, now + MS), None);
+    assert_eq!(life.verified_age(now + S), None);
+    assert_eq!(life.on_probe_ack(7, now + MS), Some(MS));
+    assert_eq!(life.on_probe_ack(7, now + 2 * MS), None, "an ack counts once");
+}
+
+#[test]
+fn a_peer_that_accepts_and_closes_again_is_dialed_ever_less_often() {
+    let start = Instant::now();
+    let mut life = PeerLife::new(Some(25 * S), 0);
+    let (mut now, mut dials) = (start, Vec::new());
+    while now < start + 100 * S {
+        life.handle_timeout(now, Activity::default());
+        if actions(&mut life).contains(&Action::Dial) {
+            dials.push(now - start);
+            life.on_session_up(now);
+            actions(&mut life);
+            life.on_session_gone(now + MS);
+            assert_eq!(actions(&mut life), [], "not at once");
+            now += MS;
+        }
+        now = life.poll_timeout(now).expect("the keepalive wants it");
+    }
+    assert!((6..=10).contains(&dials.len()), "{dials:?}");
+}
+
+#[test]
+fn a_session_that_lasted_is_replaced_at_once_and_ends_the_back_off() {
+    let now = Instant::now();
+    let mut life = PeerLife::new(None, 0);
+    life.want(now);
+    actions(&mut life);
+    life.on_dial_failed(now, false);
+    life.on_session_up(now + S);
+    life.want(now + 10 * S);
+    life.on_session_gone(now + 10 * S);
+    assert!(actions(&mut life).contains(&Action::Dial));
+    life.on_dial_failed(now + 11 * S, false);
+    assert_eq!(life.poll_timeout(now + 11 * S), Some(now + 11 * S + BACKOFF.0));
+}
+
+#[test]
+fn a_session_the_peer_keeps_alive_is_not_closed_for_want_of_data() {
+    let now = Instant::now();
+    let mut life = up(now);
+    let kept_alive = |at: Instant| Activity { last_rx: Some(at - S), last_tx: Some(at - S), ..Activity::default() };
+    let log = run(&mut life, now + S, 600 * S, kept_alive, true);
+    assert!(log.iter().all(|(_, action)| *action != Action::CloseIdle), "{log:?}");
+    assert!(life.is_up());
+    let silent = run(
+        &mut life,
+        now + 601 * S,
+        200 * S,
+        |_| Activity { last_rx: Some(now + 600 * S), ..kept_alive(now + 600 * S) },
+        true,
+    );
+    assert!(silent.iter().any(|(_, action)| *action == Action::CloseIdle), "{silent:?}");
+}

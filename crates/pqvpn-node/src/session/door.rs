@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The door to sessions: shut while the node is down, to quarantined peers, and to who already stands in it too often.
+//!
+//! A listening session receives before it is confirmed, so the door is asked before anything is installed; what the
+//! state task says of a finished session would come too late.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use pqvpn_crypto::peer_id::PeerId;
+use pqvpn_wire::control::CloseReason;
+use thiserror::Error;
+
+/// Negotiations one peer may have under way: one is usual, a crossed or repeated one happens.
+const MAX_NEGOTIATIONS: usize = 4;
+
+/// Why there is no session now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub(crate) enum Shut {
+    /// This node is down.
+    #[error("this node is down")]
+    Down,
+    /// The peer's ratchet failed twice.
+    #[error("the peer is quarantined")]
+    Quarantined,
+    /// The peer negotiates too many sessions at a time.
+    #[error("the peer negotiates too many sessions at a time")]
+    TooMany,
+}
+
+impl Shut {
+    /// What the peer is told.
+    pub(crate) const fn reason(self) -> CloseReason {
+        match self {
+            Self::Down => CloseReason::Shutdown,
+            Self::Quarantined => CloseReason::Ratchet,
+            Self::TooMany => CloseReason::Duplicate,
+        }
+    }
+}
+
+/// Shared by the state task, which opens and shuts it, and the link tasks, which go through it.
+#[derive(Debug, Default)]
+pub(crate) struct Door(Mutex<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    down: bool,
+    quarantined: HashSet<PeerId>,
+    negotiating: HashMap<PeerId, usize>,
+}
+
+/// A negotiation under way; its place is free again when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Entered<'d> {
+    door: &'d Door,
+    peer: PeerId,
+}
+
+impl Door {
+    /// Shuts or opens it for everybody.
+    pub(crate) fn set_down(&self, down: bool) {
+        self.lock().down = down;
+    }
+
+    /// Shuts it for one peer.
+    pub(crate) fn quarantine(&self, peer: PeerId) {
+        self.lock().quarantined.insert(peer);
+    }
+
+    /// Opens it for every quarantined peer again.
+    pub(crate) fn lift_quarantines(&self) {
+        self.lock().quarantined.clear();
+    }
+
+    /// Whether a session with the peer may be made.
+    ///
+    /// # Errors
+    /// [`Shut::Down`] or [`Shut::Quarantined`].
+    pub(crate) fn check(&self, peer: PeerId) -> Result<(), Shut> {
+        self.lock().check(peer)
+    }
+
+    /// Begins a negotiation that the peer asked for.
+    ///
+    /// # Errors
+    /// [`Shut`].
+    pub(crate) fn enter(&self, peer: PeerId) -> Result<Entered<'_>, Shut> {
+        let mut inner = self.lock();
+        inner.check(peer)?;
+        let under_way = inner.negotiating.entry(peer).or_default();
+        if *under_way >= MAX_NEGOTIATIONS {
+            return Err(Shut::TooMany);
+        }
+        *under_way += 1;
+        Ok(Entered { door: self, peer })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    fn check(&self, peer: PeerId) -> Result<(), Shut> {
+        match (self.down, self.quarantined.contains(&peer)) {
+            (true, _) => Err(Shut::Down),
+            (false, true) => Err(Shut::Quarantined),
+            (false, false) => Ok(()),
+        }
+    }
+}
+
+impl Drop for Entered<'_> {
+    fn drop(&mut self) {
+        let mut inner = self.door.lock();
+        if let Some(under_way) = inner.negotiating.get_mut(&self.peer) {
+            *under_way -= 1;
+            if *under_way == 0 {
+                inner.negotiating.remove(&self.peer);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ONE: PeerId = PeerId::from_bytes([1; 32]);
+    const TWO: PeerId = PeerId::from_bytes([2; 32]);
+
+    #[test]
+    fn a_peer_gets_a_few_negotiations_at_a_time_and_nobody_else_pays_for_it() {
+        let door = Door::default();
+        let mut inside: Vec<_> = (0..MAX_NEGOTIATIONS).map(|_| door.enter(ONE).expect("room")).collect();
+        assert_eq!(door.enter(ONE).err(), Some(Shut::TooMany));
+        assert!(door.enter(TWO).is_ok());
+        inside.pop();
+        assert!(door.enter(ONE).is_ok());
+        drop(inside);
+        assert!(door.lock().negotiating.is_empty(), "nothing is remembered of who has left");
+    }
+
+    #[test]
+    fn a_quarantined_peer_and_a_node_that_is_down_make_no_session() {
+        let door = Door::default();
+        door.quarantine(ONE);
+        assert_eq!((door.enter(ONE).err(), door.check(ONE)), (Some(Shut::Quarantined), Err(Shut::Quarantined)));
+        assert!(door.enter(TWO).is_ok());
+        door.set_down(true);
+        assert_eq!((door.enter(TWO).err(), door.check(TWO)), (Some(Shut::Down), Err(Shut::Down)));
+        door.set_down(false);
+        door.lift_quarantines();
+        assert!(door.enter(ONE).is_ok());
+    }
+}
