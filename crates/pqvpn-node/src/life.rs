@@ -128,6 +128,15 @@ impl PeerLife {
         self.dial_if_due(now);
     }
 
+    /// A person asks for the peer: the back-off that protects it from machines does not stand in the way.
+    pub fn ask(&mut self, now: Instant) {
+        self.backoff = BACKOFF.0;
+        if let Phase::Resting { not_before } = &mut self.phase {
+            *not_before = None;
+        }
+        self.want(now);
+    }
+
     /// A dial failed; `refused` when either side said no on purpose.
     pub fn on_dial_failed(&mut self, now: Instant, refused: bool) {
         if self.phase != Phase::Dialing {

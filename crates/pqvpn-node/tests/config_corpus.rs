@@ -170,7 +170,7 @@ fn a_node_is_not_its_own_peer() {
 fn files_that_cannot_be_read_say_so() {
     let dir = tempfile::tempdir().expect("dir");
     let missing = Config::load(&dir.path().join("none.toml")).expect_err("missing");
-    assert!(missing.is_not_found() && missing.to_string().contains("pqvpn config init"), "{missing}");
+    assert!(missing.is_not_found() && missing.to_string().ends_with("none.toml: no such file"), "{missing}");
     let error = Config::load(dir.path()).expect_err("a directory").to_string();
     assert!(error.contains("cannot be read"), "{error}");
     let path = dir.path().join("big.toml");

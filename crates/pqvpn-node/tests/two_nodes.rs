@@ -32,6 +32,15 @@ fn free_port() -> SocketAddr {
     std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
+/// Waits until the QUIC endpoint of a stopped node has let go of its port, which it does in its own time.
+async fn until_free(port: SocketAddr) {
+    let start = Instant::now();
+    while std::net::UdpSocket::bind(port).is_err() {
+        assert!(start.elapsed() < PATIENCE, "{port} is never free");
+        tokio::task::yield_now().await;
+    }
+}
+
 async fn start(identity: Identity, listen: SocketAddr, peers: Vec<PeerConfig>, backend: Backend) -> TestNode {
     let state = tempfile::tempdir().unwrap();
     let (tun, reader, writer) = MemTun::new(Offloads::default()).unwrap();
@@ -193,6 +202,7 @@ async fn a_restarted_peer_is_found_dead_and_reached_again() {
     let bob = start(bob, at_bob, vec![to_alice.clone()], Backend::Noq).await;
     alice.ping().await.unwrap();
     bob.stop().await;
+    until_free(at_bob).await;
     let bob = start(again, at_bob, vec![to_alice], Backend::Noq).await;
     alice.ping().await.unwrap();
     bob.ping().await.unwrap();

@@ -85,7 +85,9 @@ impl Context {
     pub(crate) fn client(&self) -> Result<Client, Failure> {
         let own = self.own_socket()?;
         let system = Paths::system().socket;
-        let socket = if self.socket.is_none() && !own.exists() && system.exists() { system } else { own };
+        // Whoever may not look is to be told so, and not that there is no daemon.
+        let maybe = |socket: &Path| !matches!(socket.try_exists(), Ok(false));
+        let socket = if self.socket.is_none() && !own.exists() && maybe(&system) { system } else { own };
         Ok(Client::new(socket))
     }
 

@@ -56,10 +56,14 @@ impl Failure {
     /// A file could not be read or written.
     pub(crate) fn file(what: impl Into<String>, path: &Path, error: &io::Error) -> Self {
         let why = format!("{}: {error}", path.display());
-        if error.kind() == io::ErrorKind::PermissionDenied {
-            Self::refused("permission", what, why, "run as a user who may, or name another path")
-        } else {
-            Self::failed("file", what, why, "check the path")
+        #[expect(clippy::wildcard_enum_match_arm, reason = "the kinds of IO errors are endless")]
+        match error.kind() {
+            io::ErrorKind::PermissionDenied => {
+                Self::refused("permission", what, why, "run as a user who may, or name another path")
+            }
+            io::ErrorKind::StorageFull => Self::failed("file", what, why, "free some space"),
+            io::ErrorKind::ReadOnlyFilesystem => Self::failed("file", what, why, "name a place that can be written to"),
+            _ => Self::failed("file", what, why, "check the path"),
         }
     }
 

@@ -258,3 +258,16 @@ fn a_session_the_peer_keeps_alive_is_not_closed_for_want_of_data() {
     );
     assert!(silent.iter().any(|(_, action)| *action == Action::CloseIdle), "{silent:?}");
 }
+
+#[test]
+fn a_person_does_not_wait_for_the_back_off() {
+    let now = Instant::now();
+    let mut life = PeerLife::new(None, 0);
+    life.want(now);
+    actions(&mut life);
+    life.on_dial_failed(now, true);
+    life.want(now + MS);
+    assert_eq!(actions(&mut life), [], "a parked packet waits");
+    life.ask(now + 2 * MS);
+    assert_eq!(actions(&mut life), [Action::Dial]);
+}

@@ -67,7 +67,11 @@ impl LinkSocket for GuestSocket {
         let nothing = GuestMeta { addr: LinkRecv::default().from, len: 0, stride: 0, ecn: None, dst_ip: None };
         let mut raw = [nothing; MAX_BATCH];
         let batch = bufs.len().min(meta.len()).min(MAX_BATCH);
-        let filled = ready!(self.guest.poll_recv(cx, &mut bufs[..batch], &mut raw[..batch]))?;
+        let filled = match ready!(self.guest.poll_recv(cx, &mut bufs[..batch], &mut raw[..batch])) {
+            // The data plane has ended: nothing comes any more. As an error, every orderly stop would end in the log.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Poll::Pending,
+            filled => filled?,
+        };
         for (meta, raw) in meta.iter_mut().zip(&raw[..filled]) {
             *meta = LinkRecv {
                 from: canonical(raw.addr),

@@ -124,7 +124,7 @@ impl State {
             return send(answer, Err(NodeError::NoAnswer { peer: peer.label(), waited: Duration::ZERO, why }));
         }
         peer.pings.push(Ping { answer, deadline: now + waited, waited, probe: None });
-        peer.life.want(now);
+        peer.life.ask(now);
         self.probe_for_pings(now, slot as usize);
     }
 

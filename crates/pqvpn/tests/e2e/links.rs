@@ -64,7 +64,6 @@ fn a_session_survives_a_change_of_address() {
         tally.near.longest_gap.as_secs_f64() * 1000.0
     );
     // The same session: the same handshake, and only one was ever made.
-    #[expect(clippy::float_cmp, reason = "the very same measurement, or another handshake")]
     let same = (handshakes(a, b), handshakes(b, a)) == before;
     assert!(same && a.sessions_made() == 1 && b.sessions_made() == 1, "{}", tail(&b.daemon().stderr()));
     // The link below roamed as well: a ratchet step still passes, whoever asks.
@@ -123,6 +122,13 @@ fn both_ends_dialing_at_once_end_with_one_session() {
     let (a, b) = (&pair.a, &pair.b);
     let mut slowest = Duration::ZERO;
     for round in 0..ROUNDS {
+        // Down and up again, because a session that ends young holds the next dial back.
+        for (node, _) in pair.both() {
+            node.ask(async |client| client.down().await).unwrap();
+        }
+        for (node, _) in pair.both() {
+            node.ask(async |client| client.up().await).unwrap();
+        }
         let barrier = Barrier::new(2);
         let start = Instant::now();
         let answers = thread::scope(|scope| {
@@ -131,8 +137,6 @@ fn both_ends_dialing_at_once_end_with_one_session() {
                     let barrier = &barrier;
                     scope.spawn(move || {
                         barrier.wait();
-                        // The other end may have closed it already.
-                        _ = node.ask(async |client| client.disconnect(&peer.id).await);
                         node.ping(peer)
                     })
                 })

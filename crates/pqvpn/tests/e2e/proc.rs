@@ -5,6 +5,8 @@ use std::{collections::BTreeMap, fs};
 
 use pqvpn_lab::netns::Namespace;
 
+use crate::rig::TUN;
+
 /// Links, addresses and routes of a namespace, one line each.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct HostState(Vec<String>);
@@ -41,6 +43,9 @@ impl HostState {
             // Reference and use counters are columns 6 and 7.
             format!("route6 {} {} {} {}", fields[0], fields[1], fields[4], fields[9])
         }));
+        // The kernel gives the underlay its link-local addresses in its own time.
+        let own_time = |line: &String| line.starts_with("inet6 fe80") || line.starts_with("route6 f");
+        lines.retain(|line| line.ends_with(TUN) || !own_time(line) || line.starts_with("route6 fd"));
         lines.sort();
         Self(lines)
     }

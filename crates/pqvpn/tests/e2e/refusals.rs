@@ -185,7 +185,8 @@ fn a_taken_address_or_route_is_named() {
 fn a_taken_interface_name_is_explained() {
     let Some(scene) = Scene::new() else { return };
     veth((&scene.host.namespace, TUN), (&scene.neighbour.namespace, "other-end")).unwrap();
-    scene.refused(FAILED, &[TUN, "interface.name"]);
+    check(&scene.node.cli(&["daemon"]), FAILED, &[TUN, "interface.name"]);
+    assert_nothing_left(&scene.node);
 }
 
 #[test]

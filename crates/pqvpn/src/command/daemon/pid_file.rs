@@ -16,12 +16,11 @@ pub(super) struct PidFile(PathBuf);
 
 impl PidFile {
     pub(super) fn write(path: &Path) -> Result<Self, Failure> {
-        write_atomic(path, format!("{}\n", process::id()).as_bytes(), 0o644)
-            .map_err(|error| Failure {
-                what: "the pid file was not written".into(),
-                hint: "name another file in a directory that exists with `--pid-file FILE`".into(),
-                ..Failure::from(error)
-            })?;
+        write_atomic(path, format!("{}\n", process::id()).as_bytes(), 0o644).map_err(|error| Failure {
+            what: "the pid file was not written".into(),
+            hint: "name another file in a directory that exists with `--pid-file FILE`".into(),
+            ..Failure::from(error)
+        })?;
         Ok(Self(path.to_owned()))
     }
 }
