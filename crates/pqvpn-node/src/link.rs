@@ -168,4 +168,6 @@ pub struct EndpointStats {
     pub open: usize,
     /// Datagrams the socket would not send.
     pub send_errors: u64,
+    /// Datagrams that look like QUIC but belong to no link of ours; always 0 with the quinn back end.
+    pub strangers: u64,
 }

@@ -210,14 +210,17 @@ unsafe fn read_controls(header: &msghdr, meta: &mut RecvMeta) {
             (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
                 // SAFETY: see above.
                 let info = unsafe { data.cast::<libc::in_pktinfo>().read_unaligned() };
-                meta.local = Some(Ipv4Addr::from(u32::from_be(info.ipi_spec_dst.s_addr)).into());
+                // A datagram that was queued before the option was set comes with an empty answer.
+                let local = Ipv4Addr::from(u32::from_be(info.ipi_spec_dst.s_addr));
+                meta.local = (!local.is_unspecified()).then(|| local.into());
             }
             (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
                 // SAFETY: see above.
                 let info = unsafe { data.cast::<libc::in6_pktinfo>().read_unaligned() };
                 let local = Ipv6Addr::from(info.ipi6_addr.s6_addr);
                 // A link-local source is refused without its interface: left to the system's choice.
-                meta.local = (!local.is_unicast_link_local()).then(|| IpAddr::from(local).to_canonical());
+                let is_usable = !local.is_unicast_link_local() && !local.is_unspecified();
+                meta.local = is_usable.then(|| IpAddr::from(local).to_canonical());
             }
             (libc::IPPROTO_IP, libc::IP_TOS) => {
                 // SAFETY: see above.

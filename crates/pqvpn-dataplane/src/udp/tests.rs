@@ -135,3 +135,19 @@ fn the_socket_is_chosen_by_family_and_queue() {
     assert_eq!(dual.to_family(dual.choose(v4, 0).unwrap(), v4), mapped);
     assert!(dual.mapped() && !sockets(&["127.0.0.1:0"]).mapped());
 }
+
+#[test]
+fn a_datagram_that_came_before_the_socket_was_set_up_has_no_local_address_rather_than_a_false_one() {
+    for bind in ["127.0.0.1:0", "[::1]:0"] {
+        let early = UdpSocket::bind(bind).unwrap();
+        let sender = UdpSocket::bind(bind).unwrap();
+        sender.send_to(b"early", early.local_addr().unwrap()).unwrap();
+        let sockets = Sockets::new(vec![early]).unwrap();
+        sender.send_to(b"later", addr(&sockets)).unwrap();
+        let received = receive(&sockets, 2);
+        let later = received[1].2.local;
+        assert_eq!(later, Some(addr(&sockets).ip()));
+        let early = received[0].2.local;
+        assert!(early.is_none_or(|local| Some(local) == later), "{early:?}: QUIC would pin the path to it");
+    }
+}

@@ -53,7 +53,7 @@ pub(in crate::link) fn endpoint(
     let transport = Arc::new(transport(&config)?);
     let server = server_config(&config, Arc::clone(&transport))?;
     let quic = quic::Endpoint::new_with_abstract_socket(
-        endpoint_config(),
+        super::count_strangers(endpoint_config(), Arc::clone(&counters.strangers)),
         Some(server),
         super::abstract_socket(socket),
         Arc::new(OwnedDrivers),
@@ -109,6 +109,7 @@ struct Counters {
     ignored: AtomicU64,
     unfinished: AtomicUsize,
     send_errors: AtomicU64,
+    strangers: Arc<AtomicU64>,
 }
 
 fn count(counter: &AtomicU64) {
@@ -175,6 +176,7 @@ impl Endpoint for QuicEndpoint {
             unfinished: counters.unfinished.load(Ordering::Relaxed),
             open: self.quic.open_connections(),
             send_errors: read(&counters.send_errors),
+            strangers: read(&counters.strangers),
         }
     }
 }

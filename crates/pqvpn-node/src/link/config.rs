@@ -47,7 +47,8 @@ pub struct TransportKnobs {
     /// Initial congestion window in bytes, both sides. Below ~15 kB a lost half of the ServerHello dead-locks the
     /// handshake: the Initial's retransmission waits for a window that Handshake packets without keys keep full.
     pub initial_window: u64,
-    /// RTT assumed before the first sample (RFC 9002 §6.2.2).
+    /// RTT assumed before the first sample (RFC 9002 §6.2.2 suggests 333 ms): a first flight that met a peer not listening
+    /// yet is repeated after three times this.
     pub initial_rtt: Duration,
     /// Control streams the peer may hold open.
     pub streams: u32,
@@ -63,7 +64,7 @@ impl Default for TransportKnobs {
     fn default() -> Self {
         Self {
             initial_window: 40_000,
-            initial_rtt: Duration::from_millis(333),
+            initial_rtt: Duration::from_millis(100),
             streams: 4,
             stream_window: 256 * 1024,
             crypto_buffer: 64 * 1024,

@@ -6,15 +6,18 @@ use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use noq as quic;
 use noq::udp::{RecvMeta, Transmit};
-use noq::{AsyncUdpSocket, PathId, UdpSender};
+use noq::{AsyncUdpSocket, ConnectionId, ConnectionIdGenerator, InvalidCid, PathId, UdpSender};
+use noq_proto::HashedConnectionIdGenerator;
 
 use super::config::TransportKnobs;
 use super::socket::Writable;
+use crate::entropy;
 use backend::QuicSocket;
 use paced::PacedConfig;
 
@@ -30,6 +33,43 @@ type AbstractSocket = Box<dyn AsyncUdpSocket>;
 
 fn abstract_socket(socket: QuicSocket) -> AbstractSocket {
     Box::new(socket)
+}
+
+/// Counts the datagrams whose connection id is none of ours: garbage that only looks like QUIC.
+fn count_strangers(mut config: noq::EndpointConfig, strangers: Arc<AtomicU64>) -> noq::EndpointConfig {
+    // One key for all generators of the endpoint: each must know the ids of the others.
+    let key = entropy::u64();
+    let generator = move || -> Box<dyn ConnectionIdGenerator> {
+        Box::new(CountingIds { ids: HashedConnectionIdGenerator::from_key(key), strangers: Arc::clone(&strangers) })
+    };
+    config.cid_generator(Arc::new(generator));
+    config
+}
+
+/// Connection ids that carry a check value, and a count of those that failed it.
+struct CountingIds {
+    ids: HashedConnectionIdGenerator,
+    strangers: Arc<AtomicU64>,
+}
+
+impl ConnectionIdGenerator for CountingIds {
+    fn generate_cid(&mut self) -> ConnectionId {
+        self.ids.generate_cid()
+    }
+
+    fn validate(&self, id: ConnectionId) -> Result<(), InvalidCid> {
+        self.ids.validate(id).inspect_err(|_stranger| {
+            self.strangers.fetch_add(1, Ordering::Relaxed);
+        })
+    }
+
+    fn cid_len(&self) -> usize {
+        self.ids.cid_len()
+    }
+
+    fn cid_lifetime(&self) -> Option<Duration> {
+        self.ids.cid_lifetime()
+    }
 }
 
 fn congestion(knobs: &TransportKnobs) -> Arc<PacedConfig> {

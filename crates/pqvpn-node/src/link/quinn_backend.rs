@@ -5,6 +5,7 @@ use std::io::{self, IoSliceMut};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -28,6 +29,11 @@ type AbstractSocket = Arc<dyn AsyncUdpSocket>;
 
 fn abstract_socket(socket: QuicSocket) -> AbstractSocket {
     Arc::new(socket)
+}
+
+/// quinn does not export what a counting generator is made of.
+fn count_strangers(config: quinn::EndpointConfig, _strangers: Arc<AtomicU64>) -> quinn::EndpointConfig {
+    config
 }
 
 fn congestion(knobs: &TransportKnobs) -> Arc<CubicConfig> {

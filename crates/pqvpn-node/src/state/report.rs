@@ -3,6 +3,8 @@
 
 use std::{io, sync::atomic::Ordering, time::Instant};
 
+use pqvpn_dataplane::DropReason;
+
 use super::{State, peer::Peer};
 use crate::{
     life::VERIFIED_WITHIN,
@@ -19,10 +21,19 @@ impl State {
             interface: self.host.interface.clone(),
             listen: self.underlay.listen.clone(),
             peers: self.peers.iter().map(|peer| self.peer_snapshot(now, peer)).collect(),
-            drops: self.control.drops().iter().map(|(reason, count)| (reason.name(), count)).collect(),
+            drops: self.drops(),
             health: self.health(),
             uptime: now.saturating_duration_since(self.started),
         }
+    }
+
+    /// What the packet threads dropped, with what only the QUIC endpoint could tell to be garbage.
+    fn drops(&self) -> Vec<(&'static str, u64)> {
+        let strangers = self.context.endpoint.stats().strangers;
+        let counted = |(reason, count): (DropReason, u64)| {
+            (reason.name(), if reason == DropReason::Garbage { count + strangers } else { count })
+        };
+        self.control.drops().iter().map(counted).collect()
     }
 
     fn peer_snapshot(&self, now: Instant, peer: &Peer) -> PeerSnapshot {

@@ -48,10 +48,10 @@ impl State {
         }
         let remote = made.connection.remote();
         let why = match made.role {
-            Role::Initiator => "direct: an endpoint from the config or the last known address answered",
-            Role::Responder => "direct: the peer connected to us",
+            Role::Initiator => "a configured endpoint or the last known address answered",
+            Role::Responder => "the peer connected to us",
         };
-        tracing::info!(peer = %peer.label(), ?made.role, aead = made.aead.name(), "session up");
+        tracing::info!(peer = %peer.label(), dialed_by_us = made.role == Role::Initiator, aead = made.aead.name(), "session up");
         peer.last_error = None;
         peer.sessions.push(made.id);
         let handshake = made.connection.handshake_time();
@@ -180,7 +180,7 @@ impl State {
         let Some(peer) = self.peers.get_mut(slot as usize) else { return };
         tracing::debug!(peer = %peer.label(), %from, %to, "roamed");
         peer.last_remote = Some(to);
-        peer.why = "direct: the peer moved here; an authenticated packet proved it".to_owned();
+        peer.why = "the peer moved here; an authenticated packet proved it".to_owned();
     }
 
     pub(super) fn on_probe_ack(&mut self, slot: PeerSlot, id: u64, from: SocketAddr, at: Instant) {
