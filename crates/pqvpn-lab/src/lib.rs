@@ -7,6 +7,7 @@
 //! ([`process::kill_children_on_interrupt`]) and, where `setpriv` exists, by the kernel when this process dies.
 #![forbid(unsafe_code)]
 
+pub mod folder;
 pub mod impair;
 pub mod netns;
 pub mod process;

@@ -246,7 +246,8 @@ pub fn run(namespace: &Namespace, command: Command, limit: Duration) -> Result<F
     Daemon::spawn(namespace, &name, command)?.wait(limit)
 }
 
-/// Kills every child of this module and ends the process with code 130 when SIGINT or SIGTERM comes.
+/// Kills every child of this module, removes every [`crate::folder::Folder`] and ends the process with code 130 when
+/// SIGINT or SIGTERM comes.
 ///
 /// Starts a thread: call it after [`crate::netns::acquire`].
 ///
@@ -269,6 +270,7 @@ pub fn kill_children_on_interrupt() -> io::Result<()> {
         runtime.block_on(wait);
         let children = std::mem::take(&mut *lock(&CHILDREN));
         children.iter().filter_map(Weak::upgrade).for_each(|child| kill_and_reap(&child));
+        crate::folder::remove_all();
         std::process::exit(130);
     })?;
     Ok(())

@@ -8,10 +8,10 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use pqvpn_lab::folder::Folder;
 use pqvpn_lab::process::{self, Daemon};
 use pqvpn_lab::topology::Host;
 use serde_json::Value;
-use tempfile::TempDir;
 
 use super::contender::Running;
 
@@ -43,7 +43,7 @@ pub(super) struct Tunnel {
 /// Files of one end.
 #[derive(Debug)]
 struct Node {
-    dir: TempDir,
+    dir: Folder,
     host: Host,
     program: PathBuf,
 }
@@ -87,7 +87,7 @@ impl Ours {
 
 impl Node {
     fn make(host: &Host, program: PathBuf) -> anyhow::Result<Self> {
-        let node = Self { dir: tempfile::tempdir()?, host: host.clone(), program };
+        let node = Self { dir: Folder::create("pqvpn-bench")?, host: host.clone(), program };
         fs::write(node.file("config.toml"), "[logging]\nlevel = \"warn\"\n")?;
         Ok(node)
     }

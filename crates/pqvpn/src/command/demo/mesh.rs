@@ -15,6 +15,7 @@ use anyhow::{Context as _, Result};
 use pqvpn_api::client::Client;
 use pqvpn_crypto::identity::{Identity, IdentitySeed};
 use pqvpn_lab::{
+    folder::Folder,
     process::Daemon,
     topology::{self, Host, Switch},
 };
@@ -44,9 +45,6 @@ pub(super) struct Node {
     daemon: Daemon,
 }
 
-/// A folder of this process, removed with its contents.
-struct Folder(PathBuf);
-
 /// What a node is made of, before it runs.
 struct Draft {
     name: String,
@@ -57,7 +55,7 @@ struct Draft {
 
 impl Mesh {
     pub(super) fn build(count: u8) -> Result<Self> {
-        let files = Folder::create()?;
+        let files = Folder::create("pqvpn-demo")?;
         let names: Vec<String> = (1..=count).map(|number| format!("node{number}")).collect();
         let (switch, hosts) = topology::lan(&names.iter().map(String::as_str).collect::<Vec<_>>())?;
         let drafts = names.into_iter().zip(hosts).map(|(name, host)| Draft::make(&files, name, host));
@@ -85,7 +83,7 @@ impl Mesh {
 
 impl Draft {
     fn make(files: &Folder, name: String, host: Host) -> Result<Self> {
-        let folder = files.0.join(&name);
+        let folder = files.path().join(&name);
         ensure_private_dir(&folder)?;
         let seed = IdentitySeed::generate()?;
         let peer_id = Identity::from_seed(&seed)?.peer_id().to_string();
@@ -118,20 +116,5 @@ impl Draft {
         let loaded = pqvpn_node::config::Config::load(&config)?;
         let address = Overlay::plan(&loaded, peer_id.parse()?).own.into_iter().next().context("no overlay address")?;
         Ok(Node { name, client: Client::new(socket), host, address, daemon })
-    }
-}
-
-impl Folder {
-    fn create() -> Result<Self> {
-        let path = env::temp_dir().join(format!("pqvpn-demo-{}", std::process::id()));
-        ensure_private_dir(&path)?;
-        Ok(Self(path))
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        // Best effort: the system clears its temporary folder in the end.
-        _ = fs::remove_dir_all(&self.0);
     }
 }
