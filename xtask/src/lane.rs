@@ -2,7 +2,7 @@
 //! The lanes of the test run, and the count of what passed.
 
 use std::{
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, pipe},
     process::{Command, Stdio},
 };
 
@@ -121,8 +121,12 @@ impl Lane {
         if !self.counts {
             return Ok(command.status().context("cargo did not start")?.success());
         }
-        let mut child = command.stdout(Stdio::piped()).spawn().context("cargo did not start")?;
-        let output = child.stdout.take().context("cargo has no output")?;
+        // One pipe for both: a test may say on either why it did not run.
+        let (output, writer) = pipe().context("no pipe")?;
+        command.stdout(writer.try_clone().context("no pipe")?).stderr(writer);
+        let mut child = command.spawn().context("cargo did not start")?;
+        // The command holds the writing ends; the output ends when the last of them is closed.
+        drop(command);
         for line in BufReader::new(output).split(b'\n') {
             let line = String::from_utf8_lossy(&line.context("cargo's output broke")?).into_owned();
             println!("{line}");
@@ -135,7 +139,8 @@ impl Lane {
 impl Tally {
     /// Reads a line of a test runner: its closing line, or a test that says why it did not run.
     fn read(&mut self, line: &str) {
-        if let Some(reason) = line.trim().strip_prefix("SKIP: ") {
+        // A runner with one thread has written the test's name into the same line.
+        if let Some((_, reason)) = line.split_once("SKIP: ") {
             self.skips.push(reason.to_owned());
         } else if let Some(counts) = line.strip_prefix("test result: ") {
             self.passed += count_before(counts, " passed");
@@ -169,7 +174,7 @@ mod tests {
         for line in [
             "test result: ok. 12 passed; 0 failed; 1 ignored; 0 measured; 3 filtered out; finished in 0.10s",
             "test result: FAILED. 1 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.10s",
-            "SKIP: no privilege to make a namespace",
+            "test a::b ... SKIP: no privilege to make a namespace",
             "test something ... ok",
         ] {
             tally.read(line);
