@@ -25,6 +25,8 @@ use crate::{
 const QUIC_BIT: u8 = 0x40;
 /// The bit that tells QUIC's long headers, which name their version, from short ones (RFC 8999 5).
 const LONG_HEADER_BIT: u8 = 0x80;
+/// Shortest QUIC packet that holds a whole header protection sample: first byte, 4 bytes, 16 bytes (RFC 9001 §5.4.2).
+const MIN_QUIC_LEN: usize = 21;
 /// QUIC version 1 (RFC 9000), the only one the guest speaks.
 const QUIC_V1: [u8; 4] = [0, 0, 0, 1];
 /// First bytes of STUN messages (RFC 7983).
@@ -117,7 +119,7 @@ impl Inbound {
             if is_tunnel(first) {
                 self.tunnel(run, storage, range, meta, tables, now);
             } else if first & QUIC_BIT != 0 {
-                if is_foreign_version(&storage[range.clone()]) {
+                if is_no_quic(&storage[range.clone()]) {
                     self.drops.count(DropReason::Garbage);
                 } else if !self.shared.ring.push(&storage[range], meta.addr, meta.local, meta.ecn) {
                     self.drops.count(DropReason::GuestRingFull);
@@ -162,10 +164,11 @@ impl Inbound {
     }
 }
 
-/// Whether a QUIC packet is of a version nobody here speaks. The guest would answer it with a list of versions, to
-/// whoever may have sent it and however short it is (RFC 9000 6.1 allows silence).
-fn is_foreign_version(datagram: &[u8]) -> bool {
-    datagram[0] & LONG_HEADER_BIT != 0 && datagram.get(1..5) != Some(&QUIC_V1)
+/// Whether a datagram only looks like QUIC: too short to be opened (RFC 9001 §5.4.2), or of a version nobody here
+/// speaks, which the guest would answer with a list of versions, to whoever sent it.
+fn is_no_quic(datagram: &[u8]) -> bool {
+    let is_long = datagram[0] & LONG_HEADER_BIT != 0;
+    datagram.len() < MIN_QUIC_LEN || is_long && datagram.get(1..5) != Some(&QUIC_V1)
 }
 
 /// Receives from one socket; errors that datagrams of ours brought back (ICMP) are not the socket's.

@@ -22,6 +22,7 @@ fn garbage_on_the_port_is_answered_with_silence() {
         (&[0x80; 40][..], DropReason::Garbage),
         (&[0x10; 1], DropReason::Garbage),
         (&[0xc0; 1200], DropReason::Garbage),
+        (&[0x40; 20], DropReason::Garbage),
         (&[0xc0, 0, 0, 0], DropReason::Garbage),
         (&[0xc0, 0, 0, 0, 0, 0, 0, 0], DropReason::Garbage),
         (&[0x00, 0x01, 0, 0], DropReason::Stun),
@@ -35,7 +36,7 @@ fn garbage_on_the_port_is_answered_with_silence() {
         node.expect_drops(reason, before + 1);
     }
     assert_silence(&stranger);
-    assert_eq!(node.control.drops().total(), 10);
+    assert_eq!(node.control.drops().total(), 11);
 }
 
 #[test]

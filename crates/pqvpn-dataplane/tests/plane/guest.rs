@@ -85,7 +85,7 @@ fn one_buffer_may_mix_quic_and_tunnel_packets() {
     }
     let len = datagrams[0].len();
     assert!(datagrams.iter().all(|datagram| datagram.len() == len));
-    let short = [&[0x41][..], &[7; 9]].concat();
+    let short = [&[0x41][..], &[7; 20]].concat();
     let contents = [datagrams.concat(), short.clone()].concat();
     sender.guest.try_send(&transmit(node.addr, &contents, Some(len))).unwrap();
     for i in 0..3 {
