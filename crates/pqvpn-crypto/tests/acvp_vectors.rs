@@ -5,8 +5,9 @@
 //! `json-files` whose `internalProjection.json` files run as well, whole. They must be of a revision after the change of FIPS 203's
 //! key generation to G(d || k).
 //!
-//! Left out, because the library in use has no call for it: signature verification (every vector has a context or
-//! uses the internal interface), signature generation (fixed randomness), key checks other than through use. ML-KEM
+//! Left out: signature verification (the library in use takes the external interface with an empty context only; whether
+//! a current file has such groups was not looked into), and, because the library has no call for it, signature
+//! generation (fixed randomness) and key checks other than through use. ML-KEM
 //! key generation and encapsulation with given randomness come from an independent implementation, which is then
 //! held against the library.
 
