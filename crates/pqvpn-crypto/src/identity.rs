@@ -56,14 +56,40 @@ pub enum SignatureLabel {
     TlsHandshake,
     /// Statements about other keys: rotation, backup checks, and what later issues sign outside a handshake.
     Statement,
+    /// One request or response of the DHT, bound to its sender, receiver and network.
+    DhtMessage,
+    /// A record of the DHT.
+    DhtRecord,
+    /// The fact that one identity follows another; both sign it.
+    DhtRotation,
+    /// The fact that an identity is no longer to be trusted; it signs that itself.
+    DhtRevocation,
+    /// A list of bootstrap nodes.
+    BootstrapList,
 }
 
 impl SignatureLabel {
+    /// Every label.
+    pub const ALL: [Self; 7] = [
+        Self::TlsHandshake,
+        Self::Statement,
+        Self::DhtMessage,
+        Self::DhtRecord,
+        Self::DhtRotation,
+        Self::DhtRevocation,
+        Self::BootstrapList,
+    ];
+
     /// Returns the bytes that enter the signed message.
     pub const fn as_bytes(self) -> &'static [u8] {
         match self {
             Self::TlsHandshake => b"COMPSIG-MLDSA87-Ed25519 pqvpn tls13 v1\0",
             Self::Statement => b"COMPSIG-MLDSA87-Ed25519 pqvpn statement v1\0",
+            Self::DhtMessage => b"COMPSIG-MLDSA87-Ed25519 pqvpn dht message v1\0",
+            Self::DhtRecord => b"COMPSIG-MLDSA87-Ed25519 pqvpn dht record v1\0",
+            Self::DhtRotation => b"COMPSIG-MLDSA87-Ed25519 pqvpn dht rotation v1\0",
+            Self::DhtRevocation => b"COMPSIG-MLDSA87-Ed25519 pqvpn dht revocation v1\0",
+            Self::BootstrapList => b"COMPSIG-MLDSA87-Ed25519 pqvpn bootstrap list v1\0",
         }
     }
 }

@@ -11,6 +11,7 @@ pub mod identity;
 pub mod kdf;
 pub mod keystore;
 pub mod peer_id;
+pub mod pow;
 pub mod ratchet;
 pub mod schedule;
 pub mod tls;

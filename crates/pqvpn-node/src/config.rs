@@ -26,15 +26,18 @@ use std::{
 
 use ipnet::{IpNet, Ipv4Net};
 use pqvpn_crypto::peer_id::PeerId;
+use pqvpn_wire::dht::NetworkId;
 
 pub use self::{
     edit::{add_peer, remove_peer, set},
     error::{ConfigError, Problem, Warning},
     legacy::convert,
     paths::Paths,
-    value::{BootstrapNode, Cipher, Endpoint, LogFormat, LogLevel, Mtu, Queues},
+    value::{Cipher, DhtMode, Endpoint, LogFormat, LogLevel, Mtu, Queues},
     write::sample,
 };
+pub(crate) use self::value::peer_id;
+use crate::bootstrap::BootstrapEntry;
 
 /// UDP port of a node that chose no other.
 pub const DEFAULT_PORT: u16 = 41641;
@@ -50,6 +53,14 @@ pub const MTU: std::ops::RangeInclusive<u16> = 576..=65475;
 pub const MTU_MIN_IPV6: u16 = 1280;
 /// Allowed numeric `interface.queues`.
 pub const QUEUES: std::ops::RangeInclusive<u16> = 1..=64;
+/// Default of `dht.difficulty`, the one of the open DHT (security.md 7.1).
+pub const DEFAULT_DIFFICULTY: u32 = 512;
+/// Allowed `dht.difficulty`: about 10 ms to a week's worth of minutes on one core.
+pub const DIFFICULTY: std::ops::RangeInclusive<u32> = 1..=65_536;
+/// Most `bootstrap.nodes`.
+pub const MAX_BOOTSTRAP_NODES: usize = 64;
+/// Most `bootstrap.lists` and `bootstrap.signers`.
+pub const MAX_BOOTSTRAP_LISTS: usize = 16;
 /// Largest config file read, in bytes.
 const MAX_FILE: u64 = 1 << 20;
 
@@ -66,6 +77,8 @@ pub struct Config {
     pub peers: Vec<PeerConfig>,
     /// `[bootstrap]`: where discovery starts.
     pub bootstrap: BootstrapConfig,
+    /// `[dht]`: finding and being found.
+    pub dht: DhtConfig,
     /// `[relay]`: forwarding for others.
     pub relay: RelayConfig,
     /// `[metrics]`: the metrics listener.
@@ -129,10 +142,38 @@ pub struct PeerConfig {
 }
 
 /// `[bootstrap]`.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BootstrapConfig {
-    /// Nodes to start discovery from, each with its pinned PeerID.
-    pub nodes: Vec<BootstrapNode>,
+    /// Nodes to start discovery from, each with its pinned PeerID; at most [`MAX_BOOTSTRAP_NODES`].
+    pub nodes: Vec<BootstrapEntry>,
+    /// Files with signed lists of such nodes, the last door to try; absolute paths.
+    pub lists: Vec<PathBuf>,
+    /// Who may sign a list.
+    pub signers: Vec<PeerId>,
+    /// Whether nodes on the local network are found, and told of this one.
+    pub lan: bool,
+}
+
+/// `[dht]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DhtConfig {
+    /// Whether this node takes part at all.
+    pub enabled: bool,
+    /// Whether it serves or only asks.
+    pub mode: DhtMode,
+    /// Expected tries of the weekly proof of work, within [`DIFFICULTY`]; none: [`DEFAULT_DIFFICULTY`]. The open DHT
+    /// has no other.
+    pub difficulty: Option<u32>,
+    /// Which DHT; none: the open one ([`NetworkId::OPEN`]). One of its own also takes private addresses.
+    pub network: Option<[u8; 32]>,
+}
+
+impl DhtConfig {
+    /// Which DHT.
+    #[must_use]
+    pub fn network_id(&self) -> NetworkId {
+        self.network.map_or(NetworkId::OPEN, NetworkId::from_bytes)
+    }
 }
 
 /// `[relay]`.
@@ -255,6 +296,18 @@ impl Default for InterfaceConfig {
 impl Default for CryptoConfig {
     fn default() -> Self {
         Self { cipher: Cipher::Auto, rekey_seconds: DEFAULT_REKEY_SECONDS }
+    }
+}
+
+impl Default for BootstrapConfig {
+    fn default() -> Self {
+        Self { nodes: Vec::new(), lists: Vec::new(), signers: Vec::new(), lan: true }
+    }
+}
+
+impl Default for DhtConfig {
+    fn default() -> Self {
+        Self { enabled: true, mode: DhtMode::Auto, difficulty: None, network: None }
     }
 }
 

@@ -7,7 +7,12 @@ use pqvpn_crypto::peer_id::PeerId;
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::snapshot::Snapshot;
+use crate::{
+    dht::report::{
+        DhtError, DhtReport, DoorReport, GetReport, LookupReport, LookupTarget, NewDoor, PutReport, RecordRef, TableReport,
+    },
+    snapshot::Snapshot,
+};
 
 /// A cheap, cloneable sender of commands to the task that owns the node.
 #[derive(Debug, Clone)]
@@ -33,8 +38,30 @@ pub enum Command {
     Disconnect(PeerRef, oneshot::Sender<Result<(), NodeError>>),
     /// Apply a setting that can change while running.
     Set(String, String, oneshot::Sender<Result<SetOutcome, NodeError>>),
+    /// Something of the DHT.
+    Dht(DhtCommand),
     /// Stop the node and undo what it did to the host.
     Shutdown(oneshot::Sender<()>),
+}
+
+/// What the node's DHT can be told or asked.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum DhtCommand {
+    /// How it stands.
+    Status(oneshot::Sender<DhtReport>),
+    /// Find a record.
+    Get(RecordRef, oneshot::Sender<Result<GetReport, NodeError>>),
+    /// Publish a value of our own under a name.
+    Put(String, Vec<u8>, oneshot::Sender<Result<PutReport, NodeError>>),
+    /// Find the nodes nearest to a point.
+    Lookup(LookupTarget, oneshot::Sender<Result<LookupReport, NodeError>>),
+    /// Show the routing table.
+    Table(oneshot::Sender<Result<TableReport, NodeError>>),
+    /// List the nodes to start from.
+    Doors(oneshot::Sender<Result<Vec<DoorReport>, NodeError>>),
+    /// Add nodes to start from; answers how many were new.
+    AddDoors(Vec<NewDoor>, oneshot::Sender<Result<usize, NodeError>>),
 }
 
 /// How a person names a peer: PeerID, unique prefix of it (at least 4 digits), name or overlay address.
@@ -105,6 +132,9 @@ pub enum NodeError {
     /// The host refused a change.
     #[error("{0}")]
     Host(String),
+    /// The DHT did not do it.
+    #[error(transparent)]
+    Dht(#[from] DhtError),
     /// The node has stopped.
     #[error("the node has stopped")]
     Stopped,
@@ -171,6 +201,62 @@ impl NodeHandle {
     /// The setting is unknown or its value wrong.
     pub async fn set(&self, key: String, value: String) -> Result<SetOutcome, NodeError> {
         self.ask(|tx| Command::Set(key, value, tx)).await?
+    }
+
+    /// How the node stands in the DHT; answered also when the DHT is off.
+    ///
+    /// # Errors
+    /// [`NodeError::Stopped`] when the node has gone.
+    pub async fn dht_status(&self) -> Result<DhtReport, NodeError> {
+        self.ask(|tx| Command::Dht(DhtCommand::Status(tx))).await
+    }
+
+    /// Finds a record; a report without one means that nobody has it. Takes at most a lookup's deadline.
+    ///
+    /// # Errors
+    /// No such peer, the DHT is off or the node down, or nobody can be asked.
+    pub async fn dht_get(&self, what: RecordRef) -> Result<GetReport, NodeError> {
+        self.ask(|tx| Command::Dht(DhtCommand::Get(what, tx))).await?
+    }
+
+    /// Publishes a value of our own under a name of at most 64 bytes, and keeps it published.
+    ///
+    /// # Errors
+    /// The name or value is too long, the DHT is off, or nobody can be asked.
+    pub async fn dht_put(&self, name: String, value: Vec<u8>) -> Result<PutReport, NodeError> {
+        self.ask(|tx| Command::Dht(DhtCommand::Put(name, value, tx))).await?
+    }
+
+    /// Finds the nodes nearest to a point.
+    ///
+    /// # Errors
+    /// As [`Self::dht_get`].
+    pub async fn dht_lookup(&self, target: LookupTarget) -> Result<LookupReport, NodeError> {
+        self.ask(|tx| Command::Dht(DhtCommand::Lookup(target, tx))).await?
+    }
+
+    /// Shows the routing table.
+    ///
+    /// # Errors
+    /// The DHT is off.
+    pub async fn dht_table(&self) -> Result<TableReport, NodeError> {
+        self.ask(|tx| Command::Dht(DhtCommand::Table(tx))).await?
+    }
+
+    /// Lists the nodes the DHT starts from.
+    ///
+    /// # Errors
+    /// The DHT is off.
+    pub async fn bootstrap_list(&self) -> Result<Vec<DoorReport>, NodeError> {
+        self.ask(|tx| Command::Dht(DhtCommand::Doors(tx))).await?
+    }
+
+    /// Adds nodes to start from, until the daemon stops, and tries them; gives how many were new.
+    ///
+    /// # Errors
+    /// The DHT is off, or a door is not usable; then none is added.
+    pub async fn bootstrap_add(&self, doors: Vec<NewDoor>) -> Result<usize, NodeError> {
+        self.ask(|tx| Command::Dht(DhtCommand::AddDoors(doors, tx))).await?
     }
 
     /// Stops the node and waits until the host is as it was before.

@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The PQVPN node: one task owns the state, links and the data plane feed it, the host is changed in one place.
 
+pub mod bootstrap;
 pub mod clock;
 pub mod config;
+pub mod dht;
 mod entropy;
 pub mod handle;
 pub mod host;
+pub mod lan;
 pub mod life;
 pub mod link;
 pub mod negotiate;

@@ -3,12 +3,17 @@
 
 use ciborium::Value;
 
-use crate::WireError;
+use crate::{
+    WireError,
+    cbor::{array_from, encode as cbor, fixed, integer, optional},
+};
 
 /// Most receiver indices one message may carry: the list of `security.md` 1.5, used up by address changes.
 pub const MAX_INDICES: usize = 8;
 /// Most AEAD ids a hello may offer.
 const MAX_AEADS: usize = 8;
+/// Deepest nesting of a control message.
+const DEPTH: usize = 4;
 
 /// One control message.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -168,16 +173,20 @@ impl Message {
 
 impl Hello {
     fn decode(payload: &[u8]) -> Option<Self> {
-        let [aeads, indices, psk_id, inner_mtu] = array(payload)?;
+        let [aeads, indices, psk_id, inner_mtu] = array_from(payload, DEPTH)?;
         let aeads = aeads.into_bytes().ok().filter(|ids| (1..=MAX_AEADS).contains(&ids.len()))?;
-        let psk_id = if psk_id.is_null() { None } else { Some(fixed(psk_id)?) };
-        Some(Self { aeads, indices: indices_from(indices)?, psk_id, inner_mtu: integer(&inner_mtu)? })
+        Some(Self {
+            aeads,
+            indices: indices_from(indices)?,
+            psk_id: optional(psk_id, fixed)?,
+            inner_mtu: integer(&inner_mtu)?,
+        })
     }
 }
 
 impl HelloAck {
     fn decode(payload: &[u8]) -> Option<Self> {
-        let [aead, indices, psk_used, inner_mtu, mac] = array(payload)?;
+        let [aead, indices, psk_used, inner_mtu, mac] = array_from(payload, DEPTH)?;
         Some(Self {
             aead: integer(&aead)?,
             indices: indices_from(indices)?,
@@ -190,28 +199,9 @@ impl HelloAck {
 
 impl Confirm {
     fn decode(payload: &[u8]) -> Option<Self> {
-        let [mac] = array(payload)?;
+        let [mac] = array_from(payload, DEPTH)?;
         Some(Self { mac: fixed(mac)? })
     }
-}
-
-fn cbor(value: &Value) -> Vec<u8> {
-    let mut out = Vec::new();
-    ciborium::into_writer(value, &mut out).expect("writing into a Vec does not fail");
-    out
-}
-
-fn array<const N: usize>(payload: &[u8]) -> Option<[Value; N]> {
-    let value: Value = ciborium::de::from_reader_with_recursion_limit(payload, 4).ok()?;
-    value.into_array().ok()?.try_into().ok()
-}
-
-fn fixed<const N: usize>(value: Value) -> Option<[u8; N]> {
-    value.into_bytes().ok()?.try_into().ok()
-}
-
-fn integer<T: TryFrom<i128>>(value: &Value) -> Option<T> {
-    T::try_from(i128::from(value.as_integer()?)).ok()
 }
 
 fn indices_value(indices: &[u32]) -> Value {

@@ -4,7 +4,10 @@
 //! PURE: no IO, no clock, no entropy. Every frame names its version, so that a later format can be told apart.
 #![forbid(unsafe_code)]
 
+mod cbor;
+
 pub mod control;
+pub mod dht;
 pub mod frame;
 
 use thiserror::Error;
@@ -14,16 +17,16 @@ use thiserror::Error;
 #[non_exhaustive]
 pub enum WireError {
     /// The frame does not start with the magic.
-    #[error("not a PQVPN control frame")]
+    #[error("not a PQVPN frame")]
     Magic,
     /// The frame's version is not spoken here.
-    #[error("control version {0} is not spoken here")]
+    #[error("version {0} is not spoken here")]
     Version(u8),
     /// The frame type is unknown.
-    #[error("control message type {0} is unknown")]
+    #[error("message type {0} is unknown")]
     Type(u8),
     /// The frame is longer than any legal message.
-    #[error("control frame of {0} bytes is longer than any legal message")]
+    #[error("{0} bytes are longer than any legal message")]
     TooLong(u32),
     /// The payload is not deterministic CBOR of the expected shape.
     #[error("malformed {0} message")]

@@ -104,9 +104,13 @@ fn neither_half_is_a_signature_over_the_bare_message() {
 
 #[test]
 fn no_label_is_a_prefix_of_another() {
-    for label in [SignatureLabel::TlsHandshake, SignatureLabel::Statement] {
+    for (at, label) in SignatureLabel::ALL.into_iter().enumerate() {
         let bytes = label.as_bytes();
         assert_eq!(bytes.iter().position(|b| *b == 0), Some(bytes.len() - 1));
+        assert!(
+            SignatureLabel::ALL[..at].iter().all(|other| other.as_bytes() != bytes),
+            "{label:?} is not the only one"
+        );
     }
 }
 

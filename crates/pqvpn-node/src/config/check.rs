@@ -9,7 +9,10 @@ use std::{
 use ipnet::{IpNet, Ipv4Net};
 use pqvpn_crypto::peer_id::PeerId;
 
-use super::{Config, ConfigError, Endpoint, MTU_MIN_IPV6, Mtu, PeerConfig, Problem, Warning};
+use super::{
+    Config, ConfigError, DEFAULT_DIFFICULTY, Endpoint, MAX_BOOTSTRAP_LISTS, MAX_BOOTSTRAP_NODES, MTU_MIN_IPV6, Mtu,
+    PeerConfig, Problem, Warning,
+};
 
 /// Prefix lengths a pool may have: room for nodes, and no more than one private block.
 const POOL_PREFIX: std::ops::RangeInclusive<u8> = 8..=24;
@@ -39,7 +42,38 @@ pub(super) fn contradictions(config: &Config) -> Vec<Contradiction> {
         routes(config, index, peer, &mut found);
         endpoints(config, index, peer, &mut found);
     }
+    bootstrap(config, &mut found);
     found
+}
+
+fn bootstrap(config: &Config, found: &mut Vec<Contradiction>) {
+    let bootstrap = &config.bootstrap;
+    for (key, count, most) in [
+        ("bootstrap.nodes", bootstrap.nodes.len(), MAX_BOOTSTRAP_NODES),
+        ("bootstrap.lists", bootstrap.lists.len(), MAX_BOOTSTRAP_LISTS),
+        ("bootstrap.signers", bootstrap.signers.len(), MAX_BOOTSTRAP_LISTS),
+    ] {
+        if count > most {
+            found.push(alone(key, format!("expected at most {most}, found {count}")));
+        }
+    }
+    if config.dht.difficulty.is_some() && config.dht.network.is_none() {
+        let what = format!("the open DHT has one difficulty, {DEFAULT_DIFFICULTY}; another needs a dht.network of its own");
+        found.push(alone("dht.difficulty", what));
+    }
+    twice("bootstrap.nodes", &bootstrap.nodes, found);
+    twice("bootstrap.lists", &bootstrap.lists, found);
+    twice("bootstrap.signers", &bootstrap.signers, found);
+}
+
+fn twice<T: Ord>(list: &str, items: &[T], found: &mut Vec<Contradiction>) {
+    let mut seen = BTreeMap::new();
+    for (index, item) in items.iter().enumerate() {
+        let key = format!("{list}[{index}]");
+        if let Some(first) = earlier(&mut seen, item, key.clone()) {
+            found.push(Contradiction { key, what: "the same as".to_owned(), with: Some(first) });
+        }
+    }
 }
 
 /// What is legal but probably not meant.
@@ -49,10 +83,6 @@ pub(super) fn warnings(config: &Config) -> Vec<Warning> {
     if config.peers.is_empty() && config.bootstrap.nodes.is_empty() {
         let text = "no peers: this node can talk to nobody yet; add one with [[peers]]";
         warn("no-peers", "peers".to_owned(), text.to_owned());
-    }
-    if !config.bootstrap.nodes.is_empty() {
-        let text = "kept, but this version has no discovery yet; it reaches only [[peers]]";
-        warn("bootstrap-unused", "bootstrap.nodes".to_owned(), text.to_owned());
     }
     if config.relay.enabled {
         let text = "kept, but this version does not relay yet";
@@ -71,7 +101,22 @@ pub(super) fn warnings(config: &Config) -> Vec<Warning> {
         let text = "listens on this host only; nobody else can reach it";
         warn("listen-loopback", "node.listen".to_owned(), text.to_owned());
     }
-    found.extend(peer_warnings(&config.peers));
+    found.extend(discovery_warnings(config));
+    found.extend(peer_warnings(&config.peers, config.dht.enabled));
+    found
+}
+
+fn discovery_warnings(config: &Config) -> Vec<Warning> {
+    let mut found = Vec::new();
+    let mut warn = |code, key: &str, text: String| found.push(Warning { code, key: key.to_owned(), text });
+    let bootstrap = &config.bootstrap;
+    if !config.dht.enabled && !(bootstrap.nodes.is_empty() && bootstrap.lists.is_empty()) {
+        warn("bootstrap-unused", "bootstrap", "kept, but dht.enabled is false: nothing is searched for".to_owned());
+    }
+    if !bootstrap.lists.is_empty() && bootstrap.signers.is_empty() {
+        let text = "no list is believed without its signer; name the PeerID of who signed in bootstrap.signers";
+        warn("bootstrap-unsigned", "bootstrap.lists", text.to_owned());
+    }
     found
 }
 
@@ -206,13 +251,17 @@ fn endpoints(config: &Config, index: usize, peer: &PeerConfig, found: &mut Vec<C
     }
 }
 
-fn peer_warnings(peers: &[PeerConfig]) -> Vec<Warning> {
+fn peer_warnings(peers: &[PeerConfig], discovery: bool) -> Vec<Warning> {
     let mut found = Vec::new();
     let mut owners: BTreeMap<&Endpoint, usize> = BTreeMap::new();
     for (index, peer) in peers.iter().enumerate() {
         let name = &peer.name;
         if peer.endpoints.is_empty() {
-            let text = format!("{name} has no endpoints: it must call this node");
+            let text = if discovery {
+                format!("{name} has no endpoints: it must call this node, or be found through the DHT")
+            } else {
+                format!("{name} has no endpoints: it must call this node")
+            };
             found.push(Warning { code: "peer-no-endpoint", key: format!("peers[{index}].endpoints"), text });
         }
         for (nth, endpoint) in peer.endpoints.iter().enumerate() {

@@ -6,10 +6,10 @@ use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, str::FromStr};
 use ipnet::{IpNet, Ipv4Net};
 
 use super::{
-    BootstrapNode, Cipher, Config, ConfigError, Endpoint, KEEPALIVE_SECONDS, LogFormat, LogLevel, Mtu, PeerConfig,
-    Problem, Queues, REKEY_SECONDS, check, schema,
+    BootstrapConfig, BootstrapEntry, Cipher, Config, ConfigError, DEFAULT_DIFFICULTY, DIFFICULTY, DhtConfig, DhtMode, Endpoint,
+    KEEPALIVE_SECONDS, LogFormat, LogLevel, Mtu, PeerConfig, Problem, Queues, REKEY_SECONDS, check, schema,
     tree::{At, Entry, Node, Table},
-    value::{in_range, interface_name, is_name, peer_id},
+    value::{in_range, interface_name, is_name, network, peer_id},
 };
 
 /// More problems than this are not shown.
@@ -80,7 +80,10 @@ impl Reader {
         }
         config.peers = self.peers(root);
         if let Some(section) = self.section(root, "bootstrap") {
-            assign(&mut config.bootstrap.nodes, self.list(&section, "nodes", parse::<BootstrapNode>));
+            self.bootstrap(&section, &mut config.bootstrap);
+        }
+        if let Some(section) = self.section(root, "dht") {
+            self.dht(&section, &mut config.dht);
         }
         if let Some(section) = self.section(root, "relay") {
             assign(&mut config.relay.enabled, self.value(&section, "enabled", boolean));
@@ -109,6 +112,22 @@ impl Reader {
         assign(&mut interface.ipv6, self.value(section, "ipv6", boolean));
         assign(&mut interface.ipv4_pool, self.value(section, "ipv4_pool", pool));
         assign(&mut interface.queues, self.value(section, "queues", auto_or(Queues::Auto, Queues::fixed)));
+    }
+
+    fn bootstrap(&mut self, section: &Section<'_>, bootstrap: &mut BootstrapConfig) {
+        assign(&mut bootstrap.nodes, self.list(section, "nodes", parse::<BootstrapEntry>));
+        assign(&mut bootstrap.lists, self.list(section, "lists", absolute_path));
+        assign(&mut bootstrap.signers, self.list(section, "signers", |node| peer_id(text(node)?)));
+        assign(&mut bootstrap.lan, self.value(section, "lan", boolean));
+    }
+
+    fn dht(&mut self, section: &Section<'_>, dht: &mut DhtConfig) {
+        assign(&mut dht.enabled, self.value(section, "enabled", boolean));
+        assign(&mut dht.mode, self.value(section, "mode", parse::<DhtMode>));
+        let difficulty = self.value(section, "difficulty", |node| in_range(integer(node)?, &DIFFICULTY));
+        // Written down or not: the same configuration.
+        dht.difficulty = difficulty.filter(|difficulty| *difficulty != DEFAULT_DIFFICULTY);
+        assign(&mut dht.network, self.value(section, "network", |node| network(text(node)?)));
     }
 
     fn peers(&mut self, root: &Table) -> Vec<PeerConfig> {
@@ -335,7 +354,7 @@ macro_rules! spelled_by_from_str {
     })+ };
 }
 
-spelled_by_from_str!(Cipher, LogLevel, LogFormat, Endpoint, BootstrapNode);
+spelled_by_from_str!(Cipher, DhtMode, LogLevel, LogFormat, Endpoint, BootstrapEntry);
 
 impl Spelled for SocketAddr {
     fn spelled(text: &str) -> Result<Self, String> {

@@ -49,7 +49,14 @@ pub(super) const SECTIONS: &[Section] = &[
             ("routes", Kind::TextList),
         ],
     },
-    section("bootstrap", &[("nodes", Kind::TextList)]),
+    section(
+        "bootstrap",
+        &[("nodes", Kind::TextList), ("lists", Kind::TextList), ("signers", Kind::TextList), ("lan", Kind::Bool)],
+    ),
+    section(
+        "dht",
+        &[("enabled", Kind::Bool), ("mode", Kind::Text), ("difficulty", Kind::Integer), ("network", Kind::Text)],
+    ),
     section("relay", &[("enabled", Kind::Bool)]),
     section("metrics", &[("listen", Kind::Text)]),
     section("logging", &[("level", Kind::Text), ("format", Kind::Text), ("file", Kind::Text)]),

@@ -7,12 +7,13 @@ use std::{
     str::FromStr,
 };
 
+use data_encoding::HEXLOWER;
 use pqvpn_crypto::peer_id::PeerId;
 
 use super::{MTU, QUEUES};
 
-/// Scheme of a bootstrap address.
-const SCHEME: &str = "pqvpn://";
+/// The name of the DHT everybody may use.
+const OPEN_NETWORK: &str = "open";
 
 /// Inner MTU of the interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -83,13 +84,16 @@ pub enum Endpoint {
     Name(String, u16),
 }
 
-/// A node to start discovery from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BootstrapNode {
-    /// The identity that must answer there.
-    pub id: PeerId,
-    /// Where it is.
-    pub endpoint: Endpoint,
+/// Whether this node serves the DHT or only asks it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum DhtMode {
+    /// Serves once others can reach it.
+    #[default]
+    Auto,
+    /// Serves always: its address is reachable.
+    Server,
+    /// Only asks.
+    Client,
 }
 
 /// Gives an enum its spellings: `name`, `Display` and `FromStr` whose error lists them.
@@ -128,6 +132,7 @@ macro_rules! spelled {
 spelled!(Cipher, Auto = "auto", ChaCha20Poly1305 = "chacha20-poly1305", Aes256Gcm = "aes-256-gcm");
 spelled!(LogLevel, Error = "error", Warn = "warn", Info = "info", Debug = "debug", Trace = "trace", Off = "off");
 spelled!(LogFormat, Text = "text", Json = "json");
+spelled!(DhtMode, Auto = "auto", Server = "server", Client = "client");
 
 impl Mtu {
     /// The MTU of `bytes`, when that is allowed at all.
@@ -184,33 +189,8 @@ impl FromStr for Endpoint {
     }
 }
 
-impl fmt::Display for BootstrapNode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{SCHEME}{}@{}", self.id, self.endpoint)
-    }
-}
-
-impl FromStr for BootstrapNode {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        // Without the key whoever answers at the address would be believed.
-        let expected = "expected \"pqvpn://<64 hex digits of the PeerID>@host:port\"";
-        let Some(rest) = text.strip_prefix(SCHEME) else {
-            return Err(match text.parse::<Endpoint>() {
-                Ok(endpoint) => format!("{expected}: {endpoint} alone does not say who must answer there"),
-                Err(_) => expected.to_owned(),
-            });
-        };
-        let Some((id, endpoint)) = rest.split_once('@') else {
-            return Err(format!("{expected}: the PeerID is missing"));
-        };
-        Ok(Self { id: peer_id(id)?, endpoint: endpoint.parse()? })
-    }
-}
-
 /// Parses a PeerID; the error does not repeat the text, which may be a key pasted by mistake.
-pub(super) fn peer_id(text: &str) -> Result<PeerId, String> {
+pub(crate) fn peer_id(text: &str) -> Result<PeerId, String> {
     text.parse().map_err(|_| {
         let digits = text.chars().count();
         let why = if digits != 64 {
@@ -222,6 +202,21 @@ pub(super) fn peer_id(text: &str) -> Result<PeerId, String> {
         };
         format!("expected a PeerID of 64 lowercase hex digits, {why}; `pqvpn id` on the peer shows it")
     })
+}
+
+/// Parses the name of a DHT: `open` (none), or the 64 hex digits of a separate one.
+pub(super) fn network(text: &str) -> Result<Option<[u8; 32]>, String> {
+    if text == OPEN_NETWORK {
+        return Ok(None);
+    }
+    let bytes = HEXLOWER.decode(text.as_bytes()).ok().and_then(|bytes| bytes.try_into().ok());
+    let expected = "expected \"open\", or 64 lowercase hex digits that all nodes of a separate DHT share";
+    bytes.map(Some).ok_or_else(|| expected.to_owned())
+}
+
+/// The spelling [`network`] reads.
+pub(super) fn network_name(network: Option<&[u8; 32]>) -> String {
+    network.map_or_else(|| OPEN_NETWORK.to_owned(), |id| HEXLOWER.encode(id))
 }
 
 /// Whether `name` can name a node: 1 to 63 letters, digits, `-`, `_` or `.`, beginning and ending with a letter or digit.
@@ -363,11 +358,13 @@ mod tests {
     }
 
     #[test]
-    fn bootstrap_needs_the_pinned_id() {
-        let text = format!("pqvpn://{}@seed.example:41641", "ab".repeat(32));
-        assert_eq!(text.parse::<BootstrapNode>().unwrap().to_string(), text);
-        assert!("seed.example:41641".parse::<BootstrapNode>().unwrap_err().contains("who must answer"));
-        assert!("pqvpn://seed.example:41641".parse::<BootstrapNode>().unwrap_err().contains("PeerID is missing"));
+    fn a_network_is_open_or_64_digits() {
+        assert_eq!(network("open"), Ok(None));
+        let id = "ab".repeat(32);
+        assert_eq!(network_name(network(&id).unwrap().as_ref()), id);
+        for text in ["", "Open", "ab", &"AB".repeat(32), &"ab".repeat(33)] {
+            assert!(network(text).unwrap_err().contains("64 lowercase hex digits"), "{text}");
+        }
     }
 
     #[test]

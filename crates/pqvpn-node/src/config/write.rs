@@ -6,8 +6,9 @@ use std::fmt::{Display, Write as _};
 use toml_edit::Value;
 
 use super::{
-    Config, Mtu, Queues, schema,
+    Config, DEFAULT_DIFFICULTY, Mtu, Queues, schema,
     tree::{Node, Table},
+    value::network_name,
 };
 
 /// A commented configuration that means exactly the defaults.
@@ -62,6 +63,14 @@ pub(super) fn to_toml(config: &Config) -> String {
 
     out.section("[bootstrap]");
     out.key("nodes", list(&config.bootstrap.nodes));
+    out.key("lists", list(&config.bootstrap.lists.iter().map(|path| path.display()).collect::<Vec<_>>()));
+    out.key("signers", list(&config.bootstrap.signers));
+    out.key("lan", config.bootstrap.lan);
+    out.section("[dht]");
+    out.key("enabled", config.dht.enabled);
+    out.key("mode", quoted(config.dht.mode));
+    out.key("difficulty", config.dht.difficulty.unwrap_or(DEFAULT_DIFFICULTY));
+    out.key("network", quoted(network_name(config.dht.network.as_ref())));
     out.section("[relay]");
     out.key("enabled", config.relay.enabled);
     out.section("[metrics]");

@@ -11,7 +11,8 @@ use super::{
     peer::{self, Ping},
 };
 use crate::{
-    handle::{Command, NodeError, PeerRef, PingReply, SetOutcome},
+    dht::report::DhtError,
+    handle::{Command, DhtCommand, NodeError, PeerRef, PingReply, SetOutcome},
     snapshot::NodeState,
 };
 
@@ -36,6 +37,7 @@ impl State {
             Command::Rekey(peer, answer) => send(answer, self.rekey(now, &peer)),
             Command::Disconnect(peer, answer) => send(answer, self.disconnect(now, &peer)),
             Command::Set(key, value, answer) => send(answer, Self::set(&key, &value)),
+            Command::Dht(command) => off(command),
             // The run loop has taken this one already.
             Command::Shutdown(done) => send(done, ()),
         }
@@ -182,6 +184,20 @@ impl State {
     /// Every other setting is read at the start; the file has been written by the caller.
     fn set(_key: &str, _value: &str) -> Result<SetOutcome, NodeError> {
         Ok(SetOutcome::AfterRestart)
+    }
+}
+
+/// Answers for a DHT that does not run.
+fn off(command: DhtCommand) {
+    let error = || NodeError::Dht(DhtError::Off);
+    match command {
+        DhtCommand::Status(answer) => drop(answer),
+        DhtCommand::Get(_, answer) => send(answer, Err(error())),
+        DhtCommand::Put(_, _, answer) => send(answer, Err(error())),
+        DhtCommand::Lookup(_, answer) => send(answer, Err(error())),
+        DhtCommand::Table(answer) => send(answer, Err(error())),
+        DhtCommand::Doors(answer) => send(answer, Err(error())),
+        DhtCommand::AddDoors(_, answer) => send(answer, Err(error())),
     }
 }
 

@@ -1,0 +1,300 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Upkeep: joining, probing, refreshing, finding back, keeping own records alive. While nothing is wrong it is one or
+//! two round trips every five minutes.
+
+use std::{sync::Arc, time::Duration};
+
+use pqvpn_wire::dht::{Contact, Distance, Heartbeat, Point, Request, record::HEARTBEATS, record::heartbeat_chain};
+use rand::{RngExt as _, rngs::StdRng};
+
+use super::{Dht, DhtConfig, Notice, Purpose};
+use crate::{Now, anomaly::WINDOW, counters::Attack, quarantine::Sentence};
+
+/// Contacts a new fact is passed on to.
+pub(super) const GOSSIP: usize = 4;
+/// First and longest wait between two tries of the doors.
+const DOOR_BACKOFF: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(300));
+/// Failed contacts within the window that make upkeep urgent.
+const TROUBLE: u32 = 3;
+/// How long failures count.
+const TROUBLE_WINDOW: Duration = Duration::from_secs(300);
+/// Lost contacts asked at once.
+const LOST_AT_ONCE: usize = 3;
+/// Doors tried at once.
+const DOORS_AT_ONCE: usize = 8;
+/// Time between two sweeps over the buckets.
+const SWEEP_PAUSE: Duration = Duration::from_secs(30);
+/// Time before the end of an own record at which its owner is asked for a new one.
+const RENEWAL_MS: u64 = 6 * 3_600_000;
+
+/// Timers of upkeep.
+#[derive(Debug)]
+pub(super) struct Upkeep {
+    next: Duration,
+    doors_at: Option<Duration>,
+    door_backoff: Duration,
+    /// Prefix lengths still to be filled by a lookup after joining, longest last.
+    sweep: Vec<u32>,
+    swept_at: Option<Duration>,
+    troubles: u32,
+    trouble_until: Duration,
+    turn: u32,
+    window_at: Duration,
+    sought_at: Duration,
+}
+
+impl Upkeep {
+    pub(super) fn new(now: Now, config: &DhtConfig, rng: &mut StdRng) -> Self {
+        Self {
+            // Nodes started together do not tick together.
+            next: now.mono + config.upkeep.mul_f64(rng.random_range(0.2..1.0)),
+            doors_at: None,
+            door_backoff: DOOR_BACKOFF.0,
+            sweep: Vec::new(),
+            swept_at: None,
+            troubles: 0,
+            trouble_until: Duration::ZERO,
+            turn: 0,
+            window_at: now.mono,
+            sought_at: now.mono,
+        }
+    }
+
+    /// When something is due; an `idle` node has nobody to ask.
+    pub(super) fn wake(&self, idle: bool) -> Option<Duration> {
+        if idle {
+            return None;
+        }
+        Some(self.doors_at.map_or(self.next, |at| at.min(self.next)))
+    }
+
+    /// The doors and the buckets are gone through again, soon.
+    pub(super) fn rejoin(&mut self, now: Now) {
+        self.doors_at = Some(now.mono);
+        self.door_backoff = DOOR_BACKOFF.0;
+        if self.swept_at.is_some_and(|at| now.mono >= at + SWEEP_PAUSE) {
+            self.swept_at = None;
+        }
+    }
+
+    /// Our position is another: the buckets around it are gone through again.
+    pub(super) const fn moved(&mut self, now: Now) {
+        self.swept_at = None;
+        self.doors_at = Some(now.mono);
+    }
+
+    /// The table is full from the start.
+    pub(super) const fn settled(&mut self) {
+        self.swept_at = Some(Duration::ZERO);
+        self.doors_at = None;
+    }
+
+    pub(super) const fn door_opened(&mut self) {
+        self.door_backoff = DOOR_BACKOFF.0;
+    }
+
+    pub(super) const fn went_well(&mut self) {
+        self.troubles = self.troubles.saturating_sub(1);
+    }
+
+    pub(super) fn went_wrong(&mut self, now: Now) {
+        if now.mono > self.trouble_until {
+            self.troubles = 0;
+        }
+        self.troubles = self.troubles.saturating_add(2).min(16);
+        self.trouble_until = now.mono + TROUBLE_WINDOW;
+        if self.urgent(now) {
+            self.next = self.next.min(now.mono + Duration::from_secs(1));
+        }
+    }
+
+    fn urgent(&self, now: Now) -> bool {
+        self.troubles >= TROUBLE && now.mono <= self.trouble_until
+    }
+}
+
+impl Dht {
+    pub(super) fn upkeep_table(&mut self, now: Now) {
+        if self.upkeep.doors_at.is_some_and(|at| at <= now.mono) {
+            self.try_doors(now);
+        }
+        self.seek_lost(now);
+        if now.mono < self.upkeep.next {
+            return;
+        }
+        let urgent = self.upkeep.urgent(now);
+        let pause = if urgent { self.config.urgent_upkeep } else { self.config.upkeep };
+        self.upkeep.next = now.mono + pause.mul_f64(self.rng.random_range(0.8..1.2));
+        self.storage.expire(now);
+        self.close_window(now);
+        if let Some(peer) = self.judge.next_probe(now)
+            && let Some(contact) = self.table.get(&peer).map(|entry| Arc::clone(entry.contact()))
+        {
+            let target = self.position();
+            self.query(contact, Request::FindNode { target }, Purpose::Parole);
+        }
+        self.act(now, urgent);
+    }
+
+    /// One act of upkeep.
+    fn act(&mut self, now: Now, urgent: bool) {
+        self.upkeep.turn = self.upkeep.turn.wrapping_add(1);
+        let stale_after = if urgent { self.config.urgent_upkeep } else { self.config.stale_after };
+        let facts_turn = self.upkeep.turn.is_multiple_of(12);
+        if facts_turn && let Some(contact) = self.any_contact(now) {
+            let after = self.fact_cursors.get(contact.peer()).copied().unwrap_or(0);
+            self.query(contact, Request::Facts { after }, Purpose::Facts);
+        } else if let Some(contact) = self.table.stalest(now, stale_after)
+            && (urgent || self.upkeep.turn % 2 == 1)
+        {
+            self.query(contact, Request::Ping, Purpose::Liveness);
+        } else if let Some(target) = self.table.idle_bucket_target(now, self.config.stale_after, &mut self.rng) {
+            self.refresh(now, target);
+        } else if self.table.len() < self.config.k && !self.doors.is_empty() {
+            self.upkeep.doors_at = Some(now.mono);
+            self.try_doors(now);
+        }
+    }
+
+    fn any_contact(&mut self, now: Now) -> Option<Arc<Contact>> {
+        let contacts = self.table.sample(4, &mut self.rng);
+        contacts.into_iter().find(|contact| !self.shunned(now, contact.peer()))
+    }
+
+    fn refresh(&mut self, now: Now, target: Point) {
+        let near = self.table.closest(&target, 4);
+        if let Some(contact) = near.into_iter().find(|contact| !self.shunned(now, contact.peer())) {
+            self.query(contact, Request::FindNode { target }, Purpose::Refresh);
+        }
+    }
+
+    /// Asks contacts that vanished whether they are back: this is how a healed partition is noticed.
+    fn seek_lost(&mut self, now: Now) {
+        if self.seek_at().is_none_or(|at| at > now.mono) {
+            return;
+        }
+        self.upkeep.sought_at = now.mono;
+        for _ in 0..LOST_AT_ONCE {
+            if let Some(lost) = self.table.next_lost(now) {
+                self.query(lost, Request::Ping, Purpose::Lost);
+            }
+        }
+    }
+
+    /// When lost contacts are asked next.
+    pub(super) fn seek_at(&self) -> Option<Duration> {
+        Some(self.table.lost_due()?.max(self.upkeep.sought_at + self.config.urgent_upkeep))
+    }
+
+    fn try_doors(&mut self, now: Now) {
+        self.upkeep.doors_at = None;
+        if !self.joined || self.table.len() < self.config.k {
+            let open: Vec<_> = self
+                .doors
+                .iter()
+                .filter(|(peer, _)| self.table.get(peer).is_none())
+                .map(|(peer, addresses)| Arc::new(Contact::unproven(*peer, addresses.clone())))
+                .collect();
+            let start = if open.is_empty() { 0 } else { self.rng.random_range(0..open.len()) };
+            for at in 0..open.len().min(DOORS_AT_ONCE) {
+                let door = Arc::clone(&open[(start + at) % open.len()]);
+                self.query(door, Request::Ping, Purpose::Door);
+            }
+            if !open.is_empty() && !self.joined {
+                self.upkeep.doors_at = Some(now.mono + self.upkeep.door_backoff);
+                self.upkeep.door_backoff = (self.upkeep.door_backoff * 2).min(DOOR_BACKOFF.1);
+            }
+        }
+        if self.joined && self.upkeep.swept_at.is_none() && self.internal_lookups() == 0 {
+            let target = self.position();
+            self.start_internal(now, target, None);
+        }
+    }
+
+    /// A lookup of our own has ended: the next one fills the next bucket.
+    pub(super) fn settle(&mut self, now: Now) {
+        if self.table.is_empty() || self.internal_lookups() > 0 {
+            return;
+        }
+        if self.upkeep.swept_at.is_none() {
+            self.upkeep.swept_at = Some(now.mono);
+            let near = self.table.closest(&self.position(), 1);
+            let depth = near.first().map_or(0, |near| near.node_id().distance(&self.position()).leading_zeros());
+            self.upkeep.sweep = (0..depth.min(64)).collect();
+        }
+        if let Some(prefix) = self.upkeep.sweep.pop() {
+            let target = self.point_in_bucket(prefix);
+            self.start_internal(now, target, None);
+        }
+    }
+
+    /// A random point that shares exactly `prefix` bits with our position.
+    fn point_in_bucket(&mut self, prefix: u32) -> Point {
+        let mut distance: [u8; 32] = self.rng.random();
+        let whole = usize::try_from(prefix / 8).unwrap_or(0).min(31);
+        distance[..whole].fill(0);
+        let bit = 0x80_u8 >> (prefix % 8);
+        distance[whole] = (distance[whole] & (bit - 1)) | bit;
+        self.position().at(&Distance::from_bytes(distance))
+    }
+
+    /// Judges what was seen in the last minute; an idle node has nothing to judge.
+    pub(super) fn close_window(&mut self, now: Now) {
+        if now.mono < self.upkeep.window_at + WINDOW {
+            return;
+        }
+        self.upkeep.window_at = now.mono;
+        for judgement in self.judge.close_window(now, self.table.len()) {
+            match judgement.sentence {
+                Some(Sentence::Held { until }) => {
+                    self.counters.count(Attack::QuarantineBegun);
+                    let period = until.saturating_sub(now.mono);
+                    self.notice(Notice::Quarantined { peer: judgement.peer, period });
+                }
+                Some(Sentence::Denied) => self.counters.count(Attack::QuarantineDenied),
+                None => {}
+            }
+        }
+    }
+
+    pub(super) fn upkeep_records(&mut self, now: Now) {
+        let mut publish = Vec::new();
+        let mut beats = Vec::new();
+        let mut renew = Vec::new();
+        for (key, own) in &mut self.own_records {
+            let draft = own.record.draft();
+            if own.publish_at <= now.mono {
+                own.publish_at = now.mono + self.config.republish;
+                if now.unix_ms < draft.not_after_ms {
+                    publish.push(Arc::clone(&own.record));
+                }
+            }
+            if own.beat_at <= now.mono {
+                own.beat_at = now.mono + self.config.beat;
+                let hours = now.unix_ms.saturating_sub(draft.not_before_ms) / 3_600_000;
+                if let Ok(hour) = u8::try_from(hours)
+                    && (1..=HEARTBEATS).contains(&hour)
+                {
+                    let preimage = heartbeat_chain(&own.heartbeat_seed, HEARTBEATS - hour);
+                    beats.push((*key, Heartbeat { hour, preimage }, own.replicas.clone()));
+                }
+                if draft.not_after_ms.saturating_sub(now.unix_ms) < RENEWAL_MS && !own.renewal_asked {
+                    own.renewal_asked = true;
+                    renew.push(*key);
+                }
+            }
+        }
+        for (key, heartbeat, replicas) in beats {
+            let _not_kept_here = self.storage.beat(now, &key, heartbeat);
+            for replica in replicas {
+                self.query(replica, Request::Beat { key, heartbeat }, Purpose::Beat);
+            }
+        }
+        for record in publish {
+            self.put(now, record);
+        }
+        for key in renew {
+            self.notice(Notice::Renew { key });
+        }
+    }
+}

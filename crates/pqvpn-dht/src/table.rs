@@ -1,0 +1,604 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The routing table: 256 lazy buckets that favour old, live contacts (Maymounkov & Mazières 2002, §2.2-2.4).
+//!
+//! Rules against liars (security.md 7.3, dht.md): a contact enters only after an authenticated round trip, never in
+//! place of an older one that still answers, and no subnet gets more than its share.
+
+mod bucket;
+mod lost;
+mod subnet;
+
+#[cfg(test)]
+mod tests;
+
+use std::{sync::Arc, time::Duration};
+
+use pqvpn_crypto::peer_id::PeerId;
+use pqvpn_wire::dht::{Contact, Distance, Point};
+use rand::{Rng, RngExt as _};
+
+pub use bucket::Entry;
+pub(crate) use subnet::Net;
+
+use crate::Now;
+use bucket::{Bucket, head};
+use lost::Lost;
+
+/// A spare heard of within this time is worth a place; one silent longer may be displaced.
+const PATIENCE: Duration = Duration::from_secs(15 * 60);
+/// A contact seen within this time needs no probe (as the liveness checks of discv5).
+const FRESH: Duration = Duration::from_secs(5 * 60);
+/// A contact handed out for a liveness check is not handed out again for so long.
+const RETRY: Duration = Duration::from_secs(30);
+/// Failures in a row that remove a contact.
+const MAX_FAILURES: u8 = 3;
+/// Below so many contacts there is no cap per /16: a small network may well live in one.
+const WIDE_FROM: usize = 50;
+
+/// Sizes of a table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TableConfig {
+    /// Contacts per bucket.
+    pub k: usize,
+    /// Contacts that wait for a place, per bucket.
+    pub replacements: usize,
+    /// Public contacts of one /24 (IPv6: /48) per bucket.
+    pub subnet_per_bucket: usize,
+    /// Public contacts of one /24 (IPv6: /48) in the table.
+    pub subnet_per_table: usize,
+    /// Contacts at private addresses in the table.
+    pub private: usize,
+}
+
+impl Default for TableConfig {
+    fn default() -> Self {
+        Self { k: 20, replacements: 20, subnet_per_bucket: 2, subnet_per_table: 10, private: 128 }
+    }
+}
+
+/// What became of a contact.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Inserted {
+    /// It is in the table now.
+    Added,
+    /// It was in the table and has been seen again.
+    Updated,
+    /// It waits for a place; `probe` has been silent longest and should be asked whether it still lives.
+    Full {
+        /// The bucket's least recently seen contact.
+        probe: Arc<Contact>,
+    },
+    /// It waits for a place, and all contacts of the bucket were seen a moment ago or are being probed.
+    Waiting,
+    /// It is not taken.
+    Refused(TableRefusal),
+}
+
+/// Why a contact is not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, thiserror::Error)]
+#[non_exhaustive]
+pub enum TableRefusal {
+    /// The bucket has enough contacts of its /24 (/48).
+    #[error("too many contacts of its subnet in the bucket")]
+    Subnet,
+    /// The table has enough contacts of its /24 (/48).
+    #[error("too many contacts of its subnet in the table")]
+    SubnetTable,
+    /// A tenth of the table is of its /16 (/32).
+    #[error("too many contacts of its wide subnet in the table")]
+    Wide,
+    /// The table has enough contacts at private addresses.
+    #[error("too many contacts at private addresses")]
+    Private,
+    /// It claims the table's own position.
+    #[error("it claims our own position")]
+    Own,
+    /// Too many wait for a place in this bucket.
+    #[error("too many wait for a place")]
+    Replacements,
+}
+
+/// What a failure led to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Failed {
+    /// It keeps its place for now.
+    Kept,
+    /// It lost its place.
+    Removed {
+        /// Who has it now.
+        replaced_by: Option<Arc<Contact>>,
+    },
+    /// It was not in the table.
+    Unknown,
+}
+
+/// One bucket in numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BucketSummary {
+    /// Leading bits its contacts share with us.
+    pub prefix: usize,
+    /// Contacts.
+    pub contacts: usize,
+    /// Contacts that wait for a place.
+    pub replacements: usize,
+    /// When a contact of it was last seen, on the monotonic clock.
+    pub last_seen: Option<Duration>,
+}
+
+/// How often each bound of the table took effect.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct TableCounters {
+    /// [`TableRefusal::Subnet`].
+    pub subnet: u64,
+    /// [`TableRefusal::SubnetTable`].
+    pub subnet_table: u64,
+    /// [`TableRefusal::Wide`].
+    pub wide: u64,
+    /// [`TableRefusal::Private`].
+    pub private: u64,
+    /// [`TableRefusal::Own`].
+    pub own: u64,
+    /// [`TableRefusal::Replacements`].
+    pub replacements: u64,
+    /// Lost contacts forgotten because too many were lost.
+    pub lost: u64,
+}
+
+/// The contacts of one node.
+#[derive(Debug)]
+pub struct Table {
+    own: Point,
+    config: TableConfig,
+    /// By the length of the prefix shared with `own`; as long as the deepest contact needs.
+    buckets: Vec<Bucket>,
+    len: usize,
+    lost: Lost,
+    counters: TableCounters,
+}
+
+impl Table {
+    /// Makes an empty table around a position.
+    #[must_use]
+    pub fn new(own: Point, config: TableConfig) -> Self {
+        Self { own, config, buckets: Vec::new(), len: 0, lost: Lost::default(), counters: TableCounters::default() }
+    }
+
+    /// The position the table is around.
+    #[must_use]
+    pub const fn own(&self) -> &Point {
+        &self.own
+    }
+
+    /// Moves the table to another position (a new week): the contacts stay as far as the new buckets have room.
+    pub fn move_to(&mut self, now: Now, own: Point) {
+        self.own = own;
+        self.len = 0;
+        let mut old: Vec<Entry> = std::mem::take(&mut self.buckets).into_iter().flat_map(|old| old.entries).collect();
+        old.sort_by_key(Entry::last_seen);
+        for entry in old {
+            if matches!(self.insert(now, Arc::clone(entry.contact())), Inserted::Added) {
+                self.restore(&entry);
+            }
+        }
+    }
+
+    /// Takes in a contact. Call it only after an authenticated round trip with it.
+    pub fn insert(&mut self, now: Now, contact: Arc<Contact>) -> Inserted {
+        let result = self.insert_inner(now.mono, contact);
+        if let Inserted::Refused(why) = &result {
+            self.count(*why);
+        }
+        result
+    }
+
+    /// Notes that a contact answered or asked something.
+    pub fn seen(&mut self, now: Now, peer: &PeerId) {
+        if let Some((bucket, at)) = self.position(peer)
+            && let Some(bucket) = self.buckets.get_mut(bucket)
+        {
+            bucket.freshen(at, now.mono);
+        }
+    }
+
+    /// Notes that a contact did not answer. The third time in a row it loses its place, and at once if that was the
+    /// probe for somebody who waits.
+    pub fn failed(&mut self, now: Now, peer: &PeerId) -> Failed {
+        let Some((index, at)) = self.position(peer) else {
+            for bucket in &mut self.buckets {
+                bucket.spares.retain(|spare| spare.contact.peer() != peer);
+            }
+            return Failed::Unknown;
+        };
+        let Some(entry) = self.buckets.get_mut(index).and_then(|bucket| bucket.entries.get_mut(at)) else {
+            return Failed::Unknown;
+        };
+        entry.fail(now.mono);
+        let (probed, out) = (entry.probing(), entry.failures() >= MAX_FAILURES);
+        // One failed probe is no proof that a public contact is gone; a private one does not get its place for that.
+        let public_only = !out && !entry.net().is_private();
+        if !out && !(probed && self.successor(now.mono, index, Some(at), public_only).is_some()) {
+            return Failed::Kept;
+        }
+        let successor = self.successor(now.mono, index, Some(at), public_only);
+        let lost = self.take(index, at);
+        if let Some(lost) = lost {
+            self.lost.note(now.mono, Arc::clone(lost.contact()));
+        }
+        if let Some(contact) = &successor {
+            self.promote(now.mono, index, contact);
+        }
+        Failed::Removed { replaced_by: successor }
+    }
+
+    /// Forgets a contact for good: revoked, or caught lying. True if it was in the table.
+    pub fn remove(&mut self, peer: &PeerId) -> bool {
+        self.lost.forget(peer);
+        for bucket in &mut self.buckets {
+            bucket.spares.retain(|spare| spare.contact.peer() != peer);
+        }
+        let Some((index, at)) = self.position(peer) else { return false };
+        let now = self.take(index, at).map_or(Duration::ZERO, |entry| entry.last_seen());
+        if let Some(next) = self.successor(now, index, None, false) {
+            self.promote(now, index, &next);
+        }
+        true
+    }
+
+    /// Up to `n` contacts nearest to a point, nearest first.
+    #[must_use]
+    pub fn closest(&self, target: &Point, n: usize) -> Vec<Arc<Contact>> {
+        self.closest_where(target, n, |_| true)
+    }
+
+    /// As [`Self::closest`], of those contacts that pass `keep` only.
+    pub fn closest_where(&self, target: &Point, n: usize, keep: impl Fn(&Contact) -> bool) -> Vec<Arc<Contact>> {
+        // With the target in bucket i: bucket i is nearer than the deeper ones, all of which are as far as ourselves up
+        // to their lower bits, and then the shallower ones follow one by one.
+        let place = usize::try_from(self.own.distance(target).leading_zeros()).unwrap_or(usize::MAX);
+        let target_head = head(target.as_bytes());
+        let mut found: Vec<(u64, &Entry)> = Vec::with_capacity(n.min(self.len) + self.config.k);
+        let shallow = place.min(self.buckets.len());
+        let (upper, lower) = self.buckets.split_at_checked(shallow).unwrap_or((&self.buckets, &[]));
+        let groups = lower.split_first().map(|(here, deeper)| [std::slice::from_ref(here), deeper]);
+        let groups = groups.into_iter().flatten().chain(upper.iter().rev().map(std::slice::from_ref));
+        for group in groups {
+            if found.len() >= n {
+                break;
+            }
+            let start = found.len();
+            let entries = group.iter().flat_map(|bucket| &bucket.entries).filter(|entry| keep(entry.contact()));
+            found.extend(entries.map(|entry| (entry.nearness(target_head), entry)));
+            if let Some(fresh) = found.get_mut(start..) {
+                nearest_first(fresh, target, n - start);
+            }
+        }
+        found.into_iter().take(n).map(|(_, entry)| Arc::clone(entry.contact())).collect()
+    }
+
+    /// A contact by its name.
+    #[must_use]
+    pub fn get(&self, peer: &PeerId) -> Option<&Entry> {
+        let (bucket, at) = self.position(peer)?;
+        self.buckets.get(bucket)?.entries.get(at)
+    }
+
+    /// All contacts, bucket by bucket, least recently seen first.
+    pub fn iter(&self) -> impl Iterator<Item = &Entry> {
+        self.buckets.iter().flat_map(|bucket| &bucket.entries)
+    }
+
+    /// How many contacts there are.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The buckets that have been used, shallow ones first.
+    #[must_use]
+    pub fn buckets(&self) -> Vec<BucketSummary> {
+        let summary = |(prefix, bucket): (usize, &Bucket)| BucketSummary {
+            prefix,
+            contacts: bucket.entries.len(),
+            replacements: bucket.spares.len(),
+            last_seen: bucket.entries.iter().map(Entry::last_seen).max(),
+        };
+        self.buckets.iter().enumerate().map(summary).filter(|one| one.contacts + one.replacements > 0).collect()
+    }
+
+    /// How often each bound took effect.
+    #[must_use]
+    pub const fn counters(&self) -> TableCounters {
+        TableCounters { lost: self.lost.dropped(), ..self.counters }
+    }
+
+    /// The contact silent longest, if that is longer than `older_than`; then not again for 30 s, and longer the more
+    /// often it has failed.
+    pub fn stalest(&mut self, now: Now, older_than: Duration) -> Option<Arc<Contact>> {
+        let entry = self
+            .buckets
+            .iter_mut()
+            .flat_map(|bucket| &mut bucket.entries)
+            .filter(|entry| now.mono.saturating_sub(entry.last_seen()) > older_than)
+            .filter(|entry| {
+                entry.last_touched() == entry.last_seen()
+                    || now.mono.saturating_sub(entry.last_touched()) >= RETRY * (1 + u32::from(entry.failures()))
+            })
+            .min_by_key(|entry| entry.last_seen())?;
+        entry.try_at(now.mono);
+        Some(Arc::clone(entry.contact()))
+    }
+
+    /// A random point in the bucket that no lookup went through longest, if that is longer than `older_than`. The
+    /// buckets too deep to be half full are one neighbourhood here.
+    pub fn idle_bucket_target(
+        &mut self,
+        now: Now,
+        older_than: Duration,
+        rng: &mut (impl Rng + ?Sized),
+    ) -> Option<Point> {
+        let half = self.config.k.div_ceil(2);
+        let full = self.buckets.iter().rposition(|bucket| bucket.entries.len() >= half);
+        let hood = full.map_or(0, |full| full + 1).min(255);
+        while self.buckets.len() <= hood {
+            self.buckets.push(Bucket::default());
+        }
+        let (index, bucket) =
+            self.buckets.iter_mut().take(hood + 1).enumerate().min_by_key(|(_, bucket)| bucket.last_active())?;
+        if now.mono.saturating_sub(bucket.last_active()) <= older_than {
+            return None;
+        }
+        bucket.mark_active(now.mono);
+        Some(self.random_point(index, index < hood, rng))
+    }
+
+    /// Notes that a lookup went towards a point: its bucket needs no refresh for a while.
+    pub fn looked_up(&mut self, now: Now, target: &Point) {
+        let index = self.index(target);
+        let at = index.min(self.buckets.len().saturating_sub(1));
+        if let Some(bucket) = self.buckets.get_mut(at) {
+            bucket.mark_active(now.mono);
+        }
+    }
+
+    /// Up to `n` different contacts at random.
+    pub fn sample(&self, n: usize, rng: &mut (impl Rng + ?Sized)) -> Vec<Arc<Contact>> {
+        let mut all: Vec<&Entry> = self.iter().collect();
+        let n = n.min(all.len());
+        for at in 0..n {
+            let other = rng.random_range(at..all.len());
+            all.swap(at, other);
+        }
+        all.into_iter().take(n).map(|entry| Arc::clone(entry.contact())).collect()
+    }
+
+    /// A lost contact whose turn it is to be tried again: after 15 s first, then ever more rarely down to every 30 min,
+    /// for a day. While more than a fifth of the table was lost within 15 min, retries stay quick.
+    pub fn next_lost(&mut self, now: Now) -> Option<Arc<Contact>> {
+        self.lost.next(now.mono, self.len)
+    }
+
+    /// When [`Self::next_lost`] has something next, on the monotonic clock.
+    #[must_use]
+    pub fn lost_due(&self) -> Option<Duration> {
+        self.lost.due()
+    }
+
+    /// How many lost contacts are remembered.
+    #[must_use]
+    pub const fn lost(&self) -> usize {
+        self.lost.len()
+    }
+}
+
+impl Table {
+    fn index(&self, id: &Point) -> usize {
+        usize::try_from(self.own.distance(id).leading_zeros()).unwrap_or(usize::MAX).min(255)
+    }
+
+    fn position(&self, peer: &PeerId) -> Option<(usize, usize)> {
+        self.buckets.iter().enumerate().find_map(|(index, bucket)| Some((index, bucket.find(peer)?)))
+    }
+
+    fn insert_inner(&mut self, now: Duration, contact: Arc<Contact>) -> Inserted {
+        if contact.node_id() == &self.own {
+            return Inserted::Refused(TableRefusal::Own);
+        }
+        let index = self.index(contact.node_id());
+        while self.buckets.len() <= index {
+            self.buckets.push(Bucket::default());
+        }
+        if let Some((old, at)) = self.position(contact.peer()) {
+            if self.buckets.get(old).and_then(|bucket| bucket.find_place(contact.node_id())) == Some(at) {
+                return self.update(now, old, at, contact);
+            }
+            // It moved with its week: its old position is void.
+            self.take(old, at);
+            if let Some(next) = self.successor(now, old, None, false) {
+                self.promote(now, old, &next);
+            }
+        }
+        for (other, bucket) in self.buckets.iter_mut().enumerate() {
+            if other != index {
+                bucket.spares.retain(|spare| spare.contact.peer() != contact.peer());
+            }
+        }
+        self.lost.forget(contact.peer());
+        if let Err(why) = self.admits(index, Net::of(&contact), None) {
+            return Inserted::Refused(why);
+        }
+        let k = self.config.k;
+        let Some(bucket) = self.buckets.get_mut(index) else { return Inserted::Waiting };
+        if bucket.entries.len() < k {
+            bucket.spares.retain(|spare| spare.contact.peer() != contact.peer());
+            bucket.push(Entry::new(contact, now));
+            self.len += 1;
+            return Inserted::Added;
+        }
+        self.wait(now, index, contact)
+    }
+
+    fn wait(&mut self, now: Duration, index: usize, contact: Arc<Contact>) -> Inserted {
+        let net = Net::of(&contact);
+        let config = self.config;
+        let Some(bucket) = self.buckets.get_mut(index) else { return Inserted::Waiting };
+        let alike = bucket.spares.iter().filter(|spare| spare.contact.peer() != contact.peer());
+        let alike = alike.filter(|spare| Net::of(&spare.contact) == net).count();
+        if !net.is_private() && alike >= config.subnet_per_bucket {
+            return Inserted::Refused(TableRefusal::Subnet);
+        }
+        if !bucket.wait(contact, now, config.replacements, PATIENCE) {
+            return Inserted::Refused(TableRefusal::Replacements);
+        }
+        // One probe at a time and bucket, or a crowd of strangers makes us ask all day.
+        let quiet = |entry: &Entry, time| now.saturating_sub(entry.last_touched()) >= time;
+        let probing = bucket.entries.iter().any(|entry| entry.probing() && !quiet(entry, RETRY));
+        let Some(oldest) = bucket.entries.first_mut().filter(|oldest| !probing && quiet(oldest, FRESH)) else {
+            return Inserted::Waiting;
+        };
+        oldest.set_probing(true);
+        oldest.try_at(now);
+        Inserted::Full { probe: Arc::clone(oldest.contact()) }
+    }
+
+    fn update(&mut self, now: Duration, index: usize, at: usize, contact: Arc<Contact>) -> Inserted {
+        let net = Net::of(&contact);
+        let same = self.buckets.get(index).and_then(|bucket| bucket.entries.get(at)).is_some_and(|e| e.net() == net);
+        if !same && let Err(why) = self.admits(index, net, Some((index, at))) {
+            return Inserted::Refused(why);
+        }
+        if let Some(bucket) = self.buckets.get_mut(index) {
+            if let Some(entry) = bucket.entries.get_mut(at) {
+                *entry = Entry::new(contact, now);
+            }
+            bucket.freshen(at, now);
+        }
+        Inserted::Updated
+    }
+
+    /// Whether the caps allow one more contact of a subnet in a bucket, not counting the one it takes the place of.
+    fn admits(&self, index: usize, net: Net, except: Option<(usize, usize)>) -> Result<(), TableRefusal> {
+        let mut in_bucket = 0;
+        let mut in_table = 0;
+        let mut in_wide = 0;
+        let mut total = 0;
+        for (bucket_at, bucket) in self.buckets.iter().enumerate() {
+            for (at, entry) in bucket.entries.iter().enumerate() {
+                if except == Some((bucket_at, at)) {
+                    continue;
+                }
+                total += 1;
+                in_table += usize::from(entry.net() == net);
+                in_bucket += usize::from(entry.net() == net && bucket_at == index);
+                in_wide += usize::from(entry.net().wide() == net.wide());
+            }
+        }
+        let config = &self.config;
+        if net.is_private() {
+            return if in_table < config.private { Ok(()) } else { Err(TableRefusal::Private) };
+        }
+        if in_bucket >= config.subnet_per_bucket {
+            return Err(TableRefusal::Subnet);
+        }
+        if in_table >= config.subnet_per_table {
+            return Err(TableRefusal::SubnetTable);
+        }
+        if total >= WIDE_FROM && (in_wide + 1) * 10 > total {
+            return Err(TableRefusal::Wide);
+        }
+        Ok(())
+    }
+
+    /// Who of those that wait may take a free place of a bucket, or that of the entry `except`.
+    fn successor(&self, now: Duration, index: usize, except: Option<usize>, public: bool) -> Option<Arc<Contact>> {
+        let bucket = self.buckets.get(index)?;
+        let except = except.map(|at| (index, at));
+        bucket.candidates(now, PATIENCE).into_iter().find(|contact| {
+            let net = Net::of(contact);
+            !(public && net.is_private()) && self.admits(index, net, except).is_ok()
+        })
+    }
+
+    fn promote(&mut self, now: Duration, index: usize, contact: &Arc<Contact>) {
+        let Some(bucket) = self.buckets.get_mut(index) else { return };
+        let Some(at) = bucket.find_spare(contact.peer()) else { return };
+        let spare = bucket.spares.remove(at);
+        // It stands where its last answer puts it, not among those just seen.
+        let mut entry = Entry::new(Arc::clone(&spare.contact), spare.last_seen().min(now));
+        entry.set_probing(false);
+        let place = bucket.entries.partition_point(|other| other.last_seen() <= entry.last_seen());
+        if bucket.entries.len() == bucket.entries.capacity() {
+            bucket.entries.reserve_exact(4);
+        }
+        bucket.entries.insert(place, entry);
+        self.len += 1;
+    }
+
+    fn take(&mut self, index: usize, at: usize) -> Option<Entry> {
+        let bucket = self.buckets.get_mut(index)?;
+        if at >= bucket.entries.len() {
+            return None;
+        }
+        self.len = self.len.saturating_sub(1);
+        Some(bucket.entries.remove(at))
+    }
+
+    /// Gives an entry that was just inserted again its history back.
+    fn restore(&mut self, old: &Entry) {
+        if let Some((index, at)) = self.position(old.contact().peer())
+            && let Some(entry) = self.buckets.get_mut(index).and_then(|bucket| bucket.entries.get_mut(at))
+        {
+            *entry = old.clone();
+        }
+    }
+
+    fn random_point(&self, index: usize, exact: bool, rng: &mut (impl Rng + ?Sized)) -> Point {
+        let mut distance: [u8; 32] = rng.random();
+        for (at, byte) in distance.iter_mut().enumerate() {
+            let kept = index.saturating_sub(at * 8).min(8);
+            if kept > 0 {
+                *byte = byte.checked_shr(u32::try_from(kept).unwrap_or(8)).unwrap_or(0);
+            }
+        }
+        if exact && let Some(byte) = distance.get_mut(index / 8) {
+            *byte |= 0x80 >> (index % 8);
+        }
+        self.own.at(&Distance::from_bytes(distance))
+    }
+
+    const fn count(&mut self, why: TableRefusal) {
+        let counter = match why {
+            TableRefusal::Subnet => &mut self.counters.subnet,
+            TableRefusal::SubnetTable => &mut self.counters.subnet_table,
+            TableRefusal::Wide => &mut self.counters.wide,
+            TableRefusal::Private => &mut self.counters.private,
+            TableRefusal::Own => &mut self.counters.own,
+            TableRefusal::Replacements => &mut self.counters.replacements,
+        };
+        *counter += 1;
+    }
+}
+
+/// Brings the `n` nearest of a slice to its front, in order.
+fn nearest_first(found: &mut [(u64, &Entry)], target: &Point, n: usize) {
+    let order = |a: &(u64, &Entry), b: &(u64, &Entry)| {
+        a.0.cmp(&b.0).then_with(|| {
+            let full = |entry: &Entry| target.distance(entry.contact().node_id());
+            full(a.1).cmp(&full(b.1))
+        })
+    };
+    let sorted = if n > 0 && n < found.len() {
+        found.select_nth_unstable_by(n - 1, order);
+        n
+    } else {
+        found.len()
+    };
+    if let Some(front) = found.get_mut(..sorted) {
+        front.sort_unstable_by(order);
+    }
+}

@@ -1,0 +1,231 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The door to the local network: nodes announce themselves by multicast DNS (RFC 6762, RFC 6763) and look for others.
+//!
+//! What is found is a hint where to dial; the link proves who answers. An announcement says PeerID, port and addresses,
+//! under a name drawn for this run: never the name of the host or the user. Point-to-point interfaces, our own TUN
+//! among them, and loopback take no part.
+//!
+//! Looking costs traffic, answering little: a node looks when it starts and when it gets a new address, and later only
+//! while it has found few. In between it keeps silent.
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+
+use aws_lc_rs::digest;
+use data_encoding::HEXLOWER;
+use mdns_sd::{DaemonEvent, IfKind, Receiver, ResolvedService, ServiceDaemon, ServiceEvent, ServiceInfo};
+use pqvpn_crypto::peer_id::PeerId;
+use pqvpn_wire::dht::NetworkId;
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep_until, timeout_at},
+};
+
+use crate::{
+    dht::report::{DoorSource, NewDoor},
+    entropy,
+};
+
+/// What nodes announce themselves as.
+const SERVICE: &str = "_pqvpn._udp.local.";
+/// How long a look takes: queries go out after 0, 1, 3, 7 and 15 s.
+const LOOK: Duration = Duration::from_secs(20);
+/// Time between two looks while few are known.
+const PAUSE: Duration = Duration::from_secs(30 * 60);
+/// Whoever knows this many neighbours needs to look no more.
+const ENOUGH: usize = 8;
+/// Doors taken from one look; more neighbours, or more inventions of one of them, are not listened to.
+const MAX_FOUND: usize = 64;
+/// Addresses taken of one neighbour.
+const MAX_ADDRESSES: usize = 4;
+/// Time between two looks at this host's addresses.
+const ADDRESS_CHECK_S: u32 = 30;
+/// Hex digits that tell one DHT from another without naming it.
+const NETWORK_DIGITS: usize = 16;
+
+/// What the door to the local network needs.
+#[derive(Debug)]
+pub struct LanContext {
+    /// Who we are.
+    pub own: PeerId,
+    /// Which DHT we are looking for others of.
+    pub network: NetworkId,
+    /// The sockets links arrive at.
+    pub listen: Vec<SocketAddr>,
+    /// Where doors go; a full queue drops them.
+    pub found: mpsc::Sender<NewDoor>,
+}
+
+/// Announces this node and looks for others until it is dropped; ends by itself only when multicast DNS does.
+///
+/// A node that listens on loopback only takes no part.
+pub async fn run(context: LanContext) {
+    let Some((port, interfaces)) = announced(&context.listen) else {
+        tracing::debug!("no socket a neighbour could reach: the local network is left alone");
+        return std::future::pending().await;
+    };
+    match Responder::start(&context, port, interfaces) {
+        Ok(responder) => responder.serve(&context).await,
+        Err(error) => tracing::warn!(%error, "nodes on the local network are not found: multicast DNS does not start"),
+    }
+}
+
+/// The thread that speaks multicast DNS; it says goodbye when this is dropped.
+struct Responder {
+    daemon: ServiceDaemon,
+    changes: Receiver<DaemonEvent>,
+}
+
+impl Drop for Responder {
+    fn drop(&mut self) {
+        // The thread ends by itself; nobody waits for its last word.
+        let _last_word = self.daemon.shutdown();
+    }
+}
+
+impl Responder {
+    fn start(context: &LanContext, port: u16, interfaces: Vec<IfKind>) -> Result<Self, mdns_sd::Error> {
+        let daemon = ServiceDaemon::new()?;
+        let changes = daemon.monitor()?;
+        let responder = Self { daemon, changes };
+        let daemon = &responder.daemon;
+        daemon.disable_interface(vec![IfKind::LoopbackV4, IfKind::LoopbackV6])?;
+        daemon.set_ip_check_interval(ADDRESS_CHECK_S)?;
+        let name = format!("{:016x}", entropy::u64());
+        let host = format!("{name}.local.");
+        let facts = [("id", context.own.to_string()), ("net", network_tag(&context.network))];
+        let mut info = ServiceInfo::new(SERVICE, &name, &host, "", port, &facts[..])?.enable_addr_auto();
+        info.set_interfaces(interfaces);
+        daemon.register(info)?;
+        Ok(responder)
+    }
+
+    async fn serve(&self, context: &LanContext) {
+        let mut known = Neighbours::default();
+        loop {
+            if let Err(error) = self.look(context, &mut known).await {
+                tracing::debug!(%error, "a look at the local network failed");
+            }
+            let until = if known.0.len() < ENOUGH { Some(Instant::now() + PAUSE) } else { None };
+            if !self.wait(until).await {
+                return;
+            }
+        }
+    }
+
+    /// Asks who is there, and hands on what is new.
+    async fn look(&self, context: &LanContext, known: &mut Neighbours) -> Result<(), mdns_sd::Error> {
+        let events = self.daemon.browse(SERVICE)?;
+        let end = Instant::now() + LOOK;
+        let mut left = MAX_FOUND;
+        while left > 0 {
+            let Ok(Ok(event)) = timeout_at(end, events.recv_async()).await else { break };
+            let ServiceEvent::ServiceResolved(service) = event else { continue };
+            left -= 1;
+            if let Some(door) = neighbour(&service, context).and_then(|door| known.news(door)) {
+                tracing::debug!(peer = %door.peer.short(), "a node on the local network");
+                // A full queue means doors enough.
+                let _full = context.found.try_send(door);
+            }
+        }
+        // Whoever looks on asks again for every answer that runs out.
+        self.daemon.stop_browse(SERVICE)
+    }
+
+    /// Waits for `until` or for a new address of this host; false when the responder has ended.
+    async fn wait(&self, until: Option<Instant>) -> bool {
+        let alarm = async {
+            match until {
+                Some(until) => sleep_until(until).await,
+                None => std::future::pending().await,
+            }
+        };
+        let changed = async {
+            loop {
+                match self.changes.recv_async().await {
+                    Ok(DaemonEvent::IpAdd(_)) => return true,
+                    Ok(_) => {}
+                    Err(_ended) => return false,
+                }
+            }
+        };
+        tokio::select! {
+            () = alarm => true,
+            running = changed => running,
+        }
+    }
+}
+
+/// Who was found where.
+#[derive(Debug, Default)]
+struct Neighbours(BTreeMap<PeerId, BTreeSet<String>>);
+
+impl Neighbours {
+    /// The door, when it or one of its endpoints is new; nothing once too many are known.
+    fn news(&mut self, door: NewDoor) -> Option<NewDoor> {
+        let full = self.0.len() >= MAX_FOUND;
+        let endpoints: BTreeSet<String> = door.endpoints.iter().cloned().collect();
+        match self.0.get(&door.peer) {
+            Some(known) if known.is_superset(&endpoints) => return None,
+            None if full => return None,
+            Some(_) | None => {}
+        }
+        // The newest answer counts: a neighbour that moved has left the old address.
+        self.0.insert(door.peer, endpoints);
+        Some(door)
+    }
+}
+
+/// The port to announce, and on which interfaces it is open; none when only this host reaches it.
+fn announced(listen: &[SocketAddr]) -> Option<(u16, Vec<IfKind>)> {
+    let reachable = || listen.iter().filter(|socket| !socket.ip().is_loopback() && socket.port() != 0);
+    // One announcement names one port: that of the first socket.
+    let port = reachable().next()?.port();
+    let kind = |socket: &SocketAddr| match socket.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => IfKind::IPv4,
+        IpAddr::V6(ip) if ip.is_unspecified() => IfKind::IPv6,
+        ip @ (IpAddr::V4(_) | IpAddr::V6(_)) => IfKind::Addr(ip),
+    };
+    Some((port, reachable().filter(|socket| socket.port() == port).map(kind).collect()))
+}
+
+/// The door an announcement speaks of; none when it is ours, of another DHT, or no legal one.
+fn neighbour(service: &ResolvedService, context: &LanContext) -> Option<NewDoor> {
+    let fact = |key| service.txt_properties.get_property_val_str(key);
+    let peer: PeerId = fact("id")?.parse().ok()?;
+    if peer == context.own || fact("net")? != network_tag(&context.network) || service.port == 0 {
+        return None;
+    }
+    let mut addresses: Vec<IpAddr> = service.addresses.iter().map(mdns_sd::ScopedIp::to_ip_addr).collect();
+    addresses.retain(dialable);
+    // The order of a set is chance; IPv4 first, as a local network without it is rare.
+    addresses.sort();
+    addresses.truncate(MAX_ADDRESSES);
+    let endpoints: Vec<String> = addresses.iter().map(|ip| SocketAddr::new(*ip, service.port).to_string()).collect();
+    let door = NewDoor { peer, endpoints, source: DoorSource::Lan, expires_ms: None };
+    (!door.endpoints.is_empty()).then_some(door)
+}
+
+/// Whether a neighbour can be dialed there without naming an interface.
+fn dialable(ip: &IpAddr) -> bool {
+    let ip = ip.to_canonical();
+    let link_local = match ip {
+        IpAddr::V4(ip) => ip.is_link_local() || ip.is_broadcast(),
+        IpAddr::V6(ip) => ip.is_unicast_link_local(),
+    };
+    !(ip.is_loopback() || ip.is_multicast() || ip.is_unspecified() || link_local)
+}
+
+/// Tells DHTs apart on a local network; the id of a separate one is nobody else's business.
+fn network_tag(network: &NetworkId) -> String {
+    let hash = digest::digest(&digest::SHA256, &[b"pqvpn lan".as_slice(), network.as_bytes()].concat());
+    let mut tag = HEXLOWER.encode(hash.as_ref());
+    tag.truncate(NETWORK_DIGITS);
+    tag
+}
