@@ -16,7 +16,11 @@ use tokio::{net::UnixStream, time::timeout};
 use crate::{
     PREFIX,
     error::{ApiError, Code},
-    model::{Done, Identity, PeerRequest, Peers, Ping, PingRequest, SetRequest, Setting, State, Status, Version},
+    model::{
+        Bootstrap, BootstrapAddRequest, BootstrapAdded, DhtFound, DhtGetRequest, DhtGot, DhtLookupRequest, DhtPut,
+        DhtPutRequest, DhtStatus, DhtTable, Done, Identity, PeerRequest, Peers, Ping, PingRequest, SetRequest, Setting,
+        State, Status, Version,
+    },
 };
 
 /// Largest answer accepted in bytes: a status with some ten thousand peers.
@@ -122,6 +126,62 @@ impl Client {
     /// As [`Client::version`].
     pub async fn disconnect(&self, peer: &str) -> Result<Done, ApiError> {
         self.post("/disconnect", &PeerRequest { peer: peer.into() }, PATIENCE).await
+    }
+
+    /// How the node stands in the DHT.
+    ///
+    /// # Errors
+    /// As [`Client::version`].
+    pub async fn dht_status(&self) -> Result<DhtStatus, ApiError> {
+        self.get("/dht/status").await
+    }
+
+    /// The routing table of the DHT.
+    ///
+    /// # Errors
+    /// As [`Client::version`].
+    pub async fn dht_table(&self) -> Result<DhtTable, ApiError> {
+        self.get("/dht/table").await
+    }
+
+    /// Looks for a record.
+    ///
+    /// # Errors
+    /// As [`Client::version`]; that nobody has it is no error.
+    pub async fn dht_get(&self, request: &DhtGetRequest) -> Result<DhtGot, ApiError> {
+        self.post("/dht/get", request, PATIENCE).await
+    }
+
+    /// Publishes a value of this node.
+    ///
+    /// # Errors
+    /// As [`Client::version`].
+    pub async fn dht_put(&self, request: &DhtPutRequest) -> Result<DhtPut, ApiError> {
+        self.post("/dht/put", request, PATIENCE).await
+    }
+
+    /// Looks for the nodes nearest to a point.
+    ///
+    /// # Errors
+    /// As [`Client::version`].
+    pub async fn dht_lookup(&self, request: &DhtLookupRequest) -> Result<DhtFound, ApiError> {
+        self.post("/dht/lookup", request, PATIENCE).await
+    }
+
+    /// The nodes discovery starts from.
+    ///
+    /// # Errors
+    /// As [`Client::version`].
+    pub async fn bootstrap(&self) -> Result<Bootstrap, ApiError> {
+        self.get("/bootstrap").await
+    }
+
+    /// Adds nodes discovery starts from.
+    ///
+    /// # Errors
+    /// As [`Client::version`].
+    pub async fn bootstrap_add(&self, request: &BootstrapAddRequest) -> Result<BootstrapAdded, ApiError> {
+        self.post("/bootstrap", request, PATIENCE).await
     }
 
     /// Stops the daemon; answers once the host is as it was before.

@@ -38,6 +38,12 @@ pub enum Code {
     NodeDown,
     /// There is no session with the peer.
     NoSession,
+    /// The DHT is switched off.
+    DhtOff,
+    /// No other node of the DHT is known.
+    DhtAlone,
+    /// Too much of the kind is under way.
+    Busy,
     /// The setting is unknown or its value wrong.
     BadSetting,
     /// The operating system refused a change.
@@ -68,6 +74,9 @@ impl Code {
             | Self::NoAnswer
             | Self::NodeDown
             | Self::NoSession
+            | Self::DhtOff
+            | Self::DhtAlone
+            | Self::Busy
             | Self::Host
             | Self::NotFound
             | Self::Failed
@@ -82,7 +91,8 @@ impl Code {
             Self::BadSetting | Self::BadRequest => 400,
             Self::Forbidden | Self::Refused => 403,
             Self::UnknownPeer | Self::NotFound => 404,
-            Self::AmbiguousPeer | Self::NodeDown | Self::NoSession => 409,
+            Self::AmbiguousPeer | Self::NodeDown | Self::NoSession | Self::DhtOff | Self::DhtAlone => 409,
+            Self::Busy => 429,
             Self::Host | Self::Failed | Self::Other => 500,
             Self::NoDaemon => 503,
             Self::NoAnswer => 504,

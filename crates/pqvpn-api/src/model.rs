@@ -1,11 +1,20 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The JSON values of the control API: `cli.md` schema 1, field for field.
 
+mod bootstrap;
+mod dht;
+#[cfg(feature = "server")]
+mod from_dht;
 #[cfg(feature = "server")]
 mod from_node;
 mod request;
 mod status;
 
+pub use bootstrap::{Bootstrap, BootstrapAddRequest, BootstrapAdded, BootstrapList, Door, DoorState};
+pub use dht::{
+    DhtAdmission, DhtBucket, DhtContact, DhtContent, DhtDoors, DhtEclipse, DhtFound, DhtGetRequest, DhtGot, DhtLinks,
+    DhtLookup, DhtLookupRequest, DhtOwnRecord, DhtPut, DhtPutRequest, DhtRecord, DhtRpc, DhtState, DhtStatus, DhtTable,
+};
 pub use request::{Done, Identity, PeerRequest, Ping, PingRequest, SetOutcome, SetRequest, Setting, State, Version};
 pub use status::{
     Health, HealthLevel, Network, NodeState, Path, PathKind, Peer, PeerState, Peers, Session, Status, VERIFIED_WITHIN,

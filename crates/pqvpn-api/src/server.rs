@@ -2,7 +2,9 @@
 //! The daemon's side of the control API: one file per resource, one task per connection, nothing unbounded.
 
 mod access;
+mod bootstrap;
 mod connections;
+mod dht;
 mod disconnect;
 mod identity;
 mod peers;
@@ -25,7 +27,7 @@ use axum::{
     extract::DefaultBodyLimit,
     routing::{get, post},
 };
-use pqvpn_node::handle::NodeHandle;
+use pqvpn_node::{bootstrap::Shelf, handle::NodeHandle};
 
 pub use self::{
     access::{Access, Caller, OPERATOR_GROUP},
@@ -33,7 +35,7 @@ pub use self::{
 };
 use crate::{PREFIX, model};
 
-/// Largest request body in bytes; every request is one small object.
+/// Largest request body in bytes; every request but a list of bootstrap nodes is one small object.
 const BODY_LIMIT: usize = 16 * 1024;
 
 /// What the resources need: the node, and the identity facts the node itself does not keep.
@@ -42,19 +44,26 @@ pub struct Service {
     node: NodeHandle,
     identity: Arc<model::Identity>,
     settings: Option<Arc<set::SettingsFile>>,
+    bootstrap: Option<Arc<bootstrap::Kept>>,
 }
 
 impl Service {
     /// Puts the API in front of a node. `identity` is what `GET /v1/id` answers.
     #[must_use]
     pub fn new(node: NodeHandle, identity: model::Identity) -> Self {
-        Self { node, identity: Arc::new(identity), settings: None }
+        Self { node, identity: Arc::new(identity), settings: None, bootstrap: None }
     }
 
     /// Keeps what `POST /v1/set` changes in a configuration file, too.
     #[must_use]
     pub fn keeping_settings_in(self, config: PathBuf) -> Self {
         Self { settings: Some(Arc::new(set::SettingsFile::new(config))), ..self }
+    }
+
+    /// Keeps what `POST /v1/bootstrap` adds over restarts.
+    #[must_use]
+    pub fn keeping_bootstrap_on(self, shelf: Shelf) -> Self {
+        Self { bootstrap: Some(Arc::new(bootstrap::Kept::new(shelf))), ..self }
     }
 
     fn router(self) -> Router {
@@ -69,7 +78,17 @@ impl Service {
             .route("/set", post(set::post))
             .route("/rekey", post(rekey::post))
             .route("/disconnect", post(disconnect::post))
-            .route("/shutdown", post(shutdown::post));
+            .route("/shutdown", post(shutdown::post))
+            .route("/dht/status", get(dht::status))
+            .route("/dht/table", get(dht::table))
+            .route("/dht/get", post(dht::get))
+            .route("/dht/put", post(dht::put))
+            .route("/dht/lookup", post(dht::lookup))
+            // Lists are larger than every other request; the limit nearest to the resource counts.
+            .route(
+                "/bootstrap",
+                get(bootstrap::get).post(bootstrap::post).layer(DefaultBodyLimit::max(bootstrap::BODY_LIMIT)),
+            );
         Router::new()
             .nest(PREFIX, resources)
             .fallback(reply::no_such_resource)

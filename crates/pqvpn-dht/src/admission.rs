@@ -111,7 +111,7 @@ pub fn plausible(
 }
 
 /// Evaluations of proofs of work: 10 ms and 8 MiB each (security.md 7.1).
-const EVALUATIONS: Rate = Rate { burst: 20.0, per_second: 20.0 };
+const EVALUATIONS: Rate = Rate { burst: 64.0, per_second: 20.0 };
 
 /// The positions whose proof of work was evaluated and is true, bounded, and the budget for evaluations.
 #[derive(Debug)]

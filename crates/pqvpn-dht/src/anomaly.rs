@@ -280,3 +280,6 @@ impl Judge {
         self.forgotten += oldest.len() as u64;
     }
 }
+
+#[cfg(test)]
+mod tests;

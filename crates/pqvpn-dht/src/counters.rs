@@ -82,9 +82,9 @@ attacks! {
     /// An address named by others that was dialled a moment ago.
     DialLimit => "dial-limit",
     /// A store for a key far from this node.
-    OffRegionStore => "off-region-store",
+    StoreFar => "store-far",
     /// A store with a token that is not ours, not the sender's, or too old.
-    BadToken => "bad-token",
+    StoreToken => "store-token",
     /// An owner with more records than one owner may keep here.
     QuotaOwner => "quota-owner",
     /// A subnet with more records than one subnet may keep here.
@@ -117,7 +117,7 @@ attacks! {
     /// A record older than the one that is known.
     RecordStale => "record-stale",
     /// A request by, or a record of, an identity that has been revoked or has equivocated.
-    Revoked => "revoked",
+    RecordRevoked => "record-revoked",
     /// Two different records with one seq, both signed by their owner.
     Equivocation => "equivocation",
     /// A heartbeat that does not lead to the record's anchor.

@@ -80,9 +80,8 @@ impl EclipseTest {
     /// For a node that estimates the number of nodes from 16 lookups, as [`crate::estimate::SizeEstimate`] does.
     ///
     /// Made by 400,000 honest trials of [`study`] at N = 10^5 and 10^7, each statistic given the same share (0.60 %,
-    /// 0.055 %) so that both together raise 1 % and 0.1 % false alarms; smaller networks raise fewer. The same shares
-    /// of a node that knew N exactly would allow 5.8e-3, 6.1e-4 and 5.8e-4, 5.6e-5: its error is paid for here, since
-    /// those would raise 1.6 % and 0.2 %.
+    /// 0.055 %) so that both together raise 1 % and 0.1 % false alarms; smaller networks raise fewer. The error of the
+    /// estimate is paid for here: at the thresholds for a known N such a node would raise 1.5 % instead of 1 %.
     pub const ESTIMATED: Self = Self {
         suspect: Thresholds { dense: 3.24e-3, scan: 4.39e-4 },
         eclipse: Thresholds { dense: 2.48e-4, scan: 3.34e-5 },

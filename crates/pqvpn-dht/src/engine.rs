@@ -35,7 +35,7 @@ use crate::{
     facts::{FactRefusal, Facts},
     limit::RateLimiter,
     lookup::LookupId,
-    reputation::Reputation,
+    reputation::{Deed, Reputation},
     storage::{Storage, StorageConfig},
     table::{Table, TableConfig},
     votes::{self, Vote},
@@ -263,10 +263,13 @@ impl Dht {
     }
 
     /// Our UDP address as others see it, if enough of them, in different networks, agree (security.md 7.5).
-    #[must_use]
-    pub fn external_address(&self) -> Option<SocketAddr> {
+    pub fn external_address(&mut self) -> Option<SocketAddr> {
         let votes: Vec<_> = self.sightings.iter().cloned().collect();
-        votes::decide(&votes)
+        let decision = votes::decide(&votes);
+        if decision.is_none() && votes.len() >= votes::QUORUM {
+            self.counters.count(Attack::VoteUndecided);
+        }
+        decision
     }
 
     /// Up to `n` contacts at random, for the next start.
@@ -291,6 +294,12 @@ impl Dht {
             quarantined: self.judge.quarantine().len(now),
             served: self.served,
         }
+    }
+
+    /// Whether a peer is in quarantine now.
+    #[must_use]
+    pub fn quarantined(&self, now: Now, peer: &PeerId) -> bool {
+        self.judge.quarantined(now, peer)
     }
 
     fn idle(&self) -> bool {
@@ -329,8 +338,12 @@ impl Dht {
         let new = self.facts.add(now, Arc::clone(fact), &*self.verifier)?;
         if new {
             let subject = *fact.subject();
+            if matches!(**fact, Fact::Equivocation(_)) {
+                self.reputation.note(now, &subject, Deed::Equivocation);
+                let _by_the_bound_or_not = self.judge.prove(now, &subject, self.table.len());
+            }
             if self.facts.revoked(&subject) {
-                self.table.remove(&subject);
+                self.expel(now, &subject);
                 self.storage.remove_owner(&subject);
             }
             self.notice(Notice::Fact(Arc::clone(fact)));
@@ -339,6 +352,13 @@ impl Dht {
             }
         }
         Ok(new)
+    }
+
+    /// Takes a peer out of the table for good.
+    fn expel(&mut self, now: Now, peer: &PeerId) {
+        if self.table.remove(peer) {
+            self.judge.table_changed(now, self.table.len());
+        }
     }
 
     /// Whether a peer is neither asked nor believed now.

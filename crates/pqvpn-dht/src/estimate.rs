@@ -41,6 +41,9 @@ impl SizeEstimate {
 
     /// Learns from a finished lookup: the `distances` from `target` of the k nearest nodes that answered, in any order.
     ///
+    /// To be fed whatever [`crate::eclipse`] says of the lookup, at least when its target was drawn at random: a network
+    /// that grew threefold looks like an eclipse everywhere, and only its own lookups can tell that it grew.
+    ///
     /// A node that *is* the target says nothing about density and is left out; fewer than two others are not a sample.
     pub fn add(&mut self, target: &Point, distances: &[Distance]) {
         let others = distances.iter().filter(|distance| **distance != Distance::ZERO);
@@ -216,6 +219,19 @@ mod tests {
         }
         assert_eq!(estimate.lookups(), 13);
         assert!(estimate.nodes().unwrap() < 1_700.0);
+    }
+
+    #[test]
+    fn a_liar_who_names_far_nodes_does_not_sweep_out_the_samples_nearby() {
+        let mut estimate = SizeEstimate::new();
+        let centre = Point::from_bytes([7; 32]);
+        for i in 1..=12 {
+            let target = centre.at(&Distance::from_fraction(f64::from(i) * 1e-4));
+            estimate.add(&target, &[Distance::from_fraction(1e-6); 20]);
+        }
+        estimate.add(&centre, &[Distance::MAX; 20]);
+        assert_eq!(estimate.lookups(), 13);
+        assert!(estimate.nodes().unwrap() > 1e7);
     }
 
     #[test]

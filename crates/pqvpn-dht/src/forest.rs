@@ -151,3 +151,57 @@ fn mean_depth(n: usize) -> f64 {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cloud(count: usize, seed: u64) -> Vec<[f32; 3]> {
+        let mut rng = Xoshiro256PlusPlus::seed_from_u64(seed);
+        let mut one = || (0..12).map(|_| rng.random::<f32>()).sum::<f32>() - 6.0;
+        (0..count).map(|_| [one(), one(), one()]).collect()
+    }
+
+    #[test]
+    fn what_lies_apart_scores_higher() {
+        let forest = Forest::train(&cloud(2000, 1), TREES, 7).unwrap();
+        let (middle, edge, far) = (forest.score(&[0.0; 3]), forest.score(&[2.0; 3]), forest.score(&[9.0, -9.0, 9.0]));
+        assert!(middle < 0.5 && middle < edge && edge < far && far > 0.7 && far <= 1.0, "{middle} {edge} {far}");
+    }
+
+    #[test]
+    fn the_same_seed_grows_the_same_forest_and_another_does_not() {
+        let samples = cloud(300, 2);
+        let score = |seed| Forest::train(&samples, 20, seed).unwrap().score(&[1.0, 2.0, 3.0]);
+        assert!(score(1).to_bits() == score(1).to_bits() && score(1).to_bits() != score(2).to_bits());
+    }
+
+    #[test]
+    fn too_few_samples_grow_none() {
+        assert!(Forest::train(&cloud(SAMPLES - 1, 3), TREES, 1).is_none());
+        assert!(Forest::train(&cloud(SAMPLES, 3), TREES, 1).is_some());
+        assert!(Forest::<0>::train(&[[]; 500], TREES, 1).is_none());
+    }
+
+    #[test]
+    fn samples_all_alike_or_not_numbers_make_leaves_not_loops() {
+        let forest = Forest::train(&[[1.0_f32; 3]; 400], 10, 1).unwrap();
+        assert_eq!(forest.nodes(), 10);
+        assert!(forest.score(&[5.0; 3]).is_finite());
+        let forest = Forest::train(&[[f32::NAN, f32::INFINITY, 0.0]; 400], 10, 1).unwrap();
+        assert!(forest.score(&[f32::NAN; 3]).is_finite());
+        // Neighbouring floats: the cut must still part them.
+        let mut close = vec![[1.0_f32]; 200];
+        close.extend([[1.0 + f32::EPSILON]; 200]);
+        assert_eq!(Forest::train(&close, 10, 1).unwrap().nodes(), 30);
+        let huge: Vec<[f32; 1]> = (0..300).map(|i| [if i % 2 == 0 { f32::MAX } else { f32::MIN }]).collect();
+        assert!(Forest::train(&huge, 10, 1).unwrap().score(&[0.0]).is_finite());
+    }
+
+    #[test]
+    fn a_forest_stays_below_half_a_megabyte() {
+        let forest = Forest::train(&cloud(2000, 4), TREES, 1).unwrap();
+        assert_eq!(size_of::<Node>(), 8);
+        assert!(forest.nodes() * size_of::<Node>() < 400 << 10, "{}", forest.nodes());
+    }
+}

@@ -195,3 +195,6 @@ impl Quarantine {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -175,3 +175,106 @@ fn make_room<V>(map: &mut BTreeMap<PeerId, V>, peer: &PeerId, capacity: usize, a
     }
     oldest.len() as u64
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn at(seconds: u64) -> Now {
+        Now { mono: Duration::from_secs(seconds), unix_ms: 0 }
+    }
+
+    fn peer(i: u16) -> PeerId {
+        let mut bytes = [0; 32];
+        bytes[..2].copy_from_slice(&i.to_be_bytes());
+        PeerId::from_bytes(bytes)
+    }
+
+    fn after(deeds: &[Deed]) -> f64 {
+        let mut reputation = Reputation::new();
+        deeds.iter().for_each(|deed| reputation.note(at(1), &peer(1), *deed));
+        reputation.lower_bound(&peer(1))
+    }
+
+    #[test]
+    fn a_stranger_has_the_mean_of_half_and_a_low_bound() {
+        let reputation = Reputation::new();
+        assert!((reputation.mean(&peer(1)) - 0.5).abs() < 1e-9);
+        assert!((reputation.lower_bound(&peer(1)) - (0.5 - (1.0_f64 / 12.0).sqrt())).abs() < 1e-6);
+    }
+
+    #[test]
+    fn deeds_weigh_what_the_design_says() {
+        // One deed on Beta(1, 1): both sides shrink to 0.995, then the weight is added.
+        for (deed, good, bad) in [
+            (Deed::ValidAnswer, 0.2, 0.0),
+            (Deed::UsefulContact, 0.1, 0.0),
+            (Deed::Timeout, 0.0, 0.3),
+            (Deed::Malformed, 0.0, 1.0),
+            (Deed::ForwardedBadSignature, 0.0, 3.0),
+        ] {
+            let mut reputation = Reputation::new();
+            reputation.note(at(1), &peer(1), deed);
+            let expected = (0.995 + good) / (1.99 + good + bad);
+            assert!((reputation.mean(&peer(1)) - expected).abs() < 1e-6, "{deed:?}");
+        }
+    }
+
+    #[test]
+    fn good_answers_raise_and_failures_lower_the_bound() {
+        let stranger = after(&[]);
+        assert!(after(&[Deed::ValidAnswer; 20]) > 0.6);
+        assert!(after(&[Deed::ValidAnswer; 2000]) > 0.95);
+        for bad in [Deed::Timeout, Deed::Malformed, Deed::ForwardedBadSignature] {
+            assert!(after(&[bad; 3]) < stranger, "{bad:?}");
+        }
+        assert!(after(&[Deed::ForwardedBadSignature; 3]) < after(&[Deed::Timeout; 3]));
+    }
+
+    #[test]
+    fn the_past_is_forgotten() {
+        let mut deeds = vec![Deed::ValidAnswer; 1000];
+        deeds.extend([Deed::Timeout; 500]);
+        assert!(after(&deeds) < 0.15, "{}", after(&deeds));
+        deeds.extend([Deed::ValidAnswer; 2000]);
+        assert!(after(&deeds) > 0.9);
+    }
+
+    #[test]
+    fn an_equivocator_is_never_trusted_again() {
+        let mut reputation = Reputation::new();
+        reputation.note(at(1), &peer(1), Deed::Equivocation);
+        for _ in 0..1000 {
+            reputation.note(at(2), &peer(1), Deed::ValidAnswer);
+        }
+        assert!(reputation.banned(&peer(1)) && !reputation.banned(&peer(2)));
+        assert_eq!((reputation.lower_bound(&peer(1)), reputation.mean(&peer(1))), (0.0, 0.0));
+    }
+
+    #[test]
+    fn the_oldest_are_forgotten_and_proven_liars_are_not_washed_out() {
+        let mut reputation = Reputation::with_capacity(64);
+        reputation.note(at(0), &peer(9999), Deed::Equivocation);
+        for i in 0..1000 {
+            reputation.note(at(u64::from(i) + 1), &peer(i), Deed::ValidAnswer);
+            // An old acquaintance that stays in touch stays known.
+            reputation.note(at(u64::from(i) + 1), &peer(5000), Deed::ValidAnswer);
+            assert!(reputation.len() <= 64);
+        }
+        assert!(reputation.forgotten() >= 900);
+        assert!(reputation.banned(&peer(9999)));
+        assert!(reputation.lower_bound(&peer(5000)) > 0.9);
+        assert!(reputation.lower_bound(&peer(999)) > reputation.lower_bound(&peer(0)));
+    }
+
+    #[test]
+    fn even_proven_liars_are_bounded() {
+        let mut reputation = Reputation::new();
+        for i in 0..5000 {
+            reputation.note(at(u64::from(i)), &peer(i), Deed::Equivocation);
+        }
+        assert!(reputation.banned.len() <= MAX_BANNED);
+        assert!(reputation.banned(&peer(4999)) && !reputation.banned(&peer(0)) && reputation.forgotten() > 0);
+    }
+}

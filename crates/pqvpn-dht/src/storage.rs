@@ -228,11 +228,12 @@ impl Storage {
         Ok(until_ms)
     }
 
-    /// Whether owner and payer have room for one more under this key; a record that is replaced does not count.
+    /// Whether owner and payer have room for one more under this key; a record that is replaced, of the same owner by
+    /// its key, does not count.
     fn check_quotas(&self, key: &Point, owner: &PeerId, payer: Option<Subnet>) -> Result<(), StoreRefusal> {
         let replaced = self.slots.get(key);
         let owned = self.owners.get(owner).copied().unwrap_or(0);
-        if owned >= self.config.per_owner && replaced.is_none_or(|slot| slot.record.owner() != owner) {
+        if owned >= self.config.per_owner && replaced.is_none() {
             return Err(StoreRefusal::OwnerQuota);
         }
         let Some(payer) = payer else { return Ok(()) };
@@ -261,12 +262,11 @@ impl Storage {
         Ok(victims)
     }
 
-    /// The same record again: it lasts at least as long as before, and what was a copy may become a record.
+    /// The same record again: a copy lasts longer, or becomes a record.
     fn prolong(&mut self, key: &Point, until_ms: u64, cached: bool) -> u64 {
         let Some(mut slot) = self.remove(key) else { return until_ms };
-        slot.until_ms = slot.until_ms.max(until_ms);
+        slot.until_ms = until_ms;
         slot.cached = cached;
-        let until_ms = slot.until_ms;
         self.insert(*key, slot);
         until_ms
     }

@@ -4,6 +4,8 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use crate::address::Wide;
+
 /// Voices needed, no two of them from one /16 or from one path.
 pub const QUORUM: usize = 5;
 /// A value needs more than this share of the weight.
@@ -62,28 +64,6 @@ impl<T> Clone for Ballot<'_, T> {
 }
 
 impl<T> Copy for Ballot<'_, T> {}
-
-/// The first 16 bits of an IPv4 address or 32 of an IPv6 one: roughly, one operator.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Wide {
-    V4([u8; 2]),
-    V6([u8; 4]),
-}
-
-impl Wide {
-    fn of(ip: IpAddr) -> Self {
-        match ip.to_canonical() {
-            IpAddr::V4(ip) => {
-                let [a, b, ..] = ip.octets();
-                Self::V4([a, b])
-            }
-            IpAddr::V6(ip) => {
-                let [a, b, c, d, ..] = ip.octets();
-                Self::V6([a, b, c, d])
-            }
-        }
-    }
-}
 
 impl<'a, T> Ballot<'a, T> {
     /// `None` for a vote without weight.
@@ -148,4 +128,92 @@ fn augment(
         }
     }
     false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A vote from 10 + `net`.`host` on a path.
+    fn vote(value: u8, net: u8, host: u8, path: u32, weight: f64) -> Vote<u8> {
+        Vote { value, source: IpAddr::from([11 + net, 0, host, 1]), path, weight }
+    }
+
+    fn five(value: u8) -> Vec<Vote<u8>> {
+        (0..5).map(|i| vote(value, i, 0, u32::from(i), 0.5)).collect()
+    }
+
+    #[test]
+    fn five_independent_voices_decide_and_four_do_not() {
+        assert_eq!(decide(&five(7)), Some(7));
+        assert_eq!(decide(&five(7)[..4]), None);
+        assert_eq!(decide::<u8>(&[]), None);
+    }
+
+    #[test]
+    fn more_than_two_thirds_of_the_weight_are_needed() {
+        let mut votes: Vec<_> = (0..6).map(|i| vote(u8::from(i >= 4), i, 0, u32::from(i), 0.5)).collect();
+        assert_eq!(decide(&votes), None, "4 of 6 is exactly two thirds");
+        votes.push(vote(0, 6, 0, 6, 0.5));
+        assert_eq!(decide(&votes), Some(0));
+    }
+
+    #[test]
+    fn a_thousand_hosts_of_one_slash_16_are_one_voice() {
+        let mut votes = five(1);
+        votes.extend((0..100).map(|host| vote(2, 50, host, u32::from(host) + 10, 1.0)));
+        assert_eq!(decide(&votes), Some(1));
+        assert_eq!(decide(&votes[5..]), None);
+    }
+
+    #[test]
+    fn a_hijacked_path_is_one_voice_however_many_networks_it_shows() {
+        let mut votes = five(1);
+        votes.extend((0..100).map(|net| vote(2, 60 + net, 0, 9, 1.0)));
+        assert_eq!(decide(&votes), Some(1));
+        assert_eq!(decide(&votes[5..]), None);
+    }
+
+    #[test]
+    fn voices_are_counted_by_matching_not_by_luck_of_order() {
+        // Network 0 is on both paths, network 1 on path 0 only: two voices, if 0 makes room.
+        let mut votes: Vec<_> = (2..5).map(|i| vote(1, i, 0, u32::from(i), 0.5)).collect();
+        votes.extend([vote(1, 0, 0, 0, 0.5), vote(1, 0, 1, 1, 0.5), vote(1, 1, 0, 0, 0.5)]);
+        assert_eq!(decide(&votes), Some(1));
+        votes.pop();
+        assert_eq!(decide(&votes), None);
+    }
+
+    #[test]
+    fn an_ipv4_network_in_ipv6_disguise_gets_no_second_vote() {
+        let disguise = |net: u8, path| Vote {
+            value: 1_u8,
+            source: std::net::Ipv4Addr::new(11 + net, 0, 9, 1).to_ipv6_mapped().into(),
+            path,
+            weight: 0.5,
+        };
+        let votes: Vec<_> = (0..3).map(|i| vote(1, i, 0, u32::from(i), 0.5)).collect();
+        let with: Vec<_> = votes.iter().cloned().chain([disguise(0, 5), disguise(1, 6)]).collect();
+        assert_eq!(decide(&with), None);
+    }
+
+    #[test]
+    fn one_old_friend_does_not_outvote_four_newcomers() {
+        let mut votes: Vec<_> = (0..4).map(|i| vote(1, i, 0, u32::from(i), 0.05)).collect();
+        votes.push(vote(2, 9, 0, 9, 1.0));
+        assert_eq!(decide(&votes), None);
+    }
+
+    #[test]
+    fn weights_that_are_no_weights_do_not_count() {
+        for weight in [0.0, -1.0, f64::NAN, f64::INFINITY] {
+            let mut votes = five(1);
+            votes[0].weight = weight;
+            assert_eq!(decide(&votes), None, "{weight}");
+        }
+        let mut votes = five(1);
+        votes[0] = vote(2, 0, 0, 0, 1e9);
+        votes.extend((5..9).map(|i| vote(1, i, 0, u32::from(i), 1.0)));
+        assert_eq!(decide(&votes), Some(1), "no vote weighs more than 1");
+    }
 }

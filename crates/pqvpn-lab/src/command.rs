@@ -7,6 +7,8 @@ use pqvpn_lab::report::Report;
 
 mod bench;
 mod check;
+mod dht;
+mod node;
 
 /// What to run.
 #[derive(Debug, Subcommand)]
@@ -15,6 +17,8 @@ pub(crate) enum Command {
     Bench(bench::Args),
     /// What this machine lets the lab do: namespaces, links between them, impairments.
     Check(check::Args),
+    /// Many daemons that know one bootstrap node: does everybody find everybody, how fast, and how quiet are they then?
+    Dht(dht::Args),
 }
 
 impl Command {
@@ -23,6 +27,7 @@ impl Command {
         match self {
             Self::Bench(args) => bench::run(args),
             Self::Check(args) => check::run(args, privilege),
+            Self::Dht(args) => dht::run(args),
         }
     }
 }

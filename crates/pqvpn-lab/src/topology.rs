@@ -14,8 +14,10 @@ use rtnetlink::{Handle, LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth, Ro
 
 use crate::netns::{Namespace, NetnsError};
 
+mod internet;
 mod plan;
 
+pub use internet::{Internet, MAX_HOSTS, internet};
 pub use plan::{Host, lan, pair};
 
 /// Why a network cannot be built.

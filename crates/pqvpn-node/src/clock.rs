@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use nix::time::{ClockId, clock_gettime};
+use pqvpn_dht::Now;
 
 /// A difference between two clocks larger than this means that the machine slept, or was copied and revived.
 const JUMP: Duration = Duration::from_secs(60);
@@ -18,6 +19,36 @@ pub fn now() -> Instant {
 #[must_use]
 pub fn unix_seconds() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+/// Milliseconds since 1970, for validity windows only; 0 when the clock stands before 1970.
+#[must_use]
+pub fn unix_millis() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// Where a machine that counts from zero began.
+#[derive(Debug, Clone, Copy)]
+pub struct Origin(Instant);
+
+impl Origin {
+    /// Begins now.
+    #[must_use]
+    pub fn start() -> Self {
+        Self(now())
+    }
+
+    /// This moment in the machine's terms.
+    #[must_use]
+    pub fn now(&self) -> Now {
+        Now { mono: self.0.elapsed(), unix_ms: unix_millis() }
+    }
+
+    /// A moment of the machine in the terms of timers.
+    #[must_use]
+    pub fn instant(&self, mono: Duration) -> Instant {
+        self.0 + mono
+    }
 }
 
 /// One reading of the three clocks that must run alike.

@@ -44,8 +44,6 @@ const ENOUGH: usize = 8;
 const MAX_FOUND: usize = 64;
 /// Addresses taken of one neighbour.
 const MAX_ADDRESSES: usize = 4;
-/// Time between two looks at this host's addresses.
-const ADDRESS_CHECK_S: u32 = 30;
 /// Hex digits that tell one DHT from another without naming it.
 const NETWORK_DIGITS: usize = 16;
 
@@ -96,7 +94,6 @@ impl Responder {
         let responder = Self { daemon, changes };
         let daemon = &responder.daemon;
         daemon.disable_interface(vec![IfKind::LoopbackV4, IfKind::LoopbackV6])?;
-        daemon.set_ip_check_interval(ADDRESS_CHECK_S)?;
         let name = format!("{:016x}", entropy::u64());
         let host = format!("{name}.local.");
         let facts = [("id", context.own.to_string()), ("net", network_tag(&context.network))];

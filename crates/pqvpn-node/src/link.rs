@@ -36,6 +36,7 @@ mod guest;
 mod noq_backend;
 mod plain;
 mod quinn_backend;
+mod race;
 mod socket;
 
 pub use config::{LinkConfig, TransportKnobs};
@@ -43,6 +44,7 @@ pub use error::{LinkError, PeerReason};
 pub use gate::{Gate, GateConfig, Verdict};
 pub use guest::GuestSocket;
 pub use plain::PlainSocket;
+pub(crate) use race::race;
 pub use socket::{LinkRecv, LinkSocket, LinkTransmit, MAX_BATCH, Writable};
 
 /// The sending half of a control stream.

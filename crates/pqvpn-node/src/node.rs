@@ -28,13 +28,16 @@ use thiserror::Error;
 use tokio::{sync::mpsc, task::JoinHandle};
 
 use crate::{
+    bootstrap,
     clock::{self, Reading},
     config::{Cipher, Config, Mtu, PeerConfig, Queues},
+    dht,
     entropy,
     handle::NodeHandle,
     host::{self, HostChange, HostError, Plan},
+    lan::{self, LanContext},
     life::PeerLife,
-    link::{Backend, Endpoint, GuestSocket, LinkConfig, LinkError},
+    link::{Backend, Endpoint, GuestSocket, LinkConfig, LinkError, TransportKnobs},
     overlay::Overlay,
     session::{self, LinkContext},
     snapshot::{HealthItem, HealthLevel, NodeState},
@@ -192,6 +195,17 @@ impl Admission for Pinned {
     }
 }
 
+/// With the DHT on everybody may hold a link whose identity is proven; what for, the link's first frame says, and
+/// sessions are made with the configured peers only (`session.rs`).
+#[derive(Debug)]
+struct Everybody;
+
+impl Admission for Everybody {
+    fn admit(&self, _peer: &PeerId, _key: &PublicIdentity, _side: Side) -> Result<(), Refusal> {
+        Ok(())
+    }
+}
+
 /// Starts nodes.
 #[derive(Debug)]
 pub struct Node;
@@ -237,12 +251,25 @@ impl Node {
         let peers = configured_peers(&config, overlay.peers);
         control.set_routes(peers.iter().flat_map(|peer| peer.prefixes().map(|prefix| (prefix, peer.slot))).collect());
 
-        let admission = Pinned(peers.iter().map(|peer| peer.id).collect());
-        let crypto = LinkCrypto::new(Arc::new(identity), Arc::new(admission));
+        let admission: Arc<dyn Admission> = match config.dht.enabled {
+            true => Arc::new(Everybody),
+            false => Arc::new(Pinned(peers.iter().map(|peer| peer.id).collect())),
+        };
+        let identity = Arc::new(identity);
+        let crypto = Arc::new(LinkCrypto::new(Arc::clone(&identity), admission));
         let socket = Arc::new(GuestSocket::new(plane.guest())?);
-        let endpoint: Arc<dyn Endpoint> = Arc::from(backend.endpoint(socket, LinkConfig::new(Arc::new(crypto)))?);
+        let links_config = link_config(Arc::clone(&crypto), config.dht.enabled);
+        let endpoint: Arc<dyn Endpoint> = Arc::from(backend.endpoint(socket, links_config)?);
 
         host.apply().await?;
+        let dht = match config.dht.enabled {
+            true => Some(start_dht(&config, identity, &endpoint, &host, &listen).await),
+            false => None,
+        };
+        let lan = dht.as_ref().filter(|_| config.bootstrap.lan).map(|port| {
+            let (network, found) = (config.dht.network_id(), port.hints());
+            tokio::spawn(lan::run(LanContext { own, network, listen: listen.clone(), found }))
+        });
         let (link_events, links) = mpsc::channel(QUEUE);
         let context = Arc::new(LinkContext::new(
             endpoint,
@@ -253,6 +280,8 @@ impl Node {
             EpochTime::from_secs(config.crypto.rekey_seconds.into()).unwrap_or_default(),
             peers.iter().map(|peer| (peer.id, peer.slot)).collect(),
             link_events,
+            dht,
+            crypto,
         ));
         let accepting = tokio::spawn(session::accept_all(Arc::clone(&context)));
         let (command_sender, commands) = mpsc::channel(QUEUE);
@@ -272,10 +301,42 @@ impl Node {
             lost_events,
             accept_failures: 0,
             accepting,
+            lan,
+            dht_off: Box::new(dht::off(&config.dht)),
         };
         let task = tokio::spawn(state.run(Inputs { commands, packets, links }));
         Ok((NodeHandle::new(command_sender), task))
     }
+}
+
+/// A link of the DHT carries several requests at once, each small; the window of a whole link stays what it is.
+fn link_config(crypto: Arc<LinkCrypto>, with_dht: bool) -> LinkConfig {
+    let mut config = LinkConfig::new(crypto);
+    if with_dht {
+        let TransportKnobs { streams, stream_window, .. } = &mut config.transport;
+        (*streams, *stream_window) = (*streams * 4, *stream_window / 4);
+    }
+    config
+}
+
+async fn start_dht(
+    config: &Config,
+    identity: Arc<Identity>,
+    endpoint: &Arc<dyn Endpoint>,
+    host: &HostSide,
+    listen: &[SocketAddr],
+) -> dht::Port {
+    let setup = dht::Setup {
+        config: config.dht.clone(),
+        identity,
+        endpoint: Arc::clone(endpoint),
+        state_dir: host.state_dir.clone(),
+        listen: listen.to_owned(),
+        overlay: host.addresses.clone(),
+        doors: bootstrap::doors(config, &host.state_dir, clock::unix_millis()),
+    };
+    let (port, _ends_with_the_node) = dht::start(setup).await;
+    port
 }
 
 fn configured_peers(config: &Config, addresses: Vec<Vec<IpAddr>>) -> Vec<Peer> {

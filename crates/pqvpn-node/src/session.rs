@@ -21,6 +21,7 @@ use pqvpn_crypto::{
     peer_id::PeerId,
     ratchet::machine::{EpochTime, Ratchet},
     schedule::{EXPORTER_LABEL, EXPORTER_LEN, Exporter, Psk, Role, TRANSCRIPT_LABEL, Transcript, exporter_context},
+    tls::{LinkCrypto, Refusal},
 };
 use pqvpn_dataplane::{
     Control, InstallError, PeerSlot, SessionId, SessionInstall,
@@ -29,7 +30,7 @@ use pqvpn_dataplane::{
 use pqvpn_wire::{
     WireError,
     control::{CloseReason, MAX_INDICES, Message},
-    frame::{self, FrameReader},
+    frame::{self, FRAME_HEADER_LEN, FrameReader},
 };
 use thiserror::Error;
 use tokio::{
@@ -40,7 +41,7 @@ use tokio::{
 use zeroize::Zeroize;
 
 use crate::{
-    clock, entropy,
+    clock, dht, entropy,
     link::{Connection, ControlRecv, ControlSend, Endpoint, LinkError, PeerReason},
     negotiate::{AckSent, HelloSent, Local, Negotiated, NegotiationError},
 };
@@ -68,6 +69,10 @@ pub(crate) struct LinkContext {
     pub(crate) slots: HashMap<PeerId, PeerSlot>,
     pub(crate) events: mpsc::Sender<LinkEvent>,
     pub(crate) door: Door,
+    /// `None`: switched off, and strangers are turned away before they have a link.
+    pub(crate) dht: Option<dht::Port>,
+    /// Where refusals are counted.
+    crypto: Arc<LinkCrypto>,
     next_session: AtomicU64,
     memory: Mutex<HashMap<PeerId, Memory>>,
 }
@@ -145,9 +150,15 @@ pub(crate) enum SessionError {
     /// There is no address to dial.
     #[error("no endpoint is known; the peer has to connect to us")]
     NoEndpoint,
+    /// No endpoint leads to the peer, and the DHT knows none.
+    #[error("no endpoint is known, and the DHT has no record of the peer")]
+    NoRecord,
     /// The peer is not configured here.
-    #[error("an unknown peer got through admission")]
+    #[error("the peer is not one of ours")]
     UnknownPeer,
+    /// There are too many links of strangers.
+    #[error(transparent)]
+    NoPlace(#[from] dht::NoPlace),
     /// This node makes no session with the peer now.
     #[error(transparent)]
     Shut(#[from] Shut),
@@ -169,7 +180,8 @@ impl SessionError {
             // A link closed so before it became a session: the peer has quarantined us.
             Self::Closed(CloseReason::Ratchet) => true,
             Self::Closed(reason) => matches!(reason, CloseReason::Protocol | CloseReason::NoCommonAead),
-            Self::Stream(_) | Self::Install(_) | Self::Resolve { .. } | Self::NoEndpoint | Self::Silent => false,
+            Self::Stream(_) | Self::Install(_) | Self::Resolve { .. } | Self::Silent => false,
+            Self::NoEndpoint | Self::NoRecord | Self::NoPlace(_) => false,
         }
     }
 }
@@ -185,9 +197,11 @@ impl LinkContext {
         rekey: EpochTime,
         slots: HashMap<PeerId, PeerSlot>,
         events: mpsc::Sender<LinkEvent>,
+        dht: Option<dht::Port>,
+        crypto: Arc<LinkCrypto>,
     ) -> Self {
         let (door, next_session, memory) = (Door::default(), AtomicU64::new(1), Mutex::default());
-        Self { endpoint, control, own, aeads, inner_mtu, rekey, slots, events, door, next_session, memory }
+        Self { endpoint, control, own, aeads, inner_mtu, rekey, slots, events, door, dht, crypto, next_session, memory }
     }
 
     /// Keeps the newest resumption secret of a peer.
@@ -290,6 +304,13 @@ impl Channel {
         Self { send, recv, reader: FrameReader::new() }
     }
 
+    /// A stream whose first bytes were looked at already.
+    fn after(start: &[u8], streams: (ControlSend, ControlRecv)) -> Self {
+        let mut channel = Self::new(streams);
+        channel.reader.push(start);
+        channel
+    }
+
     async fn write(&mut self, message: &Message) -> Result<(), SessionError> {
         self.send.write_all(&frame::encode(message)).await?;
         Ok(self.send.flush().await?)
@@ -315,9 +336,9 @@ impl Channel {
 pub(crate) async fn dial(context: Arc<LinkContext>, slot: PeerSlot, peer: PeerId, endpoints: Vec<String>) {
     let outcome = async {
         context.door.check(peer)?;
-        let connection = dial::race(&context, peer, endpoints).await?;
+        let connection = dial::dial(&context, peer, endpoints).await?;
         let negotiation = timeout(NEGOTIATION_TIMEOUT, negotiate_as_dialer(&context, Arc::clone(&connection), slot));
-        judge(&connection, negotiation.await.unwrap_or(Err(SessionError::Silent))).await
+        judge(&context, &connection, negotiation.await.unwrap_or(Err(SessionError::Silent))).await
     }
     .await;
     match outcome {
@@ -337,37 +358,64 @@ pub(crate) async fn accept_all(context: Arc<LinkContext>) {
 }
 
 async fn accept(context: Arc<LinkContext>, connection: Arc<dyn Connection>) {
-    let negotiation = timeout(NEGOTIATION_TIMEOUT, negotiate_as_listener(&context, Arc::clone(&connection)));
-    match judge(&connection, negotiation.await.unwrap_or(Err(SessionError::Silent))).await {
-        Ok((established, queue, channel)) => serve(context, established, queue, channel).await,
+    let taken = timeout(NEGOTIATION_TIMEOUT, take(&context, Arc::clone(&connection)));
+    match judge(&context, &connection, taken.await.unwrap_or(Err(SessionError::Silent))).await {
+        Ok(Some((established, queue, channel))) => serve(context, established, queue, channel).await,
+        Ok(None) => {}
         Err(error) => context.tell(LinkEvent::AcceptFailed { error }).await,
     }
 }
 
 type Made = (Established, mpsc::Receiver<Message>, Channel);
 
-/// A broken stream is only the symptom: the link knows the cause. A link that made no session is closed.
-async fn judge(connection: &Arc<dyn Connection>, made: Result<Made, SessionError>) -> Result<Made, SessionError> {
+/// Makes a session on an accepted link, or hands the link over to the DHT: the dialer's first frame says which.
+async fn take(context: &LinkContext, connection: Arc<dyn Connection>) -> Result<Option<Made>, SessionError> {
+    let peer = connection.peer();
+    let slot = context.slots.get(&peer).copied();
+    let Some(dht) = &context.dht else {
+        let slot = slot.ok_or(SessionError::UnknownPeer)?;
+        let _place = context.door.enter(peer)?;
+        let channel = Channel::new(connection.accept_control().await?);
+        return negotiate_as_listener(context, connection, slot, channel).await.map(Some);
+    };
+    context.door.check(peer)?;
+    let guest = dht.enter(&connection, slot.is_some())?;
+    let (send, mut recv) = connection.accept_control().await?;
+    let mut header = [0; FRAME_HEADER_LEN];
+    recv.read_exact(&mut header).await?;
+    if dht::is_request(&header) {
+        dht.take(connection, guest, dht::FirstStream { send, recv, header }).await;
+        return Ok(None);
+    }
+    let slot = slot.ok_or(SessionError::UnknownPeer)?;
+    let _place = context.door.enter(peer)?;
+    drop(guest);
+    let channel = Channel::after(&header, (send, recv));
+    negotiate_as_listener(context, connection, slot, channel).await.map(Some)
+}
+
+/// A broken stream is only the symptom: the link knows the cause. A link that came to nothing is closed.
+async fn judge<T>(
+    context: &LinkContext,
+    connection: &Arc<dyn Connection>,
+    made: Result<T, SessionError>,
+) -> Result<T, SessionError> {
     let Err(error) = made else { return made };
     if matches!(error, SessionError::Stream(_)) {
-        return Err(cause_of_end(connection).await.unwrap_or(error));
+        return Err(context.cause_of_end(connection).await.unwrap_or(error));
     }
-    let reason = if let SessionError::Shut(why) = &error {
-        why.reason()
-    } else if matches!(error, SessionError::Negotiation(NegotiationError::NoCommonAead)) {
-        CloseReason::NoCommonAead
-    } else {
-        CloseReason::Protocol
+    let reason = match &error {
+        SessionError::Shut(why) => why.reason(),
+        SessionError::Negotiation(NegotiationError::NoCommonAead) => CloseReason::NoCommonAead,
+        SessionError::UnknownPeer => {
+            context.crypto.refusals().add(Refusal::UnknownPeer);
+            CloseReason::NotAdmitted
+        }
+        SessionError::NoPlace(_) => CloseReason::Busy,
+        _ => CloseReason::Protocol,
     };
     connection.close(reason.code(), reason.as_str());
     Err(error)
-}
-
-/// Why the link has ended, if it has.
-async fn cause_of_end(connection: &Arc<dyn Connection>) -> Option<SessionError> {
-    let error = timeout(Duration::from_millis(200), connection.closed()).await.ok()?;
-    let LinkError::Closed { code, .. } = &error else { return Some(error.into()) };
-    Some(CloseReason::from_code(*code).map_or(SessionError::Link(error), SessionError::Closed))
 }
 
 async fn negotiate_as_dialer(
@@ -387,10 +435,12 @@ async fn negotiate_as_dialer(
     Ok((established, queue, channel))
 }
 
-async fn negotiate_as_listener(context: &LinkContext, connection: Arc<dyn Connection>) -> Result<Made, SessionError> {
-    let slot = *context.slots.get(&connection.peer()).ok_or(SessionError::UnknownPeer)?;
-    let _place = context.door.enter(connection.peer())?;
-    let mut channel = Channel::new(connection.accept_control().await?);
+async fn negotiate_as_listener(
+    context: &LinkContext,
+    connection: Arc<dyn Connection>,
+    slot: PeerSlot,
+    mut channel: Channel,
+) -> Result<Made, SessionError> {
     let Message::Hello(hello) = channel.read().await? else { return Err(SessionError::OutOfOrder) };
     let known = context.psks(connection.peer());
     let (waiting, negotiated, ack) =
@@ -455,12 +505,28 @@ async fn serve(
         }
     };
     let error =
-        if matches!(error, SessionError::Stream(_)) { cause_of_end(&connection).await.unwrap_or(error) } else { error };
+        if matches!(error, SessionError::Stream(_)) { context.cause_of_end(&connection).await.unwrap_or(error) } else { error };
     connection.close(CloseReason::Protocol.code(), CloseReason::Protocol.as_str());
     context.tell(LinkEvent::Gone { session, error }).await;
 }
 
 impl LinkContext {
+    /// Why the link has ended, if it has.
+    async fn cause_of_end(&self, connection: &Arc<dyn Connection>) -> Option<SessionError> {
+        let error = timeout(Duration::from_millis(200), connection.closed()).await.ok()?;
+        let LinkError::Closed { code, .. } = &error else { return Some(error.into()) };
+        Some(match CloseReason::from_code(*code) {
+            // As if it had said so in the handshake: it did not do so only because it takes part in the DHT.
+            Some(CloseReason::NotAdmitted) => {
+                self.crypto.refusals().add(Refusal::RefusedByPeer);
+                LinkError::RefusedByPeer(PeerReason::NotAccepted).into()
+            }
+            Some(CloseReason::Busy) => LinkError::RefusedByPeer(PeerReason::Busy).into(),
+            Some(reason) => SessionError::Closed(reason),
+            None => error.into(),
+        })
+    }
+
     /// The queue is closed only when the node has stopped; then nobody needs to know.
     async fn tell(&self, event: LinkEvent) {
         let _stopped = self.events.send(event).await;

@@ -21,6 +21,7 @@ use tokio::{sync::mpsc, task::JoinHandle, time::sleep_until};
 
 use crate::{
     clock::{self, Reading},
+    dht::report::DhtReport,
     handle::Command,
     life::{Action, Activity},
     link::Connection,
@@ -59,6 +60,10 @@ pub(crate) struct State {
     /// Incoming links refused or failed.
     pub(crate) accept_failures: u64,
     pub(crate) accepting: JoinHandle<()>,
+    /// Finds nodes in the local network.
+    pub(crate) lan: Option<JoinHandle<()>>,
+    /// What is said of the DHT when it does not run.
+    pub(crate) dht_off: Box<DhtReport>,
 }
 
 /// A session in use or on its way out, and the link that feeds its ratchet.

@@ -96,6 +96,11 @@ pub trait Strategy: Debug + Send {
     /// What a colluder answers; `honest` tells what an honest node in its place would.
     fn answer(&mut self, case: &Case<'_>, coven: &Coven, honest: &mut dyn FnMut(Request) -> Response) -> Reaction;
 
+    /// The false record it would give under a key now.
+    fn lie(&mut self, _unix_ms: u64, _key: &Point, _coven: &Coven) -> Option<Arc<Record>> {
+        None
+    }
+
     /// Whether [`Strategy::act`] does anything.
     fn acts(&self) -> bool {
         false

@@ -76,4 +76,6 @@ pub enum Failure {
     Timeout,
     /// Somebody else is at that address.
     Unreachable,
+    /// This node may not dial that address again so soon: not the peer's fault.
+    Local,
 }

@@ -12,8 +12,12 @@
 pub mod adversary;
 pub mod crypto;
 pub mod engine;
+pub mod node;
 pub mod queue;
+pub mod reference;
 pub mod report;
+pub mod scenario;
 pub mod seed;
 pub mod stats;
+pub mod swarm;
 pub mod world;

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The result of a lab run: figures, the bars they must clear, the table behind them; as JSON or for people.
+//! The result of a simulation: figures, the bars they must clear, the tables behind them; as JSON or for people.
+//!
+//! The JSON is that of every lab run (cli.md "Lab and simulator"); rows of several tables follow each other.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -29,6 +31,10 @@ impl Serialize for Row {
 }
 
 impl Row {
+    fn columns(&self) -> Vec<&str> {
+        self.0.iter().map(|(column, _)| column.as_str()).collect()
+    }
+
     fn cell(&self, column: &str) -> String {
         self.0.iter().find(|(name, _)| name == column).map(|(_, value)| cell(value)).unwrap_or_default()
     }
@@ -114,6 +120,12 @@ impl Report {
         self.rows.push(Row(cells.map(|(column, value)| (column.to_owned(), value)).into()));
     }
 
+    /// A figure recorded before.
+    #[must_use]
+    pub fn get(&self, figure: &str) -> Option<f64> {
+        self.figures.get(figure).and_then(Value::as_f64)
+    }
+
     /// Whether every bar was kept.
     #[must_use]
     pub const fn pass(&self) -> bool {
@@ -135,10 +147,10 @@ impl Report {
             serde_json::to_writer(&mut *out, self)?;
             return writeln!(out);
         }
-        if let Some(first) = self.rows.first() {
-            let columns: Vec<String> = first.0.iter().map(|(column, _)| column.clone()).collect();
-            let mut table = Table::new(columns.clone());
-            for row in &self.rows {
+        for rows in self.rows.chunk_by(|a, b| a.columns() == b.columns()) {
+            let columns = rows[0].columns();
+            let mut table = Table::new(columns.iter().map(|column| (*column).to_owned()).collect());
+            for row in rows {
                 table.row(columns.iter().map(|column| row.cell(column)).collect());
             }
             writeln!(out, "{table}")?;

@@ -12,8 +12,8 @@ pub mod population;
 use std::{collections::BTreeMap, collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use pqvpn_crypto::peer_id::PeerId;
-use pqvpn_dht::Now;
-use pqvpn_wire::dht::{Contact, Request, Response};
+use pqvpn_dht::{Now, limit::DialLimiter};
+use pqvpn_wire::dht::{Contact, Point, Record, Request, Response};
 use rand::{RngExt, rngs::SmallRng};
 
 use crate::{
@@ -28,7 +28,7 @@ use net::{Links, Net, NetConfig, Place};
 pub type Index = u32;
 
 /// When every world begins: 2026-11-20T00:00:00Z.
-const BEGIN_UNIX_MS: u64 = 1_795_132_800_000;
+pub const BEGIN_UNIX_MS: u64 = 1_795_132_800_000;
 
 /// One node as the world sees it.
 #[derive(Debug)]
@@ -50,6 +50,7 @@ pub struct Node<E> {
     wake: Option<Duration>,
     watched: u32,
     links: Links,
+    dials: DialLimiter,
     busy_until: Duration,
 }
 
@@ -85,6 +86,8 @@ pub struct Tally {
     pub timeouts: u64,
     /// Requests that met somebody else.
     pub unreachable: u64,
+    /// Requests not sent because their address was dialled less than a minute ago.
+    pub undialled: u64,
     /// Handshakes begun.
     pub dials: u64,
     /// Bytes of all messages and handshakes, estimated.
@@ -93,6 +96,25 @@ pub struct Tally {
     pub proofs: u64,
     /// Answers `Busy`.
     pub busy: u64,
+    /// Requests by kind, in the order of [`KINDS`].
+    pub kinds: [u64; KINDS.len()],
+}
+
+/// Kinds of requests.
+pub const KINDS: [&str; 8] = ["ping", "find-node", "find-value", "store", "beat", "exchange", "announce", "facts"];
+
+const fn kind(request: &Request) -> usize {
+    match request {
+        Request::FindNode { .. } => 1,
+        Request::FindValue { .. } => 2,
+        Request::Store { .. } => 3,
+        Request::Beat { .. } => 4,
+        Request::Exchange => 5,
+        Request::Announce(_) => 6,
+        Request::Facts { .. } => 7,
+        // Ping, and what nobody sends yet.
+        _ => 0,
+    }
 }
 
 /// The end of an operation that was watched.
@@ -199,6 +221,7 @@ impl<E: Engine> World<E> {
             wake: None,
             watched: 0,
             links: Links::default(),
+            dials: DialLimiter::default(),
             busy_until: Duration::ZERO,
         });
         self.pump(index);
@@ -235,10 +258,26 @@ impl<E: Engine> World<E> {
         }
     }
 
+    /// The false record the colluders would give under a key now, if their strategy has one.
+    pub fn lie(&mut self, unix_ms: u64, key: &Point) -> Option<Arc<Record>> {
+        self.strategy.as_mut()?.lie(unix_ms, key, &self.coven)
+    }
+
     /// The number of a living or dead peer.
     #[must_use]
     pub fn index_of(&self, peer: &PeerId) -> Option<Index> {
         self.by_peer.get(peer).copied()
+    }
+
+    /// Whether a peer lives.
+    #[must_use]
+    pub fn is_alive(&self, peer: &PeerId) -> bool {
+        self.index_of(peer).is_some_and(|index| self.nodes[index as usize].alive)
+    }
+
+    /// Sends a request whose answer nobody waits for.
+    pub fn tell(&mut self, from: Index, to: &Arc<Contact>, request: Request) {
+        self.send(from, flow::UNASKED, to, request, Duration::from_secs(2), false);
     }
 
     /// Numbers of all nodes that are alive and pass `keep`, ascending.
@@ -317,6 +356,7 @@ impl<E: Engine> World<E> {
                 match failure {
                     Failure::Timeout => self.tally.timeouts += 1,
                     Failure::Unreachable => self.tally.unreachable += 1,
+                    Failure::Local => self.tally.undialled += 1,
                 }
                 self.with(node, |engine, now| engine.on_failure(now, query, failure));
             }
@@ -414,7 +454,7 @@ impl<E: Engine> World<E> {
         self.strategy = Some(strategy);
         for deed in deeds {
             if let Some(from) = self.index_of(&deed.from).filter(|from| self.nodes[*from as usize].alive) {
-                self.send(from, flow::UNASKED, &deed.to, deed.request, Duration::from_secs(2), false);
+                self.tell(from, &deed.to, deed.request);
             }
         }
         self.queue.push(self.now + Duration::from_secs(1), Event::Act);

@@ -82,10 +82,14 @@ pub enum CloseReason {
     Ratchet = 6,
     /// No AEAD in common.
     NoCommonAead = 7,
+    /// The node makes sessions with the peers it knows only.
+    NotAdmitted = 8,
+    /// The node has no room for the link.
+    Busy = 9,
 }
 
 impl CloseReason {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 9] = [
         Self::Idle,
         Self::Shutdown,
         Self::Duplicate,
@@ -93,6 +97,8 @@ impl CloseReason {
         Self::Protocol,
         Self::Ratchet,
         Self::NoCommonAead,
+        Self::NotAdmitted,
+        Self::Busy,
     ];
 
     /// The number on the wire.
@@ -118,6 +124,8 @@ impl CloseReason {
             Self::Protocol => "protocol error",
             Self::Ratchet => "ratchet failure",
             Self::NoCommonAead => "no common AEAD",
+            Self::NotAdmitted => "not admitted",
+            Self::Busy => "busy",
         }
     }
 }

@@ -1,10 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What can be typed: global options and verbs, as `cli.md` fixes them.
 
+mod discovery;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+
+pub(crate) use self::discovery::{AddArgs, BootstrapVerb, DhtVerb, ExportArgs, GetArgs, LookupArgs, PutArgs, SignArgs};
 
 /// A decentralised, post-quantum mesh VPN.
 #[derive(Debug, Parser)]
@@ -74,6 +78,12 @@ pub(crate) enum Verb {
     Ping(PingArgs),
     /// Show PeerID, addresses and fingerprint; makes the identity when there is none.
     Id(PassphraseArgs),
+    /// Ask the DHT, through which nodes find each other.
+    #[command(subcommand)]
+    Dht(DhtVerb),
+    /// Look after the nodes discovery starts from.
+    #[command(subcommand)]
+    Bootstrap(BootstrapVerb),
     /// Look after the node's key.
     #[command(subcommand)]
     Keys(KeysVerb),

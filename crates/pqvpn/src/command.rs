@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! One file per verb.
 
+mod bootstrap;
 mod completions;
 mod config;
 mod daemon;
 mod demo;
+mod dht;
 mod down;
 mod id;
 mod keys;
@@ -29,6 +31,8 @@ pub(crate) fn run(context: &Context, verb: Verb) -> Result<(), Failure> {
         Verb::Peers => block_on(peers::run(context)),
         Verb::Ping(args) => block_on(ping::run(context, &args)),
         Verb::Id(args) => id::run(context, &args),
+        Verb::Dht(verb) => block_on(dht::run(context, &verb)),
+        Verb::Bootstrap(verb) => bootstrap::run(context, &verb),
         Verb::Keys(verb) => keys::run(context, &verb),
         Verb::Config(verb) => config::run(context, &verb),
         Verb::Set(args) => block_on(set::run(context, &args)),

@@ -75,6 +75,7 @@ fn failure_of(mut child: Child, error: &Value) -> Failure {
             what,
             why: why.lines().map(str::to_owned).collect(),
             hint,
+            json: None,
         },
         _ => {
             let why = status.map_or_else(|error| error.to_string(), |status| status.to_string());

@@ -20,13 +20,15 @@ pub(crate) struct Failure {
     pub(crate) why: Vec<String>,
     /// What to try next.
     pub(crate) hint: String,
+    /// What `--json` prints instead, where the failure is an answer of its own.
+    pub(crate) json: Option<Box<Value>>,
 }
 
 impl Failure {
     /// It failed: exit code 1.
     pub(crate) fn failed(code: &str, what: impl Into<String>, why: impl Display, hint: impl Into<String>) -> Self {
         let why = why.to_string().lines().map(str::to_owned).collect();
-        Self { exit: 1, code: code.into(), what: what.into(), why, hint: hint.into() }
+        Self { exit: 1, code: code.into(), what: what.into(), why, hint: hint.into(), json: None }
     }
 
     /// The caller asked for something that makes no sense: exit code 2.
@@ -74,6 +76,9 @@ impl Failure {
 
     /// The failure as `--json` prints it.
     pub(crate) fn to_json(&self) -> Value {
+        if let Some(answer) = &self.json {
+            return Value::clone(answer);
+        }
         json!({
             "schema": pqvpn_api::SCHEMA,
             "error": {"code": self.code, "what": self.what, "why": self.why.join("\n"), "try": self.hint},
@@ -90,6 +95,7 @@ impl From<ApiError> for Failure {
             what: error.what,
             why: vec![error.why],
             hint: error.hint,
+            json: None,
         }
     }
 }
@@ -118,6 +124,7 @@ impl From<ConfigError> for Failure {
             what: "the configuration cannot be used".into(),
             why: error.to_string().lines().map(str::to_owned).collect(),
             hint: hint.into(),
+            json: None,
         }
     }
 }

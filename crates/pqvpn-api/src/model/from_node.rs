@@ -144,11 +144,11 @@ impl From<handle::SetOutcome> for SetOutcome {
 }
 
 /// Milliseconds with microsecond resolution.
-fn millis(duration: Duration) -> f64 {
+pub(super) fn millis(duration: Duration) -> f64 {
     rounded(duration.as_secs_f64() * 1000.0, 1000.0)
 }
 
-fn rounded(value: f64, steps_per_unit: f64) -> f64 {
+pub(super) fn rounded(value: f64, steps_per_unit: f64) -> f64 {
     (value * steps_per_unit).round() / steps_per_unit
 }
 

@@ -7,7 +7,7 @@ use axum::{
     http::{Method, StatusCode, Uri},
     response::{IntoResponse, Response},
 };
-use pqvpn_node::handle::NodeError;
+use pqvpn_node::{dht::DhtError, handle::NodeError};
 use serde::de::DeserializeOwned;
 
 use crate::error::{ApiError, Code};
@@ -90,7 +90,26 @@ fn code_and_hint(error: &NodeError) -> (Code, &'static str) {
         NodeError::NoSession(_) => (Code::NoSession, "`pqvpn ping` makes a session"),
         NodeError::BadSetting(_) => (Code::BadSetting, "`pqvpn config show` lists the settings"),
         NodeError::Host(_) => (Code::Host, "`pqvpn status` shows the node's health"),
+        NodeError::Dht(error) => dht_code_and_hint(error),
         NodeError::Stopped => (Code::NoDaemon, "`pqvpn up` starts it"),
         _ => (Code::Failed, "the daemon's log says more"),
+    }
+}
+
+fn dht_code_and_hint(error: &DhtError) -> (Code, &'static str) {
+    match error {
+        DhtError::Off => (Code::DhtOff, "`pqvpn set dht.enabled true`, then start the daemon again"),
+        DhtError::Alone => (Code::DhtAlone, "`pqvpn bootstrap add ENTRY` names a node to start from"),
+        DhtError::NoAnswer => (Code::NoAnswer, "`pqvpn bootstrap list` shows which nodes failed, and why"),
+        DhtError::Busy => (Code::Busy, "try again in a second"),
+        DhtError::BadName { .. } | DhtError::ValueTooLong { .. } => {
+            (Code::BadRequest, "shorten it, or keep the value elsewhere and publish where")
+        }
+        DhtError::BadDoor(_) => (Code::BadRequest, "an entry is `pqvpn://<64 hex digits of the PeerID>@host:port`"),
+        DhtError::TooManyValues(_) => (Code::Failed, "publish under a name that is in use already"),
+        DhtError::TooManyDoors(_) => (Code::Failed, "`pqvpn bootstrap list` shows them"),
+        DhtError::Disk(_) => (Code::Host, "free some space, or check the state directory"),
+        DhtError::Signing => (Code::Failed, "the daemon's log says more"),
+        _ => (Code::Failed, "`pqvpn dht status` shows how it stands"),
     }
 }

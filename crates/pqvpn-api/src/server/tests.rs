@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The server in front of a fake node: a task that answers commands as the test says.
 
+mod dht;
+
 use std::{collections::BTreeSet, fs, io::ErrorKind, os::unix::fs::PermissionsExt, path::PathBuf, time::Duration};
 
 use pqvpn_crypto::{aead::AeadId, peer_id::PeerId};

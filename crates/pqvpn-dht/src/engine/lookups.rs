@@ -270,12 +270,15 @@ impl Dht {
         let Some(lookup) = running.lookup.take() else { return };
         running.wake = None;
         let mut outcome = lookup.finish();
+        if outcome.stats.cut {
+            self.counters.count(Attack::LookupDeadline);
+        }
         if matches!(running.goal, Goal::Value { .. }) {
             outcome.record.clone_from(&running.record);
         }
         let (target, goal, internal, widened) = (running.target, running.goal, running.internal, running.widened);
         let put = if matches!(goal, Goal::Region) { running.record.clone() } else { None };
-        let verdict = self.judge_density(&target, &outcome);
+        let verdict = self.judge_density(&target, &outcome, internal);
         if verdict != Verdict::Normal && !internal {
             self.notice(Notice::Eclipse { target, verdict });
         }
@@ -304,8 +307,8 @@ impl Dht {
         }
     }
 
-    /// Looks at how close together the nearest nodes stand, and learns the size of the network from what looks normal.
-    fn judge_density(&mut self, target: &Point, outcome: &LookupOutcome) -> Verdict {
+    /// Looks at how close together the nearest nodes stand, and learns the size of the network.
+    fn judge_density(&mut self, target: &Point, outcome: &LookupOutcome, internal: bool) -> Verdict {
         let distances: Vec<_> =
             outcome.closest.iter().map(|(contact, _)| contact.node_id().distance(target)).collect();
         let verdict = match self.estimate.nodes() {
@@ -313,9 +316,13 @@ impl Dht {
             Some(_) | None => Verdict::Normal,
         };
         match verdict {
-            Verdict::Normal => self.estimate.add(target, &distances),
+            Verdict::Normal => {}
             Verdict::Suspect => self.counters.count(Attack::EclipseSuspected),
             Verdict::Eclipse => self.counters.count(Attack::EclipseDetected),
+        }
+        // Targets of our own choice are nobody's aim, and a network that grows looks like an eclipse everywhere.
+        if internal || verdict != Verdict::Eclipse {
+            self.estimate.add(target, &distances);
         }
         verdict
     }

@@ -15,6 +15,7 @@ use crate::{
     Now, admission,
     anomaly::Observation,
     counters::Attack,
+    facts::FactRefusal,
     address::{Origin, Wide},
     lookup::{LookupId, LookupReply},
     reputation::Deed,
@@ -117,7 +118,7 @@ impl Dht {
         if !valid {
             self.counters.count(Attack::AdmissionFalse);
             self.reputation.note(now, contact.peer(), Deed::Malformed);
-            self.table.remove(contact.peer());
+            self.expel(now, contact.peer());
             for (id, _) in waiting.replies {
                 self.no_reply(now, id, contact.peer());
             }
@@ -131,6 +132,15 @@ impl Dht {
         }
         for (id, reply) in waiting.replies {
             self.reply(now, id, contact.peer(), reply);
+        }
+    }
+
+    /// Notes what costs a peer its name, and when that was the last of it.
+    pub(super) fn misdeed(&mut self, now: Now, peer: &PeerId, deed: Deed) {
+        let banned = self.reputation.banned(peer);
+        self.reputation.note(now, peer, deed);
+        if !banned && self.reputation.banned(peer) {
+            self.counters.count(Attack::ReputationBan);
         }
     }
 
@@ -340,11 +350,22 @@ impl Dht {
         if let Err(refusal) = rules::check_record(now, &record, &self.config.network, self.origin(told_by), &*self.verifier) {
             self.counters.count(Attack::PoisonedRecord);
             self.counters.count(refusal.attack());
-            self.reputation.note(now, from, Deed::ForwardedBadSignature);
-            self.judge.observe(now, from, &Observation { invalid_signature: true, ..Observation::default() });
+            // An expired record may be a matter of clocks; a forged one is not.
+            if refusal.is_hostile() {
+                self.misdeed(now, from, Deed::ForwardedBadSignature);
+                self.judge.observe(now, from, &Observation { invalid_signature: true, ..Observation::default() });
+            }
             return None;
         }
-        let heartbeat = heartbeat.filter(|beat| beat.fits(&record.draft().heartbeat_anchor));
+        let heartbeat = heartbeat.filter(|beat| match rules::check_heartbeat(now, &record, beat) {
+            Ok(()) => true,
+            Err(refusal) => {
+                if let Some(attack) = refusal.attack() {
+                    self.counters.count(attack);
+                }
+                false
+            }
+        });
         if self.facts.revoked(record.owner()) || !self.fresh(now, &record, heartbeat) {
             self.counters.count(Attack::StaleRecord);
             return None;
@@ -406,9 +427,11 @@ impl Dht {
     fn take_facts(&mut self, now: Now, from: &PeerId, response: Response) {
         let Response::Facts { next, facts } = response else { return };
         for fact in facts {
-            if self.note_fact(now, &fact).is_err() {
-                self.counters.count(Attack::FactUnproven);
-                self.reputation.note(now, from, Deed::ForwardedBadSignature);
+            if let Err(refusal) = self.note_fact(now, &fact) {
+                self.counters.count(refusal.attack());
+                if refusal == FactRefusal::Unproven {
+                    self.misdeed(now, from, Deed::ForwardedBadSignature);
+                }
             }
         }
         if self.fact_cursors.len() >= MAX_CURSORS && !self.fact_cursors.contains_key(from) {

@@ -77,7 +77,11 @@ impl Dht {
             self.counters.count(Attack::ForeignContact);
             return;
         }
-        if self.shunned(now, from) || !sender.is_proven() || !self.plausible(now, &sender, Some(observed.ip())) {
+        if self.shunned(now, from) {
+            self.counters.count(Attack::QuarantineRefused);
+            return;
+        }
+        if !sender.is_proven() || !self.plausible(now, &sender, Some(observed.ip())) {
             return;
         }
         if let Some(entry) = self.table.get(from)
@@ -156,7 +160,9 @@ impl Dht {
             return self.refuse(Attack::StoreFar, Refusal::Far);
         }
         if let Err(refusal) = rules::check_record(now, &record, &self.config.network, self.origin(Some(ip)), &*self.verifier) {
-            self.reputation.note(now, from, Deed::ForwardedBadSignature);
+            if refusal.is_hostile() {
+                self.misdeed(now, from, Deed::ForwardedBadSignature);
+            }
             return self.refuse(refusal.attack(), Refusal::Record);
         }
         if self.facts.revoked(record.owner()) {
@@ -185,7 +191,12 @@ impl Dht {
     fn hear_beat(&mut self, now: Now, key: &Point, heartbeat: Heartbeat) -> Response {
         match self.storage.beat(now, key, heartbeat) {
             Ok(until_ms) => Response::Stored { until_ms },
-            Err(_refusal) => self.refuse(Attack::HeartbeatFalse, Refusal::Heartbeat),
+            Err(refusal) => {
+                if let Some(attack) = refusal.attack() {
+                    self.counters.count(attack);
+                }
+                Response::Refused(Refusal::Heartbeat)
+            }
         }
     }
 
@@ -203,7 +214,9 @@ impl Dht {
                 Response::Busy { retry_ms: 60_000 }
             }
             Err(refusal) => {
-                self.reputation.note(now, from, Deed::ForwardedBadSignature);
+                if refusal == FactRefusal::Unproven {
+                    self.misdeed(now, from, Deed::ForwardedBadSignature);
+                }
                 self.refuse(refusal.attack(), refusal.refusal())
             }
         }

@@ -126,6 +126,9 @@ impl Dht {
         let pause = if urgent { self.config.urgent_upkeep } else { self.config.upkeep };
         self.upkeep.next = now.mono + pause.mul_f64(self.rng.random_range(0.8..1.2));
         self.storage.expire(now);
+        let forgotten = self.limiter.take_forgotten() + self.admitted.take_forgotten();
+        self.counters.add(Attack::TableForgot, forgotten);
+        self.counters.add(Attack::FactsFull, self.facts.take_displaced());
         self.close_window(now);
         if let Some(peer) = self.judge.next_probe(now)
             && let Some(contact) = self.table.get(&peer).map(|entry| Arc::clone(entry.contact()))

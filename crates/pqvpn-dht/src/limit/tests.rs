@@ -27,6 +27,15 @@ fn one_peer_has_its_burst_and_then_its_rate() {
 }
 
 #[test]
+fn silence_is_not_saved_up_beyond_the_burst() {
+    let mut limiter = RateLimiter::default();
+    limiter.check(at(0), &peer(1), host(0, 1), 1.0).unwrap();
+    let hour = 3_600_000;
+    let count = (0..1000).filter(|_| limiter.check(at(hour), &peer(1), host(0, 1), 1.0).is_ok()).count();
+    assert_eq!(count, 60);
+}
+
+#[test]
 fn fresh_peer_ids_do_not_get_a_subnet_more_than_its_share() {
     let mut limiter = RateLimiter::default();
     let count = passed(&mut limiter, 10_000, 1, |t| (peer(t as u32), host(0, t as u8)));

@@ -7,6 +7,7 @@ use pqvpn_crypto::peer_id::PeerId;
 use pqvpn_wire::dht::{Contact, Distance, MAX_CONTACTS, Point, Token};
 
 use super::types::Ask;
+use crate::table::head;
 
 /// Handle of a candidate. Only [`Known::learn`] makes one and no candidate is ever removed, so it cannot dangle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -17,8 +18,21 @@ pub(super) struct Id(usize);
 pub(super) enum State {
     Fresh,
     Asked,
+    /// Asked, and not counted on any more unless it answers after all.
+    Late,
     Answered,
     Failed,
+}
+
+/// What a candidate is worth to the merge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// Its node answered, or may yet.
+    Live,
+    /// It may be asked.
+    Askable,
+    /// It did not answer, or was named by somebody who names such nodes.
+    Dead,
 }
 
 /// A node as one path knows it: another path may have been told another address, or another position.
@@ -28,12 +42,12 @@ pub(super) struct Candidate {
     pub(super) distance: Distance,
     pub(super) path: usize,
     /// Who named it; `None` for a seed.
-    pub(super) via: Option<Id>,
+    via: Option<Id>,
     pub(super) state: State,
     /// Round trips up to its answer.
-    pub(super) depth: u32,
+    depth: u32,
     pub(super) token: Option<Token>,
-    /// Of those it named, how many answered and how many failed.
+    /// Of those it named, how many answered and how many did not.
     good: u32,
     bad: u32,
 }
@@ -42,10 +56,10 @@ pub(super) struct Candidate {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Flight {
     pub(super) id: Id,
-    pub(super) path: usize,
     pub(super) at: Duration,
     pub(super) depth: u32,
     pub(super) ask: Ask,
+    late: bool,
 }
 
 /// The candidates of all paths.
@@ -56,14 +70,14 @@ pub(super) struct Known {
     all: Vec<Candidate>,
     /// The last candidate under whose contact a peer was asked. Never iterated.
     asked: HashMap<PeerId, Id>,
-    pub(super) flights: Vec<Flight>,
-    /// All candidates, nearest first: built when the paths are merged.
-    order: Option<Vec<(Distance, Id)>>,
+    flights: Vec<Flight>,
+    /// All candidates, nearest first, by the first 64 bits of their distances.
+    order: Vec<(u64, Id)>,
 }
 
 impl Known {
     pub(super) fn new(target: Point, own: Option<PeerId>) -> Self {
-        Self { target, own, all: Vec::new(), asked: HashMap::new(), flights: Vec::new(), order: None }
+        Self { target, own, all: Vec::new(), asked: HashMap::new(), flights: Vec::new(), order: Vec::new() }
     }
 
     pub(super) fn get(&self, id: Id) -> &Candidate {
@@ -98,10 +112,7 @@ impl Known {
             }
             let id = Id(self.all.len());
             mine.insert(place, id);
-            if let Some(order) = &mut self.order {
-                let at = order.partition_point(|other| *other < (distance, id));
-                order.insert(at, (distance, id));
-            }
+            self.order.push((head(distance.as_bytes()), id));
             self.all.push(Candidate {
                 contact,
                 distance,
@@ -114,48 +125,53 @@ impl Known {
                 bad: 0,
             });
         }
+        // A long sorted run and a short tail: this sort merges them.
+        self.order.sort();
         u32::try_from(surplus).unwrap_or(u32::MAX)
     }
 
-    /// All candidates, nearest first.
-    pub(super) fn order(&mut self) -> &[(Distance, Id)] {
-        let Self { all, order, .. } = self;
-        order.get_or_insert_with(|| {
-            let mut order: Vec<_> = all.iter().enumerate().map(|(at, one)| (one.distance, Id(at))).collect();
-            order.sort_unstable();
-            order
-        })
+    /// What a candidate is worth. A peer is asked once; again only after it failed, under another contact: else whoever
+    /// names a node at a wrong address first would hide it.
+    pub(super) fn standing(&self, id: Id) -> Standing {
+        let candidate = self.get(id);
+        match candidate.state {
+            State::Asked | State::Answered => return Standing::Live,
+            State::Late | State::Failed => return Standing::Dead,
+            State::Fresh => {}
+        }
+        let earlier = self.asked.get(candidate.contact.peer()).map(|earlier| self.get(*earlier));
+        match earlier {
+            Some(earlier) if earlier.state == State::Failed && earlier.contact != candidate.contact => {}
+            Some(earlier) if earlier.distance != candidate.distance => return Standing::Dead,
+            Some(earlier) if matches!(earlier.state, State::Asked | State::Answered) => return Standing::Live,
+            Some(_) => return Standing::Dead,
+            None => {}
+        }
+        if self.doubtful(candidate) { Standing::Dead } else { Standing::Askable }
     }
 
-    /// Whether a candidate may be asked: nobody asked that peer yet, or it failed under another contact.
     pub(super) fn askable(&self, id: Id) -> bool {
-        let candidate = self.get(id);
-        candidate.state == State::Fresh
-            && !self.doubtful(id)
-            && self.asked.get(candidate.contact.peer()).is_none_or(|earlier| {
-                let earlier = self.get(*earlier);
-                earlier.state == State::Failed && earlier.contact != candidate.contact
-            })
+        self.get(id).state == State::Fresh && self.standing(id) == Standing::Askable
     }
 
     /// Whether whoever named this candidate names mostly nodes that do not answer.
-    pub(super) fn doubtful(&self, id: Id) -> bool {
-        self.get(id).via.is_some_and(|via| {
+    fn doubtful(&self, candidate: &Candidate) -> bool {
+        candidate.via.is_some_and(|via| {
             let via = self.get(via);
             via.bad >= 2 && via.bad > via.good
         })
     }
 
-    /// Sends a query; the caller has checked [`Self::askable`].
-    pub(super) fn ask(&mut self, id: Id, path: usize, ask: Ask, now: Duration, waited: u32) {
+    /// Sends a query to a candidate that is askable, or has answered before.
+    pub(super) fn ask(&mut self, id: Id, ask: Ask, now: Duration, waited: u32) {
         let named = self.get(id).via.map_or(0, |via| self.get(via).depth);
-        let depth = named.max(waited) + 1;
+        let depth = named.max(waited).saturating_add(1);
         if self.get(id).state == State::Fresh {
             self.get_mut(id).state = State::Asked;
             let peer = *self.get(id).contact.peer();
             self.asked.insert(peer, id);
         }
-        self.flights.push(Flight { id, path, at: now, depth, ask });
+        self.flights.push(Flight { id, at: now, depth, ask, late: false });
     }
 
     /// Takes the query to a peer out of those under way.
@@ -165,59 +181,78 @@ impl Known {
     }
 
     pub(super) fn answered(&mut self, flight: &Flight, token: Option<Token>) {
-        let via = self.get(flight.id).via;
         let candidate = self.get_mut(flight.id);
-        let first = candidate.state == State::Asked;
-        if first {
-            candidate.state = State::Answered;
-            candidate.depth = flight.depth;
-        }
+        let before = candidate.state;
         candidate.token = token.or(candidate.token);
-        if let Some(via) = via.filter(|_| first) {
-            self.get_mut(via).good += 1;
+        if !matches!(before, State::Asked | State::Late) {
+            return;
+        }
+        candidate.state = State::Answered;
+        candidate.depth = flight.depth;
+        if let Some(via) = candidate.via {
+            let via = self.get_mut(via);
+            via.good += 1;
+            via.bad -= u32::from(before == State::Late && via.bad > 0);
         }
     }
 
+    /// A node that answered before and fails a later question stays among those that answered.
     pub(super) fn failed(&mut self, flight: &Flight) {
-        let via = self.get(flight.id).via;
+        self.blame(flight.id);
         let candidate = self.get_mut(flight.id);
-        // A node that answered before and fails a later question of a sweep stays among those that answered.
-        if candidate.state == State::Asked {
+        if candidate.state == State::Late {
             candidate.state = State::Failed;
-            if let Some(via) = via {
+        }
+    }
+
+    /// Counts a silent candidate against whoever named it.
+    fn blame(&mut self, id: Id) {
+        let candidate = self.get_mut(id);
+        if candidate.state == State::Asked {
+            candidate.state = State::Late;
+            if let Some(via) = candidate.via {
                 self.get_mut(via).bad += 1;
             }
         }
     }
 
-    pub(super) fn in_flight(&self, path: usize) -> impl Iterator<Item = &Flight> {
-        self.flights.iter().filter(move |flight| flight.path == path)
+    /// Stops counting on queries sent at a time that is `late`.
+    pub(super) fn write_off(&mut self, late: impl Fn(Duration) -> bool) {
+        for at in 0..self.flights.len() {
+            if let Some(flight) = self.flights.get_mut(at).filter(|flight| !flight.late && late(flight.at)) {
+                flight.late = true;
+                let id = flight.id;
+                self.blame(id);
+            }
+        }
     }
 
+    /// Some peer asked at a time that is `late`.
+    pub(super) fn find_flight(&self, late: impl Fn(Duration) -> bool) -> Option<PeerId> {
+        let flight = self.flights.iter().find(|flight| late(flight.at))?;
+        Some(*self.get(flight.id).contact.peer())
+    }
+
+    /// How many queries an answer is counted on.
+    pub(super) fn pending(&self) -> usize {
+        self.flights.iter().filter(|flight| !flight.late).count()
+    }
+
+    /// When those were sent.
+    pub(super) fn pending_since(&self) -> impl Iterator<Item = Duration> {
+        self.flights.iter().filter(|flight| !flight.late).map(|flight| flight.at)
+    }
+
+    /// When the queries of one path an answer is counted on were sent.
+    pub(super) fn pending_of(&self, path: usize) -> impl Iterator<Item = Duration> {
+        let mine = move |flight: &&Flight| !flight.late && self.get(flight.id).path == path;
+        self.flights.iter().filter(mine).map(|flight| flight.at)
+    }
+
+    /// Whether a peer is being asked something.
     pub(super) fn is_in_flight(&self, id: Id) -> bool {
         let peer = self.get(id).contact.peer();
         self.flights.iter().any(|flight| self.get(flight.id).contact.peer() == peer)
-    }
-
-    /// How many different positions inside a region are known.
-    pub(super) fn inside(&mut self, radius: Option<Distance>) -> usize {
-        let Some(radius) = radius else { return 0 };
-        let order = self.order();
-        let inside = order.partition_point(|(distance, _)| *distance < radius);
-        order.get(..inside).map_or(0, |inside| inside.chunk_by(|a, b| a.0 == b.0).count())
-    }
-
-    /// The distance of the n-th nearest candidate that has not failed.
-    pub(super) fn nearest_live(&mut self, n: usize) -> Option<Distance> {
-        let order = self.order().to_vec();
-        let live = |group: &&[(Distance, Id)]| {
-            group.iter().any(|(_, id)| match self.get(*id).state {
-                State::Answered | State::Asked => true,
-                State::Fresh => self.askable(*id),
-                State::Failed => false,
-            })
-        };
-        order.chunk_by(|a, b| a.0 == b.0).filter(live).nth(n.saturating_sub(1)).map(|group| group[0].0)
     }
 
     /// Those that answered, nearest first.
@@ -225,5 +260,27 @@ impl Known {
         let mut answered: Vec<&Candidate> = self.all.iter().filter(|one| one.state == State::Answered).collect();
         answered.sort_unstable_by_key(|one| one.distance);
         answered
+    }
+
+    /// All candidates of all paths, nearest first.
+    pub(super) fn merged(&self) -> impl Iterator<Item = Id> {
+        self.order.iter().map(|(_, id)| *id)
+    }
+
+    /// The distance of the n-th nearest candidate that answered, may answer or may be asked.
+    pub(super) fn nearest_live(&self, n: usize) -> Option<Distance> {
+        let mut live = 0;
+        let mut last = None;
+        for id in self.merged() {
+            let distance = self.get(id).distance;
+            if last != Some(distance) && self.standing(id) != Standing::Dead {
+                last = Some(distance);
+                live += 1;
+                if live >= n {
+                    return last;
+                }
+            }
+        }
+        None
     }
 }

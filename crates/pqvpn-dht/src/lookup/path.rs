@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use super::known::{Id, Known, State};
 
-/// Most queries of one path before the merge: a walk of 2^20 nodes needs five, a liar may lead on for ever.
+/// Most queries of one path before the merge: a walk through 2^20 nodes needs five, a liar may lead on for ever.
 const MAX_QUERIES: u32 = 12;
+/// A path with fewer answers has not led anywhere and may begin anew.
+const MIN_ANSWERS: u32 = 2;
 
 #[derive(Debug, Default)]
 pub(super) struct Path {
@@ -35,32 +37,26 @@ pub(super) enum Move {
 }
 
 impl Path {
-    /// The path's next move. `stall`: an answer that takes longer is not waited for any more.
-    pub(super) fn step(&self, known: &Known, path: usize, now: Duration, stall: Duration, alpha: usize) -> Move {
+    /// The move of the path number `at`. One query at a time, for eight paths are parallel enough; one more for each that
+    /// takes longer than `stall`, up to `alpha`.
+    pub(super) fn step(&self, known: &Known, at: usize, now: Duration, stall: Duration, alpha: usize) -> Move {
         if self.ended {
             return Move::End;
         }
-        let mut under_way = 0;
-        let mut stalled = 0;
-        for flight in known.in_flight(path) {
-            under_way += 1;
-            stalled += usize::from(now.saturating_sub(flight.at) >= stall);
+        let (mut pending, mut stalled) = (0, 0);
+        for since in known.pending_of(at) {
+            pending += 1;
+            stalled += usize::from(now.saturating_sub(since) >= stall);
         }
-        if under_way > stalled || under_way >= alpha {
+        if pending > stalled || pending >= alpha {
             return Move::Wait;
         }
-        let answered = self.candidates.iter().map(|id| known.get(*id)).find(|one| one.state == State::Answered);
-        let next = self.candidates.iter().copied().find(|id| known.askable(*id));
-        let nearer = match (next, answered) {
-            (Some(next), Some(best)) => Some(next).filter(|next| known.get(*next).distance < best.distance),
-            (next, _) => next,
-        };
-        match nearer {
-            Some(_) if self.queries >= MAX_QUERIES && under_way == 0 => Move::End,
+        // Nobody beyond the nearest that answered.
+        let mut nearer = self.candidates.iter().take_while(|id| known.get(**id).state != State::Answered);
+        match nearer.find(|id| known.askable(**id)).copied() {
             Some(next) if self.queries < MAX_QUERIES => Move::Ask(next),
-            _ if under_way > 0 => Move::Wait,
-            // Whoever names nobody of use has not led anywhere.
-            _ if self.answers < 2 && self.queries < MAX_QUERIES => Move::Stuck,
+            _ if pending > 0 => Move::Wait,
+            None if self.answers < MIN_ANSWERS && self.queries < MAX_QUERIES => Move::Stuck,
             _ => Move::End,
         }
     }

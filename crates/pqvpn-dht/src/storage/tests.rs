@@ -196,6 +196,7 @@ fn a_copy_lasts_ten_minutes_and_a_record_is_not_made_a_copy() {
     };
     assert_eq!(put(&mut storage, 0, &record, true), Ok(TODAY_MS + CACHE_MS));
     assert_eq!(put(&mut storage, 1000, &record, true), Ok(TODAY_MS + 1000 + CACHE_MS), "left there again");
+    assert!(storage.get(at(999 + CACHE_MS), record.key()).is_some());
     assert!(storage.get(at(1000 + CACHE_MS), record.key()).is_none());
     assert_eq!(put(&mut storage, 2000, &record, false), Ok(end), "now it is stored");
     assert_eq!(put(&mut storage, 3000, &record, true), Ok(end));

@@ -21,7 +21,7 @@ fn duration(ticks: u32) -> Duration {
 }
 
 /// The first eight bytes of a point: enough to order distances but for one case in 2^64.
-pub(super) const fn head(bytes: &[u8; 32]) -> u64 {
+pub(crate) const fn head(bytes: &[u8; 32]) -> u64 {
     let [a, b, c, d, e, f, g, h, ..] = *bytes;
     u64::from_be_bytes([a, b, c, d, e, f, g, h])
 }

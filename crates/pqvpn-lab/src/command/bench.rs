@@ -15,7 +15,7 @@ mod echo;
 mod figures;
 mod iperf;
 mod ours;
-mod tools;
+pub(super) mod tools;
 mod wireguard;
 
 /// Least TCP throughput of one stream with AES-256-GCM, as a multiple of boringtun's.

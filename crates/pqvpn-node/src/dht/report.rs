@@ -248,6 +248,8 @@ pub struct GetReport {
     pub record: Option<RecordReport>,
     /// Nodes that gave that very record.
     pub sources: u32,
+    /// How long it took until the first acceptable record was there; the rest of the lookup looks for a newer one.
+    pub first: Option<Duration>,
     /// What the lookup did.
     pub lookup: LookupReport,
 }

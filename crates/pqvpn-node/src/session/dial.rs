@@ -1,19 +1,23 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Finding a way to a peer: every address of every endpoint, each with a head start over the next (RFC 8305).
+//! Finding a way to a peer: every address of every endpoint, each with a head start over the next (RFC 8305), and where
+//! those do not lead to it, what its record in the DHT says.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use futures_util::{FutureExt as _, future::BoxFuture};
 use pqvpn_crypto::peer_id::PeerId;
 use tokio::time::sleep;
 
 use super::{LinkContext, SessionError};
-use crate::link::Connection;
+use crate::{
+    dht::Order,
+    link::{Connection, race},
+};
 
-/// Head start of each attempt over the next (RFC 8305 §5).
-const STAGGER: Duration = Duration::from_millis(250);
 /// Addresses of one name that are tried: whoever answers for the name does not decide how long a dial lasts.
 const MAX_ADDRESSES: usize = 8;
+/// Head start of what is configured over a lookup, which costs others something too.
+const BEFORE_LOOKUP: Duration = Duration::from_millis(750);
 
 type Attempt<'a> = BoxFuture<'a, Result<Box<dyn Connection>, SessionError>>;
 
@@ -21,44 +25,55 @@ type Attempt<'a> = BoxFuture<'a, Result<Box<dyn Connection>, SessionError>>;
 ///
 /// # Errors
 /// The most telling of what went wrong.
-pub(super) async fn race(
+pub(super) async fn dial(
     context: &LinkContext,
     peer: PeerId,
     endpoints: Vec<String>,
 ) -> Result<Arc<dyn Connection>, SessionError> {
-    let attempts = endpoints.into_iter().map(|endpoint| -> Attempt<'_> { Box::pin(connect(context, peer, endpoint)) });
-    first_of(attempts).await.map(Arc::from)
+    let head_start = if endpoints.is_empty() { Duration::ZERO } else { BEFORE_LOOKUP };
+    let configured = endpoints.into_iter().map(|endpoint| -> Attempt<'_> { connect(context, peer, endpoint).boxed() });
+    let looked_up = context.dht.is_some().then(|| -> Attempt<'_> {
+        async move {
+            sleep(head_start).await;
+            look_up(context, peer).await
+        }
+        .boxed()
+    });
+    race(configured.chain(looked_up), SessionError::NoEndpoint, says_more).await.map(Arc::from)
+}
+
+/// A refusal says more than a silence, and that there is no record less than anything else.
+fn says_more(so_far: &SessionError, new: &SessionError) -> bool {
+    let nothing_yet = matches!(so_far, SessionError::NoEndpoint);
+    !so_far.is_refusal() && (nothing_yet || !matches!(new, SessionError::NoRecord))
 }
 
 async fn connect(context: &LinkContext, peer: PeerId, endpoint: String) -> Result<Box<dyn Connection>, SessionError> {
     let resolved = tokio::net::lookup_host(&endpoint).await.map(|all| all.take(MAX_ADDRESSES).collect::<Vec<_>>());
-    let addresses: Vec<SocketAddr> = resolved.map_err(|source| SessionError::Resolve { endpoint, source })?;
-    let attempts = addresses.into_iter().map(|address| -> Attempt<'_> {
-        Box::pin(async move { Ok(context.endpoint.connect(address, peer, context.known_key(peer)).await?) })
-    });
-    first_of(attempts).await
+    let addresses = resolved.map_err(|source| SessionError::Resolve { endpoint, source })?;
+    connect_any(context, peer, addresses).await
 }
 
-/// Runs the attempts, staggered; those still under way are dropped when one has worked.
-async fn first_of<'a>(attempts: impl Iterator<Item = Attempt<'a>>) -> Result<Box<dyn Connection>, SessionError> {
-    let mut running: FuturesUnordered<Attempt<'a>> = attempts
-        .enumerate()
-        .map(|(position, attempt)| -> Attempt<'a> {
-            let head_start = STAGGER.saturating_mul(u32::try_from(position).unwrap_or(u32::MAX));
-            Box::pin(async move {
-                sleep(head_start).await;
-                attempt.await
-            })
-        })
-        .collect();
-    let mut worst = SessionError::NoEndpoint;
-    while let Some(outcome) = running.next().await {
-        match outcome {
-            Ok(connection) => return Ok(connection),
-            // A refusal says more than a silence.
-            Err(error) if !worst.is_refusal() => worst = error,
-            Err(_) => {}
-        }
+async fn look_up(context: &LinkContext, peer: PeerId) -> Result<Box<dyn Connection>, SessionError> {
+    let dht = context.dht.as_ref().ok_or(SessionError::NoEndpoint)?;
+    let addresses = dht.find(peer).await;
+    if addresses.is_empty() {
+        return Err(SessionError::NoRecord);
     }
-    Err(worst)
+    tracing::debug!(peer = %peer.short(), ?addresses, "found in the DHT");
+    let link = connect_any(context, peer, addresses).await?;
+    // Should it not be told, the lookup ends by itself.
+    dht.order(Order::Reached(peer));
+    Ok(link)
+}
+
+async fn connect_any(
+    context: &LinkContext,
+    peer: PeerId,
+    addresses: Vec<SocketAddr>,
+) -> Result<Box<dyn Connection>, SessionError> {
+    let attempts = addresses.into_iter().map(|address| -> Attempt<'_> {
+        async move { Ok(context.endpoint.connect(address, peer, context.known_key(peer)).await?) }.boxed()
+    });
+    race(attempts, SessionError::NoEndpoint, says_more).await
 }

@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use pqvpn_crypto::peer_id::PeerId;
 use pqvpn_wire::control::CloseReason;
 use tokio::sync::oneshot;
 
@@ -11,7 +12,10 @@ use super::{
     peer::{self, Ping},
 };
 use crate::{
-    dht::report::DhtError,
+    dht::{
+        Order, Wanted,
+        report::{DhtError, DhtReport, LookupTarget, RecordRef},
+    },
     handle::{Command, DhtCommand, NodeError, PeerRef, PingReply, SetOutcome},
     snapshot::NodeState,
 };
@@ -37,7 +41,7 @@ impl State {
             Command::Rekey(peer, answer) => send(answer, self.rekey(now, &peer)),
             Command::Disconnect(peer, answer) => send(answer, self.disconnect(now, &peer)),
             Command::Set(key, value, answer) => send(answer, Self::set(&key, &value)),
-            Command::Dht(command) => off(command),
+            Command::Dht(command) => self.dht(command),
             // The run loop has taken this one already.
             Command::Shutdown(done) => send(done, ()),
         }
@@ -54,6 +58,7 @@ impl State {
         self.host.apply().await.map_err(|error| NodeError::Host(error.to_string()))?;
         self.control.pause(false);
         self.context.door.set_down(false);
+        self.pause_dht(false);
         self.running = NodeState::Up;
         for slot in 0..self.peers.len() {
             let activity = self.activity(slot);
@@ -69,6 +74,7 @@ impl State {
         }
         self.running = NodeState::Down;
         self.context.door.set_down(true);
+        self.pause_dht(true);
         self.control.pause(true);
         self.close_all(CloseReason::Shutdown);
         self.host.undo().await.map_err(|error| NodeError::Host(error.to_string()))?;
@@ -80,7 +86,13 @@ impl State {
     pub(super) async fn stop(mut self) {
         self.context.door.set_down(true);
         self.close_all(CloseReason::Shutdown);
-        let Self { context, mut host, underlay, accepting, .. } = self;
+        let Self { context, mut host, underlay, accepting, lan, .. } = self;
+        if let Some(lan) = lan {
+            lan.abort();
+        }
+        if let Some(dht) = &context.dht {
+            dht.stop().await;
+        }
         context.endpoint.close();
         let _peers_may_be_gone = tokio::time::timeout(DRAIN, context.endpoint.drained()).await;
         accepting.abort();
@@ -126,6 +138,10 @@ impl State {
             return send(answer, Err(NodeError::NoAnswer { peer: peer.label(), waited: Duration::ZERO, why }));
         }
         peer.pings.push(Ping { answer, deadline: now + waited, waited, probe: None });
+        if let Some(dht) = &self.context.dht {
+            // A person does not wait for the pause after a search that found nothing.
+            dht.order(Order::Retry(peer.id));
+        }
         peer.life.ask(now);
         self.probe_for_pings(now, slot as usize);
     }
@@ -181,6 +197,60 @@ impl State {
         Ok(())
     }
 
+    fn pause_dht(&self, pause: bool) {
+        if let Some(dht) = &self.context.dht
+            && !dht.order(Order::Pause(pause))
+        {
+            tracing::warn!(pause, "the DHT is too busy to be told");
+        }
+    }
+
+    /// Passes a command on to the DHT, names resolved.
+    fn dht(&self, command: DhtCommand) {
+        let Some(dht) = &self.context.dht else { return off(command, &self.dht_off) };
+        let order = match command {
+            DhtCommand::Status(answer) => Order::Status(answer),
+            DhtCommand::Table(answer) => Order::Table(answer),
+            DhtCommand::Doors(answer) => Order::Doors(answer),
+            DhtCommand::AddDoors(doors, answer) => Order::AddDoors(doors, answer),
+            DhtCommand::Put(name, value, answer) => Order::Put(name, value, answer),
+            DhtCommand::Get(what, answer) => match self.wanted(what) {
+                Ok(wanted) => Order::Get(wanted, answer),
+                Err(error) => return send(answer, Err(error)),
+            },
+            DhtCommand::Lookup(target, answer) => match self.target(target) {
+                Ok(wanted) => Order::Lookup(wanted, answer),
+                Err(error) => return send(answer, Err(error)),
+            },
+        };
+        // With no room the answer is dropped, and whoever asked is told that the node has stopped: so is the DHT, nearly.
+        dht.order(order);
+    }
+
+    fn wanted(&self, what: RecordRef) -> Result<Wanted, NodeError> {
+        Ok(match what {
+            RecordRef::Peer(peer) => Wanted::Peer(self.anybody(&peer)?),
+            RecordRef::Value { owner: None, name } => Wanted::Value(self.own, name),
+            RecordRef::Value { owner: Some(owner), name } => Wanted::Value(self.anybody(&owner)?, name),
+            RecordRef::Key(key) => Wanted::Key(key),
+        })
+    }
+
+    fn target(&self, target: LookupTarget) -> Result<Wanted, NodeError> {
+        Ok(match target {
+            LookupTarget::Point(point) => Wanted::Key(point),
+            LookupTarget::Peer(peer) => Wanted::Peer(self.anybody(&peer)?),
+        })
+    }
+
+    /// A configured peer by any of its names, or anybody by whole PeerID.
+    fn anybody(&self, peer: &PeerRef) -> Result<PeerId, NodeError> {
+        if let Ok(id) = peer.0.to_ascii_lowercase().parse() {
+            return Ok(id);
+        }
+        peer::find(&self.peers, peer).map(|slot| self.peers[slot as usize].id)
+    }
+
     /// Every other setting is read at the start; the file has been written by the caller.
     fn set(_key: &str, _value: &str) -> Result<SetOutcome, NodeError> {
         Ok(SetOutcome::AfterRestart)
@@ -188,10 +258,10 @@ impl State {
 }
 
 /// Answers for a DHT that does not run.
-fn off(command: DhtCommand) {
+fn off(command: DhtCommand, report: &DhtReport) {
     let error = || NodeError::Dht(DhtError::Off);
     match command {
-        DhtCommand::Status(answer) => drop(answer),
+        DhtCommand::Status(answer) => send(answer, report.clone()),
         DhtCommand::Get(_, answer) => send(answer, Err(error())),
         DhtCommand::Put(_, _, answer) => send(answer, Err(error())),
         DhtCommand::Lookup(_, answer) => send(answer, Err(error())),

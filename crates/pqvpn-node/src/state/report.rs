@@ -7,6 +7,7 @@ use pqvpn_dataplane::DropReason;
 
 use super::{State, peer::Peer};
 use crate::{
+    dht,
     life::VERIFIED_WITHIN,
     snapshot::{HealthItem, HealthLevel, PathSnapshot, PeerSnapshot, PeerState, SessionSnapshot, Snapshot},
 };
@@ -84,6 +85,7 @@ impl State {
     fn health(&self) -> Vec<HealthItem> {
         let mut items = self.standing.clone();
         items.extend(self.host.health());
+        items.extend(self.context.dht.iter().flat_map(dht::Port::health));
         let lost = self.lost_events.load(Ordering::Relaxed);
         if lost > 0 {
             let text = format!("{lost} events of the packet threads were lost: the control side was too slow");

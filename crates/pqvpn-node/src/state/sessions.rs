@@ -48,6 +48,9 @@ impl State {
         }
         let remote = made.connection.remote();
         let why = match made.role {
+            Role::Initiator if peer.endpoints.is_empty() && peer.last_remote != Some(remote) => {
+                "its record in the DHT named this address"
+            }
             Role::Initiator => "a configured endpoint or the last known address answered",
             Role::Responder => "the peer connected to us",
         };

@@ -97,6 +97,10 @@ impl Strategy for Poison {
         }
     }
 
+    fn lie(&mut self, unix_ms: u64, key: &Point, coven: &Coven) -> Option<Arc<Record>> {
+        self.false_record(unix_ms, key, coven)
+    }
+
     fn answer(&mut self, case: &Case<'_>, coven: &Coven, honest: &mut dyn FnMut(Request) -> Response) -> Reaction {
         let mut route = |request: &Request| {
             if self.hijack {

@@ -37,10 +37,15 @@ impl<E: Engine> World<E> {
     ) {
         let ticket = Ticket { query, sent: self.now, deadline: self.now + timeout };
         self.tally.requests += 1;
+        self.tally.kinds[super::kind(&request)] += 1;
         let peer = self.by_peer.get(to.peer()).copied();
         let linked = peer.filter(|peer| {
             !dial && self.nodes[*peer as usize].alive && self.warm(from, *peer)
         });
+        if linked.is_none() && query != UNASKED && !self.may_dial(from, to) {
+            self.fail_at(self.now, from, query, Failure::Local);
+            return;
+        }
         let Some(target) = linked.or_else(|| self.dialled(to, peer)) else {
             self.fail_at(ticket.deadline, from, query, Failure::Timeout);
             return;
@@ -72,6 +77,13 @@ impl<E: Engine> World<E> {
         at += self.net.message(&here, &there, packets(bytes));
         self.touch(from, target);
         self.queue.push(at, Event::Request { from, to: target, ticket, request });
+    }
+
+    /// As the node's driver does: no address is dialled twice a minute because somebody named it; doors are.
+    fn may_dial(&mut self, from: Index, to: &Contact) -> bool {
+        let now = self.now();
+        let limiter = &mut self.nodes[from as usize].dials;
+        !to.is_proven() || to.addresses().iter().filter(|address| limiter.allow(now, **address)).count() > 0
     }
 
     /// Who answers at the contact's addresses; an address of nobody is silence, and of a victim a count.

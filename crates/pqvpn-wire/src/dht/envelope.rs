@@ -207,7 +207,7 @@ pub fn open_request(
     peer: &PublicIdentity,
     expect: &Expect,
 ) -> Result<Opened<(Option<Contact>, Request)>, EnvelopeError> {
-    open(bytes, peer, expect, Request::from_value)
+    open(bytes, peer, expect)
 }
 
 /// Opens a response that came over a link of `peer`; `expect.re` is the hash of the request.
@@ -219,7 +219,7 @@ pub fn open_response(
     peer: &PublicIdentity,
     expect: &Expect,
 ) -> Result<Opened<(Option<Contact>, Response)>, EnvelopeError> {
-    open(bytes, peer, expect, Response::from_value)
+    open(bytes, peer, expect)
 }
 
 /// Frames a message: `"PQ" | 1 | kind | u32 length | message`.
@@ -278,30 +278,59 @@ fn signed_bytes(header: &Header, message: Value, sender: Option<&Contact>) -> Ve
     ]))
 }
 
-fn open<T>(
+/// What an envelope can hold.
+trait Message: Sized {
+    fn to_value(&self) -> Value;
+    fn from_value(value: Value) -> Option<Self>;
+}
+
+impl Message for Request {
+    fn to_value(&self) -> Value {
+        self.to_value()
+    }
+
+    fn from_value(value: Value) -> Option<Self> {
+        Self::from_value(value)
+    }
+}
+
+impl Message for Response {
+    fn to_value(&self) -> Value {
+        self.to_value()
+    }
+
+    fn from_value(value: Value) -> Option<Self> {
+        Self::from_value(value)
+    }
+}
+
+fn open<T: Message>(
     bytes: &[u8],
     peer: &PublicIdentity,
     expect: &Expect,
-    read: impl Fn(Value) -> Option<T>,
 ) -> Result<Opened<(Option<Contact>, T)>, EnvelopeError> {
     if bytes.len() > MAX_MESSAGE {
         return Err(EnvelopeError::TooLong);
     }
     let (signed, signature) = split(bytes).ok_or(EnvelopeError::Malformed)?;
     let fields = cbor::decode(&signed, DEPTH).ok_or(EnvelopeError::Malformed)?;
-    if cbor::encode(&fields) != signed {
-        return Err(EnvelopeError::Malformed);
-    }
     let (header, body) = header_from(fields)?;
     check(&header, peer, expect)?;
-    let [sender, message] = cbor::array(body).ok_or(EnvelopeError::Malformed)?;
-    let sender = cbor::optional(sender, Contact::from_value).ok_or(EnvelopeError::Malformed)?;
-    let message = read(message).ok_or(EnvelopeError::Malformed)?;
+    let (sender, message): (_, T) = body_from(body).ok_or(EnvelopeError::Malformed)?;
+    // One message has one encoding, down to the byte strings inside it.
+    if signed_bytes(&header, message.to_value(), sender.as_ref()) != signed {
+        return Err(EnvelopeError::Malformed);
+    }
     if sender.as_ref().is_some_and(|contact| *contact.peer() != header.from) {
         return Err(EnvelopeError::Sender);
     }
     peer.verify(SignatureLabel::DhtMessage, &signed, &signature).map_err(|_| EnvelopeError::Signature)?;
     Ok(Opened { header, body: (sender, message), hash: Sha256::digest(&signed).into() })
+}
+
+fn body_from<T: Message>(body: Value) -> Option<(Option<Contact>, T)> {
+    let [sender, message] = cbor::array(body)?;
+    Some((cbor::optional(sender, Contact::from_value)?, T::from_value(message)?))
 }
 
 /// Takes the outer array apart: signed bytes and signature, both halves there.

@@ -4,7 +4,7 @@
 use ciborium::Value;
 use pqvpn_crypto::identity::{Identity, MLDSA_SIGNATURE_LEN, SignatureLabel};
 use pqvpn_wire::dht::{
-    Contact, NetworkId, Request, Response,
+    Contact, Fact, NetworkId, Request, Response,
     envelope::{
         EnvelopeError, Expect, Header, MAX_MESSAGE, MAX_SKEW_MS, open_request, open_response, seal_request,
         seal_response,
@@ -13,7 +13,7 @@ use pqvpn_wire::dht::{
 
 use crate::{
     check::{ASKED, NOW_MS, expect, identity, receiver, sender},
-    samples::{answer_header, contact, header, own_contact, requests, responses},
+    samples::{answer_header, contact, facts, header, own_contact, requests, responses},
 };
 
 fn seal(header: &Header) -> Vec<u8> {
@@ -126,6 +126,37 @@ fn a_second_encoding_of_the_signed_bytes_is_refused() {
     bytes.splice(1..2, [0x18, 1]);
     let message = signed(sender(), SignatureLabel::DhtMessage, bytes);
     assert_eq!(refusal(&message, &expect(None)), Some(EnvelopeError::Malformed));
+}
+
+#[test]
+fn a_second_encoding_deep_inside_is_refused() {
+    let announce = |statement: Vec<u8>, fact: Vec<Value>| {
+        let mut fact = fact;
+        fact[1] = Value::Bytes(statement);
+        let mut bad = fields();
+        bad[7] = Value::Array(vec![Value::Null, Value::Array(vec![7.into(), Value::Array(fact)])]);
+        signed(sender(), SignatureLabel::DhtMessage, cbor(&Value::Array(bad)))
+    };
+    for fact in &facts()[..2] {
+        let fact: Value = ciborium::from_reader(fact.encode().as_slice()).unwrap();
+        let fact = fact.into_array().unwrap();
+        let mut statement = fact[1].as_bytes().unwrap().clone();
+        assert_eq!(refusal(&announce(statement.clone(), fact.clone()), &expect(None)), None);
+        statement.splice(1..2, [0x18, 1]);
+        let message = announce(statement.clone(), fact.clone());
+        assert_eq!(refusal(&message, &expect(None)), Some(EnvelopeError::Malformed));
+        let mut alone = fact;
+        alone[1] = Value::Bytes(statement);
+        assert!(Fact::decode(&cbor(&Value::Array(alone))).is_err());
+    }
+    let [_, _, equivocation] = facts();
+    let fact: Value = ciborium::from_reader(equivocation.encode().as_slice()).unwrap();
+    let mut fact = fact.into_array().unwrap();
+    let mut record = fact[2].as_bytes().unwrap().clone();
+    record.splice(1..2, [0x18, 1]);
+    fact[2] = Value::Bytes(record);
+    let key = fact[1].as_bytes().unwrap().clone();
+    assert_eq!(refusal(&announce(key, fact), &expect(None)), Some(EnvelopeError::Malformed));
 }
 
 #[test]

@@ -23,6 +23,7 @@ use pqvpn_api::{
 };
 use pqvpn_crypto::identity::{Identity, warm_up};
 use pqvpn_node::{
+    bootstrap::Shelf,
     config::{Config, LogLevel},
     overlay::Overlay,
     store::{self, StoreError},
@@ -140,8 +141,9 @@ async fn serve(
     let socket = ControlSocket::bind(&context.own_socket()?, &access)?;
     let _state = state_lock::take(state_dir)?;
     let _pid_file = args.pid_file.as_deref().map(|path| PidFile::write(&absolute_path(path))).transpose()?;
+    let shelf = Shelf::of(&config, state_dir);
     let (node, mut running) = node::start(config, identity, state_dir).await?;
-    let mut service = Service::new(node.clone(), about);
+    let mut service = Service::new(node.clone(), about).keeping_bootstrap_on(shelf);
     if let Ok(path) = context.config_path() {
         service = service.keeping_settings_in(path);
     }

@@ -4,10 +4,12 @@
 use std::{sync::Arc, time::Duration};
 
 use pqvpn_crypto::peer_id::PeerId;
-use pqvpn_wire::dht::{Admission, Contact, Record, Refusal, Request, Response};
+use pqvpn_wire::dht::{
+    Admission, Contact, Distance, Equivocation, Fact, Point, Record, Refusal, Request, Response,
+};
 
 use super::world::{World, address, sign};
-use crate::counters::Attack;
+use crate::{Output, counters::Attack};
 
 /// Makes every node but the reader and the owner answer a search with this record.
 fn everybody_serves(world: &mut World, reader: usize, forged: &Arc<Record>) {
@@ -136,4 +138,89 @@ fn a_flood_is_told_to_wait_and_costs_others_nothing() {
     assert!(busy > 900, "{busy} refused");
     let answer = world.nodes[0].on_request(now, &other, address(6), None, Request::Ping);
     assert!(matches!(answer, Response::Pong { .. }));
+}
+
+#[test]
+fn nobody_gets_into_a_table_under_another_name() {
+    let mut world = World::joined(19, 24);
+    let stranger = PeerId::from_bytes([8; 32]);
+    let victim = PeerId::from_bytes([9; 32]);
+    let claimed = Arc::new(world.contact_of(victim, 60));
+    let now = world.now;
+    world.nodes[0].on_request(now, &stranger, address(60), Some(claimed), Request::Ping);
+    world.run(Duration::from_secs(10));
+    assert!(world.nodes[0].table().get(&victim).is_none());
+    assert_eq!(world.nodes[0].counters().get(Attack::ForeignContact), 1);
+}
+
+#[test]
+fn an_answerer_speaks_for_itself_only() {
+    let mut world = World::joined(20, 24);
+    let victim = PeerId::from_bytes([9; 32]);
+    let claimed = Arc::new(world.contact_of(victim, 60));
+    let now = world.now;
+    let mut node = world.nodes.swap_remove(0);
+    let id = node.find(now, *claimed.node_id()).expect("room");
+    let mut answered = 0;
+    while let Some(output) = node.poll_output() {
+        if let Output::Query { id, .. } = output {
+            let empty = Response::Nodes { contacts: Vec::new(), token: None };
+            node.on_response(now, id, Some(Arc::clone(&claimed)), empty, Duration::from_millis(1));
+            answered += 1;
+        }
+    }
+    assert!(answered > 0 && node.table().get(&victim).is_none());
+    assert_eq!(node.counters().get(Attack::ForeignContact), answered);
+    node.cancel(id);
+}
+
+#[test]
+fn a_key_far_away_is_not_kept_but_a_copy_on_a_path_is() {
+    let mut world = World::joined(21, 24);
+    // A network of a million, as far as this node knows.
+    for part in 0..8_u8 {
+        let target = Point::from_bytes([part << 5; 32]);
+        let distances: Vec<_> = (1..=20).map(|n| Distance::from_fraction(f64::from(n) * 1e-6)).collect();
+        world.nodes[0].estimate.add(&target, &distances);
+    }
+    let (record, _) = world.record(5, 1);
+    let (now, owner, target) = (world.now, world.peer(5), *record.key());
+    let Response::Nodes { token: Some(token), .. } =
+        world.nodes[0].on_request(now, &owner, address(5), None, Request::FindNode { target })
+    else {
+        panic!("a node that serves gives tokens");
+    };
+    let mut store = |cache| {
+        let request = Request::Store { record: Arc::clone(&record), token, cache };
+        world.nodes[0].on_request(now, &owner, address(5), None, request)
+    };
+    assert_eq!(store(false), Response::Refused(Refusal::Far));
+    assert!(matches!(store(true), Response::Stored { .. }));
+}
+
+#[test]
+fn a_forged_record_is_not_stored_and_a_revoked_peer_is_not_served() {
+    let mut world = World::joined(22, 24);
+    let (record, _) = world.record(5, 1);
+    let (now, owner, target) = (world.now, world.peer(5), *record.key());
+    let forged = Arc::new(Record::assemble(record.draft().clone(), record.owner_key().to_vec(), vec![0; 32]));
+    let Response::Nodes { token: Some(token), .. } =
+        world.nodes[0].on_request(now, &owner, address(5), None, Request::FindNode { target })
+    else {
+        panic!("a node that serves gives tokens");
+    };
+    let request = Request::Store { record: forged, token, cache: false };
+    let answer = world.nodes[0].on_request(now, &owner, address(5), None, request);
+    assert_eq!(answer, Response::Refused(Refusal::Record));
+    assert!(world.nodes[0].storage().get(now, &target).is_none());
+
+    let mut draft = record.draft().clone();
+    draft.not_after_ms -= 1;
+    let proof = Equivocation::new(Arc::clone(&record), Arc::new(sign(draft))).expect("two truths with one seq");
+    assert_eq!(world.nodes[0].announce(now, &Arc::new(Fact::Equivocation(proof))), Ok(true));
+    let answer = world.nodes[0].on_request(now, &owner, address(5), None, Request::Ping);
+    assert_eq!(answer, Response::Refused(Refusal::Revoked));
+    world.run(Duration::from_secs(10));
+    let told = world.nodes.iter().filter(|node| node.facts().revoked(&owner)).count();
+    assert!(told >= 20, "{told} of 24 were told");
 }

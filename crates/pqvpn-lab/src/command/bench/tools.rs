@@ -43,7 +43,7 @@ pub(super) fn need_iperf3() -> anyhow::Result<()> {
 
 /// The daemon's program: beside this one, and built anew when cargo runs this, so that what is measured is what is
 /// in the source tree.
-pub(super) fn pqvpn() -> anyhow::Result<PathBuf> {
+pub(in crate::command) fn pqvpn() -> anyhow::Result<PathBuf> {
     let own = env::current_exe().context("finding this program")?;
     let program = own.with_file_name("pqvpn");
     if let Some(cargo) = env::var_os("CARGO") {

@@ -8,8 +8,8 @@ use thiserror::Error;
 
 use super::MAX_SKEW_MS;
 
-/// Most nonces remembered of one peer.
-pub const REPLAY_PER_PEER: usize = 512;
+/// Most nonces remembered of one peer: 17 messages a second for as long as they are remembered.
+pub const REPLAY_PER_PEER: usize = 4096;
 /// Most nonces remembered in all.
 pub const REPLAY_TOTAL: usize = 64 * 1024;
 /// How long a nonce is remembered: as long as its message could still pass for fresh.

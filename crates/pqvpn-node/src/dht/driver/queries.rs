@@ -1,0 +1,236 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Getting a request to its peer: over a warm link, or a new one within the limits on dials.
+
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use pqvpn_crypto::peer_id::PeerId;
+use pqvpn_dht::{QueryFailure, QueryId, counters::Attack};
+use pqvpn_wire::{
+    control::CloseReason,
+    dht::{Contact, Request, Response},
+};
+
+use super::{
+    super::{
+        dial::dial,
+        links::{LinkId, Warm},
+        rpc::{Answer, CallError, count},
+        usage::Usage,
+    },
+    Driver,
+};
+use crate::{clock, link::Connection};
+
+/// Dials under way at once.
+const MAX_DIALS: usize = 16;
+/// Queries that may wait for a dial to begin, and for one under way.
+const MAX_BACKLOG: usize = 256;
+const MAX_JOINED: usize = 8;
+/// Requests under way at once; each holds its bytes and a stream.
+const MAX_TASKS: usize = 512;
+/// Less than this is not worth a dial.
+const WORTH_DIALING: Duration = Duration::from_millis(100);
+
+/// A request on its way.
+#[derive(Debug)]
+pub(in crate::dht) struct Waiting {
+    pub(super) query: QueryId,
+    pub(super) to: Arc<Contact>,
+    pub(super) request: Request,
+    pub(super) deadline: Instant,
+    /// It must go over a link we dialed to an address of the contact.
+    pub(super) proves_address: bool,
+    /// A link that seemed warm did not carry it.
+    pub(super) redialed: bool,
+}
+
+impl Waiting {
+    fn left(&self) -> Duration {
+        self.deadline.saturating_duration_since(clock::now())
+    }
+}
+
+/// A dial under way and who waits for it.
+#[derive(Debug, Default)]
+pub(super) struct Dialing {
+    waiting: Vec<Waiting>,
+}
+
+/// What a task of the driver came to.
+pub(super) enum TaskDone {
+    Dialed { peer: PeerId, link: Result<Arc<dyn Connection>, String> },
+    Called { waiting: Waiting, link: LinkId, at: SocketAddr, answer: Result<Answer, CallError> },
+    Resolved { peer: PeerId, addresses: Result<Vec<SocketAddr>, String> },
+}
+
+impl Driver {
+    pub(super) fn query(&mut self, waiting: Waiting) {
+        count(&self.parts.shared.counts.sent);
+        self.carry(waiting);
+    }
+
+    fn carry(&mut self, waiting: Waiting) {
+        let proves = waiting.proves_address.then(|| waiting.to.addresses());
+        match self.links.warm(clock::now(), waiting.to.peer(), proves) {
+            Some(Warm { id, connection, usage, is_fresh }) => {
+                // A link that rested may be dead without anybody knowing: leave time for a new one.
+                let limit = if is_fresh || waiting.redialed { waiting.left() } else { waiting.left() / 2 };
+                self.call(waiting, id, connection, &usage, limit);
+            }
+            None => self.dial(waiting),
+        }
+    }
+
+    fn call(
+        &mut self,
+        waiting: Waiting,
+        link: LinkId,
+        connection: Arc<dyn Connection>,
+        usage: &Arc<Usage>,
+        limit: Duration,
+    ) {
+        if self.tasks.len() >= MAX_TASKS {
+            return self.fail(&waiting, &CallError::Busy);
+        }
+        let (shared, using) = (Arc::clone(&self.parts.shared), usage.begin(clock::now()));
+        self.tasks.spawn(async move {
+            let answer = shared.call(&*connection, &waiting.request, limit).await;
+            drop(using);
+            TaskDone::Called { waiting, link, at: connection.remote(), answer }
+        });
+    }
+
+    fn dial(&mut self, waiting: Waiting) {
+        let peer = *waiting.to.peer();
+        if let Some(dialing) = self.dialing.get_mut(&peer) {
+            if dialing.waiting.len() < MAX_JOINED {
+                dialing.waiting.push(waiting);
+                return;
+            }
+            return self.fail(&waiting, &CallError::Busy);
+        }
+        if self.dialing.len() >= MAX_DIALS {
+            if self.backlog.len() < MAX_BACKLOG {
+                self.backlog.push_back(waiting);
+                return;
+            }
+            return self.fail(&waiting, &CallError::Busy);
+        }
+        if self.tasks.len() >= MAX_TASKS || waiting.left() < WORTH_DIALING {
+            return self.fail(&waiting, &CallError::Busy);
+        }
+        let now = self.now();
+        let (doors, limiter) = (&self.parts.doors, &mut self.dial_limiter);
+        // A door was named by somebody we trust; anything else by a responder, who may mean harm to whoever is there.
+        let may_dial = |at: &&SocketAddr| doors.contains(&peer) || limiter.allow(now, **at);
+        let addresses: Vec<SocketAddr> = waiting.to.addresses().iter().filter(may_dial).copied().collect();
+        if addresses.is_empty() {
+            self.parts.dht.count(Attack::DialLimit);
+            return self.fail(&waiting, &CallError::Busy);
+        }
+        let (shared, limit) = (Arc::clone(&self.parts.shared), waiting.left());
+        self.dialing.insert(peer, Dialing { waiting: vec![waiting] });
+        self.tasks.spawn(async move { TaskDone::Dialed { peer, link: dial(shared, peer, addresses, limit).await } });
+    }
+
+    pub(super) fn on_task(&mut self, done: TaskDone) {
+        match done {
+            TaskDone::Dialed { peer, link } => self.on_dialed(peer, link),
+            TaskDone::Called { waiting, link, at, answer } => self.on_called(waiting, link, at, answer),
+            TaskDone::Resolved { peer, addresses } => self.on_resolved(peer, addresses),
+        }
+    }
+
+    fn on_dialed(&mut self, peer: PeerId, link: Result<Arc<dyn Connection>, String>) {
+        let waiting = self.dialing.remove(&peer).map(|dialing| dialing.waiting).unwrap_or_default();
+        match link {
+            Ok(connection) if self.paused => connection.close(CloseReason::Shutdown.code(), ""),
+            Ok(connection) => {
+                self.parts.doors.verified(&peer, clock::unix_millis());
+                match self.adopt_dialed(Arc::clone(&connection)) {
+                    Some((id, usage)) => {
+                        for waiting in waiting {
+                            let limit = waiting.left();
+                            self.call(waiting, id, Arc::clone(&connection), &usage, limit);
+                        }
+                    }
+                    None => waiting.iter().for_each(|waiting| self.fail(waiting, &CallError::Busy)),
+                }
+            }
+            Err(why) => {
+                self.parts.doors.failed(clock::now(), &peer, why.clone());
+                let error = CallError::Unreachable(why);
+                waiting.iter().for_each(|waiting| self.fail(waiting, &error));
+            }
+        }
+        self.next_of_backlog();
+    }
+
+    fn next_of_backlog(&mut self) {
+        while self.dialing.len() < MAX_DIALS
+            && let Some(waiting) = self.backlog.pop_front()
+        {
+            if waiting.left().is_zero() {
+                self.fail(&waiting, &CallError::Busy);
+            } else {
+                self.carry(waiting);
+            }
+        }
+    }
+
+    fn on_called(&mut self, waiting: Waiting, link: LinkId, at: SocketAddr, answer: Result<Answer, CallError>) {
+        let peer = *waiting.to.peer();
+        match answer {
+            Ok(Answer { sender, response, rtt }) => {
+                count(&self.parts.shared.counts.answered);
+                self.met = true;
+                self.parts.doors.answered(clock::now(), &peer);
+                if let Response::Pong { observed } = &response {
+                    self.observed.note(peer, at, *observed);
+                }
+                let now = self.now();
+                self.parts.dht.on_response(now, waiting.query, sender, response, rtt);
+            }
+            Err(error) => {
+                let failure = error.failure();
+                if matches!(failure, QueryFailure::Timeout | QueryFailure::Unreachable) {
+                    // While others wait on it too, it may only be slow.
+                    self.links.close_unless_used(link, failure == QueryFailure::Unreachable);
+                    if !waiting.redialed && !waiting.to.addresses().is_empty() && waiting.left() > WORTH_DIALING {
+                        return self.carry(Waiting { redialed: true, ..waiting });
+                    }
+                }
+                self.fail(&waiting, &error);
+            }
+        }
+    }
+
+    fn fail(&mut self, waiting: &Waiting, error: &CallError) {
+        let peer = waiting.to.peer();
+        count(&self.parts.shared.counts.failed);
+        tracing::debug!(peer = %peer.short(), %error, request = name(&waiting.request), "no answer");
+        let (now, failure) = (self.now(), error.failure());
+        if failure != QueryFailure::Local {
+            self.parts.doors.failed(clock::now(), peer, error.to_string());
+        }
+        self.parts.dht.on_failure(now, waiting.query, failure);
+    }
+}
+
+const fn name(request: &Request) -> &'static str {
+    match request {
+        Request::Ping => "ping",
+        Request::FindNode { .. } => "find-node",
+        Request::FindValue { .. } => "find-value",
+        Request::Store { .. } => "store",
+        Request::Beat { .. } => "beat",
+        Request::Exchange => "exchange",
+        Request::Announce(_) => "announce",
+        Request::Facts { .. } => "facts",
+        _ => "other",
+    }
+}

@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What reaches the driver, and from whom.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use pqvpn_crypto::peer_id::PeerId;
+use pqvpn_wire::{
+    dht::{Admission, Contact, Point},
+    frame::FRAME_HEADER_LEN,
+};
+use tokio::sync::oneshot;
+
+use super::{
+    links::LinkId,
+    places::Place,
+    report::{
+        DhtReport, DoorReport, GetReport, LookupReport, NewDoor, PutReport, TableReport,
+    },
+    rpc::Asked,
+    usage::Usage,
+};
+use crate::{
+    handle::NodeError,
+    link::{Connection, ControlRecv, ControlSend},
+};
+
+/// From the tasks and threads of the DHT.
+#[derive(Debug)]
+pub(super) enum Event {
+    /// Another node asks.
+    Asked(Box<Asked>),
+    /// A link has ended.
+    Ended(LinkId),
+    /// A contact's proof of work was checked.
+    Checked { contact: Arc<Contact>, valid: bool },
+    /// Our own proof was found.
+    Solved(Admission),
+}
+
+/// An answer that somebody waits for.
+pub(super) type Reply<T> = oneshot::Sender<Result<T, NodeError>>;
+
+/// A stream whose first frame header has been read.
+pub(crate) struct FirstStream {
+    pub(crate) send: ControlSend,
+    pub(crate) recv: ControlRecv,
+    pub(crate) header: [u8; FRAME_HEADER_LEN],
+}
+
+/// A link that its dialer opened for the DHT.
+pub(crate) struct Incoming {
+    pub(crate) connection: Arc<dyn Connection>,
+    pub(crate) usage: Arc<Usage>,
+    pub(crate) place: Place,
+    pub(crate) first: FirstStream,
+}
+
+/// Which record is wanted, names resolved.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Wanted {
+    Peer(PeerId),
+    Value(PeerId, String),
+    Key(Point),
+}
+
+/// What the rest of the node asks of the DHT.
+pub(crate) enum Order {
+    /// A link for the DHT has come in.
+    Incoming(Box<Incoming>),
+    /// Where does the peer's record say that it can be dialed?
+    Find(PeerId, oneshot::Sender<Vec<SocketAddr>>),
+    /// The peer was reached where its record says.
+    Reached(PeerId),
+    /// Somebody wants to reach the peer now: what was not found a while ago is looked for again.
+    Retry(PeerId),
+    /// Take no part, or take part again.
+    Pause(bool),
+    Status(oneshot::Sender<DhtReport>),
+    Get(Wanted, Reply<GetReport>),
+    Put(String, Vec<u8>, Reply<PutReport>),
+    Lookup(Wanted, Reply<LookupReport>),
+    Table(Reply<TableReport>),
+    Doors(Reply<Vec<DoorReport>>),
+    AddDoors(Vec<NewDoor>, Reply<usize>),
+    /// Close every link, write everything down, end.
+    Stop(oneshot::Sender<()>),
+}

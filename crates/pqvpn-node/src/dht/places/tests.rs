@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The bounds on strangers, each with the attempt to break it.
+#![expect(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
+
+use std::{
+    net::SocketAddr,
+    sync::Mutex,
+    time::{Duration, Instant},
+};
+
+use futures_util::future::BoxFuture;
+use pqvpn_crypto::{
+    identity::{Identity, PublicIdentity},
+    schedule::Role,
+};
+
+use super::*;
+use crate::link::{ControlRecv, ControlSend, LinkError};
+
+/// A link that only knows where it comes from and whether it was closed.
+#[derive(Debug)]
+struct Fake {
+    peer: PeerId,
+    from: SocketAddr,
+    closed: Mutex<Option<u32>>,
+}
+
+impl Connection for Fake {
+    fn peer(&self) -> PeerId {
+        self.peer
+    }
+    fn public_identity(&self) -> &PublicIdentity {
+        static ANYBODY: std::sync::OnceLock<Identity> = std::sync::OnceLock::new();
+        ANYBODY.get_or_init(|| Identity::generate().unwrap()).public()
+    }
+    fn remote(&self) -> SocketAddr {
+        self.from
+    }
+    fn side(&self) -> Role {
+        Role::Responder
+    }
+    fn open_control(&self) -> BoxFuture<'static, Result<(ControlSend, ControlRecv), LinkError>> {
+        Box::pin(async { Err(LinkError::ClosedByUs) })
+    }
+    fn accept_control(&self) -> BoxFuture<'static, Result<(ControlSend, ControlRecv), LinkError>> {
+        Box::pin(async { Err(LinkError::ClosedByUs) })
+    }
+    fn export(&self, _label: &[u8], _context: &[u8], _out: &mut [u8]) -> Result<(), LinkError> {
+        Ok(())
+    }
+    fn close(&self, code: u32, _reason: &str) {
+        *self.closed.lock().unwrap() = Some(code);
+    }
+    fn closed(&self) -> BoxFuture<'static, LinkError> {
+        Box::pin(async { LinkError::ClosedByUs })
+    }
+    fn rtt(&self) -> Duration {
+        Duration::ZERO
+    }
+    fn handshake_time(&self) -> Duration {
+        Duration::ZERO
+    }
+}
+
+/// A stranger in its place.
+struct Stranger {
+    link: Arc<Fake>,
+    usage: Arc<Usage>,
+    _place: Place,
+}
+
+impl Stranger {
+    fn is_closed(&self) -> bool {
+        self.link.closed.lock().unwrap().is_some()
+    }
+}
+
+struct World {
+    places: Arc<Places>,
+    start: Instant,
+    arrived: u32,
+}
+
+impl World {
+    fn new(limit: usize) -> Self {
+        Self { places: Places::new(limit, MAX_PER_STRANGER), start: Instant::now(), arrived: 0 }
+    }
+
+    /// The next stranger arrives, a second after the last.
+    fn arrive(&mut self, peer: u32, from: [u8; 4]) -> Result<Stranger, NoPlace> {
+        self.arrived += 1;
+        let mut id = [0; 32];
+        id[..4].copy_from_slice(&peer.to_be_bytes());
+        let from = SocketAddr::from((from, 1000));
+        let link = Arc::new(Fake { peer: PeerId::from_bytes(id), from, closed: Mutex::default() });
+        let usage = Usage::new(self.start + Duration::from_secs(self.arrived.into()));
+        let as_link: Arc<dyn Connection> = Arc::clone(&link) as Arc<dyn Connection>;
+        let place = self.places.enter(&as_link, &usage)?;
+        Ok(Stranger { link, usage, _place: place })
+    }
+}
+
+fn somewhere(n: u32) -> [u8; 4] {
+    (0x0b00_0000 + n * 256).to_be_bytes()
+}
+
+#[test]
+fn strangers_never_hold_more_than_their_places_and_the_idlest_leaves() {
+    let mut world = World::new(16);
+    let inside: Vec<_> = (0..16).map(|n| world.arrive(n, somewhere(n)).unwrap()).collect();
+    let _in_use = inside[0].usage.begin(world.start);
+    let late = world.arrive(99, somewhere(99)).unwrap();
+    assert_eq!(world.places.len(), 16);
+    assert!(!inside[0].is_closed(), "the oldest is in use");
+    assert!(inside[1].is_closed() && !inside[2].is_closed() && !late.is_closed(), "the next oldest left");
+    assert_eq!(world.places.counts(), (1, 0));
+    drop((inside, late));
+    assert_eq!(world.places.len(), 0, "places are given back");
+}
+
+#[test]
+fn when_everybody_is_busy_a_newcomer_is_refused() {
+    let mut world = World::new(4);
+    let inside: Vec<_> = (0..4).map(|n| world.arrive(n, somewhere(n)).unwrap()).collect();
+    let busy: Vec<_> = inside.iter().map(|stranger| stranger.usage.begin(world.start)).collect();
+    assert_eq!(world.arrive(9, somewhere(9)).err(), Some(NoPlace::Full));
+    assert_eq!((world.places.len(), world.places.counts()), (4, (0, 1)));
+    drop(busy);
+    assert!(world.arrive(9, somewhere(9)).is_ok());
+}
+
+#[test]
+fn one_public_network_takes_only_its_share_and_closes_only_its_own() {
+    let mut world = World::new(64);
+    let elsewhere = world.arrive(1000, somewhere(1)).unwrap();
+    let flood: Vec<_> = (0..20).map(|n| world.arrive(n, [203, 0, 114, n as u8]).unwrap()).collect();
+    assert_eq!(flood.iter().filter(|stranger| !stranger.is_closed()).count(), MAX_PER_NETWORK);
+    assert!(!elsewhere.is_closed(), "who came earlier from elsewhere is not touched");
+    assert_eq!(world.places.len(), MAX_PER_NETWORK + 1);
+    let busy: Vec<_> = flood.iter().map(|stranger| stranger.usage.begin(world.start)).collect();
+    assert_eq!(world.arrive(50, [203, 0, 114, 200]).err(), Some(NoPlace::Network));
+    drop(busy);
+    let site: Vec<_> = (0..30).map(|n| world.arrive(500 + n, [10, 0, 0, n as u8]).unwrap()).collect();
+    assert!(site.iter().all(|stranger| !stranger.is_closed()), "a site's own addresses have no such bound");
+}
+
+#[test]
+fn one_peer_takes_only_its_share_from_wherever_it_comes() {
+    let mut world = World::new(64);
+    let same: Vec<_> = (0..5).map(|n| world.arrive(7, somewhere(n)).unwrap()).collect();
+    assert_eq!(same.iter().filter(|stranger| !stranger.is_closed()).count(), MAX_PER_STRANGER);
+    let busy: Vec<_> = same.iter().map(|stranger| stranger.usage.begin(world.start)).collect();
+    assert_eq!(world.arrive(7, somewhere(60)).err(), Some(NoPlace::Peer));
+    drop(busy);
+}

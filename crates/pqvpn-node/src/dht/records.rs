@@ -1,0 +1,289 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Records of our own: signed with numbers that are never used twice, not even by a node that was restarted.
+
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
+
+use data_encoding::HEXLOWER;
+use pqvpn_crypto::{identity::Identity, peer_id::PeerId};
+use pqvpn_dht::{Now, admission::week};
+use pqvpn_wire::dht::{
+    Endpoints, NetworkId, Payload, Point, Record, RecordDraft,
+    record::{HEARTBEATS, MAX_ENDPOINTS, MAX_NAME_LEN, MAX_VALUE_LEN, heartbeat_chain},
+};
+
+use super::{
+    files::{Files, OwnValue, Published},
+    report::{DhtError, OwnRecord, RecordContent, RecordReport},
+};
+use crate::entropy;
+
+/// Values of our own that are kept published.
+const MAX_VALUES: usize = 32;
+/// How long a record lasts (security.md 7.2).
+const LIFETIME_MS: u64 = 24 * 3_600_000;
+
+/// A record ready to be kept by the DHT.
+#[derive(Debug, Clone)]
+pub(super) struct Signed {
+    pub(super) record: Arc<Record>,
+    pub(super) heartbeat_seed: [u8; 32],
+}
+
+/// What we say of ourselves.
+#[derive(Debug)]
+pub(super) struct OwnRecords {
+    identity: Arc<Identity>,
+    network: NetworkId,
+    files: Files,
+    published: Published,
+    /// What the present peer record says.
+    peer: Option<PeerRecord>,
+    kept: BTreeMap<Point, Kept>,
+}
+
+/// A record in force, and how many nodes took it.
+#[derive(Debug)]
+struct Kept {
+    signed: Signed,
+    stored: Option<usize>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct PeerRecord {
+    key: Point,
+    week: u32,
+    addresses: Vec<SocketAddr>,
+}
+
+impl OwnRecords {
+    pub(super) fn new(identity: Arc<Identity>, network: NetworkId, files: Files, published: Published) -> Self {
+        Self { identity, network, files, published, peer: None, kept: BTreeMap::new() }
+    }
+
+    fn own(&self) -> PeerId {
+        self.identity.peer_id()
+    }
+
+    /// A peer record, if what it has to say has changed: our addresses, or the week of its key. With it the key of the one
+    /// it replaces elsewhere, if that is another.
+    ///
+    /// # Errors
+    /// The number could not be kept on disk, or the record not be signed.
+    pub(super) fn peer_record(
+        &mut self,
+        now: Now,
+        mut addresses: Vec<SocketAddr>,
+        renew: bool,
+    ) -> Result<Option<(Signed, Option<Point>)>, DhtError> {
+        addresses.truncate(MAX_ENDPOINTS);
+        let week = week(&self.own(), now.unix_ms);
+        let says_that = |record: &PeerRecord| record.week == week && record.addresses == addresses;
+        if addresses.is_empty() || (!renew && self.peer.as_ref().is_some_and(says_that)) {
+            return Ok(None);
+        }
+        let payload = Payload::Peer(Endpoints { addresses: addresses.clone(), capabilities: 0 });
+        let signed = self.sign(now, week, payload)?;
+        let key = *signed.record.key();
+        let replaced = self.peer.replace(PeerRecord { key, week, addresses }).map(|old| old.key).filter(|old| *old != key);
+        if let Some(old) = &replaced {
+            self.kept.remove(old);
+        }
+        Ok(Some((signed, replaced)))
+    }
+
+    /// A value under a name; kept on disk, so that it is published again after a restart.
+    ///
+    /// # Errors
+    /// Name or value are too long, there are too many, or the number could not be kept on disk.
+    pub(super) fn value(&mut self, now: Now, name: &str, value: &[u8]) -> Result<Signed, DhtError> {
+        if name.is_empty() || name.len() > MAX_NAME_LEN {
+            return Err(DhtError::BadName { len: name.len(), max: MAX_NAME_LEN });
+        }
+        if value.len() > MAX_VALUE_LEN {
+            return Err(DhtError::ValueTooLong { len: value.len(), max: MAX_VALUE_LEN });
+        }
+        let hex = HEXLOWER.encode(value);
+        let values = &mut self.published.values;
+        let (before, full) = (values.clone(), values.len() >= MAX_VALUES);
+        match values.iter_mut().find(|own| own.name == name) {
+            Some(own) => own.value = hex,
+            None if full => return Err(DhtError::TooManyValues(MAX_VALUES)),
+            None => values.push(OwnValue { name: name.to_owned(), value: hex }),
+        }
+        let payload = Payload::Value { name: name.to_owned(), value: value.to_vec() };
+        self.sign(now, 0, payload).inspect_err(|_unsaved| self.published.values = before)
+    }
+
+    /// Values of earlier runs, signed anew.
+    pub(super) fn values_again(&mut self, now: Now) -> Vec<Signed> {
+        let values = self.published.values.clone();
+        let again = values.into_iter().filter_map(|own| {
+            let value = HEXLOWER.decode(own.value.as_bytes()).ok()?;
+            self.value(now, &own.name, &value).inspect_err(|error| tracing::warn!(%error, "value not published")).ok()
+        });
+        again.collect()
+    }
+
+    /// A successor for a record that ends soon.
+    ///
+    /// # Errors
+    /// As for a new one.
+    pub(super) fn renewed(&mut self, now: Now, key: &Point) -> Result<Option<(Signed, Option<Point>)>, DhtError> {
+        if let Some(addresses) = self.peer.as_ref().filter(|peer| peer.key == *key).map(|peer| peer.addresses.clone()) {
+            return self.peer_record(now, addresses, true);
+        }
+        match self.kept.get(key).map(|kept| kept.signed.record.draft().payload.clone()) {
+            Some(Payload::Value { name, value }) => self.value(now, &name, &value).map(|signed| Some((signed, None))),
+            Some(_) | None => Ok(None),
+        }
+    }
+
+    /// The number goes to disk before the record goes out: what was signed once must never be contradicted.
+    fn sign(&mut self, now: Now, week: u32, payload: Payload) -> Result<Signed, DhtError> {
+        let seq = self.published.seq.saturating_add(1).max(now.unix_ms);
+        let before = std::mem::replace(&mut self.published.seq, seq);
+        if let Err(error) = self.files.save_published(&self.published) {
+            self.published.seq = before;
+            return Err(DhtError::Disk(error.to_string()));
+        }
+        let heartbeat_seed: [u8; 32] = entropy::bytes();
+        let draft = RecordDraft {
+            network: self.network,
+            owner: self.own(),
+            week,
+            seq,
+            not_before_ms: now.unix_ms,
+            not_after_ms: now.unix_ms.saturating_add(LIFETIME_MS),
+            payload,
+            heartbeat_anchor: heartbeat_chain(&heartbeat_seed, HEARTBEATS),
+        };
+        let record = Arc::new(Record::sign(draft, &self.identity).map_err(|_refused| DhtError::Signing)?);
+        let signed = Signed { record, heartbeat_seed };
+        self.kept.insert(*signed.record.key(), Kept { signed: signed.clone(), stored: None });
+        Ok(signed)
+    }
+
+    /// Every record in force; with `missing` only those that no node has taken yet.
+    pub(super) fn in_force(&self, missing: bool) -> Vec<Signed> {
+        let wanted = self.kept.values().filter(|kept| !missing || kept.stored.is_none_or(|nodes| nodes == 0));
+        wanted.map(|kept| kept.signed.clone()).collect()
+    }
+
+    /// How many nodes took a record.
+    pub(super) fn stored(&mut self, key: &Point, nodes: usize) {
+        if let Some(kept) = self.kept.get_mut(key) {
+            kept.stored = Some(nodes);
+        }
+    }
+
+    pub(super) fn report(&self) -> Vec<OwnRecord> {
+        let line = |kept: &Kept| OwnRecord { record: record_report(&kept.signed.record), stored: kept.stored };
+        self.kept.values().map(line).collect()
+    }
+}
+
+/// A record for people.
+pub(super) fn record_report(record: &Record) -> RecordReport {
+    let draft = record.draft();
+    let content = match &draft.payload {
+        Payload::Peer(Endpoints { addresses, capabilities }) => {
+            RecordContent::Peer { addresses: addresses.clone(), capabilities: *capabilities }
+        }
+        Payload::Value { name, value } => RecordContent::Value { name: name.clone(), value: value.clone() },
+        _ => RecordContent::Other,
+    };
+    RecordReport {
+        key: *record.key(),
+        owner: *record.owner(),
+        seq: record.seq(),
+        not_before_ms: draft.not_before_ms,
+        not_after_ms: draft.not_after_ms,
+        content,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
+    use std::{path::Path, time::Duration};
+
+    use pqvpn_crypto::identity::IdentitySeed;
+
+    use super::*;
+
+    fn at(unix_ms: u64) -> Now {
+        Now { mono: Duration::ZERO, unix_ms }
+    }
+
+    fn records(seed: &IdentitySeed, dir: &Path) -> OwnRecords {
+        let identity = Arc::new(Identity::from_seed(seed).unwrap());
+        let files = Files::new(dir, &identity.peer_id(), &NetworkId::OPEN);
+        let published = files.published(&mut Vec::new());
+        OwnRecords::new(identity, NetworkId::OPEN, files, published)
+    }
+
+    #[test]
+    fn a_number_is_never_used_twice_whatever_the_clock_and_the_restarts() {
+        let (dir, seed) = (tempfile::tempdir().unwrap(), IdentitySeed::generate().unwrap());
+        let mut last = 0;
+        for clock in [5000, 5000, 100, 7000, 6999] {
+            let mut own = records(&seed, dir.path());
+            for _ in 0..2 {
+                let signed = own.value(at(clock), "name", b"value").unwrap();
+                assert!(signed.record.seq() > last, "{} after {last}", signed.record.seq());
+                last = signed.record.seq();
+            }
+        }
+    }
+
+    #[test]
+    fn a_lost_file_does_not_bring_old_numbers_back_while_the_clock_runs() {
+        let (dir, seed) = (tempfile::tempdir().unwrap(), IdentitySeed::generate().unwrap());
+        let before = records(&seed, dir.path()).value(at(1_000_000), "name", b"a").unwrap().record.seq();
+        std::fs::write(dir.path().join("dht-records.json"), "rubbish").unwrap();
+        let after = records(&seed, dir.path()).value(at(1_000_500), "name", b"b").unwrap().record.seq();
+        assert!(after > before);
+    }
+
+    #[test]
+    fn nothing_is_signed_when_its_number_cannot_be_kept() {
+        let (dir, seed) = (tempfile::tempdir().unwrap(), IdentitySeed::generate().unwrap());
+        let mut own = records(&seed, &dir.path().join("missing"));
+        assert!(matches!(own.value(at(1), "name", b"value"), Err(DhtError::Disk(_))));
+        assert_eq!((own.report(), own.published.clone()), (Vec::new(), Published::default()));
+    }
+
+    #[test]
+    fn a_peer_record_is_made_anew_only_when_it_would_say_something_else() {
+        let (dir, seed) = (tempfile::tempdir().unwrap(), IdentitySeed::generate().unwrap());
+        let mut own = records(&seed, dir.path());
+        let (here, there) = (vec!["8.8.8.8:1".parse().unwrap()], vec!["8.8.4.4:1".parse().unwrap()]);
+        assert!(own.peer_record(at(1000), Vec::new(), false).unwrap().is_none(), "nothing to say");
+        let (first, replaced) = own.peer_record(at(1000), here.clone(), false).unwrap().unwrap();
+        assert_eq!(replaced, None);
+        assert!(own.peer_record(at(2000), here.clone(), false).unwrap().is_none());
+        let (moved, replaced) = own.peer_record(at(3000), there.clone(), false).unwrap().unwrap();
+        assert!(moved.record.seq() > first.record.seq() && replaced.is_none(), "the same key, a higher number");
+        let next_week = 3000 + 7 * 24 * 3_600_000;
+        let (later, replaced) = own.peer_record(at(next_week), there, false).unwrap().unwrap();
+        assert_eq!(replaced, Some(*moved.record.key()), "another week, another key");
+        assert!(own.renewed(at(next_week + 1), later.record.key()).unwrap().is_some());
+        assert_eq!(own.report().len(), 1);
+    }
+
+    #[test]
+    fn values_are_bounded_and_published_again_after_a_restart() {
+        let (dir, seed) = (tempfile::tempdir().unwrap(), IdentitySeed::generate().unwrap());
+        let mut own = records(&seed, dir.path());
+        assert!(matches!(own.value(at(1), "", b""), Err(DhtError::BadName { .. })));
+        assert!(matches!(own.value(at(1), &"n".repeat(65), b""), Err(DhtError::BadName { .. })));
+        assert!(matches!(own.value(at(1), "n", &[0; 513]), Err(DhtError::ValueTooLong { .. })));
+        for n in 0..MAX_VALUES {
+            own.value(at(1), &n.to_string(), b"x").unwrap();
+        }
+        assert!(matches!(own.value(at(1), "more", b"x"), Err(DhtError::TooManyValues(_))));
+        own.value(at(1), "0", b"y").unwrap();
+        let again = records(&seed, dir.path()).values_again(at(2));
+        assert_eq!(again.len(), MAX_VALUES);
+    }
+}

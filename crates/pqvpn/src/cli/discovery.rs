@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Verbs of `dht` and `bootstrap`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+use super::PassphraseArgs;
+
+/// Verbs of `dht`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum DhtVerb {
+    /// Show how this node stands: position, proof of work, table, records, attacks, where it started from.
+    Status,
+    /// Find a record: where a peer is, or a value somebody published.
+    Get(GetArgs),
+    /// Publish a value under a name, signed by this node; it is kept up while the daemon runs.
+    Put(PutArgs),
+    /// Find the nodes nearest to a peer's record or to a key, and show who answered.
+    Lookup(LookupArgs),
+    /// Show the routing table, bucket by bucket.
+    Table,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct GetArgs {
+    /// PEER for where a peer is (PeerID, or a name of a configured peer), PEER/NAME for a value, /NAME for one of our own.
+    #[arg(value_name = "PEER[/NAME]")]
+    pub(crate) what: String,
+    /// The 64 digits are the key of a record, not a PeerID.
+    #[arg(long)]
+    pub(crate) key: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PutArgs {
+    /// The name, at most 64 bytes.
+    pub(crate) name: String,
+    /// The value, at most 512 bytes; `-` reads it from standard input.
+    #[arg(allow_hyphen_values = true)]
+    pub(crate) value: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LookupArgs {
+    /// PeerID (or a name of a configured peer), or with `--key` a key.
+    #[arg(value_name = "PEER|KEY")]
+    pub(crate) target: String,
+    /// The 64 digits are a key, not a PeerID.
+    #[arg(long)]
+    pub(crate) key: bool,
+}
+
+/// Verbs of `bootstrap`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum BootstrapVerb {
+    /// Show the nodes discovery starts from, what became of each, and the signed lists.
+    List,
+    /// Add a node or a file of them, for good; works with and without a daemon.
+    Add(AddArgs),
+    /// Write down nodes this one has met in person: one entry per line, to be reviewed and signed.
+    Export(ExportArgs),
+    /// Sign a file of entries, so that others may believe it.
+    Sign(SignArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AddArgs {
+    /// `pqvpn://<64 hex digits of the PeerID>@host:port`, a signed list, or a file with one entry per line.
+    #[arg(value_name = "ENTRY|FILE")]
+    pub(crate) what: String,
+    /// Believe the signer of the list from now on, also without `bootstrap.signers`.
+    #[arg(long)]
+    pub(crate) trust: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ExportArgs {
+    /// File to write [default: standard output].
+    pub(crate) file: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SignArgs {
+    /// File with one entry per line.
+    pub(crate) file: PathBuf,
+    /// Signed list to write [default: the file with the ending `.list`].
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+    /// Days until the list counts as old; it is used even then, as the last resort.
+    #[arg(long, default_value_t = 90, value_parser = clap::value_parser!(u32).range(1..=3650))]
+    pub(crate) days: u32,
+    #[command(flatten)]
+    pub(crate) passphrase: PassphraseArgs,
+}
