@@ -95,7 +95,32 @@ pub fn solve(
 /// Whether a claimed proof holds; costs an evaluation only if the claim meets the difficulty.
 #[must_use]
 pub fn check(challenge: &Challenge, difficulty: Difficulty, nonce: u64, out: &[u8; 32]) -> bool {
-    meets(out, difficulty) && evaluate(challenge, nonce) == *out
+    Checker::default().check(challenge, difficulty, nonce, out)
+}
+
+/// Checks many proofs in the same 8 MiB: an allocator that is asked for so much again and again keeps far more.
+#[derive(Default)]
+pub struct Checker {
+    memory: Vec<Block>,
+}
+
+impl Checker {
+    /// As [`check`].
+    #[must_use]
+    pub fn check(&mut self, challenge: &Challenge, difficulty: Difficulty, nonce: u64, out: &[u8; 32]) -> bool {
+        if !meets(out, difficulty) {
+            return false;
+        }
+        let mut evaluator = Evaluator::with_memory(challenge, std::mem::take(&mut self.memory));
+        let held = evaluator.evaluate(nonce) == *out;
+        self.memory = evaluator.memory;
+        held
+    }
+
+    /// Gives the memory back until the next check.
+    pub fn release(&mut self) {
+        self.memory = Vec::new();
+    }
 }
 
 /// One challenge and the memory its evaluations share.
@@ -107,8 +132,12 @@ struct Evaluator {
 
 impl Evaluator {
     fn new(challenge: &Challenge) -> Self {
+        Self::with_memory(challenge, Vec::new())
+    }
+
+    fn with_memory(challenge: &Challenge, mut memory: Vec<Block>) -> Self {
         let params = Params::new(MEMORY_KIB, 1, 1, Some(32)).expect("the costs are legal");
-        let memory = vec![Block::new(); params.block_count()];
+        memory.resize(params.block_count(), Block::new());
         Self { argon2: Argon2::new(Algorithm::Argon2id, Version::V0x13, params), salt: challenge.salt(), memory }
     }
 

@@ -113,11 +113,15 @@ pub fn plausible(
 /// Evaluations of proofs of work: 10 ms and 8 MiB each (security.md 7.1).
 const EVALUATIONS: Rate = Rate { burst: 64.0, per_second: 20.0 };
 
+/// Of those, for peers that come by themselves: they must not use up what our own lookups need.
+const WELCOMES: Rate = Rate { burst: 48.0, per_second: 10.0 };
+
 /// The positions whose proof of work was evaluated and is true, bounded, and the budget for evaluations.
 #[derive(Debug)]
 pub struct Admitted {
     known: Generations<PeerId, (u32, [u8; 32])>,
     budget: Bucket,
+    welcomes: Bucket,
 }
 
 impl Default for Admitted {
@@ -130,7 +134,8 @@ impl Admitted {
     /// Nobody is admitted; at most `capacity` are remembered, the longest unused are forgotten first.
     #[must_use]
     pub fn new(capacity: usize) -> Self {
-        Self { known: Generations::new(capacity), budget: Bucket::full(&EVALUATIONS, Duration::ZERO) }
+        let full = |rate| Bucket::full(rate, Duration::ZERO);
+        Self { known: Generations::new(capacity), budget: full(&EVALUATIONS), welcomes: full(&WELCOMES) }
     }
 
     /// Whether exactly this position of this peer was found true. A new week is another position.
@@ -156,6 +161,15 @@ impl Admitted {
         let allowed = self.budget.wait(&EVALUATIONS, now.mono, 1.0).is_zero();
         if allowed {
             self.budget.take(&EVALUATIONS, 1.0);
+        }
+        allowed
+    }
+
+    /// Takes one stranger's turn to be evaluated and dialled; `false` ([`Attack::AdmissionRate`]): not now.
+    pub fn may_welcome(&mut self, now: Now) -> bool {
+        let allowed = self.welcomes.wait(&WELCOMES, now.mono, 1.0).is_zero();
+        if allowed {
+            self.welcomes.take(&WELCOMES, 1.0);
         }
         allowed
     }

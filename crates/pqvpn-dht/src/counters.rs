@@ -74,6 +74,8 @@ attacks! {
     TooManyContacts => "too-many-contacts",
     /// A sender that shows somebody else's contact as its own.
     ForeignContact => "foreign-contact",
+    /// An answer from another position than the one its sender was named at.
+    PositionMoved => "position-moved",
 
     /// One peer asked more often than it may.
     RatePeer => "rate-peer",

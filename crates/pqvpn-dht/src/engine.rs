@@ -4,6 +4,7 @@
 mod commands;
 mod config;
 mod lookups;
+mod newcomers;
 mod output;
 mod replies;
 mod serve;
@@ -33,7 +34,7 @@ use crate::{
     counters::{Attack, Counters},
     estimate::SizeEstimate,
     facts::{FactRefusal, Facts},
-    limit::RateLimiter,
+    limit::{Bucket, Rate, RateLimiter},
     lookup::LookupId,
     reputation::{Deed, Reputation},
     storage::{Storage, StorageConfig},
@@ -44,7 +45,7 @@ use lookups::Running;
 use upkeep::Upkeep;
 
 /// Requests that may wait for an answer at once.
-const MAX_QUERIES: usize = 1024;
+const MAX_QUERIES: usize = 2048;
 /// Lookups that may run at once.
 const MAX_LOOKUPS: usize = 64;
 /// Proofs of work that may wait for their evaluation.
@@ -53,6 +54,9 @@ const MAX_WAITING: usize = 256;
 const MAX_OWN_RECORDS: usize = 64;
 /// Sightings of our address remembered.
 const MAX_SIGHTINGS: usize = 32;
+/// Facts passed on: a node that hears more tells those who ask. Else a thousand made-up identities that revoke themselves
+/// would keep the whole network busy, and more facts than fit would go round for ever.
+const GOSSIP_RATE: Rate = Rate { burst: 16.0, per_second: 1.0 / 30.0 };
 /// Doors remembered.
 const MAX_DOORS: usize = 64;
 
@@ -83,6 +87,7 @@ pub struct Dht {
     own_records: BTreeMap<Point, OwnRecord>,
     doors: Vec<(PeerId, Vec<SocketAddr>)>,
     fact_cursors: BTreeMap<PeerId, u64>,
+    gossip: Bucket,
     /// Where peers saw us, newest last.
     sightings: VecDeque<Vote<SocketAddr>>,
     upkeep: Upkeep,
@@ -136,6 +141,8 @@ struct Waiting {
     /// It answered us: it may enter the table at once. Else it is asked first.
     answered: bool,
     replies: Vec<(LookupId, crate::lookup::LookupReply)>,
+    /// Counts with the queries: tells how long it has waited.
+    number: u64,
 }
 
 /// A record of ours that is kept alive.
@@ -147,6 +154,8 @@ struct OwnRecord {
     publish_at: Duration,
     beat_at: Duration,
     renewal_asked: bool,
+    /// Puts in a row that nobody took.
+    refused: u32,
 }
 
 impl Dht {
@@ -177,6 +186,7 @@ impl Dht {
             own_records: BTreeMap::new(),
             doors: Vec::new(),
             fact_cursors: BTreeMap::new(),
+            gossip: Bucket::full(&GOSSIP_RATE, now.mono),
             sightings: VecDeque::new(),
             upkeep: Upkeep::new(now, &config, &mut rng),
             joined: false,
@@ -333,7 +343,7 @@ impl Dht {
         self.outputs.push_back(Output::Notice(notice));
     }
 
-    /// Takes a proven fact in: its subject is forgotten, others are told.
+    /// Takes a proven fact in: its subject is forgotten.
     fn note_fact(&mut self, now: Now, fact: &Arc<Fact>) -> Result<bool, FactRefusal> {
         let new = self.facts.add(now, Arc::clone(fact), &*self.verifier)?;
         if new {
@@ -347,11 +357,24 @@ impl Dht {
                 self.storage.remove_owner(&subject);
             }
             self.notice(Notice::Fact(Arc::clone(fact)));
-            for contact in self.table.sample(upkeep::GOSSIP, &mut self.rng) {
-                self.query(contact, Request::Announce(Arc::clone(fact)), Purpose::Announce);
-            }
         }
         Ok(new)
+    }
+
+    /// Takes in a fact that somebody told, and passes on what is new as far as the budget for that goes.
+    fn hear(&mut self, now: Now, fact: &Arc<Fact>) -> Result<bool, FactRefusal> {
+        let new = self.note_fact(now, fact)?;
+        if new && self.gossip.wait(&GOSSIP_RATE, now.mono, 1.0).is_zero() {
+            self.gossip.take(&GOSSIP_RATE, 1.0);
+            self.pass_on(fact);
+        }
+        Ok(new)
+    }
+
+    fn pass_on(&mut self, fact: &Arc<Fact>) {
+        for contact in self.table.sample(upkeep::GOSSIP, &mut self.rng) {
+            self.query(contact, Request::Announce(Arc::clone(fact)), Purpose::Announce);
+        }
     }
 
     /// Takes a peer out of the table for good.

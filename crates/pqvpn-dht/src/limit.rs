@@ -210,6 +210,12 @@ impl DialLimiter {
         true
     }
 
+    /// A dial met the peer it was meant for: nobody else was bothered, so the pause ends. Without this a node whose
+    /// links are few could not look anything up twice in a minute.
+    pub fn reached(&mut self, address: SocketAddr) {
+        self.addresses.remove(&SocketAddr::new(address.ip().to_canonical(), address.port()));
+    }
+
     /// Addresses forgotten for want of room since the last call ([`Attack::TableForgot`]).
     pub fn take_forgotten(&mut self) -> u64 {
         self.addresses.take_forgotten() + self.hosts.take_forgotten()

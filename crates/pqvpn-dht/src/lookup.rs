@@ -120,7 +120,9 @@ impl Lookup {
     /// What to do next. Call it after every answer and failure, and when a wait is over, until it says wait or done.
     pub fn next(&mut self, now: Now) -> Step {
         let now = now.mono;
-        self.write_off(now);
+        if self.stage != Stage::Done {
+            self.write_off(now);
+        }
         while self.stage != Stage::Done {
             let spent = usize::try_from(self.stats.asked).unwrap_or(usize::MAX) >= self.config.max_queries;
             if now >= self.deadline() || (spent && self.known.pending() == 0) {
@@ -141,7 +143,7 @@ impl Lookup {
 
     /// Takes an answer. One that nobody waits for (not asked, asked already, given up) changes nothing.
     pub fn on_reply(&mut self, now: Now, from: &PeerId, reply: LookupReply) {
-        let Some(flight) = self.land(from) else { return };
+        let Some(flight) = self.land(from, true) else { return };
         self.stats.answered += 1;
         self.stats.rounds = self.stats.rounds.max(flight.depth);
         self.pace.note(now.mono.saturating_sub(flight.at));
@@ -161,7 +163,7 @@ impl Lookup {
 
     /// Notes that a node did not answer, or not legally.
     pub fn on_failure(&mut self, _now: Now, from: &PeerId) {
-        if let Some(flight) = self.land(from) {
+        if let Some(flight) = self.land(from, false) {
             self.stats.failed += 1;
             self.known.failed(&flight);
         }
@@ -212,8 +214,8 @@ impl Lookup {
         Step::Ask { to: Arc::clone(&self.known.get(id).contact), ask, timeout }
     }
 
-    fn land(&mut self, from: &PeerId) -> Option<Flight> {
-        let flight = if self.stage == Stage::Done { None } else { self.known.land(from) };
+    fn land(&mut self, from: &PeerId, answered: bool) -> Option<Flight> {
+        let flight = if self.stage == Stage::Done { None } else { self.known.land(from, answered) };
         let Some(flight) = flight else {
             self.stats.stray += 1;
             return None;

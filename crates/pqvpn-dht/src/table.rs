@@ -121,10 +121,10 @@ impl Table {
         let (probed, out) = (entry.probing(), entry.failures() >= MAX_FAILURES);
         // One failed probe is no proof that a public contact is gone; a private one does not get its place for that.
         let public_only = !out && !entry.net().is_private();
-        if !out && !(probed && self.successor(now.mono, index, Some(at), public_only).is_some()) {
+        let successor = self.successor(now.mono, index, Some(at), public_only);
+        if !out && (!probed || successor.is_none()) {
             return Failed::Kept;
         }
-        let successor = self.successor(now.mono, index, Some(at), public_only);
         let lost = self.take(index, at);
         if let Some(lost) = lost {
             self.lost.note(now.mono, Arc::clone(lost.contact()));

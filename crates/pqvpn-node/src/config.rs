@@ -28,6 +28,7 @@ use ipnet::{IpNet, Ipv4Net};
 use pqvpn_crypto::peer_id::PeerId;
 use pqvpn_wire::dht::NetworkId;
 
+pub(crate) use self::value::peer_id;
 pub use self::{
     edit::{add_peer, remove_peer, set},
     error::{ConfigError, Problem, Warning},
@@ -36,7 +37,6 @@ pub use self::{
     value::{Cipher, DhtMode, Endpoint, LogFormat, LogLevel, Mtu, Queues},
     write::sample,
 };
-pub(crate) use self::value::peer_id;
 use crate::bootstrap::BootstrapEntry;
 
 /// UDP port of a node that chose no other.

@@ -29,6 +29,6 @@ pub use doors::{MAX_DOOR_ADDRESSES, MAX_DOORS};
 pub use report::*;
 
 pub(crate) use event::{FirstStream, Order, Wanted};
-pub(crate) use rpc::is_request;
 pub(crate) use places::NoPlace;
 pub(crate) use port::{Port, Setup, off, start};
+pub(crate) use rpc::is_request;

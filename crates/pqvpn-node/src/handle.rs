@@ -9,7 +9,8 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     dht::report::{
-        DhtError, DhtReport, DoorReport, GetReport, LookupReport, LookupTarget, NewDoor, PutReport, RecordRef, TableReport,
+        DhtError, DhtReport, DoorReport, GetReport, LookupReport, LookupTarget, NewDoor, PutReport, RecordRef,
+        TableReport,
     },
     snapshot::Snapshot,
 };

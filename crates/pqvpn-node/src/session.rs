@@ -5,6 +5,7 @@
 
 mod dial;
 mod door;
+mod error;
 
 use std::{
     collections::HashMap,
@@ -24,15 +25,13 @@ use pqvpn_crypto::{
     tls::{LinkCrypto, Refusal},
 };
 use pqvpn_dataplane::{
-    Control, InstallError, PeerSlot, SessionId, SessionInstall,
+    Control, PeerSlot, SessionId, SessionInstall,
     session::{RxSession, TxSession},
 };
 use pqvpn_wire::{
-    WireError,
     control::{CloseReason, MAX_INDICES, Message},
     frame::{self, FRAME_HEADER_LEN, FrameReader},
 };
-use thiserror::Error;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     sync::mpsc,
@@ -45,7 +44,8 @@ use crate::{
     link::{Connection, ControlRecv, ControlSend, Endpoint, LinkError, PeerReason},
     negotiate::{AckSent, HelloSent, Local, Negotiated, NegotiationError},
 };
-use door::{Door, Shut};
+use door::Door;
+pub(crate) use error::SessionError;
 
 /// Replay window of a session on one path, in bits (security.md 1.6).
 const WINDOW_BITS: usize = 8192;
@@ -112,78 +112,6 @@ pub(crate) struct Established {
     pub(crate) connection: Arc<dyn Connection>,
     pub(crate) outbox: mpsc::Sender<Message>,
     pub(crate) at: Instant,
-}
-
-/// Why there is no session.
-#[derive(Debug, Error)]
-#[non_exhaustive]
-pub(crate) enum SessionError {
-    /// The link failed or was refused.
-    #[error(transparent)]
-    Link(#[from] LinkError),
-    /// The peer ended the session on purpose.
-    #[error("the peer ended the session: {}", .0.as_str())]
-    Closed(CloseReason),
-    /// The two ends did not agree on a session.
-    #[error(transparent)]
-    Negotiation(#[from] NegotiationError),
-    /// The peer sent what no control message is.
-    #[error(transparent)]
-    Wire(#[from] WireError),
-    /// A legal message at the wrong time.
-    #[error("the peer sent a message out of order")]
-    OutOfOrder,
-    /// The control stream broke.
-    #[error("the control stream ended: {0}")]
-    Stream(#[from] std::io::Error),
-    /// The data plane did not take the session.
-    #[error(transparent)]
-    Install(#[from] InstallError),
-    /// An endpoint does not resolve.
-    #[error("{endpoint} does not resolve: {source}")]
-    Resolve {
-        /// The endpoint as configured.
-        endpoint: String,
-        /// The resolver's error.
-        source: std::io::Error,
-    },
-    /// There is no address to dial.
-    #[error("no endpoint is known; the peer has to connect to us")]
-    NoEndpoint,
-    /// No endpoint leads to the peer, and the DHT knows none.
-    #[error("no endpoint is known, and the DHT has no record of the peer")]
-    NoRecord,
-    /// The peer is not configured here.
-    #[error("the peer is not one of ours")]
-    UnknownPeer,
-    /// There are too many links of strangers.
-    #[error(transparent)]
-    NoPlace(#[from] dht::NoPlace),
-    /// This node makes no session with the peer now.
-    #[error(transparent)]
-    Shut(#[from] Shut),
-    /// Negotiation took too long.
-    #[error("the peer did not answer on the control stream")]
-    Silent,
-}
-
-impl SessionError {
-    /// Whether one side said no on purpose, so that trying again at once is pointless.
-    #[must_use]
-    pub(crate) fn is_refusal(&self) -> bool {
-        match self {
-            Self::Link(LinkError::RefusedByUs(_)) => true,
-            Self::Link(LinkError::RefusedByPeer(reason)) => *reason != PeerReason::Busy,
-            Self::Link(_) => false,
-            Self::Negotiation(_) | Self::Wire(_) | Self::OutOfOrder | Self::UnknownPeer => true,
-            Self::Shut(why) => *why == Shut::Quarantined,
-            // A link closed so before it became a session: the peer has quarantined us.
-            Self::Closed(CloseReason::Ratchet) => true,
-            Self::Closed(reason) => matches!(reason, CloseReason::Protocol | CloseReason::NoCommonAead),
-            Self::Stream(_) | Self::Install(_) | Self::Resolve { .. } | Self::Silent => false,
-            Self::NoEndpoint | Self::NoRecord | Self::NoPlace(_) => false,
-        }
-    }
 }
 
 impl LinkContext {
@@ -404,15 +332,17 @@ async fn judge<T>(
     if matches!(error, SessionError::Stream(_)) {
         return Err(context.cause_of_end(connection).await.unwrap_or(error));
     }
-    let reason = match &error {
-        SessionError::Shut(why) => why.reason(),
-        SessionError::Negotiation(NegotiationError::NoCommonAead) => CloseReason::NoCommonAead,
-        SessionError::UnknownPeer => {
-            context.crypto.refusals().add(Refusal::UnknownPeer);
-            CloseReason::NotAdmitted
-        }
-        SessionError::NoPlace(_) => CloseReason::Busy,
-        _ => CloseReason::Protocol,
+    let reason = if let SessionError::Shut(why) = &error {
+        why.reason()
+    } else if matches!(error, SessionError::Negotiation(NegotiationError::NoCommonAead)) {
+        CloseReason::NoCommonAead
+    } else if matches!(error, SessionError::UnknownPeer) {
+        context.crypto.refusals().add(Refusal::UnknownPeer);
+        CloseReason::NotAdmitted
+    } else if matches!(error, SessionError::NoPlace(_)) {
+        CloseReason::Busy
+    } else {
+        CloseReason::Protocol
     };
     connection.close(reason.code(), reason.as_str());
     Err(error)
@@ -504,8 +434,11 @@ async fn serve(
             },
         }
     };
-    let error =
-        if matches!(error, SessionError::Stream(_)) { context.cause_of_end(&connection).await.unwrap_or(error) } else { error };
+    let error = if matches!(error, SessionError::Stream(_)) {
+        context.cause_of_end(&connection).await.unwrap_or(error)
+    } else {
+        error
+    };
     connection.close(CloseReason::Protocol.code(), CloseReason::Protocol.as_str());
     context.tell(LinkEvent::Gone { session, error }).await;
 }

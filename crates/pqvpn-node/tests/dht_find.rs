@@ -112,9 +112,13 @@ async fn a_value_is_put_found_replaced_and_published_again_after_a_restart() {
     let back = again.until_published().await;
     assert_eq!(back.admission, admission, "the proof of work was not searched for again");
     assert!(matches!(admission, AdmissionState::Solved { .. }));
-    let three = again.until("the value again", |report| report.own_records.iter().any(|own| {
-        own.stored.is_some_and(|nodes| nodes > 0) && matches!(own.record.content, RecordContent::Value { .. })
-    })).await;
+    let three = again
+        .until("the value again", |report| {
+            report.own_records.iter().any(|own| {
+                own.stored.is_some_and(|nodes| nodes > 0) && matches!(own.record.content, RecordContent::Value { .. })
+            })
+        })
+        .await;
     let value = three.own_records.iter().find(|own| matches!(own.record.content, RecordContent::Value { .. })).unwrap();
     assert!(value.record.seq > two.seq, "no number is used twice");
     for node in [again, reader, door] {

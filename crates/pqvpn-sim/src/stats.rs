@@ -25,6 +25,12 @@ impl Share {
         self.tries += 1;
     }
 
+    /// How often it did not.
+    #[must_use]
+    pub const fn misses(self) -> u64 {
+        self.tries - self.hits
+    }
+
     /// Both together.
     #[must_use]
     pub const fn plus(self, other: Self) -> Self {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What the node around it tells the DHT to do.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use pqvpn_crypto::peer_id::PeerId;
 use pqvpn_wire::dht::{Contact, Fact, Point, Record};
@@ -13,6 +13,9 @@ use crate::{
     lookup::{Goal, LookupId},
     rules,
 };
+
+/// A sign of life is shown so much after its hour has begun: two clocks never agree, and an hour too low is one less.
+const BEAT_MARGIN: Duration = Duration::from_secs(30);
 
 impl Dht {
     /// Takes our admitted position and addresses; `None` while there is none: then we ask, and nobody is told of us.
@@ -83,19 +86,27 @@ impl Dht {
 
     /// Stores an own record and keeps it alive: stored again, with heartbeats, until a newer one with the same key comes.
     ///
-    /// `heartbeat_seed` is the start of the record's heartbeat chain.
+    /// `heartbeat_seed` is the start of the record's heartbeat chain. `None`: no room, or a record of that key and a seq
+    /// not lower is kept already: two contents with one seq would convict their owner everywhere.
     pub fn keep(&mut self, now: Now, record: Arc<Record>, heartbeat_seed: [u8; 32]) -> Option<LookupId> {
         let key = *record.key();
         if self.own_records.len() >= MAX_OWN_RECORDS && !self.own_records.contains_key(&key) {
             return None;
         }
+        let newer = |known: &Record| record.seq() > known.seq() || record.digest() == known.digest();
+        if self.own_records.get(&key).is_some_and(|own| !newer(&own.record)) {
+            return None;
+        }
+        // Readers count from the record's beginning, which may be some hours ago.
+        let age = Duration::from_millis(now.unix_ms.saturating_sub(record.draft().not_before_ms));
         let own = OwnRecord {
             record: Arc::clone(&record),
             heartbeat_seed,
             replicas: Vec::new(),
-            publish_at: now.mono + self.config.republish,
-            beat_at: now.mono + self.config.beat,
+            publish_at: now.mono + self.config.republish + BEAT_MARGIN,
+            beat_at: now.mono + self.config.beat.saturating_sub(age) + BEAT_MARGIN,
             renewal_asked: false,
+            refused: 0,
         };
         self.own_records.insert(key, own);
         self.put(now, record)
@@ -111,7 +122,11 @@ impl Dht {
     /// # Errors
     /// The fact is not proven, or there is no room.
     pub fn announce(&mut self, now: Now, fact: &Arc<Fact>) -> Result<bool, FactRefusal> {
-        self.note_fact(now, fact)
+        let new = self.note_fact(now, fact)?;
+        if new {
+            self.pass_on(fact);
+        }
+        Ok(new)
     }
 
     /// Whether a record would be accepted here now; for checks before a put.

@@ -94,6 +94,11 @@ impl Dht {
         Some(id)
     }
 
+    /// Puts under way.
+    pub(super) fn puts(&self) -> usize {
+        self.lookups.values().filter(|running| matches!(running.goal, Goal::Region)).count()
+    }
+
     pub(super) fn internal_lookups(&self) -> usize {
         self.lookups.values().filter(|running| running.internal).count()
     }
@@ -278,7 +283,7 @@ impl Dht {
         }
         let (target, goal, internal, widened) = (running.target, running.goal, running.internal, running.widened);
         let put = if matches!(goal, Goal::Region) { running.record.clone() } else { None };
-        let verdict = self.judge_density(&target, &outcome, internal);
+        let verdict = self.judge_density(&target, goal, &outcome, internal);
         if verdict != Verdict::Normal && !internal {
             self.notice(Notice::Eclipse { target, verdict });
         }
@@ -292,7 +297,10 @@ impl Dht {
             self.pump(now, id);
             return;
         }
-        if let (Some(record), Some((to, token))) = (&outcome.record, &outcome.missed) {
+        // A copy comes without heartbeats: one that is stale without them is of no use to anybody.
+        if let (Some(record), Some((to, token))) = (&outcome.record, &outcome.missed)
+            && self.fresh(now, record, None)
+        {
             let request = Request::Store { record: Arc::clone(record), token: *token, cache: true };
             self.query(Arc::clone(to), request, Purpose::Cache);
         }
@@ -308,9 +316,8 @@ impl Dht {
     }
 
     /// Looks at how close together the nearest nodes stand, and learns the size of the network.
-    fn judge_density(&mut self, target: &Point, outcome: &LookupOutcome, internal: bool) -> Verdict {
-        let distances: Vec<_> =
-            outcome.closest.iter().map(|(contact, _)| contact.node_id().distance(target)).collect();
+    fn judge_density(&mut self, target: &Point, goal: Goal, outcome: &LookupOutcome, internal: bool) -> Verdict {
+        let distances: Vec<_> = outcome.closest.iter().map(|(contact, _)| contact.node_id().distance(target)).collect();
         let verdict = match self.estimate.nodes() {
             Some(nodes) if distances.len() >= self.config.k => EclipseTest::default().judge(nodes, &distances),
             Some(_) | None => Verdict::Normal,
@@ -320,8 +327,10 @@ impl Dht {
             Verdict::Suspect => self.counters.count(Attack::EclipseSuspected),
             Verdict::Eclipse => self.counters.count(Attack::EclipseDetected),
         }
-        // Targets of our own choice are nobody's aim, and a network that grows looks like an eclipse everywhere.
-        if internal || verdict != Verdict::Eclipse {
+        // Targets of our own choice are nobody's aim, and a network that grows looks like an eclipse everywhere. The
+        // positions in a get are not proven: liars could make them up a little denser each time.
+        let proven = !matches!(goal, Goal::Value { .. });
+        if proven && (internal || verdict != Verdict::Eclipse) {
             self.estimate.add(target, &distances);
         }
         verdict
@@ -345,6 +354,7 @@ impl Dht {
         }
         self.store_here(now, record);
         if open == 0 {
+            self.published(now, record, Vec::new(), 0);
             self.done(id, outcome, verdict, 0, 0);
         } else if let Some(running) = self.lookups.get_mut(&id) {
             running.storing = Some(Storing { outcome, verdict, open, asked: open, replicas: Vec::new() });
@@ -359,7 +369,7 @@ impl Dht {
         }
     }
 
-    pub(super) fn stored(&mut self, id: LookupId, replica: Option<Arc<Contact>>) {
+    pub(super) fn stored(&mut self, now: Now, id: LookupId, replica: Option<Arc<Contact>>) {
         let Some(running) = self.lookups.get_mut(&id) else { return };
         let Some(storing) = running.storing.as_mut() else { return };
         storing.open = storing.open.saturating_sub(1);
@@ -369,11 +379,7 @@ impl Dht {
         }
         let (Some(storing), Some(record)) = (running.storing.take(), running.record.take()) else { return };
         let stored = storing.replicas.len();
-        if let Some(own) = self.own_records.get_mut(record.key())
-            && own.record.digest() == record.digest()
-        {
-            own.replicas = storing.replicas;
-        }
+        self.published(now, &record, storing.replicas, storing.asked);
         self.done(id, storing.outcome, storing.verdict, stored, storing.asked);
     }
 

@@ -10,17 +10,17 @@ use std::{
 use pqvpn_crypto::peer_id::PeerId;
 use pqvpn_wire::dht::{Contact, Equivocation, Fact, Heartbeat, Payload, Point, Record, Request, Response};
 
-use super::{Dht, MAX_SIGHTINGS, MAX_WAITING, lookups::Running, Notice, Output, Purpose, QueryFailure, QueryId, Waiting};
+use super::{Dht, MAX_SIGHTINGS, Notice, Purpose, QueryFailure, QueryId, lookups::Running};
 use crate::{
-    Now, admission,
+    Now,
+    address::{Origin, Wide},
     anomaly::Observation,
     counters::Attack,
     facts::FactRefusal,
-    address::{Origin, Wide},
     lookup::{LookupId, LookupReply},
     reputation::Deed,
     rules,
-    table::{Failed, Inserted, TableRefusal},
+    table::Failed,
     votes::Vote,
 };
 
@@ -43,6 +43,7 @@ impl Dht {
         self.upkeep.went_well();
         let told_by = to.addresses().first().map(|address| address.ip());
         let sender = sender.filter(|sender| self.is_own_word(now, &to, sender, told_by));
+        let sender = sender.map(|sender| self.attested(now, &to, sender));
         self.judge.observe(now, to.peer(), &Observation { rtt: Some(rtt), ..Observation::default() });
         self.close_window(now);
         if let (Response::Pong { observed }, Some(source)) = (&response, told_by) {
@@ -50,13 +51,17 @@ impl Dht {
         }
         let answered = sender.as_ref().map_or(&to, |sender| sender);
         match purpose {
+            Purpose::Lookup { id, value } if to.is_proven() && answered.node_id() != to.node_id() => {
+                let answered = Arc::clone(answered);
+                self.answer_from_elsewhere(now, id, value, answered, told_by, response);
+            }
             Purpose::Lookup { id, value } => {
                 let answered = Arc::clone(answered);
                 self.lookup_answer(now, id, value, &answered, told_by, response);
             }
             Purpose::Store { id } => {
                 let kept = matches!(response, Response::Stored { .. }).then(|| Arc::clone(&to));
-                self.stored(id, kept);
+                self.stored(now, id, kept);
                 self.learn(now, sender);
             }
             Purpose::Door => self.door_opened(now, &to, sender, &response),
@@ -64,7 +69,7 @@ impl Dht {
             Purpose::Facts => self.take_facts(now, to.peer(), response),
             Purpose::Lost => {
                 self.learn(now, sender.or(Some(to)));
-                self.upkeep.rejoin(now);
+                self.upkeep.returned(now);
             }
             Purpose::Parole => {
                 let good = self.behaves(now, told_by, &response);
@@ -80,6 +85,8 @@ impl Dht {
         let Some(pending) = self.queries.remove(&query) else { return };
         let peer = *pending.to.peer();
         match failure {
+            // Silence at an address that somebody else named says nothing about the peer.
+            QueryFailure::Timeout | QueryFailure::Unreachable if !self.is_known(&pending.to) => {}
             QueryFailure::Timeout | QueryFailure::Unreachable => {
                 self.reputation.note(now, &peer, Deed::Timeout);
                 self.judge.observe(now, &peer, &Observation { timeout: true, ..Observation::default() });
@@ -94,7 +101,7 @@ impl Dht {
         }
         match pending.purpose {
             Purpose::Lookup { id, .. } => self.no_reply(now, id, &peer),
-            Purpose::Store { id } => self.stored(id, None),
+            Purpose::Store { id } => self.stored(now, id, None),
             Purpose::Door
             | Purpose::Cache
             | Purpose::Newcomer
@@ -109,32 +116,6 @@ impl Dht {
         }
     }
 
-    /// The evaluation asked for by [`Output::VerifyAdmission`] is done.
-    pub fn on_admission(&mut self, now: Now, contact: &Contact, valid: bool) {
-        let Some(waiting) = self.waiting.remove(contact.peer()) else { return };
-        if *waiting.contact != *contact {
-            return;
-        }
-        if !valid {
-            self.counters.count(Attack::AdmissionFalse);
-            self.reputation.note(now, contact.peer(), Deed::Malformed);
-            self.expel(now, contact.peer());
-            for (id, _) in waiting.replies {
-                self.no_reply(now, id, contact.peer());
-            }
-            return;
-        }
-        self.admitted.insert(now, contact);
-        if waiting.answered {
-            self.enter(now, waiting.contact);
-        } else {
-            self.query(waiting.contact, Request::Ping, Purpose::Newcomer);
-        }
-        for (id, reply) in waiting.replies {
-            self.reply(now, id, contact.peer(), reply);
-        }
-    }
-
     /// Notes what costs a peer its name, and when that was the last of it.
     pub(super) fn misdeed(&mut self, now: Now, peer: &PeerId, deed: Deed) {
         let banned = self.reputation.banned(peer);
@@ -145,6 +126,9 @@ impl Dht {
     }
 
     fn sighted(&mut self, peer: &PeerId, observed: SocketAddr, source: IpAddr) {
+        // One word per network, or whoever gets himself asked most often would push all others out.
+        let network = Wide::of(source);
+        self.sightings.retain(|vote| Wide::of(vote.source) != network);
         if self.sightings.len() >= MAX_SIGHTINGS {
             self.sightings.pop_front();
         }
@@ -170,6 +154,7 @@ impl Dht {
                 if self.table.is_empty() && self.joined {
                     self.joined = false;
                     self.notice(Notice::Lonely);
+                    self.upkeep.rejoin(now);
                 }
             }
             Failed::Kept => self.upkeep.went_wrong(now),
@@ -177,93 +162,26 @@ impl Dht {
         }
     }
 
-    /// Whether the contact in an answer speaks of the answerer, and plausibly.
-    fn is_own_word(&mut self, now: Now, to: &Contact, sender: &Contact, told_by: Option<IpAddr>) -> bool {
-        if sender.peer() != to.peer() {
-            self.counters.count(Attack::ForeignContact);
-            return false;
-        }
-        self.plausible(now, sender, told_by)
-    }
-
-    pub(super) fn plausible(&mut self, now: Now, contact: &Contact, told_by: Option<IpAddr>) -> bool {
-        let origin = self.origin(told_by);
-        match admission::plausible(contact, now, self.config.difficulty, origin) {
-            Ok(()) => true,
-            Err(refusal) => {
-                self.counters.count(refusal.attack());
-                false
-            }
-        }
-    }
-
-    /// A peer that answered us becomes a contact, as soon as its position is proven.
-    pub(super) fn learn(&mut self, now: Now, contact: Option<Arc<Contact>>) {
-        let Some(contact) = contact.filter(|contact| contact.is_proven()) else { return };
-        if self.shunned(now, contact.peer()) || self.is_known(&contact) {
-            return;
-        }
-        if self.admitted.contains(&contact) {
-            self.enter(now, contact);
-        } else if self.has_room(&contact) {
-            self.prove(now, contact, true, None);
-        }
-    }
-
-    /// Whether the contact's bucket has a place, or a place to wait for one.
-    pub(super) fn has_room(&self, contact: &Contact) -> bool {
-        let prefix = self.position().distance(contact.node_id()).leading_zeros();
-        let bucket = self.table.buckets().into_iter().find(|bucket| u32::try_from(bucket.prefix) == Ok(prefix));
-        bucket.is_none_or(|bucket| bucket.contacts < self.config.k || bucket.replacements < SPARE_ROOM)
-    }
-
-    fn is_known(&self, contact: &Contact) -> bool {
-        self.table.get(contact.peer()).is_some_and(|entry| **entry.contact() == *contact)
-    }
-
-    fn enter(&mut self, now: Now, contact: Arc<Contact>) {
-        match self.table.insert(now, contact) {
-            Inserted::Added => {
-                if !self.joined {
-                    self.joined = true;
-                    self.upkeep.rejoin(now);
-                    self.notice(Notice::Joined);
-                }
-            }
-            Inserted::Full { probe } => {
-                if !self.queries.values().any(|pending| pending.to.peer() == probe.peer()) {
-                    self.query(probe, Request::Ping, Purpose::Probe);
-                }
-            }
-            Inserted::Updated | Inserted::Waiting => {}
-            Inserted::Refused(refusal) => self.counters.count(table_attack(refusal)),
-        }
-    }
-
-    /// Has a position proven; an answer of a lookup may wait for it.
-    pub(super) fn prove(
+    /// A node counts at the position it was named at. One that turns out to be elsewhere, or has moved with its week, is
+    /// no answer there: only the record it hands over, which proves itself, is of use.
+    fn answer_from_elsewhere(
         &mut self,
         now: Now,
-        contact: Arc<Contact>,
-        answered: bool,
-        reply: Option<(LookupId, LookupReply)>,
+        id: LookupId,
+        value: bool,
+        from: Arc<Contact>,
+        told_by: Option<IpAddr>,
+        response: Response,
     ) {
-        let peer = *contact.peer();
-        if let Some(waiting) = self.waiting.get_mut(&peer) {
-            waiting.answered |= answered;
-            waiting.replies.extend(reply);
-            return;
+        self.counters.count(Attack::PositionMoved);
+        let peer = *from.peer();
+        if let Response::Value { record, heartbeat, .. } = response
+            && value
+        {
+            self.judge_record(now, id, &peer, told_by, record, heartbeat);
         }
-        if self.waiting.len() >= MAX_WAITING || !self.admitted.may_evaluate(now) {
-            self.counters.count(Attack::AdmissionRate);
-            if let Some((id, _)) = reply {
-                self.no_reply(now, id, &peer);
-            }
-            return;
-        }
-        let replies = reply.into_iter().collect();
-        self.waiting.insert(peer, Waiting { contact: Arc::clone(&contact), answered, replies });
-        self.outputs.push_back(Output::VerifyAdmission { contact });
+        self.learn(now, Some(from));
+        self.no_reply(now, id, &peer);
     }
 
     fn lookup_answer(
@@ -347,7 +265,9 @@ impl Dht {
             self.reputation.note(now, from, Deed::Malformed);
             return None;
         }
-        if let Err(refusal) = rules::check_record(now, &record, &self.config.network, self.origin(told_by), &*self.verifier) {
+        if let Err(refusal) =
+            rules::check_record(now, &record, &self.config.network, self.origin(told_by), &*self.verifier)
+        {
             self.counters.count(Attack::PoisonedRecord);
             self.counters.count(refusal.attack());
             // An expired record may be a matter of clocks; a forged one is not.
@@ -376,7 +296,7 @@ impl Dht {
         {
             self.counters.count(Attack::Equivocation);
             if let Some(proof) = Equivocation::new(known, record) {
-                let _known_already = self.note_fact(now, &Arc::new(Fact::Equivocation(proof)));
+                let _known_already = self.hear(now, &Arc::new(Fact::Equivocation(proof)));
             }
             return None;
         }
@@ -427,7 +347,7 @@ impl Dht {
     fn take_facts(&mut self, now: Now, from: &PeerId, response: Response) {
         let Response::Facts { next, facts } = response else { return };
         for fact in facts {
-            if let Err(refusal) = self.note_fact(now, &fact) {
+            if let Err(refusal) = self.hear(now, &fact) {
                 self.counters.count(refusal.attack());
                 if refusal == FactRefusal::Unproven {
                     self.misdeed(now, from, Deed::ForwardedBadSignature);
@@ -455,20 +375,6 @@ const fn upkeep_lookups(joined: bool) -> usize {
     if joined { 1 } else { 2 }
 }
 
-/// Contacts that wait for a place in a full bucket before no more are proven for it: a proof costs 10 ms.
-const SPARE_ROOM: usize = 4;
-
-const fn table_attack(refusal: TableRefusal) -> Attack {
-    match refusal {
-        TableRefusal::Subnet => Attack::TableSubnetBucket,
-        TableRefusal::SubnetTable => Attack::TableSubnet,
-        TableRefusal::Wide => Attack::TableWide,
-        TableRefusal::Private => Attack::TablePrivate,
-        TableRefusal::Own => Attack::TableOwn,
-        TableRefusal::Replacements => Attack::TableFull,
-    }
-}
-
 /// What the contacts of one answer say about the answerer (security.md 7.7).
 fn contacts_seen(from: &Contact, target: &Point, contacts: &[Arc<Contact>], nodes: Option<f64>) -> Observation {
     let mut distances: Vec<f64> =
@@ -485,7 +391,9 @@ fn contacts_seen(from: &Contact, target: &Point, contacts: &[Arc<Contact>], node
         (Some(_) | None, _) => None,
     };
     let mut wide: Vec<Wide> = Vec::with_capacity(contacts.len());
-    wide.extend(contacts.iter().filter_map(|contact| contact.addresses().first()).map(|address| Wide::of(address.ip())));
+    wide.extend(
+        contacts.iter().filter_map(|contact| contact.addresses().first()).map(|address| Wide::of(address.ip())),
+    );
     wide.sort_unstable();
     let most = wide.chunk_by(PartialEq::eq).map(<[Wide]>::len).max().unwrap_or(0);
     #[expect(clippy::cast_precision_loss, reason = "at most 20")]

@@ -9,7 +9,7 @@ use std::{
 use pqvpn_crypto::peer_id::PeerId;
 use pqvpn_wire::dht::{Contact, Fact, Heartbeat, MAX_CONTACTS, Point, Record, Refusal, Request, Response, Token};
 
-use super::{Dht, Purpose};
+use super::Dht;
 use crate::{
     Now,
     address::{self, Class},
@@ -25,9 +25,6 @@ use crate::{
 const REGION_SLACK: f64 = 16.0;
 /// Most bytes of facts in one response.
 const MAX_FACT_BYTES: usize = 24 * 1024;
-/// Newcomers that may be looked at while the table is filled by others too.
-const MAX_NEWCOMERS: usize = 32;
-
 impl Dht {
     /// Answers an authenticated request. `observed` is the UDP address of the link it came over, `sender` the contact the
     /// requester gave for itself.
@@ -87,21 +84,13 @@ impl Dht {
         if let Some(entry) = self.table.get(from)
             && **entry.contact() == *sender
         {
-            self.table.seen(now, from);
+            // A question is a sign of life, but no answer: who only asks does not keep its place by that.
+            if entry.failures() == 0 {
+                self.table.seen(now, from);
+            }
             return;
         }
-        if !self.has_room(&sender) || self.waiting.contains_key(from) {
-            return;
-        }
-        let newcomers = self.queries.values().filter(|pending| matches!(pending.purpose, Purpose::Newcomer));
-        if newcomers.count() >= MAX_NEWCOMERS {
-            return;
-        }
-        if self.admitted.contains(&sender) {
-            self.query(sender, Request::Ping, Purpose::Newcomer);
-        } else {
-            self.prove(now, sender, false, None);
-        }
+        self.welcome(now, sender);
     }
 
     fn near(&mut self, now: Now, asker: &PeerId, ip: IpAddr, target: &Point) -> Vec<Arc<Contact>> {
@@ -159,7 +148,9 @@ impl Dht {
         if !cache && !self.responsible(record.key()) {
             return self.refuse(Attack::StoreFar, Refusal::Far);
         }
-        if let Err(refusal) = rules::check_record(now, &record, &self.config.network, self.origin(Some(ip)), &*self.verifier) {
+        if let Err(refusal) =
+            rules::check_record(now, &record, &self.config.network, self.origin(Some(ip)), &*self.verifier)
+        {
             if refusal.is_hostile() {
                 self.misdeed(now, from, Deed::ForwardedBadSignature);
             }
@@ -172,7 +163,7 @@ impl Dht {
             Ok(until_ms) => Response::Stored { until_ms },
             Err(StoreRefusal::Equivocation(proof)) => {
                 self.counters.count(Attack::Equivocation);
-                let _known_already = self.note_fact(now, &Arc::new(Fact::Equivocation(*proof)));
+                let _known_already = self.hear(now, &Arc::new(Fact::Equivocation(*proof)));
                 Response::Refused(Refusal::Revoked)
             }
             Err(refusal) => {
@@ -207,7 +198,7 @@ impl Dht {
     }
 
     fn hear_fact(&mut self, now: Now, from: &PeerId, fact: &Arc<Fact>) -> Response {
-        match self.note_fact(now, fact) {
+        match self.hear(now, fact) {
             Ok(_new) => Response::Noted,
             Err(FactRefusal::Full) => {
                 self.counters.count(Attack::FactsFull);

@@ -2,5 +2,9 @@
 //! Whole nodes talking to each other in memory, under virtual time.
 
 mod attacks;
+mod cost;
+mod endurance;
 mod life;
+mod siege;
+mod solo;
 mod world;

@@ -4,11 +4,12 @@
 
 use std::{sync::Arc, time::Duration};
 
-use pqvpn_wire::dht::{Contact, Distance, Heartbeat, Point, Request, record::HEARTBEATS, record::heartbeat_chain};
+use pqvpn_crypto::peer_id::PeerId;
+use pqvpn_wire::dht::{Contact, Distance, Heartbeat, Point, Record, Request};
 use rand::{RngExt as _, rngs::StdRng};
 
-use super::{Dht, DhtConfig, Notice, Purpose};
-use crate::{Now, anomaly::WINDOW, counters::Attack, quarantine::Sentence};
+use super::{Dht, DhtConfig, Notice, OwnRecord, Purpose, QueryFailure, QueryId};
+use crate::{Now, anomaly::WINDOW, counters::Attack, quarantine::Sentence, rules};
 
 /// Contacts a new fact is passed on to.
 pub(super) const GOSSIP: usize = 4;
@@ -24,6 +25,16 @@ const LOST_AT_ONCE: usize = 3;
 const DOORS_AT_ONCE: usize = 8;
 /// Time between two sweeps over the buckets.
 const SWEEP_PAUSE: Duration = Duration::from_secs(30);
+/// The longest such pause, and the quiet after which it is short again.
+const LONGEST_SWEEP_PAUSE: Duration = Duration::from_secs(4 * 3600);
+const SWEEP_CALM: Duration = Duration::from_secs(2 * 3600);
+/// Own records stored again at once; the others wait a little.
+const PUTS_AT_ONCE: usize = 4;
+const PUT_PAUSE: Duration = Duration::from_secs(5);
+/// An own record that nobody took is offered again after this; ever more rarely while it is refused.
+const UNSTORED_PAUSE: Duration = Duration::from_secs(60);
+/// A query or a proof without an outcome for so long was forgotten by the caller.
+const FORGOTTEN: Duration = Duration::from_secs(60);
 /// Time before the end of an own record at which its owner is asked for a new one.
 const RENEWAL_MS: u64 = 6 * 3_600_000;
 
@@ -36,6 +47,9 @@ pub(super) struct Upkeep {
     /// Prefix lengths still to be filled by a lookup after joining, longest last.
     sweep: Vec<u32>,
     swept_at: Option<Duration>,
+    sweep_pause: Duration,
+    /// Queries up to this number were open at that time.
+    open_since: (Duration, u64),
     troubles: u32,
     trouble_until: Duration,
     turn: u32,
@@ -52,6 +66,8 @@ impl Upkeep {
             door_backoff: DOOR_BACKOFF.0,
             sweep: Vec::new(),
             swept_at: None,
+            sweep_pause: SWEEP_PAUSE,
+            open_since: (now.mono, 0),
             troubles: 0,
             trouble_until: Duration::ZERO,
             turn: 0,
@@ -74,6 +90,20 @@ impl Upkeep {
         self.door_backoff = DOOR_BACKOFF.0;
         if self.swept_at.is_some_and(|at| now.mono >= at + SWEEP_PAUSE) {
             self.swept_at = None;
+        }
+    }
+
+    /// A lost contact is back, and perhaps half of the network with it: as [`Self::rejoin`], but ever more rarely while
+    /// contacts come and go.
+    pub(super) fn returned(&mut self, now: Now) {
+        let Some(at) = self.swept_at else { return };
+        if now.mono >= at + SWEEP_CALM {
+            self.sweep_pause = SWEEP_PAUSE;
+        }
+        if now.mono >= at + self.sweep_pause {
+            self.sweep_pause = (self.sweep_pause * 4).min(LONGEST_SWEEP_PAUSE);
+            self.swept_at = None;
+            self.doors_at = Some(now.mono);
         }
     }
 
@@ -126,6 +156,7 @@ impl Dht {
         let pause = if urgent { self.config.urgent_upkeep } else { self.config.upkeep };
         self.upkeep.next = now.mono + pause.mul_f64(self.rng.random_range(0.8..1.2));
         self.storage.expire(now);
+        self.close_forgotten(now);
         let forgotten = self.limiter.take_forgotten() + self.admitted.take_forgotten();
         self.counters.add(Attack::TableForgot, forgotten);
         self.counters.add(Attack::FactsFull, self.facts.take_displaced());
@@ -137,6 +168,27 @@ impl Dht {
             self.query(contact, Request::FindNode { target }, Purpose::Parole);
         }
         self.act(now, urgent);
+    }
+
+    /// Ends what the caller has not told the outcome of: it must not hold up a put, or a place, for ever.
+    fn close_forgotten(&mut self, now: Now) {
+        let (since, mark) = self.upkeep.open_since;
+        if now.mono < since + FORGOTTEN {
+            return;
+        }
+        self.upkeep.open_since = (now.mono, self.last_id);
+        let queries: Vec<QueryId> = self.queries.range(..=QueryId(mark)).map(|(id, _)| *id).collect();
+        for id in queries {
+            self.on_failure(now, id, QueryFailure::Local);
+        }
+        let proofs: Vec<PeerId> =
+            self.waiting.iter().filter(|(_, waiting)| waiting.number <= mark).map(|(peer, _)| *peer).collect();
+        for peer in proofs {
+            let replies = self.waiting.remove(&peer).map(|waiting| waiting.replies);
+            for (id, _) in replies.unwrap_or_default() {
+                self.no_reply(now, id, &peer);
+            }
+        }
     }
 
     /// One act of upkeep.
@@ -264,22 +316,21 @@ impl Dht {
         let mut publish = Vec::new();
         let mut beats = Vec::new();
         let mut renew = Vec::new();
+        let mut room = PUTS_AT_ONCE.saturating_sub(self.puts());
+        self.own_records.retain(|_, own| now.unix_ms < own.record.draft().not_after_ms);
         for (key, own) in &mut self.own_records {
             let draft = own.record.draft();
-            if own.publish_at <= now.mono {
+            if own.publish_at <= now.mono && room == 0 {
+                own.publish_at = now.mono + PUT_PAUSE;
+            } else if own.publish_at <= now.mono {
+                room -= 1;
                 own.publish_at = now.mono + self.config.republish;
-                if now.unix_ms < draft.not_after_ms {
-                    publish.push(Arc::clone(&own.record));
-                }
+                publish.push(Arc::clone(&own.record));
             }
             if own.beat_at <= now.mono {
                 own.beat_at = now.mono + self.config.beat;
-                let hours = now.unix_ms.saturating_sub(draft.not_before_ms) / 3_600_000;
-                if let Ok(hour) = u8::try_from(hours)
-                    && (1..=HEARTBEATS).contains(&hour)
-                {
-                    let preimage = heartbeat_chain(&own.heartbeat_seed, HEARTBEATS - hour);
-                    beats.push((*key, Heartbeat { hour, preimage }, own.replicas.clone()));
+                if let Some(heartbeat) = own.heartbeat(now) {
+                    beats.push((*key, heartbeat, own.replicas.clone()));
                 }
                 if draft.not_after_ms.saturating_sub(now.unix_ms) < RENEWAL_MS && !own.renewal_asked {
                     own.renewal_asked = true;
@@ -294,10 +345,46 @@ impl Dht {
             }
         }
         for record in publish {
-            self.put(now, record);
+            let key = *record.key();
+            if self.put(now, record).is_none()
+                && let Some(own) = self.own_records.get_mut(&key)
+            {
+                own.publish_at = now.mono + UNSTORED_PAUSE;
+            }
         }
         for key in renew {
             self.notice(Notice::Renew { key });
         }
+    }
+
+    /// A put of an own record has ended. Whoever keeps it only now needs to know that its owner is alive; if nobody took
+    /// it, it is offered again soon.
+    pub(super) fn published(&mut self, now: Now, record: &Record, replicas: Vec<Arc<Contact>>, asked: usize) {
+        let Some(own) = self.own_records.get_mut(record.key()) else { return };
+        if own.record.digest() != record.digest() {
+            return;
+        }
+        if replicas.is_empty() {
+            let pause = UNSTORED_PAUSE * (1 << own.refused.min(6));
+            own.refused = if asked > 0 { own.refused.saturating_add(1) } else { 0 };
+            own.publish_at = own.publish_at.min(now.mono + pause);
+            return;
+        }
+        let before = std::mem::replace(&mut own.replicas, replicas);
+        own.refused = 0;
+        let Some(heartbeat) = own.heartbeat(now) else { return };
+        let new = |replica: &&Arc<Contact>| before.iter().all(|known| known.peer() != replica.peer());
+        let new: Vec<Arc<Contact>> = own.replicas.iter().filter(new).cloned().collect();
+        for replica in new {
+            self.query(replica, Request::Beat { key: *record.key(), heartbeat }, Purpose::Beat);
+        }
+    }
+}
+
+impl OwnRecord {
+    /// The sign of life for the present hour, if the record's first hour is over and its last is not.
+    fn heartbeat(&self, now: Now) -> Option<Heartbeat> {
+        let hour = rules::heartbeat_hour(now, self.record.draft().not_before_ms)?;
+        Heartbeat::at(&self.heartbeat_seed, hour)
     }
 }

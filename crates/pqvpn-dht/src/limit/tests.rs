@@ -117,6 +117,21 @@ fn an_address_is_dialled_once_a_minute_on_anothers_word() {
 }
 
 #[test]
+fn whoever_answers_to_its_name_may_be_dialled_again() {
+    let mut dials = DialLimiter::default();
+    let address: SocketAddr = "8.8.8.8:4433".parse().unwrap();
+    assert!(dials.allow(at(0), address));
+    assert!(!dials.allow(at(1), address), "nobody knows yet who is there");
+    dials.reached("[::ffff:8.8.8.8]:4433".parse().unwrap());
+    assert!(dials.allow(at(2), address));
+    let again = (3..1000).filter(|ms| {
+        dials.reached(address);
+        dials.allow(at(*ms), address)
+    });
+    assert_eq!(again.count(), 6, "of one host still eight at once");
+}
+
+#[test]
 fn a_victim_is_not_dialled_on_all_its_ports() {
     let mut dials = DialLimiter::default();
     let on = |a, port| SocketAddr::from(([a, 8, 8, 8], port));

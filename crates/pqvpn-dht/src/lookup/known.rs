@@ -102,11 +102,14 @@ impl Known {
         for contact in contacts.into_iter().take(limit) {
             let distance = self.target.distance(contact.node_id());
             let place = mine.partition_point(|id| self.get(*id).distance < distance);
-            let twin = mine.get(place).is_some_and(|id| {
+            let twin = mine.get(place).copied().filter(|id| {
                 let other = self.get(*id);
                 other.distance == distance && (other.state != State::Failed || other.contact == contact)
             });
-            if twin || Some(contact.peer()) == self.own.as_ref() {
+            if let Some(twin) = twin {
+                self.vouch(twin, via, &contact);
+            }
+            if twin.is_some() || Some(contact.peer()) == self.own.as_ref() {
                 surplus += 1;
                 continue;
             }
@@ -130,6 +133,18 @@ impl Known {
         u32::try_from(surplus).unwrap_or(u32::MAX)
     }
 
+    /// A second node names a candidate: it is as good as the better of the two.
+    fn vouch(&mut self, id: Id, via: Option<Id>, contact: &Contact) {
+        let candidate = self.get(id);
+        if candidate.state == State::Fresh && self.doubtful(candidate) {
+            let candidate = self.get_mut(id);
+            candidate.via = via;
+            if *candidate.contact != *contact {
+                candidate.contact = Arc::new(contact.clone());
+            }
+        }
+    }
+
     /// What a candidate is worth. A peer is asked once; again only after it failed, under another contact: else whoever
     /// names a node at a wrong address first would hide it.
     pub(super) fn standing(&self, id: Id) -> Standing {
@@ -141,7 +156,8 @@ impl Known {
         }
         let earlier = self.asked.get(candidate.contact.peer()).map(|earlier| self.get(*earlier));
         match earlier {
-            Some(earlier) if earlier.state == State::Failed && earlier.contact != candidate.contact => {}
+            Some(earlier)
+                if matches!(earlier.state, State::Late | State::Failed) && earlier.contact != candidate.contact => {}
             Some(earlier) if earlier.distance != candidate.distance => return Standing::Dead,
             Some(earlier) if matches!(earlier.state, State::Asked | State::Answered) => return Standing::Live,
             Some(_) => return Standing::Dead,
@@ -158,7 +174,7 @@ impl Known {
     fn doubtful(&self, candidate: &Candidate) -> bool {
         candidate.via.is_some_and(|via| {
             let via = self.get(via);
-            via.bad >= 2 && via.bad > via.good
+            via.bad >= 3 && via.bad > 2 * via.good
         })
     }
 
@@ -174,9 +190,11 @@ impl Known {
         self.flights.push(Flight { id, at: now, depth, ask, late: false });
     }
 
-    /// Takes the query to a peer out of those under way.
-    pub(super) fn land(&mut self, peer: &PeerId) -> Option<Flight> {
-        let at = self.flights.iter().position(|flight| self.get(flight.id).contact.peer() == peer)?;
+    /// Takes the query to a peer out of those under way. Of two, under two addresses, it is the later one that is
+    /// answered and the earlier one that fails.
+    pub(super) fn land(&mut self, peer: &PeerId, answered: bool) -> Option<Flight> {
+        let to = |flight: &Flight| self.get(flight.id).contact.peer() == peer;
+        let at = if answered { self.flights.iter().rposition(to)? } else { self.flights.iter().position(to)? };
         Some(self.flights.remove(at))
     }
 

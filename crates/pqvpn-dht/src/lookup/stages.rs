@@ -3,7 +3,7 @@
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
-use pqvpn_wire::dht::Contact;
+use pqvpn_wire::dht::{Contact, Distance};
 
 use super::{
     Lookup,
@@ -173,7 +173,7 @@ impl Lookup {
             self.stage = Stage::Paths;
             return;
         }
-        match self.config.region {
+        match self.config.region.filter(|radius| *radius > Distance::ZERO) {
             Some(radius) if missing || dense || self.goal == Goal::Region => {
                 // The nearest seeds may all be of the crowd; those left over are not.
                 while let Some(seeds) = self.pool.pop_front() {

@@ -157,9 +157,7 @@ impl ListDraft {
 
     fn body(&self, signer: &PeerId) -> Vec<u8> {
         let id = |peer: &PeerId| Value::Bytes(peer.as_bytes().to_vec());
-        let entry = |entry: &BootstrapEntry| {
-            Value::Array(vec![id(&entry.id), Value::Text(entry.endpoint.to_string())])
-        };
+        let entry = |entry: &BootstrapEntry| Value::Array(vec![id(&entry.id), Value::Text(entry.endpoint.to_string())]);
         cbor(&Value::Array(vec![
             Value::Bytes(self.network.as_bytes().to_vec()),
             self.issued_ms.into(),

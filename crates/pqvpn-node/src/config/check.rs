@@ -58,7 +58,8 @@ fn bootstrap(config: &Config, found: &mut Vec<Contradiction>) {
         }
     }
     if config.dht.difficulty.is_some() && config.dht.network.is_none() {
-        let what = format!("the open DHT has one difficulty, {DEFAULT_DIFFICULTY}; another needs a dht.network of its own");
+        let what =
+            format!("the open DHT has one difficulty, {DEFAULT_DIFFICULTY}; another needs a dht.network of its own");
         found.push(alone("dht.difficulty", what));
     }
     twice("bootstrap.nodes", &bootstrap.nodes, found);
@@ -80,9 +81,13 @@ fn twice<T: Ord>(list: &str, items: &[T], found: &mut Vec<Contradiction>) {
 pub(super) fn warnings(config: &Config) -> Vec<Warning> {
     let mut found = Vec::new();
     let mut warn = |code, key: String, text: String| found.push(Warning { code, key, text });
-    if config.peers.is_empty() && config.bootstrap.nodes.is_empty() {
-        let text = "no peers: this node can talk to nobody yet; add one with [[peers]]";
-        warn("no-peers", "peers".to_owned(), text.to_owned());
+    if config.peers.is_empty() {
+        let (code, text) = if config.dht.enabled {
+            ("no-peers-yet", "no peers: this node helps others find each other, and carries nothing; add one with [[peers]]")
+        } else {
+            ("no-peers", "no peers: this node can talk to nobody yet; add one with [[peers]]")
+        };
+        warn(code, "peers".to_owned(), text.to_owned());
     }
     if config.relay.enabled {
         let text = "kept, but this version does not relay yet";
@@ -110,7 +115,8 @@ fn discovery_warnings(config: &Config) -> Vec<Warning> {
     let mut found = Vec::new();
     let mut warn = |code, key: &str, text: String| found.push(Warning { code, key: key.to_owned(), text });
     let bootstrap = &config.bootstrap;
-    if !config.dht.enabled && !(bootstrap.nodes.is_empty() && bootstrap.lists.is_empty()) {
+    let unused = !config.dht.enabled && (bootstrap.nodes.len() + bootstrap.lists.len() > 0);
+    if unused {
         warn("bootstrap-unused", "bootstrap", "kept, but dht.enabled is false: nothing is searched for".to_owned());
     }
     if !bootstrap.lists.is_empty() && bootstrap.signers.is_empty() {

@@ -83,7 +83,7 @@ impl Warning {
     /// Whether it describes what many sound set-ups have, and is worth a line only to who asks for a check.
     #[must_use]
     pub fn is_common(&self) -> bool {
-        self.code == "peer-no-endpoint"
+        matches!(self.code, "peer-no-endpoint" | "no-peers-yet")
     }
 }
 

@@ -6,8 +6,8 @@ use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, str::FromStr};
 use ipnet::{IpNet, Ipv4Net};
 
 use super::{
-    BootstrapConfig, BootstrapEntry, Cipher, Config, ConfigError, DEFAULT_DIFFICULTY, DIFFICULTY, DhtConfig, DhtMode, Endpoint,
-    KEEPALIVE_SECONDS, LogFormat, LogLevel, Mtu, PeerConfig, Problem, Queues, REKEY_SECONDS, check, schema,
+    BootstrapConfig, BootstrapEntry, Cipher, Config, ConfigError, DEFAULT_DIFFICULTY, DIFFICULTY, DhtConfig, DhtMode,
+    Endpoint, KEEPALIVE_SECONDS, LogFormat, LogLevel, Mtu, PeerConfig, Problem, Queues, REKEY_SECONDS, check, schema,
     tree::{At, Entry, Node, Table},
     value::{in_range, interface_name, is_name, network, peer_id},
 };

@@ -55,7 +55,6 @@ fn interface_addresses() -> Vec<IpAddr> {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
     use super::*;
 
     fn addresses(texts: &[&str]) -> Vec<SocketAddr> {

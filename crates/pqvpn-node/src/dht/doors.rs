@@ -117,7 +117,8 @@ impl Doors {
         let only_remembered = door.sources.iter().all(|source| *source == DoorSource::Cache);
         // What is said now counts more than what is remembered.
         let rest = std::mem::take(&mut door.endpoints);
-        let (first, then) = if source == DoorSource::Cache && !only_remembered { (rest, endpoints) } else { (endpoints, rest) };
+        let (first, then) =
+            if source == DoorSource::Cache && !only_remembered { (rest, endpoints) } else { (endpoints, rest) };
         for endpoint in first.into_iter().chain(then) {
             if door.endpoints.len() < MAX_DOOR_ADDRESSES && !door.endpoints.contains(&endpoint) {
                 door.endpoints.push(endpoint);
@@ -231,7 +232,6 @@ impl Doors {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
     use super::*;
 
     const OWN: PeerId = PeerId::from_bytes([0; 32]);

@@ -217,12 +217,11 @@ impl Driver {
                     let deadline = clock::now() + timeout;
                     self.query(Waiting { query: id, to, request, deadline, proves_address: dial, redialed: false });
                 }
-                Output::VerifyAdmission { contact } => {
-                    // The machine has no more under way than fit in the queue.
-                    if !self.parts.work.check(Arc::clone(&contact)) {
-                        tracing::warn!(peer = %contact.peer().short(), "a proof of work could not be checked");
-                    }
+                // The machine has no more under way than fit in the queue.
+                Output::VerifyAdmission { contact } if !self.parts.work.check(Arc::clone(&contact)) => {
+                    tracing::warn!(peer = %contact.peer().short(), "a proof of work could not be checked");
                 }
+                Output::VerifyAdmission { .. } => {}
                 Output::Found { id, record } => self.on_found(id, &record),
                 Output::Done(finished) => self.on_done(*finished),
                 Output::Notice(notice) => self.on_notice(notice),
@@ -264,13 +263,17 @@ impl Driver {
         }
         self.links.close_idle(clock::now());
         self.expire_sought(clock::now());
+        self.expire_waiting(clock::now());
     }
 
     fn deadline(&self) -> Option<Instant> {
         let now = clock::now();
         let machine = self.parts.dht.next_timeout().filter(|_| !self.paused).map(|at| self.parts.clock.instant(at));
         let upkeep = if self.paused { None } else { self.next_upkeep() };
-        [machine, upkeep, self.links.next_idle(now), self.next_sought()].into_iter().flatten().min()
+        [machine, upkeep, self.links.next_idle(now), self.next_sought(), self.next_waiting()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// How the node stands with the others.

@@ -13,9 +13,7 @@ use tokio::sync::oneshot;
 use super::{
     links::LinkId,
     places::Place,
-    report::{
-        DhtReport, DoorReport, GetReport, LookupReport, NewDoor, PutReport, TableReport,
-    },
+    report::{DhtReport, DoorReport, GetReport, LookupReport, NewDoor, PutReport, TableReport},
     rpc::Asked,
     usage::Usage,
 };

@@ -6,7 +6,10 @@
 use std::{
     collections::BTreeMap,
     net::IpAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak, atomic::{AtomicU64, Ordering}},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use pqvpn_crypto::peer_id::PeerId;
@@ -73,7 +76,13 @@ pub(crate) struct Place {
 
 impl Places {
     pub(crate) fn new(limit: usize, per_peer: usize) -> Arc<Self> {
-        Arc::new(Self { limit, per_peer, inner: Mutex::default(), evicted: AtomicU64::new(0), refused: AtomicU64::new(0) })
+        Arc::new(Self {
+            limit,
+            per_peer,
+            inner: Mutex::default(),
+            evicted: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+        })
     }
 
     /// Gives a stranger's link a place, closing the idle link least recently used where there is none.

@@ -98,7 +98,8 @@ pub(crate) async fn start(setup: Setup) -> (Port, JoinHandle<()>) {
     });
     let (position, remembered, published, aside) = loaded.await.expect("loading does not panic");
 
-    let machine = EngineConfig { network, difficulty, realm, serve: config.mode != DhtMode::Client, ..EngineConfig::open() };
+    let machine =
+        EngineConfig { network, difficulty, realm, serve: config.mode != DhtMode::Client, ..EngineConfig::open() };
     let seed: [u8; 32] = entropy::bytes();
     let dht = Dht::new(clock.now(), machine, own, Arc::new(CompositeVerifier), seed);
     let mut known = Doors::new(own);

@@ -86,7 +86,6 @@ impl Position {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
     use pqvpn_crypto::pow::{Challenge, solve};
 
     use super::*;

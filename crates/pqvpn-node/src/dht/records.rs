@@ -84,7 +84,8 @@ impl OwnRecords {
         let payload = Payload::Peer(Endpoints { addresses: addresses.clone(), capabilities: 0 });
         let signed = self.sign(now, week, payload)?;
         let key = *signed.record.key();
-        let replaced = self.peer.replace(PeerRecord { key, week, addresses }).map(|old| old.key).filter(|old| *old != key);
+        let replaced =
+            self.peer.replace(PeerRecord { key, week, addresses }).map(|old| old.key).filter(|old| *old != key);
         if let Some(old) = &replaced {
             self.kept.remove(old);
         }
@@ -204,7 +205,6 @@ pub(super) fn record_report(record: &Record) -> RecordReport {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
     use std::{path::Path, time::Duration};
 
     use pqvpn_crypto::identity::IdentitySeed;

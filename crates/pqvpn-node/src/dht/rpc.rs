@@ -386,7 +386,7 @@ const fn attack_of(error: EnvelopeError) -> Attack {
         EnvelopeError::WrongAnswer => Attack::EnvelopeWrongAnswer,
         EnvelopeError::Signature => Attack::EnvelopeBadSignature,
         EnvelopeError::Sender => Attack::ForeignContact,
-        _ => Attack::EnvelopeMalformed,
+        EnvelopeError::Malformed | _ => Attack::EnvelopeMalformed,
     }
 }
 
@@ -406,11 +406,7 @@ async fn read_frame(recv: &mut ControlRecv, kind: u8) -> Result<Vec<u8>, CallErr
 }
 
 /// Reads the frame on after its header; nothing may follow it.
-async fn read_rest(
-    recv: &mut ControlRecv,
-    kind: u8,
-    header: [u8; FRAME_HEADER_LEN],
-) -> Result<Vec<u8>, CallError> {
+async fn read_rest(recv: &mut ControlRecv, kind: u8, header: [u8; FRAME_HEADER_LEN]) -> Result<Vec<u8>, CallError> {
     let (found, length) = parse_frame_header(&header)?;
     if found != kind {
         return Err(WireError::Type(found).into());

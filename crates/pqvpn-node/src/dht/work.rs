@@ -7,14 +7,15 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
-        mpsc::{SyncSender, sync_channel},
+        mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
     },
     thread::{Builder, JoinHandle},
+    time::Duration,
 };
 
 use pqvpn_crypto::{
     peer_id::PeerId,
-    pow::{self, Challenge, Difficulty},
+    pow::{self, Challenge, Checker, Difficulty},
 };
 use pqvpn_wire::dht::{Admission, Contact, NetworkId};
 use tokio::sync::mpsc;
@@ -23,6 +24,8 @@ use super::event::Event;
 
 /// Contacts that may wait to be checked. The DHT itself asks for at most 20 a second, each takes 10 ms.
 const QUEUE: usize = 256;
+/// How long the checker keeps its 8 MiB after the last check.
+const CHECKER_PAUSE: Duration = Duration::from_secs(5);
 /// Priorities (nice values): others wait for a check, nobody waits for the search.
 const CHECK_NICE: i32 = 5;
 const SEARCH_NICE: i32 = 19;
@@ -64,8 +67,11 @@ impl Work {
         let (network, difficulty, events) = (self.network, self.difficulty, self.events.clone());
         let check = move || {
             lower_priority(CHECK_NICE);
-            while let Ok(contact) = contacts.recv() {
-                let valid = is_true(&network, difficulty, contact.peer(), contact.admission());
+            let mut checker = Checker::default();
+            while let Some(contact) = next(&contacts, &mut checker) {
+                let (peer, admission) = (*contact.peer(), *contact.admission());
+                let challenge = Challenge { network: *network.as_bytes(), peer, week: admission.week };
+                let valid = checker.check(&challenge, difficulty, admission.nonce, &admission.out);
                 if events.blocking_send(Event::Checked { contact, valid }).is_err() {
                     return;
                 }
@@ -129,6 +135,18 @@ impl Drop for Work {
 pub(super) fn is_true(network: &NetworkId, difficulty: Difficulty, peer: &PeerId, admission: &Admission) -> bool {
     let challenge = Challenge { network: *network.as_bytes(), peer: *peer, week: admission.week };
     pow::check(&challenge, difficulty, admission.nonce, &admission.out)
+}
+
+/// The next contact to check; a checker that has nothing to do for a while gives its memory back.
+fn next(contacts: &Receiver<Arc<Contact>>, checker: &mut Checker) -> Option<Arc<Contact>> {
+    match contacts.recv_timeout(CHECKER_PAUSE) {
+        Err(RecvTimeoutError::Timeout) => {
+            checker.release();
+            contacts.recv().ok()
+        }
+        Ok(contact) => Some(contact),
+        Err(RecvTimeoutError::Disconnected) => None,
+    }
 }
 
 /// Linux keeps the nice value per thread.

@@ -7,8 +7,7 @@ use super::*;
 
 fn context() -> (LanContext, mpsc::Receiver<NewDoor>) {
     let (found, doors) = mpsc::channel(64);
-    let context =
-        LanContext { own: PeerId::from_bytes([1; 32]), network: NetworkId::OPEN, listen: Vec::new(), found };
+    let context = LanContext { own: PeerId::from_bytes([1; 32]), network: NetworkId::OPEN, listen: Vec::new(), found };
     (context, doors)
 }
 

@@ -49,7 +49,9 @@ impl Scenario for Attacks {
             let minutes = (swarm.world.now().mono - began).as_secs_f64() / 60.0;
             let longest = outcome.get_ms.iter().chain(&outcome.find_ms).copied().fold(0.0, f64::max);
             findings.sample(&format!("{at}longest"), [longest]);
-            findings.sample(&format!("{at}dials"), [float(swarm.world.bait[&victim]) / minutes / 8.0]);
+            // Once a minute, at once included.
+            let allowed = 8.0 * (minutes.floor() + 1.0);
+            findings.sample(&format!("{at}dials"), [float(swarm.world.bait[&victim]) / allowed]);
             findings.count(&format!("{at}busy"), swarm.world.tally.busy);
             findings.trial(&at, &outcome);
         }
@@ -81,8 +83,9 @@ impl Scenario for Attacks {
         report.figure("reflector_dials_per_actor_minute", round(dials));
         report.bar("reflector_dials_per_actor_minute", Op::AtMost, 1.0);
         for attack in ["drop", "slow", "slander", "flood", "reflector"] {
-            let figure = format!("attack_{attack}_get");
-            report.figure(&figure, round(all.shares(&format!("{attack}/get")).total().percent()));
+            let figure = format!("attack_{attack}_success");
+            report.figure(&figure, round(super::success::lower(all, &format!("{attack}/"))));
+            report.bar(&figure, Op::AtLeast, 97.0);
         }
         let poison: u64 = ATTACKS.iter().map(|attack| all.count(&format!("{attack}/poison"))).sum();
         report.figure("attacks_poison_accepted", poison);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Success under churn: nodes leave without a word and fresh ones join through bootstrap nodes, upkeep running.
 //!
+//! The tables begin as long churn leaves them: with as many dead contacts as half an hour of it was measured to leave.
 //! The colluders are as in the static table: `asleep` they behave until the measurement, so that the difference to the
 //! static table is that of churn alone; `awake` they hijack from the first second, and tables fill up with them.
 
@@ -14,7 +15,7 @@ use crate::{
     adversary,
     report::{Op, Report},
     seed::Seed,
-    stats::{mean, percentile, round},
+    stats::{float, mean, percentile, round},
     swarm::{Plan, Swarm},
     world::net::NetConfig,
 };
@@ -22,11 +23,13 @@ use crate::{
 /// Shares of the nodes that leave per hour, in per cent.
 const RATES: [u32; 2] = [10, 30];
 /// Shares of colluders, in per cent.
-const SHARES: [u32; 4] = [0, 20, 30, 40];
+const SHARES: [u32; 3] = [20, 30, 40];
 /// Colluders that are awake from the start.
 const AWAKE: u32 = 30;
+/// Dead contacts at the start for each of [`RATES`]: what `table_state` showed after 30 minutes.
+const AGED: [f64; 2] = [0.05, 0.125];
 /// Time under churn before the measurement.
-const SPAN: Duration = Duration::from_secs(1800);
+const SPAN: Duration = Duration::from_secs(300);
 /// Nodes that stay and let others in.
 const DOORS: usize = 20;
 
@@ -41,15 +44,15 @@ impl Scenario for Churn {
 
     fn run(&self, seed: Seed, options: &Options) -> Findings {
         let mut findings = Findings::default();
-        for rate in RATES {
-            let mut swarm = churned(seed, options, rate, None);
+        for (rate, aged) in RATES.into_iter().zip(AGED) {
+            let mut swarm = churned(seed, options, (rate, aged), None);
             table_state(&swarm, rate, &mut findings);
             for share in SHARES {
                 swarm.corrupt(f64::from(share) / 100.0, adversary::strategy("hijack"));
                 findings.trial(&cell(rate, share), &swarm.trial(plan()));
             }
         }
-        let mut swarm = churned(seed.child(1), options, RATES[0], Some(AWAKE));
+        let mut swarm = churned(seed.child(1), options, (RATES[0], AGED[0]), Some(AWAKE));
         findings.trial("awake/", &swarm.trial(plan()));
         findings
     }
@@ -79,8 +82,14 @@ impl Scenario for Churn {
 }
 
 /// A network after [`SPAN`] of churn.
-fn churned(seed: Seed, options: &Options, rate: u32, awake: Option<u32>) -> Swarm {
-    let mut swarm = Swarm::converged(seed, options.size(10_000), NetConfig::default(), DhtConfig::open());
+fn churned(seed: Seed, options: &Options, (rate, aged): (u32, f64), awake: Option<u32>) -> Swarm {
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share of a count")]
+    let left = (float(options.size(10_000) as u64) * aged / (1.0 - aged)).round() as usize;
+    let mut swarm = Swarm::converged(seed, options.size(10_000) + left, NetConfig::default(), DhtConfig::open());
+    let everybody = swarm.honest();
+    for gone in swarm.choose(&everybody, left) {
+        swarm.world.kill(gone);
+    }
     swarm.set_upkeep(true);
     let everybody = swarm.honest();
     let doors = swarm.choose(&everybody, DOORS);

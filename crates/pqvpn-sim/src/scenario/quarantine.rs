@@ -24,9 +24,9 @@ use crate::{
 const CASES: [(u32, &str); 5] =
     [(0, "none"), (30, "slander"), (50, "slander"), (30, "hijack"), (50, "poison-forged")];
 /// Virtual minutes of each case; shorter than the first term of a quarantine.
-const MINUTES: u32 = 20;
+const MINUTES: u32 = 15;
 /// Nodes whose tables are looked at.
-const WATCHERS: usize = 40;
+const WATCHERS: usize = 20;
 
 /// Quarantine under slander.
 #[derive(Debug, Clone, Copy)]
@@ -40,7 +40,7 @@ impl Scenario for Quarantine {
     fn run(&self, seed: Seed, options: &Options) -> Findings {
         let mut findings = Findings::default();
         for (share, attack) in CASES {
-            let mut swarm = Swarm::converged(seed, options.size(1_000), NetConfig::default(), DhtConfig::open());
+            let mut swarm = Swarm::converged(seed, options.size(500), NetConfig::default(), DhtConfig::open());
             swarm.set_upkeep(true);
             swarm.corrupt(f64::from(share) / 100.0, adversary::strategy(attack));
             let honest = swarm.honest();
@@ -84,6 +84,7 @@ impl Scenario for Quarantine {
                 ("table_held_mean_percent", json!(round(mean(held)))),
                 ("terms", json!(all.count(&format!("{at}quarantined")))),
                 ("terms_of_honest", json!(all.count(&format!("{at}honest_quarantined")))),
+                ("contacts_mean", json!(round(mean(all.samples(&format!("{at}contacts")))))),
                 ("table_honest_mean_percent", json!(round(mean(all.samples(&format!("{at}honest")))))),
             ]);
         }
@@ -128,6 +129,7 @@ fn look(swarm: &Swarm, watcher: Index, at: &str, findings: &mut Findings) {
     let all = engine.table().len() as u64;
     findings.sample(&format!("{at}lost"), [100.0 * float(honest_held) / float(honest.max(1))]);
     findings.sample(&format!("{at}held"), [100.0 * float(held.len() as u64) / float(all.max(1))]);
+    findings.sample(&format!("{at}contacts"), [float(all)]);
     findings.sample(&format!("{at}honest"), [100.0 * float(honest) / float(all.max(1))]);
 }
 

@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// Keys attacked in each world.
-const KEYS: usize = 10;
+const KEYS: usize = 8;
 /// Sybils of the greedy attack, one step after the other around the same key.
 const GREEDY: [usize; 5] = [5, 10, 20, 45, 100];
 /// Sybils of the stealthy attack.

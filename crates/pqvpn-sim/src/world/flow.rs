@@ -68,6 +68,10 @@ impl<E: Engine> World<E> {
             self.fail_at(at.min(ticket.deadline), from, query, Failure::Unreachable);
             return;
         }
+        if linked.is_none() {
+            let here = Arc::clone(&self.nodes[target as usize].contact);
+            here.addresses().iter().for_each(|address| self.nodes[from as usize].dials.reached(*address));
+        }
         let bytes = request_bytes(&request);
         self.account(from, bytes);
         if silent {

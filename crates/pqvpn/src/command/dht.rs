@@ -76,6 +76,11 @@ fn eclipse(output: &Output, verdict: DhtEclipse) -> String {
     }
 }
 
+/// A number of nodes, in words.
+fn nodes(count: usize) -> String {
+    if count == 1 { "1 node".to_owned() } else { format!("{count} nodes") }
+}
+
 /// The first digits of a point: enough to tell nodes apart by eye.
 fn short(point: &str) -> String {
     point.chars().take(16).collect()

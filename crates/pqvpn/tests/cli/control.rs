@@ -79,7 +79,7 @@ fn play(command: Command, state: NodeState) -> NodeState {
         Command::Set(key, _, reply) if key == "node.name" => drop(reply.send(Ok(SetOutcome::AfterRestart))),
         Command::Set(key, _, reply) => drop(reply.send(Err(NodeError::BadSetting(format!("{key}: unknown"))))),
         Command::Shutdown(reply) => drop(reply.send(())),
-        _ => {}
+        Command::Dht(_) | _ => {}
     }
     state
 }

@@ -6,6 +6,7 @@
 mod config;
 mod control;
 mod daemon;
+mod discovery;
 mod general;
 mod identity;
 mod keys;

@@ -4,9 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use pqvpn_crypto::peer_id::PeerId;
-use pqvpn_wire::dht::{
-    Admission, Contact, Distance, Equivocation, Fact, Point, Record, Refusal, Request, Response,
-};
+use pqvpn_wire::dht::{Admission, Contact, Distance, Equivocation, Fact, Point, Record, Refusal, Request, Response};
 
 use super::world::{World, address, sign};
 use crate::{Output, counters::Attack};
@@ -17,14 +15,11 @@ fn everybody_serves(world: &mut World, reader: usize, forged: &Arc<Record>) {
         let forged = Arc::clone(forged);
         world.liars.insert(
             index,
-            Box::new(move |_, request, honest| match request {
-                Request::FindValue { .. } => Response::Value {
-                    record: Arc::clone(&forged),
-                    heartbeat: None,
-                    contacts: Vec::new(),
-                    token: None,
-                },
-                _ => honest,
+            Box::new(move |_, request, honest| {
+                if !matches!(request, Request::FindValue { .. }) {
+                    return honest;
+                }
+                Response::Value { record: Arc::clone(&forged), heartbeat: None, contacts: Vec::new(), token: None }
             }),
         );
     }

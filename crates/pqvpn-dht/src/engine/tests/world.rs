@@ -61,6 +61,8 @@ pub(super) struct World {
     pub(super) groups: Vec<u8>,
     pub(super) liars: BTreeMap<usize, Liar>,
     pub(super) queries: u64,
+    /// Requests by what they are.
+    pub(super) kinds: BTreeMap<&'static str, u64>,
     /// Whether evaluated proofs of work hold.
     pub(super) proofs_hold: bool,
     by_peer: BTreeMap<PeerId, usize>,
@@ -85,6 +87,7 @@ impl World {
             groups: Vec::new(),
             liars: BTreeMap::new(),
             queries: 0,
+            kinds: BTreeMap::new(),
             proofs_hold: true,
             by_peer: BTreeMap::new(),
             events: BTreeMap::new(),
@@ -195,6 +198,7 @@ impl World {
             match output {
                 Output::Query { id, to, request, timeout, .. } => {
                     self.queries += 1;
+                    *self.kinds.entry(kind(&request)).or_default() += 1;
                     let target = self.by_peer.get(to.peer()).copied();
                     let reachable =
                         target.filter(|to| !self.dead.contains(to) && self.groups[*to] == self.groups[index]);
@@ -265,4 +269,16 @@ pub(super) fn sign(draft: RecordDraft) -> Record {
     let given = signature(&draft.owner, SignatureLabel::DhtRecord, &draft.signed_bytes());
     let key = draft.owner.as_bytes().to_vec();
     Record::assemble(draft, key, given)
+}
+
+fn kind(request: &Request) -> &'static str {
+    match request {
+        Request::Ping => "ping",
+        Request::FindNode { .. } => "find-node",
+        Request::FindValue { .. } => "find-value",
+        Request::Store { .. } => "store",
+        Request::Beat { .. } => "beat",
+        Request::Announce(_) => "announce",
+        Request::Exchange | Request::Facts { .. } | _ => "other",
+    }
 }

@@ -97,6 +97,23 @@ fn those_who_wait_are_of_different_subnets_and_get_no_place_beyond_the_cap() {
 }
 
 #[test]
+fn a_free_place_is_not_given_beyond_the_cap() {
+    let mut table = Table::new(OWN, TableConfig::default());
+    table.insert(at(0), contact_in(0, 200, in_24(1, 100)));
+    let others: Vec<_> = (0..19).map(|seed| public_in(0, seed)).collect();
+    for contact in &others {
+        assert_eq!(table.insert(at(0), Arc::clone(contact)), Inserted::Added);
+    }
+    for host in 1..3_u8 {
+        assert_eq!(table.insert(at(1), contact_in(0, 100 + u64::from(host), in_24(1, host))), Inserted::Waiting);
+    }
+    table.remove(others[0].peer());
+    assert_eq!(table.len(), 20, "the second of the subnet");
+    table.remove(others[1].peer());
+    assert_eq!(table.len(), 19, "a third would be one too many");
+}
+
+#[test]
 fn a_new_address_in_a_crowded_subnet_is_not_believed() {
     let mut table = Table::new(OWN, TableConfig::default());
     table.insert(at(0), contact_in(0, 1, in_24(1, 1)));

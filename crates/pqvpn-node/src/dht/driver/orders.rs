@@ -8,11 +8,7 @@ use std::{
 };
 
 use pqvpn_crypto::peer_id::PeerId;
-use pqvpn_dht::{
-    Finished, LookupId,
-    admission::week,
-    eclipse::Verdict,
-};
+use pqvpn_dht::{Finished, LookupId, admission::week, eclipse::Verdict};
 use pqvpn_wire::dht::{Contact, Payload, Point, Record, peer_record_key, value_key};
 use tokio::sync::oneshot;
 
@@ -403,7 +399,7 @@ impl Driver {
 fn addresses_of(record: &Record, peer: &PeerId) -> Vec<SocketAddr> {
     match &record.draft().payload {
         Payload::Peer(endpoints) if record.owner() == peer => endpoints.addresses.clone(),
-        _ => Vec::new(),
+        Payload::Peer(_) | Payload::Value { .. } | _ => Vec::new(),
     }
 }
 

@@ -32,6 +32,8 @@ const MAX_BACKLOG: usize = 256;
 const MAX_JOINED: usize = 8;
 /// Requests under way at once; each holds its bytes and a stream.
 const MAX_TASKS: usize = 512;
+/// A dial goes on for so long, also when nobody waits for it any more: the next request finds the link.
+const DIAL_LIMIT: Duration = Duration::from_secs(5);
 /// Less than this is not worth a dial.
 const WORTH_DIALING: Duration = Duration::from_millis(100);
 
@@ -132,9 +134,25 @@ impl Driver {
             self.parts.dht.count(Attack::DialLimit);
             return self.fail(&waiting, &CallError::Busy);
         }
-        let (shared, limit) = (Arc::clone(&self.parts.shared), waiting.left());
+        let shared = Arc::clone(&self.parts.shared);
         self.dialing.insert(peer, Dialing { waiting: vec![waiting] });
-        self.tasks.spawn(async move { TaskDone::Dialed { peer, link: dial(shared, peer, addresses, limit).await } });
+        self.tasks
+            .spawn(async move { TaskDone::Dialed { peer, link: dial(shared, peer, addresses, DIAL_LIMIT).await } });
+    }
+
+    /// Gives up on requests whose time is over before there was a link for them.
+    pub(super) fn expire_waiting(&mut self, now: Instant) {
+        let mut over: Vec<Waiting> = Vec::new();
+        for dialing in self.dialing.values_mut() {
+            over.extend(dialing.waiting.extract_if(.., |waiting| waiting.deadline <= now));
+        }
+        for waiting in over {
+            self.fail(&waiting, &CallError::Timeout);
+        }
+    }
+
+    pub(super) fn next_waiting(&self) -> Option<Instant> {
+        self.dialing.values().flat_map(|dialing| dialing.waiting.iter().map(|waiting| waiting.deadline)).min()
     }
 
     pub(super) fn on_task(&mut self, done: TaskDone) {

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The bounds on strangers, each with the attempt to break it.
-#![expect(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
 
 use std::{
     net::SocketAddr,

@@ -8,7 +8,7 @@ use std::{
 
 use pqvpn_api::model::{DhtContent, DhtGetRequest, DhtPutRequest, DhtRecord};
 
-use super::summary;
+use super::{nodes, summary};
 use crate::{
     cli::{GetArgs, PutArgs},
     context::Context,
@@ -31,8 +31,8 @@ pub(super) async fn get(context: &Context, args: &GetArgs) -> Result<(), Failure
     };
     context.output.result(&got, |output| {
         let first = got.first_ms.map(|first| format!(", the first after {first:.1} ms")).unwrap_or_default();
-        let sources = got.sources;
-        format!("{}\nsources    {sources} nodes{first}\n{}", about(record), summary(output, &got.lookup))
+        let sources = nodes(got.sources as usize);
+        format!("{}\nsources    {sources}{first}\n{}", about(record), summary(output, &got.lookup))
     });
     Ok(())
 }
@@ -46,8 +46,8 @@ pub(super) async fn put(context: &Context, args: &PutArgs) -> Result<(), Failure
     }
     let put = context.client()?.dht_put(&request).await?;
     context.output.done(&put, |output| {
-        let stored = put.stored;
-        format!("{}\nkept by    {stored} nodes\n{}", about(&put.record), summary(output, &put.lookup))
+        let stored = nodes(put.stored);
+        format!("{}\nkept by    {stored}\n{}", about(&put.record), summary(output, &put.lookup))
     });
     Ok(())
 }

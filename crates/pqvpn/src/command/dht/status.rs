@@ -8,7 +8,7 @@ use pqvpn_api::{
     model::{Bootstrap, DhtAdmission, DhtContent, DhtOwnRecord, DhtState, DhtStatus, DoorState},
 };
 
-use super::{eclipse, short};
+use super::{eclipse, nodes, short};
 use crate::{
     context::Context,
     failure::Failure,
@@ -98,11 +98,14 @@ fn admission(status: &DhtStatus) -> String {
 
 fn own(own: &DhtOwnRecord) -> String {
     let what = match &own.record.content {
-        DhtContent::Peer { addresses, .. } => format!("where this node is ({} addresses)", addresses.len()),
+        DhtContent::Peer { addresses, .. } => {
+            let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+            format!("where this node is ({})", addresses.join(" "))
+        }
         DhtContent::Value { name, .. } => format!("the value {}", printable(name)),
         DhtContent::Other => "a record".to_owned(),
     };
-    let stored = own.stored.map_or_else(|| "not published yet".to_owned(), |nodes| format!("kept by {nodes} nodes"));
+    let stored = own.stored.map_or_else(|| "not published yet".to_owned(), |count| format!("kept by {}", nodes(count)));
     format!("published  {what}, {stored}, key {}", short(&own.record.key))
 }
 

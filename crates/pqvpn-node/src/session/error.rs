@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Why there is no session, and whether it is worth trying again.
+
+use pqvpn_dataplane::InstallError;
+use pqvpn_wire::{WireError, control::CloseReason};
+use thiserror::Error;
+
+use super::door::Shut;
+use crate::{
+    dht,
+    link::{LinkError, PeerReason},
+    negotiate::NegotiationError,
+};
+
+/// Why there is no session.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub(crate) enum SessionError {
+    /// The link failed or was refused.
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    /// The peer ended the session on purpose.
+    #[error("the peer ended the session: {}", .0.as_str())]
+    Closed(CloseReason),
+    /// The two ends did not agree on a session.
+    #[error(transparent)]
+    Negotiation(#[from] NegotiationError),
+    /// The peer sent what no control message is.
+    #[error(transparent)]
+    Wire(#[from] WireError),
+    /// A legal message at the wrong time.
+    #[error("the peer sent a message out of order")]
+    OutOfOrder,
+    /// The control stream broke.
+    #[error("the control stream ended: {0}")]
+    Stream(#[from] std::io::Error),
+    /// The data plane did not take the session.
+    #[error(transparent)]
+    Install(#[from] InstallError),
+    /// An endpoint does not resolve.
+    #[error("{endpoint} does not resolve: {source}")]
+    Resolve {
+        /// The endpoint as configured.
+        endpoint: String,
+        /// The resolver's error.
+        source: std::io::Error,
+    },
+    /// There is no address to dial.
+    #[error("no endpoint is known; the peer has to connect to us")]
+    NoEndpoint,
+    /// No endpoint leads to the peer, and the DHT knows none.
+    #[error("no endpoint is known, and the DHT has no record of the peer")]
+    NoRecord,
+    /// The peer is not configured here.
+    #[error("the peer is not one of ours")]
+    UnknownPeer,
+    /// There are too many links of strangers.
+    #[error(transparent)]
+    NoPlace(#[from] dht::NoPlace),
+    /// This node makes no session with the peer now.
+    #[error(transparent)]
+    Shut(#[from] Shut),
+    /// Negotiation took too long.
+    #[error("the peer did not answer on the control stream")]
+    Silent,
+}
+
+impl SessionError {
+    /// Whether one side said no on purpose, so that trying again at once is pointless.
+    #[must_use]
+    pub(crate) fn is_refusal(&self) -> bool {
+        match self {
+            Self::Link(LinkError::RefusedByUs(_)) => true,
+            Self::Link(LinkError::RefusedByPeer(reason)) => *reason != PeerReason::Busy,
+            Self::Link(_) => false,
+            Self::Negotiation(_) | Self::Wire(_) | Self::OutOfOrder | Self::UnknownPeer => true,
+            Self::Shut(why) => *why == Shut::Quarantined,
+            // A link closed so before it became a session: the peer has quarantined us.
+            Self::Closed(CloseReason::Ratchet) => true,
+            Self::Closed(reason) => matches!(reason, CloseReason::Protocol | CloseReason::NoCommonAead),
+            Self::Stream(_) | Self::Install(_) | Self::Resolve { .. } | Self::Silent => false,
+            Self::NoEndpoint | Self::NoRecord | Self::NoPlace(_) => false,
+        }
+    }
+}
