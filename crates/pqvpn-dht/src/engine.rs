@@ -107,7 +107,12 @@ struct Pending {
 #[derive(Debug, Clone)]
 enum Purpose {
     /// A step of a lookup.
-    Lookup { id: LookupId, value: bool },
+    Lookup {
+        id: LookupId,
+        value: bool,
+        /// What to ask once more, should the first answer not come in time.
+        again: Option<Point>,
+    },
     /// A replica of a put.
     Store { id: LookupId },
     /// A copy on the path of a get.

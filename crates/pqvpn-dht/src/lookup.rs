@@ -136,6 +136,11 @@ impl Lookup {
             if self.known.pending() > 0 {
                 return Step::Wait { until: self.wake(now) };
             }
+            // The nearest of all is worth its whole time: a packet lost twice is no sign of death.
+            let nodes = !matches!(self.goal, Goal::Value { .. }) && self.stage != Stage::Paths;
+            if nodes && let Some(at) = self.known.late_nearest() {
+                return Step::Wait { until: (at + self.patience()).min(self.deadline()) };
+            }
             self.advance(now);
         }
         Step::Done
@@ -230,12 +235,17 @@ impl Lookup {
     /// Gives up waiting for those slower than is usual here, though a late answer still counts, and forgets those whose
     /// time is over, should the caller not have told.
     fn write_off(&mut self, now: Duration) {
-        let timeout = self.config.query_timeout;
-        let overdue = self.pace.overdue().min(timeout);
+        let timeout = self.patience();
+        let overdue = self.pace.overdue().min(self.config.query_timeout);
         self.known.write_off(|at| now.saturating_sub(at) >= overdue);
         while let Some(peer) = self.known.find_flight(|at| now.saturating_sub(at) >= timeout) {
             self.on_failure(Now { mono: now, unix_ms: 0 }, &peer);
         }
+    }
+
+    /// After so long a query is over though nobody told; the caller may have asked a second time by then.
+    fn patience(&self) -> Duration {
+        self.config.query_timeout.saturating_mul(2).saturating_add(Duration::from_millis(100))
     }
 
     fn wake(&self, now: Duration) -> Duration {

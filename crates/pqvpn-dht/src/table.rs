@@ -217,6 +217,12 @@ impl Table {
         self.buckets.iter().enumerate().map(summary).filter(|one| one.contacts + one.replacements > 0).collect()
     }
 
+    /// How full the bucket of a point is: contacts in their places, and contacts that wait for one.
+    #[must_use]
+    pub fn bucket_load(&self, point: &Point) -> (usize, usize) {
+        self.buckets.get(self.index(point)).map_or((0, 0), |bucket| (bucket.entries.len(), bucket.spares.len()))
+    }
+
     /// How often each bound took effect.
     #[must_use]
     pub const fn counters(&self) -> TableCounters {

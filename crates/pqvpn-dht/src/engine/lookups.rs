@@ -4,7 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use pqvpn_crypto::peer_id::PeerId;
-use pqvpn_wire::dht::{Contact, Point, Record, Request, Token};
+use pqvpn_wire::dht::{Contact, Distance, Point, Record, Request, Token};
 
 use super::{Dht, Finished, MAX_LOOKUPS, Notice, Output, Purpose};
 use crate::{
@@ -232,6 +232,22 @@ impl Dht {
         self.lookups.get(&id).is_some_and(|running| !matches!(running.goal, Goal::Value { .. }))
     }
 
+    /// Asks a node once more that did not answer in time, if the result may hang on it: one lost packet too many must not
+    /// cost a lookup the very node it looks for. False if it is not worth it.
+    pub(super) fn ask_again(&mut self, id: LookupId, to: &Arc<Contact>, value: bool, point: Point) -> bool {
+        let Some(running) = self.lookups.get(&id).filter(|running| running.lookup.is_some()) else { return false };
+        let target = running.target;
+        let near = |radius: Distance| to.node_id().distance(&target) < radius;
+        if !to.is_proven() || !self.estimate.region_radius().is_none_or(near) {
+            return false;
+        }
+        let request = match running.goal {
+            Goal::Value { want_seq } if value => Request::FindValue { key: target, want_seq },
+            Goal::Value { .. } | Goal::Nodes | Goal::Region => Request::FindNode { target: point },
+        };
+        self.query(Arc::clone(to), request, Purpose::Lookup { id, value, again: None }).is_some()
+    }
+
     /// Lets a lookup ask until it waits or ends.
     pub(super) fn pump(&mut self, now: Now, id: LookupId) {
         loop {
@@ -250,7 +266,9 @@ impl Dht {
                     };
                     let peer = *to.peer();
                     if self.shunned(now, &peer)
-                        || self.query(to, request, Purpose::Lookup { id, value: ask.value }).is_none()
+                        || self
+                            .query(to, request, Purpose::Lookup { id, value: ask.value, again: Some(ask.target) })
+                            .is_none()
                     {
                         let running = self.lookups.get_mut(&id);
                         if let Some(lookup) = running.and_then(|running| running.lookup.as_mut()) {
@@ -274,6 +292,7 @@ impl Dht {
         let Some(running) = self.lookups.get_mut(&id) else { return };
         let Some(lookup) = running.lookup.take() else { return };
         running.wake = None;
+        self.table.looked_up(now, &running.target);
         let mut outcome = lookup.finish();
         if outcome.stats.cut {
             self.counters.count(Attack::LookupDeadline);

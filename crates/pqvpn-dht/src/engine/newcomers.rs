@@ -115,9 +115,8 @@ impl Dht {
 
     /// Whether the contact's bucket has a place, or a place to wait for one.
     pub(super) fn has_room(&self, contact: &Contact) -> bool {
-        let prefix = self.position().distance(contact.node_id()).leading_zeros();
-        let bucket = self.table.buckets().into_iter().find(|bucket| u32::try_from(bucket.prefix) == Ok(prefix));
-        bucket.is_none_or(|bucket| bucket.contacts < self.config.k || bucket.replacements < SPARE_ROOM)
+        let (contacts, waiting) = self.table.bucket_load(contact.node_id());
+        contacts < self.config.k || waiting < SPARE_ROOM
     }
 
     pub(super) fn is_known(&self, contact: &Contact) -> bool {

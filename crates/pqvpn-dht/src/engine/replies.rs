@@ -51,11 +51,11 @@ impl Dht {
         }
         let answered = sender.as_ref().map_or(&to, |sender| sender);
         match purpose {
-            Purpose::Lookup { id, value } if to.is_proven() && answered.node_id() != to.node_id() => {
+            Purpose::Lookup { id, value, .. } if to.is_proven() && answered.node_id() != to.node_id() => {
                 let answered = Arc::clone(answered);
                 self.answer_from_elsewhere(now, id, value, answered, told_by, response);
             }
-            Purpose::Lookup { id, value } => {
+            Purpose::Lookup { id, value, .. } => {
                 let answered = Arc::clone(answered);
                 self.lookup_answer(now, id, value, &answered, told_by, response);
             }
@@ -84,6 +84,11 @@ impl Dht {
     pub fn on_failure(&mut self, now: Now, query: QueryId, failure: QueryFailure) {
         let Some(pending) = self.queries.remove(&query) else { return };
         let peer = *pending.to.peer();
+        if let (QueryFailure::Timeout, Purpose::Lookup { id, value, again: Some(point) }) = (failure, &pending.purpose)
+            && self.ask_again(*id, &pending.to, *value, *point)
+        {
+            return;
+        }
         match failure {
             // Silence at an address that somebody else named says nothing about the peer.
             QueryFailure::Timeout | QueryFailure::Unreachable if !self.is_known(&pending.to) => {}

@@ -261,6 +261,14 @@ impl Known {
         self.flights.iter().filter(|flight| !flight.late).map(|flight| flight.at)
     }
 
+    /// When a late query to somebody nearer than all that answered was sent.
+    pub(super) fn late_nearest(&self) -> Option<Duration> {
+        let answered = self.all.iter().filter(|one| one.state == State::Answered);
+        let nearest = answered.map(|one| one.distance).min().unwrap_or(Distance::MAX);
+        let nearer = |flight: &&Flight| flight.late && self.get(flight.id).distance < nearest;
+        self.flights.iter().filter(nearer).map(|flight| flight.at).max()
+    }
+
     /// When the queries of one path an answer is counted on were sent.
     pub(super) fn pending_of(&self, path: usize) -> impl Iterator<Item = Duration> {
         let mine = move |flight: &&Flight| !flight.late && self.get(flight.id).path == path;

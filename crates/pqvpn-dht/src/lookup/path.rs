@@ -3,11 +3,13 @@
 
 use std::time::Duration;
 
+use pqvpn_wire::dht::Distance;
+
 use super::known::{Id, Known, State};
 
 /// Most queries of one path before the merge: a walk through 2^20 nodes needs five, a liar may lead on for ever.
 const MAX_QUERIES: u32 = 12;
-/// A path with fewer answers has not led anywhere and may begin anew.
+/// A path with fewer answers has not led anywhere: its first node may be a liar who names nobody.
 const MIN_ANSWERS: u32 = 2;
 
 #[derive(Debug, Default)]
@@ -30,7 +32,7 @@ pub(super) enum Move {
     Ask(Id),
     /// Waits for an answer.
     Wait,
-    /// Has nobody left to ask and got nowhere: wants another seed.
+    /// Has nobody left to ask and got nowhere: another path shall begin instead.
     Stuck,
     /// Has come as near as it can.
     End,
@@ -59,5 +61,11 @@ impl Path {
             None if self.answers < MIN_ANSWERS && self.queries < MAX_QUERIES => Move::Stuck,
             _ => Move::End,
         }
+    }
+
+    /// How near it has come: the distance of the nearest node that answered.
+    pub(super) fn best(&self, known: &Known) -> Option<Distance> {
+        let answered = self.candidates.iter().map(|id| known.get(*id)).find(|one| one.state == State::Answered);
+        answered.map(|one| one.distance)
     }
 }

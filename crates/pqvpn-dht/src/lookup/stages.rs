@@ -86,24 +86,35 @@ impl Lookup {
 
     fn step_paths(&mut self, now: Duration) -> Option<(Id, Ask)> {
         let stall = self.pace.stall();
-        let question = self.question();
-        for (at, path) in self.paths.iter_mut().enumerate() {
-            loop {
-                match path.step(&self.known, at, now, stall, self.config.alpha.max(1)) {
-                    Move::Ask(id) => return Some((id, question)),
-                    Move::Wait => break,
-                    Move::Stuck if !self.pool.is_empty() => {
-                        let seeds = self.pool.pop_front().unwrap_or_default();
-                        self.stats.surplus += self.known.learn(at, &mut path.candidates, None, seeds);
-                    }
-                    Move::Stuck | Move::End => {
-                        path.ended = true;
-                        break;
-                    }
+        let mut at = 0;
+        while let Some(path) = self.paths.get_mut(at) {
+            match path.step(&self.known, at, now, stall, self.config.alpha.max(1)) {
+                Move::Ask(id) => return Some((id, self.question())),
+                Move::Wait => {}
+                Move::End => path.ended = true,
+                Move::Stuck => {
+                    path.ended = true;
+                    self.replace_path(at);
                 }
             }
+            at += 1;
         }
         None
+    }
+
+    /// Opens another path for one that got nowhere, unless it began among the k nearest: then there was nowhere to go.
+    fn replace_path(&mut self, at: usize) {
+        let Some(stuck) = self.paths.get(at) else { return };
+        let clock = stuck.clock;
+        let best = stuck.best(&self.known);
+        if best.is_some_and(|best| self.known.nearest_live(self.config.k).is_some_and(|kth| best <= kth)) {
+            return;
+        }
+        if self.open_paths(1)
+            && let Some(path) = self.paths.last_mut()
+        {
+            path.clock = clock;
+        }
     }
 
     /// Once half of the paths have ended, their slots serve the merge: whoever is among the k nearest must be asked

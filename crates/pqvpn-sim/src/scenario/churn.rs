@@ -110,7 +110,7 @@ fn churned(seed: Seed, options: &Options, (rate, aged): (u32, f64), awake: Optio
 }
 
 const fn plan() -> Plan {
-    Plan { paths: None, actors: 10, each: 4, warm_up: 5, rest: Duration::from_secs(5) }
+    Plan { paths: None, actors: 8, each: 4, warm_up: 4, rest: Duration::from_secs(5) }
 }
 
 /// How many contacts of the tables are dead by now, in per cent.

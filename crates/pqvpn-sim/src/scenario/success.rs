@@ -43,8 +43,8 @@ impl Scenario for Success {
         for share in SHARES {
             swarm.corrupt(f64::from(share) / 100.0, adversary::strategy("hijack"));
             for paths in PATHS {
-                // The bars are set for d = 8: 1200 trials over 30 seeds; the rest shows the shape with 540.
-                let (actors, each) = if paths == 8 { (10, 4) } else { (6, 3) };
+                // The bars are set for d = 8: 1200 trials over 30 seeds; the rest shows the shape with 360.
+                let (actors, each) = if paths == 8 { (10, 4) } else { (4, 3) };
                 let plan = Plan { paths: Some(paths), actors, each, ..Plan::default() };
                 findings.trial(&cell(share, paths), &swarm.trial(plan));
             }

@@ -143,7 +143,7 @@ fn siege(
         for end in swarm.finish() {
             findings.sample(&format!("{at}put_requests"), [f64::from(end.done.outcome.stats.asked)]);
         }
-        findings.sample(&format!("{at}replicas"), [float(swarm.replicas(&record))]);
+        findings.sample(&format!("{at}replicas"), [float(swarm.replicas(&record, &swarm.honest_atlas()))]);
         swarm.world.run_for(Duration::from_secs(5));
         swarm.get(reader, target);
         let mut got = Share { hits: 0, tries: 1 };

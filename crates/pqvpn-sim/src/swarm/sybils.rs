@@ -14,7 +14,7 @@ use pqvpn_wire::dht::{Admission, Contact, Distance, Point, Request};
 use rand::{RngExt, SeedableRng, rngs::SmallRng, seq::IndexedRandom};
 
 use super::Swarm;
-use crate::{reference, world::Index};
+use crate::world::Index;
 
 /// Proofs of work solved beforehand.
 const TRIES: u32 = 1 << 22;
@@ -38,7 +38,7 @@ impl Swarm {
         placement: Placement,
         subnets: Option<usize>,
     ) -> Vec<Index> {
-        let honest = reference::atlas(&self.world, |index| !self.world.nodes[index as usize].colluder);
+        let honest = self.honest_atlas();
         let distance = |rank: usize| -> Distance {
             let found = honest.nearest(target, rank);
             let last = found.last().map(|index| *self.world.nodes[*index as usize].contact.node_id());
@@ -68,7 +68,7 @@ impl Swarm {
 
     /// Lets colluders make themselves known to the honest nodes nearest to `target`: they ask, so they are looked at.
     pub fn introduce(&mut self, sybils: &[Index], target: &Point) {
-        let honest = reference::atlas(&self.world, |index| !self.world.nodes[index as usize].colluder);
+        let honest = self.honest_atlas();
         let near = honest.nearest(target, 100);
         // A node evaluates 20 proofs of work a second: a patient attacker stays below that.
         for group in sybils.chunks(10) {

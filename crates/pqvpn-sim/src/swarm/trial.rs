@@ -13,6 +13,9 @@ use crate::{
     world::{Index, atlas::Atlas},
 };
 
+/// Replicas lie in a region of 30 nodes, or twice that after an alarm; farther out nobody is asked for them.
+const NEAR: usize = 200;
+
 /// The size of a trial.
 #[derive(Debug, Clone, Copy)]
 pub struct Plan {
@@ -119,24 +122,31 @@ impl Swarm {
             self.finish();
             self.world.run_for(plan.rest);
         }
+        let honest = self.honest_atlas();
         for record in &records {
-            let replicas = self.replicas(record);
+            let replicas = self.replicas(record, &honest);
             outcome.put.count(replicas > 0);
             outcome.replicas.push(crate::stats::float(replicas));
         }
         records
     }
 
-    /// Honest living nodes that keep a record.
+    /// Honest living nodes that keep a record, among those nearest to its key.
     #[must_use]
-    pub fn replicas(&self, record: &Record) -> u64 {
+    pub fn replicas(&self, record: &Record, honest: &Atlas) -> u64 {
         let now = self.world.now();
-        let keeps = |node: &&crate::world::Node<pqvpn_dht::Dht>| {
-            let storage = node.engine.as_ref().map(|engine| engine.storage());
+        let keeps = |index: &Index| {
+            let storage = self.world.nodes[*index as usize].engine.as_ref().map(|engine| engine.storage());
             let kept = storage.and_then(|storage| storage.get(now, record.key()));
-            !node.colluder && kept.is_some_and(|kept| kept.record.digest() == record.digest())
+            kept.is_some_and(|kept| kept.record.digest() == record.digest())
         };
-        self.world.nodes.iter().filter(keeps).count() as u64
+        honest.nearest(record.key(), NEAR).iter().filter(|index| keeps(index)).count() as u64
+    }
+
+    /// Honest nodes by position.
+    #[must_use]
+    pub fn honest_atlas(&self) -> Atlas {
+        reference::atlas(&self.world, |index| !self.world.nodes[index as usize].colluder)
     }
 
     fn get_all(&mut self, actors: &[Index], plan: Plan, records: &[Arc<Record>], outcome: &mut Outcome) {
@@ -171,7 +181,7 @@ impl Swarm {
     }
 
     fn find_all(&mut self, actors: &[Index], plan: Plan, outcome: &mut Outcome) {
-        let honest = reference::atlas(&self.world, |index| !self.world.nodes[index as usize].colluder);
+        let honest = self.honest_atlas();
         let mut open = 0_u64;
         for _ in 0..plan.each {
             for actor in actors {

@@ -8,13 +8,12 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use super::{
-    network::{Network, Run, near, record},
+    network::{Network, Run, record},
     *,
 };
 
 const VALUE: Goal = Goal::Value { want_seq: 0 };
 /// A value nobody has.
-const NOTHING: Goal = Goal::Value { want_seq: 5 };
 
 #[derive(Debug, Default, Clone, Copy)]
 struct Cell {
@@ -93,69 +92,4 @@ fn disjoint_paths_find_values_among_colluders() {
     }
     let one = cell(&net, 1, 100, Goal::Nodes, |run| run.seeds = 1);
     assert!(one.success < 90.0, "a single path must fail where eight do not: {one:?}");
-}
-
-#[test]
-#[ignore = "prints the table of security.md 7.3"]
-fn print_success() {
-    let mut net = Network::new(10_000, 1);
-    for (name, goal) in [("value", VALUE), ("nodes", Goal::Nodes), ("absent", NOTHING), ("region", Goal::Region)] {
-        for share in [0.0, 0.1, 0.2, 0.3, 0.4, 0.5] {
-            net.corrupt(share, 7);
-            for d in [1, 2, 4, 8] {
-                let Cell { success, queries, rounds, rounds_p95, .. } = cell(&net, d, 1000, goal, |_| ());
-                println!(
-                    "{name} {share:.1} d={d}: {success:5.1} %, queries {queries:5.1}, rounds {rounds:.2} p95 {rounds_p95}"
-                );
-            }
-        }
-    }
-}
-
-#[test]
-#[ignore = "prints what silent and fabricated nodes cost"]
-fn print_silence() {
-    let mut net = Network::new(2000, 1);
-    let goals = [("value", VALUE), ("nodes", Goal::Nodes), ("absent", NOTHING), ("region", Goal::Region)];
-    for every in [10, 3, 2] {
-        let silent: BTreeSet<_> = net.nodes.iter().step_by(every).map(|node| *node.peer()).collect();
-        for (name, goal) in goals {
-            println!("1 in {every} silent, {name}: {:?}", cell(&net, 8, 200, goal, |run| run.silent = silent.clone()));
-        }
-    }
-    for share in [0.2, 0.4] {
-        net.corrupt(share, 9);
-        for (name, goal) in goals {
-            let radius = net.radius();
-            let lie = |run: &mut Run<'_>| run.lies = near(&run.target, &radius, 200, run.seed);
-            println!("{share} fabricate, {name}: {:?}", cell(&net, 8, 100, goal, lie));
-        }
-    }
-}
-
-#[test]
-#[ignore = "prints the region sweep against Sybils"]
-fn print_sybils() {
-    for sybils in [20, 45, 100, 200] {
-        for (name, goal) in [("value", VALUE), ("region", Goal::Region)] {
-            let (mut found, mut queries, mut share, mut rounds) = (0, 0, 0, 0);
-            for seed in 0..100 {
-                let record = record(seed, 1);
-                let net = Network::with_sybils(1000, seed, record.key(), sybils);
-                let mut run = Run::new(*record.key(), goal, seed);
-                run.record = Some(&record);
-                run.holders = net.holders(&run.target);
-                let outcome = net.run(net.honest(seed), &run);
-                let reached = outcome.region.iter().filter(|(one, _)| run.holders.contains(one.peer())).count();
-                found += u32::from(if goal == Goal::Region { reached > 0 } else { outcome.record.is_some() });
-                share += reached * 100 / run.holders.len().max(1);
-                queries += outcome.stats.asked;
-                rounds = rounds.max(outcome.stats.rounds);
-            }
-            let (share, queries) = (share / 100, queries / 100);
-            println!(
-                "{sybils} Sybils, {name}: found {found} %, {share} % of the region's honest, {queries} queries, rounds <= {rounds}"
-            );
-        }
-    }
 }

@@ -46,14 +46,19 @@ fn no_node_is_asked_by_two_paths_and_no_path_asks_what_another_was_told() {
 }
 
 #[test]
-fn a_path_that_leads_nowhere_begins_anew_at_another_seed() {
-    let config = LookupConfig { paths: 1, k: 1, ..LookupConfig::default() };
-    let seeds: Vec<_> = ladder(&target(), 3, 1).into_iter().rev().collect();
+fn for_a_path_that_leads_nowhere_another_begins() {
+    let config = LookupConfig { paths: 2, k: 2, ..LookupConfig::default() };
     for seed in 0..20 {
-        let mut lookup = Lookup::new(START, LookupId(1), target(), Goal::Nodes, seeds.clone(), config, seed);
+        let seeds = (0..3).map(contact).collect();
+        let mut lookup = Lookup::new(START, LookupId(1), target(), Goal::Nodes, seeds, config, seed);
         let first = asks(&mut lookup, START);
-        lookup.on_reply(after(1), first[0].0.peer(), names(vec![]));
-        assert!(!asks(&mut lookup, after(1)).is_empty());
+        assert_eq!(first.len(), 2);
+        lookup.on_reply(after(1), first[1].0.peer(), names(ladder(&target(), 12, 1).split_off(9)));
+        asks(&mut lookup, after(1));
+        lookup.on_reply(after(2), first[0].0.peer(), names(vec![]));
+        let next = asks(&mut lookup, after(2));
+        let third = (0..3).map(contact).find(|seed| first.iter().all(|(to, _)| to != seed)).expect("one is left");
+        assert!(next.iter().any(|(to, _)| *to == third), "whoever names nobody must not end a path");
     }
 }
 
@@ -133,8 +138,8 @@ fn a_late_answer_counts_until_its_time_is_over() {
 
     let mut lookup = lookup_of(Goal::Nodes, target(), seeds(2), config);
     let first = asks(&mut lookup, START);
-    asks(&mut lookup, after(2100));
-    lookup.on_reply(after(2200), first[0].0.peer(), names(vec![]));
+    asks(&mut lookup, after(4150));
+    lookup.on_reply(after(4200), first[0].0.peer(), names(vec![]));
     let outcome = lookup.finish();
     assert_eq!((outcome.stats.answered, outcome.stats.stray), (0, 1));
 }

@@ -186,9 +186,8 @@ impl Driver {
             .map(|admission| Contact::new(self.parts.shared.own, admission, addresses.clone()));
         self.parts.dht.set_contact(now, contact);
         self.parts.shared.set_contact(self.parts.dht.contact().cloned());
-        if self.upkeep.told.0 != addresses {
-            self.upkeep.publish_at = Some(clock::now());
-        }
+        // Other addresses are news to tell; another week has another key to tell them under.
+        self.upkeep.publish_at = Some(clock::now());
         self.upkeep.told = (addresses, admission);
     }
 
