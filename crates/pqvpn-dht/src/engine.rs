@@ -110,8 +110,8 @@ enum Purpose {
     Lookup {
         id: LookupId,
         value: bool,
-        /// What to ask once more, should the first answer not come in time.
-        again: Option<Point>,
+        /// What to ask again, and how often at most, should no answer come in time.
+        again: Option<(Point, u8)>,
     },
     /// A replica of a put.
     Store { id: LookupId },
@@ -246,6 +246,13 @@ impl Dht {
     #[must_use]
     pub const fn storage(&self) -> &Storage {
         &self.storage
+    }
+
+    /// Whether we know from our own experience that this peer is, or was, at these addresses: then it is not on another's
+    /// word alone that they are dialled.
+    #[must_use]
+    pub fn remembers(&self, contact: &Contact) -> bool {
+        self.is_known(contact) || self.table.has_lost(contact)
     }
 
     /// What has been refused and suspected so far.

@@ -173,6 +173,8 @@ impl RateLimiter {
 
 /// Time until an address may be dialled again on another's word (dht.md).
 pub const DIAL_PAUSE: Duration = Duration::from_secs(60);
+/// The same where its peer has been met before: our own memory leads there, and a mended network is found again soon.
+const KNOWN_PAUSE: Duration = Duration::from_secs(15);
 /// Dials of one public IP address, whatever the port: many nodes may stand behind it, but it may be a victim as well.
 const DIALS_PER_HOST: Rate = Rate { burst: 8.0, per_second: 8.0 / 60.0 };
 /// Addresses remembered. Whoever wants one forgotten sooner must have this node dial as many others within a minute.
@@ -182,12 +184,15 @@ const DIALS_REMEMBERED: usize = 8192;
 #[derive(Debug)]
 pub struct DialLimiter {
     addresses: Generations<SocketAddr, Duration>,
+    /// Where whoever was dialled was met.
+    known: Generations<SocketAddr, ()>,
     hosts: Generations<IpAddr, Bucket>,
 }
 
 impl Default for DialLimiter {
     fn default() -> Self {
-        Self { addresses: Generations::new(DIALS_REMEMBERED), hosts: Generations::new(DIALS_REMEMBERED) }
+        let (addresses, known) = (Generations::new(DIALS_REMEMBERED), Generations::new(DIALS_REMEMBERED));
+        Self { addresses, known, hosts: Generations::new(DIALS_REMEMBERED) }
     }
 }
 
@@ -206,19 +211,22 @@ impl DialLimiter {
             }
             bucket.take(&DIALS_PER_HOST, 1.0);
         }
-        *self.addresses.entry(address, Duration::default) = now.mono.saturating_add(DIAL_PAUSE);
+        let pause = if self.known.get(&address).is_some() { KNOWN_PAUSE } else { DIAL_PAUSE };
+        *self.addresses.entry(address, Duration::default) = now.mono.saturating_add(pause);
         true
     }
 
     /// A dial met the peer it was meant for: nobody else was bothered, so the pause ends. Without this a node whose
     /// links are few could not look anything up twice in a minute.
     pub fn reached(&mut self, address: SocketAddr) {
-        self.addresses.remove(&SocketAddr::new(address.ip().to_canonical(), address.port()));
+        let address = SocketAddr::new(address.ip().to_canonical(), address.port());
+        self.addresses.remove(&address);
+        self.known.entry(address, || ());
     }
 
     /// Addresses forgotten for want of room since the last call ([`Attack::TableForgot`]).
     pub fn take_forgotten(&mut self) -> u64 {
-        self.addresses.take_forgotten() + self.hosts.take_forgotten()
+        self.addresses.take_forgotten() + self.known.take_forgotten() + self.hosts.take_forgotten()
     }
 }
 

@@ -35,6 +35,9 @@ use path::Path;
 use stages::Stage;
 use sweep::Sweep;
 
+/// How often the caller may ask a node that does not answer in time.
+pub(crate) const TRIES: u8 = 3;
+
 /// One lookup under way.
 #[derive(Debug)]
 pub struct Lookup {
@@ -243,9 +246,9 @@ impl Lookup {
         }
     }
 
-    /// After so long a query is over though nobody told; the caller may have asked a second time by then.
+    /// After so long a query is over though nobody told; the caller may have asked several times by then.
     fn patience(&self) -> Duration {
-        self.config.query_timeout.saturating_mul(2).saturating_add(Duration::from_millis(100))
+        self.config.query_timeout.saturating_mul(u32::from(TRIES)).saturating_add(Duration::from_millis(100))
     }
 
     fn wake(&self, now: Duration) -> Duration {

@@ -217,6 +217,17 @@ impl Table {
         self.buckets.iter().enumerate().map(summary).filter(|one| one.contacts + one.replacements > 0).collect()
     }
 
+    /// Whether a contact was lost, at just these addresses.
+    #[must_use]
+    pub fn has_lost(&self, contact: &Contact) -> bool {
+        self.lost.contains(contact)
+    }
+
+    /// A lost contact is back: the others are worth a try now.
+    pub fn hurry_lost(&mut self, now: Now) {
+        self.lost.hurry(now.mono);
+    }
+
     /// How full the bucket of a point is: contacts in their places, and contacts that wait for one.
     #[must_use]
     pub fn bucket_load(&self, point: &Point) -> (usize, usize) {

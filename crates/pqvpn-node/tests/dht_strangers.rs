@@ -9,7 +9,10 @@ mod dht_support;
 mod raw;
 
 use dht_support::{PATIENCE, Plan, TestNode, counter, network};
-use pqvpn_crypto::identity::Identity;
+use pqvpn_crypto::{
+    identity::Identity,
+    pow::{Challenge, Difficulty, solve},
+};
 use pqvpn_node::{
     handle::{NodeError, PeerRef},
     link::{LinkError, PeerReason},
@@ -18,7 +21,7 @@ use pqvpn_node::{
 use pqvpn_wire::{
     control::{CloseReason, Hello, Message},
     dht::{
-        Request, Response,
+        Admission, Contact, Request, Response,
         envelope::{
             Expect, Header, MAX_MESSAGE, REQUEST_TYPE, RESPONSE_TYPE, Sealed, frame, open_request, seal_request,
             seal_response,
@@ -283,6 +286,62 @@ async fn bad_answers_of_a_door_are_refused_and_a_silent_one_holds_nobody() {
             () = fake_door(&door, answer) => panic!("{reason}: the link ended"),
             () = watch => {}
         }
+        node.stop().await;
+    }
+}
+
+/// Takes streams until the link ends and answers each ping, with its word about itself.
+async fn answer_pings(raw: &Raw, link: &dyn pqvpn_node::link::Connection, contact: &Contact) {
+    while let Ok((mut send, mut recv)) = link.accept_control().await {
+        let mut bytes = Vec::new();
+        let _cut = recv.read_to_end(&mut bytes).await;
+        let expect = Expect { network: raw.network, me: raw.identity.peer_id(), now_ms: now_ms(), re: None };
+        let opened = open_request(&bytes[8..], link.public_identity(), &expect).unwrap();
+        let header = Header { re: Some(opened.hash), ..raw.header(link.peer()) };
+        let pong = Response::Pong { observed: link.remote() };
+        let sealed = seal_response(&raw.identity, &header, &pong, Some(contact)).unwrap();
+        let _gone = send.write_all(&frame(RESPONSE_TYPE, &sealed.bytes)).await;
+        let _gone = send.shutdown().await;
+    }
+}
+
+#[tokio::test]
+async fn a_contact_counts_only_when_it_answers_at_its_first_address() {
+    // The table counts a contact in the network of its first address: there it must be met, wherever else it can be.
+    for first_is_real in [true, false] {
+        let net = network();
+        let node = Plan::new(net, &[]).start().await;
+        let (stranger, silent) = (Raw::at([127, 3, 0, 1], net), dht_support::free_port());
+        let foreign = std::net::SocketAddr::from(([127, 200, 0, 1], silent.port()));
+        let peer = stranger.identity.peer_id();
+        let week = pqvpn_dht::admission::week(&peer, now_ms());
+        let challenge = Challenge { network: net, peer, week };
+        let (nonce, out) = solve(&challenge, Difficulty(2), 0, &|| false).unwrap();
+        let addresses =
+            if first_is_real { vec![stranger.address(), foreign] } else { vec![foreign, stranger.address()] };
+        let contact = Contact::new(peer, Admission { week, nonce, out }, addresses);
+        let link = stranger.link(node.id, node.at).await.unwrap();
+        let header = stranger.header(node.id);
+        let hello = seal_request(&stranger.identity, &header, &Request::Ping, Some(&contact)).unwrap();
+        assert!(stranger.ask(&*link, &hello).await.is_some());
+        let dialed = async {
+            while let Some(link) = stranger.endpoint.accept().await {
+                answer_pings(&stranger, &*link.unwrap(), &contact).await;
+            }
+        };
+        let over = |report: &pqvpn_node::dht::DhtReport| report.rpc.answered + report.rpc.failed > 0;
+        let met = async {
+            let report = node.until("asked", |report| over(report) && (report.contacts == 1 || !first_is_real)).await;
+            (report.rpc.answered > 0, report.contacts, node.until("settled", over).await.contacts)
+        };
+        let outcome = tokio::select! {
+            outcome = met => outcome,
+            ((), ()) = async { tokio::join!(dialed, answer_pings(&stranger, &*link, &contact)) } => {
+                panic!("the node has gone")
+            }
+        };
+        let contacts = usize::from(first_is_real);
+        assert_eq!(outcome, (first_is_real, contacts, contacts), "first is real: {first_is_real}");
         node.stop().await;
     }
 }

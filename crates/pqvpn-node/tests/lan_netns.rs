@@ -1,21 +1,29 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Nodes on one wire find each other without any configuration, and tell the wire no more than they must.
+#![expect(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
+
+#[expect(dead_code, reason = "each test file uses a part")]
+#[path = "dht_support/nodes.rs"]
+mod dht_support;
 
 use std::{
     collections::BTreeSet,
     fs,
     io::Write as _,
-    net::{Ipv4Addr, SocketAddr, UdpSocket},
+    net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
     time::{Duration, Instant},
 };
 
+use dht_support::Plan;
 use pqvpn_crypto::peer_id::PeerId;
 use pqvpn_lab::{
     netns::{Namespace, acquire},
-    topology::{Host, lan, pair},
+    topology::{Host, TopologyError, lan, pair, veth},
 };
 use pqvpn_node::{
+    config::DhtMode,
     dht::{DoorSource, NewDoor},
+    handle::PeerRef,
     lan::{LanContext, run},
 };
 use pqvpn_wire::dht::NetworkId;
@@ -82,7 +90,8 @@ fn endpoints(host: &Host) -> BTreeSet<String> {
 #[test]
 fn two_nodes_on_one_wire_find_each_other() {
     let Some((one, two)) = or_skip(|| pair("one", "two")) else { return };
-    let (left, right) = (Door::open(&one.namespace, 1, NetworkId::OPEN), Door::open(&two.namespace, 2, NetworkId::OPEN));
+    let (left, right) =
+        (Door::open(&one.namespace, 1, NetworkId::OPEN), Door::open(&two.namespace, 2, NetworkId::OPEN));
     for (door, id, host) in [(&left, 2, &two), (&right, 1, &one)] {
         // A family more may come a moment later, as a second piece of news.
         let mut endpoints_found = BTreeSet::new();
@@ -135,4 +144,53 @@ fn an_announcement_names_neither_the_host_nor_a_separate_dht() {
 
 fn contains(bytes: &[u8], text: &str) -> bool {
     bytes.windows(text.len()).any(|window| window == text.as_bytes())
+}
+
+/// Two hosts on a wire that have private addresses only.
+fn private_pair() -> Result<[(Namespace, Ipv4Addr); 2], TopologyError> {
+    let (one, two) = (Namespace::create("one")?, Namespace::create("two")?);
+    let (left, right) = veth((&one, "eth0"), (&two, "eth0"))?;
+    left.add_address("192.168.7.1/24".parse().expect("prefix"))?;
+    right.add_address("192.168.7.2/24".parse().expect("prefix"))?;
+    Ok([(one, Ipv4Addr::new(192, 168, 7, 1)), (two, Ipv4Addr::new(192, 168, 7, 2))])
+}
+
+/// A node of the open DHT, where a private address may not be published; `mode` spares the test the proof of work.
+fn open_plan() -> Plan {
+    let mut plan = Plan::new([0; 32], &[]);
+    plan.config.node.listen = vec![SocketAddr::from(([0, 0, 0, 0], PORT))];
+    (plan.config.dht.network, plan.config.dht.difficulty) = (None, None);
+    plan.config.dht.mode = DhtMode::Client;
+    plan.config.bootstrap.lan = true;
+    plan
+}
+
+#[test]
+fn a_pinned_neighbour_is_reached_where_it_announces_itself_though_it_has_no_record() {
+    let Some([(one, _), (two, two_at)]) = or_skip(private_pair) else { return };
+    let (mut alice, mut bob) = (open_plan(), open_plan());
+    alice.pin(bob.id(), None);
+    bob.pin(alice.id(), None);
+    let (stop, stopped) = oneshot::channel::<()>();
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
+    let bob_id = bob.id();
+    let bob = two.thread("bob", move || {
+        runtime().block_on(async {
+            let bob = bob.start().await;
+            let _stop = stopped.await;
+            bob.stop().await;
+        });
+    });
+    let pinged = one.run(move || {
+        runtime().block_on(async {
+            let alice = alice.start().await;
+            let pinged = alice.handle.ping(PeerRef(bob_id.to_string()), LIMIT).await;
+            alice.stop().await;
+            pinged
+        })
+    });
+    drop(stop);
+    bob.expect("thread").join().expect("bob");
+    let reply = pinged.expect("namespace").expect("an answer");
+    assert_eq!(reply.remote.ip(), IpAddr::V4(two_at));
 }

@@ -45,7 +45,7 @@ pub fn strategy(name: &str) -> Option<Box<dyn Strategy>> {
         "slow" => Box::new(Slow::default()),
         "slander" => Box::new(Slander::default()),
         "flood" => Box::new(Flood::default()),
-        "reflector" => Box::new(Reflector::default()),
+        "reflector" => Box::new(Reflector),
         "poison-hijack" => Box::new(Poison::new(Lie::Any, true)),
         other => Box::new(Poison::new(Lie::named(other.strip_prefix("poison-")?)?, false)),
     })
@@ -226,6 +226,6 @@ fn reply(request: &Request, observed: SocketAddr, near: impl FnOnce(&Point) -> V
         Request::Announce(_) => Response::Noted,
         Request::Facts { after } => Response::Facts { next: *after, facts: Vec::new() },
         // Ping, and whatever is added later: an answer that commits to nothing.
-        _ => Response::Pong { observed },
+        Request::Ping | _ => Response::Pong { observed },
     }
 }

@@ -31,6 +31,10 @@ pub trait Engine {
     fn next_timeout(&self) -> Option<Duration>;
     /// Does what is due.
     fn on_timeout(&mut self, now: Now);
+    /// Whether it knows these addresses itself: then they are dialled without a limit.
+    fn remembers(&self, _contact: &Contact) -> bool {
+        false
+    }
     /// The next thing to be done.
     fn poll(&mut self) -> Option<Effect<Self::Done>>;
 }

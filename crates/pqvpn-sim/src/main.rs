@@ -98,7 +98,8 @@ fn run(cli: &Cli) -> anyhow::Result<u8> {
         let part = Instant::now();
         scenario::run(&*scenario, &options, &mut report);
         if args.suite {
-            report.figure(&format!("{}_wall_s", scenario.name()), pqvpn_sim::stats::round(part.elapsed().as_secs_f64()));
+            report
+                .figure(&format!("{}_wall_s", scenario.name()), pqvpn_sim::stats::round(part.elapsed().as_secs_f64()));
             // Progress is for people who wait; nothing is lost when nobody reads it.
             _ = writeln!(io::stderr(), "{}: {:.0} s", scenario.name(), part.elapsed().as_secs_f64());
         }

@@ -51,6 +51,10 @@ impl Engine for Dht {
         Self::on_timeout(self, now);
     }
 
+    fn remembers(&self, contact: &Contact) -> bool {
+        Self::remembers(self, contact)
+    }
+
     fn poll(&mut self) -> Option<Effect<Self::Done>> {
         loop {
             return Some(match self.poll_output()? {
@@ -62,7 +66,7 @@ impl Engine for Dht {
                 Output::Done(done) => Effect::Done { operation: done.id.0, done },
                 Output::Notice(Notice::Quarantined { peer, .. }) => Effect::Quarantined(peer),
                 // Other notices are for operators.
-                _ => continue,
+                Output::Notice(_) | _ => continue,
             });
         }
     }

@@ -113,7 +113,7 @@ const fn kind(request: &Request) -> usize {
         Request::Announce(_) => 6,
         Request::Facts { .. } => 7,
         // Ping, and what nobody sends yet.
-        _ => 0,
+        Request::Ping | _ => 0,
     }
 }
 
@@ -275,6 +275,14 @@ impl<E: Engine> World<E> {
         self.index_of(peer).is_some_and(|index| self.nodes[index as usize].alive)
     }
 
+    /// Notes that a node has dialled these contacts before and met them.
+    pub fn has_met(&mut self, index: Index, contacts: &[Arc<Contact>]) {
+        let dials = &mut self.nodes[index as usize].dials;
+        for address in contacts.iter().flat_map(|contact| contact.addresses()) {
+            dials.reached(*address);
+        }
+    }
+
     /// Sends a request whose answer nobody waits for.
     pub fn tell(&mut self, from: Index, to: &Arc<Contact>, request: Request) {
         self.send(from, flow::UNASKED, to, request, Duration::from_secs(2), false);
@@ -363,9 +371,10 @@ impl<E: Engine> World<E> {
             Event::Admission { node, contact } => {
                 self.mix(5, node, 0);
                 self.tally.proofs += 1;
-                let valid = self.by_peer.get(contact.peer()).is_some_and(|index| {
-                    self.nodes[*index as usize].contact.admission() == contact.admission()
-                });
+                let valid = self
+                    .by_peer
+                    .get(contact.peer())
+                    .is_some_and(|index| self.nodes[*index as usize].contact.admission() == contact.admission());
                 self.with(node, |engine, now| engine.on_admission(now, &contact, valid));
             }
             Event::Act => {

@@ -224,3 +224,24 @@ fn the_number_of_threads_changes_nothing() {
     assert_eq!(one, json(2));
     assert!(one.starts_with("{\"name\":\"dht\",\"pass\":"), "{one}");
 }
+
+#[test]
+fn sybils_of_few_subnets_get_few_places() {
+    let mut swarm = Swarm::converged(Seed(14), 1000, NetConfig::default(), DhtConfig::open());
+    let target = swarm.point();
+    let sybils = swarm.place_sybils(&target, 45, Placement::Greedy, Some(2));
+    assert_eq!(sybils.len(), 45);
+    swarm.introduce(&sybils, &target);
+    let mut known = 0;
+    for index in swarm.honest() {
+        let table = swarm.world.nodes[index as usize].engine.as_ref().unwrap().table();
+        let of_sybils = table.iter().filter(|entry| {
+            let index = swarm.world.index_of(entry.contact().peer());
+            index.is_some_and(|index| sybils.contains(&index))
+        });
+        let count = of_sybils.count();
+        assert!(count <= 20, "node {index} knows {count} of two /24");
+        known += count;
+    }
+    assert!(known > 0, "nobody knows any: the attack does not work");
+}

@@ -12,7 +12,7 @@ use crate::{
     counters::Attack,
     eclipse::{EclipseTest, Verdict},
     estimate::REGION_NODES,
-    lookup::{Goal, Lookup, LookupConfig, LookupId, LookupOutcome, LookupReply, Step},
+    lookup::{Goal, Lookup, LookupConfig, LookupId, LookupOutcome, LookupReply, Step, TRIES},
 };
 
 /// Most nodes one put stores at: the region of 30 and twice a hundred Sybils in it.
@@ -232,20 +232,27 @@ impl Dht {
         self.lookups.get(&id).is_some_and(|running| !matches!(running.goal, Goal::Value { .. }))
     }
 
-    /// Asks a node once more that did not answer in time, if the result may hang on it: one lost packet too many must not
+    /// Asks a node again that did not answer in time, if the result may hang on it: one lost packet too many must not
     /// cost a lookup the very node it looks for. False if it is not worth it.
-    pub(super) fn ask_again(&mut self, id: LookupId, to: &Arc<Contact>, value: bool, point: Point) -> bool {
+    pub(super) fn ask_again(
+        &mut self,
+        id: LookupId,
+        to: &Arc<Contact>,
+        value: bool,
+        (point, left): (Point, u8),
+    ) -> bool {
         let Some(running) = self.lookups.get(&id).filter(|running| running.lookup.is_some()) else { return false };
         let target = running.target;
         let near = |radius: Distance| to.node_id().distance(&target) < radius;
         if !to.is_proven() || !self.estimate.region_radius().is_none_or(near) {
             return false;
         }
+        let again = (left > 1).then(|| (point, left - 1));
         let request = match running.goal {
             Goal::Value { want_seq } if value => Request::FindValue { key: target, want_seq },
             Goal::Value { .. } | Goal::Nodes | Goal::Region => Request::FindNode { target: point },
         };
-        self.query(Arc::clone(to), request, Purpose::Lookup { id, value, again: None }).is_some()
+        self.query(Arc::clone(to), request, Purpose::Lookup { id, value, again }).is_some()
     }
 
     /// Lets a lookup ask until it waits or ends.
@@ -267,7 +274,11 @@ impl Dht {
                     let peer = *to.peer();
                     if self.shunned(now, &peer)
                         || self
-                            .query(to, request, Purpose::Lookup { id, value: ask.value, again: Some(ask.target) })
+                            .query(
+                                to,
+                                request,
+                                Purpose::Lookup { id, value: ask.value, again: Some((ask.target, TRIES - 1)) },
+                            )
                             .is_none()
                     {
                         let running = self.lookups.get_mut(&id);

@@ -70,6 +70,7 @@ impl Dht {
             Purpose::Lost => {
                 self.learn(now, sender.or(Some(to)));
                 self.upkeep.returned(now);
+                self.seek_more(now);
             }
             Purpose::Parole => {
                 let good = self.behaves(now, told_by, &response);
@@ -84,8 +85,8 @@ impl Dht {
     pub fn on_failure(&mut self, now: Now, query: QueryId, failure: QueryFailure) {
         let Some(pending) = self.queries.remove(&query) else { return };
         let peer = *pending.to.peer();
-        if let (QueryFailure::Timeout, Purpose::Lookup { id, value, again: Some(point) }) = (failure, &pending.purpose)
-            && self.ask_again(*id, &pending.to, *value, *point)
+        if let (QueryFailure::Timeout, Purpose::Lookup { id, value, again: Some(again) }) = (failure, &pending.purpose)
+            && self.ask_again(*id, &pending.to, *value, *again)
         {
             return;
         }

@@ -21,6 +21,10 @@ const TROUBLE: u32 = 3;
 const TROUBLE_WINDOW: Duration = Duration::from_secs(300);
 /// Lost contacts asked at once.
 const LOST_AT_ONCE: usize = 3;
+/// All lost contacts are tried at once, because one came back, no more often than this.
+const HURRY_PAUSE: Duration = Duration::from_secs(300);
+/// Time between joining and the second look at our own neighbourhood.
+const SECOND_LOOK: Duration = Duration::from_secs(12);
 /// Doors tried at once.
 const DOORS_AT_ONCE: usize = 8;
 /// Time between two sweeps over the buckets.
@@ -48,6 +52,9 @@ pub(super) struct Upkeep {
     sweep: Vec<u32>,
     swept_at: Option<Duration>,
     sweep_pause: Duration,
+    /// When our own neighbourhood is looked at once more after a sweep: those who came with us, or came back with us, were
+    /// not in their places the first time.
+    again_at: Option<Duration>,
     /// Queries up to this number were open at that time.
     open_since: (Duration, u64),
     troubles: u32,
@@ -55,6 +62,7 @@ pub(super) struct Upkeep {
     turn: u32,
     window_at: Duration,
     sought_at: Duration,
+    hurried_at: Duration,
 }
 
 impl Upkeep {
@@ -67,12 +75,14 @@ impl Upkeep {
             sweep: Vec::new(),
             swept_at: None,
             sweep_pause: SWEEP_PAUSE,
+            again_at: None,
             open_since: (now.mono, 0),
             troubles: 0,
             trouble_until: Duration::ZERO,
             turn: 0,
             window_at: now.mono,
             sought_at: now.mono,
+            hurried_at: Duration::ZERO,
         }
     }
 
@@ -81,7 +91,7 @@ impl Upkeep {
         if idle {
             return None;
         }
-        Some(self.doors_at.map_or(self.next, |at| at.min(self.next)))
+        [Some(self.next), self.doors_at, self.again_at].into_iter().flatten().min()
     }
 
     /// The doors and the buckets are gone through again, soon.
@@ -149,6 +159,11 @@ impl Dht {
             self.try_doors(now);
         }
         self.seek_lost(now);
+        if self.upkeep.again_at.is_some_and(|at| at <= now.mono) {
+            self.upkeep.again_at = None;
+            let target = self.position();
+            self.start_internal(now, target, None);
+        }
         if now.mono < self.upkeep.next {
             return;
         }
@@ -229,6 +244,19 @@ impl Dht {
             return;
         }
         self.upkeep.sought_at = now.mono;
+        self.ask_lost(now);
+    }
+
+    /// A lost contact is back: where one comes back, others do, each of them leading to the next.
+    pub(super) fn seek_more(&mut self, now: Now) {
+        if now.mono >= self.upkeep.hurried_at + HURRY_PAUSE {
+            self.upkeep.hurried_at = now.mono;
+            self.table.hurry_lost(now);
+        }
+        self.ask_lost(now);
+    }
+
+    fn ask_lost(&mut self, now: Now) {
         for _ in 0..LOST_AT_ONCE {
             if let Some(lost) = self.table.next_lost(now) {
                 self.query(lost, Request::Ping, Purpose::Lost);
@@ -273,6 +301,7 @@ impl Dht {
         }
         if self.upkeep.swept_at.is_none() {
             self.upkeep.swept_at = Some(now.mono);
+            self.upkeep.again_at = Some(now.mono + SECOND_LOOK.mul_f64(self.rng.random_range(0.7..1.3)));
             let near = self.table.closest(&self.position(), 1);
             let depth = near.first().map_or(0, |near| near.node_id().distance(&self.position()).leading_zeros());
             self.upkeep.sweep = (0..depth.min(64)).collect();

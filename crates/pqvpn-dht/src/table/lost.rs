@@ -83,6 +83,17 @@ impl Lost {
         Some(Arc::clone(&due.contact))
     }
 
+    pub(super) fn contains(&self, contact: &Contact) -> bool {
+        self.missing.iter().any(|one| *one.contact == *contact)
+    }
+
+    /// One came back: the others may be back as well, and are due at once.
+    pub(super) fn hurry(&mut self, now: Duration) {
+        for one in &mut self.missing {
+            one.retry_at = one.retry_at.min(now);
+        }
+    }
+
     /// When the next retry is due.
     pub(super) fn due(&self) -> Option<Duration> {
         self.missing.iter().map(|one| one.retry_at).min()

@@ -83,7 +83,10 @@ pub(super) fn warnings(config: &Config) -> Vec<Warning> {
     let mut warn = |code, key: String, text: String| found.push(Warning { code, key, text });
     if config.peers.is_empty() {
         let (code, text) = if config.dht.enabled {
-            ("no-peers-yet", "no peers: this node helps others find each other, and carries nothing; add one with [[peers]]")
+            (
+                "no-peers-yet",
+                "no peers: this node helps others find each other, and carries nothing; add one with [[peers]]",
+            )
         } else {
             ("no-peers", "no peers: this node can talk to nobody yet; add one with [[peers]]")
         };

@@ -147,6 +147,11 @@ impl Doors {
         self.doors.contains_key(peer)
     }
 
+    /// Where a door is said to be.
+    pub(super) fn endpoints(&self, peer: &PeerId) -> &[String] {
+        self.doors.get(peer).map_or(&[], |door| &door.endpoints)
+    }
+
     /// Knocks at once, and begins with short pauses again.
     pub(super) fn knock_at_once(&mut self, now: Instant) {
         self.pause = KNOCK.0;

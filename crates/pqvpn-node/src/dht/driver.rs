@@ -42,7 +42,7 @@ use super::{
 use crate::{clock, config::DhtMode, link::Connection, snapshot::HealthItem};
 use orders::Waiter;
 use pqvpn_dht::limit::DialLimiter;
-use queries::{Dialing, TaskDone, Waiting};
+use queries::{Dialing, Target, TaskDone, Waiting};
 use upkeep::Upkeep;
 
 pub(super) use upkeep::remembered_door;
@@ -78,7 +78,7 @@ pub(super) struct Driver {
     parts: Parts,
     links: Links,
     tasks: JoinSet<TaskDone>,
-    dialing: BTreeMap<PeerId, Dialing>,
+    dialing: BTreeMap<Target, Dialing>,
     /// Queries that wait for another dial to end.
     backlog: VecDeque<Waiting>,
     dial_limiter: DialLimiter,
@@ -214,8 +214,7 @@ impl Driver {
         while let Some(output) = self.parts.dht.poll_output() {
             match output {
                 Output::Query { id, to, request, timeout, dial } => {
-                    let deadline = clock::now() + timeout;
-                    self.query(Waiting { query: id, to, request, deadline, proves_address: dial, redialed: false });
+                    self.query(id, to, request, timeout, dial);
                 }
                 // The machine has no more under way than fit in the queue.
                 Output::VerifyAdmission { contact } if !self.parts.work.check(Arc::clone(&contact)) => {

@@ -67,7 +67,9 @@ pub(crate) enum Order {
     Incoming(Box<Incoming>),
     /// Where does the peer's record say that it can be dialed?
     Find(PeerId, oneshot::Sender<Vec<SocketAddr>>),
-    /// The peer was reached where its record says.
+    /// Where have others met the peer, or does it announce itself? Endpoints, best first.
+    Known(PeerId, oneshot::Sender<Vec<String>>),
+    /// The peer was reached: nobody needs its record any more.
     Reached(PeerId),
     /// Somebody wants to reach the peer now: what was not found a while ago is looked for again.
     Retry(PeerId),

@@ -54,6 +54,11 @@ pub(super) struct Warm {
     pub(super) is_fresh: bool,
 }
 
+/// Whether two addresses are one, also where one of them is written as IPv6.
+pub(super) fn is_same(a: SocketAddr, b: SocketAddr) -> bool {
+    (a.ip().to_canonical(), a.port()) == (b.ip().to_canonical(), b.port())
+}
+
 impl DhtLink {
     pub(super) fn new(connection: Arc<dyn Connection>, usage: Arc<Usage>, place: Option<Place>) -> Self {
         Self { connection, usage, place, server: None }
@@ -101,11 +106,11 @@ impl Links {
         }
     }
 
-    /// The link to a peer used last. With `proves` only one that proves an address: dialed by us at one of them.
-    pub(super) fn warm(&self, now: Instant, peer: &PeerId, proves: Option<&[SocketAddr]>) -> Option<Warm> {
+    /// The link to a peer used last. With `proves` only one that proves this address: the peer is at its other end there,
+    /// whoever dialed.
+    pub(super) fn warm(&self, now: Instant, peer: &PeerId, proves: Option<SocketAddr>) -> Option<Warm> {
         let fits = |link: &DhtLink| {
-            link.connection.peer() == *peer
-                && proves.is_none_or(|addresses| link.is_outbound() && addresses.contains(&link.connection.remote()))
+            link.connection.peer() == *peer && proves.is_none_or(|at| is_same(at, link.connection.remote()))
         };
         let fitting = self.links.iter().filter(|(_, link)| fits(link));
         let (id, link) = fitting.max_by_key(|(_, link)| link.usage.last())?;

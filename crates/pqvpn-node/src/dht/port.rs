@@ -161,6 +161,15 @@ impl Port {
         found.await.unwrap_or_default()
     }
 
+    /// Where the peer was met, or announces itself on the local network, without asking anybody.
+    pub(crate) async fn known(&self, peer: PeerId) -> Vec<String> {
+        let (answer, known) = oneshot::channel();
+        if self.orders.send(Order::Known(peer, answer)).await.is_err() {
+            return Vec::new();
+        }
+        known.await.unwrap_or_default()
+    }
+
     /// Tells the DHT something; `false` if it has more to do than it can.
     pub(crate) fn order(&self, order: Order) -> bool {
         self.orders.try_send(order).is_ok()

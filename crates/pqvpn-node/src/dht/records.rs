@@ -41,11 +41,12 @@ pub(super) struct OwnRecords {
     kept: BTreeMap<Point, Kept>,
 }
 
-/// A record in force, and how many nodes took it.
+/// A record in force, how many nodes took it, and whether it is being offered to them.
 #[derive(Debug)]
 struct Kept {
     signed: Signed,
     stored: Option<usize>,
+    offered: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -160,20 +161,27 @@ impl OwnRecords {
         };
         let record = Arc::new(Record::sign(draft, &self.identity).map_err(|_refused| DhtError::Signing)?);
         let signed = Signed { record, heartbeat_seed };
-        self.kept.insert(*signed.record.key(), Kept { signed: signed.clone(), stored: None });
+        self.kept.insert(*signed.record.key(), Kept { signed: signed.clone(), stored: None, offered: false });
         Ok(signed)
     }
 
-    /// Every record in force; with `missing` only those that no node has taken yet.
-    pub(super) fn in_force(&self, missing: bool) -> Vec<Signed> {
-        let wanted = self.kept.values().filter(|kept| !missing || kept.stored.is_none_or(|nodes| nodes == 0));
-        wanted.map(|kept| kept.signed.clone()).collect()
+    /// Every record in force that fewer than `nodes` keep, except those being offered just now.
+    pub(super) fn kept_by_less_than(&self, nodes: usize) -> Vec<Signed> {
+        let is_rare = |kept: &&Kept| !kept.offered && kept.stored.is_none_or(|stored| stored < nodes);
+        self.kept.values().filter(is_rare).map(|kept| kept.signed.clone()).collect()
+    }
+
+    /// A record is being offered, until [`Self::stored`].
+    pub(super) fn offered(&mut self, key: &Point) {
+        if let Some(kept) = self.kept.get_mut(key) {
+            kept.offered = true;
+        }
     }
 
     /// How many nodes took a record.
     pub(super) fn stored(&mut self, key: &Point, nodes: usize) {
         if let Some(kept) = self.kept.get_mut(key) {
-            kept.stored = Some(nodes);
+            (kept.stored, kept.offered) = (Some(nodes), false);
         }
     }
 
@@ -269,6 +277,24 @@ mod tests {
         assert_eq!(replaced, Some(*moved.record.key()), "another week, another key");
         assert!(own.renewed(at(next_week + 1), later.record.key()).unwrap().is_some());
         assert_eq!(own.report().len(), 1);
+    }
+
+    #[test]
+    fn a_record_is_offered_again_only_while_few_keep_it_and_never_twice_at_once() {
+        let (dir, seed) = (tempfile::tempdir().unwrap(), IdentitySeed::generate().unwrap());
+        let mut own = records(&seed, dir.path());
+        let key = *own.value(at(1), "name", b"value").unwrap().record.key();
+        let due = |own: &OwnRecords| (own.kept_by_less_than(1).len(), own.kept_by_less_than(20).len());
+        assert_eq!(due(&own), (1, 1));
+        own.offered(&key);
+        assert_eq!(due(&own), (0, 0), "on its way");
+        for (nodes, expected) in [(0, (1, 1)), (1, (0, 1)), (19, (0, 1)), (20, (0, 0)), (40, (0, 0))] {
+            own.stored(&key, nodes);
+            assert_eq!(due(&own), expected, "{nodes}");
+        }
+        own.offered(&key);
+        let _newer = own.value(at(2), "name", b"other").unwrap();
+        assert_eq!(due(&own), (1, 1), "what is on its way is not this one");
     }
 
     #[test]

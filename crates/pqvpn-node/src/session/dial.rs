@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Finding a way to a peer: every address of every endpoint, each with a head start over the next (RFC 8305), and where
-//! those do not lead to it, what its record in the DHT says.
+//! those do not lead to it, where it was met or announces itself, and what its record in the DHT says.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -35,7 +35,7 @@ pub(super) async fn dial(
     let looked_up = context.dht.is_some().then(|| -> Attempt<'_> {
         async move {
             sleep(head_start).await;
-            look_up(context, peer).await
+            discover(context, peer).await
         }
         .boxed()
     });
@@ -54,6 +54,40 @@ async fn connect(context: &LinkContext, peer: PeerId, endpoint: String) -> Resul
     connect_any(context, peer, addresses).await
 }
 
+/// Dials the peer where it was met or announces itself, with a head start over its record; the link proves who is there.
+async fn discover(context: &LinkContext, peer: PeerId) -> Result<Box<dyn Connection>, SessionError> {
+    let dht = context.dht.as_ref().ok_or(SessionError::NoEndpoint)?;
+    let known = dht.known(peer).await;
+    let mut ways: Vec<Attempt<'_>> = Vec::new();
+    if !known.is_empty() {
+        ways.push(connect_each(context, peer, known.clone()).boxed());
+    }
+    ways.push(look_up(context, peer).boxed());
+    let found = match race(ways.into_iter(), SessionError::NoEndpoint, says_more).await {
+        Err(error) if !error.is_refusal() => {
+            // It may have announced itself while it was looked for.
+            let mut late = dht.known(peer).await;
+            late.retain(|endpoint| !known.contains(endpoint));
+            if late.is_empty() { Err(error) } else { connect_each(context, peer, late).await }
+        }
+        found => found,
+    };
+    if found.is_ok() {
+        // Should it not be told, the lookup ends by itself.
+        dht.order(Order::Reached(peer));
+    }
+    found
+}
+
+async fn connect_each(
+    context: &LinkContext,
+    peer: PeerId,
+    endpoints: Vec<String>,
+) -> Result<Box<dyn Connection>, SessionError> {
+    let attempts = endpoints.into_iter().map(|endpoint| -> Attempt<'_> { connect(context, peer, endpoint).boxed() });
+    race(attempts, SessionError::NoEndpoint, says_more).await
+}
+
 async fn look_up(context: &LinkContext, peer: PeerId) -> Result<Box<dyn Connection>, SessionError> {
     let dht = context.dht.as_ref().ok_or(SessionError::NoEndpoint)?;
     let addresses = dht.find(peer).await;
@@ -61,10 +95,7 @@ async fn look_up(context: &LinkContext, peer: PeerId) -> Result<Box<dyn Connecti
         return Err(SessionError::NoRecord);
     }
     tracing::debug!(peer = %peer.short(), ?addresses, "found in the DHT");
-    let link = connect_any(context, peer, addresses).await?;
-    // Should it not be told, the lookup ends by itself.
-    dht.order(Order::Reached(peer));
-    Ok(link)
+    connect_any(context, peer, addresses).await
 }
 
 async fn connect_any(

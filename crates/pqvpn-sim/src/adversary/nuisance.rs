@@ -19,12 +19,16 @@ impl Strategy for Drop {
     }
 
     fn answer(&mut self, case: &Case<'_>, _: &Coven, honest: &mut dyn FnMut(Request) -> Response) -> Reaction {
-        match case.request {
-            Request::Store { .. } | Request::Beat { .. } => Reaction::Say(reply(case.request, case.observed, |_| vec![])),
-            Request::FindValue { key, .. } if (key.as_bytes()[31] ^ case.from.as_bytes()[0]) & 1 == 0 => Reaction::Silence,
-            Request::FindValue { key, .. } => Reaction::Say(honest(Request::FindNode { target: *key })),
-            _ => Reaction::Say(honest(case.request.clone())),
+        if matches!(case.request, Request::Store { .. } | Request::Beat { .. }) {
+            return Reaction::Say(reply(case.request, case.observed, |_| Vec::new()));
         }
+        let Request::FindValue { key, .. } = case.request else {
+            return Reaction::Say(honest(case.request.clone()));
+        };
+        if (key.as_bytes()[31] ^ case.from.as_bytes()[0]) & 1 == 0 {
+            return Reaction::Silence;
+        }
+        Reaction::Say(honest(Request::FindNode { target: *key }))
     }
 }
 
@@ -47,9 +51,9 @@ impl Strategy for Slow {
     }
 
     fn answer(&mut self, case: &Case<'_>, _: &Coven, honest: &mut dyn FnMut(Request) -> Response) -> Reaction {
-        let answer = match case.request {
-            Request::FindValue { key, .. } => honest(Request::FindNode { target: *key }),
-            _ => honest(case.request.clone()),
+        let answer = match case.request.clone() {
+            Request::FindValue { key, .. } => honest(Request::FindNode { target: key }),
+            other @ (Request::Ping | _) => honest(other),
         };
         Reaction::Later(answer, self.delay)
     }
@@ -77,15 +81,18 @@ impl Strategy for Slander {
     }
 
     fn answer(&mut self, case: &Case<'_>, coven: &Coven, honest: &mut dyn FnMut(Request) -> Response) -> Reaction {
-        Reaction::Say(match case.request {
-            Request::FindNode { .. } | Request::FindValue { .. } | Request::Exchange => {
-                reply(case.request, case.observed, |target| {
-                    coven.nearest(target, MAX_CONTACTS).iter().map(|contact| self.defame(contact)).collect()
-                })
-            }
-            _ => honest(case.request.clone()),
-        })
+        if !wants_contacts(case.request) {
+            return Reaction::Say(honest(case.request.clone()));
+        }
+        Reaction::Say(reply(case.request, case.observed, |target| {
+            coven.nearest(target, MAX_CONTACTS).iter().map(|contact| self.defame(contact)).collect()
+        }))
     }
+}
+
+/// Whether a request is answered with contacts.
+const fn wants_contacts(request: &Request) -> bool {
+    matches!(request, Request::FindNode { .. } | Request::FindValue { .. } | Request::Exchange)
 }
 
 /// Every colluder asks one honest node as fast as it can, and answers honestly itself.
@@ -146,12 +153,10 @@ impl Strategy for Reflector {
             };
             coven.nearest_members(target, MAX_CONTACTS).iter().map(bait).collect()
         };
-        Reaction::Say(match case.request {
-            Request::FindNode { .. } | Request::FindValue { .. } | Request::Exchange => {
-                reply(case.request, case.observed, aim)
-            }
-            _ => honest(case.request.clone()),
-        })
+        if !wants_contacts(case.request) {
+            return Reaction::Say(honest(case.request.clone()));
+        }
+        Reaction::Say(reply(case.request, case.observed, aim))
     }
 
     fn acts(&self) -> bool {

@@ -116,9 +116,8 @@ impl Strategy for Poison {
             }
             return Reaction::Say(route(case.request));
         };
-        let (contacts, token) = match route(&Request::FindNode { target: *key }) {
-            Response::Nodes { contacts, token } => (contacts, token),
-            other => return Reaction::Say(other),
+        let Response::Nodes { contacts, token } = route(&Request::FindNode { target: *key }) else {
+            return Reaction::Silence;
         };
         Reaction::Say(match self.false_record(case.now.unix_ms, key, coven) {
             Some(record) => Response::Value { record, heartbeat: None, contacts, token },

@@ -74,7 +74,10 @@ impl Scenario for Churn {
         }
         row(all, "awake/", "10 %/h, awake", AWAKE, report);
         for rate in RATES {
-            report.figure(&format!("churn_{rate}_dead_contacts_percent"), round(mean(all.samples(&format!("{rate}/dead")))));
+            report.figure(
+                &format!("churn_{rate}_dead_contacts_percent"),
+                round(mean(all.samples(&format!("{rate}/dead")))),
+            );
         }
         report.figure("churn_poison_accepted", all.count("awake/poison"));
         report.bar("churn_poison_accepted", Op::Equal, 0.0);

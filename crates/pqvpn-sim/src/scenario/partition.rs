@@ -48,6 +48,7 @@ impl Scenario for Partition {
     fn run(&self, seed: Seed, options: &Options) -> Findings {
         let mut findings = Findings::default();
         let mut swarm = Swarm::converged(seed, options.size(500), NetConfig::default(), DhtConfig::open());
+        swarm.acquaint();
         swarm.set_upkeep(true);
         swarm.world.run_for(Duration::from_secs(120));
         for (at, node) in swarm.world.nodes.iter_mut().enumerate() {

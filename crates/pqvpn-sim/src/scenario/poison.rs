@@ -7,7 +7,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use pqvpn_dht::DhtConfig;
+use pqvpn_dht::{DhtConfig, counters::Attack};
 use pqvpn_wire::dht::Point;
 use serde_json::json;
 
@@ -40,7 +40,7 @@ impl Scenario for PoisonedValues {
         for lie in LIES {
             swarm.corrupt(f64::from(SHARE) / 100.0, adversary::strategy(&format!("poison-{lie}")));
             let plan = Plan { actors: 8, each: 3, ..Plan::default() };
-            let outcome = swarm.trial_with(plan, |swarm, keys| spread(swarm, keys));
+            let outcome = swarm.trial_with(plan, spread);
             findings.trial(&format!("{lie}/"), &outcome);
             kept(&swarm, &format!("{lie}/"), &mut findings);
         }
@@ -57,7 +57,7 @@ impl Scenario for PoisonedValues {
                 ("accepted", json!(count("poison"))),
                 ("stale_accepted", json!(count("stale"))),
                 ("kept_by_honest", json!(count("kept"))),
-                ("lies_stored_at_honest", json!(count("spread"))),
+                ("refused_by_honest", json!(count("refused"))),
             ]);
             accepted += count("poison");
             kept += count("kept");
@@ -90,11 +90,21 @@ fn spread(swarm: &mut Swarm, keys: &[Point]) {
     swarm.world.run_for(Duration::from_secs(5));
 }
 
-/// What honest nodes keep that they must not.
+/// What honest nodes keep that they must not, and how often they refused a record, told or stored, since the start.
 fn kept(swarm: &Swarm, at: &str, findings: &mut Findings) {
     let now = swarm.world.now();
+    let refusals = [
+        Attack::RecordUnsigned,
+        Attack::RecordBadSignature,
+        Attack::RecordExpired,
+        Attack::RecordStale,
+        Attack::StaleRecord,
+        Attack::Equivocation,
+    ];
     for index in swarm.honest() {
         let Some(engine) = &swarm.world.nodes[index as usize].engine else { continue };
+        let refused: u64 = refusals.iter().map(|attack| engine.counters().get(*attack)).sum();
+        findings.count(&format!("{at}refused"), refused);
         for key in swarm.reference.keys() {
             let Some(kept) = engine.storage().get(now, key) else { continue };
             let finding = swarm.reference.judge(key, Some(kept.record), now.unix_ms, &*swarm.registry);

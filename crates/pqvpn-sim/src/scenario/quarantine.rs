@@ -21,8 +21,7 @@ use crate::{
 };
 
 /// Liars in per cent, and what they do.
-const CASES: [(u32, &str); 5] =
-    [(0, "none"), (30, "slander"), (50, "slander"), (30, "hijack"), (50, "poison-forged")];
+const CASES: [(u32, &str); 5] = [(0, "none"), (30, "slander"), (50, "slander"), (30, "hijack"), (50, "poison-forged")];
 /// Virtual minutes of each case; shorter than the first term of a quarantine.
 const MINUTES: u32 = 10;
 /// Nodes whose tables are looked at.

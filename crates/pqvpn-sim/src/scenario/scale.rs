@@ -47,7 +47,8 @@ impl Scenario for Scale {
         findings.sample("wall_s", [began.elapsed().as_secs_f64()]);
         findings.sample("rss_gb", [peak_rss_gb()]);
         findings.sample("events", [float(swarm.world.tally.events)]);
-        let contacts: usize = swarm.world.nodes.iter().filter_map(|node| Some(node.engine.as_ref()?.table().len())).sum();
+        let contacts: usize =
+            swarm.world.nodes.iter().filter_map(|node| Some(node.engine.as_ref()?.table().len())).sum();
         findings.sample("contacts", [float(contacts as u64) / float(size as u64)]);
         let began = Instant::now();
         let swarm = Swarm::joining(seed, size / 10, (20, size / 100), JOINING, NetConfig::default(), DhtConfig::open());

@@ -50,14 +50,19 @@ impl Scenario for Sybils {
         quiet(&mut swarm, &mut findings);
         for _ in 0..KEYS {
             let (owner, reader) = actors(&mut swarm);
-            siege(&mut swarm, (owner, reader), Placement::Greedy, &GREEDY, &mut findings);
-            siege(&mut swarm, (owner, reader), Placement::Stealth, &STEALTH, &mut findings);
+            for (kind, placement, counts) in
+                [("greedy", Placement::Greedy, &GREEDY[..]), ("stealth", Placement::Stealth, &STEALTH[..])]
+            {
+                let prefix = |count: usize| format!("{kind}/{count}/");
+                siege(&mut swarm, (owner, reader), placement, (counts, &prefix), &mut findings);
+            }
         }
         findings
     }
 
     fn report(&self, all: &Collected, _: &Options, report: &mut Report) {
-        let attacks = GREEDY.iter().map(|count| ("greedy", *count)).chain(STEALTH.iter().map(|count| ("stealth", *count)));
+        let attacks =
+            GREEDY.iter().map(|count| ("greedy", *count)).chain(STEALTH.iter().map(|count| ("stealth", *count)));
         for (kind, count) in attacks {
             let at = format!("{kind}/{count}/");
             let text = |what: &str| json!(all.shares(&format!("{at}{what}")).text());
@@ -125,11 +130,10 @@ fn siege(
     swarm: &mut Swarm,
     (owner, reader): (Index, Index),
     placement: Placement,
-    counts: &[usize],
+    (counts, prefix): (&[usize], &dyn Fn(usize) -> String),
     findings: &mut Findings,
 ) {
-    let kind = if placement == Placement::Greedy { "greedy" } else { "stealth" };
-    let name = format!("{kind}-{}", swarm.world.now().mono.as_nanos());
+    let name = format!("besieged-{}", swarm.world.now().mono.as_nanos());
     let target = *swarm.value(owner, &name, 1).key();
     let mut placed: Vec<Index> = Vec::new();
     for (step, count) in (1..).zip(counts) {
@@ -138,7 +142,7 @@ fn siege(
         placed.extend(more);
         conspire(swarm, &placed);
         let record = swarm.value(owner, &name, step);
-        let at = format!("{kind}/{count}/");
+        let at = prefix(*count);
         swarm.put(owner, &record);
         for end in swarm.finish() {
             findings.sample(&format!("{at}put_requests"), [f64::from(end.done.outcome.stats.asked)]);
@@ -188,7 +192,7 @@ pub(super) fn around_keys(swarm: &mut Swarm, count: usize, keys: usize) -> Findi
     let mut findings = Findings::default();
     for _ in 0..keys {
         let (owner, reader) = actors(swarm);
-        siege(swarm, (owner, reader), Placement::Greedy, &[count], &mut findings);
+        siege(swarm, (owner, reader), Placement::Greedy, (&[count], &|_| String::new()), &mut findings);
     }
     findings
 }

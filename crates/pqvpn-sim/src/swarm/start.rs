@@ -64,6 +64,17 @@ impl Swarm {
         }
     }
 
+    /// Lets every node have met its contacts at their addresses before, as it would have while its table filled.
+    pub fn acquaint(&mut self) {
+        for index in self.world.living(|node| node.engine.is_some()) {
+            let engine = self.world.nodes[index as usize].engine.as_ref();
+            let contacts = engine.map_or_else(Vec::new, |engine| {
+                engine.table().iter().map(|entry| Arc::clone(entry.contact())).collect()
+            });
+            self.world.has_met(index, &contacts);
+        }
+    }
+
     /// Gives a node a fresh engine with these settings and the table of a converged network.
     pub fn renew(&mut self, index: Index, paths: usize, atlas: &Atlas) {
         let contact = Arc::clone(&self.world.nodes[index as usize].contact);

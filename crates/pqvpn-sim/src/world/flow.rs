@@ -39,9 +39,7 @@ impl<E: Engine> World<E> {
         self.tally.requests += 1;
         self.tally.kinds[super::kind(&request)] += 1;
         let peer = self.by_peer.get(to.peer()).copied();
-        let linked = peer.filter(|peer| {
-            !dial && self.nodes[*peer as usize].alive && self.warm(from, *peer)
-        });
+        let linked = peer.filter(|peer| !dial && self.nodes[*peer as usize].alive && self.warm(from, *peer));
         if linked.is_none() && query != UNASKED && !self.may_dial(from, to) {
             self.fail_at(self.now, from, query, Failure::Local);
             return;
@@ -83,9 +81,13 @@ impl<E: Engine> World<E> {
         self.queue.push(at, Event::Request { from, to: target, ticket, request });
     }
 
-    /// As the node's driver does: no address is dialled twice a minute because somebody named it; doors are.
+    /// As the node's driver does: no address is dialled twice a minute because somebody named it; doors and contacts of
+    /// the node's own are.
     fn may_dial(&mut self, from: Index, to: &Contact) -> bool {
         let now = self.now();
+        if self.nodes[from as usize].engine.as_ref().is_some_and(|engine| engine.remembers(to)) {
+            return true;
+        }
         let limiter = &mut self.nodes[from as usize].dials;
         !to.is_proven() || to.addresses().iter().filter(|address| limiter.allow(now, **address)).count() > 0
     }
@@ -192,20 +194,22 @@ impl<E: Engine> World<E> {
 }
 
 const fn request_bytes(request: &Request) -> u64 {
-    match request {
-        Request::Store { .. } => ENVELOPE + RECORD,
-        Request::Announce(_) => ENVELOPE + 2 * RECORD,
-        _ => ENVELOPE,
-    }
+    ENVELOPE
+        + match request {
+            Request::Store { .. } => RECORD,
+            Request::Announce(_) => 2 * RECORD,
+            Request::Ping | _ => 0,
+        }
 }
 
 const fn response_bytes(response: &Response) -> u64 {
-    match response {
-        Response::Nodes { contacts, .. } => ENVELOPE + CONTACT * contacts.len() as u64,
-        Response::Value { contacts, .. } => ENVELOPE + RECORD + CONTACT * contacts.len() as u64,
-        Response::Facts { facts, .. } => ENVELOPE + 2 * RECORD * facts.len() as u64,
-        _ => ENVELOPE,
-    }
+    ENVELOPE
+        + match response {
+            Response::Nodes { contacts, .. } => CONTACT * contacts.len() as u64,
+            Response::Value { contacts, .. } => RECORD + CONTACT * contacts.len() as u64,
+            Response::Facts { facts, .. } => 2 * RECORD * facts.len() as u64,
+            Response::Noted | _ => 0,
+        }
 }
 
 fn packets(bytes: u64) -> u32 {

@@ -2,12 +2,12 @@
 //! Who lives in the world: identities, their admissions, their addresses.
 
 use std::{
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{Ipv4Addr, SocketAddr},
     sync::Arc,
 };
 
 use pqvpn_crypto::peer_id::PeerId;
-use pqvpn_wire::dht::{Admission, Contact, Distance, Point};
+use pqvpn_wire::dht::{Admission, Contact};
 use rand::{RngExt, rngs::SmallRng};
 
 /// Makes identities and hands out addresses.
@@ -34,42 +34,10 @@ impl Population {
 
     /// A newcomer: fresh identity, random position, a /24 of its own.
     pub fn newcomer(&mut self, unix_ms: u64) -> Arc<Contact> {
-        let address = self.address(0);
+        let address = self.address();
         let peer = PeerId::from_bytes(self.rng.random());
         let admission = self.admission(&peer, unix_ms);
         Arc::new(Contact::new(peer, admission, vec![address]))
-    }
-
-    /// `count` identities of one operator, each nearer to `target` than `radius`, in `subnets` /24 of few /16.
-    ///
-    /// The position is drawn until it fits: what one try costs really is security.md 7.1's business, not ours.
-    pub fn sybils(
-        &mut self,
-        unix_ms: u64,
-        count: usize,
-        subnets: usize,
-        target: &Point,
-        radius: &Distance,
-    ) -> Vec<Arc<Contact>> {
-        let blocks: Vec<SocketAddr> = (0..subnets.max(1)).map(|_| self.address(0)).collect();
-        (0..count)
-            .map(|index| {
-                let block = blocks[index % blocks.len()];
-                let IpAddr::V4(base) = block.ip() else { unreachable!("the population is of IPv4") };
-                let [a, b, c, _] = base.octets();
-                let host = u8::try_from(2 + index / blocks.len() % 250).unwrap_or(2);
-                let port = 20_000 + u16::try_from(index % 40_000).unwrap_or(0);
-                let address = SocketAddr::from(([a, b, c, host], port));
-                let peer = PeerId::from_bytes(self.rng.random());
-                loop {
-                    let admission = self.admission(&peer, unix_ms);
-                    let contact = Contact::new(peer, admission, vec![address]);
-                    if contact.node_id().distance(target) < *radius {
-                        return Arc::new(contact);
-                    }
-                }
-            })
-            .collect()
     }
 
     /// The admission of a solved proof of work.
@@ -81,20 +49,20 @@ impl Population {
         Admission { week: pqvpn_dht::admission::week(peer, unix_ms), nonce: self.rng.random(), out }
     }
 
-    /// The next free /24's host `.1`; `more` moves within it.
-    fn address(&mut self, more: u8) -> SocketAddr {
+    /// The next free /24's first host.
+    fn address(&mut self) -> SocketAddr {
         // An odd factor permutes a power of two: no subnet comes twice, neighbours in time are far apart.
         let number = self.subnets.wrapping_mul(0x9e37_79b1) % SUBNETS;
         self.subnets += 1;
         let [_, high, middle, low] = number.to_be_bytes();
         let first = u8::try_from(FIRST_OCTET + u32::from(high)).unwrap_or(24);
-        SocketAddr::from((Ipv4Addr::new(first, middle, low, 1 + more), 7847))
+        SocketAddr::from((Ipv4Addr::new(first, middle, low, 1), 7847))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
+    use std::{collections::BTreeSet, net::IpAddr};
 
     use super::*;
     use crate::seed::Seed;
@@ -114,17 +82,5 @@ mod tests {
         assert!(wide.len() > 5_000, "{}", wide.len());
         assert!(nodes.iter().all(|node| (24..88).contains(&octets(node)[0])));
         assert!(nodes.iter().all(|node| node.admission().out[0] == 0 && node.admission().out[1] < 128));
-    }
-
-    #[test]
-    fn sybils_stand_where_they_should_and_share_subnets() {
-        let mut population = Population::new(Seed(1).rng("population", 0), 512);
-        let target = Point::from_bytes([9; 32]);
-        let radius = Distance::from_fraction(0.01);
-        let sybils = population.sybils(1_800_000_000_000, 45, 3, &target, &radius);
-        let narrow: BTreeSet<_> = sybils.iter().map(|node| octets(node)[..3].to_vec()).collect();
-        let addresses: BTreeSet<_> = sybils.iter().map(|node| node.addresses()[0]).collect();
-        assert_eq!((narrow.len(), addresses.len()), (3, 45));
-        assert!(sybils.iter().all(|node| node.node_id().distance(&target) < radius));
     }
 }

@@ -138,8 +138,8 @@ fn a_late_answer_counts_until_its_time_is_over() {
 
     let mut lookup = lookup_of(Goal::Nodes, target(), seeds(2), config);
     let first = asks(&mut lookup, START);
-    asks(&mut lookup, after(4150));
-    lookup.on_reply(after(4200), first[0].0.peer(), names(vec![]));
+    asks(&mut lookup, after(6150));
+    lookup.on_reply(after(6200), first[0].0.peer(), names(vec![]));
     let outcome = lookup.finish();
     assert_eq!((outcome.stats.answered, outcome.stats.stray), (0, 1));
 }

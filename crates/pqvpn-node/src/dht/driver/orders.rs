@@ -86,6 +86,7 @@ impl Driver {
                     self.sought.remove(&peer);
                 }
             }
+            Order::Known(peer, answer) => drop(answer.send(self.known(&peer))),
             Order::Reached(peer) => self.reached(peer),
             Order::Pause(paused) => self.pause(paused),
             Order::Status(answer) => drop(answer.send(self.report())),
@@ -169,12 +170,27 @@ impl Driver {
         };
         let report = record_report(&signed.record);
         match self.parts.dht.keep(now, signed.record, signed.heartbeat_seed) {
-            Some(id) => drop(self.waiters.insert(id, Waiter::Put(report, answer))),
+            Some(id) => {
+                self.parts.records.offered(&report.key);
+                self.waiters.insert(id, Waiter::Put(report, answer));
+            }
             None => drop(answer.send(Err(DhtError::Busy.into()))),
         }
     }
 
     // ---- peers the node wants to dial -----------------------------------------------------------------------------
+
+    /// Where a peer was met, or announces itself. A neighbour with private addresses only has no record on the open DHT.
+    fn known(&self, peer: &PeerId) -> Vec<String> {
+        let contact = self.parts.dht.table().get(peer).map(|entry| entry.contact().addresses());
+        let mut endpoints: Vec<String> = contact.unwrap_or_default().iter().map(ToString::to_string).collect();
+        for endpoint in self.parts.doors.endpoints(peer) {
+            if !endpoints.contains(endpoint) {
+                endpoints.push(endpoint.clone());
+            }
+        }
+        endpoints
+    }
 
     fn seek(&mut self, peer: PeerId, answer: oneshot::Sender<Vec<SocketAddr>>) {
         let now = clock::now();
@@ -273,7 +289,7 @@ impl Driver {
         }
     }
 
-    /// A peer was reached where its record says: the rest of the lookup would only cost.
+    /// A peer was reached: the rest of the lookup would only cost.
     fn reached(&mut self, peer: PeerId) {
         let is_for_it = |waiter: &Waiter| matches!(waiter, Waiter::Find(sought, _) if *sought == peer);
         let running: Vec<LookupId> =
@@ -281,6 +297,10 @@ impl Driver {
         for id in running {
             self.waiters.remove(&id);
             self.parts.dht.cancel(id);
+        }
+        // It may have been reached without any record: whoever asks next begins anew.
+        if self.sought.get(&peer).is_some_and(|sought| !matches!(sought.stage, Stage::Known(..))) {
+            self.sought.remove(&peer);
         }
     }
 

@@ -17,7 +17,7 @@ use pqvpn_wire::{
 use super::{
     super::{
         dial::dial,
-        links::{LinkId, Warm},
+        links::{LinkId, Warm, is_same},
         rpc::{Answer, CallError, count},
         usage::Usage,
     },
@@ -44,8 +44,8 @@ pub(in crate::dht) struct Waiting {
     pub(super) to: Arc<Contact>,
     pub(super) request: Request,
     pub(super) deadline: Instant,
-    /// It must go over a link we dialed to an address of the contact.
-    pub(super) proves_address: bool,
+    /// The peer must answer at this address: the one by whose network the table counts it (security.md 7.3).
+    pub(super) proves: Option<SocketAddr>,
     /// A link that seemed warm did not carry it.
     pub(super) redialed: bool,
 }
@@ -54,7 +54,17 @@ impl Waiting {
     fn left(&self) -> Duration {
         self.deadline.saturating_duration_since(clock::now())
     }
+
+    /// Which dial serves it: one to any address of the contact, or only to the first.
+    fn target(&self) -> Target {
+        let addresses = self.to.addresses();
+        let only = if let [only] = addresses { Some(*only) } else { self.proves };
+        (*self.to.peer(), only)
+    }
 }
+
+/// Whom to dial, and where if not wherever it may be.
+pub(super) type Target = (PeerId, Option<SocketAddr>);
 
 /// A dial under way and who waits for it.
 #[derive(Debug, Default)]
@@ -64,20 +74,25 @@ pub(super) struct Dialing {
 
 /// What a task of the driver came to.
 pub(super) enum TaskDone {
-    Dialed { peer: PeerId, link: Result<Arc<dyn Connection>, String> },
-    Called { waiting: Waiting, link: LinkId, at: SocketAddr, answer: Result<Answer, CallError> },
+    Dialed { target: Target, link: Result<Arc<dyn Connection>, String> },
+    Called { waiting: Box<Waiting>, link: LinkId, at: SocketAddr, answer: Result<Answer, CallError> },
     Resolved { peer: PeerId, addresses: Result<Vec<SocketAddr>, String> },
 }
 
 impl Driver {
-    pub(super) fn query(&mut self, waiting: Waiting) {
+    /// Sends a request of the machine; with `dial` the peer must answer at the contact's first address.
+    pub(super) fn query(&mut self, query: QueryId, to: Arc<Contact>, request: Request, timeout: Duration, dial: bool) {
         count(&self.parts.shared.counts.sent);
+        let proves = to.addresses().first().copied().filter(|_| dial);
+        let waiting = Waiting { query, to, request, deadline: clock::now() + timeout, proves, redialed: false };
+        if dial && proves.is_none() {
+            return self.fail(&waiting, &CallError::Unreachable("it has no address".to_owned()));
+        }
         self.carry(waiting);
     }
 
     fn carry(&mut self, waiting: Waiting) {
-        let proves = waiting.proves_address.then(|| waiting.to.addresses());
-        match self.links.warm(clock::now(), waiting.to.peer(), proves) {
+        match self.links.warm(clock::now(), waiting.to.peer(), waiting.proves) {
             Some(Warm { id, connection, usage, is_fresh }) => {
                 // A link that rested may be dead without anybody knowing: leave time for a new one.
                 let limit = if is_fresh || waiting.redialed { waiting.left() } else { waiting.left() / 2 };
@@ -102,13 +117,14 @@ impl Driver {
         self.tasks.spawn(async move {
             let answer = shared.call(&*connection, &waiting.request, limit).await;
             drop(using);
-            TaskDone::Called { waiting, link, at: connection.remote(), answer }
+            TaskDone::Called { waiting: Box::new(waiting), link, at: connection.remote(), answer }
         });
     }
 
     fn dial(&mut self, waiting: Waiting) {
-        let peer = *waiting.to.peer();
-        if let Some(dialing) = self.dialing.get_mut(&peer) {
+        let target = waiting.target();
+        let (peer, only) = target;
+        if let Some(dialing) = self.dialing.get_mut(&target) {
             if dialing.waiting.len() < MAX_JOINED {
                 dialing.waiting.push(waiting);
                 return;
@@ -126,18 +142,22 @@ impl Driver {
             return self.fail(&waiting, &CallError::Busy);
         }
         let now = self.now();
-        let (doors, limiter) = (&self.parts.doors, &mut self.dial_limiter);
-        // A door was named by somebody we trust; anything else by a responder, who may mean harm to whoever is there.
-        let may_dial = |at: &&SocketAddr| doors.contains(&peer) || limiter.allow(now, **at);
-        let addresses: Vec<SocketAddr> = waiting.to.addresses().iter().filter(may_dial).copied().collect();
+        // A door was named by somebody we trust, and a contact we had is our own memory; anything else was named by a
+        // responder, who may mean harm to whoever is there.
+        let trusted = self.parts.doors.contains(&peer) || self.parts.dht.remembers(&waiting.to);
+        let limiter = &mut self.dial_limiter;
+        let may_dial = |at: &&SocketAddr| trusted || limiter.allow(now, **at);
+        let wanted = only.as_slice();
+        let wanted = if wanted.is_empty() { waiting.to.addresses() } else { wanted };
+        let addresses: Vec<SocketAddr> = wanted.iter().filter(may_dial).copied().collect();
         if addresses.is_empty() {
             self.parts.dht.count(Attack::DialLimit);
             return self.fail(&waiting, &CallError::Busy);
         }
         let shared = Arc::clone(&self.parts.shared);
-        self.dialing.insert(peer, Dialing { waiting: vec![waiting] });
+        self.dialing.insert(target, Dialing { waiting: vec![waiting] });
         self.tasks
-            .spawn(async move { TaskDone::Dialed { peer, link: dial(shared, peer, addresses, DIAL_LIMIT).await } });
+            .spawn(async move { TaskDone::Dialed { target, link: dial(shared, peer, addresses, DIAL_LIMIT).await } });
     }
 
     /// Gives up on requests whose time is over before there was a link for them.
@@ -157,17 +177,19 @@ impl Driver {
 
     pub(super) fn on_task(&mut self, done: TaskDone) {
         match done {
-            TaskDone::Dialed { peer, link } => self.on_dialed(peer, link),
-            TaskDone::Called { waiting, link, at, answer } => self.on_called(waiting, link, at, answer),
+            TaskDone::Dialed { target, link } => self.on_dialed(target, link),
+            TaskDone::Called { waiting, link, at, answer } => self.on_called(*waiting, link, at, answer),
             TaskDone::Resolved { peer, addresses } => self.on_resolved(peer, addresses),
         }
     }
 
-    fn on_dialed(&mut self, peer: PeerId, link: Result<Arc<dyn Connection>, String>) {
-        let waiting = self.dialing.remove(&peer).map(|dialing| dialing.waiting).unwrap_or_default();
+    fn on_dialed(&mut self, target: Target, link: Result<Arc<dyn Connection>, String>) {
+        let peer = target.0;
+        let waiting = self.dialing.remove(&target).map(|dialing| dialing.waiting).unwrap_or_default();
         match link {
             Ok(connection) if self.paused => connection.close(CloseReason::Shutdown.code(), ""),
             Ok(connection) => {
+                self.dial_limiter.reached(connection.remote());
                 self.parts.doors.verified(&peer, clock::unix_millis());
                 match self.adopt_dialed(Arc::clone(&connection)) {
                     Some((id, usage)) => {
@@ -203,6 +225,10 @@ impl Driver {
     fn on_called(&mut self, waiting: Waiting, link: LinkId, at: SocketAddr, answer: Result<Answer, CallError>) {
         let peer = *waiting.to.peer();
         match answer {
+            // The peer moved meanwhile.
+            Ok(_) if waiting.proves.is_some_and(|first| !is_same(first, at)) => {
+                self.fail(&waiting, &CallError::Unreachable(format!("it answers at {at}")));
+            }
             Ok(Answer { sender, response, rtt }) => {
                 count(&self.parts.shared.counts.answered);
                 self.met = true;

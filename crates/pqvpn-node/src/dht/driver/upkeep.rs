@@ -43,6 +43,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const RESOLVE: Duration = Duration::from_secs(10);
 /// Shortest and longest time until an own record that nobody took is published again.
 const PUBLISH_AGAIN: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(300));
+/// Nodes that keep a record and are enough, as long as they live: those that a lookup ends with (dht.md).
+const ENOUGH_KEEPERS: usize = 20;
 /// Shortest time between two publications because the table has grown.
 const PUBLISH_PAUSE: Duration = Duration::from_secs(15);
 
@@ -199,7 +201,7 @@ impl Driver {
             return;
         }
         if contacts >= self.upkeep.published_among.saturating_mul(2) && self.upkeep.published_among > 0 {
-            // Of the nodes known now, few were asked to keep our records.
+            // Of the nodes known now, few may have been asked to keep our records.
             let soonest = self.upkeep.published_last.map_or(now, |at| at + PUBLISH_PAUSE);
             self.upkeep.publish_at = Some(self.upkeep.publish_at.map_or(soonest, |at| at.min(soonest)));
         }
@@ -215,7 +217,10 @@ impl Driver {
             let _in_force = self.parts.records.values_again(now);
         }
         self.renew_peer_record();
-        for signed in self.parts.records.in_force(!grown) {
+        // A record with as many nodes as a lookup finds is found, however many more are known now: to publish is some
+        // hundred kB, here and elsewhere.
+        let enough = if grown { ENOUGH_KEEPERS } else { 1 };
+        for signed in self.parts.records.kept_by_less_than(enough) {
             self.publish(signed);
         }
     }
@@ -245,7 +250,10 @@ impl Driver {
     fn publish(&mut self, signed: Signed) {
         let (now, key) = (self.now(), *signed.record.key());
         match self.parts.dht.keep(now, signed.record, signed.heartbeat_seed) {
-            Some(id) => drop(self.waiters.insert(id, Waiter::Own(key))),
+            Some(id) => {
+                self.parts.records.offered(&key);
+                self.waiters.insert(id, Waiter::Own(key));
+            }
             None => self.publish_again_later(),
         }
     }
