@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Size and speed: printed, and bounded where that cannot fail by chance.
+//! Size: bounded.
 
 use super::*;
 use crate::table::{Entry, bucket::Bucket};
@@ -24,18 +24,4 @@ fn an_entry_is_small() {
     let bytes = size_of::<Table>() + table.buckets.capacity() * size_of::<Bucket>() + entries;
     println!("a table of {} contacts has {bytes} bytes besides the shared contacts", table.len());
     assert!(bytes < 12_000);
-}
-
-#[test]
-#[ignore = "prints a time"]
-fn print_closest() {
-    let table = typical();
-    let mut rng = StdRng::seed_from_u64(3);
-    let targets: Vec<Point> = (0..1000).map(|_| Point::from_bytes(rng.random())).collect();
-    let start = std::time::Instant::now();
-    let mut found = 0;
-    for _ in 0..100 {
-        found += targets.iter().map(|target| table.closest(target, 20).len()).sum::<usize>();
-    }
-    println!("closest(20) of 200: {:?} each ({found} found)", start.elapsed() / 100_000);
 }
