@@ -49,6 +49,11 @@ impl Engine for Toy {
         Response::Pong { observed: at }
     }
 
+    /// The limit on dials has tests of its own.
+    fn remembers(&self, _: &Contact) -> bool {
+        true
+    }
+
     fn on_response(&mut self, _: Now, query: u64, _: Option<Arc<Contact>>, _: Response, _: Duration) {
         self.outbox.push_back(Effect::Done { operation: query, done: Seen::Pong });
     }
