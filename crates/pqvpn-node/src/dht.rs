@@ -28,7 +28,9 @@ mod work;
 pub use doors::{MAX_DOOR_ADDRESSES, MAX_DOORS};
 pub use report::*;
 
+pub(crate) use addresses::{dialable, realm};
 pub(crate) use event::{FirstStream, Order, Wanted};
-pub(crate) use places::NoPlace;
-pub(crate) use port::{Port, Setup, off, start};
+pub(crate) use places::{NoPlace, Place, Places};
+pub(crate) use port::{Port, Setup, Stranger, off, start};
 pub(crate) use rpc::is_request;
+pub(crate) use usage::Usage;

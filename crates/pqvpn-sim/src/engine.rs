@@ -21,8 +21,16 @@ pub trait Engine {
         sender: Option<Arc<Contact>>,
         request: Request,
     ) -> Response;
-    /// Takes the answer to a query.
-    fn on_response(&mut self, now: Now, query: u64, sender: Option<Arc<Contact>>, response: Response, rtt: Duration);
+    /// Takes the answer to a query; it came from `at`.
+    fn on_response(
+        &mut self,
+        now: Now,
+        query: u64,
+        at: SocketAddr,
+        sender: Option<Arc<Contact>>,
+        response: Response,
+        rtt: Duration,
+    );
     /// Takes notice that a query has no answer.
     fn on_failure(&mut self, now: Now, query: u64, failure: Failure);
     /// Takes the result of a proof-of-work evaluation.

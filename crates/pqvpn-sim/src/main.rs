@@ -3,6 +3,7 @@
 //! run.
 
 use std::io::{self, Write};
+use std::ops::RangeInclusive;
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -14,6 +15,12 @@ use pqvpn_sim::{
     scenario::{self, Options, Scenario},
     seed::Seed,
 };
+
+/// Nodes of one world. A node takes about 130 kB, and each thread has a world of its own: more would fill the memory of
+/// the machines this is meant for.
+const NODES: RangeInclusive<usize> = 50..=100_000;
+/// Sybils around one key.
+const MAX_SYBILS: usize = 1000;
 
 /// Thousands of simulated PQVPN nodes under one virtual clock.
 #[derive(Debug, Parser)]
@@ -40,7 +47,7 @@ struct Dht {
     /// Run one scenario of the suite; without it one point is measured, as the other options say.
     #[arg(long, value_name = "NAME")]
     scenario: Option<String>,
-    /// Nodes; the default is the scenario's own number, and 10000 for a single point.
+    /// Nodes, 50 to 100000; the default is the scenario's own number, and 10000 for a single point.
     #[arg(long)]
     nodes: Option<usize>,
     /// Share of colluding nodes, 0 to 0.9.
@@ -58,7 +65,7 @@ struct Dht {
     /// What the colluders do.
     #[arg(long, value_name = "NAME", default_value = "hijack")]
     attack: String,
-    /// Sybils nearest to each key, besides the colluding nodes.
+    /// Sybils nearest to each key, besides the colluding nodes; at most 1000.
     #[arg(long, default_value_t = 0)]
     sybils: usize,
     /// Seed of everything random; drawn and printed without it.
@@ -120,8 +127,14 @@ impl Dht {
         if !(0.0..=1000.0).contains(&self.churn) {
             bail!("--churn {} is not a number of per cent from 0 to 1000", self.churn);
         }
-        if !(1..=32).contains(&self.paths) || self.seeds == 0 || self.nodes.is_some_and(|nodes| nodes < 50) {
-            bail!("--paths is 1 to 32, --seeds at least 1, --nodes at least 50");
+        if !(1..=32).contains(&self.paths) || self.seeds == 0 {
+            bail!("--paths is 1 to 32, --seeds at least 1");
+        }
+        if let Some(nodes) = self.nodes.filter(|nodes| !NODES.contains(nodes)) {
+            bail!("--nodes {nodes} is not a number from {} to {}", NODES.start(), NODES.end());
+        }
+        if self.sybils > MAX_SYBILS {
+            bail!("--sybils {} is more than {MAX_SYBILS}", self.sybils);
         }
         if !adversary::STRATEGIES.contains(&self.attack.as_str()) {
             bail!("--attack {:?} is not one of {}", self.attack, adversary::STRATEGIES.join(", "));

@@ -26,8 +26,16 @@ impl Engine for Dht {
         Self::on_request(self, now, from, observed, sender, request)
     }
 
-    fn on_response(&mut self, now: Now, query: u64, sender: Option<Arc<Contact>>, response: Response, rtt: Duration) {
-        Self::on_response(self, now, QueryId(query), sender, response, rtt);
+    fn on_response(
+        &mut self,
+        now: Now,
+        query: u64,
+        at: SocketAddr,
+        sender: Option<Arc<Contact>>,
+        response: Response,
+        rtt: Duration,
+    ) {
+        Self::on_response(self, now, QueryId(query), at, sender, response, rtt);
     }
 
     fn on_failure(&mut self, now: Now, query: u64, failure: Failure) {

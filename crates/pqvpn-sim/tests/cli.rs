@@ -42,6 +42,11 @@ fn nonsense_is_refused_with_a_reason() {
         (vec!["dht", "--scenario", "weather"], "partition"),
         (vec!["dht", "--malicious", "1.5"], "share"),
         (vec!["dht", "--seeds", "0"], "--seeds"),
+        (vec!["dht", "--nodes", "49"], "--nodes 49"),
+        (vec!["dht", "--nodes", "100001"], "--nodes 100001"),
+        (vec!["dht", "--nodes", "18446744073709551615"], "100000"),
+        (vec!["dht", "--nodes", "-1"], "-1"),
+        (vec!["dht", "--sybils", "1001"], "--sybils 1001"),
     ] {
         let output = sim(&arguments);
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");

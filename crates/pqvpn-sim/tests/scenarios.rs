@@ -53,14 +53,20 @@ fn with_a_third_of_hijackers_most_is_found() {
 }
 
 #[test]
-fn one_path_is_worse_than_eight() {
+fn one_path_is_much_worse_than_eight() {
+    const TRIES: u64 = 120;
     let mut found = [0, 0];
     for (paths, found) in [1, 8].into_iter().zip(&mut found) {
-        let mut swarm = Swarm::converged(Seed(1), 2000, NetConfig::default(), DhtConfig::open());
-        swarm.corrupt(0.5, adversary::strategy("hijack"));
-        *found = swarm.trial(Plan { paths: Some(paths), actors: 8, each: 3, ..Plan::default() }).find.hits;
+        for seed in 0..3 {
+            let mut swarm = Swarm::converged(Seed(seed), 2000, NetConfig::default(), DhtConfig::open());
+            swarm.corrupt(0.7, adversary::strategy("hijack"));
+            let find = swarm.trial(Plan { paths: Some(paths), ..Plan::default() }).find;
+            assert_eq!(find.tries, TRIES / 3);
+            *found += find.hits;
+        }
     }
-    assert!(found[0] < found[1], "of 24: {found:?}");
+    // Over twenty such triples of worlds: 42 to 71 and 99 to 112 of 120, 50 +- 6.3 apart; four deviations are left.
+    assert!(found[0] + 24 <= found[1] && found[1] >= 90, "of {TRIES}: {found:?}");
 }
 
 #[test]

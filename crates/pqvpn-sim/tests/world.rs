@@ -54,7 +54,7 @@ impl Engine for Toy {
         true
     }
 
-    fn on_response(&mut self, _: Now, query: u64, _: Option<Arc<Contact>>, _: Response, _: Duration) {
+    fn on_response(&mut self, _: Now, query: u64, _: SocketAddr, _: Option<Arc<Contact>>, _: Response, _: Duration) {
         self.outbox.push_back(Effect::Done { operation: query, done: Seen::Pong });
     }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What the `bootstrap` resource takes and answers. Times are ms since 1970.
 
-use std::path::PathBuf;
+use std::{net::SocketAddr, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -37,6 +37,9 @@ pub struct Door {
     pub why: Option<String>,
     /// When a handshake last proved that this identity answers there; kept over restarts.
     pub verified_ms: Option<u64>,
+    /// Where its handshake with this node succeeded since the start; null if it did not, or if a dial has failed since.
+    #[serde(default)]
+    pub answered_at: Option<SocketAddr>,
 }
 
 /// What became of a door.

@@ -139,7 +139,7 @@ pub struct DhtRpc {
 pub struct DhtDoors {
     /// Known.
     pub known: usize,
-    /// Answered since the start.
+    /// Those of them that answered and have not failed since.
     pub working: usize,
 }
 

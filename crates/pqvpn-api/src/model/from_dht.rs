@@ -225,6 +225,7 @@ impl From<report::DoorReport> for Door {
             age_s: age.map(seconds),
             why,
             verified_ms: door.verified_ms,
+            answered_at: door.answered_at,
         }
     }
 }

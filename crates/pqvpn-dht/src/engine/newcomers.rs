@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! How a peer becomes a contact: its word about itself, its proof of work, its answer at its address, its place.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
 use pqvpn_wire::dht::{Contact, Request};
 
@@ -77,12 +80,13 @@ impl Dht {
         self.plausible(now, sender, told_by)
     }
 
-    /// The answerer's word about itself, at the addresses it was asked at; another one is dialled before it counts.
+    /// The answerer's word about itself, where it answers or at the addresses it was asked at; another one is dialled
+    /// before it counts.
     ///
     /// Else one host could take places in the name of a hundred networks, and have its victims dialled.
-    pub(super) fn attested(&mut self, now: Now, to: &Contact, sender: Arc<Contact>) -> Arc<Contact> {
+    pub(super) fn attested(&mut self, now: Now, to: &Contact, at: SocketAddr, sender: Arc<Contact>) -> Arc<Contact> {
         let asked_there = sender.addresses().first().is_some_and(|first| to.addresses().contains(first));
-        if asked_there || !to.is_proven() || self.is_known(&sender) {
+        if asked_there || !to.is_proven() || met_at(&sender, at).is_some() || self.is_known(&sender) {
             return sender;
         }
         self.welcome(now, Arc::clone(&sender));
@@ -100,12 +104,14 @@ impl Dht {
         }
     }
 
-    /// A peer that answered us becomes a contact, as soon as its position is proven.
-    pub(super) fn learn(&mut self, now: Now, contact: Option<Arc<Contact>>) {
+    /// A peer that answered us from `at` becomes a contact, as soon as its position is proven: by the address it answered
+    /// at, or, if it names none such, by its first one once it was dialled there.
+    pub(super) fn learn(&mut self, now: Now, at: SocketAddr, contact: Option<Arc<Contact>>) {
         let Some(contact) = contact.filter(|contact| contact.is_proven()) else { return };
         if self.shunned(now, contact.peer()) || self.is_known(&contact) {
             return;
         }
+        let Some(contact) = met_at(&contact, at) else { return self.welcome(now, contact) };
         if self.admitted.contains(&contact) {
             self.enter(now, contact);
         } else if self.has_room(&contact) {
@@ -119,8 +125,9 @@ impl Dht {
         contacts < self.config.k || waiting < SPARE_ROOM
     }
 
+    /// Whether the table has just this contact; in what order it names its addresses does not matter.
     pub(super) fn is_known(&self, contact: &Contact) -> bool {
-        self.table.get(contact.peer()).is_some_and(|entry| **entry.contact() == *contact)
+        self.table.get(contact.peer()).is_some_and(|entry| is_alike(entry.contact(), contact))
     }
 
     fn enter(&mut self, now: Now, contact: Arc<Contact>) {
@@ -173,6 +180,33 @@ impl Dht {
         self.waiting.insert(peer, Waiting { contact: Arc::clone(&contact), answered, replies, number });
         self.outputs.push_back(Output::VerifyAdmission { contact });
     }
+}
+
+/// A contact as it was met: the address it answered at first, since the table counts it by the network of that one
+/// (security.md 7.3). `None` if it names no such address.
+///
+/// Else a host would take places in the name of every network it cares to name first. Which one answered is up to us: a
+/// node without IPv4 meets a peer of both families at its IPv6 address.
+pub(super) fn met_at(contact: &Arc<Contact>, at: SocketAddr) -> Option<Arc<Contact>> {
+    let here = |address: &SocketAddr| canonical(*address) == canonical(at);
+    let place = contact.addresses().iter().position(here)?;
+    if place == 0 {
+        return Some(Arc::clone(contact));
+    }
+    let mut addresses = contact.addresses().to_vec();
+    addresses.get_mut(..=place)?.rotate_right(1);
+    Some(Arc::new(Contact::new(*contact.peer(), *contact.admission(), addresses)))
+}
+
+/// IPv4 inside IPv6 is IPv4.
+const fn canonical(address: SocketAddr) -> (IpAddr, u16) {
+    (address.ip().to_canonical(), address.port())
+}
+
+/// Whether two contacts say the same, but for the order of the addresses.
+fn is_alike(a: &Contact, b: &Contact) -> bool {
+    let names_all = |a: &Contact, b: &Contact| a.addresses().iter().all(|address| b.addresses().contains(address));
+    a.peer() == b.peer() && a.admission() == b.admission() && names_all(a, b) && names_all(b, a)
 }
 
 const fn table_attack(refusal: TableRefusal) -> Attack {

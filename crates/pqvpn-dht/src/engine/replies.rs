@@ -10,7 +10,7 @@ use std::{
 use pqvpn_crypto::peer_id::PeerId;
 use pqvpn_wire::dht::{Contact, Equivocation, Fact, Heartbeat, Payload, Point, Record, Request, Response};
 
-use super::{Dht, MAX_SIGHTINGS, Notice, Purpose, QueryFailure, QueryId, lookups::Running};
+use super::{Dht, MAX_SIGHTINGS, Notice, Purpose, QueryFailure, QueryId, lookups::Running, newcomers::met_at};
 use crate::{
     Now,
     address::{Origin, Wide},
@@ -25,11 +25,13 @@ use crate::{
 };
 
 impl Dht {
-    /// An authenticated answer has come. `sender` is the contact the answerer gave for itself.
+    /// An authenticated answer has come. `at` is the UDP address it came from, as the link has proven it; `sender` the
+    /// contact the answerer gave for itself.
     pub fn on_response(
         &mut self,
         now: Now,
         query: QueryId,
+        at: SocketAddr,
         sender: Option<Arc<Contact>>,
         response: Response,
         rtt: Duration,
@@ -41,34 +43,35 @@ impl Dht {
         let (to, purpose) = (pending.to, pending.purpose);
         self.table.seen(now, to.peer());
         self.upkeep.went_well();
-        let told_by = to.addresses().first().map(|address| address.ip());
+        // Not where it was asked: whoever named it chose that.
+        let told_by = Some(at.ip());
         let sender = sender.filter(|sender| self.is_own_word(now, &to, sender, told_by));
-        let sender = sender.map(|sender| self.attested(now, &to, sender));
+        let sender = sender.map(|sender| self.attested(now, &to, at, sender));
         self.judge.observe(now, to.peer(), &Observation { rtt: Some(rtt), ..Observation::default() });
         self.close_window(now);
-        if let (Response::Pong { observed }, Some(source)) = (&response, told_by) {
-            self.sighted(to.peer(), *observed, source);
+        if let Response::Pong { observed } = &response {
+            self.sighted(to.peer(), *observed, at.ip());
         }
         let answered = sender.as_ref().map_or(&to, |sender| sender);
         match purpose {
             Purpose::Lookup { id, value, .. } if to.is_proven() && answered.node_id() != to.node_id() => {
                 let answered = Arc::clone(answered);
-                self.answer_from_elsewhere(now, id, value, answered, told_by, response);
+                self.answer_from_elsewhere(now, id, value, answered, at, response);
             }
             Purpose::Lookup { id, value, .. } => {
                 let answered = Arc::clone(answered);
-                self.lookup_answer(now, id, value, &answered, told_by, response);
+                self.lookup_answer(now, id, value, &answered, at, response);
             }
             Purpose::Store { id } => {
                 let kept = matches!(response, Response::Stored { .. }).then(|| Arc::clone(&to));
                 self.stored(now, id, kept);
-                self.learn(now, sender);
+                self.learn(now, at, sender);
             }
-            Purpose::Door => self.door_opened(now, &to, sender, &response),
+            Purpose::Door => self.door_opened(now, &to, at, sender, &response),
             Purpose::Refresh => self.refreshed(now, told_by, &response),
             Purpose::Facts => self.take_facts(now, to.peer(), response),
             Purpose::Lost => {
-                self.learn(now, sender.or(Some(to)));
+                self.learn(now, at, sender.or(Some(to)));
                 self.upkeep.returned(now);
                 self.seek_more(now);
             }
@@ -76,8 +79,13 @@ impl Dht {
                 let good = self.behaves(now, told_by, &response);
                 self.judge.probed(now, to.peer(), good);
             }
-            Purpose::Newcomer | Purpose::Liveness | Purpose::Probe => self.learn(now, sender.or(Some(to))),
-            Purpose::Cache | Purpose::Beat | Purpose::Announce => self.learn(now, sender),
+            Purpose::Newcomer => {
+                // One that is elsewhere after all is not dialled for ever.
+                let found = sender.or(Some(to)).and_then(|contact| met_at(&contact, at));
+                self.learn(now, at, found);
+            }
+            Purpose::Liveness | Purpose::Probe => self.learn(now, at, sender.or(Some(to))),
+            Purpose::Cache | Purpose::Beat | Purpose::Announce => self.learn(now, at, sender),
         }
     }
 
@@ -176,7 +184,7 @@ impl Dht {
         id: LookupId,
         value: bool,
         from: Arc<Contact>,
-        told_by: Option<IpAddr>,
+        at: SocketAddr,
         response: Response,
     ) {
         self.counters.count(Attack::PositionMoved);
@@ -184,9 +192,9 @@ impl Dht {
         if let Response::Value { record, heartbeat, .. } = response
             && value
         {
-            self.judge_record(now, id, &peer, told_by, record, heartbeat);
+            self.judge_record(now, id, &peer, Some(at.ip()), record, heartbeat);
         }
-        self.learn(now, Some(from));
+        self.learn(now, at, Some(from));
         self.no_reply(now, id, &peer);
     }
 
@@ -196,14 +204,14 @@ impl Dht {
         id: LookupId,
         value: bool,
         from: &Arc<Contact>,
-        told_by: Option<IpAddr>,
+        at: SocketAddr,
         response: Response,
     ) {
         let peer = *from.peer();
         let (contacts, token, record) = match response {
             Response::Nodes { contacts, token } => (contacts, token, None),
             Response::Value { record, heartbeat, contacts, token } if value => {
-                let record = self.judge_record(now, id, &peer, told_by, record, heartbeat);
+                let record = self.judge_record(now, id, &peer, Some(at.ip()), record, heartbeat);
                 (contacts, token, record)
             }
             Response::Busy { .. } => return self.no_reply(now, id, &peer),
@@ -218,19 +226,21 @@ impl Dht {
             }
             _ => return self.no_reply(now, id, &peer),
         };
-        let contacts = self.usable(now, id, from, contacts, told_by);
+        let contacts = self.usable(now, id, from, contacts, Some(at.ip()));
         self.reputation.note(now, &peer, Deed::ValidAnswer);
-        self.deliver(now, id, from, LookupReply { contacts, record, token });
+        self.deliver(now, id, from, at, LookupReply { contacts, record, token });
     }
 
     /// Hands an answer to its lookup; where positions decide, only after the answerer's is proven.
-    fn deliver(&mut self, now: Now, id: LookupId, from: &Arc<Contact>, reply: LookupReply) {
+    fn deliver(&mut self, now: Now, id: LookupId, from: &Arc<Contact>, at: SocketAddr, reply: LookupReply) {
         let proven = !from.is_proven() || self.admitted.contains(from) || !self.needs_positions(id);
         if proven {
-            self.learn(now, Some(Arc::clone(from)));
+            self.learn(now, at, Some(Arc::clone(from)));
             self.reply(now, id, from.peer(), reply);
         } else {
-            self.prove(now, Arc::clone(from), true, Some((id, reply)));
+            let met = met_at(from, at);
+            let answered = met.is_some();
+            self.prove(now, met.unwrap_or_else(|| Arc::clone(from)), answered, Some((id, reply)));
         }
     }
 
@@ -322,13 +332,20 @@ impl Dht {
         now.unix_ms <= sign_of_life.saturating_add(freshness) && sign_of_life <= now.unix_ms.saturating_add(3_720_000)
     }
 
-    fn door_opened(&mut self, now: Now, to: &Arc<Contact>, sender: Option<Arc<Contact>>, response: &Response) {
+    fn door_opened(
+        &mut self,
+        now: Now,
+        to: &Arc<Contact>,
+        at: SocketAddr,
+        sender: Option<Arc<Contact>>,
+        response: &Response,
+    ) {
         if !matches!(response, Response::Pong { .. }) {
             return;
         }
         self.upkeep.door_opened();
         let door = sender.clone().unwrap_or_else(|| Arc::clone(to));
-        self.learn(now, sender);
+        self.learn(now, at, sender);
         if self.internal_lookups() < upkeep_lookups(self.joined) {
             let target = self.position();
             self.start_internal(now, target, Some(door));

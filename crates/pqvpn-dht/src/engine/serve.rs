@@ -81,9 +81,7 @@ impl Dht {
         if !sender.is_proven() || !self.plausible(now, &sender, Some(observed.ip())) {
             return;
         }
-        if let Some(entry) = self.table.get(from)
-            && **entry.contact() == *sender
-        {
+        if let Some(entry) = self.table.get(from).filter(|_| self.is_known(&sender)) {
             // A question is a sign of life, but no answer: who only asks does not keep its place by that.
             if entry.failures() == 0 {
                 self.table.seen(now, from);

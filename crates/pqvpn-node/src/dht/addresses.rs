@@ -8,7 +8,7 @@ use nix::net::if_::InterfaceFlags;
 use pqvpn_dht::address::{Class, Origin, Realm, class};
 
 /// What kind of underlay a node that listens there takes part in. `private`: the DHT is not the open one.
-pub(super) fn realm(listen: &[SocketAddr], private: bool) -> Realm {
+pub(crate) fn realm(listen: &[SocketAddr], private: bool) -> Realm {
     // Who listens on loopback only speaks to nobody but this machine.
     if private && !listen.is_empty() && listen.iter().all(|at| at.ip().is_loopback()) {
         Realm::Lab
@@ -20,7 +20,7 @@ pub(super) fn realm(listen: &[SocketAddr], private: bool) -> Realm {
 }
 
 /// Every address others may try, public ones first, without those of the overlay.
-pub(super) fn dialable(listen: &[SocketAddr], realm: Realm, overlay: &[IpAddr]) -> Vec<SocketAddr> {
+pub(crate) fn dialable(listen: &[SocketAddr], realm: Realm, overlay: &[IpAddr]) -> Vec<SocketAddr> {
     let interfaces = if listen.iter().any(|at| at.ip().is_unspecified()) { interface_addresses() } else { Vec::new() };
     expand(listen, &interfaces, realm, overlay)
 }

@@ -3,6 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
     time::{Duration, Instant},
 };
 
@@ -27,7 +28,15 @@ struct Door {
     answered: Option<Instant>,
     failed: Option<(Instant, String)>,
     verified_ms: Option<u64>,
+    /// Where the last handshake that we began succeeded.
+    answered_at: Option<SocketAddr>,
     knocked: u64,
+}
+
+impl Door {
+    const fn is_working(&self) -> bool {
+        self.answered.is_some() && self.failed.is_none()
+    }
 }
 
 /// All doors, and when to knock again.
@@ -112,6 +121,7 @@ impl Doors {
             answered: None,
             failed: None,
             verified_ms: None,
+            answered_at: None,
             knocked: 0,
         });
         let only_remembered = door.sources.iter().all(|source| *source == DoorSource::Cache);
@@ -137,9 +147,9 @@ impl Doors {
         self.doors.is_empty()
     }
 
-    /// Doors, and those that answered since the start.
+    /// Doors, and those of them that work: they answered, and have not failed since.
     pub(super) fn counts(&self) -> (usize, usize) {
-        (self.doors.len(), self.doors.values().filter(|door| door.answered.is_some()).count())
+        (self.doors.len(), self.doors.values().filter(|door| door.is_working()).count())
     }
 
     /// Whether somebody this node trusts to say so (not a stranger) named the door.
@@ -198,9 +208,10 @@ impl Doors {
     }
 
     /// A handshake proved that the identity answers at an address of the door.
-    pub(super) fn verified(&mut self, peer: &PeerId, unix_ms: u64) {
+    pub(super) fn verified(&mut self, peer: &PeerId, at: SocketAddr, unix_ms: u64) {
         if let Some(door) = self.doors.get_mut(peer) {
-            door.verified_ms = Some(unix_ms);
+            let at = SocketAddr::new(at.ip().to_canonical(), at.port());
+            (door.verified_ms, door.answered_at) = (Some(unix_ms), Some(at));
         }
     }
 
@@ -208,6 +219,13 @@ impl Doors {
     pub(super) fn failed(&mut self, now: Instant, peer: &PeerId, why: String) {
         if let Some(door) = self.doors.get_mut(peer) {
             door.failed = Some((now, why));
+        }
+    }
+
+    /// A dial found nobody: where it answered before is no longer known to be right.
+    pub(super) fn unreachable(&mut self, now: Instant, peer: &PeerId, why: String) {
+        if let Some(door) = self.doors.get_mut(peer) {
+            (door.failed, door.answered_at) = (Some((now, why)), None);
         }
     }
 
@@ -230,6 +248,7 @@ impl Doors {
                 (None, None) => DoorState::Untried,
             },
             verified_ms: door.verified_ms,
+            answered_at: door.answered_at,
         };
         self.doors.iter().map(line).collect()
     }
@@ -289,6 +308,24 @@ mod tests {
         }
         doors.rest();
         assert_eq!(doors.next_round(), None);
+    }
+
+    #[test]
+    fn a_door_works_until_it_fails_and_is_where_the_handshake_was() {
+        let (now, at) = (Instant::now(), "192.0.2.9:7".parse().unwrap());
+        let (mut doors, new) = (Doors::new(OWN), door(1, DoorSource::User));
+        let peer = new.peer;
+        doors.add(now, vec![new]).unwrap();
+        assert_eq!((doors.counts(), doors.report(now)[0].answered_at), ((1, 0), None));
+        doors.verified(&peer, "[::ffff:192.0.2.9]:7".parse().unwrap(), 5);
+        doors.answered(now, &peer);
+        assert_eq!((doors.counts(), doors.report(now)[0].answered_at), ((1, 1), Some(at)));
+        doors.failed(now, &peer, "busy".to_owned());
+        assert_eq!((doors.counts(), doors.report(now)[0].answered_at), ((1, 0), Some(at)), "the link may be well");
+        doors.unreachable(now, &peer, "nobody".to_owned());
+        // It dials us: it works, and where it can be dialed is not known.
+        doors.answered(now, &peer);
+        assert_eq!((doors.counts(), doors.report(now)[0].answered_at), ((1, 1), None));
     }
 
     #[test]

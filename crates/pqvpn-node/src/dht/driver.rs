@@ -8,7 +8,7 @@ mod upkeep;
 use std::{
     collections::{BTreeMap, VecDeque},
     future::pending,
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     sync::Arc,
     time::Instant,
 };
@@ -39,7 +39,7 @@ use super::{
     usage::Usage,
     work::Work,
 };
-use crate::{clock, config::DhtMode, link::Connection, snapshot::HealthItem};
+use crate::{clock, config::DhtMode, link::Connection, overlay::OwnAddresses, snapshot::HealthItem};
 use orders::Waiter;
 use pqvpn_dht::limit::DialLimiter;
 use queries::{Dialing, Target, TaskDone, Waiting};
@@ -62,7 +62,7 @@ pub(super) struct Parts {
     pub(super) realm: Realm,
     pub(super) difficulty: u32,
     pub(super) listen: Vec<SocketAddr>,
-    pub(super) overlay: Vec<IpAddr>,
+    pub(super) overlay: OwnAddresses,
     pub(super) standing: Vec<HealthItem>,
 }
 

@@ -2,7 +2,7 @@
 //! The DHT as the rest of the node sees it: how it is started, what it can be told, and whom it takes in.
 
 use std::{
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -36,6 +36,7 @@ use crate::{
     config::{DEFAULT_DIFFICULTY, DhtConfig, DhtMode},
     entropy,
     link::{Connection, Endpoint},
+    overlay::OwnAddresses,
     snapshot::{HealthItem, HealthLevel},
 };
 
@@ -55,7 +56,7 @@ pub(crate) struct Setup {
     pub(crate) state_dir: PathBuf,
     pub(crate) listen: Vec<SocketAddr>,
     /// Overlay addresses of this node, which nobody dials.
-    pub(crate) overlay: Vec<IpAddr>,
+    pub(crate) overlay: OwnAddresses,
     pub(crate) doors: Vec<NewDoor>,
 }
 

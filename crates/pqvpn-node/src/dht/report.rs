@@ -52,7 +52,7 @@ pub struct DhtReport {
     pub stored_bytes: usize,
     /// Our own records.
     pub own_records: Vec<OwnRecord>,
-    /// Doors known, and those of them that answered since the start.
+    /// Doors known, and those of them that work.
     pub doors: (usize, usize),
     /// Refusals and attacks by name, every name present, in a fixed order.
     pub counters: Vec<(&'static str, u64)>,
@@ -343,6 +343,9 @@ pub struct DoorReport {
     /// When a handshake last proved that this identity answers there, ms since 1970; kept over restarts. A door never
     /// proved is not fit for a list.
     pub verified_ms: Option<u64>,
+    /// Where the last handshake that this node began with it succeeded since the start; `None` if none did, or if a dial
+    /// has failed since.
+    pub answered_at: Option<SocketAddr>,
 }
 
 /// What became of a door.

@@ -166,9 +166,10 @@ impl<E: Engine> World<E> {
         self.tally.answers += 1;
         self.touch(to, from);
         let answerer = &self.nodes[from as usize];
+        let at = answerer.contact.addresses()[0];
         let sender = (!answerer.place.nat).then(|| Arc::clone(&answerer.contact));
         let rtt = self.now.saturating_sub(ticket.sent);
-        self.with(to, |engine, now| engine.on_response(now, ticket.query, sender, response, rtt));
+        self.with(to, |engine, now| engine.on_response(now, ticket.query, at, sender, response, rtt));
     }
 
     fn fail_at(&mut self, at: Duration, node: Index, query: u64, failure: Failure) {

@@ -1,10 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The network between the nodes: how long a message takes, and whether it arrives at all.
 //!
-//! Messages travel on streams of links (QUIC): a lost packet is not a lost message but a late one. A packet that others
-//! of its message follow is missed after 9/8 RTT (RFC 9002 6.1.2); the last one, and one lost again, after a probe timeout
-//! of 3 RTT, which doubles (6.2, with the variance of a fresh link). A link that is not warm costs one round trip for its
-//! handshake first.
+//! Messages travel on streams of links (QUIC): a lost packet is not a lost message but a late one; how late, [`Repair`]
+//! says. A link that is not warm costs one round trip for its handshake first.
 
 use std::time::Duration;
 
@@ -24,6 +22,18 @@ pub enum Latency {
     },
 }
 
+/// When a lost packet is sent again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Repair {
+    /// As QUIC does it: a packet that others of its message follow is missed after 9/8 RTT (RFC 9002 6.1.2), because
+    /// their acknowledgements show the gap; the last one, and one lost again, after a probe timeout of 3 RTT, which
+    /// doubles (6.2, with the variance of a fresh link).
+    #[default]
+    FastRetransmit,
+    /// Every lost packet waits for the probe timeout: the worst that a link may do, worse than any that acknowledges.
+    ProbeTimeoutOnly,
+}
+
 /// The settings of a network.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct NetConfig {
@@ -33,6 +43,8 @@ pub struct NetConfig {
     pub jitter: f64,
     /// Probability that a packet is lost.
     pub loss: f64,
+    /// When a lost packet is sent again.
+    pub repair: Repair,
     /// What a responder needs to check, work and sign: 0.06 ms + 0.2 ms (dht.md, "Yardsticks") and the rest.
     pub service: Duration,
     /// What the evaluation of one proof of work takes (security.md 7.1).
@@ -50,6 +62,7 @@ impl Default for NetConfig {
             latency: Latency::Square { base: Duration::from_millis(5), across: Duration::from_millis(50) },
             jitter: 0.1,
             loss: 0.0,
+            repair: Repair::default(),
             service: Duration::from_micros(500),
             proof: Duration::from_micros(9500),
             warm_for: Duration::from_secs(180),
@@ -138,17 +151,18 @@ impl Net {
         if self.config.loss <= 0.0 {
             return Duration::ZERO;
         }
-        (1..=packets).map(|number| self.repair(rtt, number == packets)).max().unwrap_or_default()
+        let fast = self.config.repair == Repair::FastRetransmit;
+        (1..=packets).map(|number| self.repair(rtt, fast && number < packets)).max().unwrap_or_default()
     }
 
-    /// How long a packet's losses delay it.
-    fn repair(&mut self, rtt: Duration, last: bool) -> Duration {
+    /// How long a packet's losses delay it; `gap_shows`: a later packet's acknowledgement tells of the first one.
+    fn repair(&mut self, rtt: Duration, gap_shows: bool) -> Duration {
         let (mut wait, mut timeout) = (Duration::ZERO, rtt * 3);
         for turn in 0..10 {
             if !self.rng.random_bool(self.config.loss.min(1.0)) {
                 break;
             }
-            if turn == 0 && !last {
+            if turn == 0 && gap_shows {
                 wait += rtt * 9 / 8;
             } else {
                 wait += timeout;
@@ -225,6 +239,9 @@ mod tests {
         assert!(delays.iter().all(|delay| [10, 70, 190, 430, 910].contains(&delay.as_millis())));
         let fastest = (0..20_000).map(|_| lossy.message(&a, &b, 5)).filter(|delay| *delay > 10 * MS).min();
         assert_eq!(fastest, Some(10 * MS + 20 * MS * 9 / 8), "one loss of another packet");
+        lossy.config.repair = Repair::ProbeTimeoutOnly;
+        let fastest = (0..20_000).map(|_| lossy.message(&a, &b, 5)).filter(|delay| *delay > 10 * MS).min();
+        assert_eq!(fastest, Some(10 * MS + 3 * 20 * MS), "whichever packet it is");
     }
 
     #[test]

@@ -14,7 +14,7 @@ pub(crate) enum DhtVerb {
     Status,
     /// Find a record: where a peer is, or a value somebody published.
     Get(GetArgs),
-    /// Publish a value under a name, signed by this node; it is kept up while the daemon runs.
+    /// Publish a value under a name, signed by this node; the daemon keeps it up, over restarts too.
     Put(PutArgs),
     /// Find the nodes nearest to a peer's record or to a key, and show who answered.
     Lookup(LookupArgs),

@@ -32,6 +32,11 @@ async fn lookup(context: &Context, args: &LookupArgs) -> Result<(), Failure> {
         DhtLookupRequest { peer: target, ..DhtLookupRequest::default() }
     };
     let found = context.client()?.dht_lookup(&request).await?;
+    if found.lookup.answered == 0 {
+        let why = format!("asked {}, none answered", nodes(found.lookup.asked as usize));
+        let failure = Failure::failed("no-answer", "no node was found", why, "look at `pqvpn dht status`");
+        return Err(Failure { json: serde_json::to_value(&found).ok().map(Box::new), ..failure });
+    }
     context.output.result(&found, |output| {
         let lookup = &found.lookup;
         format!("target {}\n{}{}", lookup.target, contacts(output, "SHARED", &lookup.closest), summary(output, lookup))
@@ -58,9 +63,9 @@ fn contacts(output: &Output, bits: &str, contacts: &[DhtContact]) -> String {
 fn summary(output: &Output, lookup: &DhtLookup) -> String {
     let rounds = if lookup.rounds == 1 { "1 round".to_owned() } else { format!("{} rounds", lookup.rounds) };
     format!(
-        "{} of {} nodes asked answered, {} did not; {rounds}, {:.1} ms; surroundings {}\n",
+        "{} of {} asked answered, {} did not; {rounds}, {:.1} ms; surroundings {}\n",
         lookup.answered,
-        lookup.asked,
+        nodes(lookup.asked as usize),
         lookup.failed,
         lookup.elapsed_ms,
         eclipse(output, lookup.eclipse),
@@ -78,7 +83,12 @@ fn eclipse(output: &Output, verdict: DhtEclipse) -> String {
 
 /// A number of nodes, in words.
 fn nodes(count: usize) -> String {
-    if count == 1 { "1 node".to_owned() } else { format!("{count} nodes") }
+    counted(count, "node")
+}
+
+/// So many of something.
+fn counted(count: usize, one: &str) -> String {
+    format!("{count} {one}{}", if count == 1 { "" } else { "s" })
 }
 
 /// The first digits of a point: enough to tell nodes apart by eye.

@@ -13,8 +13,8 @@ use pqvpn_node::{
     config::{Config, DhtMode},
     dht::{
         AdmissionState, BucketReport, ContactReport, DhtError, DhtReport, DhtState, DoorReport, DoorSource, DoorState,
-        EclipseReport, GetReport, LinkReport, LookupReport, PutReport, RecordContent, RecordRef, RecordReport,
-        RpcReport, TableReport,
+        EclipseReport, GetReport, LinkReport, LookupReport, LookupTarget, PutReport, RecordContent, RecordRef,
+        RecordReport, RpcReport, TableReport,
     },
     handle::{Command, DhtCommand, NodeHandle, PeerRef},
 };
@@ -24,6 +24,9 @@ use tokio::{runtime::Runtime, sync::mpsc};
 use crate::sandbox::{Run, Sandbox};
 
 const NAS: PeerId = PeerId::from_bytes([9; 32]);
+const PEER_8: PeerId = PeerId::from_bytes([8; 32]);
+/// In the table, and no door.
+const MET: PeerId = PeerId::from_bytes([10; 32]);
 
 struct Fixture {
     sandbox: Sandbox,
@@ -76,8 +79,12 @@ fn play(command: DhtCommand) {
             RecordRef::Key(_) => Ok(got(None)),
         })),
         DhtCommand::Put(name, value, reply) => {
+            let stored = if name == "unwanted" { 0 } else { 20 };
             let record = record(RecordContent::Value { name, value });
-            drop(reply.send(Ok(PutReport { record, stored: 20, lookup: lookup() })));
+            drop(reply.send(Ok(PutReport { record, stored, lookup: lookup() })));
+        }
+        DhtCommand::Lookup(LookupTarget::Peer(PeerRef(peer)), reply) if peer == "silence" => {
+            drop(reply.send(Ok(LookupReport { closest: Vec::new(), answered: 0, ..lookup() })));
         }
         DhtCommand::Lookup(_, reply) => drop(reply.send(Ok(lookup()))),
         DhtCommand::Table(reply) => {
@@ -107,7 +114,7 @@ fn got(content: Option<RecordContent>) -> GetReport {
 fn contact() -> ContactReport {
     let seen = Some(Duration::from_secs(12));
     let node_id = Point::from_bytes([4; 32]);
-    ContactReport { peer: NAS, node_id, addresses: addresses(), prefix_bits: 7, seen }
+    ContactReport { peer: MET, node_id, addresses: addresses(), prefix_bits: 7, seen }
 }
 
 fn lookup() -> LookupReport {
@@ -124,19 +131,21 @@ fn lookup() -> LookupReport {
 }
 
 fn doors() -> Vec<DoorReport> {
-    let door = |endpoint: &str, peer, source, state| DoorReport {
+    let door = |endpoint: &str, peer, source, state, answered_at| DoorReport {
         peer,
         endpoints: vec![endpoint.into()],
         sources: vec![source],
         expires_ms: None,
         state,
         verified_ms: None,
+        answered_at,
     };
     let failed = DoorState::Failed { age: Duration::from_secs(4), why: "no answer\x1b[2J".into() };
     let working = DoorState::Working { age: Duration::from_secs(4) };
     vec![
-        door("seed.example:41641", NAS, DoorSource::Config, failed),
-        door("192.168.1.7:41641", PeerId::from_bytes([8; 32]), DoorSource::Lan, working),
+        door("seed.example:41641", NAS, DoorSource::Config, failed, None),
+        // Said to be at one place, met at another.
+        door("192.168.1.66:1", PEER_8, DoorSource::Lan, working, "192.168.1.7:41641".parse().ok()),
     ]
 }
 
@@ -185,7 +194,7 @@ fn dht_status_shows_what_an_operator_needs() {
         &"04".repeat(32),
         "143 contacts",
         "about 1204 nodes",
-        "2 known, 1 answered: 192.168.1.7:41641 (lan)",
+        "2 known, 1 working: 192.168.1.7:41641 (lan)",
         "# refused: forged-record 2",
     ] {
         assert!(shown.contains(needle), "{needle}: {shown}");
@@ -213,8 +222,8 @@ fn dht_get_prints_a_record_and_terminal_tricks_do_not_pass() {
 fn a_record_nobody_has_is_a_failure_with_the_whole_answer() {
     let fixture = Fixture::start();
     let key = "03".repeat(32);
-    fixture.run(&["dht", "get", "--key", &key]).failed(1, "none of the 8 nodes");
-    let run = fixture.run(&["dht", "get", "--key", &key, "--json"]).failed(1, "none of the 8 nodes");
+    fixture.run(&["dht", "get", "--key", &key]).failed(1, "none of the answers, 8 in all");
+    let run = fixture.run(&["dht", "get", "--key", &key, "--json"]).failed(1, "none of the answers, 8 in all");
     let json = run.json();
     assert!(json["record"].is_null() && json["lookup"]["answered"] == 8, "{json}");
 }
@@ -226,11 +235,25 @@ fn dht_put_lookup_and_table_print_what_happened() {
     assert_eq!((&put["record"]["value"], &put["stored"]), (&"-5 degrees".into(), &20.into()));
     let shown = fixture.run(&["dht", "lookup", "nas"]).succeeded().stdout;
     assert!(shown.contains("8 of 9 nodes asked answered, 1 did not; 2 rounds, 81.2 ms"), "{shown}");
-    assert!(shown.contains("besieged") && shown.contains(&NAS.to_string()), "{shown}");
+    assert!(shown.contains("besieged") && shown.contains(&MET.to_string()), "{shown}");
     let json = fixture.run(&["dht", "lookup", "--key", &"03".repeat(32), "--json"]).succeeded().json();
     assert_eq!((&json["rounds"], &json["eclipse"]), (&2.into(), &"eclipse".into()));
     let shown = fixture.run(&["dht", "table"]).succeeded().stdout;
-    assert!(shown.contains("1 contacts in 1 buckets") && shown.contains("12s ago"), "{shown}");
+    assert!(shown.contains("1 contact in 1 bucket\n") && shown.contains("12s ago"), "{shown}");
+}
+
+#[test]
+fn a_value_nobody_took_and_a_lookup_nobody_answered_are_failures_with_the_whole_answer() {
+    let fixture = Fixture::start();
+    let put = ["dht", "put", "unwanted", "x"];
+    let shown = fixture.run(&put).failed(1, "none took it").stderr;
+    for needle in ["error: nobody keeps it yet", "why: asked 9 nodes, none took it: busy or silent", "offered again"] {
+        assert!(shown.contains(needle), "{needle}: {shown}");
+    }
+    let json = fixture.run(&[&put[..], &["--json"]].concat()).failed(1, "none took it").json();
+    assert_eq!((&json["stored"], &json["record"]["name"]), (&0.into(), &"unwanted".into()));
+    let json = fixture.run(&["dht", "lookup", "silence", "--json"]).failed(1, "asked 9 nodes, none answered").json();
+    assert_eq!(json["answered"], 0);
 }
 
 #[test]
@@ -272,7 +295,7 @@ fn what_is_exported_signed_and_added_elsewhere_is_what_was_met() {
     let fixture = Fixture::start();
     let file = fixture.sandbox.path("nodes.txt");
     let json = fixture.run(&["bootstrap", "export", text(&file), "--json"]).succeeded().json();
-    let met = [format!("pqvpn://{}@192.168.1.7:41641", "08".repeat(32)), format!("pqvpn://{NAS}@203.0.113.5:41641")];
+    let met = [format!("pqvpn://{}@192.168.1.7:41641", "08".repeat(32)), format!("pqvpn://{MET}@203.0.113.5:41641")];
     assert_eq!(json["entries"], serde_json::json!(met));
     let shown = fixture.run(&["bootstrap", "export"]).succeeded().stdout;
     assert_eq!(shown, fs::read_to_string(&file).unwrap());

@@ -128,6 +128,7 @@ fn a_door() -> DoorReport {
         expires_ms: None,
         state: DoorState::Failed { age: Duration::from_secs(4), why: "no answer".into() },
         verified_ms: Some(7),
+        answered_at: Some("198.51.100.7:1".parse().unwrap()),
     }
 }
 
@@ -293,6 +294,7 @@ async fn a_list_is_added_only_when_its_signer_is_believed() {
     let door = &shown["doors"][0];
     assert_eq!((&door["state"], &door["why"], &door["age_s"]), (&"failed".into(), &"no answer".into(), &4.0.into()));
     assert_eq!((&door["sources"], &door["verified_ms"]), (&json!(["config", "lan"]), &7.into()));
+    assert_eq!(door["answered_at"], "198.51.100.7:1");
 }
 
 #[tokio::test]

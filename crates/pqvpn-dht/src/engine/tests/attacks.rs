@@ -1,13 +1,16 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! One lie, one rule: each of these was seen to succeed with its rule taken out.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use pqvpn_crypto::peer_id::PeerId;
 use pqvpn_wire::dht::{Admission, Contact, Distance, Equivocation, Fact, Point, Record, Refusal, Request, Response};
 
-use super::world::{World, address, sign};
-use crate::{Output, counters::Attack};
+use super::{
+    solo::{Answer, Solo},
+    world::{World, address, sign},
+};
+use crate::{Output, address::Subnet, admission, counters::Attack};
 
 /// Makes every node but the reader and the owner answer a search with this record.
 fn everybody_serves(world: &mut World, reader: usize, forged: &Arc<Record>) {
@@ -158,9 +161,9 @@ fn an_answerer_speaks_for_itself_only() {
     let id = node.find(now, *claimed.node_id()).expect("room");
     let mut answered = 0;
     while let Some(output) = node.poll_output() {
-        if let Output::Query { id, .. } = output {
+        if let Output::Query { id, to, .. } = output {
             let empty = Response::Nodes { contacts: Vec::new(), token: None };
-            node.on_response(now, id, Some(Arc::clone(&claimed)), empty, Duration::from_millis(1));
+            node.on_response(now, id, to.addresses()[0], Some(Arc::clone(&claimed)), empty, Duration::from_millis(1));
             answered += 1;
         }
     }
@@ -218,4 +221,155 @@ fn a_forged_record_is_not_stored_and_a_revoked_peer_is_not_served() {
     world.run(Duration::from_secs(10));
     let told = world.nodes.iter().filter(|node| node.facts().revoked(&owner)).count();
     assert!(told >= 20, "{told} of 24 were told");
+}
+
+/// A peer whose proof of work holds, at addresses of its choice.
+fn claimant(solo: &Solo, number: u8, addresses: Vec<SocketAddr>) -> Arc<Contact> {
+    let peer = PeerId::from_bytes([number; 32]);
+    let week = admission::week(&peer, solo.now.unix_ms);
+    // The first byte alone decides whether the work is enough; the rest spreads the positions.
+    let mut out = [number; 32];
+    out[0] = 0;
+    Arc::new(Contact::new(peer, Admission { week, nonce: 1, out }, addresses))
+}
+
+/// One lookup for each contact, in which everybody names all of them, and they answer where `solo` says they are.
+fn meet(solo: &mut Solo, named: &[Arc<Contact>]) {
+    let mut answer = |to: &Arc<Contact>, request: &Request| -> Answer {
+        let observed = address(0);
+        let response = if *request == Request::Ping {
+            Response::Pong { observed }
+        } else {
+            Response::Nodes { contacts: named.iter().take(20).cloned().collect(), token: None }
+        };
+        Some((Some(Arc::clone(to)), response))
+    };
+    for contact in named {
+        solo.node.find(solo.now, *contact.node_id()).expect("room");
+        solo.run(Duration::from_secs(12), &mut answer);
+    }
+}
+
+#[test]
+fn a_host_takes_its_own_networks_share_whatever_address_it_names_first() {
+    let v4 = |n: u8| SocketAddr::from(([66, 6, 6, n], 1));
+    let v6 = |n: u8| SocketAddr::from(([0x2a00, 1, 2, u16::from(n), 0, 0, 0, 1], 1));
+    for real in [&v4 as &dyn Fn(u8) -> SocketAddr, &v6] {
+        let (mut solo, _) = Solo::joined(60);
+        let fake = |n: u8| vec![address(300 + usize::from(n)), real(n)];
+        let sybils: Vec<_> = (1..=60).map(|n| claimant(&solo, n, fake(n))).collect();
+        solo.at = (1..=60).zip(&sybils).map(|(n, sybil)| (*sybil.peer(), real(n))).collect();
+        for part in sybils.chunks(20) {
+            meet(&mut solo, part);
+        }
+        let asked = sybils.iter().filter(|sybil| solo.asked.iter().any(|(to, ..)| to.peer() == sybil.peer()));
+        assert!(asked.count() >= 50, "they were met");
+        let home = Subnet::of(real(1).ip());
+        let table = solo.node.table();
+        let known: Vec<_> = sybils.iter().filter_map(|sybil| table.get(sybil.peer())).collect();
+        assert!((1..=10).contains(&known.len()), "{} places for one network", known.len());
+        assert!(known.iter().all(|entry| Subnet::of(entry.contact().addresses()[0].ip()) == home));
+        let counters = solo.node.counters();
+        assert!(counters.get(Attack::TableSubnetBucket) + counters.get(Attack::TableSubnet) > 0);
+    }
+}
+
+#[test]
+fn who_answers_from_an_address_it_does_not_name_is_dialled_at_the_one_it_names() {
+    let (mut solo, _) = Solo::joined(61);
+    let contact = claimant(&solo, 9, vec![address(300)]);
+    solo.at.insert(*contact.peer(), address(301));
+    meet(&mut solo, std::slice::from_ref(&contact));
+    assert!(solo.asked.iter().any(|(to, _, dial)| to.peer() == contact.peer() && !dial), "it was met");
+    assert!(solo.node.table().get(contact.peer()).is_none(), "it never answered where it says it is");
+    let dials = |solo: &Solo| solo.asked.iter().filter(|(to, _, dial)| to == &contact && *dial).count();
+    let first = dials(&solo);
+    assert!((1..=2).contains(&first), "{first} dials");
+    // The same once its proof of work is known.
+    meet(&mut solo, std::slice::from_ref(&contact));
+    assert!(solo.node.table().get(contact.peer()).is_none() && (1..=4).contains(&dials(&solo)));
+    assert!(dials(&solo) > first);
+    // It is there after all.
+    solo.at.clear();
+    meet(&mut solo, std::slice::from_ref(&contact));
+    assert!(solo.node.table().get(contact.peer()).is_some());
+}
+
+#[test]
+fn who_was_named_elsewhere_but_answers_where_it_says_is_known_there_at_once() {
+    let (mut solo, _) = Solo::joined(64);
+    let itself = claimant(&solo, 9, vec![address(300)]);
+    let named = Arc::new(Contact::new(*itself.peer(), *itself.admission(), vec![address(301)]));
+    solo.at.insert(*itself.peer(), address(300));
+    let mut answer = |to: &Arc<Contact>, _: &Request| -> Answer {
+        let sender = if to.peer() == itself.peer() { &itself } else { to };
+        let response = Response::Nodes { contacts: vec![Arc::clone(&named)], token: None };
+        Some((Some(Arc::clone(sender)), response))
+    };
+    solo.node.find(solo.now, *named.node_id()).expect("room");
+    solo.run(Duration::from_secs(12), &mut answer);
+    assert_eq!(solo.node.table().get(itself.peer()).map(|entry| Arc::clone(entry.contact())), Some(itself));
+    assert!(solo.asked.iter().all(|(.., dial)| !dial));
+}
+
+#[test]
+fn a_door_with_a_private_address_that_answers_from_a_public_one_names_no_private_addresses() {
+    let run = |at: SocketAddr| {
+        let (mut solo, _) = Solo::alone(65);
+        let door = PeerId::from_bytes([9; 32]);
+        let private: SocketAddr = "10.1.1.1:1".parse().expect("an address");
+        let named = claimant(&solo, 8, vec!["10.7.7.7:1".parse().expect("an address")]);
+        solo.at.insert(door, at);
+        solo.node.bootstrap(solo.now, vec![(door, vec![private, at])]);
+        let mut answer = |_: &Arc<Contact>, request: &Request| -> Answer {
+            let response = if *request == Request::Ping {
+                Response::Pong { observed: address(0) }
+            } else {
+                Response::Nodes { contacts: vec![Arc::clone(&named)], token: None }
+            };
+            Some((None, response))
+        };
+        solo.run(Duration::from_secs(12), &mut answer);
+        solo.asked.iter().any(|(to, ..)| to.peer() == named.peer())
+    };
+    assert!(run(SocketAddr::from(([10, 1, 1, 2], 1))));
+    assert!(!run(SocketAddr::from(([66, 6, 6, 6], 1))));
+}
+
+#[test]
+fn a_peer_of_both_families_is_known_by_the_one_that_this_node_has() {
+    let (mut solo, _) = Solo::joined(62);
+    let v6 = SocketAddr::from(([0x2a00, 1, 2, 3, 0, 0, 0, 1], 1));
+    let contact = claimant(&solo, 9, vec![address(300), v6]);
+    solo.at.insert(*contact.peer(), v6);
+    meet(&mut solo, std::slice::from_ref(&contact));
+    let met = |solo: &Solo| solo.node.table().get(contact.peer()).map(|entry| entry.contact().addresses().to_vec());
+    assert_eq!(met(&solo), Some(vec![v6, address(300)]));
+    assert!(solo.node.remembers(&contact), "in whatever order it names them");
+    // Its own word about itself, in its own order, is no news.
+    let asked = solo.asked.len();
+    solo.node.on_request(solo.now, contact.peer(), v6, Some(Arc::clone(&contact)), Request::Ping);
+    solo.run(Duration::from_millis(100), &mut |_, _| None);
+    assert_eq!((solo.asked.len(), met(&solo)), (asked, Some(vec![v6, address(300)])));
+}
+
+#[test]
+fn a_host_has_one_voice_about_our_address_whatever_it_names_first() {
+    let (mut solo, _) = Solo::joined(63);
+    let real = |n: u8| SocketAddr::from(([66, 6, 6, n], 1));
+    let liars: Vec<_> = (1..=20).map(|n| claimant(&solo, n, vec![address(300 + usize::from(n)), real(n)])).collect();
+    solo.at = (1..=20).zip(&liars).map(|(n, liar)| (*liar.peer(), real(n))).collect();
+    let lie = address(999);
+    let mut answer = |to: &Arc<Contact>, _: &Request| -> Answer {
+        let response = if liars.contains(to) {
+            Response::Pong { observed: lie }
+        } else {
+            Response::Nodes { contacts: liars.clone(), token: None }
+        };
+        Some((Some(Arc::clone(to)), response))
+    };
+    solo.node.find(solo.now, *liars[0].node_id()).expect("room");
+    solo.run(Duration::from_secs(12), &mut answer);
+    let votes = solo.node.sightings.iter().filter(|vote| vote.value == lie).count();
+    assert_eq!(votes, 1);
 }

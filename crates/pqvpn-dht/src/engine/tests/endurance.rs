@@ -59,7 +59,14 @@ fn a_driver_that_forgets_a_query_or_a_proof_blocks_nothing_for_ever() {
             match output {
                 Output::Query { id, to, request, .. } if !silent(&request) => {
                     let response = Response::Nodes { contacts: Vec::new(), token: Some(Token([0; 16])) };
-                    solo.node.on_response(solo.now, id, Some(to), response, Duration::from_millis(20));
+                    solo.node.on_response(
+                        solo.now,
+                        id,
+                        to.addresses()[0],
+                        Some(to),
+                        response,
+                        Duration::from_millis(20),
+                    );
                 }
                 Output::Done(finished) => solo.finished.push(*finished),
                 Output::Query { .. } | Output::VerifyAdmission { .. } | Output::Found { .. } | Output::Notice(_) => {}

@@ -65,7 +65,7 @@ fn a_proof_under_way_vouches_for_its_own_position_only() {
             Output::Query { id, to, .. } => {
                 let contacts = if to.peer() == sybil.peer() { Vec::new() } else { vec![Arc::clone(&pretended)] };
                 let response = Response::Nodes { contacts, token: None };
-                solo.node.on_response(solo.now, id, Some(to), response, Duration::from_millis(20));
+                solo.node.on_response(solo.now, id, to.addresses()[0], Some(to), response, Duration::from_millis(20));
             }
             Output::VerifyAdmission { contact } => under_way.push(contact),
             Output::Done(finished) => solo.finished.push(*finished),
@@ -100,7 +100,7 @@ fn naming_an_honest_contact_at_a_wrong_address_does_not_cost_it_its_place() {
                 break;
             }
             let response = Response::Nodes { contacts: vec![Arc::clone(&bait)], token: None };
-            solo.node.on_response(solo.now, id, Some(to), response, Duration::from_millis(20));
+            solo.node.on_response(solo.now, id, to.addresses()[0], Some(to), response, Duration::from_millis(20));
         }
         assert_eq!(failed, 1, "the bait is taken");
         solo.node.cancel(id);

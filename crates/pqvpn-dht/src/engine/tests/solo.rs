@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! One node against a world that a test makes up answer by answer.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
+use pqvpn_crypto::peer_id::PeerId;
 use pqvpn_wire::dht::{Contact, Distance, Point, Request, Response};
 
 use super::world::World;
@@ -19,20 +20,32 @@ pub(super) struct Solo {
     pub(super) finished: Vec<Finished>,
     /// Contacts whose proof of work is false.
     pub(super) forged: Vec<Arc<Contact>>,
+    /// Where peers answer, if not at the first address they were asked at.
+    pub(super) at: BTreeMap<PeerId, SocketAddr>,
 }
 
 impl Solo {
     /// The first node of a small network, which knows all others.
     pub(super) fn joined(seed: u64) -> (Self, World) {
-        let mut world = World::joined(seed, 24);
-        let node = world.nodes.remove(0);
+        Self::first_of(World::joined(seed, 24))
+    }
+
+    /// An admitted node that knows nobody.
+    pub(super) fn alone(seed: u64) -> (Self, World) {
+        let mut world = World::new(seed);
+        world.add();
+        Self::first_of(world)
+    }
+
+    fn first_of(mut world: World) -> (Self, World) {
         let solo = Self {
-            node,
+            node: world.nodes.remove(0),
             now: world.now,
             asked: Vec::new(),
             to_prove: Vec::new(),
             finished: Vec::new(),
             forged: Vec::new(),
+            at: BTreeMap::new(),
         };
         (solo, world)
     }
@@ -45,7 +58,8 @@ impl Solo {
                     self.asked.push((Arc::clone(&to), request.clone(), dial));
                     match answer(&to, &request) {
                         Some((sender, response)) => {
-                            self.node.on_response(self.now, id, sender, response, Duration::from_millis(20));
+                            let at = self.at.get(to.peer()).copied().unwrap_or(to.addresses()[0]);
+                            self.node.on_response(self.now, id, at, sender, response, Duration::from_millis(20));
                         }
                         None => self.node.on_failure(self.now, id, QueryFailure::Timeout),
                     }

@@ -240,7 +240,7 @@ impl World {
             Event::Response { to, from, query, response, sent } => {
                 let contact = Arc::clone(self.contact(from));
                 let rtt = self.now.mono - sent + LATENCY;
-                self.nodes[to].on_response(self.now, query, Some(contact), response, rtt);
+                self.nodes[to].on_response(self.now, query, address(from), Some(contact), response, rtt);
             }
             Event::Failure { to, query } => self.nodes[to].on_failure(self.now, query, QueryFailure::Timeout),
         }

@@ -190,7 +190,7 @@ impl Driver {
             Ok(connection) if self.paused => connection.close(CloseReason::Shutdown.code(), ""),
             Ok(connection) => {
                 self.dial_limiter.reached(connection.remote());
-                self.parts.doors.verified(&peer, clock::unix_millis());
+                self.parts.doors.verified(&peer, connection.remote(), clock::unix_millis());
                 match self.adopt_dialed(Arc::clone(&connection)) {
                     Some((id, usage)) => {
                         for waiting in waiting {
@@ -202,7 +202,7 @@ impl Driver {
                 }
             }
             Err(why) => {
-                self.parts.doors.failed(clock::now(), &peer, why.clone());
+                self.parts.doors.unreachable(clock::now(), &peer, why.clone());
                 let error = CallError::Unreachable(why);
                 waiting.iter().for_each(|waiting| self.fail(waiting, &error));
             }
@@ -237,7 +237,7 @@ impl Driver {
                     self.observed.note(peer, at, *observed);
                 }
                 let now = self.now();
-                self.parts.dht.on_response(now, waiting.query, sender, response, rtt);
+                self.parts.dht.on_response(now, waiting.query, at, sender, response, rtt);
             }
             Err(error) => {
                 let failure = error.failure();

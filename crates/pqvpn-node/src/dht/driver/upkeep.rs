@@ -109,7 +109,7 @@ impl Driver {
         let now = clock::now();
         if self.upkeep.look_at <= now {
             self.upkeep.look_at = now + LOOK;
-            self.upkeep.interfaces = dialable(&self.parts.listen, self.parts.realm, &self.parts.overlay);
+            self.upkeep.interfaces = dialable(&self.parts.listen, self.parts.realm, &self.parts.overlay.get());
         }
         self.keep_position(now);
         self.keep_contact();

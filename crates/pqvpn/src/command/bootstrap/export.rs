@@ -54,7 +54,8 @@ pub(super) async fn run(context: &Context, args: &ExportArgs) -> Result<(), Fail
     match path {
         Some(path) => context.output.done(&json, |_| {
             let path = path.display();
-            format!("wrote {} nodes to {path}; review them, then `pqvpn bootstrap sign {path}`", listed.len())
+            let nodes = if listed.len() == 1 { "1 node".to_owned() } else { format!("{} nodes", listed.len()) };
+            format!("wrote {nodes} to {path}; review them, then `pqvpn bootstrap sign {path}`")
         }),
         None => context.output.result(&json, |_| text),
     }
@@ -67,12 +68,20 @@ fn verified(known: &Bootstrap, table: &DhtTable, now_ms: u64) -> Vec<BootstrapEn
     let doors = known
         .doors
         .iter()
-        .filter(|door| door.state == DoorState::Working || recently(door.verified_ms))
-        .filter_map(|door| entry(&door.peer_id, door.endpoints.first()?));
+        .filter(|door| match door.state {
+            DoorState::Working => true,
+            DoorState::Untried => recently(door.verified_ms),
+            DoorState::Failed => false,
+        })
+        // What a door is said to be at may be wrong; where its handshake succeeded is not.
+        .filter_map(|door| entry(&door.peer_id, &door.answered_at?.to_string()));
+    let failed = known.doors.iter().filter(|door| door.state == DoorState::Failed);
+    let failed: BTreeSet<&str> = failed.map(|door| door.peer_id.as_str()).collect();
     let mut met: Vec<_> = table
         .buckets
         .iter()
         .flat_map(|bucket| &bucket.contacts)
+        .filter(|contact| !failed.contains(contact.peer_id.as_str()))
         .filter_map(|contact| Some((contact.seen_s?, contact)))
         .collect();
     met.sort_by(|a, b| a.0.total_cmp(&b.0));
@@ -121,6 +130,7 @@ mod tests {
             age_s: None,
             why: None,
             verified_ms,
+            answered_at: Some(format!("203.0.{number}.1:1").parse().unwrap()),
         }
     }
 
@@ -145,9 +155,16 @@ mod tests {
             door(3, DoorState::Untried, Some(NOW_MS - RECENT_MS)),
             door(4, DoorState::Untried, Some(NOW_MS - RECENT_MS - 1)),
             door(5, DoorState::Untried, None),
+            door(8, DoorState::Failed, Some(NOW_MS)),
+            // It works, but only it has dialed us.
+            Door { answered_at: None, ..door(9, DoorState::Working, Some(NOW_MS)) },
         ];
-        let contacts = vec![contact(6, "198.51.100.6:1", Some(3.0)), contact(7, "198.51.100.7:1", None)];
-        assert_eq!(exported(doors, contacts), ["01 seed1.example:1", "03 seed3.example:1", "06 198.51.100.6:1"]);
+        let contacts = vec![
+            contact(6, "198.51.100.6:1", Some(3.0)),
+            contact(7, "198.51.100.7:1", None),
+            contact(8, "198.51.101.8:1", Some(1.0)),
+        ];
+        assert_eq!(exported(doors, contacts), ["01 203.0.1.1:1", "03 203.0.3.1:1", "06 198.51.100.6:1"]);
     }
 
     #[test]
@@ -162,7 +179,7 @@ mod tests {
             contact(7, "203.0.113.1:1", Some(1.5)),
         ];
         let expected = [
-            "07 seed7.example:1",
+            "07 203.0.7.1:1",
             "03 198.51.100.3:1",
             "02 198.51.100.2:1",
             "04 [2001:db8:1::4]:1",

@@ -23,7 +23,7 @@ pub(super) async fn get(context: &Context, args: &GetArgs) -> Result<(), Failure
     let got = context.client()?.dht_get(&request(args)?).await?;
     let Some(record) = &got.record else {
         let asked = got.lookup.answered;
-        let why = format!("none of the {asked} nodes that answered has one");
+        let why = format!("none of the answers, {asked} in all, held one");
         let hint = "check the name; a record is gone a day after its owner was last there";
         let failure = Failure::failed("no-record", "no record was found", why, hint);
         // Scripts get the whole answer: that nobody has a record is one.
@@ -45,6 +45,13 @@ pub(super) async fn put(context: &Context, args: &PutArgs) -> Result<(), Failure
         request.value = Some(args.value.clone());
     }
     let put = context.client()?.dht_put(&request).await?;
+    if put.stored == 0 {
+        let why = format!("asked {}, none took it: busy or silent", nodes(put.lookup.asked as usize));
+        let hint = "it will be offered again while the daemon runs; look at `pqvpn dht status`";
+        let failure = Failure::failed("not-stored", "nobody keeps it yet", why, hint);
+        // Scripts get the whole answer: the record is signed, and offered again.
+        return Err(Failure { json: serde_json::to_value(&put).ok().map(Box::new), ..failure });
+    }
     context.output.done(&put, |output| {
         let stored = nodes(put.stored);
         format!("{}\nkept by    {stored}\n{}", about(&put.record), summary(output, &put.lookup))

@@ -8,7 +8,7 @@ use pqvpn_api::{
     model::{Bootstrap, DhtAdmission, DhtContent, DhtOwnRecord, DhtState, DhtStatus, DoorState},
 };
 
-use super::{eclipse, nodes, short};
+use super::{counted, eclipse, nodes};
 use crate::{
     context::Context,
     failure::Failure,
@@ -43,12 +43,15 @@ fn render(output: &Output, status: &DhtStatus, doors: Option<&Bootstrap>) -> Str
     lines.push(format!("network    {}, {size}", printable(&status.network)));
     let links = &status.links;
     lines.push(format!(
-        "table      {} contacts; links: {} outbound, {} inbound, {} dialing",
-        status.contacts, links.outbound, links.inbound, links.dialing
+        "table      {}; links: {} outbound, {} inbound, {} dialing",
+        counted(status.contacts, "contact"),
+        links.outbound,
+        links.inbound,
+        links.dialing
     ));
     lines.push(format!(
-        "stored     {} records of others, {}",
-        status.stored_records,
+        "stored     {} of others, {}",
+        counted(status.stored_records, "record"),
         bytes(status.stored_bytes as u64)
     ));
     let rpc = &status.rpc;
@@ -106,16 +109,16 @@ fn own(own: &DhtOwnRecord) -> String {
         DhtContent::Other => "a record".to_owned(),
     };
     let stored = own.stored.map_or_else(|| "not published yet".to_owned(), |count| format!("kept by {}", nodes(count)));
-    format!("published  {what}, {stored}, key {}", short(&own.record.key))
+    format!("published  {what}, {stored}, key {}", own.record.key)
 }
 
 fn worked(status: &DhtStatus, doors: Option<&Bootstrap>) -> String {
-    let mut text = format!("{} known, {} answered", status.doors.known, status.doors.working);
+    let mut text = format!("{} known, {} working", status.doors.known, status.doors.working);
     let working = doors.iter().flat_map(|list| &list.doors).filter(|door| door.state == DoorState::Working);
     let names: Vec<String> = working
         .map(|door| {
-            let place = door.endpoints.first().map_or("-", String::as_str);
-            format!("{} ({})", printable(place), printable(&door.sources.join(", ")))
+            let place = door.answered_at.map_or_else(|| "it dialed us".to_owned(), |at| at.to_string());
+            format!("{place} ({})", printable(&door.sources.join(", ")))
         })
         .collect();
     if !names.is_empty() {

@@ -3,7 +3,7 @@
 
 use pqvpn_api::model::{DhtBucket, DhtTable};
 
-use super::short;
+use super::{counted, short};
 use crate::{
     context::Context,
     failure::Failure,
@@ -19,7 +19,7 @@ pub(super) async fn run(context: &Context) -> Result<(), Failure> {
 fn render(output: &Output, shown: &DhtTable) -> String {
     let own = shown.own.as_deref().unwrap_or("not admitted yet: buckets are counted from a point of no consequence");
     let contacts: usize = shown.buckets.iter().map(|bucket| bucket.contacts.len()).sum();
-    let head = format!("own {own}\n{contacts} contacts in {} buckets\n", shown.buckets.len());
+    let head = format!("own {own}\n{} in {}\n", counted(contacts, "contact"), counted(shown.buckets.len(), "bucket"));
     if shown.buckets.is_empty() {
         return head + "the table is empty; `pqvpn bootstrap list` shows where this node starts from\n";
     }
