@@ -23,6 +23,8 @@ use crate::{
     },
 };
 
+mod networks;
+
 /// Largest answer accepted in bytes: a status with some ten thousand peers.
 const ANSWER_LIMIT: usize = 16 * 1024 * 1024;
 /// How long an answer may take beyond what the request itself asks for.

@@ -42,6 +42,50 @@ pub enum Code {
     DhtOff,
     /// No other node of the DHT is known.
     DhtAlone,
+    /// The node is in no network.
+    NoNetwork,
+    /// The node is in no network of that name.
+    UnknownNetwork,
+    /// The name fits several networks, or none was given and there are several.
+    WhichNetwork,
+    /// The node is in a network of that name already.
+    NetworkNameTaken,
+    /// The text is no code of an invite, or was mistyped.
+    BadCode,
+    /// The network does not know the invite.
+    UnknownInvite,
+    /// The time of the invite is over.
+    InviteExpired,
+    /// All uses of the invite are gone.
+    InviteUsedUp,
+    /// An admin took the invite back.
+    InviteCancelled,
+    /// The network does not believe that this node has the code, or is another network.
+    BadProof,
+    /// Somebody in the network has that name.
+    NameTaken,
+    /// The node is in that network already, or joining it.
+    AlreadyMember,
+    /// The clock of this machine is wrong.
+    ClockSkew,
+    /// The network has revoked this node.
+    Revoked,
+    /// An admin has turned this node away.
+    Denied,
+    /// The network, or this node, has no room for another.
+    Full,
+    /// The network was ended for everybody.
+    NetworkDisabled,
+    /// Only an admin may do that.
+    NotAdmin,
+    /// Fewer admins are left than must sign.
+    QuorumLost,
+    /// The rules of the network do not allow it.
+    NotAllowed,
+    /// Nobody in the network, or waiting for it, has that name.
+    UnknownMember,
+    /// The name fits several members.
+    AmbiguousMember,
     /// Too much of the kind is under way.
     Busy,
     /// The setting is unknown or its value wrong.
@@ -67,8 +111,20 @@ impl Code {
     pub const fn exit_code(self) -> u8 {
         match self {
             Self::NoDaemon => 3,
-            Self::Refused | Self::Forbidden => 4,
-            Self::BadSetting | Self::BadRequest => 2,
+            Self::Refused
+            | Self::Forbidden
+            | Self::UnknownInvite
+            | Self::InviteExpired
+            | Self::InviteUsedUp
+            | Self::InviteCancelled
+            | Self::BadProof
+            | Self::Revoked
+            | Self::Denied
+            | Self::NetworkDisabled
+            | Self::NotAdmin
+            | Self::QuorumLost
+            | Self::NotAllowed => 4,
+            Self::BadSetting | Self::BadRequest | Self::BadCode => 2,
             Self::UnknownPeer
             | Self::AmbiguousPeer
             | Self::NoAnswer
@@ -76,6 +132,16 @@ impl Code {
             | Self::NoSession
             | Self::DhtOff
             | Self::DhtAlone
+            | Self::NoNetwork
+            | Self::UnknownNetwork
+            | Self::WhichNetwork
+            | Self::NetworkNameTaken
+            | Self::NameTaken
+            | Self::AlreadyMember
+            | Self::ClockSkew
+            | Self::Full
+            | Self::UnknownMember
+            | Self::AmbiguousMember
             | Self::Busy
             | Self::Host
             | Self::NotFound
@@ -88,10 +154,34 @@ impl Code {
     #[must_use]
     pub const fn http_status(self) -> u16 {
         match self {
-            Self::BadSetting | Self::BadRequest => 400,
-            Self::Forbidden | Self::Refused => 403,
-            Self::UnknownPeer | Self::NotFound => 404,
-            Self::AmbiguousPeer | Self::NodeDown | Self::NoSession | Self::DhtOff | Self::DhtAlone => 409,
+            Self::BadSetting | Self::BadRequest | Self::BadCode => 400,
+            Self::Forbidden
+            | Self::Refused
+            | Self::UnknownInvite
+            | Self::InviteExpired
+            | Self::InviteUsedUp
+            | Self::InviteCancelled
+            | Self::BadProof
+            | Self::Revoked
+            | Self::Denied
+            | Self::NetworkDisabled
+            | Self::NotAdmin
+            | Self::QuorumLost
+            | Self::NotAllowed => 403,
+            Self::UnknownPeer | Self::NotFound | Self::UnknownNetwork | Self::UnknownMember => 404,
+            Self::AmbiguousPeer
+            | Self::NodeDown
+            | Self::NoSession
+            | Self::DhtOff
+            | Self::DhtAlone
+            | Self::NoNetwork
+            | Self::WhichNetwork
+            | Self::NetworkNameTaken
+            | Self::NameTaken
+            | Self::AlreadyMember
+            | Self::ClockSkew
+            | Self::Full
+            | Self::AmbiguousMember => 409,
             Self::Busy => 429,
             Self::Host | Self::Failed | Self::Other => 500,
             Self::NoDaemon => 503,
@@ -135,5 +225,8 @@ mod tests {
         assert_eq!(Code::BadSetting.exit_code(), 2);
         assert_eq!(Code::NoDaemon.exit_code(), 3);
         assert_eq!(Code::Forbidden.exit_code(), 4);
+        assert_eq!(Code::BadCode.exit_code(), 2);
+        assert_eq!(Code::InviteExpired.exit_code(), 4);
+        assert_eq!(Code::NameTaken.exit_code(), 1);
     }
 }

@@ -6,7 +6,11 @@ mod dht;
 #[cfg(feature = "server")]
 mod from_dht;
 #[cfg(feature = "server")]
+mod from_network;
+#[cfg(feature = "server")]
 mod from_node;
+mod membership;
+mod network;
 mod request;
 mod status;
 
@@ -15,9 +19,18 @@ pub use dht::{
     DhtAdmission, DhtBucket, DhtContact, DhtContent, DhtDoors, DhtEclipse, DhtFound, DhtGetRequest, DhtGot, DhtLinks,
     DhtLookup, DhtLookupRequest, DhtOwnRecord, DhtPut, DhtPutRequest, DhtRecord, DhtRpc, DhtState, DhtStatus, DhtTable,
 };
+pub use membership::{
+    Approved, CancelRequest, Denied, Invite, InviteCreated, InviteRequest, Invites, JoinRequest, Joined, Member,
+    Members, Pending, Requests, RevokeRequest, Revoked, WhoRequest,
+};
+pub use network::{
+    Act, Admin, DisableRequest, Gossip, Lock, LockLog, LockLogRequest, NetCreateRequest, NetRequest, NetworkAnswer,
+    NetworkInfo, Networks, Proposal, SignRequest, Statement,
+};
 pub use request::{Done, Identity, PeerRequest, Ping, PingRequest, SetOutcome, SetRequest, Setting, State, Version};
 pub use status::{
-    Health, HealthLevel, Network, NodeState, Path, PathKind, Peer, PeerState, Peers, Session, Status, VERIFIED_WITHIN,
+    Health, HealthLevel, Network, NetworkName, NodeState, Path, PathKind, Peer, PeerState, Peers, Session, Status,
+    VERIFIED_WITHIN,
 };
 
 /// Name of the only suite: hybrid key exchange and hybrid signatures, never one half.

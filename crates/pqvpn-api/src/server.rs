@@ -7,10 +7,16 @@ mod connections;
 mod dht;
 mod disconnect;
 mod identity;
+mod invites;
+mod join;
+mod lock;
+mod members;
+mod networks;
 mod peers;
 mod ping;
 mod rekey;
 mod reply;
+mod requests;
 mod set;
 mod shutdown;
 mod socket;
@@ -68,6 +74,7 @@ impl Service {
 
     fn router(self) -> Router {
         let resources = Router::new()
+            .merge(networks())
             .route("/version", get(version::get))
             .route("/id", get(identity::get))
             .route("/status", get(status::get))
@@ -96,6 +103,30 @@ impl Service {
             .layer(DefaultBodyLimit::max(BODY_LIMIT))
             .with_state(self)
     }
+}
+
+/// The resources of networks.
+fn networks() -> Router<Service> {
+    Router::new()
+        .route("/networks", get(networks::get).post(networks::post))
+        .route("/networks/leave", post(networks::leave))
+        .route("/networks/up", post(networks::up))
+        .route("/networks/down", post(networks::down))
+        .route("/invites", post(invites::post))
+        .route("/invites/list", post(invites::list))
+        .route("/invites/cancel", post(invites::cancel))
+        .route("/join", post(join::post))
+        .route("/requests", post(requests::list))
+        .route("/requests/approve", post(requests::approve))
+        .route("/requests/deny", post(requests::deny))
+        .route("/members", post(members::list))
+        .route("/members/revoke", post(members::revoke))
+        .route("/lock/status", post(lock::status))
+        .route("/lock/log", post(lock::log))
+        .route("/lock/sign", post(lock::sign))
+        .route("/lock/add", post(lock::add))
+        .route("/lock/remove", post(lock::remove))
+        .route("/lock/disable", post(lock::disable))
 }
 
 /// Answers requests until `stop` completes, then lets the requests under way finish (for at most 5 s).

@@ -66,11 +66,23 @@ pub enum SignatureLabel {
     DhtRevocation,
     /// A list of bootstrap nodes.
     BootstrapList,
+    /// A statement of a network's constitution.
+    NetworkStatement,
+    /// An invite into a network.
+    NetworkInvite,
+    /// The wish to join a network, bound to the link it is uttered on.
+    NetworkJoin,
+    /// A join an admin has looked at and that waits for another's word.
+    NetworkPending,
+    /// What a member says of itself inside its network.
+    MemberRecord,
+    /// The new key's consent to follow an old one inside a network.
+    NetworkRotation,
 }
 
 impl SignatureLabel {
     /// Every label.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 13] = [
         Self::TlsHandshake,
         Self::Statement,
         Self::DhtMessage,
@@ -78,6 +90,12 @@ impl SignatureLabel {
         Self::DhtRotation,
         Self::DhtRevocation,
         Self::BootstrapList,
+        Self::NetworkStatement,
+        Self::NetworkInvite,
+        Self::NetworkJoin,
+        Self::NetworkPending,
+        Self::MemberRecord,
+        Self::NetworkRotation,
     ];
 
     /// Returns the bytes that enter the signed message.
@@ -90,6 +108,12 @@ impl SignatureLabel {
             Self::DhtRotation => b"COMPSIG-MLDSA87-Ed25519 pqvpn dht rotation v1\0",
             Self::DhtRevocation => b"COMPSIG-MLDSA87-Ed25519 pqvpn dht revocation v1\0",
             Self::BootstrapList => b"COMPSIG-MLDSA87-Ed25519 pqvpn bootstrap list v1\0",
+            Self::NetworkStatement => b"COMPSIG-MLDSA87-Ed25519 pqvpn network statement v1\0",
+            Self::NetworkInvite => b"COMPSIG-MLDSA87-Ed25519 pqvpn network invite v1\0",
+            Self::NetworkJoin => b"COMPSIG-MLDSA87-Ed25519 pqvpn network join v1\0",
+            Self::NetworkPending => b"COMPSIG-MLDSA87-Ed25519 pqvpn network pending v1\0",
+            Self::MemberRecord => b"COMPSIG-MLDSA87-Ed25519 pqvpn member record v1\0",
+            Self::NetworkRotation => b"COMPSIG-MLDSA87-Ed25519 pqvpn network rotation v1\0",
         }
     }
 }

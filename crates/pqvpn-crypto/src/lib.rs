@@ -12,6 +12,7 @@ pub mod kdf;
 pub mod keystore;
 pub mod peer_id;
 pub mod pow;
+pub mod proofs;
 pub mod ratchet;
 pub mod schedule;
 pub mod tls;

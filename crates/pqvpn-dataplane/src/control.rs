@@ -17,6 +17,7 @@ use crate::{
     clock,
     event::{PeerSlot, SessionId},
     plane::Shared,
+    realm::{RealmSet, Realms},
     route::Routes,
     session::{EpochMismatch, RxSession, TxSession},
     stats::{DropReason, Drops, PeerStats, Run},
@@ -120,14 +121,26 @@ impl Control {
     }
 
     /// Replaces the whole route table: where inner destinations go by longest prefix match, and the inner sources
-    /// each peer may use. Peers that were unknown so far become known.
+    /// each peer may use. Peers that were unknown so far become known. All addresses are of one realm.
     pub fn set_routes(&self, routes: Vec<(IpNet, PeerSlot)>) {
-        let routes = Arc::new(Routes::new(&routes));
+        self.route(&routes, None);
+    }
+
+    /// Replaces the whole route table as [`Self::set_routes`] does, with the realms of inner addresses by longest prefix
+    /// match: a packet passes when its source and its destination have one in common. The realms of equal prefixes are
+    /// united, and an address under none of them is of [`RealmSet::PINNED`].
+    pub fn set_routes_in_realms(&self, routes: Vec<(IpNet, PeerSlot)>, realms: Vec<(IpNet, RealmSet)>) {
+        self.route(&routes, Some(Arc::new(Realms::new(&realms))));
+    }
+
+    fn route(&self, routes: &[(IpNet, PeerSlot)], realms: Option<Arc<Realms>>) {
+        let routes = Arc::new(Routes::new(routes));
         self.shared.change(|registry, tables| {
-            for peer in routes.peers() {
+            for peer in routes.values() {
                 registry.peer(peer);
             }
             tables.routes = Arc::clone(&routes);
+            tables.realms = realms;
             tables.peers = Arc::new(registry.peer_entries());
         });
     }
@@ -219,17 +232,24 @@ impl Control {
     }
 
     /// Removes a peer with its sessions, path and parked packets. Its routes lead nowhere from now.
+    ///
+    /// When this returns no packet of it is opened any more and none is sealed for it, not even of a batch that a packet
+    /// thread has begun with.
     pub fn remove_peer(&self, peer: PeerSlot) {
         let removed = self.shared.change(|registry, tables| {
             let removed = registry.peers.remove(&peer)?;
-            registry.sessions.retain(|_, session| session.peer.slot != peer);
+            let sessions = registry.sessions.extract_if(.., |_, session| session.peer.slot == peer);
+            let sessions: Vec<Arc<Session>> = sessions.map(|(_, session)| session).collect();
             tables.peers = Arc::new(registry.peer_entries());
             tables.sessions = Arc::new(registry.index_map());
-            Some(removed)
+            Some((removed, sessions))
         });
-        if let Some(removed) = removed {
-            removed.parked.drain(|_| self.shared.drops().count(DropReason::ParkedExpired));
+        let Some((removed, sessions)) = removed else { return };
+        for session in sessions {
+            lock(&session.rx).close();
+            lock(&session.tx).close();
         }
+        removed.parked.drain(|_| self.shared.drops().count(DropReason::ParkedExpired));
     }
 
     /// Sets the underlay address of a peer; a change moves its session on to the next receiver index.

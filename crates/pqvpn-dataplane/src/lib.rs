@@ -6,7 +6,7 @@
 //! Plain threads, a pair per TUN queue. *Outbound* reads super-packets from the TUN, finds the peer, cuts and seals
 //! straight into one send buffer and sends runs of equal datagrams with `UDP_SEGMENT`. *Inbound* receives batches with
 //! `UDP_GRO`, tells QUIC from tunnel packets by one branch per datagram, opens in place, checks that the inner source
-//! belongs to the peer, merges across the whole batch and writes super-packets to the TUN. What both need to know
+//! belongs to the peer and that it may speak with the inner destination, merges across the whole batch and writes super-packets to the TUN. What both need to know
 //! (routes, peers, sessions) is an immutable snapshot, loaded once per batch; the control side replaces it.
 //!
 //! Nothing is ever answered to a packet that did not authenticate; it is dropped and counted under a [`DropReason`].
@@ -16,11 +16,13 @@ mod control;
 mod event;
 mod guest;
 mod inbound;
+mod ip;
 pub mod mem;
 mod outbound;
 mod park;
 mod plane;
 pub mod portable;
+mod realm;
 mod route;
 pub mod session;
 mod stats;
@@ -33,5 +35,6 @@ pub use control::{Control, EpochError, InstallError, SendError, SessionInfo, Ses
 pub use event::{Event, EventSink, PeerSlot, SessionId};
 pub use guest::{Guest, GuestMeta, GuestTransmit};
 pub use plane::{DataPlane, DataPlaneConfig, DataPlaneError};
+pub use realm::{MAX_REALMS, RealmSet};
 pub use stats::{DropReason, Drops, PeerStats};
 pub use tun::{KernelTun, Offloads, ReadBatch, TunError, TunReader, TunWriter};

@@ -3,7 +3,7 @@
 
 use std::{
     io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    net::IpAddr,
     sync::{Arc, MutexGuard},
     time::{Duration, Instant},
 };
@@ -18,6 +18,7 @@ use pqvpn_packet::{
 use crate::{
     clock,
     event::{Event, PeerSlot},
+    ip,
     plane::Shared,
     session::TxSession,
     stats::{DropCounters, DropReason, Run},
@@ -113,22 +114,12 @@ impl Sealer {
         }
         let now = clock::now();
         let mut run = None;
-        let mut last: Option<(IpAddr, PeerSlot)> = None;
+        let mut last = None;
         for packet in batch.packets() {
-            let Some(dst) = packet.get(VNET_HDR_LEN..).and_then(destination) else {
-                self.drops.count(DropReason::MalformedLocal);
-                continue;
-            };
-            let slot = match last {
-                Some((addr, slot)) if addr == dst => Some(slot),
-                _ => tables.routes.lookup(dst),
-            };
-            let Some(entry) = slot.and_then(|slot| tables.peers.get(&slot)) else {
-                self.drops.count(DropReason::NoRoute);
-                continue;
-            };
-            last = Some((dst, entry.peer.slot));
-            self.one(&mut run, packet, entry, tables, now);
+            match admit(packet, tables, &mut last) {
+                Ok(entry) => self.one(&mut run, packet, entry, tables, now),
+                Err(reason) => self.drops.count(reason),
+            }
         }
         self.end_run(&mut run, now);
         self.flush(tables);
@@ -269,11 +260,30 @@ impl Sealer {
     }
 }
 
-/// The destination address of an IP packet, without a further look at it.
-fn destination(packet: &[u8]) -> Option<IpAddr> {
-    match packet.first()? >> 4 {
-        4 => packet.get(16..)?.first_chunk().map(|&octets: &[u8; 4]| Ipv4Addr::from(octets).into()),
-        6 => packet.get(24..)?.first_chunk().map(|&octets: &[u8; 16]| Ipv6Addr::from(octets).into()),
-        _ => None,
+/// What was found of the packet before: its destination and whose that is, and its source where that was looked at.
+#[derive(Clone, Copy)]
+struct Last {
+    destination: IpAddr,
+    slot: PeerSlot,
+    source: Option<IpAddr>,
+}
+
+/// Whose the packet is, if it may go there; packets of one flow follow each other, so the last answer is kept.
+fn admit<'t>(packet: &[u8], tables: &'t Tables, last: &mut Option<Last>) -> Result<&'t PeerEntry, DropReason> {
+    let packet = packet.get(VNET_HDR_LEN..).unwrap_or_default();
+    let destination = ip::destination(packet).ok_or(DropReason::MalformedLocal)?;
+    let known = last.filter(|last| last.destination == destination);
+    let slot = known.map(|last| last.slot).or_else(|| tables.routes.lookup(destination));
+    let entry = slot.and_then(|slot| tables.peers.get(&slot)).ok_or(DropReason::NoRoute)?;
+    let mut source = None;
+    if let Some(realms) = &tables.realms {
+        source = ip::source(packet);
+        if known.is_none_or(|last| last.source != source)
+            && !source.is_some_and(|source| realms.meet(source, destination))
+        {
+            return Err(DropReason::Realm);
+        }
     }
+    *last = Some(Last { destination, slot: entry.peer.slot, source });
+    Ok(entry)
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Longest prefix match from inner addresses to peers, both for routing and for the check of inner sources.
+//! Longest prefix match of inner addresses: to peers, both for routing and for the check of inner sources, and to realms.
 
 use std::{
     collections::HashMap,
@@ -11,71 +11,80 @@ use ipnet::IpNet;
 
 use crate::event::PeerSlot;
 
-/// An immutable route table: for each prefix length in use, longest first, one hash table of prefixes.
-#[derive(Debug, Default)]
-pub(crate) struct Routes {
-    v4: Vec<Level<u32>>,
-    v6: Vec<Level<u128>>,
+/// Peers by prefix: where a packet goes, and whose an inner source is.
+pub(crate) type Routes = Prefixes<PeerSlot>;
+
+/// An immutable table of prefixes: for each prefix length in use, longest first, one hash table.
+#[derive(Debug)]
+pub(crate) struct Prefixes<V> {
+    v4: Vec<Level<u32, V>>,
+    v6: Vec<Level<u128, V>>,
 }
 
 #[derive(Debug)]
-struct Level<A> {
+struct Level<A, V> {
     mask: A,
-    peers: HashMap<A, PeerSlot, Mixed>,
+    values: HashMap<A, V, Mixed>,
 }
 
-impl Routes {
+impl<V> Default for Prefixes<V> {
+    fn default() -> Self {
+        Self { v4: Vec::new(), v6: Vec::new() }
+    }
+}
+
+impl<V: Copy> Prefixes<V> {
     /// Builds the table; of two equal prefixes the later one counts.
-    pub(crate) fn new(routes: &[(IpNet, PeerSlot)]) -> Self {
-        let mut v4: Vec<(u8, Level<u32>)> = Vec::new();
-        let mut v6: Vec<(u8, Level<u128>)> = Vec::new();
-        for &(net, peer) in routes {
+    pub(crate) fn new(entries: &[(IpNet, V)]) -> Self {
+        let mut v4: Vec<(u8, Level<u32, V>)> = Vec::new();
+        let mut v6: Vec<(u8, Level<u128, V>)> = Vec::new();
+        for &(net, value) in entries {
             match net {
                 IpNet::V4(net) => {
-                    insert(&mut v4, net.prefix_len(), net.netmask().to_bits(), net.network().to_bits(), peer)
+                    insert(&mut v4, net.prefix_len(), net.netmask().to_bits(), net.network().to_bits(), value)
                 }
                 IpNet::V6(net) => {
-                    insert(&mut v6, net.prefix_len(), net.netmask().to_bits(), net.network().to_bits(), peer)
+                    insert(&mut v6, net.prefix_len(), net.netmask().to_bits(), net.network().to_bits(), value)
                 }
             }
         }
         Self { v4: sorted(v4), v6: sorted(v6) }
     }
 
-    /// The peer that owns the longest prefix around `addr`.
-    pub(crate) fn lookup(&self, addr: IpAddr) -> Option<PeerSlot> {
+    /// What stands at the longest prefix around `addr`.
+    pub(crate) fn lookup(&self, addr: IpAddr) -> Option<V> {
         match addr {
             IpAddr::V4(addr) => self.lookup_v4(addr),
             IpAddr::V6(addr) => self.lookup_v6(addr),
         }
     }
 
-    fn lookup_v4(&self, addr: Ipv4Addr) -> Option<PeerSlot> {
+    fn lookup_v4(&self, addr: Ipv4Addr) -> Option<V> {
         let addr = addr.to_bits();
-        self.v4.iter().find_map(|level| level.peers.get(&(addr & level.mask)).copied())
+        self.v4.iter().find_map(|level| level.values.get(&(addr & level.mask)).copied())
     }
 
-    fn lookup_v6(&self, addr: Ipv6Addr) -> Option<PeerSlot> {
+    fn lookup_v6(&self, addr: Ipv6Addr) -> Option<V> {
         let addr = addr.to_bits();
-        self.v6.iter().find_map(|level| level.peers.get(&(addr & level.mask)).copied())
+        self.v6.iter().find_map(|level| level.values.get(&(addr & level.mask)).copied())
     }
 
-    /// Every peer that has a route.
-    pub(crate) fn peers(&self) -> impl Iterator<Item = PeerSlot> + '_ {
-        let v4 = self.v4.iter().flat_map(|level| level.peers.values().copied());
-        v4.chain(self.v6.iter().flat_map(|level| level.peers.values().copied()))
+    /// Everything that stands at a prefix.
+    pub(crate) fn values(&self) -> impl Iterator<Item = V> + '_ {
+        let v4 = self.v4.iter().flat_map(|level| level.values.values().copied());
+        v4.chain(self.v6.iter().flat_map(|level| level.values.values().copied()))
     }
 }
 
-fn insert<A: Eq + Hash>(levels: &mut Vec<(u8, Level<A>)>, len: u8, mask: A, network: A, peer: PeerSlot) {
+fn insert<A: Eq + Hash, V>(levels: &mut Vec<(u8, Level<A, V>)>, len: u8, mask: A, network: A, value: V) {
     let at = levels.iter().position(|(l, _)| *l == len).unwrap_or_else(|| {
-        levels.push((len, Level { mask, peers: HashMap::default() }));
+        levels.push((len, Level { mask, values: HashMap::default() }));
         levels.len() - 1
     });
-    levels[at].1.peers.insert(network, peer);
+    levels[at].1.values.insert(network, value);
 }
 
-fn sorted<A>(mut levels: Vec<(u8, Level<A>)>) -> Vec<Level<A>> {
+fn sorted<A, V>(mut levels: Vec<(u8, Level<A, V>)>) -> Vec<Level<A, V>> {
     levels.sort_unstable_by_key(|(len, _)| std::cmp::Reverse(*len));
     levels.into_iter().map(|(_, level)| level).collect()
 }
@@ -153,6 +162,6 @@ mod tests {
     fn host_bits_of_a_prefix_do_not_matter_and_later_duplicates_count() {
         let routes = table(&[("10.1.2.3/16", 1), ("10.1.0.0/16", 2)]);
         assert_eq!(lookup(&routes, "10.1.200.1"), Some(2));
-        assert_eq!(routes.peers().collect::<Vec<_>>(), [2]);
+        assert_eq!(routes.values().collect::<Vec<_>>(), [2]);
     }
 }

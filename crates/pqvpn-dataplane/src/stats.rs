@@ -57,6 +57,8 @@ drop_reasons! {
     ForgeryLimit => "forgery_limit",
     /// Inbound: the inner source address is not one of the peer's.
     Spoof => "spoof",
+    /// Both ways: the inner source and destination belong to different networks.
+    Realm => "realm",
     /// Inbound: authentic, but not a packet this version knows.
     MalformedInner => "malformed_inner",
     /// Inbound: an onion cell or fragment, which this version does not take.

@@ -14,6 +14,7 @@ use std::{
 use crate::{
     event::{PeerSlot, SessionId},
     park::Parked,
+    realm::Realms,
     route::{Mixed, Routes},
     session::{RxSession, TxSession},
     stats::{PeerStats, Stamp, Traffic},
@@ -153,6 +154,8 @@ pub(crate) struct PeerEntry {
 #[derive(Clone, Default)]
 pub(crate) struct Tables {
     pub(crate) routes: Arc<Routes>,
+    /// `None` while every inner address may speak with every other.
+    pub(crate) realms: Option<Arc<Realms>>,
     pub(crate) peers: Arc<HashMap<PeerSlot, PeerEntry, Mixed>>,
     pub(crate) sessions: Arc<HashMap<u32, Arc<Session>, Mixed>>,
     pub(crate) paused: bool,

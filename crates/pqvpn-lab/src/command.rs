@@ -8,6 +8,7 @@ use pqvpn_lab::report::Report;
 mod bench;
 mod check;
 mod dht;
+mod network;
 mod node;
 
 /// What to run.
@@ -19,6 +20,12 @@ pub(crate) enum Command {
     Check(check::Args),
     /// Many daemons that know one bootstrap node: does everybody find everybody, how fast, and how quiet are they then?
     Dht(dht::Args),
+    /// Two machines that know nothing, many daemons by one code, and more: how long does joining take?
+    Join(network::join::Args),
+    /// A network cut in two that goes on in both halves, and heals: is it one again, and who has which address?
+    Partition(network::partition::Args),
+    /// A member that sends without pause is revoked: when does its last packet arrive, and does anybody take it back?
+    Revoke(network::revoke::Args),
 }
 
 impl Command {
@@ -28,6 +35,9 @@ impl Command {
             Self::Bench(args) => bench::run(args),
             Self::Check(args) => check::run(args, privilege),
             Self::Dht(args) => dht::run(args),
+            Self::Join(args) => network::join::run(args),
+            Self::Partition(args) => network::partition::run(args),
+            Self::Revoke(args) => network::revoke::run(args),
         }
     }
 }

@@ -34,7 +34,7 @@ pub use self::{
     error::{ConfigError, Problem, Warning},
     legacy::convert,
     paths::Paths,
-    value::{Cipher, DhtMode, Endpoint, LogFormat, LogLevel, Mtu, Queues},
+    value::{Cipher, DhtMode, DnsMode, Endpoint, LogFormat, LogLevel, Mtu, Queues},
     write::sample,
 };
 use crate::bootstrap::BootstrapEntry;
@@ -79,6 +79,8 @@ pub struct Config {
     pub bootstrap: BootstrapConfig,
     /// `[dht]`: finding and being found.
     pub dht: DhtConfig,
+    /// `[dns]`: names of the networks' members.
+    pub dns: DnsConfig,
     /// `[relay]`: forwarding for others.
     pub relay: RelayConfig,
     /// `[metrics]`: the metrics listener.
@@ -174,6 +176,13 @@ impl DhtConfig {
     pub fn network_id(&self) -> NetworkId {
         self.network.map_or(NetworkId::OPEN, NetworkId::from_bytes)
     }
+}
+
+/// `[dns]`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct DnsConfig {
+    /// How this host comes to know the names of the networks' members.
+    pub mode: DnsMode,
 }
 
 /// `[relay]`.

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The node's only door for the control API and the CLI: commands in, snapshots out.
 
+mod network;
+
 use std::{net::SocketAddr, time::Duration};
 
 use pqvpn_crypto::peer_id::PeerId;
@@ -12,6 +14,8 @@ use crate::{
         DhtError, DhtReport, DoorReport, GetReport, LookupReport, LookupTarget, NewDoor, PutReport, RecordRef,
         TableReport,
     },
+    membership::{NetworkCommand, NetworkError},
+    names::DnsReport,
     snapshot::Snapshot,
 };
 
@@ -41,6 +45,10 @@ pub enum Command {
     Set(String, String, oneshot::Sender<Result<SetOutcome, NodeError>>),
     /// Something of the DHT.
     Dht(DhtCommand),
+    /// Something of the networks.
+    Network(NetworkCommand),
+    /// How names are answered.
+    Dns(oneshot::Sender<DnsReport>),
     /// Stop the node and undo what it did to the host.
     Shutdown(oneshot::Sender<()>),
 }
@@ -65,7 +73,7 @@ pub enum DhtCommand {
     AddDoors(Vec<NewDoor>, oneshot::Sender<Result<usize, NodeError>>),
 }
 
-/// How a person names a peer: PeerID, unique prefix of it (at least 4 digits), name or overlay address.
+/// How a person names a peer: PeerID, unique prefix of it (at least 4 digits), name, `name.network` or overlay address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PeerRef(pub String);
 
@@ -136,6 +144,9 @@ pub enum NodeError {
     /// The DHT did not do it.
     #[error(transparent)]
     Dht(#[from] DhtError),
+    /// The networks did not do it.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
     /// The node has stopped.
     #[error("the node has stopped")]
     Stopped,
@@ -202,6 +213,14 @@ impl NodeHandle {
     /// The setting is unknown or its value wrong.
     pub async fn set(&self, key: String, value: String) -> Result<SetOutcome, NodeError> {
         self.ask(|tx| Command::Set(key, value, tx)).await?
+    }
+
+    /// Which names are answered, where, and how this host comes to know them.
+    ///
+    /// # Errors
+    /// [`NodeError::Stopped`] when the node has gone.
+    pub async fn dns_status(&self) -> Result<DnsReport, NodeError> {
+        self.ask(Command::Dns).await
     }
 
     /// How the node stands in the DHT; answered also when the DHT is off.

@@ -6,6 +6,9 @@
 //! which [`recover`] removes everything at the next start. Undoing is idempotent and touches only what is ours: our
 //! interface by index, our routes by interface and [`ROUTE_PROTOCOL`].
 //!
+//! Going from one plan to another is the same in small ([`HostChange::change_to`]): what is new is written down before it
+//! is made, and what is old is struck off after it has been undone, so that the journal never names too little.
+//!
 //! A directly connected subnet always wins over a route into the mesh: a route equal to or inside one is left out and
 //! reported; a route around one is set, and longest-prefix match keeps the subnet on its own link.
 //!
@@ -15,15 +18,21 @@ mod checks;
 mod error;
 mod journal;
 mod kernel;
+mod side;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
+mod transition;
 
-use std::path::{Path, PathBuf};
+use std::{
+    net::IpAddr,
+    path::{Path, PathBuf},
+};
 
 use ipnet::{IpNet, Ipv4Net};
 use serde::{Deserialize, Serialize};
 
 pub use self::error::HostError;
+pub(crate) use self::side::HostSide;
 use self::{
     journal::{Journal, Loaded},
     kernel::Kernel,
@@ -44,7 +53,22 @@ pub struct Plan {
     /// Overlay addresses of this node; a prefix shorter than the address is also a route, checked like the others.
     pub addresses: Vec<IpNet>,
     /// Further prefixes that go into the tunnel, like those behind peers.
-    pub routes: Vec<IpNet>,
+    pub routes: Vec<PlannedRoute>,
+}
+
+/// A prefix that goes into the tunnel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PlannedRoute {
+    /// The prefix.
+    pub net: IpNet,
+    /// The source that packets of this host to it get, one of the plan's addresses; none: the kernel chooses.
+    pub source: Option<IpAddr>,
+}
+
+impl From<IpNet> for PlannedRoute {
+    fn from(net: IpNet) -> Self {
+        Self { net, source: None }
+    }
 }
 
 /// What was found while applying a plan, for `status` and warnings.
@@ -120,6 +144,11 @@ enum Change {
     Up,
     Route {
         net: IpNet,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        source: Option<IpAddr>,
+        /// The source of the route of ours that this one replaces.
+        #[serde(skip)]
+        before: Option<Option<IpAddr>>,
     },
 }
 
@@ -216,6 +245,25 @@ pub async fn pool_conflicts(pool: Ipv4Net, own_interface: Option<&str>) -> Resul
     checks::pool_conflicts(&Kernel::open()?, pool, own_interface).await
 }
 
+/// The first of `wanted` that nothing on this host uses, apart from `own_interface`, and that overlaps none of `taken`.
+///
+/// # Errors
+/// The kernel did not answer.
+pub async fn free_pool(
+    own_interface: Option<&str>,
+    wanted: &[Ipv4Net],
+    taken: &[Ipv4Net],
+) -> Result<Option<Ipv4Net>, HostError> {
+    let kernel = Kernel::open()?;
+    for &pool in wanted {
+        let ours = taken.iter().any(|other| other.contains(&pool) || pool.contains(other));
+        if !ours && checks::pool_conflicts(&kernel, pool, own_interface).await?.is_empty() {
+            return Ok(Some(pool));
+        }
+    }
+    Ok(None)
+}
+
 /// Where a test stops an apply.
 #[derive(Debug, Clone, Copy)]
 enum Stop {
@@ -265,7 +313,7 @@ impl Change {
             Self::Mtu { after, .. } => format!("MTU {after} of {interface}"),
             Self::Address { net } => format!("address {net} on {interface}"),
             Self::Up => format!("link state of {interface}"),
-            Self::Route { net } => format!("route {net} via {interface}"),
+            Self::Route { net, .. } => format!("route {net} via {interface}"),
         }
     }
 }

@@ -24,6 +24,7 @@ use pqvpn_crypto::peer_id::PeerId;
 use pqvpn_wire::dht::NetworkId;
 use tokio::{
     sync::mpsc,
+    task::JoinHandle,
     time::{Instant, sleep_until, timeout_at},
 };
 
@@ -71,6 +72,73 @@ pub async fn run(context: LanContext) {
     match Responder::start(&context, port, interfaces) {
         Ok(responder) => responder.serve(&context).await,
         Err(error) => tracing::warn!(%error, "nodes on the local network are not found: multicast DNS does not start"),
+    }
+}
+
+/// The door to the local network as the node holds it: open while somebody needs it.
+pub(crate) struct Lan {
+    /// `None`: switched off.
+    setup: Option<LanSetup>,
+    running: Option<JoinHandle<()>>,
+}
+
+/// What a [`Lan`] is started with.
+pub(crate) struct LanSetup {
+    pub(crate) own: PeerId,
+    pub(crate) network: NetworkId,
+    pub(crate) listen: Vec<SocketAddr>,
+    /// Everybody who wants to know of doors.
+    pub(crate) found: Vec<mpsc::Sender<NewDoor>>,
+    /// Whether somebody needs it at all times.
+    pub(crate) always: bool,
+}
+
+impl Lan {
+    pub(crate) fn new(setup: Option<LanSetup>) -> Self {
+        let mut lan = Self { setup, running: None };
+        lan.needed(false);
+        lan
+    }
+
+    /// Opens or shuts the door; `now`: whether somebody needs it who does not always.
+    pub(crate) fn needed(&mut self, now: bool) {
+        let Some(setup) = &self.setup else { return };
+        match (now || setup.always, &self.running) {
+            (true, None) => self.running = Some(tokio::spawn(setup.run())),
+            (false, Some(running)) => {
+                running.abort();
+                self.running = None;
+            }
+            (true, Some(_)) | (false, None) => {}
+        }
+    }
+}
+
+impl Drop for Lan {
+    fn drop(&mut self) {
+        if let Some(running) = &self.running {
+            running.abort();
+        }
+    }
+}
+
+impl LanSetup {
+    /// Looks for others and tells everybody who wants to know.
+    fn run(&self) -> impl Future<Output = ()> + Send + 'static {
+        let (found, mut doors) = mpsc::channel(MAX_FOUND);
+        let context = LanContext { own: self.own, network: self.network, listen: self.listen.clone(), found };
+        let listeners = self.found.clone();
+        let tell = async move {
+            while let Some(door) = doors.recv().await {
+                for listener in &listeners {
+                    // A full queue means doors enough.
+                    let _full = listener.try_send(door.clone());
+                }
+            }
+        };
+        async move {
+            tokio::join!(run(context), tell);
+        }
     }
 }
 

@@ -11,6 +11,8 @@ pub mod host;
 pub mod lan;
 pub mod life;
 pub mod link;
+pub mod membership;
+pub mod names;
 pub mod negotiate;
 pub mod node;
 pub mod overlay;

@@ -137,6 +137,21 @@ impl PeerLife {
         self.want(now);
     }
 
+    /// What stood in the way of a dial is gone: somebody who waits need not wait out the pause.
+    pub fn on_obstacle_gone(&mut self, now: Instant) {
+        self.backoff = BACKOFF.0;
+        self.refused = false;
+        if let Phase::Resting { not_before } = &mut self.phase {
+            *not_before = None;
+        }
+        self.dial_if_due(now);
+    }
+
+    /// How often the path is kept open from now on.
+    pub fn set_keepalive(&mut self, keepalive: Option<Duration>) {
+        self.keepalive = keepalive;
+    }
+
     /// A dial failed; `refused` when either side said no on purpose.
     pub fn on_dial_failed(&mut self, now: Instant, refused: bool) {
         if self.phase != Phase::Dialing {

@@ -2,27 +2,25 @@
 //! Putting a node together: sockets, interface, packet threads, host changes, link endpoint, state task.
 
 use std::{
-    collections::HashSet,
     io,
-    net::{IpAddr, SocketAddr},
+    net::{Ipv4Addr, SocketAddr},
     path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
 };
 
-use ipnet::IpNet;
+use ipnet::Ipv4Net;
 use pqvpn_crypto::{
     aead::{AeadId, hardware_aes},
-    identity::{Identity, PublicIdentity},
+    identity::Identity,
     peer_id::PeerId,
     ratchet::machine::EpochTime,
-    tls::{Admission, LinkCrypto, Refusal, Side},
+    tls::{Admission, LinkCrypto},
 };
 use pqvpn_dataplane::{
-    DataPlane, DataPlaneConfig, DataPlaneError, Event, KernelTun, PeerSlot, TunError, TunReader, TunWriter,
+    DataPlane, DataPlaneConfig, DataPlaneError, Event, EventSink, KernelTun, TunError, TunReader, TunWriter,
 };
 use thiserror::Error;
 use tokio::{sync::mpsc, task::JoinHandle};
@@ -30,17 +28,18 @@ use tokio::{sync::mpsc, task::JoinHandle};
 use crate::{
     bootstrap,
     clock::{self, Reading},
-    config::{Cipher, Config, Mtu, PeerConfig, Queues},
-    dht, entropy,
+    config::{Cipher, Config, Mtu, Queues},
+    dht,
     handle::NodeHandle,
-    host::{self, HostChange, HostError, Plan},
-    lan::{self, LanContext},
-    life::PeerLife,
+    host::{self, HostError, HostSide},
+    lan::{Lan, LanSetup},
     link::{Backend, Endpoint, GuestSocket, LinkConfig, LinkError, TransportKnobs},
-    overlay::Overlay,
-    session::{self, LinkContext},
-    snapshot::{HealthItem, HealthLevel, NodeState},
-    state::{Inputs, State, peer::Peer},
+    membership::{self, MembershipError},
+    names::DnsSide,
+    overlay::{Mesh, OwnAddresses},
+    session::{self, LinkContext, Slots},
+    snapshot::NodeState,
+    state::{Inputs, Peers, State, Views},
     underlay::{Underlay, bind_all},
 };
 
@@ -48,6 +47,8 @@ use crate::{
 const INNER_MTU: u16 = 1420;
 /// Commands and events that may wait for the state task.
 const QUEUE: usize = 1024;
+/// Views of the networks that may wait for the state task; each is whole.
+const VIEWS: usize = 16;
 
 /// A queue of the interface: its reading and its writing half.
 pub type TunQueue = (Box<dyn TunReader>, Box<dyn TunWriter>);
@@ -104,105 +105,12 @@ pub enum StartError {
     /// The link endpoint did not start.
     #[error(transparent)]
     Link(#[from] LinkError),
+    /// The networks of this node could not be read.
+    #[error(transparent)]
+    Networks(#[from] MembershipError),
     /// The runtime refused a resource.
     #[error(transparent)]
     Io(#[from] io::Error),
-}
-
-/// The host's side of a running node.
-pub(crate) struct HostSide {
-    /// Overlay addresses of this node, IPv6 first.
-    pub(crate) addresses: Vec<IpAddr>,
-    pub(crate) interface: Option<String>,
-    routes: Vec<IpNet>,
-    mtu: u16,
-    state_dir: PathBuf,
-    applied: Option<HostChange>,
-}
-
-impl HostSide {
-    fn new(overlay: &Overlay, mtu: u16, state_dir: PathBuf) -> Self {
-        let (addresses, routes) = (overlay.own.clone(), overlay.routes.clone());
-        Self { addresses, interface: None, routes, mtu, state_dir, applied: None }
-    }
-
-    /// Sets addresses, routes and the link state; nothing to do when the caller brought the interface.
-    pub(crate) async fn apply(&mut self) -> Result<(), HostError> {
-        let (Some(interface), None) = (&self.interface, &self.applied) else { return Ok(()) };
-        let plan = Plan {
-            interface: interface.clone(),
-            owns_device: false,
-            mtu: self.mtu.into(),
-            addresses: self.addresses.iter().copied().map(IpNet::from).collect(),
-            routes: self.routes.clone(),
-        };
-        self.applied = Some(HostChange::apply(&self.state_dir, &plan).await?);
-        Ok(())
-    }
-
-    /// Takes back what [`Self::apply`] did.
-    pub(crate) async fn undo(&mut self) -> Result<(), HostError> {
-        match self.applied.take() {
-            Some(change) => change.undo().await,
-            None => Ok(()),
-        }
-    }
-
-    /// What an operator should know about the changes in force.
-    pub(crate) fn health(&self) -> Vec<HealthItem> {
-        let Some(report) = self.applied.as_ref().map(HostChange::report) else { return Vec::new() };
-        let skipped = report.skipped.iter().map(|overlap| {
-            let text = format!(
-                "no route to {} through the mesh: {} is connected on {}",
-                overlap.route, overlap.subnet, overlap.interface
-            );
-            HealthItem { level: HealthLevel::Warn, code: "route-skipped", text }
-        });
-        let shadowed = report.shadowed.iter().map(|overlap| {
-            let text = format!("{} of {} stays on {}", overlap.subnet, overlap.route, overlap.interface);
-            HealthItem { level: HealthLevel::Info, code: "route-shadowed", text }
-        });
-        let family = report.ipv6_missing.then(|| HealthItem {
-            level: HealthLevel::Info,
-            code: "ipv6-missing",
-            text: "IPv6 is off on this host: the overlay has IPv4 only".to_owned(),
-        });
-        skipped.chain(shadowed).chain(family).collect()
-    }
-
-    async fn open_kernel_tun(&mut self, name: &str, queues: usize) -> Result<Vec<TunQueue>, StartError> {
-        let recovered = host::recover(&self.state_dir).await?;
-        for change in &recovered.undone {
-            tracing::info!(%change, "undone: a killed daemon had left it");
-        }
-        if let Some(why) = &recovered.unreadable {
-            tracing::warn!(%why, "the journal of host changes was unreadable and has been moved aside");
-        }
-        let device = KernelTun::open(name, queues)?;
-        self.interface = Some(device.name().to_owned());
-        Ok(device.into_queues())
-    }
-}
-
-/// Peers that may hold a link with us: exactly the configured ones.
-#[derive(Debug)]
-struct Pinned(HashSet<PeerId>);
-
-impl Admission for Pinned {
-    fn admit(&self, peer: &PeerId, _key: &PublicIdentity, _side: Side) -> Result<(), Refusal> {
-        if self.0.contains(peer) { Ok(()) } else { Err(Refusal::UnknownPeer) }
-    }
-}
-
-/// With the DHT on everybody may hold a link whose identity is proven; what for, the link's first frame says, and
-/// sessions are made with the configured peers only (`session.rs`).
-#[derive(Debug)]
-struct Everybody;
-
-impl Admission for Everybody {
-    fn admit(&self, _peer: &PeerId, _key: &PublicIdentity, _side: Side) -> Result<(), Refusal> {
-        Ok(())
-    }
 }
 
 /// Starts nodes.
@@ -215,6 +123,16 @@ impl Node {
     /// # Errors
     /// [`StartError`]; everything done until then has been undone.
     pub async fn start(options: StartOptions) -> Result<(NodeHandle, JoinHandle<()>), StartError> {
+        let (sender, views) = mpsc::channel(VIEWS);
+        Self::start_with(options, Some(sender), views).await
+    }
+
+    /// Starts a node whose networks are what `views` says; `driver`: where its own networks report to.
+    pub(crate) async fn start_with(
+        options: StartOptions,
+        driver: Option<mpsc::Sender<Views>>,
+        mut views: mpsc::Receiver<Views>,
+    ) -> Result<(NodeHandle, JoinHandle<()>), StartError> {
         let StartOptions { config, identity, state_dir, interface, backend } = options;
         let own = identity.peer_id();
         let mut standing = Vec::new();
@@ -229,47 +147,35 @@ impl Node {
             Mtu::Auto => INNER_MTU,
             Mtu::Fixed(bytes) => bytes,
         };
-        let overlay = Overlay::plan(&config, own);
-        standing.extend(overlay.collisions.iter().cloned());
-        let mut host = HostSide::new(&overlay, inner_mtu, state_dir);
+        let mut host = HostSide::new(inner_mtu, state_dir);
         let tun = match interface {
             Interface::Given(queues) => queues,
-            Interface::Kernel => host.open_kernel_tun(&config.interface.name, queues).await?,
+            Interface::Kernel => open_kernel_tun(&mut host, &config.interface.name, queues).await?,
         };
         let (packet_events, packets) = mpsc::channel(QUEUE);
         let lost_events = Arc::new(AtomicU64::new(0));
-        let lost = Arc::clone(&lost_events);
-        let sink = Arc::new(move |event: Event| {
-            // The packet threads never wait; what is lost here is asked again (a parked packet, a probe).
-            if packet_events.try_send(event).is_err() {
-                lost.fetch_add(1, Ordering::Relaxed);
-            }
-        });
-        let plane = DataPlane::start(DataPlaneConfig { tun, sockets, inner_mtu }, sink)?;
+        let plane = DataPlane::start(
+            DataPlaneConfig { tun, sockets, inner_mtu },
+            sink(packet_events, Arc::clone(&lost_events)),
+        )?;
         let control = plane.control();
-        let peers = configured_peers(&config, overlay.peers);
-        control.set_routes(peers.iter().flat_map(|peer| peer.prefixes().map(|prefix| (prefix, peer.slot))).collect());
 
-        let admission: Arc<dyn Admission> = match config.dht.enabled {
-            true => Arc::new(Everybody),
-            false => Arc::new(Pinned(peers.iter().map(|peer| peer.id).collect())),
-        };
+        let slots = Arc::new(Slots::default());
         let identity = Arc::new(identity);
-        let crypto = Arc::new(LinkCrypto::new(Arc::clone(&identity), admission));
+        let crypto = Arc::new(LinkCrypto::new(Arc::clone(&identity), Arc::clone(&slots) as Arc<dyn Admission>));
         let socket = Arc::new(GuestSocket::new(plane.guest())?);
-        let links_config = link_config(Arc::clone(&crypto), config.dht.enabled);
-        let endpoint: Arc<dyn Endpoint> = Arc::from(backend.endpoint(socket, links_config)?);
+        let endpoint: Arc<dyn Endpoint> = Arc::from(backend.endpoint(socket, link_config(Arc::clone(&crypto)))?);
 
-        host.apply().await?;
+        let addresses = OwnAddresses::default();
+        let around = Around { config: &config, identity: &identity, endpoint: &endpoint, listen: &listen };
         let dht = match config.dht.enabled {
-            true => Some(start_dht(&config, identity, &endpoint, &host, &listen).await),
+            true => Some(around.start_dht(&host, addresses.clone()).await),
             false => None,
         };
-        let lan = dht.as_ref().filter(|_| config.bootstrap.lan).map(|port| {
-            let (network, found) = (config.dht.network_id(), port.hints());
-            tokio::spawn(lan::run(LanContext { own, network, listen: listen.clone(), found }))
-        });
+        let networks = around.start_networks(&host, addresses.clone(), dht.clone(), driver).await?;
+        let lan = Lan::new(config.bootstrap.lan.then(|| lan_setup(own, &config, &listen, dht.as_ref(), &networks)));
         let (link_events, links) = mpsc::channel(QUEUE);
+        let dht_off = Box::new(dht::off(&config.dht));
         let context = Arc::new(LinkContext::new(
             endpoint,
             control.clone(),
@@ -277,78 +183,147 @@ impl Node {
             aeads(config.crypto.cipher),
             inner_mtu,
             EpochTime::from_secs(config.crypto.rekey_seconds.into()).unwrap_or_default(),
-            peers.iter().map(|peer| (peer.id, peer.slot)).collect(),
+            slots,
             link_events,
             dht,
+            networks,
             crypto,
         ));
-        let accepting = tokio::spawn(session::accept_all(Arc::clone(&context)));
         let (command_sender, commands) = mpsc::channel(QUEUE);
-        let state = State {
+        let mut state = State {
             own,
             name: config.name(),
             running: NodeState::Up,
             started: clock::now(),
             clocks: Reading::take(),
-            peers,
+            peers: Peers::default(),
             live: std::collections::BTreeMap::new(),
+            views: views.try_recv().unwrap_or_default(),
+            addresses,
+            mesh: Mesh::default(),
+            accepting: tokio::spawn(session::accept_all(Arc::clone(&context))),
             context,
             control,
+            dns: DnsSide::new(config.dns.mode, host.interface.clone(), host.state_dir.clone()),
             host,
             underlay: Underlay { listen, plane },
             standing,
             lost_events,
             accept_failures: 0,
-            accepting,
             lan,
-            dht_off: Box::new(dht::off(&config.dht)),
+            twins: None,
+            dht_off,
+            config,
         };
-        let task = tokio::spawn(state.run(Inputs { commands, packets, links }));
+        if let Err(error) = state.begin().await {
+            state.stop().await;
+            return Err(error.into());
+        }
+        let task = tokio::spawn(state.run(Inputs { commands, packets, links, views }));
         Ok((NodeHandle::new(command_sender), task))
     }
 }
 
-/// A link of the DHT carries several requests at once, each small; the window of a whole link stays what it is.
-fn link_config(crypto: Arc<LinkCrypto>, with_dht: bool) -> LinkConfig {
+/// Where the packet threads leave their events. They never wait; what is lost here is asked again (a parked packet, a
+/// probe).
+fn sink(events: mpsc::Sender<Event>, lost: Arc<AtomicU64>) -> EventSink {
+    Arc::new(move |event: Event| {
+        if events.try_send(event).is_err() {
+            lost.fetch_add(1, Ordering::Relaxed);
+        }
+    })
+}
+
+async fn open_kernel_tun(host: &mut HostSide, name: &str, queues: usize) -> Result<Vec<TunQueue>, StartError> {
+    host.recover().await?;
+    let device = KernelTun::open(name, queues)?;
+    host.interface = Some(device.name().to_owned());
+    Ok(device.into_queues())
+}
+
+/// A link of the DHT or of a network carries several requests at once, each small; the window of a whole link stays what
+/// it is.
+fn link_config(crypto: Arc<LinkCrypto>) -> LinkConfig {
     let mut config = LinkConfig::new(crypto);
-    if with_dht {
-        let TransportKnobs { streams, stream_window, .. } = &mut config.transport;
-        (*streams, *stream_window) = (*streams * 4, *stream_window / 4);
-    }
+    let TransportKnobs { streams, stream_window, .. } = &mut config.transport;
+    (*streams, *stream_window) = (*streams * 4, *stream_window / 4);
     config
 }
 
-async fn start_dht(
-    config: &Config,
-    identity: Arc<Identity>,
-    endpoint: &Arc<dyn Endpoint>,
-    host: &HostSide,
-    listen: &[SocketAddr],
-) -> dht::Port {
-    let setup = dht::Setup {
-        config: config.dht.clone(),
-        identity,
-        endpoint: Arc::clone(endpoint),
-        state_dir: host.state_dir.clone(),
-        listen: listen.to_owned(),
-        overlay: host.addresses.clone(),
-        doors: bootstrap::doors(config, &host.state_dir, clock::unix_millis()),
-    };
-    let (port, _ends_with_the_node) = dht::start(setup).await;
-    port
+/// What the DHT and the networks are started from.
+struct Around<'n> {
+    config: &'n Config,
+    identity: &'n Arc<Identity>,
+    endpoint: &'n Arc<dyn Endpoint>,
+    listen: &'n [SocketAddr],
 }
 
-fn configured_peers(config: &Config, addresses: Vec<Vec<IpAddr>>) -> Vec<Peer> {
-    let entries = config.peers.iter().zip(addresses).zip(0..);
-    let peer = |((entry, addresses), slot): ((&PeerConfig, Vec<IpAddr>), PeerSlot)| {
-        let keepalive = (entry.keepalive_seconds > 0).then(|| Duration::from_secs(entry.keepalive_seconds.into()));
-        let mut peer = Peer::new(entry.id, entry.name.clone(), slot, PeerLife::new(keepalive, entropy::u64()));
-        peer.addresses = addresses;
-        peer.routes.clone_from(&entry.routes);
-        peer.endpoints = entry.endpoints.iter().map(ToString::to_string).collect();
-        peer
-    };
-    entries.map(peer).collect()
+impl Around<'_> {
+    async fn start_dht(&self, host: &HostSide, overlay: OwnAddresses) -> dht::Port {
+        let setup = dht::Setup {
+            config: self.config.dht.clone(),
+            identity: Arc::clone(self.identity),
+            endpoint: Arc::clone(self.endpoint),
+            state_dir: host.state_dir.clone(),
+            listen: self.listen.to_owned(),
+            overlay,
+            doors: bootstrap::doors(self.config, &host.state_dir, clock::unix_millis()),
+        };
+        let (port, _ends_with_the_node) = dht::start(setup).await;
+        port
+    }
+
+    async fn start_networks(
+        &self,
+        host: &HostSide,
+        overlay: OwnAddresses,
+        dht: Option<dht::Port>,
+        views: Option<mpsc::Sender<Views>>,
+    ) -> Result<membership::Port, StartError> {
+        let setup = membership::Setup {
+            identity: Arc::clone(self.identity),
+            endpoint: Arc::clone(self.endpoint),
+            state_dir: host.state_dir.clone(),
+            listen: self.listen.to_owned(),
+            overlay,
+            name: self.config.name(),
+            dht,
+            views: views.unwrap_or_else(|| mpsc::channel(1).0),
+            pools: pools(host.interface.clone(), self.config.interface.ipv4_pool),
+        };
+        let (port, _ends_with_the_node) = membership::start(setup).await?;
+        Ok(port)
+    }
+}
+
+/// Chooses the IPv4 addresses of a new network: the configured pool first, then others of 10.0.0.0/8 that nothing on this
+/// host uses.
+fn pools(interface: Option<String>, configured: Ipv4Net) -> membership::PoolChooser {
+    Arc::new(move |taken: Vec<Ipv4Net>| {
+        let interface = interface.clone();
+        Box::pin(async move {
+            let others = (100..200).filter_map(|second| Ipv4Net::new(Ipv4Addr::new(10, second, 0, 0), 16).ok());
+            let wanted: Vec<Ipv4Net> = std::iter::once(configured).chain(others).collect();
+            let free = host::free_pool(interface.as_deref(), &wanted, &taken).await;
+            free.inspect_err(|error| tracing::warn!(%error, "no IPv4 addresses chosen")).ok().flatten()
+        })
+    })
+}
+
+fn lan_setup(
+    own: PeerId,
+    config: &Config,
+    listen: &[SocketAddr],
+    dht: Option<&dht::Port>,
+    networks: &membership::Port,
+) -> LanSetup {
+    LanSetup {
+        own,
+        network: config.dht.network_id(),
+        listen: listen.to_owned(),
+        found: dht.map(dht::Port::hints).into_iter().chain([networks.hints()]).collect(),
+        always: dht.is_some(),
+    }
 }
 
 fn aeads(cipher: Cipher) -> Vec<AeadId> {
@@ -358,3 +333,6 @@ fn aeads(cipher: Cipher) -> Vec<AeadId> {
         Cipher::Aes256Gcm => vec![AeadId::Aes256Gcm],
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Overlay addresses: who owns which, and what is routed into the tunnel.
 
+mod mesh;
+
 use std::{
     collections::HashMap,
     net::{IpAddr, Ipv4Addr},
+    sync::{Arc, PoisonError, RwLock},
 };
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -14,6 +17,8 @@ use crate::{
     config::Config,
     snapshot::{HealthItem, HealthLevel},
 };
+
+pub(crate) use mesh::{HostPart, Mesh, MeshPeer};
 
 /// Prefix length of the IPv6 overlay: `fd` and 40 bits of network hash.
 const V6_PREFIX: u8 = 48;
@@ -54,6 +59,22 @@ impl Overlay {
         }
         let peers = config.peers.iter().map(|peer| addresses_of(&peer.id)).collect();
         Self { own: addresses_of(&own), peers, routes, collisions }
+    }
+}
+
+/// The overlay addresses this node has now, which nobody dials: shared by who sets them and who publishes addresses.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct OwnAddresses(Arc<RwLock<Vec<IpAddr>>>);
+
+impl OwnAddresses {
+    /// The addresses, IPv6 first.
+    pub(crate) fn get(&self) -> Vec<IpAddr> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Replaces them.
+    pub(crate) fn set(&self, addresses: Vec<IpAddr>) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = addresses;
     }
 }
 

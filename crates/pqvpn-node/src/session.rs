@@ -3,12 +3,15 @@
 //!
 //! One task per link. It tells the state task what happened through a bounded queue and ends with its link.
 
+mod accept;
 mod dial;
 mod door;
 mod error;
+mod slots;
 
 use std::{
     collections::HashMap,
+    net::SocketAddr,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -30,7 +33,7 @@ use pqvpn_dataplane::{
 };
 use pqvpn_wire::{
     control::{CloseReason, MAX_INDICES, Message},
-    frame::{self, FRAME_HEADER_LEN, FrameReader},
+    frame::{self, FrameReader},
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -42,10 +45,13 @@ use zeroize::Zeroize;
 use crate::{
     clock, dht, entropy,
     link::{Connection, ControlRecv, ControlSend, Endpoint, LinkError, PeerReason},
+    membership,
     negotiate::{AckSent, HelloSent, Local, Negotiated, NegotiationError},
 };
-use door::Door;
+pub(crate) use accept::accept_all;
+use door::{Door, Shut};
 pub(crate) use error::SessionError;
+pub(crate) use slots::Slots;
 
 /// Replay window of a session on one path, in bits (security.md 1.6).
 const WINDOW_BITS: usize = 8192;
@@ -66,11 +72,12 @@ pub(crate) struct LinkContext {
     pub(crate) inner_mtu: u16,
     /// Time between ratchet steps.
     pub(crate) rekey: EpochTime,
-    pub(crate) slots: HashMap<PeerId, PeerSlot>,
+    pub(crate) slots: Arc<Slots>,
     pub(crate) events: mpsc::Sender<LinkEvent>,
     pub(crate) door: Door,
-    /// `None`: switched off, and strangers are turned away before they have a link.
+    /// `None`: switched off.
     pub(crate) dht: Option<dht::Port>,
+    pub(crate) networks: membership::Port,
     /// Where refusals are counted.
     crypto: Arc<LinkCrypto>,
     next_session: AtomicU64,
@@ -94,6 +101,8 @@ pub(crate) enum LinkEvent {
     Established(Box<Established>),
     /// An incoming link came to nothing.
     AcceptFailed { error: SessionError },
+    /// Another node has our identity, there.
+    Twin { remote: SocketAddr },
     /// A ratchet message arrived.
     Ratchet { session: SessionId, bytes: Vec<u8> },
     /// The link has ended.
@@ -123,13 +132,29 @@ impl LinkContext {
         aeads: Vec<AeadId>,
         inner_mtu: u16,
         rekey: EpochTime,
-        slots: HashMap<PeerId, PeerSlot>,
+        slots: Arc<Slots>,
         events: mpsc::Sender<LinkEvent>,
         dht: Option<dht::Port>,
+        networks: membership::Port,
         crypto: Arc<LinkCrypto>,
     ) -> Self {
         let (door, next_session, memory) = (Door::default(), AtomicU64::new(1), Mutex::default());
-        Self { endpoint, control, own, aeads, inner_mtu, rekey, slots, events, door, dht, crypto, next_session, memory }
+        Self {
+            endpoint,
+            control,
+            own,
+            aeads,
+            inner_mtu,
+            rekey,
+            slots,
+            events,
+            door,
+            dht,
+            networks,
+            crypto,
+            next_session,
+            memory,
+        }
     }
 
     /// Keeps the newest resumption secret of a peer.
@@ -144,6 +169,11 @@ impl LinkContext {
     pub(crate) fn forget_psks(&self, peer: PeerId) {
         let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
         memory.entry(peer).or_default().psks.clear();
+    }
+
+    /// Forgets everything about a peer that is none any more.
+    pub(crate) fn forget(&self, peer: PeerId) {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner).remove(&peer);
     }
 
     fn newest_psk(&self, peer: PeerId) -> Option<Psk> {
@@ -161,6 +191,9 @@ impl LinkContext {
     }
 
     fn remember_key(&self, connection: &dyn Connection) {
+        if self.slots.of(&connection.peer()).is_none() {
+            return;
+        }
         let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
         memory.entry(connection.peer()).or_default().key = Some(connection.public_identity().clone());
     }
@@ -201,7 +234,7 @@ impl LinkContext {
         let role = connection.side();
         let id = SessionId(self.next_session.fetch_add(1, Ordering::Relaxed));
         let Negotiated { parts, aead, local_indices, remote_indices, inner_mtu, continuity_lost, .. } = negotiated;
-        self.control.install_session(SessionInstall {
+        let install = SessionInstall {
             id,
             peer: slot,
             tx: TxSession::new(aead, parts.tx_header, parts.tx, now),
@@ -210,7 +243,10 @@ impl LinkContext {
             remote_indices,
             path: connection.remote(),
             tx_active: role == Role::Initiator,
-        })?;
+        };
+        // The peer may have been taken out while it negotiated: then nothing of it may reach the data plane any more.
+        let installed = self.slots.while_held(&connection.peer(), slot, || self.control.install_session(install));
+        installed.ok_or(SessionError::UnknownPeer)??;
         let mut ratchet = Ratchet::new(role, parts.ratchet, now, entropy::u64());
         ratchet.set_epoch_time(self.rekey);
         let (outbox, queue) = mpsc::channel(OUTBOX);
@@ -263,7 +299,7 @@ impl Channel {
 /// Dials the peer at each address, staggered; the first link that works is kept. Ends with the link.
 pub(crate) async fn dial(context: Arc<LinkContext>, slot: PeerSlot, peer: PeerId, endpoints: Vec<String>) {
     let outcome = async {
-        context.door.check(peer)?;
+        context.door.check_session(peer)?;
         let connection = dial::dial(&context, peer, endpoints).await?;
         let negotiation = timeout(NEGOTIATION_TIMEOUT, negotiate_as_dialer(&context, Arc::clone(&connection), slot));
         judge(&context, &connection, negotiation.await.unwrap_or(Err(SessionError::Silent))).await
@@ -275,52 +311,7 @@ pub(crate) async fn dial(context: Arc<LinkContext>, slot: PeerSlot, peer: PeerId
     }
 }
 
-/// Takes incoming links until the endpoint closes.
-pub(crate) async fn accept_all(context: Arc<LinkContext>) {
-    while let Some(incoming) = context.endpoint.accept().await {
-        match incoming {
-            Ok(connection) => drop(tokio::spawn(accept(Arc::clone(&context), Arc::from(connection)))),
-            Err(error) => context.tell(LinkEvent::AcceptFailed { error: error.into() }).await,
-        }
-    }
-}
-
-async fn accept(context: Arc<LinkContext>, connection: Arc<dyn Connection>) {
-    let taken = timeout(NEGOTIATION_TIMEOUT, take(&context, Arc::clone(&connection)));
-    match judge(&context, &connection, taken.await.unwrap_or(Err(SessionError::Silent))).await {
-        Ok(Some((established, queue, channel))) => serve(context, established, queue, channel).await,
-        Ok(None) => {}
-        Err(error) => context.tell(LinkEvent::AcceptFailed { error }).await,
-    }
-}
-
 type Made = (Established, mpsc::Receiver<Message>, Channel);
-
-/// Makes a session on an accepted link, or hands the link over to the DHT: the dialer's first frame says which.
-async fn take(context: &LinkContext, connection: Arc<dyn Connection>) -> Result<Option<Made>, SessionError> {
-    let peer = connection.peer();
-    let slot = context.slots.get(&peer).copied();
-    let Some(dht) = &context.dht else {
-        let slot = slot.ok_or(SessionError::UnknownPeer)?;
-        let _place = context.door.enter(peer)?;
-        let channel = Channel::new(connection.accept_control().await?);
-        return negotiate_as_listener(context, connection, slot, channel).await.map(Some);
-    };
-    context.door.check(peer)?;
-    let guest = dht.enter(&connection, slot.is_some())?;
-    let (send, mut recv) = connection.accept_control().await?;
-    let mut header = [0; FRAME_HEADER_LEN];
-    recv.read_exact(&mut header).await?;
-    if dht::is_request(&header) {
-        dht.take(connection, guest, dht::FirstStream { send, recv, header }).await;
-        return Ok(None);
-    }
-    let slot = slot.ok_or(SessionError::UnknownPeer)?;
-    let _place = context.door.enter(peer)?;
-    drop(guest);
-    let channel = Channel::after(&header, (send, recv));
-    negotiate_as_listener(context, connection, slot, channel).await.map(Some)
-}
 
 /// A broken stream is only the symptom: the link knows the cause. A link that came to nothing is closed.
 async fn judge<T>(
@@ -333,10 +324,13 @@ async fn judge<T>(
         return Err(context.cause_of_end(connection).await.unwrap_or(error));
     }
     let reason = if let SessionError::Shut(why) = &error {
+        if *why == Shut::Revoked {
+            context.crypto.refusals().add(Refusal::NotAdmitted);
+        }
         why.reason()
     } else if matches!(error, SessionError::Negotiation(NegotiationError::NoCommonAead)) {
         CloseReason::NoCommonAead
-    } else if matches!(error, SessionError::UnknownPeer) {
+    } else if matches!(error, SessionError::UnknownPeer | SessionError::Twin) {
         context.crypto.refusals().add(Refusal::UnknownPeer);
         CloseReason::NotAdmitted
     } else if matches!(error, SessionError::NoPlace(_)) {

@@ -7,6 +7,7 @@ use std::{
 };
 
 use pqvpn_crypto::{aead::AeadId, peer_id::PeerId};
+use pqvpn_wire::dht::NetworkId;
 
 /// The whole node at one moment.
 #[derive(Debug, Clone)]
@@ -23,7 +24,9 @@ pub struct Snapshot {
     pub interface: Option<String>,
     /// Underlay sockets the node listens on.
     pub listen: Vec<SocketAddr>,
-    /// Every configured peer.
+    /// Every network of this node.
+    pub networks: Vec<NetworkSnapshot>,
+    /// Every peer: the pinned ones and the members of the networks.
     pub peers: Vec<PeerSnapshot>,
     /// Dropped packets by reason, every reason present.
     pub drops: Vec<(&'static str, u64)>,
@@ -44,13 +47,36 @@ pub enum NodeState {
     Down,
 }
 
+/// One network at one moment.
+#[derive(Debug, Clone)]
+pub struct NetworkSnapshot {
+    /// Which network it is.
+    pub id: NetworkId,
+    /// What people call it.
+    pub name: String,
+    /// What this node is called in it.
+    pub own_name: String,
+    /// How many members it has, this node included.
+    pub members: usize,
+    /// How many of them are online, this node included; none while the node or the network is down.
+    pub online: usize,
+    /// Whether it carries traffic, or would if the node were up.
+    pub enabled: bool,
+    /// Whether its newest statements have been heard since the start.
+    pub ready: bool,
+}
+
 /// One peer at one moment.
 #[derive(Debug, Clone)]
 pub struct PeerSnapshot {
     /// Identity of the peer.
     pub peer_id: PeerId,
-    /// Name from the config.
+    /// Name from the config, or that of the first network.
     pub name: String,
+    /// Whether the config names the peer.
+    pub pinned: bool,
+    /// Its names in networks: network, name.
+    pub networks: Vec<(String, String)>,
     /// Overlay addresses of the peer, IPv6 first.
     pub addresses: Vec<IpAddr>,
     /// Connection state, proved by authenticated round trips only.

@@ -3,13 +3,18 @@
 
 mod choice;
 mod command;
+mod mesh;
 pub(crate) mod peer;
+mod peers;
+mod ping;
+mod ratchet;
 mod report;
 mod sessions;
 
 use std::{
     collections::BTreeMap,
     future::pending,
+    net::SocketAddr,
     sync::{Arc, atomic::AtomicU64},
     time::{Duration, Instant},
 };
@@ -21,22 +26,31 @@ use tokio::{sync::mpsc, task::JoinHandle, time::sleep_until};
 
 use crate::{
     clock::{self, Reading},
+    config::Config,
     dht::report::DhtReport,
     handle::Command,
+    host::HostSide,
+    lan::Lan,
     life::{Action, Activity},
     link::Connection,
-    node::HostSide,
+    membership::NetworkView,
+    names::DnsSide,
+    overlay::{Mesh, OwnAddresses},
     session::{self, LinkContext, LinkEvent},
     snapshot::{HealthItem, NodeState},
     underlay::Underlay,
 };
-use peer::Peer;
+pub(crate) use peers::Peers;
+
+/// The networks of this node at one moment.
+pub(crate) type Views = Arc<Vec<NetworkView>>;
 
 /// The queues that feed the task.
 pub(crate) struct Inputs {
     pub(crate) commands: mpsc::Receiver<Command>,
     pub(crate) packets: mpsc::Receiver<Event>,
     pub(crate) links: mpsc::Receiver<LinkEvent>,
+    pub(crate) views: mpsc::Receiver<Views>,
 }
 
 /// Everything the node knows.
@@ -46,12 +60,19 @@ pub(crate) struct State {
     pub(crate) running: NodeState,
     pub(crate) started: Instant,
     pub(crate) clocks: Reading,
-    /// Index = [`PeerSlot`].
-    pub(crate) peers: Vec<Peer>,
+    pub(crate) config: Config,
+    pub(crate) peers: Peers,
+    pub(crate) views: Views,
+    /// Our overlay addresses, for whoever publishes addresses.
+    pub(crate) addresses: OwnAddresses,
+    /// What config and views amount to.
+    pub(crate) mesh: Mesh,
     pub(crate) live: BTreeMap<SessionId, Live>,
     pub(crate) context: Arc<LinkContext>,
     pub(crate) control: Control,
     pub(crate) host: HostSide,
+    /// Names of the networks' members.
+    pub(crate) dns: DnsSide,
     pub(crate) underlay: Underlay,
     /// What is wrong since the start and stays so.
     pub(crate) standing: Vec<HealthItem>,
@@ -61,7 +82,9 @@ pub(crate) struct State {
     pub(crate) accept_failures: u64,
     pub(crate) accepting: JoinHandle<()>,
     /// Finds nodes in the local network.
-    pub(crate) lan: Option<JoinHandle<()>>,
+    pub(crate) lan: Lan,
+    /// Links from nodes with our own identity: how many, and where the last one came from.
+    pub(crate) twins: Option<(u64, SocketAddr)>,
     /// What is said of the DHT when it does not run.
     pub(crate) dht_off: Box<DhtReport>,
 }
@@ -95,6 +118,7 @@ impl State {
                 },
                 Some(event) = inputs.packets.recv() => { self.on_packet_event(clock::now(), event); None }
                 Some(event) = inputs.links.recv() => { self.on_link_event(clock::now(), event); None }
+                Some(views) = inputs.views.recv() => { self.on_views(clock::now(), views).await; None }
                 () = wait_until(deadline) => { self.on_timeout(clock::now()); None }
             };
             if let Some(done) = stop {
@@ -130,10 +154,7 @@ impl State {
         self.clocks = clocks;
         self.expire_pings(now);
         if self.running == NodeState::Up {
-            for slot in 0..self.peers.len() {
-                let activity = self.activity(slot);
-                self.peers[slot].life.handle_timeout(now, activity);
-            }
+            self.look_at_peers(now);
         }
         self.step_ratchets(now);
     }
@@ -142,20 +163,42 @@ impl State {
     fn drive(&mut self, now: Instant) {
         // Ratchets first: one that gives up leaves a dial to do, and nothing else might wake this task for it.
         self.drive_ratchets(now);
-        for slot in 0..self.peers.len() {
-            while let Some(action) = self.peers[slot].life.poll_action() {
+        loop {
+            let mut actions = Vec::new();
+            for peer in self.peers.iter_mut() {
+                while let Some(action) = peer.life.poll_action() {
+                    actions.push((peer.slot, action));
+                }
+            }
+            if actions.is_empty() {
+                return;
+            }
+            for (slot, action) in actions {
                 self.act(now, slot, action);
             }
         }
     }
 
-    fn act(&mut self, now: Instant, slot: usize, action: Action) {
+    /// Lets every peer look at the clock and at what the data plane saw.
+    fn look_at_peers(&mut self, now: Instant) {
+        for peer in self.peers.iter_mut() {
+            let stats = self.control.peer_stats(peer.slot);
+            let activity = Activity {
+                last_rx: stats.last_rx,
+                last_tx: stats.last_tx,
+                last_data_rx: stats.last_data_rx,
+                last_data_tx: stats.last_data_tx,
+            };
+            peer.life.handle_timeout(now, activity);
+        }
+    }
+
+    fn act(&mut self, now: Instant, slot: PeerSlot, action: Action) {
         match action {
             Action::Dial => self.dial(slot),
             Action::Probe(id) => {
-                let peer = self.peers[slot].slot;
-                if let Err(error) = self.control.send_probe(peer, id) {
-                    tracing::debug!(%error, peer = %self.peers[slot].label(), "probe not sent");
+                if let Err(error) = self.control.send_probe(slot, id) {
+                    tracing::debug!(%error, peer = %self.peers.label(slot), "probe not sent");
                 }
             }
             Action::CloseIdle => self.close_peer(slot, pqvpn_wire::control::CloseReason::Idle),
@@ -163,8 +206,8 @@ impl State {
         }
     }
 
-    fn dial(&mut self, slot: usize) {
-        let peer = &self.peers[slot];
+    fn dial(&mut self, slot: PeerSlot) {
+        let Some(peer) = self.peers.get(slot) else { return };
         let mut endpoints = peer.endpoints.clone();
         // Where the peer was last seen is a candidate too: it may have called us from there.
         endpoints
@@ -179,16 +222,6 @@ impl State {
         let pings = self.peers.iter().flat_map(|peer| peer.pings.iter().map(|ping| ping.deadline));
         let ratchets = self.live.values().filter_map(|live| live.ratchet.poll_timeout());
         lives.chain(pings).chain(ratchets).min()
-    }
-
-    fn activity(&self, slot: usize) -> Activity {
-        let stats = self.control.peer_stats(self.peers[slot].slot);
-        Activity {
-            last_rx: stats.last_rx,
-            last_tx: stats.last_tx,
-            last_data_rx: stats.last_data_rx,
-            last_data_tx: stats.last_data_tx,
-        }
     }
 }
 

@@ -12,8 +12,9 @@ use pqvpn_node::host::{ConflictKind, HostChange, HostError, Plan, pool_conflicts
 use rtnetlink::RouteMessageBuilder;
 
 fn plan(addresses: &[&str], routes: &[&str]) -> Plan {
-    let nets = |texts: &[&str]| texts.iter().map(|text| text.parse().expect("prefix")).collect();
-    Plan { interface: TUN.to_owned(), owns_device: false, addresses: nets(addresses), routes: nets(routes), mtu: 1420 }
+    let nets = |texts: &[&str]| texts.iter().map(|text| text.parse().expect("prefix")).collect::<Vec<IpNet>>();
+    let routes = nets(routes).into_iter().map(Into::into).collect();
+    Plan { interface: TUN.to_owned(), owns_device: false, addresses: nets(addresses), routes, mtu: 1420 }
 }
 
 fn usual() -> Plan {

@@ -4,6 +4,7 @@
 #[path = "../src/host/tests/netns.rs"]
 mod netns;
 
+use ipnet::IpNet;
 use netns::{Net, in_namespace, skip};
 use pqvpn_dataplane::KernelTun;
 use pqvpn_node::host::{HostChange, Plan, Recovered, recover};
@@ -12,13 +13,13 @@ use pqvpn_node::host::{HostChange, Plan, Recovered, recover};
 const DEVICE: &str = "mesh0";
 
 fn plan() -> Plan {
-    let nets = |texts: &[&str]| texts.iter().map(|text| text.parse().expect("prefix")).collect();
+    let nets = |texts: &[&str]| texts.iter().map(|text| text.parse().expect("prefix")).collect::<Vec<IpNet>>();
     Plan {
         interface: DEVICE.to_owned(),
         owns_device: false,
         mtu: 1420,
         addresses: nets(&["fd12:3456:789a::7/128", "10.100.3.7/32"]),
-        routes: nets(&["fd12:3456:789a::/48", "10.100.0.0/16"]),
+        routes: nets(&["fd12:3456:789a::/48", "10.100.0.0/16"]).into_iter().map(Into::into).collect(),
     }
 }
 

@@ -9,6 +9,7 @@ mod cbor;
 pub mod control;
 pub mod dht;
 pub mod frame;
+pub mod network;
 
 use thiserror::Error;
 

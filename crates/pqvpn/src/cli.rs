@@ -2,13 +2,20 @@
 //! What can be typed: global options and verbs, as `cli.md` fixes them.
 
 mod discovery;
+mod network;
 
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
-pub(crate) use self::discovery::{AddArgs, BootstrapVerb, DhtVerb, ExportArgs, GetArgs, LookupArgs, PutArgs, SignArgs};
+pub(crate) use self::{
+    discovery::{AddArgs, BootstrapVerb, DhtVerb, ExportArgs, GetArgs, LookupArgs, PutArgs, SignArgs},
+    network::{
+        CreateArgs, InviteArgs, InviteVerb, JoinArgs, JudgeArgs, LockVerb, NetVerb, NetworkArg, NewInviteArgs,
+        RevokeArgs,
+    },
+};
 
 /// A decentralised, post-quantum mesh VPN.
 #[derive(Debug, Parser)]
@@ -78,6 +85,24 @@ pub(crate) enum Verb {
     Ping(PingArgs),
     /// Show PeerID, addresses and fingerprint; makes the identity when there is none.
     Id(PassphraseArgs),
+    /// Make, show and leave networks.
+    #[command(subcommand)]
+    Net(NetVerb),
+    /// Invite somebody into a network: prints a code for `pqvpn join`.
+    Invite(InviteArgs),
+    /// Join a network with the code of an invite; starts a daemon when none runs.
+    Join(JoinArgs),
+    /// Let in who waits for it; without a name, show who waits.
+    Approve(JudgeArgs),
+    /// Turn away who waits to be let in; without a name, show who waits.
+    Deny(JudgeArgs),
+    /// Throw a member out: its connections are cut everywhere.
+    Revoke(RevokeArgs),
+    /// Show the members of a network.
+    Members(NetworkArg),
+    /// Look after who may sign for a network, and see what was signed.
+    #[command(subcommand)]
+    Lock(LockVerb),
     /// Ask the DHT, through which nodes find each other.
     #[command(subcommand)]
     Dht(DhtVerb),

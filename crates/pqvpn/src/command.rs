@@ -9,9 +9,15 @@ mod demo;
 mod dht;
 mod down;
 mod id;
+mod invite;
+mod join;
 mod keys;
+mod lock;
+mod members;
+mod net;
 mod peers;
 mod ping;
+mod requests;
 mod set;
 mod status;
 mod up;
@@ -31,6 +37,14 @@ pub(crate) fn run(context: &Context, verb: Verb) -> Result<(), Failure> {
         Verb::Peers => block_on(peers::run(context)),
         Verb::Ping(args) => block_on(ping::run(context, &args)),
         Verb::Id(args) => id::run(context, &args),
+        Verb::Net(verb) => net::run(context, verb),
+        Verb::Invite(args) => block_on(invite::run(context, args)),
+        Verb::Join(args) => join::run(context, &args),
+        Verb::Approve(args) => block_on(requests::approve(context, args)),
+        Verb::Deny(args) => block_on(requests::deny(context, args)),
+        Verb::Revoke(args) => block_on(members::revoke(context, args)),
+        Verb::Members(network) => block_on(members::run(context, network)),
+        Verb::Lock(verb) => block_on(lock::run(context, verb)),
         Verb::Dht(verb) => block_on(dht::run(context, &verb)),
         Verb::Bootstrap(verb) => bootstrap::run(context, &verb),
         Verb::Keys(verb) => keys::run(context, &verb),

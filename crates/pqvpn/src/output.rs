@@ -4,6 +4,7 @@
 use std::{
     env,
     io::{self, IsTerminal, Write},
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 use serde::Serialize;
@@ -165,6 +166,28 @@ pub(crate) fn age(seconds: u64) -> String {
     }
 }
 
+/// Milliseconds since 1970 by this machine's clock.
+pub(crate) fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A moment given in ms since 1970, like `2026-11-22 00:50 UTC`.
+pub(crate) fn date(ms: u64) -> String {
+    let minutes = ms / 60_000;
+    let (days, minutes) = (minutes / 1440, minutes % 1440);
+    // Days to a date of the civil calendar: Hinnant, "chrono-compatible low-level date algorithms", years from March.
+    let days = days + 719_468;
+    let (era, day_of_era) = (days / 146_097, days % 146_097);
+    let year = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year + year / 4 - year / 100);
+    let month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month + 2) / 5 + 1;
+    let (month, carry) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
+    let year = era * 400 + year + carry;
+    format!("{year:04}-{month:02}-{day:02} {:02}:{:02} UTC", minutes / 60, minutes % 60)
+}
+
 fn chars(text: &str) -> usize {
     text.chars().count()
 }
@@ -201,6 +224,15 @@ mod tests {
     #[test]
     fn control_characters_do_not_reach_the_terminal() {
         assert_eq!(printable("a\x1b[2Jb\nc"), "a?[2Jb?c");
+    }
+
+    #[test]
+    fn dates_are_those_of_the_calendar() {
+        assert_eq!(date(0), "1970-01-01 00:00 UTC");
+        assert_eq!(date(951_782_400_000), "2000-02-29 00:00 UTC");
+        assert_eq!(date(1_795_308_659_999), "2026-11-22 00:50 UTC");
+        assert_eq!(date(4_107_542_399_000), "2100-02-28 23:59 UTC");
+        assert!(date(u64::MAX).ends_with("UTC"));
     }
 
     #[test]

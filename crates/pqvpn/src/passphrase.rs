@@ -22,6 +22,8 @@ use crate::failure::Failure;
 const CREDENTIAL: &str = "pqvpn-passphrase";
 /// Longest passphrase in bytes.
 const LIMIT: usize = 1024;
+/// Longest code or secret in bytes, as long as the longest code with a line end after each word.
+const SECRET_LIMIT: usize = 4096;
 
 /// The passphrase of something that exists and is encrypted.
 ///
@@ -70,6 +72,26 @@ pub(crate) fn given(file: Option<&Path>) -> Result<Option<Passphrase>, Failure> 
     Ok(given_bytes(file)?.map(passphrase))
 }
 
+/// Another secret than a passphrase from standard input: text of one line or several, blanks at its ends left out.
+///
+/// # Errors
+/// It cannot be read, is empty, too long or no text.
+pub(crate) fn secret_from_stdin(what: &str, of_what: &str) -> Result<Zeroizing<String>, Failure> {
+    let wrong = |why: String| Failure::usage("usage", what, why, format!("give {of_what} on standard input, as it is"));
+    let stdin = io::stdin();
+    let bytes = if stdin.is_terminal() {
+        ask_up_to(&format!("Paste {of_what}: "), SECRET_LIMIT)?.unwrap_or_default()
+    } else {
+        read_all(stdin.lock(), SECRET_LIMIT).map_err(|error| wrong(format!("standard input: {error}")))?
+    };
+    let text = std::str::from_utf8(&bytes).map_err(|_| wrong("standard input is no text".to_owned()))?.trim();
+    if text.is_empty() {
+        Err(wrong("standard input was empty".to_owned()))
+    } else {
+        Ok(Zeroizing::new(text.to_owned()))
+    }
+}
+
 fn given_bytes(file: Option<&Path>) -> Result<Option<Zeroizing<Vec<u8>>>, Failure> {
     match file.map(Path::to_owned).or_else(credential) {
         Some(path) => from_file(&path).map(Some),
@@ -83,7 +105,11 @@ fn credential() -> Option<PathBuf> {
 }
 
 fn from_file(path: &Path) -> Result<Zeroizing<Vec<u8>>, Failure> {
-    let bytes = if path == Path::new("-") { read_all(io::stdin().lock()) } else { open(path).and_then(read_all) };
+    let bytes = if path == Path::new("-") {
+        read_all(io::stdin().lock(), LIMIT)
+    } else {
+        open(path).and_then(|file| read_all(file, LIMIT))
+    };
     bytes.map_err(|error| {
         let failure = Failure::file("no passphrase", path, &error);
         Failure { hint: "name a file only you can read (mode 0600)".into(), ..failure }
@@ -101,11 +127,11 @@ fn open(path: &Path) -> io::Result<File> {
 }
 
 /// Everything up to the limit, without the line end a text editor leaves.
-fn read_all(reader: impl Read) -> io::Result<Zeroizing<Vec<u8>>> {
-    let mut bytes = Zeroizing::new(Vec::with_capacity(LIMIT + 1));
-    reader.take(LIMIT as u64 + 1).read_to_end(&mut bytes)?;
-    if bytes.len() > LIMIT {
-        return Err(io::Error::other(format!("longer than {LIMIT} bytes")));
+fn read_all(reader: impl Read, limit: usize) -> io::Result<Zeroizing<Vec<u8>>> {
+    let mut bytes = Zeroizing::new(Vec::with_capacity(limit + 1));
+    reader.take(limit as u64 + 1).read_to_end(&mut bytes)?;
+    if bytes.len() > limit {
+        return Err(io::Error::other(format!("longer than {limit} bytes")));
     }
     for end in [b'\n', b'\r'] {
         if bytes.last() == Some(&end) {
@@ -117,6 +143,10 @@ fn read_all(reader: impl Read) -> io::Result<Zeroizing<Vec<u8>>> {
 
 /// Asks on the terminal; none when standard input is no terminal.
 fn ask(prompt: &str) -> Result<Option<Zeroizing<Vec<u8>>>, Failure> {
+    ask_up_to(prompt, LIMIT)
+}
+
+fn ask_up_to(prompt: &str, limit: usize) -> Result<Option<Zeroizing<Vec<u8>>>, Failure> {
     let stdin = io::stdin();
     if !stdin.is_terminal() {
         return Ok(None);
@@ -124,7 +154,7 @@ fn ask(prompt: &str) -> Result<Option<Zeroizing<Vec<u8>>>, Failure> {
     let read = || {
         write!(io::stderr(), "{prompt}")?;
         let _silent = Silence::begin()?;
-        let line = read_line(&stdin);
+        let line = read_line(&stdin, limit);
         let _gone = writeln!(io::stderr());
         line
     };
@@ -132,12 +162,12 @@ fn ask(prompt: &str) -> Result<Option<Zeroizing<Vec<u8>>>, Failure> {
 }
 
 /// Reads one line byte by byte: a buffered reader would keep a copy nobody wipes.
-fn read_line(stdin: &io::Stdin) -> io::Result<Zeroizing<Vec<u8>>> {
-    let mut line = Zeroizing::new(Vec::with_capacity(LIMIT));
+fn read_line(stdin: &io::Stdin, limit: usize) -> io::Result<Zeroizing<Vec<u8>>> {
+    let mut line = Zeroizing::new(Vec::with_capacity(limit));
     let mut byte = Zeroizing::new([0]);
     while nix::unistd::read(stdin, &mut *byte)? == 1 && byte[0] != b'\n' {
-        if line.len() == LIMIT {
-            return Err(io::Error::other(format!("longer than {LIMIT} bytes")));
+        if line.len() == limit {
+            return Err(io::Error::other(format!("longer than {limit} bytes")));
         }
         line.push(byte[0]);
     }
@@ -197,13 +227,13 @@ mod tests {
     #[test]
     fn one_line_end_is_not_part_of_the_passphrase() {
         for (file, passphrase) in [("a b \n", "a b "), ("a\r\n", "a"), ("a\n\n", "a\n"), ("", "")] {
-            assert_eq!(read_all(file.as_bytes()).unwrap().as_slice(), passphrase.as_bytes());
+            assert_eq!(read_all(file.as_bytes(), LIMIT).unwrap().as_slice(), passphrase.as_bytes());
         }
     }
 
     #[test]
     fn an_absurdly_long_passphrase_is_refused() {
-        assert!(read_all(&[b'x'; LIMIT + 1][..]).is_err());
-        assert_eq!(read_all(&[b'x'; LIMIT][..]).unwrap().len(), LIMIT);
+        assert!(read_all(&[b'x'; LIMIT + 1][..], LIMIT).is_err());
+        assert_eq!(read_all(&[b'x'; LIMIT][..], LIMIT).unwrap().len(), LIMIT);
     }
 }

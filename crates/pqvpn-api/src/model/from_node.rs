@@ -3,11 +3,13 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use data_encoding::HEXLOWER;
 use pqvpn_node::{handle, snapshot};
+use pqvpn_wire::dht::NetworkId;
 
 use super::{
-    Health, HealthLevel, NodeState, Path, PathKind, Peer, PeerState, Peers, Ping, SUITE, Session, SetOutcome, Status,
-    VERIFIED_WITHIN,
+    Health, HealthLevel, Network, NetworkName, NodeState, Path, PathKind, Peer, PeerState, Peers, Ping, SUITE, Session,
+    SetOutcome, Status, VERIFIED_WITHIN,
 };
 use crate::SCHEMA;
 
@@ -27,7 +29,7 @@ impl From<snapshot::Snapshot> for Status {
             addresses: node.addresses,
             interface: node.interface,
             listen: node.listen,
-            networks: Vec::new(),
+            networks: node.networks.into_iter().map(Network::from).collect(),
             peers: node.peers.into_iter().map(Peer::from).collect(),
             drops,
             health: node.health.into_iter().map(Health::from).collect(),
@@ -57,6 +59,23 @@ impl From<snapshot::PeerSnapshot> for Peer {
             tx_packets: peer.tx_packets,
             rx_packets: peer.rx_packets,
             last_error: peer.last_error,
+            pinned: peer.pinned,
+            networks: peer.networks.into_iter().map(|(network, name)| NetworkName { network, name }).collect(),
+        }
+    }
+}
+
+impl From<snapshot::NetworkSnapshot> for Network {
+    fn from(network: snapshot::NetworkSnapshot) -> Self {
+        let count = |members: usize| u32::try_from(members).unwrap_or(u32::MAX);
+        Self {
+            name: network.name,
+            id: network_id(&network.id),
+            members: count(network.members),
+            online: count(network.online),
+            own_name: network.own_name,
+            enabled: network.enabled,
+            ready: network.ready,
         }
     }
 }
@@ -141,6 +160,11 @@ impl From<handle::SetOutcome> for SetOutcome {
             handle::SetOutcome::AfterRestart => Self::AfterRestart,
         }
     }
+}
+
+/// Id of a network in hex digits.
+pub(super) fn network_id(id: &NetworkId) -> String {
+    HEXLOWER.encode(id.as_bytes())
 }
 
 /// Milliseconds with microsecond resolution.

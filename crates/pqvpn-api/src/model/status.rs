@@ -75,6 +75,24 @@ pub struct Network {
     pub members: u32,
     /// Members seen lately.
     pub online: u32,
+    /// What this node is called in it.
+    #[serde(default)]
+    pub own_name: String,
+    /// Whether it carries traffic, or would if the node were up.
+    #[serde(default)]
+    pub enabled: bool,
+    /// Whether its newest statements have been heard since the start.
+    #[serde(default)]
+    pub ready: bool,
+}
+
+/// What a peer is called in one network.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkName {
+    /// Name of the network.
+    pub network: String,
+    /// Name of the peer in it.
+    pub name: String,
 }
 
 /// One peer at one moment.
@@ -104,6 +122,12 @@ pub struct Peer {
     pub rx_packets: u64,
     /// Why the last attempt to connect failed, while that is current.
     pub last_error: Option<String>,
+    /// Whether the configuration names it.
+    #[serde(default)]
+    pub pinned: bool,
+    /// What it is called in each network it shares with this node.
+    #[serde(default)]
+    pub networks: Vec<NetworkName>,
 }
 
 /// Connection state of a peer.

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Answers and refusals as HTTP: every body is JSON, every failure an [`ApiError`].
 
+mod network;
+
 use axum::{
     Json,
     extract::{FromRequest, Request, rejection::JsonRejection},
@@ -91,6 +93,7 @@ fn code_and_hint(error: &NodeError) -> (Code, &'static str) {
         NodeError::BadSetting(_) => (Code::BadSetting, "`pqvpn config show` lists the settings"),
         NodeError::Host(_) => (Code::Host, "`pqvpn status` shows the node's health"),
         NodeError::Dht(error) => dht_code_and_hint(error),
+        NodeError::Network(error) => network::code_and_hint(error),
         NodeError::Stopped => (Code::NoDaemon, "`pqvpn up` starts it"),
         _ => (Code::Failed, "the daemon's log says more"),
     }

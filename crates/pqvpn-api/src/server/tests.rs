@@ -2,6 +2,7 @@
 //! The server in front of a fake node: a task that answers commands as the test says.
 
 mod dht;
+mod networks;
 
 use std::{collections::BTreeSet, fs, io::ErrorKind, os::unix::fs::PermissionsExt, path::PathBuf, time::Duration};
 
@@ -10,6 +11,7 @@ use pqvpn_node::{
     handle::{Command, NodeError, NodeHandle, PingReply, SetOutcome},
     snapshot,
 };
+use pqvpn_wire::dht::NetworkId;
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::{
@@ -109,6 +111,7 @@ fn a_snapshot() -> snapshot::Snapshot {
         addresses: vec!["fd00::1".parse().unwrap(), "10.100.3.7".parse().unwrap()],
         interface: Some("pqvpn0".into()),
         listen: vec!["0.0.0.0:41641".parse().unwrap()],
+        networks: vec![snapshot_network()],
         peers: vec![a_peer()],
         drops: vec![("replay", 3), ("short", 1)],
         health: vec![snapshot::HealthItem {
@@ -117,6 +120,18 @@ fn a_snapshot() -> snapshot::Snapshot {
             text: "soon".into(),
         }],
         uptime: Duration::from_secs(9),
+    }
+}
+
+fn snapshot_network() -> snapshot::NetworkSnapshot {
+    snapshot::NetworkSnapshot {
+        id: NetworkId::from_bytes([0x7e; 32]),
+        name: "home".into(),
+        own_name: "laptop".into(),
+        members: 7,
+        online: 5,
+        enabled: true,
+        ready: true,
     }
 }
 
@@ -146,6 +161,8 @@ fn a_peer() -> snapshot::PeerSnapshot {
         tx_packets: 3,
         rx_packets: 4,
         last_error: None,
+        pinned: false,
+        networks: vec![("home".into(), "nas".into())],
     }
 }
 

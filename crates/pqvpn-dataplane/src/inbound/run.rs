@@ -2,7 +2,7 @@
 //! A run of tunnel packets of one session: the session is locked once, and what they add up to is told at the end.
 
 use std::{
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    net::IpAddr,
     ops::Range,
     sync::{Arc, MutexGuard, atomic::Ordering},
     time::Instant,
@@ -16,6 +16,7 @@ use pqvpn_packet::{
 use super::deliver::Deliver;
 use crate::{
     event::Event,
+    ip,
     plane::Shared,
     session::{OpenError, Opened, RxSession},
     stats::{DropCounters, DropReason, Run},
@@ -39,6 +40,8 @@ pub(super) struct RxRun<'t> {
     probes: [Option<(Probe, Path)>; PROBES],
     /// The last inner source that was found to be the peer's.
     source: Option<IpAddr>,
+    /// The last inner destination that source was found to have a realm in common with.
+    destination: Option<IpAddr>,
 }
 
 impl<'t> RxRun<'t> {
@@ -53,6 +56,7 @@ impl<'t> RxRun<'t> {
             forged_out: false,
             probes: [None; PROBES],
             source: None,
+            destination: None,
         }
     }
 
@@ -127,14 +131,25 @@ impl<'t> RxRun<'t> {
         tables: &Tables,
         deliver: &mut Deliver,
     ) {
-        let Some(source) = source(&storage[offset..offset + len]) else {
+        let Some(source) = ip::source(&storage[offset..offset + len]) else {
             return deliver.drops.count(DropReason::MalformedInner);
         };
         if self.source != Some(source) {
             if tables.routes.lookup(source) != Some(self.session.peer.slot) {
                 return deliver.drops.count(DropReason::Spoof);
             }
-            self.source = Some(source);
+            (self.source, self.destination) = (Some(source), None);
+        }
+        if let Some(realms) = &tables.realms {
+            let Some(destination) = ip::destination(&storage[offset..offset + len]) else {
+                return deliver.drops.count(DropReason::MalformedInner);
+            };
+            if self.destination != Some(destination) {
+                if !realms.meet(source, destination) {
+                    return deliver.drops.count(DropReason::Realm);
+                }
+                self.destination = Some(destination);
+            }
         }
         self.opened.data = true;
         if tables.paused {
@@ -183,14 +198,5 @@ fn answer(session: &Session, probe: Probe, path: Path, shared: &Shared, drops: &
     match shared.sockets.send_one(path.remote, path.local, None, &datagram) {
         Ok(()) => peer.tx.add(Run { bytes: datagram.len() as u64, packets: 1, data: false }, shared.start, now),
         Err(_) => drops.count(DropReason::SendError),
-    }
-}
-
-/// The source address of an IP packet, without a further look at it.
-fn source(packet: &[u8]) -> Option<IpAddr> {
-    match packet.first()? >> 4 {
-        4 => packet.get(12..)?.first_chunk().map(|&octets: &[u8; 4]| Ipv4Addr::from(octets).into()),
-        6 => packet.get(8..)?.first_chunk().map(|&octets: &[u8; 16]| Ipv6Addr::from(octets).into()),
-        _ => None,
     }
 }

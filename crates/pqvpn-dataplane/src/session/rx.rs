@@ -142,6 +142,11 @@ impl RxSession {
         Ok(Opened { kind: header.kind, plaintext, counter: header.counter, newest, first_of_epoch })
     }
 
+    /// Opens nothing any more, from now on.
+    pub(crate) const fn close(&mut self) {
+        self.forged = FORGERY_LIMIT;
+    }
+
     /// Sets how long the keys before a change are kept, clamped to [`PREV_KEEP`].
     pub fn set_prev_keep(&mut self, keep: Duration) {
         self.prev_keep = keep.clamp(*PREV_KEEP.start(), *PREV_KEEP.end());

@@ -98,6 +98,11 @@ impl TxSession {
         Ok(())
     }
 
+    /// Seals nothing any more, also of a batch already announced.
+    pub(crate) const fn close(&mut self) {
+        (self.announced, self.counter) = (0, COUNTER_MAX + 1);
+    }
+
     /// Steps the hash phase when the current one was used and is older than [`PHASE_TIME`]. [`Self::begin_batch`]
     /// does this too; an idle sender calls it so that the key of its last packets does not linger.
     pub fn retire_phase(&mut self, now: Instant) {

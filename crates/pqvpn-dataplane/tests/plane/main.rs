@@ -9,5 +9,6 @@ mod lifecycle;
 mod packets;
 mod parking;
 mod paths;
+mod realms;
 mod rekey;
 mod traffic;

@@ -2,7 +2,8 @@
 //! One `pqvpn` on a host of the lab, with real files and the control socket, as a user has it.
 
 use std::fs;
-use std::path::PathBuf;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -54,6 +55,17 @@ impl Node {
         Ok(daemon)
     }
 
+    /// Keeps a copy of what the stopped daemon remembers.
+    pub(super) fn save(&self) -> anyhow::Result<()> {
+        copy(&self.file("state"), &self.file("saved"))
+    }
+
+    /// Brings back what was kept, as an old backup would; the daemon is stopped.
+    pub(super) fn restore(&self) -> anyhow::Result<()> {
+        fs::remove_dir_all(self.file("state"))?;
+        copy(&self.file("saved"), &self.file("state"))
+    }
+
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.program);
         command.args(arguments);
@@ -65,7 +77,12 @@ impl Node {
 
     /// Runs one verb and returns what it prints.
     pub(super) fn run(&self, arguments: &[&str]) -> anyhow::Result<String> {
-        let finished = process::run(&self.host.namespace, self.command(arguments), PATIENCE)?;
+        self.run_within(arguments, PATIENCE)
+    }
+
+    /// As [`Self::run`], with a deadline of its own.
+    pub(super) fn run_within(&self, arguments: &[&str], limit: Duration) -> anyhow::Result<String> {
+        let finished = process::run(&self.host.namespace, self.command(arguments), limit)?;
         anyhow::ensure!(finished.status.success(), "pqvpn {}: {}", arguments.join(" "), finished.stderr.trim());
         Ok(finished.stdout)
     }
@@ -75,4 +92,19 @@ impl Node {
         let printed = self.run(&[arguments, &["--json"]].concat())?;
         serde_json::from_str(&printed).with_context(|| format!("pqvpn {} printed no JSON", arguments.join(" ")))
     }
+}
+
+/// Copies a folder with its files and folders; modes of files are kept, folders are the owner's alone.
+fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
+    fs::DirBuilder::new().mode(0o700).create(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy(&entry.path(), &target)?;
+        } else {
+            fs::copy(entry.path(), &target)?;
+        }
+    }
+    Ok(())
 }

@@ -7,7 +7,7 @@ use ipnet::{IpNet, Ipv4Net};
 
 use super::{
     BootstrapConfig, BootstrapEntry, Cipher, Config, ConfigError, DEFAULT_DIFFICULTY, DIFFICULTY, DhtConfig, DhtMode,
-    Endpoint, KEEPALIVE_SECONDS, LogFormat, LogLevel, Mtu, PeerConfig, Problem, Queues, REKEY_SECONDS, check, schema,
+    DnsMode, Endpoint, KEEPALIVE_SECONDS, LogFormat, LogLevel, Mtu, PeerConfig, Problem, Queues, REKEY_SECONDS, check, schema,
     tree::{At, Entry, Node, Table},
     value::{in_range, interface_name, is_name, network, peer_id},
 };
@@ -84,6 +84,9 @@ impl Reader {
         }
         if let Some(section) = self.section(root, "dht") {
             self.dht(&section, &mut config.dht);
+        }
+        if let Some(section) = self.section(root, "dns") {
+            assign(&mut config.dns.mode, self.value(&section, "mode", parse::<DnsMode>));
         }
         if let Some(section) = self.section(root, "relay") {
             assign(&mut config.relay.enabled, self.value(&section, "enabled", boolean));
@@ -354,7 +357,7 @@ macro_rules! spelled_by_from_str {
     })+ };
 }
 
-spelled_by_from_str!(Cipher, DhtMode, LogLevel, LogFormat, Endpoint, BootstrapEntry);
+spelled_by_from_str!(Cipher, DhtMode, DnsMode, LogLevel, LogFormat, Endpoint, BootstrapEntry);
 
 impl Spelled for SocketAddr {
     fn spelled(text: &str) -> Result<Self, String> {

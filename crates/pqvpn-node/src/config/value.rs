@@ -11,6 +11,7 @@ use data_encoding::HEXLOWER;
 use pqvpn_crypto::peer_id::PeerId;
 
 use super::{MTU, QUEUES};
+use crate::names;
 
 /// The name of the DHT everybody may use.
 const OPEN_NETWORK: &str = "open";
@@ -96,6 +97,18 @@ pub enum DhtMode {
     Client,
 }
 
+/// How this host comes to know the names of the networks' members.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum DnsMode {
+    /// Through systemd-resolved where it runs, for the zone of the mesh alone; otherwise not at all.
+    #[default]
+    Auto,
+    /// Not at all; nobody answers either.
+    Off,
+    /// Like `auto`, and where systemd-resolved does not run, by a line in /etc/resolv.conf while the node is up.
+    ResolvConf,
+}
+
 /// Gives an enum its spellings: `name`, `Display` and `FromStr` whose error lists them.
 macro_rules! spelled {
     ($type:ty, $($variant:ident = $text:literal),+) => {
@@ -133,6 +146,7 @@ spelled!(Cipher, Auto = "auto", ChaCha20Poly1305 = "chacha20-poly1305", Aes256Gc
 spelled!(LogLevel, Error = "error", Warn = "warn", Info = "info", Debug = "debug", Trace = "trace", Off = "off");
 spelled!(LogFormat, Text = "text", Json = "json");
 spelled!(DhtMode, Auto = "auto", Server = "server", Client = "client");
+spelled!(DnsMode, Auto = "auto", Off = "off", ResolvConf = "resolv-conf");
 
 impl Mtu {
     /// The MTU of `bytes`, when that is allowed at all.
@@ -184,6 +198,9 @@ impl FromStr for Endpoint {
         let port = parse_port(port)?;
         if host.parse::<IpAddr>().is_ok() || !is_host_name(host) {
             return Err(format!("expected \"host:port\" with a host name or address, found host {host:?}"));
+        }
+        if names::is_ours(host) {
+            return Err(format!("{host} is a name of the mesh, which nobody can look up before being in it"));
         }
         Ok(Self::Name(host.to_ascii_lowercase(), port))
     }

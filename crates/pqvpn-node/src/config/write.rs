@@ -71,6 +71,8 @@ pub(super) fn to_toml(config: &Config) -> String {
     out.key("mode", quoted(config.dht.mode));
     out.key("difficulty", config.dht.difficulty.unwrap_or(DEFAULT_DIFFICULTY));
     out.key("network", quoted(network_name(config.dht.network.as_ref())));
+    out.section("[dns]");
+    out.key("mode", quoted(config.dns.mode));
     out.section("[relay]");
     out.key("enabled", config.relay.enabled);
     out.section("[metrics]");

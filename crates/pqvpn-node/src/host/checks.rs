@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use ipnet::{IpNet, Ipv4Net};
 
 use super::{
-    Change, ConflictKind, HostError, Overlap, Plan, PoolConflict, Report,
+    Change, ConflictKind, HostError, Overlap, Plan, PlannedRoute, PoolConflict, Report,
     kernel::{HostAddress, HostRoute, Kernel, LOCAL_TABLE, Link, MAIN_TABLE},
 };
 
@@ -55,8 +55,8 @@ pub(super) async fn changes(kernel: &Kernel, plan: &Plan) -> Result<(Link, Vec<C
     }
     let subnets: Vec<IpNet> =
         addresses.iter().filter(|net| net.prefix_len() < net.max_prefix_len()).map(IpNet::trunc).collect();
-    let routes: Vec<IpNet> = unique(subnets.iter().chain(plan.routes.iter().filter(usable)));
-    for net in routes {
+    let planned = plan.routes.iter().filter(|route| usable(&&route.net)).copied();
+    for PlannedRoute { net, source } in routes(subnets.into_iter().map(PlannedRoute::from).chain(planned)) {
         let subnets = host.connected(&link).filter(|(_, subnet)| overlap(net, *subnet));
         let overlaps: Vec<Overlap> = subnets
             .map(|(interface, subnet)| Overlap { route: net, subnet, interface: interface.to_owned() })
@@ -66,8 +66,12 @@ pub(super) async fn changes(kernel: &Kernel, plan: &Plan) -> Result<(Link, Vec<C
             continue;
         }
         report.shadowed.extend(overlaps);
-        if !host.has_route(&link, net)? {
-            changes.push(Change::Route { net });
+        match host.has_route(&link, net)? {
+            None => changes.push(Change::Route { net, source, before: None }),
+            Some(there) if there.ours && there.source != source => {
+                changes.push(Change::Route { net, source, before: Some(there.source) });
+            }
+            Some(_) => {}
         }
     }
     Ok((link, changes, report))
@@ -119,9 +123,9 @@ impl Host {
         Ok(owners.count() > 0)
     }
 
-    /// Whether the main table sends `net` to `link` already; an error when it sends it elsewhere.
-    fn has_route(&self, link: &Link, net: IpNet) -> Result<bool, HostError> {
-        let mut there = false;
+    /// The route by which the main table sends `net` to `link` already; an error when it sends it elsewhere.
+    fn has_route(&self, link: &Link, net: IpNet) -> Result<Option<&HostRoute>, HostError> {
+        let mut there = None;
         let same = |route: &&HostRoute| route.table == MAIN_TABLE && route.forwards && route.prefix == net;
         for route in self.routes.iter().filter(same) {
             if route.out != [link.index] {
@@ -129,7 +133,7 @@ impl Host {
                 let interface = interface.map_or_else(|| "a blackhole".to_owned(), |index| self.name(*index));
                 return Err(HostError::RouteTaken { route: net, interface });
             }
-            there = true;
+            there = Some(route);
         }
         Ok(there)
     }
@@ -153,6 +157,18 @@ impl Host {
 
 fn overlap(a: IpNet, b: IpNet) -> bool {
     a.contains(&b) || b.contains(&a)
+}
+
+/// Each prefix once; of several sources for it the first.
+fn routes(planned: impl Iterator<Item = PlannedRoute>) -> Vec<PlannedRoute> {
+    let mut seen: Vec<PlannedRoute> = Vec::new();
+    for route in planned {
+        match seen.iter_mut().find(|other| other.net == route.net) {
+            Some(other) => other.source = other.source.or(route.source),
+            None => seen.push(route),
+        }
+    }
+    seen
 }
 
 fn unique<'n>(nets: impl Iterator<Item = &'n IpNet>) -> Vec<IpNet> {

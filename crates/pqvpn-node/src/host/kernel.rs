@@ -66,6 +66,10 @@ pub(super) struct HostRoute {
     pub(super) out: Vec<u32>,
     /// Whether packets for others take it (no broadcast, local or multicast entry).
     pub(super) forwards: bool,
+    /// The source packets of this host get on it.
+    pub(super) source: Option<IpAddr>,
+    /// Whether it bears our mark.
+    pub(super) ours: bool,
 }
 
 impl Kernel {
@@ -112,7 +116,13 @@ impl Kernel {
             Change::Mtu { after, .. } => self.change_link(on().mtu(*after).build()).await,
             Change::Up => self.change_link(on().up().build()).await,
             Change::Address { net } => self.add_address(index, *net).await,
-            Change::Route { net } => self.handle.route().add(route_message(index, *net)).execute().await,
+            // Replaced where one of ours has another source: at no moment there is no route, and packets in clear.
+            Change::Route { net, source, before: None } => {
+                self.handle.route().add(route_message(index, *net, *source)).execute().await
+            }
+            Change::Route { net, source, before: Some(_) } => {
+                self.handle.route().add(route_message(index, *net, *source)).replace().execute().await
+            }
         };
         result.map_err(|error| HostError::kernel(format!("set {}", change.describe("the interface")), os_error(error)))
     }
@@ -134,7 +144,7 @@ impl Kernel {
             }
             Change::Up => self.change_link(on().down().build()).await,
             Change::Address { net } => self.handle.address().del(address_message(index, *net)).execute().await,
-            Change::Route { net } => self.handle.route().del(route_message(index, *net)).execute().await,
+            Change::Route { net, .. } => self.handle.route().del(route_message(index, *net, None)).execute().await,
         };
         match result.map_err(os_error) {
             Ok(()) => Ok(true),
@@ -221,12 +231,16 @@ fn route(message: &RouteMessage) -> Option<HostRoute> {
     } else {
         return None;
     };
-    let (mut table, mut out) = (u32::from(header.table), Vec::new());
+    let (mut table, mut out, mut source) = (u32::from(header.table), Vec::new(), None);
     for attribute in &message.attributes {
         if let RouteAttribute::Destination(RouteAddress::Inet(address)) = attribute {
             destination = IpAddr::V4(*address);
         } else if let RouteAttribute::Destination(RouteAddress::Inet6(address)) = attribute {
             destination = IpAddr::V6(*address);
+        } else if let RouteAttribute::PrefSource(RouteAddress::Inet(address)) = attribute {
+            source = Some(IpAddr::V4(*address));
+        } else if let RouteAttribute::PrefSource(RouteAddress::Inet6(address)) = attribute {
+            source = Some(IpAddr::V6(*address));
         } else if let RouteAttribute::Table(number) = attribute {
             table = *number;
         } else if let RouteAttribute::Oif(index) = attribute {
@@ -237,7 +251,8 @@ fn route(message: &RouteMessage) -> Option<HostRoute> {
     }
     let prefix = IpNet::new(destination, header.destination_prefix_length).ok()?;
     let inert = [RouteType::Local, RouteType::Broadcast, RouteType::Anycast, RouteType::Multicast];
-    Some(HostRoute { prefix, table, out, forwards: !inert.contains(&header.kind) })
+    let ours = header.protocol == RouteProtocol::Other(ROUTE_PROTOCOL);
+    Some(HostRoute { prefix, table, out, forwards: !inert.contains(&header.kind), source, ours })
 }
 
 fn address_message(index: u32, net: IpNet) -> AddressMessage {
@@ -258,7 +273,7 @@ fn address_message(index: u32, net: IpNet) -> AddressMessage {
     message
 }
 
-fn route_message(index: u32, net: IpNet) -> RouteMessage {
+fn route_message(index: u32, net: IpNet, source: Option<IpAddr>) -> RouteMessage {
     let mut message = match net {
         IpNet::V4(net) => RouteMessageBuilder::<Ipv4Addr>::new()
             .destination_prefix(net.network(), net.prefix_len())
@@ -271,6 +286,7 @@ fn route_message(index: u32, net: IpNet) -> RouteMessage {
             .build(),
     };
     message.header.protocol = RouteProtocol::Other(ROUTE_PROTOCOL);
+    message.attributes.extend(source.map(|source| RouteAttribute::PrefSource(source.into())));
     message
 }
 

@@ -1,18 +1,19 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Faults and deaths between any two changes, in a namespace of their own.
 
-mod netns;
+pub(crate) mod netns;
+mod transition;
 
 use self::netns::{LAN, TUN, in_namespace};
 use super::*;
 
 fn plan() -> Plan {
-    let nets = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect();
+    let nets = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<IpNet>>();
     Plan {
         interface: TUN.to_owned(),
         owns_device: false,
         addresses: nets(&["fd12:3456:789a::7/48", "10.100.3.7/32"]),
-        routes: nets(&["10.100.0.0/16", "192.168.9.0/24"]),
+        routes: nets(&["10.100.0.0/16", "192.168.9.0/24"]).into_iter().map(Into::into).collect(),
         mtu: 1400,
     }
 }

@@ -271,3 +271,19 @@ fn a_person_does_not_wait_for_the_back_off() {
     life.ask(now + 2 * MS);
     assert_eq!(actions(&mut life), [Action::Dial]);
 }
+
+#[test]
+fn an_obstacle_that_is_gone_ends_the_pause_of_whoever_waits() {
+    let now = Instant::now();
+    for refused in [false, true] {
+        let mut life = PeerLife::new(None, 0);
+        life.want(now);
+        assert_eq!(actions(&mut life), [Action::Dial]);
+        life.on_dial_failed(now, refused);
+        life.on_obstacle_gone(now + MS);
+        assert_eq!(actions(&mut life), [Action::Dial]);
+    }
+    let mut life = PeerLife::new(None, 0);
+    life.on_obstacle_gone(now);
+    assert_eq!(actions(&mut life), [], "nobody waits");
+}

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The door to sessions: shut while the node is down, to quarantined peers, and to who already stands in it too often.
+//! The door to sessions: shut while the node is down, to quarantined and revoked peers, to members of networks whose
+//! newest statements may not have been heard yet, and to who already stands in it too often.
 //!
 //! A listening session receives before it is confirmed, so the door is asked before anything is installed; what the
 //! state task says of a finished session would come too late.
@@ -25,6 +26,12 @@ pub(crate) enum Shut {
     /// The peer's ratchet failed twice.
     #[error("the peer is quarantined")]
     Quarantined,
+    /// The peer was revoked in a network and is in no other one with us.
+    #[error("the peer was revoked")]
+    Revoked,
+    /// The peer is a member of networks only that are not up to date yet: it may have been revoked meanwhile.
+    #[error("its network has not been heard since the start")]
+    NotReady,
     /// The peer negotiates too many sessions at a time.
     #[error("the peer negotiates too many sessions at a time")]
     TooMany,
@@ -36,6 +43,8 @@ impl Shut {
         match self {
             Self::Down => CloseReason::Shutdown,
             Self::Quarantined => CloseReason::Ratchet,
+            Self::Revoked => CloseReason::NotAdmitted,
+            Self::NotReady => CloseReason::Busy,
             Self::TooMany => CloseReason::Duplicate,
         }
     }
@@ -49,6 +58,8 @@ pub(crate) struct Door(Mutex<Inner>);
 struct Inner {
     down: bool,
     quarantined: HashSet<PeerId>,
+    revoked: HashSet<PeerId>,
+    not_ready: HashSet<PeerId>,
     negotiating: HashMap<PeerId, usize>,
 }
 
@@ -75,12 +86,26 @@ impl Door {
         self.lock().quarantined.clear();
     }
 
-    /// Whether a session with the peer may be made.
+    /// Shuts it for those who were revoked and those whose networks are not ready, and opens it for the others.
+    pub(crate) fn set_members(&self, revoked: HashSet<PeerId>, not_ready: HashSet<PeerId>) {
+        let mut inner = self.lock();
+        (inner.revoked, inner.not_ready) = (revoked, not_ready);
+    }
+
+    /// Whether a link with the peer may be made, whatever for.
     ///
     /// # Errors
     /// [`Shut::Down`] or [`Shut::Quarantined`].
     pub(crate) fn check(&self, peer: PeerId) -> Result<(), Shut> {
         self.lock().check(peer)
+    }
+
+    /// Whether a session with the peer may be made.
+    ///
+    /// # Errors
+    /// [`Shut`], but for [`Shut::TooMany`].
+    pub(crate) fn check_session(&self, peer: PeerId) -> Result<(), Shut> {
+        self.lock().check_session(peer)
     }
 
     /// Begins a negotiation that the peer asked for.
@@ -89,7 +114,7 @@ impl Door {
     /// [`Shut`].
     pub(crate) fn enter(&self, peer: PeerId) -> Result<Entered<'_>, Shut> {
         let mut inner = self.lock();
-        inner.check(peer)?;
+        inner.check_session(peer)?;
         let under_way = inner.negotiating.entry(peer).or_default();
         if *under_way >= MAX_NEGOTIATIONS {
             return Err(Shut::TooMany);
@@ -108,6 +133,15 @@ impl Inner {
         match (self.down, self.quarantined.contains(&peer)) {
             (true, _) => Err(Shut::Down),
             (false, true) => Err(Shut::Quarantined),
+            (false, false) => Ok(()),
+        }
+    }
+
+    fn check_session(&self, peer: PeerId) -> Result<(), Shut> {
+        self.check(peer)?;
+        match (self.revoked.contains(&peer), self.not_ready.contains(&peer)) {
+            (true, _) => Err(Shut::Revoked),
+            (false, true) => Err(Shut::NotReady),
             (false, false) => Ok(()),
         }
     }
@@ -155,5 +189,16 @@ mod tests {
         door.set_down(false);
         door.lift_quarantines();
         assert!(door.enter(ONE).is_ok());
+    }
+
+    #[test]
+    fn a_revoked_peer_may_hold_a_link_but_no_session_until_it_is_a_member_again() {
+        let door = Door::default();
+        door.set_members(HashSet::from([ONE]), HashSet::from([TWO]));
+        assert_eq!(door.check(ONE), Ok(()), "how else would it hear of it");
+        assert_eq!((door.enter(ONE).err(), door.check_session(ONE)), (Some(Shut::Revoked), Err(Shut::Revoked)));
+        assert_eq!(door.enter(TWO).err(), Some(Shut::NotReady));
+        door.set_members(HashSet::new(), HashSet::new());
+        assert!(door.enter(ONE).is_ok() && door.enter(TWO).is_ok());
     }
 }

@@ -54,6 +54,9 @@ pub(crate) enum SessionError {
     /// The peer is not configured here.
     #[error("the peer is not one of ours")]
     UnknownPeer,
+    /// Whoever dialed us has our own identity.
+    #[error("another node runs with this node's identity")]
+    Twin,
     /// There are too many links of strangers.
     #[error(transparent)]
     NoPlace(#[from] dht::NoPlace),
@@ -73,8 +76,8 @@ impl SessionError {
             Self::Link(LinkError::RefusedByUs(_)) => true,
             Self::Link(LinkError::RefusedByPeer(reason)) => *reason != PeerReason::Busy,
             Self::Link(_) => false,
-            Self::Negotiation(_) | Self::Wire(_) | Self::OutOfOrder | Self::UnknownPeer => true,
-            Self::Shut(why) => *why == Shut::Quarantined,
+            Self::Negotiation(_) | Self::Wire(_) | Self::OutOfOrder | Self::UnknownPeer | Self::Twin => true,
+            Self::Shut(why) => matches!(why, Shut::Quarantined | Shut::Revoked),
             // A link closed so before it became a session: the peer has quarantined us.
             Self::Closed(CloseReason::Ratchet) => true,
             Self::Closed(reason) => matches!(reason, CloseReason::Protocol | CloseReason::NoCommonAead),

@@ -7,23 +7,19 @@ use pqvpn_crypto::peer_id::PeerId;
 use pqvpn_wire::control::CloseReason;
 use tokio::sync::oneshot;
 
-use super::{
-    State,
-    peer::{self, Ping},
-};
+use super::{State, peer::Peer};
 use crate::{
     dht::{
         Order, Wanted,
         report::{DhtError, DhtReport, LookupTarget, RecordRef},
     },
-    handle::{Command, DhtCommand, NodeError, PeerRef, PingReply, SetOutcome},
+    handle::{Command, DhtCommand, NodeError, PeerRef, SetOutcome},
+    membership::{self, NetworkCommand},
     snapshot::NodeState,
 };
 
 /// How long closed links may take to tell their peers at shutdown.
 const DRAIN: Duration = Duration::from_millis(300);
-/// Pings that may wait for one peer.
-const MAX_PINGS: usize = 64;
 
 impl State {
     pub(super) async fn on_command(&mut self, now: Instant, command: Command) {
@@ -42,28 +38,26 @@ impl State {
             Command::Disconnect(peer, answer) => send(answer, self.disconnect(now, &peer)),
             Command::Set(key, value, answer) => send(answer, Self::set(&key, &value)),
             Command::Dht(command) => self.dht(command),
+            Command::Network(command) => self.network(command),
+            Command::Dns(answer) => send(answer, self.dns.report()),
             // The run loop has taken this one already.
             Command::Shutdown(done) => send(done, ()),
         }
     }
 
     async fn up(&mut self, now: Instant) -> Result<(), NodeError> {
-        for peer in &mut self.peers {
-            peer.lift_quarantine();
-        }
+        self.peers.iter_mut().for_each(Peer::lift_quarantine);
         self.context.door.lift_quarantines();
         if self.running == NodeState::Up {
             return Ok(());
         }
         self.host.apply().await.map_err(|error| NodeError::Host(error.to_string()))?;
+        self.dns.follow(&self.views, &self.mesh, self.own).await;
         self.control.pause(false);
         self.context.door.set_down(false);
-        self.pause_dht(false);
+        self.pause_discovery(false);
         self.running = NodeState::Up;
-        for slot in 0..self.peers.len() {
-            let activity = self.activity(slot);
-            self.peers[slot].life.handle_timeout(now, activity);
-        }
+        self.look_at_peers(now);
         tracing::info!("up");
         Ok(())
     }
@@ -74,22 +68,23 @@ impl State {
         }
         self.running = NodeState::Down;
         self.context.door.set_down(true);
-        self.pause_dht(true);
+        self.pause_discovery(true);
         self.control.pause(true);
         self.close_all(CloseReason::Shutdown);
+        self.dns.undo().await;
         self.host.undo().await.map_err(|error| NodeError::Host(error.to_string()))?;
         tracing::info!("down");
         Ok(())
     }
 
     /// Ends everything and leaves the host as it was.
-    pub(super) async fn stop(mut self) {
+    pub(crate) async fn stop(mut self) {
         self.context.door.set_down(true);
         self.close_all(CloseReason::Shutdown);
-        let Self { context, mut host, underlay, accepting, lan, .. } = self;
-        if let Some(lan) = lan {
-            lan.abort();
-        }
+        let Self { context, mut host, mut dns, underlay, accepting, lan, .. } = self;
+        drop(lan);
+        dns.undo().await;
+        context.networks.stop().await;
         if let Some(dht) = &context.dht {
             dht.stop().await;
         }
@@ -107,102 +102,48 @@ impl State {
     }
 
     fn close_all(&mut self, reason: CloseReason) {
-        for slot in 0..self.peers.len() {
+        for slot in self.peers.slots() {
             self.close_peer(slot, reason);
             self.fail_pings(slot, reason.as_str());
-            self.peers[slot].life.stop();
         }
-    }
-
-    fn ping(
-        &mut self,
-        now: Instant,
-        peer: &PeerRef,
-        waited: Duration,
-        answer: oneshot::Sender<Result<PingReply, NodeError>>,
-    ) {
-        if self.running != NodeState::Up {
-            return send(answer, Err(NodeError::Down));
-        }
-        let slot = match peer::find(&self.peers, peer) {
-            Ok(slot) => slot,
-            Err(error) => return send(answer, Err(error)),
-        };
-        let peer = &mut self.peers[slot as usize];
-        if peer.quarantined {
-            let why = "its ratchet failed twice within a day; `pqvpn up` lifts the quarantine".to_owned();
-            return send(answer, Err(NodeError::Refused { peer: peer.label(), why }));
-        }
-        if peer.pings.len() >= MAX_PINGS {
-            let why = "too many pings wait for it already".to_owned();
-            return send(answer, Err(NodeError::NoAnswer { peer: peer.label(), waited: Duration::ZERO, why }));
-        }
-        peer.pings.push(Ping { answer, deadline: now + waited, waited, probe: None });
-        if let Some(dht) = &self.context.dht {
-            // A person does not wait for the pause after a search that found nothing.
-            dht.order(Order::Retry(peer.id));
-        }
-        peer.life.ask(now);
-        self.probe_for_pings(now, slot as usize);
-    }
-
-    /// Gives every waiting ping its probe, once there is a session to send it through.
-    pub(super) fn probe_for_pings(&mut self, now: Instant, slot: usize) {
-        let peer = &mut self.peers[slot];
-        if peer.life.is_up() {
-            for ping in peer.pings.iter_mut().filter(|ping| ping.probe.is_none()) {
-                ping.probe = Some(peer.life.probe(now));
-            }
-        }
-    }
-
-    pub(super) fn expire_pings(&mut self, now: Instant) {
-        for peer in &mut self.peers {
-            let why = peer.last_error.clone().unwrap_or_else(|| match peer.life.is_up() {
-                true => "the session is up, but the probe did not come back".to_owned(),
-                false => "no session could be made yet".to_owned(),
-            });
-            let label = peer.label();
-            for ping in peer.pings.extract_if(.., |ping| ping.deadline <= now) {
-                let error = NodeError::NoAnswer { peer: label.clone(), waited: ping.waited, why: why.clone() };
-                send(ping.answer, Err(error));
-            }
-        }
-    }
-
-    /// Ends the pings that wait for a session there will not be.
-    pub(super) fn fail_pings(&mut self, slot: usize, why: &str) {
-        let peer = &mut self.peers[slot];
-        let label = peer.label();
-        for ping in peer.pings.drain(..) {
-            send(ping.answer, Err(NodeError::Refused { peer: label.clone(), why: why.to_owned() }));
-        }
+        self.peers.iter_mut().for_each(|peer| peer.life.stop());
     }
 
     fn rekey(&mut self, now: Instant, peer: &PeerRef) -> Result<(), NodeError> {
-        let slot = peer::find(&self.peers, peer)? as usize;
-        let newest = self.peers[slot].sessions.last().copied();
-        let session = newest.ok_or_else(|| NodeError::NoSession(self.peers[slot].label()))?;
+        let slot = self.peers.find(peer)?;
+        let newest = self.peers.get(slot).and_then(|peer| peer.sessions.last().copied());
+        let session = newest.ok_or_else(|| NodeError::NoSession(self.peers.label(slot)))?;
         self.request_step(now, session);
         Ok(())
     }
 
     fn disconnect(&mut self, now: Instant, peer: &PeerRef) -> Result<(), NodeError> {
-        let slot = peer::find(&self.peers, peer)? as usize;
-        if self.peers[slot].sessions.is_empty() {
-            return Err(NodeError::NoSession(self.peers[slot].label()));
+        let slot = self.peers.find(peer)?;
+        if self.peers.get(slot).is_none_or(|peer| peer.sessions.is_empty()) {
+            return Err(NodeError::NoSession(self.peers.label(slot)));
         }
         self.close_peer(slot, CloseReason::Replaced);
-        self.peers[slot].life.on_session_gone(now);
+        if let Some(peer) = self.peers.get_mut(slot) {
+            peer.life.on_session_gone(now);
+        }
         Ok(())
     }
 
-    fn pause_dht(&self, pause: bool) {
+    fn pause_discovery(&self, pause: bool) {
+        if !self.context.networks.order(membership::Order::Pause(pause)) {
+            tracing::warn!(pause, "the networks are too busy to be told");
+        }
         if let Some(dht) = &self.context.dht
             && !dht.order(Order::Pause(pause))
         {
             tracing::warn!(pause, "the DHT is too busy to be told");
         }
+    }
+
+    /// Passes a command on to the networks.
+    fn network(&self, command: NetworkCommand) {
+        // With no room the answer is dropped, and whoever asked is told that the node has stopped.
+        self.context.networks.order(membership::Order::Command(command));
     }
 
     /// Passes a command on to the DHT, names resolved.
@@ -243,12 +184,13 @@ impl State {
         })
     }
 
-    /// A configured peer by any of its names, or anybody by whole PeerID.
+    /// A peer by any of its names, or anybody by whole PeerID.
     fn anybody(&self, peer: &PeerRef) -> Result<PeerId, NodeError> {
         if let Ok(id) = peer.0.to_ascii_lowercase().parse() {
             return Ok(id);
         }
-        peer::find(&self.peers, peer).map(|slot| self.peers[slot as usize].id)
+        let slot = self.peers.find(peer)?;
+        self.peers.get(slot).map(|peer| peer.id).ok_or_else(|| NodeError::UnknownPeer(peer.0.clone()))
     }
 
     /// Every other setting is read at the start; the file has been written by the caller.
@@ -272,6 +214,6 @@ fn off(command: DhtCommand, report: &DhtReport) {
 }
 
 /// Whoever asked may have gone meanwhile.
-fn send<T>(answer: oneshot::Sender<T>, value: T) {
+pub(super) fn send<T>(answer: oneshot::Sender<T>, value: T) {
     let _nobody_waits = answer.send(value);
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What the node holds of one peer, and how people name it.
+//! What the node holds of one peer.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -12,8 +12,9 @@ use pqvpn_dataplane::{PeerSlot, SessionId};
 use tokio::sync::oneshot;
 
 use crate::{
-    handle::{NodeError, PeerRef, PingReply},
+    handle::{NodeError, PingReply},
     life::PeerLife,
+    overlay::MeshPeer,
 };
 
 /// Two ratchet failures within this time quarantine a peer (security.md 1.8).
@@ -21,16 +22,24 @@ const ABORT_MEMORY: Duration = Duration::from_secs(24 * 3600);
 /// Fewest digits of a PeerID that name a peer.
 const MIN_PREFIX: usize = 4;
 
-/// One configured peer.
+/// One peer: pinned by the config, or a member of a network of ours, or both.
 pub(crate) struct Peer {
     pub(crate) id: PeerId,
+    /// The name given here or that of the first network, if there is one.
     pub(crate) name: String,
+    /// Whether the name was given here.
+    pub(crate) named: bool,
+    /// Its names in networks: network, name.
+    pub(crate) names: Vec<(String, String)>,
+    pub(crate) pinned: bool,
+    /// Whether sessions may start.
+    pub(crate) ready: bool,
     pub(crate) slot: PeerSlot,
     /// Overlay addresses, IPv6 first.
     pub(crate) addresses: Vec<IpAddr>,
-    /// Further prefixes that belong to the peer.
-    pub(crate) routes: Vec<IpNet>,
-    /// `host:port` from the config, in order of preference.
+    /// Every prefix whose packets belong to the peer.
+    pub(crate) prefixes: Vec<IpNet>,
+    /// `host:port`, in order of preference.
     pub(crate) endpoints: Vec<String>,
     pub(crate) life: PeerLife,
     /// Sessions with the peer, oldest first.
@@ -56,13 +65,17 @@ pub(crate) struct Ping {
 }
 
 impl Peer {
-    pub(crate) fn new(id: PeerId, name: String, slot: PeerSlot, life: PeerLife) -> Self {
+    pub(crate) fn new(id: PeerId, slot: PeerSlot, life: PeerLife) -> Self {
         Self {
             id,
-            name,
+            name: String::new(),
+            named: false,
+            names: Vec::new(),
+            pinned: false,
+            ready: true,
             slot,
             addresses: Vec::new(),
-            routes: Vec::new(),
+            prefixes: Vec::new(),
             endpoints: Vec::new(),
             life,
             sessions: Vec::new(),
@@ -80,9 +93,25 @@ impl Peer {
         if self.name.is_empty() { self.id.short() } else { self.name.clone() }
     }
 
-    /// Every prefix whose packets belong to the peer.
-    pub(crate) fn prefixes(&self) -> impl Iterator<Item = IpNet> + '_ {
-        self.addresses.iter().map(|&address| IpNet::from(address)).chain(self.routes.iter().copied())
+    /// Takes over what the configuration and the networks say of the peer.
+    pub(crate) fn take(&mut self, plan: &MeshPeer) {
+        self.name.clone_from(&plan.name);
+        self.names.clone_from(&plan.names);
+        (self.pinned, self.named, self.ready) = (plan.pinned, plan.named, plan.ready);
+        self.addresses.clone_from(&plan.addresses);
+        self.prefixes.clone_from(&plan.prefixes);
+        self.endpoints.clone_from(&plan.endpoints);
+    }
+
+    /// Its names in networks: `name.network` and `name`.
+    pub(crate) fn full_names(&self) -> impl Iterator<Item = (String, &str)> {
+        self.names.iter().map(|(network, name)| (format!("{name}.{network}"), name.as_str()))
+    }
+
+    /// How to tell it from others that are called `what` too.
+    pub(crate) fn described(&self, what: &str) -> String {
+        let named = self.full_names().find(|(_, name)| *name == what);
+        named.map_or_else(|| format!("{} ({})", self.label(), self.id.short()), |(full, _)| full)
     }
 
     /// Counts a ratchet failure; the second within a day quarantines the peer.
@@ -98,7 +127,8 @@ impl Peer {
         self.quarantined = false;
     }
 
-    fn is_called(&self, what: &str) -> bool {
+    /// Whether `what` is the beginning of its PeerID or one of its addresses.
+    pub(crate) fn is_called(&self, what: &str) -> bool {
         let id = self.id.to_string();
         let by_prefix = what.len() >= MIN_PREFIX && id.starts_with(&what.to_ascii_lowercase());
         let by_address = what.parse::<IpAddr>().is_ok_and(|address| self.addresses.contains(&address));
@@ -106,60 +136,14 @@ impl Peer {
     }
 }
 
-/// Finds the one peer that `what` names: an exact name wins over prefixes of PeerIDs.
-pub(crate) fn find(peers: &[Peer], what: &PeerRef) -> Result<PeerSlot, NodeError> {
-    let PeerRef(what) = what;
-    if let Some(peer) = peers.iter().find(|peer| !peer.name.is_empty() && peer.name == *what) {
-        return Ok(peer.slot);
-    }
-    let fits: Vec<&Peer> = peers.iter().filter(|peer| peer.is_called(what)).collect();
-    match fits.as_slice() {
-        [] => Err(NodeError::UnknownPeer(what.clone())),
-        [one] => Ok(one.slot),
-        several => {
-            let names = several.iter().map(|peer| peer.label()).collect::<Vec<_>>().join(", ");
-            Err(NodeError::AmbiguousPeer(what.clone(), names))
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn peer(slot: PeerSlot, first_byte: u8, name: &str) -> Peer {
-        let mut id = [slot as u8; 32];
-        id[0] = first_byte;
-        let mut peer = Peer::new(PeerId::from_bytes(id), name.to_owned(), slot, PeerLife::new(None, 0));
-        peer.addresses = vec![format!("10.100.0.{}", slot + 1).parse().expect("address")];
-        peer
-    }
-
-    fn lookup(peers: &[Peer], what: &str) -> Result<PeerSlot, NodeError> {
-        find(peers, &PeerRef(what.to_owned()))
-    }
-
-    #[test]
-    fn a_peer_answers_to_name_id_prefix_and_address() {
-        let peers = [peer(0, 0xaa, "nas"), peer(1, 0xbb, ""), peer(2, 0xaa, "laptop")];
-        assert_eq!(lookup(&peers, "nas").ok(), Some(0));
-        assert_eq!(lookup(&peers, "BB01").ok(), Some(1));
-        assert_eq!(lookup(&peers, &peers[2].id.to_string()).ok(), Some(2));
-        assert_eq!(lookup(&peers, "10.100.0.2").ok(), Some(1));
-        assert!(matches!(lookup(&peers, "bb0"), Err(NodeError::UnknownPeer(_))), "too short to mean anything");
-        assert!(matches!(lookup(&peers, "nobody"), Err(NodeError::UnknownPeer(_))));
-    }
-
-    #[test]
-    fn a_prefix_of_two_peers_is_ambiguous() {
-        let peers = [peer(7, 0xaa, "a"), peer(7, 0xaa, "b")];
-        assert!(matches!(lookup(&peers, "aa07"), Err(NodeError::AmbiguousPeer(..))));
-    }
-
     #[test]
     fn two_ratchet_failures_in_a_day_quarantine_and_an_operator_lifts_it() {
         let now = Instant::now();
-        let mut peer = peer(0, 1, "x");
+        let mut peer = Peer::new(PeerId::from_bytes([1; 32]), 0, PeerLife::new(None, 0));
         peer.on_ratchet_abort(now);
         assert!(!peer.quarantined);
         peer.on_ratchet_abort(now + ABORT_MEMORY);

@@ -3,13 +3,18 @@
 
 use std::{io, sync::atomic::Ordering, time::Instant};
 
+use pqvpn_crypto::peer_id::PeerId;
 use pqvpn_dataplane::DropReason;
 
 use super::{State, peer::Peer};
 use crate::{
     dht,
     life::VERIFIED_WITHIN,
-    snapshot::{HealthItem, HealthLevel, PathSnapshot, PeerSnapshot, PeerState, SessionSnapshot, Snapshot},
+    membership::NetworkView,
+    snapshot::{
+        HealthItem, HealthLevel, NetworkSnapshot, NodeState, PathSnapshot, PeerSnapshot, PeerState, SessionSnapshot,
+        Snapshot,
+    },
 };
 
 impl State {
@@ -18,9 +23,10 @@ impl State {
             peer_id: self.own,
             name: self.name.clone(),
             state: self.running,
-            addresses: self.host.addresses.clone(),
+            addresses: self.host.addresses(),
             interface: self.host.interface.clone(),
             listen: self.underlay.listen.clone(),
+            networks: self.views.iter().map(|view| self.network_snapshot(view)).collect(),
             peers: self.peers.iter().map(|peer| self.peer_snapshot(now, peer)).collect(),
             drops: self.drops(),
             health: self.health(),
@@ -52,6 +58,8 @@ impl State {
         PeerSnapshot {
             peer_id: peer.id,
             name: peer.name.clone(),
+            pinned: peer.pinned,
+            networks: peer.names.clone(),
             addresses: peer.addresses.clone(),
             state,
             verified_age,
@@ -82,9 +90,38 @@ impl State {
         }
     }
 
+    fn network_snapshot(&self, view: &NetworkView) -> NetworkSnapshot {
+        let up = self.running == NodeState::Up && view.enabled;
+        // Who has a session with us is there, whatever the gossip has heard.
+        let has_session = |member: &PeerId| {
+            let peer = self.peers.of(member).and_then(|slot| self.peers.get(slot));
+            peer.is_some_and(|peer| !peer.sessions.is_empty())
+        };
+        let online = view.members.iter().filter(|member| member.online || has_session(&member.peer)).count();
+        NetworkSnapshot {
+            id: view.id,
+            name: view.name.clone(),
+            own_name: view.own.name.clone(),
+            members: view.members.len() + 1,
+            online: if up { online + 1 } else { 0 },
+            enabled: view.enabled,
+            ready: view.ready,
+        }
+    }
+
     fn health(&self) -> Vec<HealthItem> {
         let mut items = self.standing.clone();
+        items.extend(self.mesh.collisions.iter().cloned());
+        items.extend(self.twins.map(|(count, remote)| {
+            let text = format!(
+                "another node runs with this node's identity (links: {count}, the last from {remote}): stop one of them, \
+                 or give it an identity of its own"
+            );
+            HealthItem { level: HealthLevel::Error, code: "identity-twice", text }
+        }));
+        items.extend(self.views.iter().flat_map(|view| view.health.iter().cloned()));
         items.extend(self.host.health());
+        items.extend(self.dns.health());
         items.extend(self.context.dht.iter().flat_map(dht::Port::health));
         let lost = self.lost_events.load(Ordering::Relaxed);
         if lost > 0 {
@@ -97,7 +134,7 @@ impl State {
             items.push(HealthItem { level: HealthLevel::Error, code: "ratchet-quarantine", text });
         }
         for live in self.live.values().filter(|live| live.continuity_lost) {
-            let peer = self.peers[live.slot as usize].label();
+            let peer = self.peers.label(live.slot);
             let text =
                 format!("{peer} does not remember the earlier session; it was restarted, or it is not who it was");
             items.push(HealthItem { level: HealthLevel::Info, code: "continuity-lost", text });

@@ -125,7 +125,7 @@ impl fmt::Debug for Distance {
 }
 
 /// Which DHT a message belongs to: 32 bytes that all its nodes share.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NetworkId([u8; 32]);
 
 impl NetworkId {
@@ -142,6 +142,12 @@ impl NetworkId {
     #[must_use]
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0
+    }
+}
+
+impl fmt::Display for NetworkId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&HEXLOWER.encode(&self.0))
     }
 }
 

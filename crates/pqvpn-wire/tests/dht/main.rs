@@ -6,6 +6,7 @@
 mod check;
 mod codec;
 mod corpus;
+mod dice;
 mod envelopes;
 mod facts;
 mod limits;

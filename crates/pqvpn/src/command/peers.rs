@@ -14,7 +14,7 @@ pub(crate) async fn run(context: &Context) -> Result<(), Failure> {
     let peers = context.client()?.peers().await?;
     context.output.result(&peers, |output| {
         if peers.peers.is_empty() {
-            return "no peers; add [[peers]] to the configuration".into();
+            return "no peers; `pqvpn net create NAME` makes a network, `pqvpn join CODE` joins one".into();
         }
         peers.peers.iter().map(|peer| block(output, peer)).collect::<Vec<_>>().join("\n")
     });
@@ -29,6 +29,9 @@ fn block(output: &Output, peer: &Peer) -> String {
         format!("  id: {}", peer.peer_id),
         format!("  addresses: {}", addresses.join(" ")),
     ];
+    for known in &peer.networks {
+        lines.push(format!("  in {}: {}", printable(&known.network), printable(&known.name)));
+    }
     if let Some(path) = &peer.path {
         let rtt = path.rtt_ms.map_or_else(|| "unknown".into(), |rtt| format!("{rtt:.3} ms"));
         lines.push(format!("  path: {} {} ({})", kind(path.kind), path.remote, printable(&path.why)));

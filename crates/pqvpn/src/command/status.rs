@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use pqvpn_api::model::{HealthLevel, NodeState, Path, Peer, PeerState, SUITE, Status};
+use pqvpn_api::model::{HealthLevel, Network, NodeState, Path, Peer, PeerState, SUITE, Status};
 
 use super::ping::kind;
 use crate::{
@@ -33,13 +33,21 @@ pub(crate) async fn run(context: &Context, args: &StatusArgs) -> Result<(), Fail
 
 fn render(output: &Output, status: &Status) -> String {
     let mut text = head(output, status);
+    for network in &status.networks {
+        text.push_str(&network_line(output, network));
+    }
     if status.peers.is_empty() {
-        text.push_str("no peers; add [[peers]] to the configuration (`pqvpn id` shows what the other side needs)\n");
+        text.push_str(match status.networks.first() {
+            Some(_) => "nobody else is here yet\nInvite somebody: pqvpn invite\n",
+            None => "no peers; `pqvpn net create NAME` makes a network, `pqvpn join CODE` joins one\n",
+        });
     } else {
         let columns =
             ["PEER", "ADDRESS", "STATE", "PATH", "RTT", "LOSS", "MTU", "CIPHER", "EPOCH", "REKEY", "SENT", "RECEIVED"];
         let mut rows = vec![columns.map(|name| (Tone::Dim, name.to_owned())).to_vec()];
-        rows.extend(status.peers.iter().map(row));
+        // With one network a name is enough.
+        let several = status.networks.len() > 1;
+        rows.extend(status.peers.iter().map(|peer| row(peer, several)));
         text.push_str(&table(output, &rows));
     }
     text.push_str(&foot(output, status));
@@ -61,7 +69,32 @@ fn head(output: &Output, status: &Status) -> String {
     format!("{}\n{id}\n", parts.join("  "))
 }
 
-fn row(peer: &Peer) -> Vec<(Tone, String)> {
+/// One line per network, like `net home  7 members, 5 online  you: laptop`.
+fn network_line(output: &Output, network: &Network) -> String {
+    let (tone, state) = match (network.enabled, network.ready) {
+        (true, true) => (Tone::Good, ""),
+        (true, false) => (Tone::Warn, "  waits for news of the others"),
+        (false, _) => (Tone::Dim, "  carries no traffic"),
+    };
+    format!(
+        "net {}  {} members, {} online  you: {}{}\n",
+        output.tone(tone, &printable(&network.name)),
+        network.members,
+        network.online,
+        printable(&network.own_name),
+        output.tone(tone, state)
+    )
+}
+
+/// What a peer is called, with its network where that is needed to tell it apart.
+fn called(peer: &Peer, several: bool) -> String {
+    match peer.networks.first() {
+        Some(in_network) if several && !peer.pinned => format!("{}.{}", in_network.name, in_network.network),
+        Some(_) | None => peer.name.clone(),
+    }
+}
+
+fn row(peer: &Peer, several: bool) -> Vec<(Tone, String)> {
     let plain = |text: String| (Tone::Plain, text);
     let none = || "-".to_owned();
     let path = peer.path.as_ref();
@@ -69,7 +102,7 @@ fn row(peer: &Peer) -> Vec<(Tone, String)> {
     // The IPv4 address is the one people type; the IPv6 one is in `peers`.
     let address = peer.addresses.iter().find(|address| address.is_ipv4()).or(peer.addresses.first());
     vec![
-        plain(printable(&peer.name)),
+        plain(printable(&called(peer, several))),
         plain(address.map_or_else(none, ToString::to_string)),
         state(peer),
         plain(path.map_or_else(none, path_text)),

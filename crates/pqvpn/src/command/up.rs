@@ -2,7 +2,8 @@
 //! `up`: bring the network up; starts a daemon when none runs, changes no setting.
 
 use pqvpn_api::error::Code;
-use serde_json::json;
+use serde::Serialize;
+use serde_json::{Value, json};
 
 use super::{block_on, daemon};
 use crate::{
@@ -12,20 +13,8 @@ use crate::{
 };
 
 pub(crate) fn run(context: &Context, args: &PassphraseArgs) -> Result<(), Failure> {
-    let client = context.client()?;
-    let started = match block_on(async { Ok(client.up().await) })? {
-        Ok(_state) => None,
-        Err(error) if error.code == Code::NoDaemon => Some(start_daemon(context, args)?),
-        Err(error) => return Err(error.into()),
-    };
-    // Asked again: a daemon of this user may have another socket than the one that did not answer.
-    let status = block_on(async {
-        let client = context.client()?;
-        if started.is_some() {
-            client.up().await?;
-        }
-        Ok(client.status().await?)
-    })?;
+    let started = ensure(context, args)?;
+    let status = block_on(async { Ok(context.client()?.status().await?) })?;
     let json = json!({
         "schema": pqvpn_api::SCHEMA, "state": status.state, "addresses": status.addresses, "interface": status.interface,
         "started_pid": started,
@@ -33,9 +22,43 @@ pub(crate) fn run(context: &Context, args: &PassphraseArgs) -> Result<(), Failur
     context.output.done(&json, |_| {
         let addresses: Vec<String> = status.addresses.iter().map(ToString::to_string).collect();
         let daemon = started.map_or_else(String::new, |pid| format!(" (started a daemon, process {pid})"));
-        format!("up: {} {}{daemon}\n`pqvpn status` shows the peers", status.name, addresses.join(" "))
+        let next = if status.peers.is_empty() && status.networks.is_empty() {
+            "Make a network: pqvpn net create NAME; or join one: pqvpn join CODE"
+        } else {
+            "`pqvpn status` shows the peers"
+        };
+        format!("up: {} {}{daemon}\n{next}", status.name, addresses.join(" "))
     });
     Ok(())
+}
+
+/// Sees to it that a daemon runs and carries traffic; the answer is the process id of one started for it.
+pub(super) fn ensure(context: &Context, args: &PassphraseArgs) -> Result<Option<u32>, Failure> {
+    let client = context.client()?;
+    match block_on(async { Ok(client.up().await) })? {
+        Ok(_state) => Ok(None),
+        Err(error) if error.code == Code::NoDaemon => {
+            let pid = start_daemon(context, args)?;
+            // Asked again: a daemon of this user may have another socket than the one that did not answer.
+            block_on(async { Ok(context.client()?.up().await?) })?;
+            Ok(Some(pid))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// What a command answers, and which daemon it started for it.
+pub(super) fn with_started(answer: &impl Serialize, started: Option<u32>) -> Value {
+    let mut json = serde_json::to_value(answer).unwrap_or_default();
+    if let Some(object) = json.as_object_mut() {
+        object.insert("started_pid".to_owned(), started.into());
+    }
+    json
+}
+
+/// Says that a daemon was started, if so.
+pub(super) fn started_line(started: Option<u32>) -> String {
+    started.map_or_else(String::new, |pid| format!("started a daemon, process {pid}\n"))
 }
 
 fn start_daemon(context: &Context, args: &PassphraseArgs) -> Result<u32, Failure> {

@@ -10,8 +10,12 @@ use pqvpn_api::{
 use pqvpn_crypto::{aead::AeadId, peer_id::PeerId};
 use pqvpn_node::{
     handle::{Command, NodeError, NodeHandle, PingReply, SetOutcome},
-    snapshot::{HealthItem, HealthLevel, NodeState, PathSnapshot, PeerSnapshot, PeerState, SessionSnapshot, Snapshot},
+    snapshot::{
+        HealthItem, HealthLevel, NetworkSnapshot, NodeState, PathSnapshot, PeerSnapshot, PeerState, SessionSnapshot,
+        Snapshot,
+    },
 };
+use pqvpn_wire::dht::NetworkId;
 use tokio::{runtime::Runtime, sync::mpsc};
 
 use crate::sandbox::{NOBODY, Run, Sandbox, chmod};
@@ -79,7 +83,7 @@ fn play(command: Command, state: NodeState) -> NodeState {
         Command::Set(key, _, reply) if key == "node.name" => drop(reply.send(Ok(SetOutcome::AfterRestart))),
         Command::Set(key, _, reply) => drop(reply.send(Err(NodeError::BadSetting(format!("{key}: unknown"))))),
         Command::Shutdown(reply) => drop(reply.send(())),
-        Command::Dht(_) | _ => {}
+        Command::Dht(_) | Command::Network(_) | _ => {}
     }
     state
 }
@@ -92,6 +96,18 @@ fn identity(sandbox: &Sandbox) -> model::Identity {
         addresses: vec![],
         fingerprint: "ab".repeat(32),
         state_dir: Some(sandbox.path("state")),
+    }
+}
+
+fn snapshot_network() -> NetworkSnapshot {
+    NetworkSnapshot {
+        id: NetworkId::from_bytes([0x7e; 32]),
+        name: "home".into(),
+        own_name: "laptop".into(),
+        members: 7,
+        online: 5,
+        enabled: true,
+        ready: true,
     }
 }
 
@@ -115,6 +131,8 @@ fn snapshot(state: NodeState) -> Snapshot {
         tx_packets: 2,
         rx_packets: 1,
         last_error: (name == "vps").then(|| "the peer does not\nknow \x1b[31mus".into()),
+        pinned: false,
+        networks: vec![("home".into(), "nas".into())],
     };
     let session = SessionSnapshot {
         aead: AeadId::Aes256Gcm,
@@ -130,6 +148,7 @@ fn snapshot(state: NodeState) -> Snapshot {
         addresses: vec!["fd00::1".parse().unwrap(), "10.100.3.7".parse().unwrap()],
         interface: Some("pqvpn0".into()),
         listen: vec!["0.0.0.0:41641".parse().unwrap()],
+        networks: vec![snapshot_network()],
         peers: vec![peer(9, "nas", PeerState::Verified, Some(session)), peer(10, "vps", PeerState::Refused, None)],
         drops: vec![("replay", 3), ("auth", 0)],
         health: vec![HealthItem { level: HealthLevel::Warn, code: "key-expiry", text: "soon".into() }],

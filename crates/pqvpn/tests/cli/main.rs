@@ -10,4 +10,5 @@ mod discovery;
 mod general;
 mod identity;
 mod keys;
+mod networks;
 mod sandbox;

@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Networks of this node: one task owns their constitutions, records and gossip.
+//!
+//! ```text
+//!  accepted link, first frame a network's request ─► Port ─► Driver ─► Network ─► answer on the same stream
+//!  ring of members ─► Driver ─► links it keeps ─► compare heads, pull what is missing, push what is new
+//!  Network ─► Store (redb) before anything is told ─► views to the state task
+//! ```
+
+mod command;
+mod driver;
+mod error;
+mod event;
+mod join;
+mod links;
+mod members;
+mod network;
+mod overlay;
+mod port;
+pub mod report;
+mod rpc;
+mod store;
+
+pub use command::{NetworkCommand, Reply};
+pub use port::MembershipError;
+pub use report::*;
+
+pub(crate) use event::Order;
+pub(crate) use port::{Guest, PoolChooser, Port, Setup, start};
+pub(crate) use rpc::is_request;

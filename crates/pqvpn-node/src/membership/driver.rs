@@ -1,0 +1,402 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The task that owns the networks: messages, timers and orders come in one at a time; nothing of them is shared.
+
+mod gossip;
+mod joins;
+mod orders;
+mod upkeep;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    future::pending,
+    net::SocketAddr,
+    sync::Arc,
+    time::Instant,
+};
+
+use pqvpn_crypto::peer_id::PeerId;
+use pqvpn_wire::{
+    control::CloseReason,
+    network::{NetRequest, NetResponse, NetworkId},
+};
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::JoinSet,
+    time::sleep_until,
+};
+
+use super::{
+    event::{Event, Incoming, Order},
+    join::JoinDone,
+    links::{LinkId, Links, NetLink},
+    members::Members,
+    network::{Moment, Network},
+    port::PoolChooser,
+    report::NetworkView,
+    rpc::{Asked, CallError, Shared, count},
+    store::{Change, Head, Store},
+};
+use crate::{
+    clock, dht,
+    dht::{FirstStream, NewDoor, Usage},
+    link::Connection,
+    overlay::OwnAddresses,
+    snapshot::{HealthItem, HealthLevel},
+};
+pub(super) use gossip::dial;
+use gossip::{Campaign, Pulling};
+use joins::{Held, Joining};
+
+/// What the driver is made of at its start.
+pub(super) struct Parts {
+    pub(super) shared: Arc<Shared>,
+    pub(super) store: Store,
+    pub(super) networks: Vec<Network>,
+    pub(super) waiting: Vec<(NetworkId, Head)>,
+    pub(super) listen: Vec<SocketAddr>,
+    pub(super) overlay: OwnAddresses,
+    pub(super) name: String,
+    pub(super) dht: Option<dht::Port>,
+    pub(super) views: mpsc::Sender<Arc<Vec<NetworkView>>>,
+    pub(super) pools: PoolChooser,
+    pub(super) standing: Vec<HealthItem>,
+}
+
+/// What feeds the driver.
+pub(super) struct Inputs {
+    pub(super) orders: mpsc::Receiver<Order>,
+    pub(super) events: mpsc::Receiver<Event>,
+    pub(super) found: mpsc::Receiver<NewDoor>,
+}
+
+/// What a task of the driver came to.
+pub(super) enum TaskDone {
+    Dialed {
+        peer: PeerId,
+        link: Result<Arc<dyn Connection>, String>,
+    },
+    Called {
+        network: NetworkId,
+        peer: PeerId,
+        link: LinkId,
+        call: Call,
+        answer: Result<NetResponse, CallError>,
+    },
+    Joined {
+        network: NetworkId,
+        done: Box<JoinDone>,
+    },
+    /// A pool was chosen for a new network.
+    Pool {
+        create: Box<orders::Creating>,
+        pool: Option<ipnet::Ipv4Net>,
+    },
+}
+
+/// Why a member was asked something.
+#[derive(Debug, Clone)]
+pub(super) enum Call {
+    /// To compare what both hold.
+    Sync,
+    /// For a page of what we lack.
+    Pull,
+    /// To tell news; the campaign that counts who has heard, if any.
+    Push(Option<u64>),
+}
+
+/// The networks of a running node.
+pub(super) struct Driver {
+    shared: Arc<Shared>,
+    store: Store,
+    networks: BTreeMap<NetworkId, Network>,
+    links: Links,
+    tasks: JoinSet<TaskDone>,
+    dialing: BTreeSet<PeerId>,
+    pulling: BTreeMap<(NetworkId, PeerId), Pulling>,
+    /// Calls to compare that are under way.
+    syncing: BTreeSet<(NetworkId, PeerId)>,
+    campaigns: BTreeMap<u64, Campaign>,
+    next_campaign: u64,
+    joining: BTreeMap<NetworkId, Joining>,
+    /// Joins that wait here for an admin's word with their stream open.
+    held: Vec<Held>,
+    listen: Vec<SocketAddr>,
+    overlay: OwnAddresses,
+    name: String,
+    dht: Option<dht::Port>,
+    views: mpsc::Sender<Arc<Vec<NetworkView>>>,
+    /// The state task has not taken the newest views yet.
+    untold: bool,
+    pools: PoolChooser,
+    standing: Vec<HealthItem>,
+    /// Where others can dial this node.
+    endpoints: Vec<SocketAddr>,
+    endpoints_at: Instant,
+    paused: bool,
+    /// The store did not take a change; said until one is taken.
+    store_failed: Option<String>,
+    /// Changes of what is no network in use.
+    unsaved: Vec<Change>,
+}
+
+impl Driver {
+    pub(super) fn new(parts: Parts, links: Links) -> Self {
+        let Parts { shared, store, networks, waiting, listen, overlay, name, dht, views, pools, standing } = parts;
+        let networks: BTreeMap<NetworkId, Network> =
+            networks.into_iter().map(|network| (network.id, network)).collect();
+        for id in networks.keys() {
+            shared.counts.add_network(*id);
+        }
+        let mut driver = Self {
+            shared,
+            store,
+            networks,
+            links,
+            tasks: JoinSet::new(),
+            dialing: BTreeSet::new(),
+            pulling: BTreeMap::new(),
+            syncing: BTreeSet::new(),
+            campaigns: BTreeMap::new(),
+            next_campaign: 0,
+            joining: BTreeMap::new(),
+            held: Vec::new(),
+            listen,
+            overlay,
+            name,
+            dht,
+            views,
+            untold: true,
+            pools,
+            standing,
+            endpoints: Vec::new(),
+            endpoints_at: clock::now(),
+            paused: false,
+            store_failed: None,
+            unsaved: Vec::new(),
+        };
+        driver.find_endpoints();
+        for (id, head) in waiting {
+            driver.resume_join(id, head);
+        }
+        driver
+    }
+
+    /// Runs until it is told to stop, or the node has gone.
+    pub(super) async fn run(mut self, mut inputs: Inputs) {
+        let stopped = self.drive(&mut inputs).await;
+        self.stop(&mut inputs).await;
+        if let Some(done) = stopped {
+            let _nobody_waits = done.send(());
+        }
+    }
+
+    async fn drive(&mut self, inputs: &mut Inputs) -> Option<oneshot::Sender<()>> {
+        loop {
+            self.settle().await;
+            let deadline = self.deadline();
+            tokio::select! {
+                order = inputs.orders.recv() => match order {
+                    Some(Order::Stop(done)) => return Some(done),
+                    Some(order) => self.on_order(order),
+                    None => return None,
+                },
+                Some(event) = inputs.events.recv() => self.on_event(event),
+                Some(door) = inputs.found.recv() => self.on_found(&door),
+                Some(done) = self.tasks.join_next(), if !self.tasks.is_empty() => {
+                    if let Ok(done) = done {
+                        self.on_task(done);
+                    }
+                }
+                () = wait_until(deadline) => {}
+            }
+        }
+    }
+
+    /// Does what is due, until nothing is.
+    async fn settle(&mut self) {
+        let now = Moment::now();
+        if !self.paused {
+            self.keep_up(now);
+        }
+        self.links.close_idle(now.mono, &self.shared.own);
+        self.expire(now.mono);
+        // To disk before it is told: what was signed once is never contradicted by a node that was restarted.
+        self.save().await;
+        self.tell_news();
+        self.tell_views(now);
+    }
+
+    async fn save(&mut self) {
+        let mut changes = std::mem::take(&mut self.unsaved);
+        changes.extend(self.networks.values_mut().flat_map(|network| std::mem::take(&mut network.changes)));
+        if changes.is_empty() {
+            return;
+        }
+        match self.store.write(changes).await {
+            Ok(()) => self.store_failed = None,
+            Err(error) => {
+                tracing::error!(%error, "networks are not stored");
+                self.store_failed = Some(error.to_string());
+            }
+        }
+    }
+
+    fn on_event(&mut self, event: Event) {
+        match event {
+            Event::Asked(asked) => self.on_asked(*asked),
+            Event::Ended(link) => drop(self.links.remove(link)),
+        }
+    }
+
+    fn on_task(&mut self, done: TaskDone) {
+        match done {
+            TaskDone::Dialed { peer, link } => self.on_dialed(peer, link),
+            TaskDone::Called { network, peer, link, call, answer } => {
+                self.on_called(network, peer, link, &call, answer)
+            }
+            TaskDone::Joined { network, done } => self.on_joined(network, *done),
+            TaskDone::Pool { create, pool } => self.create(*create, pool),
+        }
+    }
+
+    /// Takes a link in and serves its peer on it.
+    fn adopt(&mut self, link: NetLink, first: Option<FirstStream>) -> Option<LinkId> {
+        let (connection, usage) = (Arc::clone(&link.connection), Arc::clone(&link.usage));
+        let id = self.links.insert(link)?;
+        let shared = Arc::clone(&self.shared);
+        let server = tokio::spawn(async move {
+            Arc::clone(&shared).serve(id, connection, usage, first).await;
+            let _stopped = shared.events.send(Event::Ended(id)).await;
+        });
+        self.links.set_server(id, server.abort_handle());
+        Some(id)
+    }
+
+    fn on_incoming(&mut self, incoming: Incoming) {
+        let Incoming { connection, usage, place, first } = incoming;
+        if self.paused {
+            connection.close(CloseReason::Shutdown.code(), CloseReason::Shutdown.as_str());
+            return;
+        }
+        let link = NetLink::new(connection, usage, Some(place), clock::now());
+        let _always_room = self.adopt(link, Some(first));
+    }
+
+    fn adopt_dialed(&mut self, connection: Arc<dyn Connection>) -> Option<LinkId> {
+        let now = clock::now();
+        self.adopt(NetLink::new(connection, Usage::new(now), None, now), None)
+    }
+
+    /// Answers another node. Whoever is no member learns nothing, not even that the network is served here.
+    fn on_asked(&mut self, asked: Asked) {
+        let Asked { link, from, key, remote, network: id, request, exporter, answer } = asked;
+        let now = Moment::now();
+        if let NetRequest::Join(request) = request {
+            return self.on_join(now, link, (from, remote), id, (&key, &exporter), *request, answer);
+        }
+        if self.paused {
+            return;
+        }
+        let response = match self.networks.get_mut(&id) {
+            Some(network) if !network.is_enabled(now.unix_ms) => NetResponse::UnknownNetwork,
+            Some(network) if network.is_member(now.unix_ms, &from) => self.serve_member(now, id, from, link, request),
+            Some(network) => {
+                network.counters.not_members += 1;
+                let view = network.constitution.view();
+                // It was one: there is nothing left to hide.
+                let was = view.revoked.contains_key(&from) || view.members.contains_key(&from);
+                if was { NetResponse::NotAMember } else { NetResponse::UnknownNetwork }
+            }
+            None => NetResponse::UnknownNetwork,
+        };
+        if matches!(response, NetResponse::UnknownNetwork) {
+            count(&self.shared.counts.strangers);
+        }
+        let _link_gone = answer.send(response);
+    }
+
+    /// Shows the state task what has changed.
+    fn tell_views(&mut self, now: Moment) {
+        let dirty = self.networks.values().any(|network| network.dirty);
+        if dirty {
+            self.share_members(now);
+        }
+        if !dirty && !self.untold {
+            return;
+        }
+        let links = self.links.one_each();
+        let linked = |peer: &PeerId| links.contains_key(peer);
+        let mut views: Vec<NetworkView> = self.networks.values().map(|network| network.view(now, &linked)).collect();
+        if let Some(view) = views.first_mut() {
+            view.health.extend(self.own_health());
+        }
+        // Where the state task is slow, the next round tells it again.
+        self.untold = self.views.try_send(Arc::new(views)).is_err();
+        for network in self.networks.values_mut() {
+            network.dirty = false;
+        }
+    }
+
+    fn own_health(&self) -> Vec<HealthItem> {
+        let mut items = self.standing.clone();
+        if let Some(why) = &self.store_failed {
+            let text = format!("changes of networks cannot be stored: {why}");
+            items.push(HealthItem { level: HealthLevel::Error, code: "networks-store", text });
+        }
+        items
+    }
+
+    fn share_members(&mut self, now: Moment) {
+        let peers = self.networks.values().flat_map(|network| network.others(now.unix_ms)).collect();
+        let any = !self.networks.is_empty() || !self.joining.is_empty();
+        self.shared.members.store(Arc::new(Members { peers, any }));
+        // Whoever has just been put out is not talked to any longer.
+        let revoked: Vec<PeerId> = self
+            .links
+            .one_each()
+            .into_keys()
+            .filter(|peer| {
+                let members = self.shared.members.load();
+                !members.contains(peer)
+                    && self.networks.values().any(|network| network.constitution.view().revoked.contains_key(peer))
+            })
+            .collect();
+        for peer in revoked {
+            self.links.close_peer(&peer, CloseReason::NotAdmitted);
+        }
+    }
+
+    /// Members change, or their liveness: looked at again soon.
+    fn touch(&mut self) {
+        for network in self.networks.values_mut() {
+            network.dirty = true;
+        }
+    }
+
+    fn pause(&mut self, paused: bool) {
+        if self.paused == paused {
+            return;
+        }
+        self.paused = paused;
+        if paused {
+            self.links.close_all(CloseReason::Shutdown);
+            self.pulling.clear();
+            self.syncing.clear();
+            return;
+        }
+        self.find_endpoints();
+        for network in self.networks.values_mut() {
+            network.started = clock::now();
+            network.synced = None;
+            network.reach = super::overlay::Reach::default();
+            network.dirty = true;
+        }
+    }
+}
+
+async fn wait_until(deadline: Option<Instant>) {
+    match deadline {
+        Some(at) => sleep_until(at.into()).await,
+        None => pending().await,
+    }
+}

@@ -1,0 +1,506 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What members tell each other: who is dialled, what is compared, pulled and pushed.
+
+use std::{
+    collections::BTreeSet,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use pqvpn_crypto::{identity::PublicIdentity, peer_id::PeerId};
+use pqvpn_wire::{
+    control::CloseReason,
+    network::{
+        Bundle, NetRequest, NetResponse, NetworkId, SyncState,
+        message::{MAX_BUNDLE, MAX_BUNDLE_SMALL},
+    },
+};
+use tokio::time::timeout;
+
+use super::{
+    super::{
+        links::LinkId,
+        network::{Lacks, Moment, News},
+        overlay,
+        rpc::CallError,
+    },
+    Call, Driver, TaskDone,
+};
+use crate::{
+    clock, entropy,
+    link::{Connection, Endpoint, LinkError, race},
+};
+
+/// Dials under way at once.
+const MAX_DIALS: usize = 16;
+/// Calls under way at once.
+const MAX_TASKS: usize = 512;
+/// How long a dial may take.
+const DIAL_LIMIT: Duration = Duration::from_secs(4);
+/// How long a member may take to answer.
+const CALL_LIMIT: Duration = Duration::from_secs(5);
+/// How long a page may take.
+const PULL_LIMIT: Duration = Duration::from_secs(20);
+/// Pages of one pull: more than a full constitution and all records.
+const MAX_PAGES: u32 = 2048;
+/// Bytes of statements and records in one push.
+const MAX_PUSH: usize = 400 * 1024;
+/// Whoever has just joined asks again so soon where it is not known yet.
+const ASK_AGAIN: Duration = Duration::from_millis(500);
+/// And for so long.
+const NEWCOMER: Duration = Duration::from_secs(30);
+
+/// A pull under way.
+#[derive(Debug)]
+pub(super) struct Pulling {
+    theirs: SyncState,
+    lacks: Lacks,
+    page: u64,
+    pages: u32,
+}
+
+/// News that somebody waits for: how many have heard it.
+pub(super) struct Campaign {
+    left: usize,
+    acked: usize,
+    deadline: Instant,
+    finish: Box<dyn FnOnce(&mut Driver, usize) + Send>,
+}
+
+impl Driver {
+    // ---- whom to talk to ------------------------------------------------------------------------------------------
+
+    /// Whom this node keeps a link with, over all its networks.
+    pub(super) fn wanted(&self, now: Moment) -> BTreeSet<PeerId> {
+        let mut wanted = BTreeSet::new();
+        for network in self.networks.values().filter(|network| network.is_enabled(now.unix_ms)) {
+            let ring = network.ring(now.unix_ms);
+            wanted.extend(overlay::neighbours(&network.id, &self.shared.own, &ring));
+        }
+        wanted
+    }
+
+    /// Dials whom we lack, and now and then who was away.
+    pub(super) fn dial_wanted(&mut self, now: Moment) {
+        let links = self.links.one_each();
+        let mut todo: Vec<PeerId> = self.wanted(now).into_iter().filter(|peer| !links.contains_key(peer)).collect();
+        for network in self.networks.values().filter(|network| network.is_enabled(now.unix_ms)) {
+            let others = network.others(now.unix_ms);
+            let side = 1 + others.iter().filter(|peer| network.reach.seems_there(peer)).count();
+            let away = others.into_iter().filter(|peer| !network.reach.seems_there(peer));
+            todo.extend(away.filter(|peer| network.reach.may_probe(now.mono, peer, side)));
+        }
+        for peer in todo {
+            let may = self.shared_networks(now.unix_ms, &peer).into_iter().all(|id| {
+                self.networks
+                    .get(&id)
+                    .is_some_and(|network| network.reach.may_dial(now.mono, &peer) || !network.reach.seems_there(&peer))
+            });
+            if may && !links.contains_key(&peer) {
+                self.dial(peer);
+            }
+        }
+    }
+
+    fn dial(&mut self, peer: PeerId) {
+        if self.dialing.len() >= MAX_DIALS || self.dialing.contains(&peer) {
+            return;
+        }
+        let mut addresses: Vec<SocketAddr> = Vec::new();
+        let mut known = None;
+        for network in self.networks.values() {
+            for at in network.endpoints(&peer) {
+                if !addresses.contains(&at) {
+                    addresses.push(at);
+                }
+            }
+            known = known.or_else(|| network.records.get(&peer).map(|record| record.key().clone()));
+        }
+        if addresses.is_empty() {
+            return self.on_dialed(peer, Err("nobody knows where it is".to_owned()));
+        }
+        self.dialing.insert(peer);
+        let endpoint = Arc::clone(&self.shared.endpoint);
+        self.tasks.spawn(async move { TaskDone::Dialed { peer, link: dial(&endpoint, peer, known, addresses).await } });
+    }
+
+    pub(super) fn on_dialed(&mut self, peer: PeerId, link: Result<Arc<dyn Connection>, String>) {
+        self.dialing.remove(&peer);
+        let now = Moment::now();
+        match link {
+            Ok(connection) if self.paused => connection.close(CloseReason::Shutdown.code(), ""),
+            Ok(connection) => {
+                let at = connection.remote();
+                let Some(link) = self.adopt_dialed(connection) else { return };
+                for id in self.shared_networks(now.unix_ms, &peer) {
+                    if let Some(network) = self.networks.get_mut(&id) {
+                        if !network.reach.seems_there(&peer) {
+                            // One that was away is back: so may be those it was away with.
+                            network.reach.forgive_all();
+                        }
+                        network.reach.reached(&peer);
+                        network.reached_at(now.unix_ms, peer, at);
+                        network.dirty = true;
+                    }
+                    self.sync(id, peer, link);
+                }
+            }
+            Err(why) => {
+                tracing::debug!(peer = %peer.short(), %why, "a member is not reached");
+                let random = entropy::u64();
+                for network in self.networks.values_mut() {
+                    if network.constitution.view().members.contains_key(&peer) {
+                        network.reach.failed(now.mono, peer, random);
+                        network.dirty = true;
+                    }
+                }
+            }
+        }
+    }
+
+    /// The networks that this node and a peer are members of.
+    pub(super) fn shared_networks(&self, now_ms: u64, peer: &PeerId) -> Vec<NetworkId> {
+        let shared = self.networks.values();
+        let shared = shared.filter(|network| network.is_enabled(now_ms) && network.is_member(now_ms, peer));
+        shared.map(|network| network.id).collect()
+    }
+
+    /// Says something on the links that are ours to keep alive.
+    pub(super) fn speak(&mut self, now: Moment) {
+        let wanted = self.wanted(now);
+        let due: Vec<(LinkId, PeerId)> = self
+            .links
+            .iter()
+            .filter(|(_, link)| link.is_outbound() && link.speak_at <= now.mono)
+            .map(|(id, link)| (id, link.connection.peer()))
+            .collect();
+        for (link, peer) in due {
+            if let Some(link) = self.links.get_mut(link) {
+                link.speak_at = overlay::keepalive(now.mono, entropy::u64());
+            }
+            if wanted.contains(&peer) {
+                for id in self.shared_networks(now.unix_ms, &peer) {
+                    self.sync(id, peer, link);
+                }
+            }
+        }
+    }
+
+    // ---- asking ---------------------------------------------------------------------------------------------------
+
+    fn call(&mut self, id: NetworkId, link: LinkId, request: NetRequest, call: Call, limit: Duration) -> bool {
+        let Some(using) = self.links.get(link) else { return false };
+        if self.tasks.len() >= MAX_TASKS {
+            return false;
+        }
+        let (connection, using) = (Arc::clone(&using.connection), using.usage.begin(clock::now()));
+        let (shared, peer) = (Arc::clone(&self.shared), connection.peer());
+        self.tasks.spawn(async move {
+            let answer = shared.call(&*connection, &id, &request, limit).await;
+            drop(using);
+            TaskDone::Called { network: id, peer, link, call, answer }
+        });
+        true
+    }
+
+    /// Compares what both hold.
+    pub(super) fn sync(&mut self, id: NetworkId, peer: PeerId, link: LinkId) {
+        if !self.syncing.insert((id, peer)) {
+            return;
+        }
+        let at = self.links.get(link).map(|link| link.connection.remote());
+        let Some(network) = self.networks.get(&id) else { return };
+        let mut state = network.state();
+        state.sent_ms = clock::unix_millis();
+        state.observed = at;
+        if !self.call(id, link, NetRequest::Sync(state), Call::Sync, CALL_LIMIT) {
+            self.syncing.remove(&(id, peer));
+        }
+    }
+
+    fn pull(&mut self, id: NetworkId, peer: PeerId, link: LinkId, theirs: SyncState, lacks: Lacks) {
+        if !lacks.any() || self.pulling.contains_key(&(id, peer)) {
+            return;
+        }
+        self.pulling.insert((id, peer), Pulling { theirs, lacks, page: 0, pages: 0 });
+        self.next_page(id, peer, link);
+    }
+
+    fn next_page(&mut self, id: NetworkId, peer: PeerId, link: LinkId) {
+        let Some(pulling) = self.pulling.get(&(id, peer)) else { return };
+        let Some(network) = self.networks.get_mut(&id) else { return };
+        if pulling.lacks.signers {
+            network.merged.insert(peer, clock::now());
+        }
+        let request = NetRequest::Sync(network.pull(pulling.lacks, pulling.page));
+        if !self.call(id, link, request, Call::Pull, PULL_LIMIT) {
+            self.pulling.remove(&(id, peer));
+        }
+    }
+
+    pub(super) fn on_called(
+        &mut self,
+        id: NetworkId,
+        peer: PeerId,
+        link: LinkId,
+        call: &Call,
+        answer: Result<NetResponse, CallError>,
+    ) {
+        match call {
+            Call::Sync => drop(self.syncing.remove(&(id, peer))),
+            Call::Push(campaign) => {
+                if let Some(campaign) = campaign {
+                    self.acked(*campaign, matches!(answer, Ok(NetResponse::Done)));
+                }
+            }
+            Call::Pull => {}
+        }
+        let response = match answer {
+            Ok(response) => response,
+            Err(error) => {
+                tracing::debug!(peer = %peer.short(), ?call, %error, "a member does not answer");
+                self.pulling.remove(&(id, peer));
+                // Another request of ours may have been too much for it; only a link that is dead is given up.
+                if !matches!(error, CallError::Wire(_) | CallError::TooLong(_)) {
+                    self.links.close(link, CloseReason::Idle);
+                    self.touch();
+                }
+                return;
+            }
+        };
+        let now = Moment::now();
+        match (call, response) {
+            (Call::Sync, NetResponse::State(theirs)) => self.compare(now, id, peer, link, theirs),
+            (Call::Pull, NetResponse::Bundle(bundle)) => self.on_page(now, id, peer, link, *bundle),
+            (_, NetResponse::NotAMember) => {
+                self.pulling.remove(&(id, peer));
+                if let Some(network) = self.networks.get_mut(&id) {
+                    tracing::warn!(peer = %peer.short(), network = %network.head.name, "a member does not know us as one");
+                    network.refused_by.insert(peer);
+                    network.dirty = true;
+                }
+            }
+            (_, NetResponse::UnknownNetwork) => {
+                self.pulling.remove(&(id, peer));
+                let newcomer = self.networks.get(&id).is_some_and(|network| now.mono < network.started + NEWCOMER);
+                if let Some(link) = self.links.get_mut(link).filter(|_| newcomer) {
+                    link.speak_at = now.mono + ASK_AGAIN;
+                }
+            }
+            _ => drop(self.pulling.remove(&(id, peer))),
+        }
+    }
+
+    /// Both have said what they hold.
+    pub(super) fn compare(&mut self, now: Moment, id: NetworkId, peer: PeerId, link: LinkId, theirs: SyncState) {
+        let Some(network) = self.networks.get_mut(&id) else { return };
+        network.hear(now, peer, &theirs);
+        let lacks = network.lacks(now.mono, &peer, &theirs);
+        self.pull(id, peer, link, theirs, lacks);
+    }
+
+    fn on_page(&mut self, now: Moment, id: NetworkId, peer: PeerId, link: LinkId, bundle: Bundle) {
+        let (more, invites) = (bundle.more, bundle.invites.len() as u64);
+        let Some(network) = self.networks.get_mut(&id) else { return };
+        let absorbed = network.absorb(now.unix_ms, Some(peer), bundle);
+        network.note_events(now.unix_ms, &absorbed.events);
+        let Some(pulling) = self.pulling.get_mut(&(id, peer)) else { return };
+        pulling.page += invites;
+        pulling.pages += 1;
+        let progress = absorbed.news || invites > 0;
+        if more && progress && pulling.pages < MAX_PAGES {
+            return self.next_page(id, peer, link);
+        }
+        if let Some(pulling) = self.pulling.remove(&(id, peer))
+            && let Some(network) = self.networks.get_mut(&id)
+            && network.knows_all(&pulling.theirs)
+        {
+            network.note_synced(now.mono);
+        }
+    }
+
+    // ---- answering ------------------------------------------------------------------------------------------------
+
+    /// Answers a member.
+    pub(super) fn serve_member(
+        &mut self,
+        now: Moment,
+        id: NetworkId,
+        from: PeerId,
+        link: LinkId,
+        request: NetRequest,
+    ) -> NetResponse {
+        let Some(network) = self.networks.get_mut(&id) else { return NetResponse::UnknownNetwork };
+        match request {
+            NetRequest::Sync(theirs) if theirs.cursor.is_some() => {
+                NetResponse::Bundle(Box::new(network.answer(&theirs)))
+            }
+            NetRequest::Sync(theirs) => {
+                let mut state = network.state();
+                state.sent_ms = now.unix_ms;
+                state.observed = self.links.get(link).map(|link| link.connection.remote());
+                self.compare(now, id, from, link, theirs);
+                NetResponse::State(state)
+            }
+            NetRequest::Pull { ids } => {
+                let wanted = SyncState { tips: network.constitution.tips(), want: ids, ..SyncState::default() };
+                NetResponse::Bundle(Box::new(network.answer(&wanted)))
+            }
+            NetRequest::Push(bundle) => {
+                let absorbed = network.absorb(now.unix_ms, Some(from), *bundle);
+                network.note_events(now.unix_ms, &absorbed.events);
+                let incomplete = !network.missing.is_empty();
+                if incomplete {
+                    let lacks = Lacks { statements: true, ..Lacks::default() };
+                    self.pull(id, from, link, SyncState::default(), lacks);
+                }
+                NetResponse::Done
+            }
+            NetRequest::Ping => NetResponse::Done,
+            _ => NetResponse::UnknownNetwork,
+        }
+    }
+
+    // ---- news -----------------------------------------------------------------------------------------------------
+
+    /// Tells everybody we have a link with what is new.
+    pub(super) fn tell_news(&mut self) {
+        let ids: Vec<NetworkId> = self.networks.keys().copied().collect();
+        for id in ids {
+            let Some(network) = self.networks.get_mut(&id) else { continue };
+            let News { bundle, from } = std::mem::take(&mut network.news);
+            if bundle == Bundle::default() {
+                continue;
+            }
+            self.push(id, bundle, from, None);
+            self.answer_held(id);
+        }
+    }
+
+    /// Pushes a bundle to all members we have a link with; gives how many calls that are.
+    pub(super) fn push(
+        &mut self,
+        id: NetworkId,
+        bundle: Bundle,
+        except: Option<PeerId>,
+        campaign: Option<u64>,
+    ) -> usize {
+        let now = Moment::now();
+        let links = self.links.one_each();
+        let Some(network) = self.networks.get(&id) else { return 0 };
+        let to = links.into_iter().filter(|(peer, _)| Some(*peer) != except && network.is_member(now.unix_ms, peer));
+        let to: Vec<LinkId> = to.map(|(_, link)| link).collect();
+        let mut calls = 0;
+        for part in parts(bundle) {
+            for link in &to {
+                let request = NetRequest::Push(Box::new(part.clone()));
+                calls += usize::from(self.call(id, *link, request, Call::Push(campaign), CALL_LIMIT));
+            }
+        }
+        calls
+    }
+
+    /// Pushes what is new at once and calls back when everybody has taken it, or time is over.
+    pub(super) fn push_and_wait(
+        &mut self,
+        id: NetworkId,
+        limit: Duration,
+        finish: impl FnOnce(&mut Self, usize) + Send + 'static,
+    ) {
+        let campaign = self.next_campaign;
+        self.next_campaign += 1;
+        let Some(network) = self.networks.get_mut(&id) else { return finish(self, 0) };
+        let News { bundle, from: _ } = std::mem::take(&mut network.news);
+        let left = self.push(id, bundle, None, Some(campaign));
+        if left == 0 {
+            return finish(self, 0);
+        }
+        let deadline = clock::now() + limit;
+        self.campaigns.insert(campaign, Campaign { left, acked: 0, deadline, finish: Box::new(finish) });
+    }
+
+    fn acked(&mut self, campaign: u64, taken: bool) {
+        let Some(running) = self.campaigns.get_mut(&campaign) else { return };
+        running.left = running.left.saturating_sub(1);
+        running.acked += usize::from(taken);
+        if running.left == 0
+            && let Some(Campaign { acked, finish, .. }) = self.campaigns.remove(&campaign)
+        {
+            finish(self, acked);
+        }
+    }
+
+    /// Campaigns whose time is over.
+    pub(super) fn expire_campaigns(&mut self, now: Instant) {
+        let over: Vec<u64> =
+            self.campaigns.iter().filter(|(_, running)| running.deadline <= now).map(|(id, _)| *id).collect();
+        for id in over {
+            if let Some(Campaign { acked, finish, .. }) = self.campaigns.remove(&id) {
+                finish(self, acked);
+            }
+        }
+    }
+
+    pub(super) fn next_campaign_end(&self) -> Option<Instant> {
+        self.campaigns.values().map(|running| running.deadline).min()
+    }
+}
+
+/// A bundle in pieces that each fit into a message.
+fn parts(bundle: Bundle) -> Vec<Bundle> {
+    let mut parts = vec![Bundle::default()];
+    let mut left = MAX_PUSH;
+    let mut room = |parts: &mut Vec<Bundle>, length: usize, full: &dyn Fn(&Bundle) -> bool| {
+        if length > left || parts.last().is_some_and(full) {
+            parts.push(Bundle::default());
+            left = MAX_PUSH;
+        }
+        left = left.saturating_sub(length);
+    };
+    for statement in bundle.statements {
+        room(&mut parts, statement.encoded_len(), &|part| part.statements.len() >= MAX_BUNDLE);
+        if let Some(part) = parts.last_mut() {
+            part.statements.push(statement);
+        }
+    }
+    for record in bundle.records {
+        room(&mut parts, record.encoded_len(), &|part| part.records.len() >= MAX_BUNDLE);
+        if let Some(part) = parts.last_mut() {
+            part.records.push(record);
+        }
+    }
+    for invite in bundle.invites {
+        room(&mut parts, invite.encode().len(), &|part| part.invites.len() >= MAX_BUNDLE_SMALL);
+        if let Some(part) = parts.last_mut() {
+            part.invites.push(invite);
+        }
+    }
+    for pending in bundle.pending {
+        room(&mut parts, 16 * 1024, &|part| part.pending.len() >= MAX_BUNDLE_SMALL);
+        if let Some(part) = parts.last_mut() {
+            part.pending.push(pending);
+        }
+    }
+    parts.retain(|part| *part != Bundle::default());
+    parts
+}
+
+/// Dials a peer at each address, staggered; the first link that works is kept.
+///
+/// # Errors
+/// None works in time; the last reason.
+pub(in crate::membership) async fn dial(
+    endpoint: &Arc<dyn Endpoint>,
+    peer: PeerId,
+    known: Option<PublicIdentity>,
+    addresses: Vec<SocketAddr>,
+) -> Result<Arc<dyn Connection>, String> {
+    let attempts = addresses.into_iter().map(|address| endpoint.connect(address, peer, known.clone()));
+    let none = LinkError::Local("it has no address".to_owned());
+    match timeout(DIAL_LIMIT, race(attempts, none, |_worse, _| true)).await {
+        Ok(Ok(link)) => Ok(Arc::from(link)),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_elapsed) => Err("no answer in time".to_owned()),
+    }
+}

@@ -1,0 +1,562 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What people ask of the networks, and the answers.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use aws_lc_rs::digest;
+use data_encoding::HEXLOWER_PERMISSIVE;
+use ipnet::Ipv4Net;
+use pqvpn_crypto::peer_id::PeerId;
+use pqvpn_packet::addr::ipv4_candidate;
+use pqvpn_trust::{CompositeVerifier, Constitution};
+use pqvpn_wire::network::{
+    Act, Code, Genesis, Invite, InviteSecret, NetworkId, Params, SignedInvite, Statement, StatementBody, is_label,
+    label_of,
+};
+
+use super::{
+    super::{
+        command::{NetworkCommand, Reply},
+        error::NetworkError,
+        event::Order,
+        network::{Moment, Network, find_member, hex, is_prefix},
+        report::{
+            ActReport, ApproveReport, CreateNetwork, GossipReport, InviteOptions, InviteReport, NetRef, NetworkReport,
+            NetworkState, RevokeReport,
+        },
+        store::{Change, Head},
+    },
+    Driver, TaskDone,
+    joins::MAX_NETWORKS,
+};
+use crate::{clock, entropy};
+
+/// How long somebody waits for others to have heard what was just decided.
+const HEARD: Duration = Duration::from_secs(2);
+/// Longest life of an invite.
+const MAX_INVITE_LIFE: Duration = Duration::from_secs(365 * 24 * 3600);
+/// Shortest silence after which an ephemeral member vanishes.
+const MIN_EPHEMERAL: Duration = Duration::from_secs(10);
+/// Most uses of one invite.
+const MAX_USES: u32 = 65_535;
+/// Statements of a log in one answer.
+const MAX_LOG: usize = 10_000;
+/// Prefix lengths an IPv4 pool may have: room for two members, and no more than the address rule spreads over.
+const POOL_PREFIXES: std::ops::RangeInclusive<u8> = 16..=30;
+
+/// A network being made: its pool is being chosen.
+pub(in crate::membership) struct Creating {
+    create: CreateNetwork,
+    reply: Reply<NetworkReport>,
+}
+
+type Waiter<T> = Box<dyn FnOnce(&mut Driver, usize) -> Result<T, NetworkError> + Send>;
+
+impl Driver {
+    pub(super) fn on_order(&mut self, order: Order) {
+        match order {
+            Order::Incoming(incoming) => self.on_incoming(*incoming),
+            Order::Command(command) => self.on_command(command),
+            Order::Pause(paused) => self.pause(paused),
+            Order::Twin => {
+                let now_ms = clock::unix_millis();
+                self.networks.values_mut().for_each(|network| network.note_twin(now_ms));
+            }
+            // The run loop has taken this one already.
+            Order::Stop(done) => drop(done),
+        }
+    }
+
+    fn on_command(&mut self, command: NetworkCommand) {
+        let now = Moment::now();
+        match command {
+            NetworkCommand::NetCreate(create, reply) => self.begin_create(create, reply),
+            NetworkCommand::NetList(reply) => drop(reply.send(self.list(now))),
+            NetworkCommand::NetLeave(which, reply) => self.leave(now, &which, reply),
+            NetworkCommand::NetEnable(which, enabled, reply) => drop(reply.send(self.enable(now, &which, enabled))),
+            NetworkCommand::InviteCreate(which, options, reply) => self.invite(now, &which, options, reply),
+            NetworkCommand::InviteList(which, reply) => {
+                drop(reply.send(self.find(&which).map(|network| {
+                    network.invites.values().map(|invite| network.invite_report(now.unix_ms, invite)).collect()
+                })));
+            }
+            NetworkCommand::InviteCancel(which, serial, reply) => self.decide(now, &which, reply, |network| {
+                Ok(Act::CancelInvite { serial: network.find_invite(now.unix_ms, &serial)? })
+            }),
+            NetworkCommand::Join(code, name, limit, reply) => self.join(&code, name, limit, reply),
+            NetworkCommand::JoinRequests(which, reply) => {
+                drop(reply.send(self.find(&which).map(Network::pending_reports)));
+            }
+            NetworkCommand::Approve(which, who, reply) => self.approve(now, &which, &who, reply),
+            NetworkCommand::Deny(which, who, reply) => drop(reply.send(self.deny(&which, &who))),
+            NetworkCommand::Members(which, reply) => {
+                let links = self.links.one_each();
+                let linked = |peer: &PeerId| links.contains_key(peer);
+                drop(reply.send(self.find(&which).map(|network| network.member_reports(now, &linked))));
+            }
+            NetworkCommand::Revoke(which, who, reason, reply) => self.revoke(now, &which, &who, reason, reply),
+            NetworkCommand::LockStatus(which, reply) => {
+                drop(reply.send(self.find(&which).map(|network| network.lock_report(now))));
+            }
+            NetworkCommand::LockLog(which, limit, reply) => {
+                drop(reply.send(self.find(&which).map(|network| network.log_reports(limit.min(MAX_LOG)))));
+            }
+            NetworkCommand::LockSign(which, id, reply) => self.sign(&which, &id, reply),
+            NetworkCommand::AdminAdd(which, who, reply) => self.decide(now, &which, reply, |network| {
+                let found = find_member(network, &who)?;
+                let unknown = || NetworkError::NotAllowed {
+                    network: network.head.name.clone(),
+                    why: format!("the key of {} has not been heard yet; wait until it has been online", found.name),
+                };
+                let record = network.records.get(&found.peer).ok_or_else(unknown)?;
+                Ok(Act::AddAdmin { key: record.key().clone() })
+            }),
+            NetworkCommand::AdminRemove(which, who, reply) => {
+                self.decide(now, &which, reply, |network| Ok(Act::RemoveAdmin { peer: network.find_admin(&who)? }))
+            }
+            NetworkCommand::LockDisable(which, secret, reply) => self.decide(now, &which, reply, |network| {
+                let bytes = HEXLOWER_PERMISSIVE.decode(secret.trim().as_bytes()).ok();
+                let secret = bytes.and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
+                let wrong = || NetworkError::WrongDisableSecret { network: network.head.name.clone() };
+                Ok(Act::Disable { secret: secret.ok_or_else(wrong)? })
+            }),
+        }
+    }
+
+    // ---- which network --------------------------------------------------------------------------------------------
+
+    fn find(&self, which: &NetRef) -> Result<&Network, NetworkError> {
+        let id = self.find_id(which)?;
+        self.networks.get(&id).ok_or(NetworkError::NoNetwork)
+    }
+
+    fn find_id(&self, which: &NetRef) -> Result<NetworkId, NetworkError> {
+        let names = |networks: &[&Network]| {
+            networks.iter().map(|network| network.head.name.as_str()).collect::<Vec<_>>().join(", ")
+        };
+        let all: Vec<&Network> = self.networks.values().collect();
+        let Some(text) = which.0.as_deref() else {
+            return match all.as_slice() {
+                [] => Err(NetworkError::NoNetwork),
+                [only] => Ok(only.id),
+                several => Err(NetworkError::WhichNetwork(names(several))),
+            };
+        };
+        if let Some(named) = all.iter().find(|network| network.head.name == text) {
+            return Ok(named.id);
+        }
+        let fits = |network: &&Network| is_prefix(text, &hex(network.id.as_bytes()));
+        let fitting: Vec<&Network> = all.into_iter().filter(fits).collect();
+        match fitting.as_slice() {
+            [] => Err(NetworkError::UnknownNetwork(text.to_owned())),
+            [only] => Ok(only.id),
+            several => Err(NetworkError::AmbiguousNetwork(text.to_owned(), names(several))),
+        }
+    }
+
+    pub(super) fn report(&self, now: Moment, network: &Network) -> NetworkReport {
+        let links = self.links.one_each();
+        let linked = |peer: &PeerId| links.contains_key(peer);
+        let (tx_bytes, rx_bytes) = self.shared.counts.of_network(&network.id);
+        let own_links = links.keys().filter(|peer| network.is_member(now.unix_ms, peer)).count();
+        let counters = network.counters.named().into_iter().chain(self.shared.counts.named()).collect();
+        let synced = network.head_age(now.mono);
+        network.report(now, GossipReport { links: own_links, tx_bytes, rx_bytes, synced, counters }, &linked)
+    }
+
+    fn list(&self, now: Moment) -> Vec<NetworkReport> {
+        let joined = self.networks.values().map(|network| self.report(now, network));
+        joined.chain(self.waiting_reports()).collect()
+    }
+
+    // ---- making and leaving ---------------------------------------------------------------------------------------
+
+    fn begin_create(&mut self, create: CreateNetwork, reply: Reply<NetworkReport>) {
+        if let Err(error) = self.check_create(&create) {
+            return drop(reply.send(Err(error)));
+        }
+        let create = Box::new(Creating { create, reply });
+        if let Some(pool) = create.create.pool {
+            return self.create(*create, Some(pool));
+        }
+        let choosing = (self.pools)(self.networks.values().map(Network::pool).collect());
+        self.tasks.spawn(async move { TaskDone::Pool { create, pool: choosing.await } });
+    }
+
+    fn check_create(&self, create: &CreateNetwork) -> Result<(), NetworkError> {
+        let names = [Some(&create.name), create.member_name.as_ref()];
+        if let Some(bad) = names.into_iter().flatten().find(|name| !is_label(name)) {
+            return Err(NetworkError::BadName(bad.clone()));
+        }
+        if self.networks.values().any(|network| network.head.name == create.name) {
+            return Err(NetworkError::NetworkNameTaken(create.name.clone()));
+        }
+        if self.networks.len() + self.joining.len() >= MAX_NETWORKS {
+            return Err(NetworkError::TooManyNetworks(MAX_NETWORKS));
+        }
+        if usize::from(create.quorum) > pqvpn_wire::network::MAX_ADMINS {
+            return Err(NetworkError::BadOption("a network has at most 16 admins, so the quorum is at most 16".into()));
+        }
+        let Some(pool) = create.pool else { return Ok(()) };
+        let bad = |why: String| Err(NetworkError::BadPool { pool, why });
+        if pool != pool.trunc() {
+            return bad(format!("it is the address of a host; did you mean {}", pool.trunc()));
+        }
+        if !POOL_PREFIXES.contains(&pool.prefix_len()) {
+            return bad("its prefix must be /16 to /30".to_owned());
+        }
+        let crossing = self.networks.values().find(|network| {
+            let other = network.pool();
+            other.contains(&pool) || pool.contains(&other)
+        });
+        match crossing {
+            Some(network) => bad(format!("the network {} uses {}", network.head.name, network.pool())),
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn create(&mut self, creating: Creating, pool: Option<Ipv4Net>) {
+        let Creating { create, reply } = creating;
+        let made = pool.ok_or(NetworkError::NoPool).and_then(|pool| self.found(&create, pool));
+        drop(reply.send(made));
+    }
+
+    fn found(&mut self, create: &CreateNetwork, pool: Ipv4Net) -> Result<NetworkReport, NetworkError> {
+        // Something else may have been made or joined while the pool was chosen.
+        self.check_create(create)?;
+        let now = Moment::now();
+        let internal = |error: &dyn std::fmt::Display| NetworkError::Internal(error.to_string());
+        let identity = Arc::clone(&self.shared.identity);
+        let disable: [u8; 32] = entropy::bytes();
+        let mut disable_hash = [0; 32];
+        disable_hash.copy_from_slice(digest::digest(&digest::SHA256, &disable).as_ref());
+        let genesis = Genesis {
+            name: create.name.clone(),
+            founder: identity.public().clone(),
+            founder_name: create.member_name.clone().unwrap_or_else(|| label_of(&self.name)),
+            secret: entropy::bytes(),
+            params: Params {
+                quorum: create.quorum.max(1),
+                ipv4_pool: pool,
+                approval: create.approval,
+                ..Params::default()
+            },
+            disable: Some(disable_hash),
+        };
+        let body = StatementBody {
+            network: NetworkId::from_bytes([0; 32]),
+            seq: 0,
+            parents: Vec::new(),
+            at_ms: now.unix_ms,
+            act: Act::Genesis(Box::new(genesis)),
+        };
+        let mut statement = Statement::draft(body).map_err(|error| internal(&error))?;
+        statement.sign(&identity).map_err(|error| internal(&error))?;
+        let constitution =
+            Constitution::found(statement, &CompositeVerifier, ipv4_candidate).map_err(|refusal| internal(&refusal))?;
+        let id = constitution.id();
+        let head = Head { name: create.name.clone(), enabled: true, seq: 0, waiting: None, since_ms: now.unix_ms };
+        let mut network = Network::new(self.shared.own, constitution, head, now);
+        network.keep_head();
+        network.keep_all();
+        network.note_synced(now.mono);
+        network.renew(&identity, now.unix_ms, &self.endpoints, false);
+        network.news = super::super::network::News::default();
+        self.shared.counts.add_network(id);
+        let mut report = self.report(now, &network);
+        report.disable_secret = Some(hex(&disable));
+        tracing::info!(network = %network.head.name, id = %hex(&id.as_bytes()[..4]), %pool, "a network was made");
+        self.networks.insert(id, network);
+        self.touch_members();
+        Ok(report)
+    }
+
+    fn leave(&mut self, now: Moment, which: &NetRef, reply: Reply<NetworkReport>) {
+        if let Some(report) = self.forget_waiting(which) {
+            return drop(reply.send(Ok(report)));
+        }
+        let id = match self.find_id(which) {
+            Ok(id) => id,
+            Err(error) => return drop(reply.send(Err(error))),
+        };
+        let Some(network) = self.networks.get(&id) else { return };
+        let report = self.report(now, network);
+        let view = network.constitution.view();
+        let others = !network.others(now.unix_ms).is_empty();
+        if others && view.admins.len() == 1 && network.am_admin() && !view.disabled {
+            return drop(reply.send(Err(NetworkError::LastAdmin { network: network.head.name.clone() })));
+        }
+        let gone = report.state == NetworkState::Up || report.state == NetworkState::Syncing;
+        if others && gone {
+            self.say_goodbye(now, id);
+        }
+        self.push_and_wait(id, HEARD, move |driver, _heard| {
+            driver.forget(id);
+            drop(reply.send(Ok(report)));
+        });
+    }
+
+    /// Leaves a network in its constitution, and in our record for whoever hears that first.
+    pub(super) fn say_goodbye(&mut self, now: Moment, id: NetworkId) {
+        let identity = Arc::clone(&self.shared.identity);
+        let Some(network) = self.networks.get_mut(&id) else { return };
+        let key = identity.public().clone();
+        if let Err(error) = network.act(&identity, now.unix_ms, Act::Leave { key }) {
+            tracing::debug!(%error, "leaving is not said in the constitution");
+        }
+        network.renew(&identity, now.unix_ms, &[], true);
+    }
+
+    pub(super) fn forget(&mut self, id: NetworkId) {
+        self.networks.remove(&id);
+        self.shared.counts.drop_network(&id);
+        self.store_later(Change::Forget(id));
+        self.touch_members();
+    }
+
+    fn enable(&mut self, now: Moment, which: &NetRef, enabled: bool) -> Result<NetworkReport, NetworkError> {
+        let id = self.find_id(which)?;
+        let network = self.networks.get_mut(&id).ok_or(NetworkError::NoNetwork)?;
+        if network.head.enabled != enabled {
+            network.head.enabled = enabled;
+            network.keep_head();
+            network.started = now.mono;
+            network.synced = None;
+        }
+        self.touch_members();
+        let network = self.networks.get(&id).ok_or(NetworkError::NoNetwork)?;
+        Ok(self.report(now, network))
+    }
+
+    // ---- invites and who waits ------------------------------------------------------------------------------------
+
+    fn invite(&mut self, now: Moment, which: &NetRef, options: InviteOptions, reply: Reply<InviteReport>) {
+        match self.make_invite(now, which, options) {
+            Ok((id, report)) => self.push_and_wait(id, HEARD, move |_, _heard| drop(reply.send(Ok(report)))),
+            Err(error) => drop(reply.send(Err(error))),
+        }
+    }
+
+    fn make_invite(
+        &mut self,
+        now: Moment,
+        which: &NetRef,
+        options: InviteOptions,
+    ) -> Result<(NetworkId, InviteReport), NetworkError> {
+        let id = self.find_id(which)?;
+        let (identity, endpoints) = (Arc::clone(&self.shared.identity), self.endpoints.clone());
+        let network = self.networks.get_mut(&id).ok_or(NetworkError::NoNetwork)?;
+        let name = network.head.name.clone();
+        if network.constitution.view().disabled {
+            return Err(NetworkError::Disabled { network: name });
+        }
+        if !network.am_admin() {
+            return Err(NetworkError::NotAdmin { network: name, admins: network.admin_names() });
+        }
+        check_options(&options)?;
+        let doors = network.doors(&endpoints);
+        if doors.is_empty() {
+            let why = "no admin has an address that others could dial".to_owned();
+            return Err(NetworkError::NotAllowed { network: name, why });
+        }
+        let secret = InviteSecret::from_bytes(entropy::bytes());
+        let life_ms = u64::try_from(options.expires.as_millis()).unwrap_or(u64::MAX);
+        let seconds = |duration: Duration| u32::try_from(duration.as_secs()).unwrap_or(u32::MAX);
+        let invite = Invite {
+            network: id,
+            serial: secret.serial(),
+            point: secret.key().point(),
+            issuer: self.shared.own,
+            tags: options.tags,
+            level_cap: options.level_cap,
+            not_after_ms: now.unix_ms.saturating_add(life_ms),
+            max_uses: options.uses,
+            ephemeral_s: options.ephemeral.map(seconds),
+            member_expires_s: options.member_expires.map(seconds),
+            preapproved: options.preapproved,
+        };
+        let not_after_s = u32::try_from(invite.not_after_ms / 1000).unwrap_or(u32::MAX);
+        let signed =
+            SignedInvite::sign(invite, &identity).map_err(|error| NetworkError::BadOption(error.to_string()))?;
+        let mut network_name = network.constitution.view().name.clone();
+        network_name.truncate(pqvpn_wire::network::code::MAX_CODE_NAME_LEN);
+        let code = Code { network: id, network_name, secret, not_after_s, doors };
+        let mut report = network.invite_report(now.unix_ms, &signed);
+        report.code = Some(code.to_string());
+        network.keep_invite(signed);
+        Ok((id, report))
+    }
+
+    fn approve(&mut self, now: Moment, which: &NetRef, who: &str, reply: Reply<ApproveReport>) {
+        let identity = Arc::clone(&self.shared.identity);
+        let approved = self.find_id(which).and_then(|id| {
+            let network = self.networks.get_mut(&id).ok_or(NetworkError::NoNetwork)?;
+            let peer = network.find_pending(who)?;
+            let act = network.approval(now.unix_ms, &peer)?;
+            network.act(&identity, now.unix_ms, act)?;
+            Ok((id, peer))
+        });
+        let (id, peer) = match approved {
+            Ok(approved) => approved,
+            Err(error) => return drop(reply.send(Err(error))),
+        };
+        let told = self.is_held(&id, &peer);
+        if let Some(network) = self.networks.get_mut(&id) {
+            network.prune(now.unix_ms);
+        }
+        self.answer_held(id);
+        self.push_and_wait(id, HEARD, move |driver, _heard| {
+            let network = driver.networks.get(&id).ok_or(NetworkError::NoNetwork);
+            drop(reply.send(network.map(|network| {
+                ApproveReport {
+                    network: network.head.name.clone(),
+                    peer,
+                    name: network
+                        .constitution
+                        .view()
+                        .members
+                        .get(&peer)
+                        .map_or_else(|| peer.short(), |member| member.name.clone()),
+                    told,
+                }
+            })));
+        });
+    }
+
+    fn deny(&mut self, which: &NetRef, who: &str) -> Result<super::super::report::PendingReport, NetworkError> {
+        let id = self.find_id(which)?;
+        let identity = Arc::clone(&self.shared.identity);
+        let network = self.networks.get_mut(&id).ok_or(NetworkError::NoNetwork)?;
+        if !network.am_admin() {
+            let (network, admins) = (network.head.name.clone(), network.admin_names());
+            return Err(NetworkError::NotAdmin { network, admins });
+        }
+        let peer = network.find_pending(who)?;
+        let gone = || NetworkError::NobodyWaits { network: network.head.name.clone(), who: who.to_owned() };
+        let report = network.pending_report(&peer).ok_or_else(gone)?;
+        network.deny(&identity, &peer)?;
+        self.answer_held(id);
+        Ok(report)
+    }
+
+    // ---- what admins decide ---------------------------------------------------------------------------------------
+
+    fn revoke(&mut self, now: Moment, which: &NetRef, who: &str, reason: String, reply: Reply<RevokeReport>) {
+        let identity = Arc::clone(&self.shared.identity);
+        let revoked = self.find_id(which).and_then(|id| {
+            let network = self.networks.get_mut(&id).ok_or(NetworkError::NoNetwork)?;
+            let found = find_member(network, who)?;
+            let was_admin = network.constitution.view().is_admin(&found.peer);
+            network.act(&identity, now.unix_ms, Act::Revoke { peer: found.peer, reason })?;
+            Ok((id, found, was_admin))
+        });
+        let (id, found, was_admin) = match revoked {
+            Ok(revoked) => revoked,
+            Err(error) => return drop(reply.send(Err(error))),
+        };
+        // Our own sessions with the peer end before anybody else's.
+        self.tell_views(now);
+        let peer = found.peer;
+        self.push_and_wait(id, HEARD, move |driver, pushed_to| {
+            let network = driver.networks.get(&id).ok_or(NetworkError::NoNetwork);
+            drop(reply.send(network.map(|network| RevokeReport {
+                network: network.head.name.clone(),
+                peer,
+                name: found.name,
+                pushed_to,
+                online: driver.report(Moment::now(), network).online.saturating_sub(1),
+                was_admin,
+            })));
+            driver.links.close_peer(&peer, pqvpn_wire::control::CloseReason::NotAdmitted);
+        });
+    }
+
+    /// Makes an act, signs it as far as this node may, tells everybody, and reports.
+    fn decide(
+        &mut self,
+        now: Moment,
+        which: &NetRef,
+        reply: Reply<ActReport>,
+        act: impl FnOnce(&Network) -> Result<Act, NetworkError>,
+    ) {
+        let identity = Arc::clone(&self.shared.identity);
+        let decided = self.find_id(which).and_then(|id| {
+            let network = self.networks.get_mut(&id).ok_or(NetworkError::NoNetwork)?;
+            let act = act(network)?;
+            Ok((id, network.act(&identity, now.unix_ms, act)?))
+        });
+        match decided {
+            Ok((id, statement)) => self.tell_act(now, id, statement, reply),
+            Err(error) => drop(reply.send(Err(error))),
+        }
+    }
+
+    fn tell_act(
+        &mut self,
+        now: Moment,
+        id: NetworkId,
+        statement: pqvpn_wire::network::StatementId,
+        reply: Reply<ActReport>,
+    ) {
+        if let Some(network) = self.networks.get_mut(&id) {
+            network.prune(now.unix_ms);
+        }
+        let finish: Waiter<ActReport> = Box::new(move |driver, pushed_to| {
+            let network = driver.networks.get(&id).ok_or(NetworkError::NoNetwork)?;
+            Ok(network.act_report(&statement, pushed_to))
+        });
+        self.push_and_wait(id, HEARD, move |driver, heard| drop(reply.send(finish(driver, heard))));
+    }
+
+    fn sign(&mut self, which: &NetRef, text: &str, reply: Reply<ActReport>) {
+        let identity = Arc::clone(&self.shared.identity);
+        let signed = self.find_id(which).and_then(|id| {
+            let network = self.networks.get_mut(&id).ok_or(NetworkError::NoNetwork)?;
+            if !network.am_admin() {
+                let (network, admins) = (network.head.name.clone(), network.admin_names());
+                return Err(NetworkError::NotAdmin { network, admins });
+            }
+            let statement = network.find_proposal(text)?;
+            let held = network.constitution.get(&statement);
+            let mut proposal = Statement::clone(&*held.ok_or(NetworkError::NoNetwork)?);
+            proposal.sign(&identity).map_err(|error| NetworkError::Internal(error.to_string()))?;
+            let name = network.head.name.clone();
+            let not_allowed = |why: String| NetworkError::NotAllowed { network: name, why };
+            network.author(proposal).map_err(|refusal| not_allowed(refusal.to_string()))?;
+            Ok((id, statement))
+        });
+        match signed {
+            Ok((id, statement)) => self.tell_act(Moment::now(), id, statement, reply),
+            Err(error) => drop(reply.send(Err(error))),
+        }
+    }
+
+    /// The end of the next thing that ends by itself here.
+    pub(super) fn expire(&mut self, now: Instant) {
+        self.expire_campaigns(now);
+        self.expire_held(now);
+    }
+}
+
+fn check_options(options: &InviteOptions) -> Result<(), NetworkError> {
+    let bad = |why: &str| Err(NetworkError::BadOption(why.to_owned()));
+    if options.expires.is_zero() || options.expires > MAX_INVITE_LIFE {
+        return bad("an invite lasts 1 second to 365 days");
+    }
+    if !(1..=MAX_USES).contains(&options.uses) {
+        return bad("an invite can be used 1 to 65535 times");
+    }
+    if options.level_cap > pqvpn_wire::network::MAX_LEVEL {
+        return bad("trust levels are 0 to 4");
+    }
+    if options.ephemeral.is_some_and(|silence| silence < MIN_EPHEMERAL) {
+        return bad("an ephemeral member vanishes after 10 seconds of silence or more");
+    }
+    if options.member_expires.is_some_and(|life| life.as_secs() == 0) {
+        return bad("a membership lasts 1 second or more");
+    }
+    Ok(())
+}

@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What reaches the driver, and from whom.
+
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+
+use super::{command::NetworkCommand, links::LinkId, rpc::Asked};
+use crate::{
+    dht::{FirstStream, Place, Usage},
+    link::Connection,
+};
+
+/// From the tasks that serve links.
+#[derive(Debug)]
+pub(super) enum Event {
+    /// Another node asks.
+    Asked(Box<Asked>),
+    /// A link has ended.
+    Ended(LinkId),
+}
+
+/// A link that its dialer opened for a network.
+pub(crate) struct Incoming {
+    pub(crate) connection: Arc<dyn Connection>,
+    pub(crate) usage: Arc<Usage>,
+    pub(crate) place: Place,
+    pub(crate) first: FirstStream,
+}
+
+/// What the rest of the node asks of its networks.
+pub(crate) enum Order {
+    /// A link for a network has come in.
+    Incoming(Box<Incoming>),
+    /// A person's order.
+    Command(NetworkCommand),
+    /// Take no part, or take part again.
+    Pause(bool),
+    /// A link with our own identity at its other end was seen.
+    Twin,
+    /// Tell everybody who must know, close every link, write everything down, end.
+    Stop(oneshot::Sender<()>),
+}

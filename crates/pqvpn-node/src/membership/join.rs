@@ -1,0 +1,281 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Joining from the joiner's side: knock at the doors of a code until one lets us in, then fetch the constitution.
+
+use std::{
+    collections::BTreeSet,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
+use pqvpn_crypto::{peer_id::PeerId, proofs::schnorr::JoinContext};
+use pqvpn_trust::{CompositeVerifier, Constitution, Inserted};
+use pqvpn_wire::network::{
+    Bundle, Code, Door, JoinRefusal, JoinRequest, MemberRecord, NetRequest, NetResponse, SignedInvite, StatementId,
+    SyncState,
+};
+use tokio::{
+    task::spawn_blocking,
+    time::{sleep, timeout},
+};
+
+use super::{
+    driver::dial,
+    error::NetworkError,
+    network::{constitution, refusal_error},
+    rpc::{EXPORTER_LABEL, Shared},
+};
+use crate::{clock, entropy, link::Connection};
+
+/// Doors asked in one join: those of the code and those they name.
+const MAX_DOORS_ASKED: usize = 16;
+/// How long one answer may take.
+const ANSWER: Duration = Duration::from_secs(10);
+/// How long an answer may take that waits for an admin's word.
+const LONG_ANSWER: Duration = Duration::from_secs(38);
+/// Pause between two rounds over all doors that found nobody.
+const KNOCK_AGAIN: Duration = Duration::from_millis(500);
+/// How long one page of the constitution may take.
+const PAGE: Duration = Duration::from_secs(20);
+/// Pages of a constitution: far more than it can have.
+const MAX_PAGES: usize = 4096;
+
+/// What to join, and how.
+#[derive(Debug, Clone)]
+pub(super) struct Wish {
+    pub(super) code: Code,
+    pub(super) name: String,
+    /// The name was chosen by the person: another one is not taken by itself.
+    pub(super) chosen: bool,
+    /// An admin is being waited for already.
+    pub(super) waiting: bool,
+    pub(super) deadline: Instant,
+}
+
+/// We are in.
+pub(super) struct Member {
+    pub(super) constitution: Constitution,
+    pub(super) records: Vec<Arc<MemberRecord>>,
+    pub(super) invites: Vec<SignedInvite>,
+    pub(super) link: Arc<dyn Connection>,
+    pub(super) name: String,
+}
+
+/// What a join came to.
+pub(super) enum JoinDone {
+    Member(Box<Member>),
+    /// An admin has to say so first.
+    Waiting,
+    Failed(NetworkError),
+}
+
+/// Knocks at all doors, again and again where nobody answers; ends by the wish's deadline.
+pub(super) async fn join(shared: Arc<Shared>, wish: Wish) -> JoinDone {
+    let left = wish.deadline.saturating_duration_since(clock::now());
+    let (network, started) = (wish.code.network_name.clone(), clock::now());
+    let mut why = "no answer in time".to_owned();
+    let knocking = async {
+        loop {
+            match Knocking::new(&shared, wish.clone()).run().await {
+                Ok(done) => return done,
+                Err(Knock::Refused(error)) => return JoinDone::Failed(error),
+                // It may be starting just now.
+                Err(Knock::Silent(silence)) => why = silence,
+            }
+            sleep(KNOCK_AGAIN).await;
+        }
+    };
+    match timeout(left, knocking).await {
+        Ok(done) => done,
+        Err(_elapsed) => JoinDone::Failed(NetworkError::NobodyAnswers { network, waited: started.elapsed(), why }),
+    }
+}
+
+/// Why a door did not open.
+enum Knock {
+    /// It said no, and so would every other.
+    Refused(NetworkError),
+    /// Another may know more.
+    Silent(String),
+}
+
+struct Knocking<'a> {
+    shared: &'a Shared,
+    wish: Wish,
+    asked: BTreeSet<PeerId>,
+}
+
+impl<'a> Knocking<'a> {
+    fn new(shared: &'a Shared, wish: Wish) -> Self {
+        Self { shared, wish, asked: BTreeSet::new() }
+    }
+
+    /// Dials all doors at once and asks them one by one as they answer: two that let us in at once would spend two uses.
+    async fn run(mut self) -> Result<JoinDone, Knock> {
+        let mut dials = FuturesUnordered::new();
+        let mut worst = Knock::Silent("none of the nodes in the code can be reached".to_owned());
+        let endpoint = Arc::clone(&self.shared.endpoint);
+        let knock = |door: Door| {
+            let endpoint = Arc::clone(&endpoint);
+            async move { (door.peer, dial(&endpoint, door.peer, None, door.addresses).await) }
+        };
+        for door in self.new_doors(self.wish.code.doors.clone()) {
+            dials.push(knock(door));
+        }
+        while let Some((peer, dialed)) = dials.next().await {
+            let outcome = match dialed {
+                Ok(link) => self.ask(peer, link).await,
+                Err(why) => Err(Knock::Silent(format!("{}: {why}", peer.short()))),
+            };
+            match outcome {
+                Ok(Asked::Done(done)) => return Ok(done),
+                Ok(Asked::Elsewhere(doors)) => {
+                    for door in self.new_doors(doors) {
+                        dials.push(knock(door));
+                    }
+                    if dials.is_empty() {
+                        worst = Knock::Silent("no admin can be reached".to_owned());
+                    }
+                }
+                // Whoever refuses for good speaks for the network; but one that does not know us may only be behind.
+                Err(Knock::Refused(error @ (NetworkError::UnknownInvite { .. } | NetworkError::Busy { .. }))) => {
+                    worst = Knock::Refused(error);
+                }
+                Err(refused @ Knock::Refused(_)) => return Err(refused),
+                Err(silent @ Knock::Silent(_)) => {
+                    if matches!(worst, Knock::Silent(_)) {
+                        worst = silent;
+                    }
+                }
+            }
+        }
+        Err(worst)
+    }
+
+    fn new_doors(&mut self, doors: Vec<Door>) -> Vec<Door> {
+        let own = self.shared.own;
+        let mut new = Vec::new();
+        for door in doors {
+            if self.asked.len() < MAX_DOORS_ASKED && door.peer != own && self.asked.insert(door.peer) {
+                new.push(door);
+            }
+        }
+        new
+    }
+
+    async fn ask(&mut self, peer: PeerId, link: Arc<dyn Connection>) -> Result<Asked, Knock> {
+        let mut renamed = false;
+        loop {
+            let request = self.request(peer, &*link)?;
+            let limit = if self.wish.waiting { LONG_ANSWER } else { ANSWER };
+            let network = self.wish.code.network;
+            let answer = self.shared.call(&*link, &network, &NetRequest::Join(Box::new(request)), limit).await;
+            let answer = answer.map_err(|error| Knock::Silent(format!("{}: {error}", peer.short())))?;
+            return match answer {
+                NetResponse::Joined(bundle) => self.enter(link, *bundle).await.map(Asked::Done),
+                NetResponse::Pending { .. } => Ok(Asked::Done(JoinDone::Waiting)),
+                NetResponse::Elsewhere { admins } => Ok(Asked::Elsewhere(admins)),
+                NetResponse::Refused(JoinRefusal::NameTaken { suggestion }) if !self.wish.chosen && !renamed => {
+                    self.wish.name = suggestion;
+                    renamed = true;
+                    continue;
+                }
+                NetResponse::Refused(refusal) => Err(Knock::Refused(self.refusal(refusal))),
+                NetResponse::UnknownNetwork | NetResponse::NotAMember => {
+                    Err(Knock::Refused(NetworkError::UnknownInvite { network: self.wish.code.network_name.clone() }))
+                }
+                _ => Err(Knock::Silent(format!("{} answers something else", peer.short()))),
+            };
+        }
+    }
+
+    fn request(&self, peer: PeerId, link: &dyn Connection) -> Result<JoinRequest, Knock> {
+        let internal = |error: &dyn std::fmt::Display| Knock::Refused(NetworkError::Internal(error.to_string()));
+        let mut exporter = [0; 32];
+        link.export(EXPORTER_LABEL, b"", &mut exporter).map_err(|error| internal(&error))?;
+        let code = &self.wish.code;
+        let serial = code.serial();
+        let context = JoinContext::new(code.network.as_bytes(), serial.as_bytes(), &peer, &self.shared.own, &exporter);
+        let (name, seed) = (self.wish.name.clone(), entropy::bytes());
+        let secret = code.secret.key();
+        let identity = &self.shared.identity;
+        JoinRequest::make(identity, (serial, &secret), &context, name, clock::unix_millis(), &seed)
+            .map_err(|error| internal(&error))
+    }
+
+    fn refusal(&self, refusal: JoinRefusal) -> NetworkError {
+        let code = &self.wish.code;
+        let not_after_ms = u64::from(code.not_after_s) * 1000;
+        refusal_error(refusal, code.network_name.clone(), &self.wish.name, clock::unix_millis(), not_after_ms)
+    }
+
+    /// Fetches the whole constitution. It proves itself: its genesis is what the code names, and all else is signed.
+    async fn enter(&self, link: Arc<dyn Connection>, first: Bundle) -> Result<JoinDone, Knock> {
+        let network = self.wish.code.network;
+        let foreign = |why: String| Knock::Refused(NetworkError::ForeignNetwork(why));
+        let Bundle { statements, mut records, mut invites, mut more, .. } = first;
+        let statements = statements.into_iter().map(Arc::unwrap_or_clone);
+        let statements: Vec<_> = statements.collect();
+        let building = spawn_blocking(move || constitution(&network, statements, &CompositeVerifier));
+        let built = building.await.map_err(|error| foreign(error.to_string()))?;
+        let mut built = built.map_err(foreign)?;
+        for _ in 0..MAX_PAGES {
+            if !more {
+                break;
+            }
+            let state = self.lack(&built, &records, &invites);
+            let answer = self.shared.call(&*link, &network, &NetRequest::Sync(state), PAGE).await;
+            let page = match answer {
+                Ok(NetResponse::Bundle(page)) => *page,
+                Ok(_) => return Err(Knock::Silent("the constitution was not sent to its end".to_owned())),
+                Err(error) => return Err(Knock::Silent(error.to_string())),
+            };
+            more = page.more;
+            let grown = !page.statements.is_empty() || !page.records.is_empty() || !page.invites.is_empty();
+            let statements = page.statements;
+            let adding = spawn_blocking(move || {
+                for statement in statements {
+                    let inserted = built.insert(Arc::unwrap_or_clone(statement), &CompositeVerifier);
+                    if let Ok(Inserted::Waiting { .. }) | Err(_) = inserted {
+                        tracing::debug!("a statement of the network we join is not taken in");
+                    }
+                }
+                built
+            });
+            built = adding.await.map_err(|error| foreign(error.to_string()))?;
+            records.extend(page.records);
+            invites.extend(page.invites);
+            if !grown {
+                break;
+            }
+        }
+        if !built.view().members.contains_key(&self.shared.own) {
+            // It was added, and somebody else's use of the same invite counts before ours.
+            let network = self.wish.code.network_name.clone();
+            return Err(Knock::Refused(NetworkError::InviteUsedUp { network }));
+        }
+        let name = self.wish.name.clone();
+        Ok(JoinDone::Member(Box::new(Member { constitution: built, records, invites, link, name })))
+    }
+
+    fn lack(&self, built: &Constitution, records: &[Arc<MemberRecord>], invites: &[SignedInvite]) -> SyncState {
+        let mut held: Vec<(PeerId, u64)> = records.iter().map(|record| (record.peer(), record.seq())).collect();
+        held.sort_unstable();
+        held.dedup_by_key(|(peer, _)| *peer);
+        let tips: Vec<StatementId> = built.tips();
+        SyncState {
+            head: built.head(),
+            tips,
+            // No digest of ours is equal to theirs: everything is wanted.
+            invites: [1; 32],
+            held: Some(held),
+            cursor: Some(invites.len() as u64),
+            ..SyncState::default()
+        }
+    }
+}
+
+enum Asked {
+    Done(JoinDone),
+    Elsewhere(Vec<Door>),
+}

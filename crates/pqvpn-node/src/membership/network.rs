@@ -1,0 +1,486 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! One network as this node holds it: constitution, records, invites, who waits. Pure: no IO, time is an argument.
+//!
+//! What changes is noted twice: as [`Change`]s for the disk and as news for the others; the driver takes both away.
+
+mod endpoints;
+mod joins;
+mod names;
+mod records;
+mod reports;
+mod sync;
+mod views;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use aws_lc_rs::digest;
+use pqvpn_crypto::{identity::Identity, peer_id::PeerId};
+use pqvpn_packet::addr::ipv4_candidate;
+use pqvpn_trust::{CompositeVerifier, Constitution, Event, Inserted, Presence, Refusal, StatementVerifier};
+use pqvpn_wire::network::{
+    Act, Bundle, MemberRecord, NetworkId, PendingJoin, Serial, SignedInvite, Statement, StatementId,
+};
+
+use super::{
+    error::NetworkError,
+    overlay::Reach,
+    store::{Change, Head, Kept, Seen},
+};
+use crate::clock;
+
+pub(super) use joins::{JoinFacts, Judged, refusal_error};
+pub(super) use names::{find_member, hex, is_prefix};
+pub(super) use sync::Lacks;
+
+/// Invites kept; of more, those that end first are dropped.
+pub(super) const MAX_INVITES: usize = 256;
+/// Joins that may wait for an admin's word.
+pub(super) const MAX_PENDING: usize = 64;
+/// What has ended is remembered for so long, so that whoever comes late is told why.
+const REMEMBER_MS: u64 = 7 * 24 * 3_600_000;
+/// How long sessions wait for the first word of another member after a start.
+pub(super) const GRACE: Duration = Duration::from_secs(5);
+
+/// One moment on both clocks.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Moment {
+    pub(super) mono: Instant,
+    /// Ms since 1970.
+    pub(super) unix_ms: u64,
+}
+
+impl Moment {
+    /// Now.
+    pub(super) fn now() -> Self {
+        Self { mono: clock::now(), unix_ms: clock::unix_millis() }
+    }
+}
+
+/// Why something of a bundle was not taken in, with counts.
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct Counters {
+    /// Statements of another network.
+    pub(super) foreign_statements: u64,
+    /// Statements that do not hold.
+    pub(super) bad_statements: u64,
+    /// Records of another network, of nobody we know, badly signed, or from the future.
+    pub(super) bad_records: u64,
+    /// Records older than the one we hold.
+    pub(super) old_records: u64,
+    /// Two records of one number that say different things.
+    pub(super) twin_records: u64,
+    /// Invites that no admin signed.
+    pub(super) bad_invites: u64,
+    /// Waiting joins that no admin vouched for.
+    pub(super) bad_pending: u64,
+    /// Joins refused.
+    pub(super) refused_joins: u64,
+    /// Requests of somebody who is no member.
+    pub(super) not_members: u64,
+    /// Waiting joins that found no room.
+    pub(super) pending_full: u64,
+    /// Invites dropped because there were too many.
+    pub(super) invites_full: u64,
+}
+
+impl Counters {
+    pub(super) const fn named(&self) -> [(&'static str, u64); 11] {
+        [
+            ("statement-foreign", self.foreign_statements),
+            ("statement-bad", self.bad_statements),
+            ("record-bad", self.bad_records),
+            ("record-old", self.old_records),
+            ("record-twin", self.twin_records),
+            ("invite-bad", self.bad_invites),
+            ("pending-bad", self.bad_pending),
+            ("join-refused", self.refused_joins),
+            ("not-a-member", self.not_members),
+            ("pending-full", self.pending_full),
+            ("invite-full", self.invites_full),
+        ]
+    }
+}
+
+/// What another member said last.
+#[derive(Debug, Clone)]
+pub(super) struct Heard {
+    /// Its head then.
+    pub(super) head: [u8; 32],
+    pub(super) at: Instant,
+    /// How far its clock seemed ahead of ours, in ms.
+    pub(super) ahead_ms: Option<i64>,
+}
+
+/// One network.
+pub(super) struct Network {
+    pub(super) id: NetworkId,
+    pub(super) own: PeerId,
+    pub(super) constitution: Constitution,
+    pub(super) head: Head,
+    /// The newest record of each member, our own among them.
+    pub(super) records: BTreeMap<PeerId, Arc<MemberRecord>>,
+    pub(super) invites: BTreeMap<Serial, SignedInvite>,
+    pub(super) pending: BTreeMap<PeerId, PendingJoin>,
+    /// Where members were reached.
+    pub(super) seen: BTreeMap<PeerId, Seen>,
+    /// Where members announce themselves on the local network, or were found by other means; not kept.
+    pub(super) hints: BTreeMap<PeerId, Vec<std::net::SocketAddr>>,
+    pub(super) reach: Reach,
+    /// Members that spoke to us since the start.
+    pub(super) heard: BTreeMap<PeerId, Heard>,
+    pub(super) started: Instant,
+    /// The same, ms since 1970.
+    pub(super) started_ms: u64,
+    /// When we last agreed with another member on everything.
+    pub(super) synced: Option<Instant>,
+    /// Events of late that concern this node, for people; newest last.
+    pub(super) lately: Vec<(u64, crate::snapshot::HealthItem)>,
+    /// Statements named as parents that nobody has sent yet.
+    pub(super) missing: BTreeSet<StatementId>,
+    /// Somebody else uses our identity; since when, ms since 1970.
+    pub(super) twin: Option<u64>,
+    /// An admin says that we are no member.
+    pub(super) refused_by: BTreeSet<PeerId>,
+    pub(super) counters: Counters,
+    /// When an all-out comparison with a peer was made last.
+    pub(super) merged: BTreeMap<PeerId, Instant>,
+    /// For the disk.
+    pub(super) changes: Vec<Change>,
+    /// For the others.
+    pub(super) news: News,
+    /// The view may have changed since it was shown.
+    pub(super) dirty: bool,
+    /// Sessions could start when that was last looked at.
+    pub(super) was_ready: bool,
+    /// When the view changes by time alone, ms since 1970.
+    pub(super) next_change: Option<u64>,
+    /// Joins that may be looked at.
+    pub(super) joins: Allowance,
+}
+
+/// What to tell others, and who need not hear it because it came from there.
+#[derive(Debug, Default)]
+pub(super) struct News {
+    pub(super) bundle: Bundle,
+    pub(super) from: Option<PeerId>,
+}
+
+/// How often something may be done: so many at once, and one more each period.
+#[derive(Debug, Default)]
+pub(super) struct Allowance(Option<Instant>);
+
+impl Allowance {
+    /// Takes one; `false` if none is left.
+    pub(super) fn take(&mut self, now: Instant, burst: u32, period: Duration) -> bool {
+        let busy_until = self.0.unwrap_or(now).max(now);
+        if busy_until > now + period * (burst - 1) {
+            return false;
+        }
+        self.0 = Some(busy_until + period);
+        true
+    }
+}
+
+/// Where a bundle led.
+#[derive(Debug, Default)]
+pub(super) struct Absorbed {
+    /// Something was new.
+    pub(super) news: bool,
+    /// What happened to members and admins.
+    pub(super) events: Vec<Event>,
+}
+
+impl Network {
+    /// A network around its constitution, as founded or joined just now.
+    pub(super) fn new(own: PeerId, constitution: Constitution, head: Head, now: Moment) -> Self {
+        let id = constitution.id();
+        Self {
+            id,
+            own,
+            constitution,
+            head,
+            records: BTreeMap::new(),
+            invites: BTreeMap::new(),
+            pending: BTreeMap::new(),
+            seen: BTreeMap::new(),
+            hints: BTreeMap::new(),
+            reach: Reach::default(),
+            heard: BTreeMap::new(),
+            started: now.mono,
+            started_ms: now.unix_ms,
+            synced: None,
+            lately: Vec::new(),
+            missing: BTreeSet::new(),
+            twin: None,
+            refused_by: BTreeSet::new(),
+            counters: Counters::default(),
+            merged: BTreeMap::new(),
+            changes: Vec::new(),
+            news: News::default(),
+            dirty: true,
+            was_ready: false,
+            next_change: None,
+            joins: Allowance::default(),
+        }
+    }
+
+    /// A network as it was kept on disk. What was checked when it came is not checked again; its ids are.
+    ///
+    /// # Errors
+    /// Why nothing of it can be used.
+    pub(super) fn load(own: PeerId, id: NetworkId, kept: Kept, now: Moment) -> Result<Self, String> {
+        let head = kept.head.ok_or("its head is missing")?;
+        let mut statements = Vec::new();
+        for bytes in &kept.statements {
+            statements.push(Statement::decode(bytes).map_err(|error| error.to_string())?);
+        }
+        statements.sort_by_key(|statement| statement.body().seq);
+        let constitution = constitution(&id, statements, &OwnDisk)?;
+        let mut network = Self::new(own, constitution, head, now);
+        for bytes in &kept.records {
+            let Ok(record) = MemberRecord::decode(bytes) else { continue };
+            network.records.insert(record.peer(), Arc::new(record));
+        }
+        for bytes in &kept.extras {
+            let Ok(bundle) = Bundle::decode(bytes) else { continue };
+            network.invites.extend(bundle.invites.into_iter().map(|invite| (invite.serial(), invite)));
+            network.pending.extend(bundle.pending.into_iter().map(|pending| (pending.key.peer_id(), pending)));
+        }
+        network.seen = kept.seen.into_iter().collect();
+        Ok(network)
+    }
+
+    /// Takes a statement in that was just made here.
+    ///
+    /// # Errors
+    /// The constitution refuses it.
+    pub(super) fn author(&mut self, statement: Statement) -> Result<(), Refusal> {
+        self.insert(statement, &CompositeVerifier).map(drop)
+    }
+
+    /// Drafts an act on everything held, signs it and takes it in.
+    ///
+    /// # Errors
+    /// The constitution does not allow it, or it cannot be signed.
+    pub(super) fn act(&mut self, identity: &Identity, now_ms: u64, act: Act) -> Result<StatementId, NetworkError> {
+        let name = || self.head.name.clone();
+        if let Err(why) = self.constitution.allowed(&self.own, &act) {
+            return Err(self.not_allowed(&why));
+        }
+        let body = self.constitution.draft(now_ms, act);
+        let internal = |error: &dyn std::fmt::Display| NetworkError::Internal(error.to_string());
+        let mut statement = Statement::draft(body).map_err(|error| NetworkError::BadOption(error.to_string()))?;
+        if !matches!(statement.body().act, Act::Disable { .. }) {
+            statement.sign(identity).map_err(|error| internal(&error))?;
+        }
+        let id = statement.id();
+        let network = name();
+        self.author(statement).map_err(|refusal| NetworkError::NotAllowed { network, why: refusal.to_string() })?;
+        Ok(id)
+    }
+
+    fn insert(&mut self, statement: Statement, verifier: &dyn StatementVerifier) -> Result<Inserted, Refusal> {
+        let id = statement.id();
+        let inserted = self.constitution.insert(statement, verifier)?;
+        match &inserted {
+            Inserted::New { adopted } => {
+                self.keep_statement(id);
+                for id in adopted.clone() {
+                    self.keep_statement(id);
+                }
+            }
+            Inserted::Merged => self.keep_statement(id),
+            Inserted::Waiting { missing } => self.missing.extend(missing.iter().copied()),
+            Inserted::Known => {}
+        }
+        Ok(inserted)
+    }
+
+    fn keep_statement(&mut self, id: StatementId) {
+        let Some(statement) = self.constitution.get(&id) else { return };
+        self.missing.remove(&id);
+        self.changes.push(Change::Statement(self.id, *id.as_bytes(), statement.encode()));
+        self.news.bundle.statements.push(statement);
+        self.dirty = true;
+    }
+
+    /// Writes every statement down, as after a join.
+    pub(super) fn keep_all(&mut self) {
+        for statement in self.constitution.after(&[], usize::MAX).statements {
+            self.changes.push(Change::Statement(self.id, *statement.id().as_bytes(), statement.encode()));
+        }
+        self.dirty = true;
+    }
+
+    /// Writes the small head down.
+    pub(super) fn keep_head(&mut self) {
+        self.changes.push(Change::Head(self.id, self.head.clone()));
+        self.dirty = true;
+    }
+
+    /// Takes in what another member sent; nothing of it is believed that is not signed by whom it must be.
+    pub(super) fn absorb(&mut self, now_ms: u64, from: Option<PeerId>, bundle: Bundle) -> Absorbed {
+        let before = self.constitution.view().clone();
+        let mut absorbed = Absorbed::default();
+        for statement in bundle.statements {
+            match self.insert(Arc::unwrap_or_clone(statement), &CompositeVerifier) {
+                Ok(Inserted::New { .. } | Inserted::Merged) => absorbed.news = true,
+                Ok(Inserted::Known | Inserted::Waiting { .. }) => {}
+                Err(Refusal::ForeignNetwork) => self.counters.foreign_statements += 1,
+                Err(_) => self.counters.bad_statements += 1,
+            }
+        }
+        for record in bundle.records {
+            absorbed.news |= self.absorb_record(now_ms, record);
+        }
+        for invite in bundle.invites {
+            absorbed.news |= self.absorb_invite(now_ms, invite);
+        }
+        for pending in bundle.pending {
+            absorbed.news |= self.absorb_pending(now_ms, pending);
+        }
+        if absorbed.news {
+            self.news.from = from;
+            self.prune(now_ms);
+            absorbed.events = self.constitution.view().changes_since(&before);
+        }
+        absorbed
+    }
+
+    /// Drops what is of no use any more.
+    pub(super) fn prune(&mut self, now_ms: u64) {
+        let view = self.constitution.view();
+        let useless = |invite: &SignedInvite| {
+            let invite = invite.invite();
+            !view.is_admin(&invite.issuer) || now_ms.saturating_sub(REMEMBER_MS) > invite.not_after_ms
+        };
+        let over: Vec<Serial> =
+            self.invites.iter().filter(|(_, invite)| useless(invite)).map(|(serial, _)| *serial).collect();
+        let answered = |(peer, pending): (&PeerId, &PendingJoin)| {
+            let done = view.members.contains_key(peer) || !view.is_admin(&pending.via);
+            (done || now_ms.saturating_sub(REMEMBER_MS) > pending.asked_ms).then_some(*peer)
+        };
+        let done: Vec<PeerId> = self.pending.iter().filter_map(answered).collect();
+        let gone: Vec<PeerId> = self.records.keys().filter(|peer| !view.members.contains_key(*peer)).copied().collect();
+        let members: BTreeSet<PeerId> = view.members.keys().copied().collect();
+        for serial in over {
+            self.drop_invite(&serial);
+        }
+        for peer in done {
+            self.drop_pending(&peer);
+        }
+        for peer in gone {
+            self.records.remove(&peer);
+            self.changes.push(Change::Record(self.id, peer, None));
+        }
+        self.reach.retain(&members);
+        self.heard.retain(|peer, _| members.contains(peer));
+        self.hints.retain(|peer, _| members.contains(peer));
+        self.merged.retain(|peer, _| members.contains(peer));
+        if self.missing.len() > pqvpn_wire::network::message::MAX_IDS {
+            self.missing.clear();
+        }
+    }
+
+    /// What is known of the life of a member from its own words.
+    pub(super) fn presence(&self, now_ms: u64, peer: &PeerId) -> Presence {
+        let draft = self.records.get(peer).map(|record| record.draft());
+        Presence { now_ms, record_ms: draft.map(|draft| draft.issued_ms), left: draft.is_some_and(|draft| draft.left) }
+    }
+
+    /// Whether the peer is a member now.
+    pub(super) fn is_member(&self, now_ms: u64, peer: &PeerId) -> bool {
+        self.constitution.view().is_member(peer, &self.presence(now_ms, peer))
+    }
+
+    /// Whether this node is a member now, as far as it knows.
+    pub(super) fn am_member(&self, now_ms: u64) -> bool {
+        // Our own silence is no end: whoever comes back after a night says something at once.
+        let presence = Presence { now_ms, record_ms: Some(now_ms), left: false };
+        self.constitution.view().is_member(&self.own, &presence)
+    }
+
+    /// Whether this node may sign.
+    pub(super) fn am_admin(&self) -> bool {
+        self.constitution.view().is_admin(&self.own)
+    }
+
+    /// Everybody who is a member now, but us.
+    pub(super) fn others(&self, now_ms: u64) -> Vec<PeerId> {
+        let view = self.constitution.view();
+        let live = view.live_members(|peer| self.presence(now_ms, peer));
+        live.map(|member| member.peer).filter(|peer| *peer != self.own).collect()
+    }
+
+    /// Members that seem to be there: the ring of the gossip.
+    pub(super) fn ring(&self, now_ms: u64) -> Vec<PeerId> {
+        self.others(now_ms).into_iter().filter(|peer| self.reach.seems_there(peer)).collect()
+    }
+}
+
+/// Believes what this node has checked before: what is on its own disk.
+struct OwnDisk;
+
+impl StatementVerifier for OwnDisk {
+    fn signature(
+        &self,
+        _statement: &Statement,
+        _signer: &PeerId,
+        _key: &pqvpn_crypto::identity::PublicIdentity,
+    ) -> bool {
+        true
+    }
+
+    fn rotation(&self, _statement: &Statement) -> bool {
+        true
+    }
+}
+
+/// A constitution out of statements, ancestors first.
+///
+/// # Errors
+/// They do not begin with the genesis of this network.
+pub(super) fn constitution(
+    id: &NetworkId,
+    statements: impl IntoIterator<Item = Statement>,
+    verifier: &dyn StatementVerifier,
+) -> Result<Constitution, String> {
+    let mut statements = statements.into_iter();
+    let genesis = statements.next().ok_or("nothing was sent")?;
+    if genesis.id().network() != *id {
+        return Err("its first statement is another network's".to_owned());
+    }
+    let mut constitution =
+        Constitution::found(genesis, verifier, ipv4_candidate).map_err(|refusal| refusal.to_string())?;
+    for statement in statements {
+        // One that does not hold does not take the others with it.
+        if let Err(refusal) = constitution.insert(statement, verifier) {
+            tracing::debug!(%refusal, "a statement is not taken in");
+        }
+    }
+    Ok(constitution)
+}
+
+/// SHA-256 over parts, each with its length before it.
+pub(super) fn digest_of<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> [u8; 32] {
+    let mut context = digest::Context::new(&digest::SHA256);
+    for part in parts {
+        context.update(&(part.len() as u64).to_be_bytes());
+        context.update(part);
+    }
+    let mut out = [0; 32];
+    out.copy_from_slice(context.finish().as_ref());
+    out
+}
+
+/// Key of an invite or a waiting join on disk.
+pub(super) fn extra_key(kind: u8, name: &[u8]) -> [u8; 16] {
+    let digest = digest_of([[kind].as_slice(), name]);
+    let mut key = [0; 16];
+    key.copy_from_slice(&digest[..16]);
+    key
+}

@@ -1,0 +1,232 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Member records, invites and waiting joins: what is believed of them, and when our own record is due.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use pqvpn_crypto::{identity::Identity, peer_id::PeerId};
+use pqvpn_wire::network::{
+    Bundle, MAX_ENDPOINTS, MAX_RECORD_LIFE_MS, MemberDraft, MemberRecord, PendingJoin, Serial, SignedInvite,
+};
+
+use super::{MAX_INVITES, MAX_PENDING, Network, REMEMBER_MS, extra_key};
+use crate::membership::store::Change;
+
+/// A record is renewed at this age: a quarter of its life, so that three renewals may fail.
+pub(in crate::membership) const RENEW_MS: u64 = 6 * 3_600_000;
+/// A changed address waits so long for further ones before it is told again, in ms.
+const CALM_MS: u64 = 2_000;
+/// How far ahead the clock of another member may be, in ms.
+pub(in crate::membership) const MAX_SKEW_MS: u64 = 10 * 60_000;
+
+/// How often a member says something of itself: an ephemeral one more often than it is forgotten.
+pub(in crate::membership) fn renewal_ms(ephemeral_s: Option<u32>) -> u64 {
+    ephemeral_s.map_or(RENEW_MS, |silence| RENEW_MS.min((u64::from(silence) * 1000 / 3).max(1000)))
+}
+
+/// When our record is to be made anew, ms since 1970; now or earlier: at once.
+pub(in crate::membership) fn renewal_due(
+    current: Option<&MemberDraft>,
+    now_ms: u64,
+    endpoints: &[SocketAddr],
+    ephemeral_s: Option<u32>,
+) -> u64 {
+    let Some(current) = current.filter(|current| !current.left) else { return now_ms };
+    // A clock that was set back leaves records of the future behind; they are not waited for.
+    if current.issued_ms > now_ms {
+        return now_ms;
+    }
+    if current.endpoints != endpoints {
+        return current.issued_ms + CALM_MS;
+    }
+    current.issued_ms + renewal_ms(ephemeral_s)
+}
+
+impl Network {
+    /// When our own record is due.
+    pub(in crate::membership) fn own_record_due(&self, now_ms: u64, endpoints: &[SocketAddr]) -> u64 {
+        let current = self.records.get(&self.own).map(|record| record.draft());
+        let ephemeral = self.constitution.view().members.get(&self.own).and_then(|member| member.ephemeral_s);
+        renewal_due(current, now_ms, &endpoints[..endpoints.len().min(MAX_ENDPOINTS)], ephemeral)
+    }
+
+    /// Signs a new record of our own, with a number that was never used, and takes it in.
+    pub(in crate::membership) fn renew(
+        &mut self,
+        identity: &Identity,
+        now_ms: u64,
+        endpoints: &[SocketAddr],
+        left: bool,
+    ) {
+        let held = self.records.get(&self.own).map_or(0, |record| record.seq());
+        let seq = self.head.seq.max(held).saturating_add(1).max(now_ms);
+        let draft = MemberDraft {
+            network: self.id,
+            seq,
+            issued_ms: now_ms,
+            not_after_ms: now_ms.saturating_add(MAX_RECORD_LIFE_MS),
+            endpoints: endpoints.iter().take(MAX_ENDPOINTS).copied().collect(),
+            head: self.constitution.head(),
+            left,
+        };
+        match MemberRecord::sign(draft, identity) {
+            Ok(record) => {
+                self.head.seq = seq;
+                self.keep_head();
+                self.keep_record(Arc::new(record));
+            }
+            Err(error) => tracing::warn!(%error, network = %self.head.name, "our member record cannot be signed"),
+        }
+    }
+
+    fn keep_record(&mut self, record: Arc<MemberRecord>) {
+        self.changes.push(Change::Record(self.id, record.peer(), Some(record.encode())));
+        self.news.bundle.records.push(Arc::clone(&record));
+        self.records.insert(record.peer(), record);
+        self.dirty = true;
+    }
+
+    /// Believes a record that its owner signed for this network, if it is the newest; says whether it is news.
+    pub(super) fn absorb_record(&mut self, now_ms: u64, record: Arc<MemberRecord>) -> bool {
+        let (peer, draft) = (record.peer(), record.draft());
+        let held = self.records.get(&peer);
+        if let Some(held) = held {
+            if held.seq() == record.seq() && held.draft() == draft {
+                return false;
+            }
+            if held.seq() > record.seq() {
+                self.counters.old_records += 1;
+                return false;
+            }
+        }
+        let is_legal = draft.network == self.id
+            && draft.issued_ms <= now_ms.saturating_add(MAX_SKEW_MS)
+            && self.constitution.view().members.contains_key(&peer);
+        if !is_legal || !record.verify() {
+            self.counters.bad_records += 1;
+            return false;
+        }
+        if held.is_some_and(|held| held.seq() == record.seq()) {
+            // One number, two contents: two daemons share an identity. Everybody keeps what it heard first.
+            self.counters.twin_records += 1;
+            if peer == self.own {
+                self.note_twin(now_ms);
+            }
+            return false;
+        }
+        if peer == self.own {
+            return self.absorb_own(now_ms, &record);
+        }
+        let moved = held.is_none_or(|held| held.draft().endpoints != draft.endpoints);
+        self.keep_record(record);
+        if moved {
+            self.reach.forgive(&peer);
+        }
+        true
+    }
+
+    /// A record of ours that is newer than ours was made by an earlier life of this node, or by a twin. It is not
+    /// contradicted: whoever answers a twin starts a fight that nobody wins.
+    fn absorb_own(&mut self, now_ms: u64, record: &Arc<MemberRecord>) -> bool {
+        let (seq, issued_ms) = (record.seq(), record.draft().issued_ms);
+        self.head.seq = self.head.seq.max(seq);
+        self.keep_head();
+        if issued_ms > self.started_ms {
+            self.note_twin(now_ms);
+            self.keep_record(Arc::clone(record));
+            return true;
+        }
+        // Of an earlier life, whose store was lost: our next one is newer, and is due now.
+        self.records.remove(&self.own);
+        false
+    }
+
+    /// Somebody else uses our identity.
+    pub(in crate::membership) fn note_twin(&mut self, now_ms: u64) {
+        self.twin = Some(now_ms);
+        self.dirty = true;
+    }
+
+    /// Believes an invite that an admin of now signed; says whether it is news.
+    pub(super) fn absorb_invite(&mut self, now_ms: u64, invite: SignedInvite) -> bool {
+        if self.invites.contains_key(&invite.serial()) {
+            return false;
+        }
+        let view = self.constitution.view();
+        let signed = view.admins.get(&invite.invite().issuer).is_some_and(|key| invite.verify(key));
+        if invite.invite().network != self.id || !signed {
+            self.counters.bad_invites += 1;
+            return false;
+        }
+        if now_ms.saturating_sub(REMEMBER_MS) > invite.invite().not_after_ms {
+            return false;
+        }
+        self.keep_invite(invite)
+    }
+
+    /// Keeps an invite; where there are too many, the one that ends first goes.
+    pub(in crate::membership) fn keep_invite(&mut self, invite: SignedInvite) -> bool {
+        let serial = invite.serial();
+        self.invites.insert(serial, invite.clone());
+        if self.invites.len() > MAX_INVITES {
+            self.counters.invites_full += 1;
+            let first = self.invites.values().map(|invite| (invite.invite().not_after_ms, invite.serial())).min();
+            if let Some((_, first)) = first {
+                self.drop_invite(&first);
+                if first == serial {
+                    return false;
+                }
+            }
+        }
+        let bundle = Bundle { invites: vec![invite.clone()], ..Bundle::default() };
+        let key = extra_key(b'i', serial.as_bytes());
+        self.changes.push(Change::Extra(self.id, key, Some(bundle.encode())));
+        self.news.bundle.invites.push(invite);
+        self.dirty = true;
+        true
+    }
+
+    pub(super) fn drop_invite(&mut self, serial: &Serial) {
+        self.invites.remove(serial);
+        self.changes.push(Change::Extra(self.id, extra_key(b'i', serial.as_bytes()), None));
+    }
+
+    /// Believes a waiting join that an admin of now vouches for; says whether it is news.
+    pub(super) fn absorb_pending(&mut self, now_ms: u64, pending: PendingJoin) -> bool {
+        let peer = pending.key.peer_id();
+        let rank = |pending: &PendingJoin| (pending.denied, pending.asked_ms, pending.ticket);
+        if self.pending.get(&peer).is_some_and(|held| rank(held) >= rank(&pending)) {
+            return false;
+        }
+        let view = self.constitution.view();
+        if view.members.contains_key(&peer) {
+            return false;
+        }
+        let vouched = view.admins.get(&pending.via).is_some_and(|key| pending.verify(&self.id, key));
+        if !vouched || pending.asked_ms > now_ms.saturating_add(MAX_SKEW_MS) {
+            self.counters.bad_pending += 1;
+            return false;
+        }
+        self.keep_pending(pending)
+    }
+
+    /// Keeps a waiting join, where there is room.
+    pub(in crate::membership) fn keep_pending(&mut self, pending: PendingJoin) -> bool {
+        let peer = pending.key.peer_id();
+        if !self.pending.contains_key(&peer) && self.pending.len() >= MAX_PENDING {
+            self.counters.pending_full += 1;
+            return false;
+        }
+        let bundle = Bundle { pending: vec![pending.clone()], ..Bundle::default() };
+        self.changes.push(Change::Extra(self.id, extra_key(b'p', peer.as_bytes()), Some(bundle.encode())));
+        self.news.bundle.pending.push(pending.clone());
+        self.pending.insert(peer, pending);
+        self.dirty = true;
+        true
+    }
+
+    pub(super) fn drop_pending(&mut self, peer: &PeerId) {
+        self.pending.remove(peer);
+        self.changes.push(Change::Extra(self.id, extra_key(b'p', peer.as_bytes()), None));
+        self.dirty = true;
+    }
+}

@@ -1,0 +1,218 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Networks as the rest of the node sees them: how their task is started, what it can be told, whom it lets in.
+
+use std::{
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use futures_util::future::BoxFuture;
+use ipnet::Ipv4Net;
+use pqvpn_crypto::{identity::Identity, peer_id::PeerId};
+use thiserror::Error;
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::{JoinHandle, spawn_blocking},
+    time::timeout,
+};
+
+use super::{
+    driver::{Driver, Inputs, Parts},
+    event::{Incoming, Order},
+    links::Links,
+    members::Members,
+    network::{Moment, Network},
+    report::NetworkView,
+    rpc::{Counts, Shared, count},
+    store::{Store, StoreError},
+};
+use crate::{
+    clock,
+    dht::{self, FirstStream, NewDoor, NoPlace, Place, Places, Usage},
+    link::{Connection, Endpoint},
+    overlay::OwnAddresses,
+    snapshot::{HealthItem, HealthLevel},
+};
+
+/// Orders, events and hints that may wait for the driver.
+const QUEUE: usize = 256;
+/// Links of members at once; all together and each.
+const MAX_MEMBERS: usize = 512;
+const MAX_PER_MEMBER: usize = 4;
+/// Links at once of nodes that are no members: whoever wants to join; all together and each.
+const MAX_STRANGERS: usize = 64;
+const MAX_PER_STRANGER: usize = 2;
+/// How long a node that stops waits for its networks.
+const FAREWELL: Duration = Duration::from_secs(3);
+
+/// Says which IPv4 pool a new network can have, given those of the networks this node is in already.
+pub(crate) type PoolChooser = Arc<dyn Fn(Vec<Ipv4Net>) -> BoxFuture<'static, Option<Ipv4Net>> + Send + Sync>;
+
+/// What networks are started with.
+pub(crate) struct Setup {
+    pub(crate) identity: Arc<Identity>,
+    pub(crate) endpoint: Arc<dyn Endpoint>,
+    pub(crate) state_dir: PathBuf,
+    pub(crate) listen: Vec<SocketAddr>,
+    /// Overlay addresses of this node, which nobody dials.
+    pub(crate) overlay: OwnAddresses,
+    /// Name of this node, for networks that give it no other.
+    pub(crate) name: String,
+    pub(crate) dht: Option<dht::Port>,
+    /// Where views go; the newest replaces all before it.
+    pub(crate) views: mpsc::Sender<Arc<Vec<NetworkView>>>,
+    pub(crate) pools: PoolChooser,
+}
+
+/// Why networks cannot be started.
+#[derive(Debug, Error)]
+#[error("networks: {0}")]
+pub struct MembershipError(#[from] StoreError);
+
+/// The networks of a running node, from outside; cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Port {
+    orders: mpsc::Sender<Order>,
+    found: mpsc::Sender<NewDoor>,
+    shared: Arc<Shared>,
+    members: Arc<Places>,
+    strangers: Arc<Places>,
+}
+
+/// A link that is let in for networks, until it is handed over.
+#[derive(Debug)]
+pub(crate) struct Guest {
+    usage: Arc<Usage>,
+    place: Place,
+}
+
+/// Starts the task that owns the networks on the current runtime.
+///
+/// # Errors
+/// The store is another daemon's, not private, or cannot be made.
+pub(crate) async fn start(setup: Setup) -> Result<(Port, JoinHandle<()>), MembershipError> {
+    let Setup { identity, endpoint, state_dir, listen, overlay, name, dht, views, pools } = setup;
+    let own = identity.peer_id();
+    let (event_sender, events) = mpsc::channel(QUEUE);
+    let (orders_sender, orders) = mpsc::channel(QUEUE);
+    let (found_sender, found) = mpsc::channel(QUEUE);
+    let loading = spawn_blocking(move || load(&state_dir, own)).await;
+    let Loaded { store, networks, waiting, standing } = loading.expect("loading does not panic")?;
+    let shared = Arc::new(Shared {
+        endpoint,
+        identity,
+        own,
+        events: event_sender,
+        members: ArcSwap::from_pointee(Members::default()),
+        counts: Counts::default(),
+    });
+    let parts = Parts {
+        shared: Arc::clone(&shared),
+        store,
+        networks,
+        waiting,
+        listen,
+        overlay,
+        name,
+        dht,
+        views,
+        pools,
+        standing,
+    };
+    let driver = Driver::new(parts, Links::default());
+    let task = tokio::spawn(driver.run(Inputs { orders, events, found }));
+    let members = Places::new(MAX_MEMBERS, MAX_PER_MEMBER);
+    let strangers = Places::new(MAX_STRANGERS, MAX_PER_STRANGER);
+    Ok((Port { orders: orders_sender, found: found_sender, shared, members, strangers }, task))
+}
+
+struct Loaded {
+    store: Store,
+    networks: Vec<Network>,
+    waiting: Vec<(pqvpn_wire::dht::NetworkId, super::store::Head)>,
+    standing: Vec<HealthItem>,
+}
+
+fn load(dir: &std::path::Path, own: PeerId) -> Result<Loaded, StoreError> {
+    let (store, aside) = Store::open(dir)?;
+    let mut standing = Vec::new();
+    let mut say = |code, text| standing.push(HealthItem { level: HealthLevel::Error, code, text });
+    if let Some(text) = aside {
+        say("networks-store", text);
+    }
+    let (mut networks, mut waiting) = (Vec::new(), Vec::new());
+    for (id, kept) in store.load()? {
+        if let Some(head) = kept.head.clone().filter(|head| head.waiting.is_some() && kept.statements.is_empty()) {
+            waiting.push((id, head));
+            continue;
+        }
+        let name = kept.head.as_ref().map(|head| head.name.clone()).unwrap_or_default();
+        match Network::load(own, id, kept, Moment::now()) {
+            Ok(network) => networks.push(network),
+            Err(why) => say("networks-store", format!("the network {name} cannot be read from the store: {why}")),
+        }
+    }
+    Ok(Loaded { store, networks, waiting, standing })
+}
+
+impl Port {
+    /// Lets a link in for networks, or for the look at what its dialler wants; those that are no members are few at a
+    /// time. `known`: the node knows the peer otherwise.
+    ///
+    /// # Errors
+    /// [`NoPlace`].
+    pub(crate) fn enter(&self, connection: &Arc<dyn Connection>, known: bool) -> Result<Guest, NoPlace> {
+        let peer = connection.peer();
+        if peer == self.shared.own {
+            let _told_again_if_full = self.order(Order::Twin);
+            return Err(NoPlace::Peer);
+        }
+        let usage = Usage::new(clock::now());
+        let places = if known || self.is_member(&peer) { &self.members } else { &self.strangers };
+        let entered = places.enter(connection, &usage).inspect_err(|_| count(&self.shared.counts.crowded));
+        Ok(Guest { usage, place: entered? })
+    }
+
+    /// Hands a link over to the networks.
+    pub(crate) async fn take(&self, connection: Arc<dyn Connection>, guest: Guest, first: FirstStream) {
+        let Guest { usage, place } = guest;
+        let incoming = Incoming { connection, usage, place, first };
+        let _stopped = self.orders.send(Order::Incoming(Box::new(incoming))).await;
+    }
+
+    /// Whether the peer is a member of any network of this node; cheap.
+    pub(crate) fn is_member(&self, peer: &PeerId) -> bool {
+        self.shared.members.load().contains(peer)
+    }
+
+    /// Whether this node is in any network.
+    pub(crate) fn any(&self) -> bool {
+        self.shared.members.load().any
+    }
+
+    /// Tells the networks something; `false` if they have more to do than they can.
+    pub(crate) fn order(&self, order: Order) -> bool {
+        self.orders.try_send(order).is_ok()
+    }
+
+    /// Where hints from the local network go.
+    pub(crate) fn hints(&self) -> mpsc::Sender<NewDoor> {
+        self.found.clone()
+    }
+
+    /// Streams refused because their link sent too many, for tests and people.
+    pub(crate) fn hurried(&self) -> u64 {
+        self.shared.counts.hurried.load(Ordering::Relaxed)
+    }
+
+    /// Says goodbye to who must know and waits until what must be kept is on disk.
+    pub(crate) async fn stop(&self) {
+        let (done, stopped) = oneshot::channel();
+        if self.orders.send(Order::Stop(done)).await.is_ok() {
+            let _too_slow = timeout(FAREWELL, stopped).await;
+        }
+    }
+}

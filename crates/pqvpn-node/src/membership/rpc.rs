@@ -1,0 +1,317 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! One request and its answer on one stream of a link, from both ends. The link proves who speaks; nothing is signed
+//! again.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use pqvpn_crypto::{identity::Identity, identity::PublicIdentity, peer_id::PeerId};
+use pqvpn_wire::{
+    WireError,
+    dht::NetworkId,
+    frame::{FRAME_HEADER_LEN, MAGIC},
+    network::{
+        MAX_NET_MESSAGE, NetRequest, NetResponse, REQUEST_TYPE, RESPONSE_TYPE, decode_request, decode_response,
+        encode_request, encode_response, frame,
+        message::{MAX_JOIN_MESSAGE, TooLong},
+        parse_frame_header,
+    },
+};
+use thiserror::Error;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    sync::{mpsc, oneshot},
+    time::timeout,
+};
+
+use super::{event::Event, links::LinkId, members::Members};
+use crate::{
+    clock,
+    dht::{FirstStream, Usage},
+    link::{Connection, ControlRecv, ControlSend, Endpoint, LinkError},
+};
+
+/// Label of the keying material a proof is bound to (security.md 2.1).
+pub(super) const EXPORTER_LABEL: &[u8] = b"EXPORTER-pqvpn-zk-v1";
+/// How long a peer may take to send a request.
+const READ_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a request may take in all: who waits for an admin's word holds its stream open meanwhile.
+const SERVE_TIMEOUT: Duration = Duration::from_secs(40);
+
+/// Whether a stream begins like a request of a network's member, or of somebody who wants to become one.
+pub(crate) fn is_request(header: &[u8; FRAME_HEADER_LEN]) -> bool {
+    let [.., kind, _, _, _, _] = *header;
+    header.starts_with(&MAGIC) && kind == REQUEST_TYPE
+}
+
+/// What the tasks of the networks share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) endpoint: Arc<dyn Endpoint>,
+    pub(super) identity: Arc<Identity>,
+    pub(super) own: PeerId,
+    pub(super) events: mpsc::Sender<Event>,
+    /// Who is a member of any network of this node; replaced as a whole.
+    pub(super) members: ArcSwap<Members>,
+    pub(super) counts: Counts,
+}
+
+/// What happened to messages since the start.
+#[derive(Debug, Default)]
+pub(super) struct Counts {
+    /// Bytes sent and received, of the networks of this node.
+    traffic: Mutex<BTreeMap<NetworkId, (u64, u64)>>,
+    /// Streams that carried no request of ours.
+    pub(super) malformed: AtomicU64,
+    /// Requests longer than their sender may make them.
+    pub(super) oversize: AtomicU64,
+    /// Streams that were too slow.
+    pub(super) slow: AtomicU64,
+    /// Requests beyond a link's allowance.
+    pub(super) hurried: AtomicU64,
+    /// Requests of strangers for networks that this node knows, or does not.
+    pub(super) strangers: AtomicU64,
+    /// Links refused because no place was free.
+    pub(super) crowded: AtomicU64,
+}
+
+/// Why a request has no valid answer.
+#[derive(Debug, Error)]
+pub(super) enum CallError {
+    /// What was sent is no message of ours.
+    #[error(transparent)]
+    Wire(#[from] WireError),
+    /// The message would be refused by every receiver.
+    #[error(transparent)]
+    TooLong(#[from] TooLong),
+    /// The link is gone.
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    /// The stream broke off.
+    #[error("the stream ended: {0}")]
+    Stream(#[from] io::Error),
+    /// No answer in time.
+    #[error("no answer in time")]
+    Timeout,
+}
+
+/// A request of another node; whoever owns the networks answers it.
+#[derive(Debug)]
+pub(super) struct Asked {
+    pub(super) link: LinkId,
+    pub(super) from: PeerId,
+    pub(super) key: PublicIdentity,
+    pub(super) remote: SocketAddr,
+    pub(super) network: NetworkId,
+    pub(super) request: NetRequest,
+    /// Keying material of the link, where the request carries a proof.
+    pub(super) exporter: [u8; 32],
+    pub(super) answer: oneshot::Sender<NetResponse>,
+}
+
+impl Shared {
+    /// Asks the peer of a link. Ends within `limit`.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub(super) async fn call(
+        &self,
+        link: &dyn Connection,
+        network: &NetworkId,
+        request: &NetRequest,
+        limit: Duration,
+    ) -> Result<NetResponse, CallError> {
+        timeout(limit, self.ask(link, network, request)).await.unwrap_or(Err(CallError::Timeout))
+    }
+
+    async fn ask(
+        &self,
+        link: &dyn Connection,
+        network: &NetworkId,
+        request: &NetRequest,
+    ) -> Result<NetResponse, CallError> {
+        let bytes = encode_request(network, request)?;
+        let (mut send, mut recv) = link.open_control().await?;
+        send.write_all(&frame(REQUEST_TYPE, &bytes)).await?;
+        send.shutdown().await?;
+        self.counts.traffic(network, bytes.len(), 0);
+        let mut header = [0; FRAME_HEADER_LEN];
+        recv.read_exact(&mut header).await?;
+        let bytes = read_rest(&mut recv, RESPONSE_TYPE, header, MAX_NET_MESSAGE).await?;
+        self.counts.traffic(network, 0, bytes.len());
+        let (of, response) = decode_response(&bytes)?;
+        if of != *network {
+            return Err(WireError::Malformed("network").into());
+        }
+        Ok(response)
+    }
+
+    /// Answers the peer's requests until the link ends.
+    pub(super) async fn serve(
+        self: Arc<Self>,
+        id: LinkId,
+        link: Arc<dyn Connection>,
+        usage: Arc<Usage>,
+        first: Option<FirstStream>,
+    ) {
+        if let Some(FirstStream { send, recv, header }) = first {
+            self.take_stream(id, &link, &usage, (send, recv), Some(header));
+        }
+        // The link ends this loop; how many streams are open at once is the QUIC stack's bound.
+        while let Ok(streams) = link.accept_control().await {
+            self.take_stream(id, &link, &usage, streams, None);
+        }
+    }
+
+    fn take_stream(
+        self: &Arc<Self>,
+        id: LinkId,
+        link: &Arc<dyn Connection>,
+        usage: &Arc<Usage>,
+        streams: (ControlSend, ControlRecv),
+        header: Option<[u8; FRAME_HEADER_LEN]>,
+    ) {
+        let now = clock::now();
+        if !usage.may_ask(now) {
+            // Dropping the stream says no.
+            count(&self.counts.hurried);
+            return;
+        }
+        let (shared, link, using) = (Arc::clone(self), Arc::clone(link), usage.begin(now));
+        tokio::spawn(async move {
+            match timeout(SERVE_TIMEOUT, shared.serve_stream(id, &*link, streams, header)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => {
+                    tracing::debug!(peer = %link.peer().short(), %error, "request not served");
+                }
+                Err(_elapsed) => count(&shared.counts.slow),
+            }
+            drop(using);
+        });
+    }
+
+    async fn serve_stream(
+        &self,
+        id: LinkId,
+        link: &dyn Connection,
+        (mut send, mut recv): (ControlSend, ControlRecv),
+        header: Option<[u8; FRAME_HEADER_LEN]>,
+    ) -> Result<(), CallError> {
+        let from = link.peer();
+        let limit = if self.members.load().contains(&from) { MAX_NET_MESSAGE } else { MAX_JOIN_MESSAGE };
+        let reading = async {
+            let header = match header {
+                Some(header) => header,
+                None => {
+                    let mut header = [0; FRAME_HEADER_LEN];
+                    recv.read_exact(&mut header).await?;
+                    header
+                }
+            };
+            read_rest(&mut recv, REQUEST_TYPE, header, limit).await
+        };
+        let read = timeout(READ_TIMEOUT, reading).await.unwrap_or_else(|_elapsed| {
+            count(&self.counts.slow);
+            Err(CallError::Timeout)
+        });
+        let bytes = read.inspect_err(|error| match error {
+            CallError::Wire(WireError::TooLong(_)) => count(&self.counts.oversize),
+            CallError::Wire(_) => count(&self.counts.malformed),
+            CallError::Link(_) | CallError::Stream(_) | CallError::Timeout | CallError::TooLong(_) => {}
+        })?;
+        let (network, request) = decode_request(&bytes).inspect_err(|_| count(&self.counts.malformed))?;
+        self.counts.traffic(&network, 0, bytes.len());
+        let mut exporter = [0; 32];
+        if matches!(request, NetRequest::Join(_)) {
+            link.export(EXPORTER_LABEL, b"", &mut exporter)?;
+        }
+        let (answer, answered) = oneshot::channel();
+        let (key, remote) = (link.public_identity().clone(), link.remote());
+        let asked = Asked { link: id, from, key, remote, network, request, exporter, answer };
+        // Where the driver has gone, nobody answers.
+        let stopped = || CallError::Stream(io::ErrorKind::NotConnected.into());
+        self.events.send(Event::Asked(Box::new(asked))).await.map_err(|_| stopped())?;
+        let response = answered.await.map_err(|_| stopped())?;
+        let bytes = encode_response(&network, &response)?;
+        send.write_all(&frame(RESPONSE_TYPE, &bytes)).await?;
+        send.shutdown().await?;
+        self.counts.traffic(&network, bytes.len(), 0);
+        Ok(())
+    }
+}
+
+impl Counts {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<NetworkId, (u64, u64)>> {
+        self.traffic.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Begins to count a network's bytes; those of others are not counted.
+    pub(super) fn add_network(&self, network: NetworkId) {
+        self.lock().entry(network).or_default();
+    }
+
+    /// Stops counting a network's bytes.
+    pub(super) fn drop_network(&self, network: &NetworkId) {
+        self.lock().remove(network);
+    }
+
+    /// Bytes sent and received for a network.
+    pub(super) fn of_network(&self, network: &NetworkId) -> (u64, u64) {
+        self.lock().get(network).copied().unwrap_or_default()
+    }
+
+    fn traffic(&self, network: &NetworkId, tx: usize, rx: usize) {
+        if let Some((sent, received)) = self.lock().get_mut(network) {
+            *sent += tx as u64;
+            *received += rx as u64;
+        }
+    }
+
+    /// What was refused before it came to a network, in a fixed order.
+    pub(super) fn named(&self) -> [(&'static str, u64); 6] {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        [
+            ("stream-malformed", read(&self.malformed)),
+            ("stream-oversize", read(&self.oversize)),
+            ("stream-slow", read(&self.slow)),
+            ("stream-hurried", read(&self.hurried)),
+            ("stranger", read(&self.strangers)),
+            ("crowded", read(&self.crowded)),
+        ]
+    }
+}
+
+pub(super) fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}
+
+/// Reads the frame on after its header; nothing may follow it.
+async fn read_rest(
+    recv: &mut ControlRecv,
+    kind: u8,
+    header: [u8; FRAME_HEADER_LEN],
+    limit: usize,
+) -> Result<Vec<u8>, CallError> {
+    let (found, length) = parse_frame_header(&header)?;
+    if found != kind {
+        return Err(WireError::Type(found).into());
+    }
+    if length > limit {
+        return Err(WireError::TooLong(u32::try_from(length).unwrap_or(u32::MAX)).into());
+    }
+    let mut bytes = vec![0; length];
+    recv.read_exact(&mut bytes).await?;
+    if recv.read(&mut [0]).await? != 0 {
+        return Err(WireError::Malformed("stream").into());
+    }
+    Ok(bytes)
+}

@@ -1,0 +1,332 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What is kept of networks on disk: one redb file, changed in transactions that are whole or absent after a crash.
+//!
+//! Everything but the small head of a network is kept in its one encoding, as it was signed. The file holds the secrets
+//! of the networks (the genesis) and of codes that are waited on, so only this user can read it.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, OpenOptions},
+    net::SocketAddr,
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use nix::{fcntl::OFlag, unistd::geteuid};
+use pqvpn_crypto::peer_id::PeerId;
+use pqvpn_wire::dht::NetworkId;
+use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition};
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+use tokio::task::spawn_blocking;
+
+/// Name of the file in the state directory.
+pub(super) const FILE: &str = "networks.redb";
+const MODE: u32 = 0o600;
+/// The store is small and read once.
+const CACHE: usize = 1024 * 1024;
+
+/// By network: its head.
+const HEADS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("heads");
+/// By network and the item's own key: its bytes.
+const STATEMENTS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("statements");
+const RECORDS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("records");
+const EXTRAS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("extras");
+const SEEN: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("seen");
+
+/// Why the store could not be used.
+#[derive(Debug, Error)]
+pub(crate) enum StoreError {
+    /// Another process has it open.
+    #[error("{0} is in use by another daemon")]
+    InUse(PathBuf),
+    /// Somebody else may read or exchange it.
+    #[error("{0} is not a private file of this user")]
+    NotPrivate(PathBuf),
+    /// The file system or the file's format.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// What a network is besides what was signed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Head {
+    /// What people call it.
+    pub(super) name: String,
+    /// Not switched off by a person.
+    pub(super) enabled: bool,
+    /// The highest seq of a record of our own: none up to it may be signed again.
+    pub(super) seq: u64,
+    /// The join that waits for an admin: the code and the name asked for.
+    pub(super) waiting: Option<WaitingJoin>,
+    /// Since when we are in it, ms since 1970.
+    pub(super) since_ms: u64,
+}
+
+/// A join that goes on after a restart.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct WaitingJoin {
+    pub(super) code: String,
+    pub(super) name: String,
+}
+
+/// Where a member was last reached, best first, and when, ms since 1970.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Seen {
+    pub(super) addresses: Vec<SocketAddr>,
+    pub(super) at_ms: u64,
+}
+
+/// One change; those of one [`Store::write`] happen together.
+#[derive(Debug, Clone)]
+pub(super) enum Change {
+    Head(NetworkId, Head),
+    Statement(NetworkId, [u8; 32], Vec<u8>),
+    Record(NetworkId, PeerId, Option<Vec<u8>>),
+    Extra(NetworkId, [u8; 16], Option<Vec<u8>>),
+    Seen(NetworkId, PeerId, Seen),
+    /// Everything of a network.
+    Forget(NetworkId),
+}
+
+/// A network as it was kept.
+#[derive(Debug, Default)]
+pub(super) struct Kept {
+    pub(super) head: Option<Head>,
+    pub(super) statements: Vec<Vec<u8>>,
+    pub(super) records: Vec<Vec<u8>>,
+    pub(super) extras: Vec<Vec<u8>>,
+    pub(super) seen: Vec<(PeerId, Seen)>,
+}
+
+/// The open file.
+#[derive(Debug, Clone)]
+pub(super) struct Store {
+    database: Arc<Database>,
+}
+
+impl Store {
+    /// Opens the file, or makes it. A file that is no store is moved aside; the second value says so.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub(super) fn open(dir: &Path) -> Result<(Self, Option<String>), StoreError> {
+        let path = dir.join(FILE);
+        match Self::open_file(&path) {
+            Ok(store) => Ok((store, None)),
+            Err(error @ (StoreError::InUse(_) | StoreError::NotPrivate(_))) => Err(error),
+            Err(StoreError::Failed(why)) => {
+                let aside = path.with_extension("redb.damaged");
+                fs::rename(&path, &aside).map_err(|error| StoreError::Failed(format!("{why}; {error}")))?;
+                let text = format!("{} was damaged ({why}) and is now {}", path.display(), aside.display());
+                Ok((Self::open_file(&path)?, Some(text)))
+            }
+        }
+    }
+
+    fn open_file(path: &Path) -> Result<Self, StoreError> {
+        let flags = OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false).mode(MODE).custom_flags(flags.bits());
+        let file = options.open(path).map_err(failed)?;
+        let meta = file.metadata().map_err(failed)?;
+        if !meta.is_file() || meta.uid() != geteuid().as_raw() || meta.mode() & 0o077 != 0 {
+            return Err(StoreError::NotPrivate(path.to_owned()));
+        }
+        let opened = Database::builder().set_cache_size(CACHE).create_file(file);
+        let database = opened.map_err(|error| match error {
+            redb::DatabaseError::DatabaseAlreadyOpen => StoreError::InUse(path.to_owned()),
+            other => failed(other),
+        })?;
+        let store = Self { database: Arc::new(database) };
+        store.apply(&[])?;
+        Ok(store)
+    }
+
+    /// Reads everything.
+    ///
+    /// # Errors
+    /// [`StoreError::Failed`].
+    pub(super) fn load(&self) -> Result<BTreeMap<NetworkId, Kept>, StoreError> {
+        let mut networks: BTreeMap<NetworkId, Kept> = BTreeMap::new();
+        let read = self.database.begin_read().map_err(failed)?;
+        for (key, bytes) in items(&read, HEADS)? {
+            let Some((network, _)) = split(&key) else { continue };
+            networks.entry(network).or_default().head = serde_json::from_slice(&bytes).ok();
+        }
+        networks.retain(|_, kept| kept.head.is_some());
+        for (key, bytes) in items(&read, STATEMENTS)? {
+            if let Some(kept) = split(&key).and_then(|(network, _)| networks.get_mut(&network)) {
+                kept.statements.push(bytes);
+            }
+        }
+        for (key, bytes) in items(&read, RECORDS)? {
+            if let Some(kept) = split(&key).and_then(|(network, _)| networks.get_mut(&network)) {
+                kept.records.push(bytes);
+            }
+        }
+        for (key, bytes) in items(&read, EXTRAS)? {
+            if let Some(kept) = split(&key).and_then(|(network, _)| networks.get_mut(&network)) {
+                kept.extras.push(bytes);
+            }
+        }
+        for (key, bytes) in items(&read, SEEN)? {
+            let Some((network, peer)) = split(&key) else { continue };
+            let (Ok(peer), Ok(seen)) = (<[u8; 32]>::try_from(peer), serde_json::from_slice(&bytes)) else { continue };
+            if let Some(kept) = networks.get_mut(&network) {
+                kept.seen.push((PeerId::from_bytes(peer), seen));
+            }
+        }
+        Ok(networks)
+    }
+
+    /// Makes changes, all or none; when this returns they are on disk.
+    ///
+    /// # Errors
+    /// [`StoreError::Failed`]: nothing was changed.
+    pub(super) async fn write(&self, changes: Vec<Change>) -> Result<(), StoreError> {
+        if changes.is_empty() {
+            return Ok(());
+        }
+        let store = self.clone();
+        spawn_blocking(move || store.apply(&changes)).await.map_err(failed)?
+    }
+
+    fn apply(&self, changes: &[Change]) -> Result<(), StoreError> {
+        let write = self.database.begin_write().map_err(failed)?;
+        {
+            let mut heads = write.open_table(HEADS).map_err(failed)?;
+            let mut statements = write.open_table(STATEMENTS).map_err(failed)?;
+            let mut records = write.open_table(RECORDS).map_err(failed)?;
+            let mut extras = write.open_table(EXTRAS).map_err(failed)?;
+            let mut seen = write.open_table(SEEN).map_err(failed)?;
+            for change in changes {
+                match change {
+                    Change::Head(network, head) => {
+                        let bytes = serde_json::to_vec(head).map_err(failed)?;
+                        set(&mut heads, &key(network, &[]), Some(&bytes))?;
+                    }
+                    Change::Statement(network, id, bytes) => set(&mut statements, &key(network, id), Some(bytes))?,
+                    Change::Record(network, peer, bytes) => {
+                        set(&mut records, &key(network, peer.as_bytes()), bytes.as_deref())?;
+                    }
+                    Change::Extra(network, id, bytes) => set(&mut extras, &key(network, id), bytes.as_deref())?,
+                    Change::Seen(network, peer, at) => {
+                        let bytes = serde_json::to_vec(at).map_err(failed)?;
+                        set(&mut seen, &key(network, peer.as_bytes()), Some(&bytes))?;
+                    }
+                    Change::Forget(network) => {
+                        for table in [&mut heads, &mut statements, &mut records, &mut extras, &mut seen] {
+                            table.retain(|key, _| !key.starts_with(network.as_bytes())).map_err(failed)?;
+                        }
+                    }
+                }
+            }
+        }
+        write.commit().map_err(failed)
+    }
+}
+
+fn failed(error: impl std::fmt::Display) -> StoreError {
+    StoreError::Failed(error.to_string())
+}
+
+fn key(network: &NetworkId, rest: &[u8]) -> Vec<u8> {
+    [network.as_bytes().as_slice(), rest].concat()
+}
+
+fn split(key: &[u8]) -> Option<(NetworkId, &[u8])> {
+    let (network, rest) = key.split_first_chunk::<32>()?;
+    Some((NetworkId::from_bytes(*network), rest))
+}
+
+fn set(table: &mut redb::Table<'_, &[u8], &[u8]>, key: &[u8], bytes: Option<&[u8]>) -> Result<(), StoreError> {
+    match bytes {
+        Some(bytes) => drop(table.insert(key, bytes).map_err(failed)?),
+        None => drop(table.remove(key).map_err(failed)?),
+    }
+    Ok(())
+}
+
+type Items = Vec<(Vec<u8>, Vec<u8>)>;
+
+fn items(read: &redb::ReadTransaction, table: TableDefinition<'_, &[u8], &[u8]>) -> Result<Items, StoreError> {
+    let table = read.open_table(table).map_err(failed)?;
+    let mut items = Vec::new();
+    for item in table.iter().map_err(failed)? {
+        let (key, bytes) = item.map_err(failed)?;
+        items.push((key.value().to_vec(), bytes.value().to_vec()));
+    }
+    Ok(items)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    const ONE: NetworkId = NetworkId::from_bytes([1; 32]);
+    const TWO: NetworkId = NetworkId::from_bytes([2; 32]);
+    const PEER: PeerId = PeerId::from_bytes([9; 32]);
+
+    fn head(name: &str) -> Head {
+        Head { name: name.to_owned(), enabled: true, seq: 7, waiting: None, since_ms: 1 }
+    }
+
+    #[tokio::test]
+    async fn what_was_written_is_there_after_a_restart_and_networks_do_not_mix() {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, aside) = Store::open(dir.path()).unwrap();
+        assert_eq!(aside, None);
+        let seen = Seen { addresses: vec!["1.2.3.4:5".parse().unwrap()], at_ms: 3 };
+        let changes = vec![
+            Change::Head(ONE, head("one")),
+            Change::Head(TWO, head("two")),
+            Change::Statement(ONE, [3; 32], vec![1]),
+            Change::Statement(TWO, [3; 32], vec![2]),
+            Change::Record(ONE, PEER, Some(vec![4])),
+            Change::Extra(ONE, [5; 16], Some(vec![6])),
+            Change::Seen(ONE, PEER, seen.clone()),
+        ];
+        store.write(changes).await.unwrap();
+        drop(store);
+        let (store, _) = Store::open(dir.path()).unwrap();
+        let kept = store.load().unwrap();
+        assert_eq!(kept[&ONE].head, Some(head("one")));
+        assert_eq!((kept[&ONE].statements.clone(), kept[&TWO].statements.clone()), (vec![vec![1]], vec![vec![2]]));
+        assert_eq!(kept[&ONE].records, [[4]]);
+        assert_eq!(kept[&ONE].seen, [(PEER, seen)]);
+        store.write(vec![Change::Forget(ONE), Change::Extra(TWO, [1; 16], None)]).await.unwrap();
+        let kept = store.load().unwrap();
+        assert_eq!(kept.keys().collect::<Vec<_>>(), [&TWO]);
+        assert_eq!(kept[&TWO].statements, [[2]]);
+    }
+
+    #[test]
+    fn only_this_user_can_read_it_and_only_one_daemon_has_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, _) = Store::open(dir.path()).unwrap();
+        let mode = fs::metadata(dir.path().join(FILE)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        assert!(matches!(Store::open(dir.path()), Err(StoreError::InUse(_))));
+        drop(store);
+        fs::set_permissions(dir.path().join(FILE), fs::Permissions::from_mode(0o644)).unwrap();
+        assert!(matches!(Store::open(dir.path()), Err(StoreError::NotPrivate(_))));
+    }
+
+    #[test]
+    fn a_damaged_file_is_moved_aside_and_said() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join(FILE), vec![7; 4096]).unwrap();
+        fs::set_permissions(dir.path().join(FILE), fs::Permissions::from_mode(0o600)).unwrap();
+        let (store, aside) = Store::open(dir.path()).unwrap();
+        assert!(aside.unwrap().contains("damaged"));
+        assert!(store.load().unwrap().is_empty());
+        assert!(dir.path().join("networks.redb.damaged").exists());
+    }
+}

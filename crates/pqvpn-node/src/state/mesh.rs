@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The mesh in the state task: peers, routes, door and host are made equal to what config and networks say.
+
+use std::time::Instant;
+
+use pqvpn_crypto::peer_id::PeerId;
+use pqvpn_dataplane::PeerSlot;
+use pqvpn_wire::control::CloseReason;
+
+use super::{State, Views, peer::Peer};
+use crate::{
+    clock, entropy,
+    host::HostError,
+    life::PeerLife,
+    overlay::{Mesh, MeshPeer},
+    snapshot::NodeState,
+};
+
+impl State {
+    /// Sets up what is known at the start, the host included.
+    pub(crate) async fn begin(&mut self) -> Result<(), HostError> {
+        let mesh = Mesh::plan(&self.config, self.own, &self.views);
+        self.host.plan(mesh.host.clone());
+        self.open_for_networks();
+        self.take_mesh(clock::now(), mesh);
+        self.host.apply().await?;
+        self.dns.follow(&self.views, &self.mesh, self.own).await;
+        Ok(())
+    }
+
+    /// Whoever is in a network takes links of strangers, who may want to join, and looks for members nearby.
+    fn open_for_networks(&mut self) {
+        let in_network = !self.views.is_empty();
+        self.context.slots.let_strangers_in(self.context.dht.is_some() || in_network);
+        self.lan.needed(in_network);
+    }
+
+    /// The networks have changed. Whoever is no peer any more is cut off before anything else happens.
+    pub(super) async fn on_views(&mut self, now: Instant, views: Views) {
+        let mesh = Mesh::plan(&self.config, self.own, &views);
+        self.views = views;
+        self.open_for_networks();
+        // Mostly only somebody's being online has changed.
+        if mesh != self.mesh {
+            self.take_mesh(now, mesh);
+        }
+        self.host.follow(self.mesh.host.clone()).await;
+        if self.running == NodeState::Up {
+            self.dns.follow(&self.views, &self.mesh, self.own).await;
+        }
+    }
+
+    /// Makes everything but the host equal to the mesh.
+    fn take_mesh(&mut self, now: Instant, mesh: Mesh) {
+        for slot in self.peers.slots() {
+            let gone = self.peers.get(slot).map(|peer| peer.id).filter(|id| !mesh.peers.contains_key(id));
+            if let Some(id) = gone {
+                self.cut_off(slot, id);
+            }
+        }
+        let not_ready = mesh.peers.iter().filter(|(_, peer)| !peer.ready).map(|(&id, _)| id);
+        self.context.door.set_members(mesh.revoked.iter().copied().collect(), not_ready.collect());
+        // Routes before slots: a session may begin as soon as its peer has one.
+        let new = self.update_peers(now, &mesh);
+        self.set_routes(&mesh);
+        for (id, slot) in new {
+            self.context.slots.insert(id, slot);
+        }
+        self.addresses.set(mesh.own.clone());
+        self.mesh = mesh;
+    }
+
+    /// Ends everything with a peer: no session can be made, none carries a packet, its links are closed, and nothing of
+    /// it is remembered.
+    fn cut_off(&mut self, slot: PeerSlot, id: PeerId) {
+        tracing::info!(peer = %self.peers.label(slot), "no peer any more: cut off");
+        self.context.slots.remove(&id);
+        self.control.remove_peer(slot);
+        self.close_peer(slot, CloseReason::NotAdmitted);
+        self.fail_pings(slot, "it is in no network with this node any more");
+        self.peers.remove(slot);
+        self.context.forget(id);
+    }
+
+    /// Takes over what is said of each peer; gives the new ones, who have no slot in the shared map yet.
+    fn update_peers(&mut self, now: Instant, mesh: &Mesh) -> Vec<(PeerId, PeerSlot)> {
+        let mut new = Vec::new();
+        for (&id, plan) in &mesh.peers {
+            match self.peers.of(&id).and_then(|slot| self.peers.get_mut(slot)) {
+                Some(peer) => update(now, peer, plan),
+                None => {
+                    let life = PeerLife::new(plan.keepalive, entropy::u64());
+                    let added = self.peers.add(|slot| {
+                        let mut peer = Peer::new(id, slot, life);
+                        peer.take(plan);
+                        peer
+                    });
+                    new.extend(added.map(|slot| (id, slot)));
+                }
+            }
+        }
+        new
+    }
+
+    fn set_routes(&self, mesh: &Mesh) {
+        let of_peer = |peer: &Peer| peer.prefixes.iter().map(|&prefix| (prefix, peer.slot)).collect::<Vec<_>>();
+        let routes = self.peers.iter().flat_map(of_peer).collect();
+        match &mesh.realms {
+            Some(realms) => self.control.set_routes_in_realms(routes, realms.clone()),
+            None => self.control.set_routes(routes),
+        }
+    }
+}
+
+fn update(now: Instant, peer: &mut Peer, plan: &MeshPeer) {
+    // A dial under way knows the old endpoints only; the next one takes the new ones.
+    let news = (plan.ready && !peer.ready) || plan.endpoints.iter().any(|endpoint| !peer.endpoints.contains(endpoint));
+    peer.take(plan);
+    peer.life.set_keepalive(plan.keepalive);
+    if news {
+        peer.life.on_obstacle_gone(now);
+    }
+}

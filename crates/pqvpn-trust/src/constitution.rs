@@ -1,0 +1,308 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The statements of one network, and the one place where they come in.
+
+use std::sync::{Arc, OnceLock};
+
+use pqvpn_wire::network::{Act, NetworkId, Statement, StatementBody, StatementId};
+use sha2::{Digest, Sha512_256};
+
+use crate::authority::Evaluator;
+use crate::counters::Counters;
+use crate::fold::Fold;
+use crate::graph::{Graph, Held, Node};
+use crate::refusal::Refusal;
+use crate::verify::StatementVerifier;
+use crate::view::View;
+use crate::waiting::WaitingRoom;
+use crate::{CHECKPOINT_EVERY, CandidateFn, MAX_PARENTS, MAX_PROPOSALS};
+
+mod admit;
+mod allowed;
+
+use admit::only_good;
+
+/// What became of a statement that was not refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Inserted {
+    /// It was taken in, and with it these of the waiting room, which are to be kept and passed on too.
+    New {
+        /// In the order they came in.
+        adopted: Vec<StatementId>,
+    },
+    /// It was held, with fewer signers.
+    Merged,
+    /// It was held as it is.
+    Known,
+    /// It waits for parents that are not held.
+    Waiting {
+        /// Ask for these.
+        missing: Vec<StatementId>,
+    },
+}
+
+/// An act of the quorum that does not have its signatures yet.
+#[derive(Debug, Clone)]
+pub struct Proposal {
+    /// Sign this and insert it again.
+    pub statement: Arc<Statement>,
+    /// Signatures that count.
+    pub have: usize,
+    /// Signatures it needs.
+    pub need: usize,
+}
+
+/// A statement and what it came to.
+#[derive(Debug, Clone)]
+pub struct LogEntry {
+    /// The statement.
+    pub statement: Arc<Statement>,
+    /// It has an effect.
+    pub effective: bool,
+}
+
+/// All statements of one network and what they evaluate to.
+pub struct Constitution {
+    id: NetworkId,
+    disable: Option<[u8; 32]>,
+    candidate: CandidateFn,
+    pub(crate) graph: Graph,
+    evaluator: Evaluator,
+    waiting: WaitingRoom,
+    counters: Counters,
+    /// Statements that came in when none of their signers was an admin.
+    late: usize,
+    view: View,
+    stale: bool,
+    head: OnceLock<[u8; 32]>,
+}
+
+impl Constitution {
+    /// Begins with the genesis; `candidate` gives the IPv4 addresses a peer may take.
+    ///
+    /// # Errors
+    /// [`Refusal::NotGenesis`], [`Refusal::BadSignature`].
+    pub fn found(
+        genesis: Statement,
+        verifier: &dyn StatementVerifier,
+        candidate: CandidateFn,
+    ) -> Result<Self, Refusal> {
+        let Act::Genesis(act) = &genesis.body().act else { return Err(Refusal::NotGenesis) };
+        let disable = act.disable;
+        let founder = act.founder.clone();
+        let mut counters = Counters::default();
+        let genesis =
+            only_good(genesis, verifier, &mut counters, |peer| (*peer == founder.peer_id()).then_some(&founder))?;
+        let view = View::of_genesis(&genesis).ok_or(Refusal::NotGenesis)?;
+        let mut graph = Graph::default();
+        let id = genesis.network();
+        graph.push(Arc::new(genesis), Vec::new());
+        counters.inserted = 1;
+        let mut this = Self {
+            id,
+            disable,
+            candidate,
+            graph,
+            evaluator: Evaluator::default(),
+            waiting: WaitingRoom::default(),
+            counters,
+            late: 0,
+            view,
+            stale: true,
+            head: OnceLock::new(),
+        };
+        this.refold();
+        Ok(this)
+    }
+
+    /// The network.
+    #[must_use]
+    pub fn id(&self) -> NetworkId {
+        self.id
+    }
+
+    /// Statements held.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.graph.len()
+    }
+
+    /// Never: there is always the genesis.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        false
+    }
+
+    /// Encoded size of all statements held, in bytes.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.graph.bytes()
+    }
+
+    /// Says whether a statement is held.
+    #[must_use]
+    pub fn contains(&self, id: &StatementId) -> bool {
+        self.graph.node(id).is_some()
+    }
+
+    /// A statement held.
+    #[must_use]
+    pub fn get(&self, id: &StatementId) -> Option<Arc<Statement>> {
+        self.graph.node(id).and_then(|node| self.graph.held(node)).map(|held| Arc::clone(&held.statement))
+    }
+
+    /// Statements waiting for their parents.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// Counters since the start.
+    #[must_use]
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// What everything held evaluates to.
+    #[must_use]
+    pub fn view(&self) -> &View {
+        &self.view
+    }
+
+    /// SHA-512/256 over all statements held and their signers, by id: equal heads, equal sets.
+    #[must_use]
+    pub fn head(&self) -> [u8; 32] {
+        *self.head.get_or_init(|| {
+            let mut hash = Sha512_256::new();
+            hash.update(b"pqvpn head v1");
+            for (id, held) in self.graph.ids() {
+                hash.update(id.as_bytes());
+                let signers = held.statement.signers();
+                hash.update([u8::try_from(signers.len()).unwrap_or(u8::MAX)]);
+                signers.for_each(|signer| hash.update(signer.as_bytes()));
+            }
+            hash.finalize().into()
+        })
+    }
+
+    /// The statements nobody stands on yet, by id.
+    #[must_use]
+    pub fn tips(&self) -> Vec<StatementId> {
+        let held = self.graph.tips().iter().filter_map(|tip| self.graph.held(*tip));
+        let mut tips: Vec<_> = held.map(|held| held.statement.id()).collect();
+        tips.sort_unstable();
+        tips
+    }
+
+    /// Takes a statement in if it has any business here; whether it has an effect is for the view to say.
+    ///
+    /// # Errors
+    /// [`Refusal`]; counted.
+    pub fn insert(&mut self, statement: Statement, verifier: &dyn StatementVerifier) -> Result<Inserted, Refusal> {
+        let answer = self.admit_all_ready(statement, verifier);
+        self.settle();
+        answer
+    }
+
+    /// Takes many statements in and evaluates once; the answers are in the order given.
+    pub fn insert_all(
+        &mut self,
+        statements: impl IntoIterator<Item = Statement>,
+        verifier: &dyn StatementVerifier,
+    ) -> Vec<Result<Inserted, Refusal>> {
+        let answers = statements.into_iter().map(|statement| self.admit_all_ready(statement, verifier)).collect();
+        self.settle();
+        answers
+    }
+
+    /// A body for `act` that stands on everything held; at most 16 tips, those with an effect first.
+    #[must_use]
+    pub fn draft(&self, now_ms: u64, act: Act) -> StatementBody {
+        let mut tips: Vec<_> = self.graph.tips().iter().filter_map(|tip| self.graph.held(*tip)).collect();
+        tips.sort_by_key(|held| {
+            let id = held.statement.id();
+            (self.view.void.contains(&id), u64::MAX - held.statement.body().seq, id)
+        });
+        tips.truncate(MAX_PARENTS);
+        self.body_on(&tips, now_ms, act)
+    }
+
+    fn body_on(&self, tips: &[&Held], now_ms: u64, act: Act) -> StatementBody {
+        let seq = tips.iter().map(|held| held.statement.body().seq).max().unwrap_or(0) + 1;
+        let mut parents: Vec<_> = tips.iter().map(|held| held.statement.id()).collect();
+        parents.sort_unstable();
+        StatementBody { network: self.id, seq, parents, at_ms: now_ms, act }
+    }
+
+    /// A body for `act` that stands on everything held but `avoid` and what stands on that: how honest admins answer a
+    /// coup whose statements took their authority away (docs/networks.md "A stolen key").
+    #[must_use]
+    pub fn draft_beside(&self, now_ms: u64, act: Act, avoid: &[StatementId]) -> StatementBody {
+        let avoided: Vec<Node> = avoid.iter().filter_map(|id| self.graph.node(id)).collect();
+        let mut tips: Vec<_> = self.graph.tips_beside(&avoided).filter_map(|node| self.graph.held(node)).collect();
+        tips.sort_by_key(|held| (u64::MAX - held.statement.body().seq, held.statement.id()));
+        tips.truncate(MAX_PARENTS);
+        self.body_on(&tips, now_ms, act)
+    }
+
+    /// Acts of the quorum that lack signatures, the newest [`MAX_PROPOSALS`], newest first.
+    pub fn proposals(&self) -> Vec<Proposal> {
+        let void =
+            self.graph.in_order().rev().filter(|node| {
+                self.graph.held(*node).is_some_and(|held| self.view.void.contains(&held.statement.id()))
+            });
+        void.filter_map(|node| self.proposal(node)).take(MAX_PROPOSALS).collect()
+    }
+
+    fn proposal(&self, node: Node) -> Option<Proposal> {
+        let held = self.graph.held(node)?;
+        let quorum_act = matches!(
+            held.statement.body().act,
+            Act::AddAdmin { .. }
+                | Act::RemoveAdmin { .. }
+                | Act::SetParams(_)
+                | Act::SetPolicy { .. }
+                | Act::Checkpoint { .. }
+                | Act::Revoke { .. }
+        );
+        let path = self.evaluator.known_path(held.set)?;
+        let need = path.need(&held.statement.body().act);
+        let have = self.evaluator.known_whole()?.counting(&self.graph, node, held, &path).len();
+        let possible = (1..need).contains(&have) && need <= path.admins.len();
+        (quorum_act && possible).then(|| Proposal { statement: Arc::clone(&held.statement), have, need })
+    }
+
+    /// The newest `limit` statements in order, newest first.
+    #[must_use]
+    pub fn log(&self, limit: usize) -> Vec<LogEntry> {
+        let newest = self.graph.in_order().rev().filter_map(|node| self.graph.held(node)).take(limit);
+        newest
+            .map(|held| LogEntry {
+                statement: Arc::clone(&held.statement),
+                effective: !self.view.void.contains(&held.statement.id()),
+            })
+            .collect()
+    }
+
+    /// Says whether an admin should sign a checkpoint: 64 statements or more since the last.
+    #[must_use]
+    pub fn checkpoint_due(&self) -> bool {
+        let newest = self.graph.in_order().next_back().and_then(|node| self.graph.held(node));
+        let seq = newest.map_or(0, |held| held.statement.body().seq);
+        let last = self.view.checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.seq);
+        seq.saturating_sub(last) >= CHECKPOINT_EVERY as u64
+    }
+
+    fn settle(&mut self) {
+        if self.stale {
+            self.refold();
+        }
+    }
+
+    fn refold(&mut self) {
+        self.counters.refolds += 1;
+        if let Some(view) = Fold::new(&self.graph, &mut self.evaluator, self.candidate).all() {
+            self.view = view;
+        }
+        self.stale = false;
+    }
+}

@@ -1,0 +1,245 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What has any business in the constitution: place, signatures, room.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, OnceLock};
+
+use pqvpn_crypto::identity::PublicIdentity;
+use pqvpn_crypto::peer_id::PeerId;
+use pqvpn_wire::network::{Act, MAX_SIGNERS, Statement};
+use sha2::{Digest, Sha256};
+
+use super::{Constitution, Inserted};
+use crate::counters::Counters;
+use crate::fold::Fold;
+use crate::graph::{ActSet, Node, is_authority_act, own_key};
+use crate::refusal::Refusal;
+use crate::verify::StatementVerifier;
+use crate::{
+    MAX_AUTHORITY_ACTS, MAX_AUTHORITY_ACTS_ALONE, MAX_OWN_ACTS, MAX_PARENTS, MAX_STATEMENTS, MAX_STATEMENTS_ALONE,
+    MAX_VOID,
+};
+
+impl Constitution {
+    /// Takes in a statement, and what waited for it.
+    pub(super) fn admit_all_ready(
+        &mut self,
+        statement: Statement,
+        verifier: &dyn StatementVerifier,
+    ) -> Result<Inserted, Refusal> {
+        let mut answer = self.admit(statement, verifier);
+        if let Ok(Inserted::New { adopted }) = &mut answer {
+            while let Some(ready) = self.waiting.take_ready(|parent| self.graph.node(parent).is_some()) {
+                let id = ready.id();
+                if matches!(self.admit(ready, verifier), Ok(Inserted::New { .. })) {
+                    adopted.push(id);
+                }
+            }
+        }
+        answer
+    }
+
+    fn admit(&mut self, statement: Statement, verifier: &dyn StatementVerifier) -> Result<Inserted, Refusal> {
+        self.try_admit(statement, verifier).map_err(|refusal| self.counters.refuse(refusal))
+    }
+
+    fn try_admit(&mut self, statement: Statement, verifier: &dyn StatementVerifier) -> Result<Inserted, Refusal> {
+        if let Some(node) = self.graph.node(&statement.id()) {
+            return self.merge(node, statement, verifier);
+        }
+        self.check_place(&statement)?;
+        let Some(parents) = self.parents(&statement) else {
+            let missing = statement.body().parents.iter().filter(|parent| !self.contains(parent)).copied().collect();
+            self.counters.waited += 1;
+            self.counters.waiting_evicted += u64::from(self.waiting.enter(statement));
+            return Ok(Inserted::Waiting { missing });
+        };
+        self.check_seq(&statement, &parents)?;
+        let (_, set) = self.graph.act_set(&parents);
+        let statement = self.check_signers(statement, &set, &parents, verifier)?;
+        self.check_room(&statement, &set)?;
+        self.take_in(statement, parents);
+        Ok(Inserted::New { adopted: Vec::new() })
+    }
+
+    fn check_place(&self, statement: &Statement) -> Result<(), Refusal> {
+        let body = statement.body();
+        if matches!(body.act, Act::Genesis(_)) {
+            return Err(Refusal::SecondGenesis);
+        }
+        if body.network != self.id {
+            return Err(Refusal::ForeignNetwork);
+        }
+        if body.parents.is_empty() || body.parents.len() > MAX_PARENTS {
+            return Err(Refusal::NoParents);
+        }
+        if self.graph.len() >= MAX_STATEMENTS { Err(Refusal::Full) } else { Ok(()) }
+    }
+
+    fn parents(&self, statement: &Statement) -> Option<Vec<Node>> {
+        statement.body().parents.iter().map(|parent| self.graph.node(parent)).collect()
+    }
+
+    fn check_seq(&self, statement: &Statement, parents: &[Node]) -> Result<(), Refusal> {
+        let greatest =
+            parents.iter().filter_map(|parent| self.graph.held(*parent)).map(|held| held.statement.body().seq).max();
+        let follows = greatest.and_then(|seq| seq.checked_add(1)) == Some(statement.body().seq);
+        if follows { Ok(()) } else { Err(Refusal::BadSeq) }
+    }
+
+    /// Keeps the signatures of those that may have a say, if they hold.
+    fn check_signers(
+        &mut self,
+        statement: Statement,
+        set: &ActSet,
+        parents: &[Node],
+        verifier: &dyn StatementVerifier,
+    ) -> Result<Statement, Refusal> {
+        if let Act::Disable { secret } = &statement.body().act {
+            let right = self.disable == Some(Sha256::digest(secret).into());
+            return if right { Ok(without_signers(statement)) } else { Err(Refusal::BadSecret) };
+        }
+        if !verifier.rotation(&statement) {
+            return Err(Refusal::BadRotation);
+        }
+        let own = own_key(&statement.body().act).cloned().filter(|key| {
+            let peer = key.peer_id();
+            set.granted.contains(&peer) || self.graph.entered(&peer, parents)
+        });
+        let rotates = matches!(statement.body().act, Act::Rotate { .. });
+        let key_of = |peer: &PeerId| {
+            if let Some(own) = own.as_ref().filter(|own| own.peer_id() == *peer) {
+                return Some(own);
+            }
+            (!rotates && set.granted.contains(peer)).then(|| self.graph.key(peer)).flatten()
+        };
+        only_good(statement, verifier, &mut self.counters, key_of)
+    }
+
+    fn check_room(&self, statement: &Statement, set: &ActSet) -> Result<(), Refusal> {
+        let is_act = is_authority_act(&statement.body().act, &set.granted);
+        let mut signers = statement.signers();
+        let alone = match (signers.next(), signers.next()) {
+            (Some(signer), None) => self.graph.alone(signer),
+            _ => (0, 0),
+        };
+        if is_act && (self.graph.act_count() >= MAX_AUTHORITY_ACTS || alone.1 >= MAX_AUTHORITY_ACTS_ALONE) {
+            return Err(Refusal::AuthorityFull);
+        }
+        if alone.0 >= MAX_STATEMENTS_ALONE {
+            return Err(Refusal::Full);
+        }
+        if self.graph.own_acts(&statement.body().act) >= MAX_OWN_ACTS {
+            return Err(Refusal::OwnFull);
+        }
+        if self.is_late(statement) && self.late >= MAX_VOID { Err(Refusal::VoidFull) } else { Ok(()) }
+    }
+
+    /// Says whether nobody who signed is an admin now; what members say of themselves is never late.
+    fn is_late(&self, statement: &Statement) -> bool {
+        own_key(&statement.body().act).is_none()
+            && !matches!(statement.body().act, Act::Disable { .. })
+            && !statement.signers().any(|signer| self.view.is_admin(signer))
+    }
+
+    fn take_in(&mut self, statement: Statement, parents: Vec<Node>) {
+        self.late += usize::from(self.is_late(&statement));
+        let on_all_tips = parents.iter().copied().collect::<BTreeSet<_>>() == *self.graph.tips();
+        let node = self.graph.push(Arc::new(statement), parents);
+        self.counters.inserted += 1;
+        self.head = OnceLock::new();
+        let is_act = self.graph.held(node).is_some_and(|held| held.act.is_some());
+        if is_act {
+            self.evaluator.act_added();
+        }
+        if on_all_tips && !is_act && !self.stale {
+            Fold::new(&self.graph, &mut self.evaluator, self.candidate).apply(&mut self.view, node);
+        } else {
+            self.stale = true;
+        }
+    }
+
+    fn merge(&mut self, node: Node, other: Statement, verifier: &dyn StatementVerifier) -> Result<Inserted, Refusal> {
+        let Some(held) = self.graph.held(node) else { return Ok(Inserted::Known) };
+        let (before, set, parents) = (Arc::clone(&held.statement), held.set, held.parents.clone());
+        let mut fresh = other;
+        let known: Vec<PeerId> = before.signers().copied().collect();
+        for signer in &known {
+            fresh.remove_signature(signer);
+        }
+        if fresh.signers().len() == 0 || matches!(fresh.body().act, Act::Disable { .. } | Act::Genesis(_)) {
+            self.counters.known += 1;
+            return Ok(Inserted::Known);
+        }
+        let Some(set) = self.graph.set(set).cloned() else { return Ok(Inserted::Known) };
+        let Ok(fresh) = self.check_signers(fresh, &set, &parents, verifier) else {
+            self.counters.known += 1;
+            return Ok(Inserted::Known);
+        };
+        let merged = self.united(node, &before, &fresh);
+        if merged.signers().eq(before.signers()) {
+            self.counters.known += 1;
+            return Ok(Inserted::Known);
+        }
+        self.graph.replace(node, Arc::new(merged));
+        self.counters.merged += 1;
+        self.head = OnceLock::new();
+        self.evaluator.forget();
+        self.stale = true;
+        Ok(Inserted::Merged)
+    }
+
+    /// The signers of both; if they are too many, those that are admins on the path first, then the smallest: helpers
+    /// without authority must not crowd out a signature that counts.
+    fn united(&mut self, node: Node, before: &Statement, fresh: &Statement) -> Statement {
+        let path = self.graph.held(node).map(|held| self.evaluator.path(&self.graph, held.set));
+        let mut signers: Vec<PeerId> = before.signers().chain(fresh.signers()).copied().collect();
+        signers.sort_by_key(|signer| (!path.as_ref().is_some_and(|path| path.admins.contains_key(signer)), *signer));
+        let mut united = before.clone();
+        for crowded_out in signers.iter().skip(MAX_SIGNERS) {
+            united.remove_signature(crowded_out);
+        }
+        for signer in signers.iter().take(MAX_SIGNERS) {
+            if let Some(signature) = fresh.signature(signer) {
+                united.add_signature(*signer, signature.clone());
+            }
+        }
+        united
+    }
+}
+
+fn without_signers(mut statement: Statement) -> Statement {
+    let signers: Vec<PeerId> = statement.signers().copied().collect();
+    for signer in &signers {
+        statement.remove_signature(signer);
+    }
+    statement
+}
+
+/// Takes away signatures that are wrong or of somebody without a key in this matter.
+pub(super) fn only_good<'k>(
+    mut statement: Statement,
+    verifier: &dyn StatementVerifier,
+    counters: &mut Counters,
+    key_of: impl Fn(&PeerId) -> Option<&'k PublicIdentity>,
+) -> Result<Statement, Refusal> {
+    let signers: Vec<PeerId> = statement.signers().copied().collect();
+    let mut refusal = Refusal::NoAuthority;
+    for signer in &signers {
+        let good = match key_of(signer) {
+            None => false,
+            Some(key) => {
+                let good = verifier.signature(&statement, signer, key);
+                if !good {
+                    refusal = Refusal::BadSignature;
+                }
+                good
+            }
+        };
+        if !good {
+            statement.remove_signature(signer);
+            counters.signatures_dropped += 1;
+        }
+    }
+    if statement.signers().len() == 0 { Err(refusal) } else { Ok(statement) }
+}

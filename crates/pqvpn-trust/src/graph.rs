@@ -1,0 +1,415 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The set of statements held: who stands on whom, and in which order they are read.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use pqvpn_crypto::identity::PublicIdentity;
+use pqvpn_crypto::peer_id::PeerId;
+use pqvpn_wire::network::{Act, Serial, Statement, StatementId};
+
+use crate::bits::Bits;
+
+/// Number of a statement in the order of arrival: parents always have smaller ones.
+pub(crate) type Node = u32;
+/// Number of an authority act among those, in the order of arrival. The genesis is 0.
+pub(crate) type ActNo = u32;
+/// Number of a set of authority acts.
+pub(crate) type SetNo = u32;
+
+/// The order of the fold: ancestors first, then what takes away, then by id.
+pub(crate) type OrderKey = (u64, u8, StatementId);
+
+/// One statement held.
+#[derive(Debug)]
+pub(crate) struct Held {
+    pub(crate) statement: Arc<Statement>,
+    pub(crate) parents: Vec<Node>,
+    /// The authority acts among its ancestors.
+    pub(crate) set: SetNo,
+    /// Its own number, if it is one.
+    pub(crate) act: Option<ActNo>,
+}
+
+/// The authority acts among the ancestors of a statement, and the keys they ever gave authority to.
+#[derive(Debug)]
+pub(crate) struct ActSet {
+    pub(crate) bits: Bits,
+    pub(crate) granted: BTreeSet<PeerId>,
+}
+
+/// What statements are about; only those about the same subject can beat each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Subject {
+    /// Takes this peer in (genesis, AddMember, the new key of a rotation).
+    Enters(PeerId),
+    /// Revokes this peer, or rotates away from it.
+    Revokes(PeerId),
+    /// Takes somebody in by this invite.
+    Uses(Serial),
+    /// Cancels this invite.
+    Cancels(Serial),
+    /// Rotates away from this peer.
+    RotatesFrom(PeerId),
+}
+
+/// All statements held. Nothing is ever taken out.
+#[derive(Debug, Default)]
+pub(crate) struct Graph {
+    nodes: Vec<Held>,
+    index: BTreeMap<StatementId, Node>,
+    tips: BTreeSet<Node>,
+    order: BTreeMap<OrderKey, Node>,
+    acts: Vec<Node>,
+    sets: Vec<Arc<ActSet>>,
+    set_numbers: BTreeMap<Bits, SetNo>,
+    keys: BTreeMap<PeerId, PublicIdentity>,
+    subjects: BTreeMap<Subject, Vec<Node>>,
+    /// (ancestor, descendant) among statements whose subjects meet.
+    related: BTreeSet<(Node, Node)>,
+    /// Ancestors of the acts that remove an admin.
+    removal_ancestors: BTreeMap<ActNo, Bits>,
+    bytes: usize,
+    shares: Shares,
+}
+
+/// How much of the room one key alone has filled, so that nobody fills all of it.
+#[derive(Debug, Default)]
+struct Shares {
+    /// Statements and authority acts that came in with this one signer.
+    alone: BTreeMap<PeerId, (usize, usize)>,
+    /// Rotations and departures, by the first key of their line.
+    lines: BTreeMap<PeerId, usize>,
+    /// The first key of a line of rotations.
+    first_keys: BTreeMap<PeerId, PeerId>,
+    disabling: usize,
+}
+
+impl Shares {
+    fn first_key(&self, peer: &PeerId) -> PeerId {
+        self.first_keys.get(peer).copied().unwrap_or(*peer)
+    }
+
+    fn count(&mut self, statement: &Statement, is_act: bool) {
+        if let Act::Rotate { old, key, .. } = &statement.body().act {
+            let first = self.first_key(&old.peer_id());
+            self.first_keys.entry(key.peer_id()).or_insert(first);
+        }
+        if let Some(key) = own_key(&statement.body().act) {
+            *self.lines.entry(self.first_key(&key.peer_id())).or_default() += 1;
+        }
+        self.disabling += usize::from(matches!(statement.body().act, Act::Disable { .. }));
+        let mut signers = statement.signers();
+        if let (Some(signer), None) = (signers.next(), signers.next()) {
+            let (statements, acts) = self.alone.entry(*signer).or_default();
+            *statements += 1;
+            *acts += usize::from(is_act);
+        }
+    }
+}
+
+impl Graph {
+    /// Statements and authority acts held that came in with this one signer.
+    pub(crate) fn alone(&self, signer: &PeerId) -> (usize, usize) {
+        self.shares.alone.get(signer).copied().unwrap_or_default()
+    }
+
+    /// What members said of themselves in the line of this act's subject, or how often the network was switched off.
+    pub(crate) fn own_acts(&self, act: &Act) -> usize {
+        if matches!(act, Act::Disable { .. }) {
+            return self.shares.disabling;
+        }
+        let line = own_key(act).map(|key| self.shares.first_key(&key.peer_id()));
+        line.and_then(|line| self.shares.lines.get(&line)).copied().unwrap_or(0)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// Encoded size of everything held, in bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub(crate) fn node(&self, id: &StatementId) -> Option<Node> {
+        self.index.get(id).copied()
+    }
+
+    pub(crate) fn held(&self, node: Node) -> Option<&Held> {
+        self.nodes.get(node as usize)
+    }
+
+    pub(crate) fn ids(&self) -> impl Iterator<Item = (&StatementId, &Held)> {
+        self.index.iter().filter_map(|(id, node)| Some((id, self.held(*node)?)))
+    }
+
+    pub(crate) fn in_order(&self) -> impl DoubleEndedIterator<Item = Node> {
+        self.order.values().copied()
+    }
+
+    pub(crate) fn tips(&self) -> &BTreeSet<Node> {
+        &self.tips
+    }
+
+    /// The statements nobody stands on if those of `avoided` and all that stands on them were not there.
+    pub(crate) fn tips_beside(&self, avoided: &[Node]) -> impl Iterator<Item = Node> {
+        let mut out = Bits::default();
+        let mut stood_on = Bits::default();
+        for (node, held) in (0_u32..).zip(&self.nodes) {
+            if avoided.contains(&node) || held.parents.iter().any(|parent| out.contains(*parent)) {
+                out.insert(node);
+            } else {
+                held.parents.iter().for_each(|parent| stood_on.insert(*parent));
+            }
+        }
+        (0..self.nodes.len())
+            .filter_map(|node| u32::try_from(node).ok())
+            .filter(move |node| !out.contains(*node) && !stood_on.contains(*node))
+    }
+
+    pub(crate) fn act_count(&self) -> usize {
+        self.acts.len()
+    }
+
+    /// The statement that is this authority act.
+    pub(crate) fn act(&self, act: ActNo) -> Option<&Held> {
+        self.acts.get(act as usize).and_then(|node| self.held(*node))
+    }
+
+    pub(crate) fn act_node(&self, act: ActNo) -> Option<Node> {
+        self.acts.get(act as usize).copied()
+    }
+
+    pub(crate) fn set(&self, set: SetNo) -> Option<&Arc<ActSet>> {
+        self.sets.get(set as usize)
+    }
+
+    /// The key of a peer that ever had authority.
+    pub(crate) fn key(&self, peer: &PeerId) -> Option<&PublicIdentity> {
+        self.keys.get(peer)
+    }
+
+    /// Says whether `ancestor` is one of `descendant`, where their subjects meet.
+    pub(crate) fn knows(&self, descendant: Node, ancestor: Node) -> bool {
+        self.related.contains(&(ancestor, descendant))
+    }
+
+    pub(crate) fn revocations(&self, peer: &PeerId) -> &[Node] {
+        self.about(Subject::Revokes(*peer))
+    }
+
+    pub(crate) fn cancellations(&self, serial: &Serial) -> &[Node] {
+        self.about(Subject::Cancels(*serial))
+    }
+
+    /// Says whether `node` is an ancestor of the removal `act`.
+    pub(crate) fn before_removal(&self, node: Node, act: ActNo) -> bool {
+        self.removal_ancestors.get(&act).is_some_and(|bits| bits.contains(node))
+    }
+
+    fn about(&self, subject: Subject) -> &[Node] {
+        self.subjects.get(&subject).map_or(&[], Vec::as_slice)
+    }
+
+    /// The authority acts among `parents` and their ancestors, with their number if it has one already.
+    pub(crate) fn act_set(&self, parents: &[Node]) -> (Option<SetNo>, Arc<ActSet>) {
+        let bits = self.bits_of(parents);
+        if let Some((number, set)) =
+            self.set_numbers.get(&bits).and_then(|number| Some((*number, Arc::clone(self.set(*number)?))))
+        {
+            return (Some(number), set);
+        }
+        let granted =
+            bits.iter().filter_map(|act| Some(granted_by(&self.act(act)?.statement.body().act)?.peer_id())).collect();
+        (None, Arc::new(ActSet { bits, granted }))
+    }
+
+    fn number_set(&mut self, parents: &[Node]) -> SetNo {
+        let (number, set) = self.act_set(parents);
+        number.unwrap_or_else(|| {
+            let number = u32::try_from(self.sets.len()).unwrap_or(u32::MAX);
+            self.set_numbers.insert(set.bits.clone(), number);
+            self.sets.push(set);
+            number
+        })
+    }
+
+    fn bits_of(&self, parents: &[Node]) -> Bits {
+        let mut bits = Bits::default();
+        let mut last = None;
+        for held in parents.iter().filter_map(|parent| self.held(*parent)) {
+            if last != Some(held.set) {
+                last = Some(held.set);
+                if let Some(set) = self.set(held.set) {
+                    bits.union_with(&set.bits);
+                }
+            }
+            if let Some(act) = held.act {
+                bits.insert(act);
+            }
+        }
+        bits
+    }
+
+    /// Says whether a peer was taken in by anything `parents` stand on.
+    pub(crate) fn entered(&self, peer: &PeerId, parents: &[Node]) -> bool {
+        let entries = self.about(Subject::Enters(*peer));
+        !entries.is_empty() && !self.ancestors_among(parents, entries).is_empty()
+    }
+
+    /// Takes a statement in whose parents are held.
+    pub(crate) fn push(&mut self, statement: Arc<Statement>, parents: Vec<Node>) -> Node {
+        let node = u32::try_from(self.nodes.len()).unwrap_or(u32::MAX);
+        let set = self.number_set(&parents);
+        let act = self.number_act(&statement, set, node, &parents);
+        self.relate(&statement.body().act, node, &parents);
+        for parent in &parents {
+            self.tips.remove(parent);
+        }
+        self.tips.insert(node);
+        self.order.insert(order_key(&statement), node);
+        self.index.insert(statement.id(), node);
+        self.bytes += statement.encoded_len();
+        self.shares.count(&statement, act.is_some());
+        self.nodes.push(Held { statement, parents, set, act });
+        node
+    }
+
+    /// Puts a statement with more signers in the place of the same with fewer.
+    pub(crate) fn replace(&mut self, node: Node, statement: Arc<Statement>) {
+        if let Some(held) = self.nodes.get_mut(node as usize) {
+            self.bytes = self.bytes.saturating_sub(held.statement.encoded_len()) + statement.encoded_len();
+            held.statement = statement;
+        }
+    }
+
+    fn number_act(&mut self, statement: &Statement, set: SetNo, node: Node, parents: &[Node]) -> Option<ActNo> {
+        let act = &statement.body().act;
+        let granted = self.set(set).is_some_and(|set| is_authority_act(act, &set.granted));
+        if !granted {
+            return None;
+        }
+        let number = u32::try_from(self.acts.len()).unwrap_or(u32::MAX);
+        self.acts.push(node);
+        if let Some(key) = granted_by(act) {
+            self.keys.insert(key.peer_id(), key.clone());
+        }
+        if matches!(act, Act::RemoveAdmin { .. } | Act::Revoke { .. } | Act::Rotate { .. }) {
+            let ancestors = self.ancestors(parents);
+            self.removal_ancestors.insert(number, ancestors);
+        }
+        Some(number)
+    }
+
+    /// Notes which statements about the same subject the new one knows.
+    fn relate(&mut self, act: &Act, node: Node, parents: &[Node]) {
+        let mut others = Vec::new();
+        for subject in subjects(act) {
+            for opposite in opposites(subject) {
+                others.extend_from_slice(self.about(opposite));
+            }
+            self.subjects.entry(subject).or_default().push(node);
+        }
+        if !others.is_empty() {
+            let known = self.ancestors_among(parents, &others);
+            self.related.extend(known.into_iter().map(|ancestor| (ancestor, node)));
+        }
+    }
+
+    /// `parents` and everything they stand on.
+    pub(crate) fn ancestors(&self, parents: &[Node]) -> Bits {
+        let mut seen = Bits::default();
+        self.walk(parents, 0, |node| seen.insert(node));
+        seen
+    }
+
+    /// Those of `wanted` that are among `parents` and their ancestors.
+    fn ancestors_among(&self, parents: &[Node], wanted: &[Node]) -> Vec<Node> {
+        let wanted: BTreeSet<Node> = wanted.iter().copied().collect();
+        let Some(lowest) = wanted.first().copied() else { return Vec::new() };
+        let mut found = Vec::new();
+        self.walk(parents, lowest, |node| {
+            if wanted.contains(&node) {
+                found.push(node);
+            }
+        });
+        found
+    }
+
+    /// Visits `parents` and their ancestors once each; numbers below `lowest` are left out (ancestors are smaller).
+    fn walk(&self, parents: &[Node], lowest: Node, mut visit: impl FnMut(Node)) {
+        let mut seen = Bits::default();
+        let mut open: Vec<Node> = parents.to_vec();
+        while let Some(node) = open.pop() {
+            if node < lowest || seen.contains(node) {
+                continue;
+            }
+            seen.insert(node);
+            visit(node);
+            if let Some(held) = self.held(node) {
+                open.extend_from_slice(&held.parents);
+            }
+        }
+    }
+}
+
+/// The key of the member that speaks for itself in an act.
+pub(crate) fn own_key(act: &Act) -> Option<&PublicIdentity> {
+    if let Act::Rotate { old: key, .. } | Act::Leave { key } = act { Some(key) } else { None }
+}
+
+/// The key an act gives authority to, if it is an authority act.
+pub(crate) fn granted_by(act: &Act) -> Option<&PublicIdentity> {
+    if let Act::Genesis(genesis) = act {
+        return Some(&genesis.founder);
+    }
+    if let Act::AddAdmin { key } | Act::Rotate { key, .. } = act { Some(key) } else { None }
+}
+
+/// Says whether an act can change who may sign, given the keys its ancestors ever gave authority to.
+pub(crate) fn is_authority_act(act: &Act, granted: &BTreeSet<PeerId>) -> bool {
+    if let Act::Revoke { peer, .. } = act {
+        return granted.contains(peer);
+    }
+    if let Act::Rotate { old, .. } = act {
+        return granted.contains(&old.peer_id());
+    }
+    matches!(act, Act::Genesis(_) | Act::AddAdmin { .. } | Act::RemoveAdmin { .. } | Act::SetParams(_))
+}
+
+pub(crate) fn order_key(statement: &Statement) -> OrderKey {
+    let later = !matches!(statement.body().act, Act::RemoveAdmin { .. } | Act::Revoke { .. });
+    (statement.body().seq, u8::from(later), statement.id())
+}
+
+fn subjects(act: &Act) -> Vec<Subject> {
+    let mut subjects = Vec::new();
+    if let Act::Genesis(genesis) = act {
+        subjects.push(Subject::Enters(genesis.founder.peer_id()));
+    }
+    if let Act::AddMember(member) = act {
+        subjects.push(Subject::Enters(member.peer));
+        subjects.extend(member.invite.map(|usage| Subject::Uses(usage.serial)));
+    }
+    if let Act::Revoke { peer, .. } = act {
+        subjects.push(Subject::Revokes(*peer));
+    }
+    if let Act::CancelInvite { serial } = act {
+        subjects.push(Subject::Cancels(*serial));
+    }
+    if let Act::Rotate { old, key, .. } = act {
+        subjects.extend([Subject::Enters(key.peer_id()), Subject::RotatesFrom(old.peer_id())]);
+    }
+    subjects
+}
+
+/// What a statement about `subject` may have to be compared with.
+fn opposites(subject: Subject) -> Vec<Subject> {
+    match subject {
+        Subject::Enters(peer) | Subject::RotatesFrom(peer) => vec![Subject::Revokes(peer)],
+        Subject::Revokes(peer) => vec![Subject::Enters(peer), Subject::RotatesFrom(peer)],
+        Subject::Uses(serial) => vec![Subject::Cancels(serial)],
+        Subject::Cancels(serial) => vec![Subject::Uses(serial)],
+    }
+}

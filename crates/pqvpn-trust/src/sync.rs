@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What a peer is missing, from the tips it names.
+
+use std::sync::Arc;
+
+use pqvpn_wire::network::{Statement, StatementId};
+
+use crate::constitution::Constitution;
+
+/// What somebody who holds some tips and everything under them is missing.
+#[derive(Debug, Clone, Default)]
+pub struct Missing {
+    /// Parents before children.
+    pub statements: Vec<Arc<Statement>>,
+    /// Tips that are not held here: we are missing something ourselves.
+    pub unknown: Vec<StatementId>,
+    /// There is more than fitted.
+    pub more: bool,
+}
+
+impl Constitution {
+    /// Everything that is not under `tips`, in order, at most `max_bytes` encoded (but at least one statement).
+    #[must_use]
+    pub fn after(&self, tips: &[StatementId], max_bytes: usize) -> Missing {
+        let (known, unknown): (Vec<_>, Vec<_>) =
+            tips.iter().map(|tip| (tip, self.graph.node(tip))).partition(|(_, node)| node.is_some());
+        let known: Vec<_> = known.into_iter().filter_map(|(_, node)| node).collect();
+        let held = self.graph.ancestors(&known);
+        let missing = self.graph.in_order().filter(|node| !held.contains(*node));
+        let (statements, more) =
+            fitting(missing.filter_map(|node| Some(Arc::clone(&self.graph.held(node)?.statement))), max_bytes);
+        Missing { statements, unknown: unknown.into_iter().map(|(tip, _)| *tip).collect(), more }
+    }
+
+    /// All statements with more than one signer, newest first, at most `max_bytes` encoded: in these alone two nodes
+    /// with the same tips can differ.
+    #[must_use]
+    pub fn multi_signed(&self, max_bytes: usize) -> Vec<Arc<Statement>> {
+        let nodes = self.graph.in_order().rev().filter_map(|node| self.graph.held(node));
+        let several = nodes.filter(|held| held.statement.signers().len() > 1).map(|held| Arc::clone(&held.statement));
+        fitting(several, max_bytes).0
+    }
+}
+
+fn fitting(statements: impl Iterator<Item = Arc<Statement>>, max_bytes: usize) -> (Vec<Arc<Statement>>, bool) {
+    let (mut taken, mut bytes) = (Vec::new(), 0_usize);
+    for statement in statements {
+        bytes = bytes.saturating_add(statement.encoded_len());
+        if bytes > max_bytes && !taken.is_empty() {
+            return (taken, true);
+        }
+        taken.push(statement);
+    }
+    (taken, false)
+}

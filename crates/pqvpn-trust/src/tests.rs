@@ -1,0 +1,9 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What the rules promise, one by one, and a comparison with the reference model over random sequences.
+
+mod bounds;
+mod members;
+mod random;
+mod rules;
+pub(crate) mod support;
+mod sync;

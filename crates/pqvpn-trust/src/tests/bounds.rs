@@ -1,0 +1,197 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What is bounded, and what it costs.
+
+use std::time::Instant;
+
+use pqvpn_crypto::peer_id::PeerId;
+use pqvpn_wire::network::{Act, NewMember, Statement, StatementBody, StatementId};
+
+use super::support::{Fake, World, add, add_admin, leave, new_member, params, peer, remove_admin, rotate, signed};
+use crate::{
+    CHECKPOINT_EVERY, Inserted, MAX_AUTHORITY_ACTS_ALONE, MAX_MEMBERS, MAX_OWN_ACTS, MAX_VOID, MAX_WAITING, Refusal,
+};
+
+fn somebody(number: u32) -> PeerId {
+    let mut bytes = [0x5a; 32];
+    bytes[..4].copy_from_slice(&number.wrapping_mul(0x9e37_79b9).to_be_bytes());
+    PeerId::from_bytes(bytes)
+}
+
+fn add_somebody(number: u32) -> Act {
+    Act::AddMember(NewMember { peer: somebody(number), ..new_member(5, "x") })
+}
+
+#[test]
+fn the_waiting_room_is_bounded_and_the_oldest_goes() {
+    let mut world = World::new(1);
+    let waiting = |number: usize| {
+        let mut parent = [1; 32];
+        parent[..8].copy_from_slice(&number.to_be_bytes());
+        let parents = vec![StatementId::from_bytes(parent)];
+        signed(StatementBody { parents, seq: 7, ..world.constitution.draft(1, add(5, "x")) }, &[(0, true)])
+    };
+    let statements: Vec<Statement> = (0..MAX_WAITING + 10).map(waiting).collect();
+    for statement in &statements {
+        assert!(matches!(world.insert(statement), Ok(Inserted::Waiting { .. })));
+    }
+    assert_eq!(world.constitution.waiting(), MAX_WAITING);
+    assert_eq!(world.constitution.counters().waiting_evicted, 10);
+}
+
+#[test]
+fn one_admin_alone_cannot_fill_the_room_for_statements_about_admins() {
+    let mut world = World::new(2);
+    world.say(&[0], add_admin(1));
+    for number in 2..MAX_AUTHORITY_ACTS_ALONE {
+        world.now = number as u64;
+        world.say(&[0], Act::SetParams(params(1, "10.100.0.0/24")));
+    }
+    world.now = 0;
+    let one_more = world.draft(&[0], Act::SetParams(params(1, "10.100.0.0/24")));
+    assert_eq!(world.insert(&one_more), Err(Refusal::AuthorityFull));
+    let both = world.draft(&[0, 1], remove_admin(0));
+    world.insert(&both).unwrap();
+    assert!(!world.is_admin(0));
+}
+
+#[test]
+fn a_member_cannot_fill_the_constitution_with_words_about_itself() {
+    let mut world = World::new(1);
+    world.say(&[0], add(5, "x"));
+    world.say(&[5], rotate(5, 10));
+    for number in 1..MAX_OWN_ACTS {
+        world.now = number as u64;
+        world.say(&[10], leave(10));
+    }
+    world.now = 0;
+    let one_more = world.draft(&[10], rotate(10, 11));
+    assert_eq!(world.insert(&one_more), Err(Refusal::OwnFull), "all keys of a line share one room");
+}
+
+#[test]
+fn a_removed_admin_cannot_fill_the_constitution() {
+    let mut world = World::new(1);
+    let grant = world.say(&[0], add_admin(1));
+    world.say(&[0], remove_admin(1));
+    let mut forks = (0..).map(|number| {
+        let body = StatementBody { at_ms: number, ..world.fork(&[&grant], &[1], add(5, "x")).body().clone() };
+        signed(body, &[(1, true)])
+    });
+    let batch: Vec<_> = forks.by_ref().take(MAX_VOID).collect();
+    let one_more = forks.next().unwrap();
+    drop(forks);
+    assert!(world.constitution.insert_all(batch, &Fake).iter().all(Result::is_ok));
+    assert_eq!(world.insert(&one_more), Err(Refusal::VoidFull));
+    world.say(&[0], add(6, "y"));
+    assert!(world.member(6).is_some());
+}
+
+#[test]
+fn a_full_network_takes_nobody_until_somebody_expires() {
+    let mut world = World::new(1);
+    world.constitution = crate::Constitution::found(
+        super::support::genesis(1, "10.0.0.0/16"),
+        &Fake,
+        pqvpn_packet::addr::ipv4_candidate,
+    )
+    .unwrap();
+    let all = u32::try_from(MAX_MEMBERS).unwrap() - 2;
+    for number in 0..all {
+        world.say(&[0], add_somebody(number));
+    }
+    world.now = 1;
+    let last = NewMember { expires_ms: Some(50), ..new_member(7, "guest") };
+    world.say(&[0], Act::AddMember(last));
+    let refused = world.say(&[0], add(6, "y"));
+    assert!(world.is_void(&refused));
+    world.now = 50;
+    world.say(&[0], add(6, "y"));
+    assert!(world.member(6).is_some() && world.member(7).is_none());
+    assert_eq!(world.constitution.view().members.len(), MAX_MEMBERS);
+}
+
+#[test]
+fn a_checkpoint_is_due_each_sixty_four_statements() {
+    let mut world = World::new(1);
+    let many = u32::try_from(CHECKPOINT_EVERY).unwrap();
+    for number in 1..many {
+        world.say(&[0], add_somebody(number));
+    }
+    assert!(!world.constitution.checkpoint_due());
+    world.say(&[0], add_somebody(many));
+    assert!(world.constitution.checkpoint_due());
+    let view_hash = world.constitution.view().hash();
+    world.say(&[0], Act::Checkpoint { view_hash });
+    assert!(!world.constitution.checkpoint_due());
+    assert_eq!(world.constitution.view().checkpoint.as_ref().unwrap().view_hash, view_hash);
+}
+
+#[test]
+fn a_thousand_members_are_evaluated_in_no_time() {
+    let mut world = World::new(1);
+    world.constitution = crate::Constitution::found(
+        super::support::genesis(1, "10.0.0.0/16"),
+        &Fake,
+        pqvpn_packet::addr::ipv4_candidate,
+    )
+    .unwrap();
+    world.say(&[0], add_admin(1));
+    let start = Instant::now();
+    for number in 0..1_000 {
+        world.say(&[usize::from(number % 2 == 0)], add_somebody(number));
+    }
+    let one_by_one = start.elapsed();
+    assert_eq!(world.constitution.counters().refolds, 2, "all but the first two stand on all tips");
+    let statements = world.constitution.after(&[], usize::MAX).statements;
+    let mut other =
+        crate::Constitution::found((*statements[0]).clone(), &Fake, pqvpn_packet::addr::ipv4_candidate).unwrap();
+    let start = Instant::now();
+    let answers = other.insert_all(statements[1..].iter().map(|statement| (**statement).clone()), &Fake);
+    let at_once = start.elapsed();
+    assert!(answers.iter().all(Result::is_ok));
+    assert_eq!(other.view(), world.constitution.view());
+    println!(
+        "1,000 members: {one_by_one:?} one by one, {at_once:?} at once, {} bytes each on disk",
+        other.bytes() / 1_001
+    );
+    assert!(world.constitution.view().members.contains_key(&peer(0)));
+}
+
+/// The dearest set an attacker can make: every act of authority contradicts every other.
+#[test]
+fn contradicting_removals_do_not_stop_the_clock() {
+    let mut world = World::new(1);
+    let mut last = world.say(&[0], add_admin(1));
+    for number in 2..12 {
+        last = world.say(&[0], add_admin(number));
+    }
+    let batch: Vec<_> = (0..200_usize)
+        .map(|number| {
+            let signer = 1 + number % 11;
+            let target = 1 + (signer + number / 11 % 10) % 11;
+            let fork = world.fork(&[&last], &[signer], remove_admin(target));
+            let body = StatementBody { at_ms: number as u64, ..fork.body().clone() };
+            signed(body, &[(signer, true)])
+        })
+        .collect();
+    let start = Instant::now();
+    drop(world.constitution.insert_all(batch, &Fake));
+    println!("200 contradicting removals: {:?}", start.elapsed());
+    assert!(world.is_admin(0) && world.is_admin(1));
+}
+
+/// Admins that come and go as often as the bound allows, each signing something: quadratic, not worse.
+#[test]
+fn admins_that_come_and_go_do_not_stop_the_clock() {
+    let mut world = World::new(1);
+    world.say(&[0], add_admin(1));
+    let start = Instant::now();
+    for round in 0..200 {
+        world.now = round;
+        world.say(&[0], add_admin(2));
+        world.say(&[2], Act::SetParams(params(1, "10.100.0.0/24")));
+        world.say(&[0, 1], remove_admin(2));
+    }
+    println!("600 acts of authority: {:?}", start.elapsed());
+    assert!(!world.is_admin(2) && world.constitution.view().void.is_empty());
+}

@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Two nodes find out what the other lacks.
+
+use pqvpn_wire::network::StatementId;
+
+use super::support::{Fake, World, add, add_admin, peer, signature};
+
+#[test]
+fn after_tips_comes_exactly_what_is_missing_parents_first() {
+    let mut full = World::new(1);
+    let mut behind = World::new(1);
+    let grant = full.say(&[0], add_admin(1));
+    behind.insert(&grant).unwrap();
+    for number in 5..9 {
+        full.say(&[1], add(number, "x"));
+    }
+    let fork = full.fork(&[&grant], &[0], add(9, "y"));
+    full.insert(&fork).unwrap();
+    let missing = full.constitution.after(&behind.constitution.tips(), usize::MAX);
+    assert_eq!((missing.statements.len(), missing.unknown.len(), missing.more), (5, 0, false));
+    for statement in &missing.statements {
+        behind.insert(statement).unwrap();
+    }
+    assert_eq!(behind.constitution.head(), full.constitution.head());
+    assert!(full.constitution.after(&behind.constitution.tips(), usize::MAX).statements.is_empty());
+}
+
+#[test]
+fn tips_that_are_not_held_are_named() {
+    let world = World::new(1);
+    let unknown = StatementId::from_bytes([7; 32]);
+    let missing = world.constitution.after(&[unknown], usize::MAX);
+    assert_eq!((missing.statements.len(), missing.unknown), (1, vec![unknown]));
+}
+
+#[test]
+fn a_long_answer_comes_in_pieces() {
+    let mut full = World::new(1);
+    for number in 1..20 {
+        full.say(&[0], add(number, "x"));
+    }
+    let mut behind = World::new(1);
+    let mut rounds = 0;
+    while behind.constitution.head() != full.constitution.head() {
+        let missing = full.constitution.after(&behind.constitution.tips(), 20_000);
+        let bytes: usize = missing.statements.iter().map(|statement| statement.encoded_len()).sum();
+        assert!(bytes <= 20_000);
+        assert_eq!(missing.more, rounds < 4 && missing.statements.len() == 4);
+        missing.statements.iter().for_each(|statement| drop(behind.insert(statement).unwrap()));
+        rounds += 1;
+    }
+    assert_eq!(rounds, 5);
+    assert_eq!(full.constitution.after(&[], 1).statements.len(), 1, "at least one, however long");
+}
+
+#[test]
+fn nodes_that_differ_in_signers_alone_meet_over_the_co_signed() {
+    let (mut one, mut other) = (World::new(2), World::new(2));
+    let first = one.say(&[0], add_admin(1));
+    let proposal = one.say(&[0], add_admin(2));
+    other.insert(&first).unwrap();
+    other.insert(&proposal).unwrap();
+    let mut copy = proposal.clone();
+    copy.add_signature(peer(1), signature(true));
+    one.insert(&copy).unwrap();
+    assert_eq!(one.constitution.tips(), other.constitution.tips());
+    assert_ne!(one.constitution.head(), other.constitution.head());
+    for statement in one.constitution.multi_signed(usize::MAX) {
+        other.constitution.insert((*statement).clone(), &Fake).unwrap();
+    }
+    assert_eq!(one.constitution.head(), other.constitution.head());
+    assert_eq!(one.constitution.view(), other.constitution.view());
+}

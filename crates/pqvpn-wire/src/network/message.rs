@@ -1,0 +1,471 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The requests and responses members exchange over streams of a link.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use ciborium::Value;
+use pqvpn_crypto::peer_id::PeerId;
+use thiserror::Error;
+
+use super::{
+    Door, JoinRequest, MAX_DOORS, MAX_MEMBERS, MemberRecord, NetworkId, PendingJoin, SignedInvite, Statement,
+    StatementId, act::peer_from, name::is_label,
+};
+use crate::{
+    WireError, cbor,
+    frame::{FRAME_HEADER_LEN, MAGIC, VERSION as FRAME_VERSION},
+};
+
+/// Frame type of a request.
+pub const REQUEST_TYPE: u8 = 32;
+/// Frame type of a response.
+pub const RESPONSE_TYPE: u8 = 33;
+/// Longest message in bytes, without the frame header.
+pub const MAX_NET_MESSAGE: usize = 512 * 1024;
+/// Longest message worth reading from somebody who is no member: a join with the longest name.
+pub const MAX_JOIN_MESSAGE: usize = 8 * 1024;
+/// Most tips, or ids wanted, in one message.
+pub const MAX_IDS: usize = 256;
+/// Most statements, and most records, in one bundle.
+pub const MAX_BUNDLE: usize = 512;
+/// Most invites, and most pending joins, in one bundle.
+pub const MAX_BUNDLE_SMALL: usize = 64;
+/// Version of the messages.
+const VERSION: u8 = 1;
+/// Deepest nesting: message, request, bundle or answer, list, element, addresses.
+const DEPTH: usize = 7;
+
+/// What a node asks another about a network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum NetRequest {
+    /// Take me in.
+    Join(Box<JoinRequest>),
+    /// This is what I have; what have you?
+    Sync(SyncState),
+    /// Send me these statements.
+    Pull {
+        /// At most [`MAX_IDS`].
+        ids: Vec<StatementId>,
+    },
+    /// Here is something new.
+    Push(Box<Bundle>),
+    /// Are you there?
+    Ping,
+}
+
+/// What a node holds of a network.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct SyncState {
+    /// Hash over the ids and signers of all statements held.
+    pub head: [u8; 32],
+    /// Statements nobody stands on yet; at most [`MAX_IDS`], the newest ones.
+    pub tips: Vec<StatementId>,
+    /// Digest over the member records held.
+    pub records: [u8; 32],
+    /// Digest over the invites and pending joins held.
+    pub invites: [u8; 32],
+    /// Which records are held in which version, when digests differ; strictly ascending, at most one a member.
+    pub held: Option<Vec<(PeerId, u64)>>,
+    /// Statements wanted; at most [`MAX_IDS`].
+    pub want: Vec<StatementId>,
+    /// Where the last bundle ended that had more to come.
+    pub cursor: Option<u64>,
+    /// The sender's clock, ms since 1970.
+    pub sent_ms: u64,
+    /// Where the sender sees the receiver.
+    pub observed: Option<SocketAddr>,
+}
+
+/// What nodes pass on.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Bundle {
+    /// Ancestors first; at most [`MAX_BUNDLE`].
+    pub statements: Vec<Arc<Statement>>,
+    /// At most [`MAX_BUNDLE`].
+    pub records: Vec<Arc<MemberRecord>>,
+    /// At most [`MAX_BUNDLE_SMALL`].
+    pub invites: Vec<SignedInvite>,
+    /// At most [`MAX_BUNDLE_SMALL`].
+    pub pending: Vec<PendingJoin>,
+    /// Whether there is more to ask for.
+    pub more: bool,
+}
+
+/// What the other answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum NetResponse {
+    /// You are a member; this is the constitution, or its first part.
+    Joined(Box<Bundle>),
+    /// An admin must look at it; ask again with a new join.
+    Pending {
+        /// Names the join for people.
+        ticket: [u8; 16],
+    },
+    /// I cannot take you in; these can. At most 4.
+    Elsewhere {
+        /// Admins.
+        admins: Vec<Door>,
+    },
+    /// No.
+    Refused(JoinRefusal),
+    /// This is what I have.
+    State(SyncState),
+    /// This is what you asked for, or lack.
+    Bundle(Box<Bundle>),
+    /// Taken, or here I am.
+    Done,
+    /// You are no member of this network.
+    NotAMember,
+    /// I know no such network.
+    UnknownNetwork,
+}
+
+/// Why a join is refused.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum JoinRefusal {
+    /// No such invite.
+    #[error("nobody here knows this invite")]
+    UnknownInvite,
+    /// Its time is over.
+    #[error("the invite has expired")]
+    Expired {
+        /// The clock of whoever refused, ms since 1970.
+        now_ms: u64,
+    },
+    /// Others used it.
+    #[error("the invite has been used as often as it may be")]
+    UsedUp,
+    /// An admin took it back.
+    #[error("the invite has been cancelled")]
+    Cancelled,
+    /// The proof or the signature does not hold.
+    #[error("the proof that belongs to the code does not hold")]
+    BadProof,
+    /// The name wanted is not legal.
+    #[error("the name is not legal")]
+    BadName,
+    /// A member has the name.
+    #[error("the name is taken; \"{suggestion}\" is free")]
+    NameTaken {
+        /// A free name; a label.
+        suggestion: String,
+    },
+    /// The clocks differ too much.
+    #[error("the clocks differ too much")]
+    ClockSkew {
+        /// The clock of whoever refused, ms since 1970.
+        now_ms: u64,
+    },
+    /// This identity has been put out of the network.
+    #[error("this identity has been revoked")]
+    Revoked,
+    /// An admin said no.
+    #[error("an admin has said no")]
+    Denied,
+    /// The network has as many members as it may have.
+    #[error("the network is full")]
+    Full,
+    /// The network has been switched off.
+    #[error("the network has been switched off")]
+    Disabled,
+    /// Not now.
+    #[error("too many joins at the moment")]
+    Busy,
+}
+
+/// A message longer than [`MAX_NET_MESSAGE`], or with a list longer than allowed: the sender must split it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("the message is too long: {0} bytes")]
+pub struct TooLong(pub usize);
+
+/// Encodes a request about a network: `[1, network, [kind, ...]]`.
+///
+/// # Errors
+/// [`TooLong`] if no receiver would take it.
+pub fn encode_request(network: &NetworkId, request: &NetRequest) -> Result<Vec<u8>, TooLong> {
+    bounded(encode(network, request.to_value()))
+}
+
+/// Encodes a response about a network: `[1, network, [kind, ...]]`.
+///
+/// # Errors
+/// [`TooLong`] if no receiver would take it.
+pub fn encode_response(network: &NetworkId, response: &NetResponse) -> Result<Vec<u8>, TooLong> {
+    bounded(encode(network, response.to_value()))
+}
+
+/// Reads the one encoding of a request.
+///
+/// # Errors
+/// [`WireError::TooLong`] above [`MAX_NET_MESSAGE`], else [`WireError::Malformed`].
+pub fn decode_request(bytes: &[u8]) -> Result<(NetworkId, NetRequest), WireError> {
+    decode(bytes, NetRequest::from_value, NetRequest::to_value, "network request")
+}
+
+/// Reads the one encoding of a response.
+///
+/// # Errors
+/// [`WireError::TooLong`] above [`MAX_NET_MESSAGE`], else [`WireError::Malformed`].
+pub fn decode_response(bytes: &[u8]) -> Result<(NetworkId, NetResponse), WireError> {
+    decode(bytes, NetResponse::from_value, NetResponse::to_value, "network response")
+}
+
+/// Frames a message: `"PQ" | 1 | kind | u32 length | message`.
+#[must_use]
+pub fn frame(kind: u8, message: &[u8]) -> Vec<u8> {
+    crate::dht::envelope::frame(kind, message)
+}
+
+/// Reads a frame header: the type, 32 or 33, and the length of the message, at most [`MAX_NET_MESSAGE`].
+///
+/// # Errors
+/// The frame is not one of a network, or too long.
+pub fn parse_frame_header(header: &[u8; FRAME_HEADER_LEN]) -> Result<(u8, usize), WireError> {
+    let [magic_0, magic_1, version, kind, a, b, c, d] = *header;
+    if [magic_0, magic_1] != MAGIC {
+        return Err(WireError::Magic);
+    }
+    if version != FRAME_VERSION {
+        return Err(WireError::Version(version));
+    }
+    if !matches!(kind, REQUEST_TYPE | RESPONSE_TYPE) {
+        return Err(WireError::Type(kind));
+    }
+    let length = u32::from_be_bytes([a, b, c, d]);
+    match usize::try_from(length) {
+        Ok(len) if len <= MAX_NET_MESSAGE => Ok((kind, len)),
+        _ => Err(WireError::TooLong(length)),
+    }
+}
+
+fn encode(network: &NetworkId, message: Value) -> Vec<u8> {
+    cbor::encode(&Value::Array(vec![VERSION.into(), cbor::bytes(network.as_bytes()), message]))
+}
+
+fn bounded(bytes: Vec<u8>) -> Result<Vec<u8>, TooLong> {
+    if bytes.len() > MAX_NET_MESSAGE { Err(TooLong(bytes.len())) } else { Ok(bytes) }
+}
+
+fn decode<T>(
+    bytes: &[u8],
+    read: impl Fn(Value) -> Option<T>,
+    write: impl Fn(&T) -> Value,
+    what: &'static str,
+) -> Result<(NetworkId, T), WireError> {
+    if bytes.len() > MAX_NET_MESSAGE {
+        return Err(WireError::TooLong(u32::try_from(bytes.len()).unwrap_or(u32::MAX)));
+    }
+    let message = cbor::array_from(bytes, DEPTH).and_then(|[version, network, message]| {
+        (cbor::integer::<u8>(&version)? == VERSION)
+            .then_some((NetworkId::from_bytes(cbor::fixed(network)?), read(message)?))
+    });
+    message.filter(|(network, message)| encode(network, write(message)) == bytes).ok_or(WireError::Malformed(what))
+}
+
+impl NetRequest {
+    fn to_value(&self) -> Value {
+        Value::Array(match self {
+            Self::Join(join) => std::iter::once(1.into()).chain(join.to_values()).collect(),
+            Self::Sync(state) => vec![2.into(), state.to_value()],
+            Self::Pull { ids } => vec![3.into(), ids_to(ids)],
+            Self::Push(bundle) => vec![4.into(), bundle.to_value()],
+            Self::Ping => vec![5.into()],
+        })
+    }
+
+    fn from_value(value: Value) -> Option<Self> {
+        let (kind, fields) = kind_of(value)?;
+        match kind {
+            1 => JoinRequest::from_values(fields.try_into().ok()?).map(|join| Self::Join(Box::new(join))),
+            2 => one(fields).and_then(SyncState::from_value).map(Self::Sync),
+            3 => one(fields).and_then(ids_from).map(|ids| Self::Pull { ids }),
+            4 => one(fields).and_then(Bundle::from_value).map(|bundle| Self::Push(Box::new(bundle))),
+            5 => fields.is_empty().then_some(Self::Ping),
+            _ => None,
+        }
+    }
+}
+
+impl NetResponse {
+    fn to_value(&self) -> Value {
+        Value::Array(match self {
+            Self::Joined(bundle) => vec![1.into(), bundle.to_value()],
+            Self::Pending { ticket } => vec![2.into(), cbor::bytes(ticket)],
+            Self::Elsewhere { admins } => {
+                vec![3.into(), Value::Array(admins.iter().map(Door::to_value).collect())]
+            }
+            Self::Refused(refusal) => std::iter::once(4.into()).chain(refusal.to_values()).collect(),
+            Self::State(state) => vec![5.into(), state.to_value()],
+            Self::Bundle(bundle) => vec![6.into(), bundle.to_value()],
+            Self::Done => vec![7.into()],
+            Self::NotAMember => vec![8.into()],
+            Self::UnknownNetwork => vec![9.into()],
+        })
+    }
+
+    fn from_value(value: Value) -> Option<Self> {
+        let (kind, fields) = kind_of(value)?;
+        let empty = fields.is_empty();
+        match kind {
+            1 => one(fields).and_then(Bundle::from_value).map(|bundle| Self::Joined(Box::new(bundle))),
+            2 => one(fields).and_then(cbor::fixed).map(|ticket| Self::Pending { ticket }),
+            3 => one(fields)
+                .and_then(|doors| cbor::list(doors, MAX_DOORS, Door::from_value))
+                .map(|admins| Self::Elsewhere { admins }),
+            4 => JoinRefusal::from_values(fields).map(Self::Refused),
+            5 => one(fields).and_then(SyncState::from_value).map(Self::State),
+            6 => one(fields).and_then(Bundle::from_value).map(|bundle| Self::Bundle(Box::new(bundle))),
+            7 => empty.then_some(Self::Done),
+            8 => empty.then_some(Self::NotAMember),
+            9 => empty.then_some(Self::UnknownNetwork),
+            _ => None,
+        }
+    }
+}
+
+impl JoinRefusal {
+    fn to_values(&self) -> Vec<Value> {
+        match self {
+            Self::UnknownInvite => vec![1.into()],
+            Self::Expired { now_ms } => vec![2.into(), (*now_ms).into()],
+            Self::UsedUp => vec![3.into()],
+            Self::Cancelled => vec![4.into()],
+            Self::BadProof => vec![5.into()],
+            Self::BadName => vec![6.into()],
+            Self::NameTaken { suggestion } => vec![7.into(), Value::Text(suggestion.clone())],
+            Self::ClockSkew { now_ms } => vec![8.into(), (*now_ms).into()],
+            Self::Revoked => vec![9.into()],
+            Self::Denied => vec![10.into()],
+            Self::Full => vec![11.into()],
+            Self::Disabled => vec![12.into()],
+            Self::Busy => vec![13.into()],
+        }
+    }
+
+    fn from_values(fields: Vec<Value>) -> Option<Self> {
+        let (kind, fields) = kind_of(Value::Array(fields))?;
+        let plain = match kind {
+            2 => return Some(Self::Expired { now_ms: cbor::integer(&one(fields)?)? }),
+            7 => {
+                let suggestion = one(fields)?.into_text().ok().filter(|name| is_label(name))?;
+                return Some(Self::NameTaken { suggestion });
+            }
+            8 => return Some(Self::ClockSkew { now_ms: cbor::integer(&one(fields)?)? }),
+            1 => Self::UnknownInvite,
+            3 => Self::UsedUp,
+            4 => Self::Cancelled,
+            5 => Self::BadProof,
+            6 => Self::BadName,
+            9 => Self::Revoked,
+            10 => Self::Denied,
+            11 => Self::Full,
+            12 => Self::Disabled,
+            13 => Self::Busy,
+            _ => return None,
+        };
+        fields.is_empty().then_some(plain)
+    }
+}
+
+impl SyncState {
+    /// `[head, [tip], records, invites, [[peer, seq], ...] or null, [want], cursor or null, sent_ms, observed or null]`
+    fn to_value(&self) -> Value {
+        let pair = |(peer, seq): &(PeerId, u64)| Value::Array(vec![cbor::bytes(peer.as_bytes()), (*seq).into()]);
+        Value::Array(vec![
+            cbor::bytes(&self.head),
+            ids_to(&self.tips),
+            cbor::bytes(&self.records),
+            cbor::bytes(&self.invites),
+            cbor::option(self.held.as_ref(), |held| Value::Array(held.iter().map(pair).collect())),
+            ids_to(&self.want),
+            cbor::option(self.cursor, Value::from),
+            self.sent_ms.into(),
+            cbor::option(self.observed.as_ref(), cbor::address),
+        ])
+    }
+
+    fn from_value(value: Value) -> Option<Self> {
+        let [head, tips, records, invites, held, want, cursor, sent_ms, observed] = cbor::array(value)?;
+        let held = cbor::optional(held, |held| {
+            let held = cbor::list(held, MAX_MEMBERS, |pair| {
+                let [peer, seq] = cbor::array(pair)?;
+                Some((peer_from(peer)?, cbor::integer(&seq)?))
+            })?;
+            held.is_sorted_by(|(a, _): &(PeerId, u64), (b, _)| a < b).then_some(held)
+        })?;
+        Some(Self {
+            head: cbor::fixed(head)?,
+            tips: ids_from(tips)?,
+            records: cbor::fixed(records)?,
+            invites: cbor::fixed(invites)?,
+            held,
+            want: ids_from(want)?,
+            cursor: cbor::optional(cursor, |cursor| cbor::integer(&cursor))?,
+            sent_ms: cbor::integer(&sent_ms)?,
+            observed: cbor::optional(observed, cbor::address_from)?,
+        })
+    }
+}
+
+impl Bundle {
+    /// Reads the one encoding of a bundle, as a store or a file may hold it.
+    ///
+    /// # Errors
+    /// [`WireError::TooLong`] above [`MAX_NET_MESSAGE`], else [`WireError::Malformed`].
+    pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
+        if bytes.len() > MAX_NET_MESSAGE {
+            return Err(WireError::TooLong(u32::try_from(bytes.len()).unwrap_or(u32::MAX)));
+        }
+        let bundle = cbor::decode(bytes, DEPTH).and_then(Self::from_value);
+        bundle.filter(|bundle| bundle.encode() == bytes).ok_or(WireError::Malformed("bundle"))
+    }
+
+    /// Deterministic CBOR: `[[statement], [record], [invite], [pending], more]`.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        cbor::encode(&self.to_value())
+    }
+
+    fn to_value(&self) -> Value {
+        Value::Array(vec![
+            Value::Array(self.statements.iter().map(|statement| Value::Bytes(statement.encode())).collect()),
+            Value::Array(self.records.iter().map(|record| Value::Bytes(record.encode())).collect()),
+            Value::Array(self.invites.iter().map(|invite| Value::Bytes(invite.encode())).collect()),
+            Value::Array(self.pending.iter().map(PendingJoin::to_value).collect()),
+            self.more.into(),
+        ])
+    }
+
+    fn from_value(value: Value) -> Option<Self> {
+        let [statements, records, invites, pending, more] = cbor::array(value)?;
+        Some(Self {
+            statements: cbor::list(statements, MAX_BUNDLE, |value| Statement::from_value(value).map(Arc::new))?,
+            records: cbor::list(records, MAX_BUNDLE, |value| MemberRecord::from_value(value).map(Arc::new))?,
+            invites: cbor::list(invites, MAX_BUNDLE_SMALL, SignedInvite::from_value)?,
+            pending: cbor::list(pending, MAX_BUNDLE_SMALL, PendingJoin::from_value)?,
+            more: more.as_bool()?,
+        })
+    }
+}
+
+fn kind_of(value: Value) -> Option<(u8, Vec<Value>)> {
+    let mut fields = value.into_array().ok()?;
+    let rest = if fields.is_empty() { return None } else { fields.split_off(1) };
+    Some((cbor::integer(fields.first()?)?, rest))
+}
+
+fn one(fields: Vec<Value>) -> Option<Value> {
+    let [field] = <[Value; 1]>::try_from(fields).ok()?;
+    Some(field)
+}
+
+fn ids_to(ids: &[StatementId]) -> Value {
+    Value::Array(ids.iter().map(|id| id.to_value()).collect())
+}
+
+fn ids_from(value: Value) -> Option<Vec<StatementId>> {
+    cbor::list(value, MAX_IDS, StatementId::from_value)
+}

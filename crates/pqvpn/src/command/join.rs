@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `join`: into a network, with the code of an invite.
+
+use std::path::Path;
+
+use pqvpn_api::model::{JoinRequest, Joined};
+use pqvpn_wire::network::{Code, CodeError};
+use zeroize::Zeroizing;
+
+use super::{block_on, up};
+use crate::{
+    cli::JoinArgs,
+    context::Context,
+    failure::Failure,
+    output::{Output, Tone, printable},
+    passphrase,
+};
+
+const WHAT: &str = "no network was joined";
+
+pub(crate) fn run(context: &Context, args: &JoinArgs) -> Result<(), Failure> {
+    let from_stdin = args.code.len() == 1 && args.code.iter().all(|word| word == "-");
+    if from_stdin && args.passphrase.passphrase_file.as_deref() == Some(Path::new("-")) {
+        let why = "code and passphrase cannot both come from standard input";
+        return Err(Failure::usage("usage", WHAT, why, "give a file to `--passphrase-file`"));
+    }
+    let code =
+        if from_stdin { passphrase::secret_from_stdin(WHAT, "the code")? } else { Zeroizing::new(args.code.concat()) };
+    // Found out here: a daemon need not be started for a slip of the finger.
+    check(&code)?;
+    let started = up::ensure(context, &args.passphrase)?;
+    let request =
+        JoinRequest { code: code.to_string(), name: args.name.clone(), timeout_ms: u64::from(args.timeout) * 1000 };
+    let joined = block_on(async { Ok(context.client()?.join(&request).await?) })?;
+    context.output.done(&up::with_started(&joined, started), |output| {
+        up::started_line(started)
+            + &if joined.waiting_for_approval { waiting(&joined) } else { inside(output, &joined) }
+    });
+    Ok(())
+}
+
+/// What can be known of a code without asking anybody.
+fn check(code: &str) -> Result<(), Failure> {
+    let Err(error) = code.parse::<Code>() else { return Ok(()) };
+    #[expect(clippy::wildcard_enum_match_arm, reason = "whatever else is wrong with a code, only another one helps")]
+    let hint = match &error {
+        CodeError::Checksum { suggestion: Some(meant) } => format!("did you mean {meant}"),
+        CodeError::Checksum { suggestion: None } | CodeError::Truncated | CodeError::NotACode => {
+            "copy the whole code once more; `pqvpn join -` reads it from standard input".to_owned()
+        }
+        CodeError::Version(_) => "install a newer pqvpn, then join again".to_owned(),
+        _ => "ask for a new code: `pqvpn invite`, on the machine of an admin".to_owned(),
+    };
+    Err(Failure::usage("bad-code", WHAT, error, hint))
+}
+
+fn inside(output: &Output, joined: &Joined) -> String {
+    let addresses: Vec<String> = joined.addresses.iter().map(ToString::to_string).collect();
+    let network = output.tone(Tone::Good, &printable(&joined.network));
+    format!(
+        "joined {network} as {}  {}\n{} members with this one: `pqvpn members` lists them\n\
+         Say hello: pqvpn ping <name>",
+        printable(&joined.name),
+        addresses.join("  "),
+        joined.members,
+    )
+}
+
+fn waiting(joined: &Joined) -> String {
+    let (network, name) = (printable(&joined.network), printable(&joined.name));
+    format!(
+        "asked to join {network} as {name}; an admin has to let this node in\n\
+         On the machine of an admin: pqvpn approve {name}\n\
+         This node goes on asking by itself; `pqvpn net list` shows when it is in"
+    )
+}

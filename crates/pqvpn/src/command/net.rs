@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `net`: make, show, leave, switch networks on and off.
+
+use pqvpn_api::model::{NetCreateRequest, NetRequest, NetworkAnswer, NetworkInfo};
+
+use super::{block_on, up};
+use crate::{
+    cli::{CreateArgs, NetVerb},
+    context::Context,
+    failure::Failure,
+    output::{Output, Tone, printable, table},
+};
+
+pub(crate) fn run(context: &Context, verb: NetVerb) -> Result<(), Failure> {
+    match verb {
+        NetVerb::Create(args) => create(context, args),
+        NetVerb::List => block_on(list(context)),
+        NetVerb::Leave { network } => block_on(leave(context, network)),
+        NetVerb::Up { network } => block_on(switch(context, network, true)),
+        NetVerb::Down { network } => block_on(switch(context, network, false)),
+    }
+}
+
+fn create(context: &Context, args: CreateArgs) -> Result<(), Failure> {
+    let started = up::ensure(context, &args.passphrase)?;
+    let request = NetCreateRequest {
+        name: args.name,
+        member_name: args.member_name,
+        pool: args.pool.map(|pool| pool.to_string()),
+        approval: args.approval,
+        quorum: args.quorum,
+    };
+    let made = block_on(async { Ok(context.client()?.net_create(&request).await?) })?;
+    let json = up::with_started(&made, started);
+    context.output.done(&json, |output| {
+        let mut text = up::started_line(started);
+        text.push_str(&here(output, &made.network));
+        if let Some(secret) = &made.disable_secret {
+            text.push_str(&format!(
+                "\nKeep this secret in a safe place, it is shown once: it ends the network for everybody\n  {}\n",
+                printable(secret)
+            ));
+        }
+        text + "\nInvite somebody: pqvpn invite"
+    });
+    Ok(())
+}
+
+/// Who and where this node is in a network.
+fn here(output: &Output, network: &NetworkInfo) -> String {
+    let addresses: Vec<String> = network.addresses.iter().map(ToString::to_string).collect();
+    let name = output.tone(Tone::Good, &printable(&network.name));
+    format!("network {name}: you are {}  {}\n", printable(&network.own_name), addresses.join("  "))
+}
+
+async fn list(context: &Context) -> Result<(), Failure> {
+    let networks = context.client()?.networks().await?;
+    context.output.result(&networks, |output| {
+        if networks.networks.is_empty() {
+            return "no networks; `pqvpn net create NAME` makes one, `pqvpn join CODE` joins one".into();
+        }
+        let columns = ["NETWORK", "STATE", "MEMBERS", "ONLINE", "YOU", "ADDRESS", "RANGE", "ID"];
+        let mut rows = vec![columns.map(|name| (Tone::Dim, name.to_owned())).to_vec()];
+        rows.extend(networks.networks.iter().map(row));
+        table(output, &rows) + &notes(output, &networks.networks)
+    });
+    Ok(())
+}
+
+fn row(network: &NetworkInfo) -> Vec<(Tone, String)> {
+    let plain = |text: String| (Tone::Plain, text);
+    let address = network.addresses.iter().find(|address| address.is_ipv4()).or(network.addresses.first());
+    let admin = if network.admin { " (admin)" } else { "" };
+    vec![
+        plain(printable(&network.name)),
+        (tone(&network.state), printable(&network.state)),
+        plain(network.members.to_string()),
+        plain(network.online.to_string()),
+        plain(format!("{}{admin}", printable(&network.own_name))),
+        plain(address.map_or_else(|| "-".to_owned(), ToString::to_string)),
+        plain(printable(&network.pool)),
+        plain(network.id.chars().take(16).collect()),
+    ]
+}
+
+/// How good a state of a network is.
+pub(super) fn tone(state: &str) -> Tone {
+    match state {
+        "up" => Tone::Good,
+        "syncing" | "waiting" => Tone::Warn,
+        "down" => Tone::Dim,
+        _ => Tone::Bad,
+    }
+}
+
+/// What is to be known, and done, below the table.
+fn notes(output: &Output, networks: &[NetworkInfo]) -> String {
+    let mut text = String::new();
+    for network in networks {
+        let name = printable(&network.name);
+        for item in &network.health {
+            text.push_str(&output.tone(Tone::Warn, &format!("# {name}: {}", printable(&item.text))));
+            text.push('\n');
+        }
+        if network.waiting > 0 {
+            let line = format!("# {name}: {} waiting to be let in: pqvpn approve -n {name}", network.waiting);
+            text.push_str(&output.tone(Tone::Warn, &line));
+            text.push('\n');
+        }
+    }
+    text
+}
+
+async fn leave(context: &Context, network: Option<String>) -> Result<(), Failure> {
+    let left = context.client()?.net_leave(&NetRequest { network }).await?;
+    context.output.done(&left, |_| {
+        format!("left {}; to come back, this node has to be invited anew", printable(&left.network.name))
+    });
+    Ok(())
+}
+
+async fn switch(context: &Context, network: Option<String>, on: bool) -> Result<(), Failure> {
+    let client = context.client()?;
+    let request = NetRequest { network };
+    let answer: NetworkAnswer = if on { client.net_up(&request).await? } else { client.net_down(&request).await? };
+    context.output.done(&answer, |output| {
+        let name = printable(&answer.network.name);
+        if on { here(output, &answer.network) } else { format!("{name} is down; `pqvpn net up {name}` brings it back") }
+    });
+    Ok(())
+}

@@ -1,0 +1,467 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Verbs of networks, against the real control server in front of a node this test plays, and without a daemon.
+
+use std::{
+    io::Write,
+    process::Stdio,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use pqvpn_api::{
+    model,
+    server::{Access, ControlSocket, Service, serve},
+};
+use pqvpn_crypto::peer_id::PeerId;
+use pqvpn_node::{
+    handle::{Command, NodeError, NodeHandle},
+    membership::{
+        ActReport, ApproveReport, GossipReport, InviteOptions, InviteReport, InviteState, JoinReport, LockReport,
+        MemberReport, NetRef, NetworkCommand, NetworkError, NetworkReport, NetworkState, PendingReport, ProposalReport,
+        RevokeReport, StatementReport,
+    },
+};
+use pqvpn_wire::{
+    dht::NetworkId,
+    network::{Code, Door, InviteSecret},
+};
+use serde_json::{Value, json};
+use tokio::{runtime::Runtime, sync::mpsc};
+
+use crate::sandbox::{Run, Sandbox};
+
+const NAS: PeerId = PeerId::from_bytes([9; 32]);
+const HOME: NetworkId = NetworkId::from_bytes([0x7e; 32]);
+
+struct Fixture {
+    sandbox: Sandbox,
+    /// Every order of the node, as the node saw it.
+    orders: Arc<Mutex<Vec<String>>>,
+    _runtime: Runtime,
+}
+
+impl Fixture {
+    fn start() -> Self {
+        let sandbox = Sandbox::new();
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let entered = runtime.enter();
+        let (tx, mut rx) = mpsc::channel(4);
+        let orders = Arc::new(Mutex::new(Vec::new()));
+        let seen = Arc::clone(&orders);
+        tokio::spawn(async move {
+            while let Some(command) = rx.recv().await {
+                #[expect(clippy::wildcard_enum_match_arm, reason = "no other command belongs to networks")]
+                match command {
+                    Command::Network(command) => play(command, &seen),
+                    Command::Up(reply) => drop(reply.send(Ok::<(), NodeError>(()))),
+                    other => panic!("{other:?}"),
+                }
+            }
+        });
+        let access = Access::of_this_process();
+        let socket = ControlSocket::bind(&sandbox.socket(), &access).unwrap();
+        let service = Service::new(NodeHandle::new(tx), identity());
+        tokio::spawn(serve(socket, access, service, std::future::pending()));
+        drop(entered);
+        Self { sandbox, orders, _runtime: runtime }
+    }
+
+    fn run(&self, line: &[&str]) -> Run {
+        self.sandbox.run(line)
+    }
+
+    fn json(&self, line: &[&str]) -> Value {
+        let json = self.run(&[line, &["--json"]].concat()).succeeded().json();
+        assert_eq!(json["schema"], 1, "{line:?}: {json}");
+        json
+    }
+
+    fn text(&self, line: &[&str]) -> String {
+        self.run(line).succeeded().stdout
+    }
+
+    /// The newest order.
+    fn order(&self) -> String {
+        self.orders.lock().unwrap().last().cloned().unwrap_or_default()
+    }
+}
+
+fn identity() -> model::Identity {
+    let peer_id = PeerId::from_bytes([7; 32]).to_string();
+    let name = "laptop".to_owned();
+    model::Identity { schema: 1, peer_id, name, addresses: Vec::new(), fingerprint: "ab".into(), state_dir: None }
+}
+
+/// A code that checks out; what it leads to is told by the last byte of its secret.
+fn code(kind: u8) -> String {
+    let mut secret = [5; 16];
+    secret[15] = kind;
+    let door = Door { peer: NAS, addresses: vec!["203.0.113.5:41641".parse().unwrap()] };
+    Code {
+        network: HOME,
+        network_name: "home".into(),
+        secret: InviteSecret::from_bytes(secret),
+        not_after_s: 2_000_000_000,
+        doors: vec![door],
+    }
+    .to_string()
+}
+
+const OPEN: u8 = 0;
+const QUEUE: u8 = 1;
+const EXPIRED: u8 = 2;
+const TAKEN: u8 = 3;
+const SILENT: u8 = 4;
+
+fn play(command: NetworkCommand, seen: &Mutex<Vec<String>>) {
+    let see = |order: String| seen.lock().unwrap().push(order);
+    match command {
+        NetworkCommand::NetList(reply) => drop(reply.send(vec![network(NetworkState::Up)])),
+        NetworkCommand::NetCreate(new, reply) => {
+            see(format!("{new:?}"));
+            let secret = Some("5e".repeat(32));
+            drop(reply.send(Ok(NetworkReport { disable_secret: secret, ..network(NetworkState::Up) })));
+        }
+        NetworkCommand::NetLeave(NetRef(name), reply) if name.as_deref() == Some("work") => {
+            drop(reply.send(Err(NetworkError::UnknownNetwork("work".into()))));
+        }
+        NetworkCommand::NetLeave(_, reply) => drop(reply.send(Ok(network(NetworkState::Down)))),
+        NetworkCommand::NetEnable(_, on, reply) => {
+            drop(reply.send(Ok(network(if on { NetworkState::Up } else { NetworkState::Down }))));
+        }
+        NetworkCommand::InviteCreate(NetRef(name), options, reply) => {
+            see(format!("{name:?} {options:?}"));
+            drop(reply.send(Ok(invite(&options))));
+        }
+        NetworkCommand::InviteList(_, reply) => drop(reply.send(Ok(vec![invite(&InviteOptions::default())]))),
+        NetworkCommand::InviteCancel(_, serial, reply) => drop(reply.send(Ok(act(&format!("cancel {serial}"), true)))),
+        NetworkCommand::Join(text, name, wait, reply) => {
+            see(format!("join {name:?} {wait:?}"));
+            drop(reply.send(join(&text, name, wait)));
+        }
+        NetworkCommand::JoinRequests(_, reply) => drop(reply.send(Ok(vec![pending()]))),
+        NetworkCommand::Approve(_, name, reply) => {
+            drop(reply.send(Ok(ApproveReport { network: "home".into(), peer: NAS, name, told: true })));
+        }
+        NetworkCommand::Deny(_, _, reply) => drop(reply.send(Ok(pending()))),
+        NetworkCommand::Members(_, reply) => drop(reply.send(Ok(vec![member(true), member(false)]))),
+        NetworkCommand::Revoke(_, who, reason, reply) => {
+            see(format!("revoke {who} {reason}"));
+            drop(reply.send(revoke(who)));
+        }
+        NetworkCommand::LockStatus(_, reply) => drop(reply.send(Ok(lock()))),
+        NetworkCommand::LockLog(_, _, reply) => drop(reply.send(Ok(vec![statement()]))),
+        NetworkCommand::LockSign(_, id, reply) => drop(reply.send(Ok(act(&format!("sign {id}"), true)))),
+        NetworkCommand::AdminAdd(_, who, reply) => drop(reply.send(Ok(act(&format!("add {who}"), false)))),
+        NetworkCommand::AdminRemove(_, _, reply) => {
+            let error = NetworkError::QuorumLost { network: "home".into(), have: 1, need: 2 };
+            drop(reply.send(Err(error)));
+        }
+        NetworkCommand::LockDisable(_, secret, reply) => {
+            assert_eq!(secret, "5e5e");
+            drop(reply.send(Ok(act("disable", true))));
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+fn network(state: NetworkState) -> NetworkReport {
+    NetworkReport {
+        id: HOME,
+        name: "home".into(),
+        own_name: "laptop".into(),
+        addresses: vec!["fd00::1".parse().unwrap(), "10.77.0.1".parse().unwrap()],
+        prefix_v6: "fd00::/48".parse().unwrap(),
+        pool: "10.77.0.0/16".parse().unwrap(),
+        members: 7,
+        online: 5,
+        admin: true,
+        state,
+        waiting: 1,
+        head: "ab".repeat(32),
+        disable_secret: None,
+        health: Vec::new(),
+        gossip: GossipReport::default(),
+    }
+}
+
+fn invite(options: &InviteOptions) -> InviteReport {
+    InviteReport {
+        network: "home".into(),
+        code: Some(code(OPEN)),
+        serial: "1a".repeat(16),
+        issuer: NAS,
+        not_after_ms: 1_795_308_600_000,
+        max_uses: options.uses,
+        uses: 0,
+        tags: options.tags.clone(),
+        ephemeral: options.ephemeral,
+        preapproved: options.preapproved,
+        level_cap: options.level_cap,
+        state: InviteState::Open,
+    }
+}
+
+fn join(text: &str, name: Option<String>, wait: Duration) -> Result<JoinReport, NetworkError> {
+    let network = "home".to_owned();
+    let kind = text.parse::<Code>().unwrap().secret.expose()[15];
+    let waiting = kind == QUEUE;
+    match kind {
+        EXPIRED => return Err(NetworkError::InviteExpired { network, ago_s: 90_000 }),
+        TAKEN => return Err(NetworkError::NameTaken { network, name: "nas".into(), suggestion: "nas-2".into() }),
+        SILENT => return Err(NetworkError::NobodyAnswers { network, waited: wait, why: "no route".into() }),
+        _ => {}
+    }
+    Ok(JoinReport {
+        id: HOME,
+        network,
+        name: name.unwrap_or_else(|| "nas".into()),
+        addresses: if waiting { Vec::new() } else { vec!["10.77.9.2".parse().unwrap()] },
+        members: if waiting { 0 } else { 3 },
+        waiting_for_approval: waiting,
+    })
+}
+
+fn pending() -> PendingReport {
+    let name = "n\x1b[2Jas".to_owned();
+    PendingReport { network: "home".into(), peer: NAS, name, serial: "1a".repeat(16), since_ms: 4, tags: Vec::new() }
+}
+
+fn member(own: bool) -> MemberReport {
+    MemberReport {
+        network: "home".into(),
+        peer: if own { PeerId::from_bytes([7; 32]) } else { NAS },
+        name: if own { "laptop".into() } else { "nas".into() },
+        addresses: vec!["fd00::2".parse().unwrap(), "10.77.9.2".parse().unwrap()],
+        endpoints: vec!["203.0.113.5:41641".parse().unwrap()],
+        online: true,
+        own,
+        admin: own,
+        tags: vec!["guest".into()],
+        level_cap: 3,
+        ephemeral: !own,
+        added_ms: 1,
+        expires_ms: None,
+        seen_ms: Some(2),
+        record_until_ms: Some(3),
+        head: None,
+    }
+}
+
+fn revoke(who: String) -> Result<RevokeReport, NetworkError> {
+    let network = "home".to_owned();
+    if who == "nobody" {
+        return Err(NetworkError::UnknownMember { network, who });
+    }
+    if who == "boss" {
+        return Err(NetworkError::NotAdmin { network, admins: "boss".into() });
+    }
+    Ok(RevokeReport { network, peer: NAS, name: who, pushed_to: 4, online: 5, was_admin: false })
+}
+
+fn lock() -> LockReport {
+    LockReport {
+        network: "home".into(),
+        id: HOME,
+        admins: vec![(NAS, "nas".into())],
+        quorum: 2,
+        statements: 9,
+        head: "ab".repeat(32),
+        head_age: None,
+        proposals: vec![ProposalReport { id: "cd".repeat(32), what: "add admin vps".into(), have: 1, need: 2 }],
+        disk_bytes: 4096,
+        admin: true,
+        can_disable: true,
+        disabled: false,
+    }
+}
+
+fn statement() -> StatementReport {
+    StatementReport {
+        id: "cd".repeat(32),
+        seq: 3,
+        at_ms: 1_795_308_600_000,
+        act: "add-member",
+        what: "add nas".into(),
+        signers: vec!["laptop".into()],
+    }
+}
+
+fn act(what: &str, in_force: bool) -> ActReport {
+    let what = what.to_owned();
+    ActReport { network: "home".into(), id: "cd".repeat(32), what, in_force, have: 1, need: 2, pushed_to: 4 }
+}
+
+#[test]
+fn a_new_network_says_what_comes_next() {
+    let fixture = Fixture::start();
+    let text = fixture.text(&["net", "create", "home", "--as", "desk", "--pool", "10.9.0.0/16", "--approval"]);
+    assert!(text.contains("network home: you are laptop  fd00::1  10.77.0.1\n"), "{text}");
+    assert!(text.contains(&"5e".repeat(32)) && text.contains("shown once"), "{text}");
+    assert_eq!(text.lines().last(), Some("Invite somebody: pqvpn invite"));
+    let order = fixture.order();
+    assert!(order.contains("desk") && order.contains("10.9.0.0/16") && order.contains("approval: true"), "{order}");
+    let made = fixture.json(&["net", "create", "home"]);
+    assert_eq!((&made["network"]["own_name"], &made["started_pid"]), (&"laptop".into(), &Value::Null));
+    fixture.run(&["net", "create", "home", "--pool", "10.9/16"]).failed(2, "10.9/16");
+    fixture.run(&["net", "create", "home", "--quorum", "17"]).failed(2, "17");
+}
+
+#[test]
+fn networks_are_shown_switched_and_left() {
+    let fixture = Fixture::start();
+    let text = fixture.text(&["net", "list"]);
+    assert!(text.starts_with("NETWORK") && text.contains("laptop (admin)"), "{text}");
+    assert!(text.contains("# home: 1 waiting to be let in: pqvpn approve -n home"), "{text}");
+    assert_eq!(fixture.json(&["net", "list"])["networks"][0]["members"], 7);
+    assert!(fixture.text(&["net", "down"]).contains("`pqvpn net up home` brings it back"));
+    assert_eq!(fixture.json(&["net", "up", "home"])["network"]["state"], "up");
+    assert!(fixture.text(&["net", "leave", "home"]).contains("invited anew"));
+    fixture.run(&["net", "leave", "work"]).failed(1, "no network is called \"work\"");
+}
+
+#[test]
+fn an_invite_is_a_code_and_how_to_use_it() {
+    let fixture = Fixture::start();
+    let text = fixture.text(&["invite"]);
+    let mut lines = text.lines();
+    assert_eq!(lines.next(), Some(code(OPEN).as_str()));
+    assert!(text.contains("On the other machine: pqvpn join <code>"), "{text}");
+    assert!(text.contains("one may come into home, until 2026-11-22 00:50 UTC"), "{text}");
+    assert_eq!(fixture.text(&["invite", "--quiet"]), format!("{}\n", code(OPEN)));
+    let asked = ["invite", "-n", "home", "--expires", "2h", "--uses", "3", "--tag", "a", "--tag", "b"];
+    let asked = [&asked[..], &["--ephemeral", "5m", "--member-expires", "7d", "--pre-approved"]].concat();
+    assert_eq!(fixture.json(&asked)["max_uses"], 3);
+    let order = fixture.order();
+    for word in
+        ["Some(\"home\")", "expires: 7200s", "[\"a\", \"b\"]", "Some(300s)", "Some(604800s)", "preapproved: true"]
+    {
+        assert!(order.contains(word), "{word} in {order}");
+    }
+    fixture.run(&["invite", "--expires", "soon"]).failed(2, "like `30m`");
+}
+
+#[test]
+fn a_qr_code_is_drawn_above_the_text() {
+    let fixture = Fixture::start();
+    let text = fixture.text(&["invite", "--qr"]);
+    let drawn = text.lines().take_while(|line| line.chars().all(|c| " ▀▄█".contains(c))).count();
+    assert!(drawn > 15, "{text}");
+    assert_eq!(text.lines().nth(drawn), Some(code(OPEN).as_str()), "{text}");
+    assert_eq!(fixture.json(&["invite", "--qr"])["code"], code(OPEN));
+}
+
+#[test]
+fn invites_are_listed_and_cancelled() {
+    let fixture = Fixture::start();
+    let text = fixture.text(&["invite", "list"]);
+    assert!(text.contains("1a1a1a1a1a1a1a1a  home     open   0/1"), "{text}");
+    assert!(!text.contains("pqvpn1-"));
+    assert!(fixture.text(&["invite", "cancel", "1a1a"]).contains("cancel 1a1a; 4 members have it already"));
+}
+
+#[test]
+fn a_code_is_taken_from_the_line_or_from_standard_input() {
+    let fixture = Fixture::start();
+    let text = fixture.text(&["join", &code(OPEN), "--name", "desk", "--timeout", "9"]);
+    assert!(text.contains("joined home as desk  10.77.9.2\n3 members with this one"), "{text}");
+    assert!(text.contains("Say hello: pqvpn ping"), "{text}");
+    assert_eq!(fixture.order(), "join Some(\"desk\") 9s");
+    // As a mail program may have broken it.
+    let whole = code(OPEN);
+    let (head, tail) = whole.split_at(40);
+    let words = fixture.json(&["join", head, &tail.to_uppercase()]);
+    assert_eq!((&words["network"], &words["members"]), (&"home".into(), &3.into()));
+
+    let mut command = fixture.sandbox.command(&["join", "-", "--json"]);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(format!("  {head}\n{tail}\n").as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let joined: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&joined["name"], &joined["started_pid"]), (&"nas".into(), &Value::Null));
+    fixture.run(&["join", "-"]).failed(2, "empty");
+    fixture.run(&["join", "-", "--passphrase-file", "-"]).failed(2, "both");
+}
+
+#[test]
+fn whoever_waits_for_an_admin_is_told_so() {
+    let text = Fixture::start().text(&["join", &code(QUEUE)]);
+    assert!(text.contains("On the machine of an admin: pqvpn approve nas"), "{text}");
+}
+
+#[test]
+fn a_bad_code_is_one_clear_error() {
+    let fixture = Fixture::start();
+    fixture.run(&["join", &code(EXPIRED)]).failed(4, "the invite to home expired 25 h ago");
+    fixture.run(&["join", &code(TAKEN)]).failed(1, "nas-2");
+    fixture.run(&["join", &code(SILENT), "--timeout", "3"]).failed(1, "within 3 s: no route");
+    let error = fixture.run(&["join", &code(EXPIRED), "--json"]);
+    assert_eq!((error.code, &error.json()["error"]["code"]), (4, &"invite-expired".into()));
+}
+
+#[test]
+fn a_code_that_cannot_be_one_reaches_no_daemon_and_starts_none() {
+    let sandbox = Sandbox::new();
+    let good = code(OPEN);
+    let other = if good.ends_with('a') { "b" } else { "a" };
+    let typo = format!("{}{other}", &good[..good.len() - 1]);
+    let run = sandbox.run(&["join", &typo]).failed(2, "typing error");
+    assert!(run.stderr.contains(&format!("did you mean {good}")), "{}", run.stderr);
+    sandbox.run(&["join", &good[..good.len() - 9]]).failed(2, "not complete");
+    sandbox.run(&["join", "hello"]).failed(2, "begins with");
+    sandbox.run(&["join", &good.replacen('1', "9", 1)]).failed(2, "version 9");
+    let error = sandbox.run(&["join", "hello", "--json"]);
+    assert_eq!((error.code, &error.json()["error"]["code"]), (2, &"bad-code".into()));
+    assert!(!sandbox.path("state").exists() && !sandbox.socket().exists(), "no daemon was started");
+}
+
+#[test]
+fn who_waits_is_shown_let_in_and_turned_away() {
+    let fixture = Fixture::start();
+    for verb in ["approve", "deny"] {
+        let text = fixture.text(&[verb]);
+        assert!(text.contains(&NAS.to_string()) && text.contains("n?[2Jas"), "{text}");
+        assert_eq!(fixture.json(&[verb])["requests"][0]["network"], "home");
+    }
+    assert!(fixture.text(&["approve", "nas"]).contains("nas is a member of home now"));
+    assert!(fixture.text(&["deny", "nas", "-n", "home"]).contains("`pqvpn invite cancel 1a1a1a1a`"));
+}
+
+#[test]
+fn members_are_shown_and_thrown_out() {
+    let fixture = Fixture::start();
+    let text = fixture.text(&["members"]);
+    let nas = text.lines().find(|line| line.starts_with("nas")).unwrap();
+    assert!(nas.contains("10.77.9.2") && nas.contains("online") && nas.contains("ephemeral"), "{text}");
+    assert!(text.contains("this node"), "{text}");
+    assert_eq!(fixture.json(&["members", "-n", "home"])["members"][1]["peer_id"], NAS.to_string());
+    let text = fixture.text(&["revoke", "nas", "--reason", "lost in a train"]);
+    assert!(text.contains("nas is out of home: cut off here and at 4 of 5 members online"), "{text}");
+    assert_eq!(fixture.order(), "revoke nas lost in a train");
+    fixture.run(&["revoke", "nobody"]).failed(1, "no member called \"nobody\"");
+    fixture.run(&["revoke", "boss"]).failed(4, "no admin of home");
+}
+
+#[test]
+fn the_lock_shows_who_signs_and_what_waits() {
+    let fixture = Fixture::start();
+    let text = fixture.text(&["lock", "status"]);
+    assert!(
+        text.contains("admins, of whom 2 must sign") && text.contains("cdcdcdcdcdcd  1 of 2  add admin vps"),
+        "{text}"
+    );
+    assert_eq!(fixture.json(&["lock", "status"])["proposals"][0]["need"], 2);
+    let text = fixture.text(&["lock", "log", "--limit", "5"]);
+    assert!(text.contains("2026-11-22 00:50 UTC") && text.contains("add-member"), "{text}");
+    let text = fixture.text(&["lock", "add", "vps"]);
+    assert!(text.contains("add vps has 1 of 2 signatures") && text.contains("pqvpn lock sign cdcdcdcdcdcd"), "{text}");
+    assert!(fixture.text(&["lock", "sign", "cdcd"]).contains("sign cdcd; 4 members have it already"));
+    fixture.run(&["lock", "remove", "vps"]).failed(4, "lost its quorum");
+}
+
+#[test]
+fn a_network_ends_only_when_it_is_really_meant() {
+    let fixture = Fixture::start();
+    fixture.run(&["lock", "disable", "5e5e"]).failed(4, "nobody confirmed");
+    assert_eq!(fixture.json(&["lock", "disable", "5e5e", "--accept-risk"])["in_force"], json!(true));
+}
