@@ -3,6 +3,7 @@
 
 mod bootstrap;
 mod dht;
+mod dns;
 #[cfg(feature = "server")]
 mod from_dht;
 #[cfg(feature = "server")]
@@ -19,6 +20,7 @@ pub use dht::{
     DhtAdmission, DhtBucket, DhtContact, DhtContent, DhtDoors, DhtEclipse, DhtFound, DhtGetRequest, DhtGot, DhtLinks,
     DhtLookup, DhtLookupRequest, DhtOwnRecord, DhtPut, DhtPutRequest, DhtRecord, DhtRpc, DhtState, DhtStatus, DhtTable,
 };
+pub use dns::{Dns, DnsName, DnsQueries, DnsServer};
 pub use membership::{
     Approved, CancelRequest, Denied, Invite, InviteCreated, InviteRequest, Invites, JoinRequest, Joined, Member,
     Members, Pending, Requests, RevokeRequest, Revoked, WhoRequest,

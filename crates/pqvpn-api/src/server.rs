@@ -6,6 +6,7 @@ mod bootstrap;
 mod connections;
 mod dht;
 mod disconnect;
+mod dns;
 mod identity;
 mod invites;
 mod join;
@@ -127,6 +128,7 @@ fn networks() -> Router<Service> {
         .route("/lock/add", post(lock::add))
         .route("/lock/remove", post(lock::remove))
         .route("/lock/disable", post(lock::disable))
+        .route("/dns", get(dns::get))
 }
 
 /// Answers requests until `stop` completes, then lets the requests under way finish (for at most 5 s).

@@ -29,7 +29,7 @@ pub use doors::{MAX_DOOR_ADDRESSES, MAX_DOORS};
 pub use report::*;
 
 pub(crate) use addresses::{dialable, realm};
-pub(crate) use event::{FirstStream, Order, Wanted};
+pub(crate) use event::{FirstStream, Order, ValueAs, Wanted};
 pub(crate) use places::{NoPlace, Place, Places};
 pub(crate) use port::{Port, Setup, Stranger, off, start};
 pub(crate) use rpc::is_request;

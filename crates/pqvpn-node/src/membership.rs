@@ -7,6 +7,7 @@
 //!  Network ─► Store (redb) before anything is told ─► views to the state task
 //! ```
 
+mod blinded;
 mod command;
 mod driver;
 mod error;

@@ -173,3 +173,6 @@ impl Names {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -190,6 +190,7 @@ impl Node {
             crypto,
         ));
         let (command_sender, commands) = mpsc::channel(QUEUE);
+        let (barriers, barriers_in) = mpsc::channel(VIEWS);
         let mut state = State {
             own,
             name: config.name(),
@@ -199,6 +200,7 @@ impl Node {
             peers: Peers::default(),
             live: std::collections::BTreeMap::new(),
             views: views.try_recv().unwrap_or_default(),
+            barriers,
             addresses,
             mesh: Mesh::default(),
             accepting: tokio::spawn(session::accept_all(Arc::clone(&context))),
@@ -219,7 +221,7 @@ impl Node {
             state.stop().await;
             return Err(error.into());
         }
-        let task = tokio::spawn(state.run(Inputs { commands, packets, links, views }));
+        let task = tokio::spawn(state.run(Inputs { commands, packets, links, views, barriers: barriers_in }));
         Ok((NodeHandle::new(command_sender), task))
     }
 }
@@ -289,19 +291,21 @@ impl Around<'_> {
             name: self.config.name(),
             dht,
             views: views.unwrap_or_else(|| mpsc::channel(1).0),
-            pools: pools(host.interface.clone(), self.config.interface.ipv4_pool),
+            pools: pools(host.interface.clone(), self.config),
         };
         let (port, _ends_with_the_node) = membership::start(setup).await?;
         Ok(port)
     }
 }
 
-/// Chooses the IPv4 addresses of a new network: the configured pool first, then others of 10.0.0.0/8 that nothing on this
-/// host uses.
-fn pools(interface: Option<String>, configured: Ipv4Net) -> membership::PoolChooser {
-    Arc::new(move |taken: Vec<Ipv4Net>| {
+/// Chooses the IPv4 addresses of a new network: the configured pool first, unless the pinned peers have it, then others of
+/// 10.0.0.0/8 that nothing on this host uses.
+fn pools(interface: Option<String>, config: &Config) -> membership::PoolChooser {
+    let (configured, pinned) = (config.interface.ipv4_pool, !config.peers.is_empty());
+    Arc::new(move |mut taken: Vec<Ipv4Net>| {
         let interface = interface.clone();
         Box::pin(async move {
+            taken.extend(pinned.then_some(configured));
             let others = (100..200).filter_map(|second| Ipv4Net::new(Ipv4Addr::new(10, second, 0, 0), 16).ok());
             let wanted: Vec<Ipv4Net> = std::iter::once(configured).chain(others).collect();
             let free = host::free_pool(interface.as_deref(), &wanted, &taken).await;

@@ -4,6 +4,7 @@
 mod choice;
 mod command;
 mod mesh;
+mod network;
 pub(crate) mod peer;
 mod peers;
 mod ping;
@@ -40,6 +41,7 @@ use crate::{
     snapshot::{HealthItem, NodeState},
     underlay::Underlay,
 };
+use network::Barrier;
 pub(crate) use peers::Peers;
 
 /// The networks of this node at one moment.
@@ -51,6 +53,7 @@ pub(crate) struct Inputs {
     pub(crate) packets: mpsc::Receiver<Event>,
     pub(crate) links: mpsc::Receiver<LinkEvent>,
     pub(crate) views: mpsc::Receiver<Views>,
+    pub(crate) barriers: mpsc::Receiver<Barrier>,
 }
 
 /// Everything the node knows.
@@ -63,6 +66,8 @@ pub(crate) struct State {
     pub(crate) config: Config,
     pub(crate) peers: Peers,
     pub(crate) views: Views,
+    /// Where answers wait until views are in force.
+    pub(crate) barriers: mpsc::Sender<Barrier>,
     /// Our overlay addresses, for whoever publishes addresses.
     pub(crate) addresses: OwnAddresses,
     /// What config and views amount to.
@@ -119,6 +124,13 @@ impl State {
                 Some(event) = inputs.packets.recv() => { self.on_packet_event(clock::now(), event); None }
                 Some(event) = inputs.links.recv() => { self.on_link_event(clock::now(), event); None }
                 Some(views) = inputs.views.recv() => { self.on_views(clock::now(), views).await; None }
+                Some(barrier) = inputs.barriers.recv() => {
+                    while let Ok(views) = inputs.views.try_recv() {
+                        self.on_views(clock::now(), views).await;
+                    }
+                    let _nobody_waits = barrier.send(());
+                    None
+                }
                 () = wait_until(deadline) => { self.on_timeout(clock::now()); None }
             };
             if let Some(done) = stop {

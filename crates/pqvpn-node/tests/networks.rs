@@ -9,8 +9,12 @@ use pqvpn_node::{
     membership::{CreateNetwork, InviteOptions, InviteState, NetRef, NetworkError, NetworkState},
 };
 
-#[path = "net_support/nodes.rs"]
+#[path = "networks/faults.rs"]
+mod faults;
+#[path = "networks/nodes.rs"]
 mod nodes;
+#[path = "networks/strangers.rs"]
+mod strangers;
 
 use nodes::{ANY, TestNode, eventually, network_error, until_equal};
 

@@ -12,7 +12,7 @@ use clap_complete::Shell;
 pub(crate) use self::{
     discovery::{AddArgs, BootstrapVerb, DhtVerb, ExportArgs, GetArgs, LookupArgs, PutArgs, SignArgs},
     network::{
-        CreateArgs, InviteArgs, InviteVerb, JoinArgs, JudgeArgs, LockVerb, NetVerb, NetworkArg, NewInviteArgs,
+        CreateArgs, DnsVerb, InviteArgs, InviteVerb, JoinArgs, JudgeArgs, LockVerb, NetVerb, NetworkArg, NewInviteArgs,
         RevokeArgs,
     },
 };
@@ -103,6 +103,9 @@ pub(crate) enum Verb {
     /// Look after who may sign for a network, and see what was signed.
     #[command(subcommand)]
     Lock(LockVerb),
+    /// Show and look up names of members.
+    #[command(subcommand)]
+    Dns(DnsVerb),
     /// Ask the DHT, through which nodes find each other.
     #[command(subcommand)]
     Dht(DhtVerb),

@@ -7,6 +7,7 @@ mod config;
 mod daemon;
 mod demo;
 mod dht;
+mod dns;
 mod down;
 mod id;
 mod invite;
@@ -45,6 +46,7 @@ pub(crate) fn run(context: &Context, verb: Verb) -> Result<(), Failure> {
         Verb::Revoke(args) => block_on(members::revoke(context, args)),
         Verb::Members(network) => block_on(members::run(context, network)),
         Verb::Lock(verb) => block_on(lock::run(context, verb)),
+        Verb::Dns(verb) => block_on(dns::run(context, &verb)),
         Verb::Dht(verb) => block_on(dht::run(context, &verb)),
         Verb::Bootstrap(verb) => bootstrap::run(context, &verb),
         Verb::Keys(verb) => keys::run(context, &verb),

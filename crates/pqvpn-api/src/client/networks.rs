@@ -7,7 +7,7 @@ use super::{Client, PATIENCE};
 use crate::{
     error::ApiError,
     model::{
-        Act, Approved, CancelRequest, Denied, DisableRequest, InviteCreated, InviteRequest, Invites, JoinRequest,
+        Act, Approved, CancelRequest, Denied, DisableRequest, Dns, InviteCreated, InviteRequest, Invites, JoinRequest,
         Joined, Lock, LockLog, LockLogRequest, Members, NetCreateRequest, NetRequest, NetworkAnswer, Networks,
         Requests, RevokeRequest, Revoked, SignRequest, WhoRequest,
     },
@@ -173,5 +173,13 @@ impl Client {
     /// As [`Client::version`].
     pub async fn lock_disable(&self, request: &DisableRequest) -> Result<Act, ApiError> {
         self.post("/lock/disable", request, PATIENCE).await
+    }
+
+    /// Which names of members are answered, and where.
+    ///
+    /// # Errors
+    /// As [`Client::version`].
+    pub async fn dns(&self) -> Result<Dns, ApiError> {
+        self.get("/dns").await
     }
 }

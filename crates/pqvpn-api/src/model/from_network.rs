@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Maps the reports of networks to the JSON model.
 
-use pqvpn_node::membership::report;
+use pqvpn_node::{membership::report, names};
 
 use super::{
-    Act, Admin, Approved, Denied, Gossip, Health, Invite, InviteCreated, Joined, Lock, Member, NetworkAnswer,
-    NetworkInfo, Pending, Proposal, Revoked, Statement,
+    Act, Admin, Approved, Denied, Dns, DnsName, DnsQueries, DnsServer, Gossip, Health, Invite, InviteCreated, Joined,
+    Lock, Member, NetworkAnswer, NetworkInfo, Pending, Proposal, Revoked, Statement,
     from_node::{network_id, rounded},
 };
 use crate::SCHEMA;
@@ -199,5 +199,36 @@ impl From<report::ActReport> for Act {
     fn from(act: report::ActReport) -> Self {
         let report::ActReport { network, id, what, in_force, have, need, pushed_to } = act;
         Self { schema: SCHEMA, network, id, what, in_force, have, need, pushed_to }
+    }
+}
+
+impl From<names::DnsReport> for Dns {
+    fn from(dns: names::DnsReport) -> Self {
+        let (host, at) = match dns.host {
+            names::DnsHost::Nothing => ("nobody", None),
+            names::DnsHost::Untouched => ("untouched", None),
+            names::DnsHost::Resolved { interface } => ("systemd-resolved", Some(interface)),
+            names::DnsHost::ResolvConf { path } => ("resolv-conf", Some(path.display().to_string())),
+            _ => ("other", None),
+        };
+        let server = |server: names::DnsServer| DnsServer { address: server.address, error: server.error };
+        let counts = dns.queries;
+        Self {
+            schema: SCHEMA,
+            zone: names::ZONE.to_owned(),
+            mode: dns.mode.name().to_owned(),
+            host: host.to_owned(),
+            at,
+            servers: dns.servers.into_iter().map(server).collect(),
+            names: dns.names.into_iter().map(|(name, addresses)| DnsName { name, addresses }).collect(),
+            ambiguous: dns.ambiguous,
+            queries: DnsQueries {
+                answered: counts.answered,
+                negative: counts.negative,
+                refused: counts.refused,
+                dropped: counts.dropped,
+            },
+            trouble: dns.trouble,
+        }
     }
 }

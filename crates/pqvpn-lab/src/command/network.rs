@@ -4,6 +4,7 @@
 use std::io::{self, Write};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -38,6 +39,20 @@ struct Mesh {
     program: PathBuf,
     members: Vec<Member>,
     internet: topology::Internet,
+}
+
+/// Time between two looks at daemons, each of which starts a process.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// As [`process::wait_until`], for what only a verb can tell.
+fn look<T>(what: &str, limit: Duration, mut check: impl FnMut() -> Option<T>) -> Result<T, process::ProcessError> {
+    process::wait_until(what, limit, || {
+        let seen = check();
+        if seen.is_none() {
+            thread::sleep(LOOK);
+        }
+        seen
+    })
 }
 
 /// Progress, for people who wait.
@@ -173,7 +188,7 @@ impl Mesh {
     /// Waits until all of `members` hold the same statements and see the same names; gives the names.
     fn settle(members: &[&Member], limit: Duration) -> anyhow::Result<Vec<String>> {
         let mut last = String::new();
-        let settled = process::wait_until("all nodes to be equal", limit, || {
+        let settled = look("all nodes to be equal", limit, || {
             let seen = members.iter().map(|member| Ok((member.head()?, member.members()?)));
             match seen.collect::<anyhow::Result<Vec<_>>>() {
                 Ok(seen) if seen.windows(2).all(|pair| pair[0] == pair[1]) => {

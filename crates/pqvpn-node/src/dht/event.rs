@@ -3,7 +3,7 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
-use pqvpn_crypto::peer_id::PeerId;
+use pqvpn_crypto::{identity::Identity, peer_id::PeerId};
 use pqvpn_wire::{
     dht::{Admission, Contact, Point},
     frame::FRAME_HEADER_LEN,
@@ -61,6 +61,13 @@ pub(crate) enum Wanted {
     Key(Point),
 }
 
+/// A value under an identity of its own, which nobody can tell to be this node's.
+pub(crate) struct ValueAs {
+    pub(crate) owner: Identity,
+    pub(crate) name: String,
+    pub(crate) value: Vec<u8>,
+}
+
 /// What the rest of the node asks of the DHT.
 pub(crate) enum Order {
     /// A link for the DHT has come in.
@@ -78,6 +85,8 @@ pub(crate) enum Order {
     Status(oneshot::Sender<DhtReport>),
     Get(Wanted, Reply<GetReport>),
     Put(String, Vec<u8>, Reply<PutReport>),
+    /// Keep a value published for a day under an identity that is not the node's.
+    PutAs(Box<ValueAs>),
     Lookup(Wanted, Reply<LookupReport>),
     Table(Reply<TableReport>),
     Doors(Reply<Vec<DoorReport>>),

@@ -12,6 +12,7 @@ use pqvpn_wire::dht::{
 };
 
 use super::{
+    event::ValueAs,
     files::{Files, OwnValue, Published},
     report::{DhtError, OwnRecord, RecordContent, RecordReport},
 };
@@ -189,6 +190,26 @@ impl OwnRecords {
         let line = |kept: &Kept| OwnRecord { record: record_report(&kept.signed.record), stored: kept.stored };
         self.kept.values().map(line).collect()
     }
+}
+
+/// A value under another identity, in force for a day.
+///
+/// # Errors
+/// Name or value are too long, or the record cannot be signed.
+pub(super) fn sign_as(network: &NetworkId, now: Now, value: &ValueAs) -> Result<Signed, DhtError> {
+    let heartbeat_seed: [u8; 32] = entropy::bytes();
+    let draft = RecordDraft {
+        network: *network,
+        owner: value.owner.peer_id(),
+        week: 0,
+        seq: now.unix_ms,
+        not_before_ms: now.unix_ms,
+        not_after_ms: now.unix_ms.saturating_add(LIFETIME_MS),
+        payload: Payload::Value { name: value.name.clone(), value: value.value.clone() },
+        heartbeat_anchor: heartbeat_chain(&heartbeat_seed, HEARTBEATS),
+    };
+    let record = Arc::new(Record::sign(draft, &value.owner).map_err(|_refused| DhtError::Signing)?);
+    Ok(Signed { record, heartbeat_seed })
 }
 
 /// A record for people.

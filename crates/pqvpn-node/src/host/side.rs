@@ -162,10 +162,14 @@ fn addresses(parts: &[HostPart]) -> Vec<IpAddr> {
 
 /// The part of a network that an error is about; what the pinned peers need has to be there.
 fn culprit(parts: &[HostPart], error: &HostError) -> Option<usize> {
-    let is_about = |part: &HostPart| match error {
-        HostError::AddressTaken { address, .. } => part.addresses.contains(address),
-        HostError::RouteTaken { route, .. } => part.routes.iter().any(|(net, _)| net == route),
-        _ => false,
+    let is_about = |part: &HostPart| {
+        if let HostError::AddressTaken { address, .. } = error {
+            part.addresses.contains(address)
+        } else if let HostError::RouteTaken { route, .. } = error {
+            part.routes.iter().any(|(net, _)| net == route)
+        } else {
+            false
+        }
     };
     let pinned = parts.iter().any(|part| part.network.is_none() && is_about(part));
     if pinned { None } else { parts.iter().position(|part| part.network.is_some() && is_about(part)) }

@@ -85,7 +85,8 @@ impl HostChange {
             let mut at = 0..;
             journal.changes.retain(|change| {
                 let is_old = at.next().is_some_and(|at| at < old);
-                !undone.contains(change) && !(is_old && change.route().is_some_and(|net| replaced.contains(&net)))
+                let is_replaced = is_old && change.route().is_some_and(|net| replaced.contains(&net));
+                !undone.contains(change) && !is_replaced
             });
             journal.store(&self.state_dir).await?;
             self.journal = journal;
@@ -100,12 +101,11 @@ impl HostChange {
     async fn back_to(&mut self, before: Journal, steps: &Steps, made: &[Change], cause: HostError) -> HostError {
         let mut failed = Vec::new();
         for change in made.iter().rev() {
-            let undone = match change {
-                Change::Route { net, source, before: Some(old) } => {
-                    let back = Change::Route { net: *net, source: *old, before: Some(*source) };
-                    steps.kernel.perform(steps.index, &back).await
-                }
-                _ => steps.kernel.revert(steps.index, change).await.map(drop),
+            let undone = if let Change::Route { net, source, before: Some(old) } = change {
+                let back = Change::Route { net: *net, source: *old, before: Some(*source) };
+                steps.kernel.perform(steps.index, &back).await
+            } else {
+                steps.kernel.revert(steps.index, change).await.map(drop)
             };
             if let Err(error) = undone {
                 failed.push(format!("{}: {error}", change.describe(&before.interface)));

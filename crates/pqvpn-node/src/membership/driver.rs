@@ -4,6 +4,7 @@
 mod gossip;
 mod joins;
 mod orders;
+mod seek;
 mod upkeep;
 
 use std::{
@@ -44,7 +45,7 @@ use crate::{
     snapshot::{HealthItem, HealthLevel},
 };
 pub(super) use gossip::dial;
-use gossip::{Campaign, Pulling};
+use gossip::{Campaign, Pulling, ToCome};
 use joins::{Held, Joining};
 
 /// What the driver is made of at its start.
@@ -86,6 +87,12 @@ pub(super) enum TaskDone {
         network: NetworkId,
         done: Box<JoinDone>,
     },
+    /// A member's endpoints were looked for in the DHT.
+    Sought {
+        network: NetworkId,
+        peer: PeerId,
+        addresses: Vec<SocketAddr>,
+    },
     /// A pool was chosen for a new network.
     Pool {
         create: Box<orders::Creating>,
@@ -117,6 +124,10 @@ pub(super) struct Driver {
     syncing: BTreeSet<(NetworkId, PeerId)>,
     campaigns: BTreeMap<u64, Campaign>,
     next_campaign: u64,
+    /// Campaigns that begin when what they tell is on disk.
+    campaigns_to_come: Vec<ToCome>,
+    /// Answers that are given when what they promise is on disk.
+    answers: Vec<Box<dyn FnOnce() + Send>>,
     joining: BTreeMap<NetworkId, Joining>,
     /// Joins that wait here for an admin's word with their stream open.
     held: Vec<Held>,
@@ -137,6 +148,8 @@ pub(super) struct Driver {
     store_failed: Option<String>,
     /// Changes of what is no network in use.
     unsaved: Vec<Change>,
+    /// When members were looked for in the DHT.
+    sought: BTreeMap<(NetworkId, PeerId), Instant>,
 }
 
 impl Driver {
@@ -158,6 +171,8 @@ impl Driver {
             syncing: BTreeSet::new(),
             campaigns: BTreeMap::new(),
             next_campaign: 0,
+            campaigns_to_come: Vec::new(),
+            answers: Vec::new(),
             joining: BTreeMap::new(),
             held: Vec::new(),
             listen,
@@ -173,6 +188,7 @@ impl Driver {
             paused: false,
             store_failed: None,
             unsaved: Vec::new(),
+            sought: BTreeMap::new(),
         };
         driver.find_endpoints();
         for (id, head) in waiting {
@@ -220,10 +236,30 @@ impl Driver {
         }
         self.links.close_idle(now.mono, &self.shared.own);
         self.expire(now.mono);
-        // To disk before it is told: what was signed once is never contradicted by a node that was restarted.
-        self.save().await;
-        self.tell_news();
+        self.flush().await;
         self.tell_views(now);
+    }
+
+    /// To disk, and only then to others and to who asked: what was signed or promised once is never contradicted by a
+    /// node that was restarted.
+    async fn flush(&mut self) {
+        loop {
+            self.save().await;
+            for answer in std::mem::take(&mut self.answers) {
+                answer();
+            }
+            self.start_campaigns();
+            self.tell_news();
+            let unsaved = !self.unsaved.is_empty() || self.networks.values().any(|network| !network.changes.is_empty());
+            if !unsaved && self.answers.is_empty() && self.campaigns_to_come.is_empty() {
+                return;
+            }
+        }
+    }
+
+    /// Answers somebody once everything until now is on disk.
+    fn answer_later<T: Send + 'static>(&mut self, reply: oneshot::Sender<T>, answer: T) {
+        self.answers.push(Box::new(move || drop(reply.send(answer))));
     }
 
     async fn save(&mut self) {
@@ -255,6 +291,7 @@ impl Driver {
                 self.on_called(network, peer, link, &call, answer)
             }
             TaskDone::Joined { network, done } => self.on_joined(network, *done),
+            TaskDone::Sought { network, peer, addresses } => self.on_sought(network, peer, addresses),
             TaskDone::Pool { create, pool } => self.create(*create, pool),
         }
     }
@@ -316,7 +353,7 @@ impl Driver {
     }
 
     /// Shows the state task what has changed.
-    fn tell_views(&mut self, now: Moment) {
+    pub(super) fn tell_views(&mut self, now: Moment) {
         let dirty = self.networks.values().any(|network| network.dirty);
         if dirty {
             self.share_members(now);
@@ -331,7 +368,8 @@ impl Driver {
             view.health.extend(self.own_health());
         }
         // Where the state task is slow, the next round tells it again.
-        self.untold = self.views.try_send(Arc::new(views)).is_err();
+        let told = self.views.try_send(Arc::new(views));
+        self.untold = matches!(told, Err(mpsc::error::TrySendError::Full(_)));
         for network in self.networks.values_mut() {
             network.dirty = false;
         }
@@ -348,8 +386,7 @@ impl Driver {
 
     fn share_members(&mut self, now: Moment) {
         let peers = self.networks.values().flat_map(|network| network.others(now.unix_ms)).collect();
-        let any = !self.networks.is_empty() || !self.joining.is_empty();
-        self.shared.members.store(Arc::new(Members { peers, any }));
+        self.shared.members.store(Arc::new(Members { peers }));
         // Whoever has just been put out is not talked to any longer.
         let revoked: Vec<PeerId> = self
             .links

@@ -98,11 +98,6 @@ impl Links {
         self.links.iter().map(|(id, link)| (*id, link))
     }
 
-    /// The newest link with a peer.
-    pub(super) fn with(&self, peer: &PeerId) -> Option<(LinkId, &NetLink)> {
-        self.links.iter().rev().find(|(_, link)| link.connection.peer() == *peer).map(|(id, link)| (*id, link))
-    }
-
     /// One link with each peer, the newest.
     pub(super) fn one_each(&self) -> BTreeMap<PeerId, LinkId> {
         self.links.iter().map(|(id, link)| (link.connection.peer(), *id)).collect()

@@ -10,8 +10,6 @@ use pqvpn_crypto::peer_id::PeerId;
 pub(super) struct Members {
     /// Everybody but this node.
     pub(super) peers: BTreeSet<PeerId>,
-    /// Whether any network is there at all.
-    pub(super) any: bool,
 }
 
 impl Members {

@@ -484,3 +484,6 @@ pub(super) fn extra_key(kind: u8, name: &[u8]) -> [u8; 16] {
     key.copy_from_slice(&digest[..16]);
     key
 }
+
+#[cfg(test)]
+mod tests;

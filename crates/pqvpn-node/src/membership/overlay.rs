@@ -84,9 +84,9 @@ impl Reach {
         self.failed.get(peer).is_none_or(|failed| failed.times < 2)
     }
 
-    /// Whether it is our turn to look after a member that is away; `side`: how many are there, ourselves included.
-    pub(super) fn may_probe(&self, now: Instant, peer: &PeerId, side: usize) -> bool {
-        self.failed.get(peer).is_some_and(|failed| now >= failed.probe_at(side))
+    /// Whether the last dial came to nothing.
+    pub(super) fn has_failed(&self, peer: &PeerId) -> bool {
+        self.failed.contains_key(peer)
     }
 
     /// The member was reached, or reached us.
@@ -117,14 +117,23 @@ impl Reach {
         self.failed.retain(|peer, _| members.contains(peer));
     }
 
-    /// When to look at dials again.
-    pub(super) fn next(&self, side: usize) -> Option<Instant> {
-        let at = |failed: &Failed| if failed.times < 2 { failed.last + RETRY } else { failed.probe_at(side) };
-        self.failed.values().map(at).min()
+    /// Whether a member that was missed is to be tried again, on the ring or not.
+    pub(super) fn is_due(&self, now: Instant, peer: &PeerId, side: usize) -> bool {
+        self.failed.get(peer).is_some_and(|failed| now >= failed.again(side))
+    }
+
+    /// When the next of those that `counts` is to be tried again.
+    pub(super) fn next(&self, side: usize, counts: impl Fn(&PeerId) -> bool) -> Option<Instant> {
+        self.failed.iter().filter(|(peer, _)| counts(peer)).map(|(_, failed)| failed.again(side)).min()
     }
 }
 
 impl Failed {
+    /// `side`: how many members are there, ourselves included.
+    fn again(&self, side: usize) -> Instant {
+        if self.times < 2 { self.last + RETRY } else { self.probe_at(side) }
+    }
+
     fn probe_at(&self, side: usize) -> Instant {
         let away = self.last.saturating_duration_since(self.since);
         let pause = (away / 10).clamp(PROBE.0, PROBE.1) * u32::try_from(side.max(1)).unwrap_or(u32::MAX);
@@ -210,14 +219,14 @@ mod tests {
         assert!(reach.may_dial(now, &peer(1)) && reach.seems_there(&peer(1)));
         reach.failed(now, peer(1), 0);
         assert!(!reach.may_dial(now, &peer(1)) && reach.seems_there(&peer(1)), "one missed dial is forgiven");
-        let mut at = reach.next(1).unwrap();
+        let mut at = reach.next(1, |_| true).unwrap();
         assert_eq!(at, now + RETRY);
         let mut pauses = Vec::new();
         for _ in 0..200 {
             reach.failed(at, peer(1), 0);
-            assert!(!reach.seems_there(&peer(1)) && !reach.may_probe(at, &peer(1), 1));
-            let next = reach.next(1).unwrap();
-            assert!(reach.may_probe(next, &peer(1), 1));
+            assert!(!reach.seems_there(&peer(1)) && !reach.is_due(at, &peer(1), 1));
+            let next = reach.next(1, |_| true).unwrap();
+            assert!(reach.is_due(next, &peer(1), 1));
             pauses.push((next - at).as_secs());
             at = next;
         }
@@ -231,8 +240,8 @@ mod tests {
         let (mut reach, now) = (Reach::default(), Instant::now());
         reach.failed(now, peer(1), 0);
         reach.failed(now, peer(1), 0);
-        assert_eq!(reach.next(1).unwrap() - now, PROBE.0);
-        assert_eq!(reach.next(15).unwrap() - now, PROBE.0 * 15);
-        assert_eq!(reach.next(5000).unwrap() - now, PROBE_MAX);
+        assert_eq!(reach.next(1, |_| true).unwrap() - now, PROBE.0);
+        assert_eq!(reach.next(15, |_| true).unwrap() - now, PROBE.0 * 15);
+        assert_eq!(reach.next(5000, |_| true).unwrap() - now, PROBE_MAX);
     }
 }

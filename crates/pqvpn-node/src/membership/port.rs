@@ -1,12 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Networks as the rest of the node sees them: how their task is started, what it can be told, whom it lets in.
 
-use std::{
-    net::SocketAddr,
-    path::PathBuf,
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
-};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use futures_util::future::BoxFuture;
@@ -122,7 +117,9 @@ pub(crate) async fn start(setup: Setup) -> Result<(Port, JoinHandle<()>), Member
         pools,
         standing,
     };
-    let driver = Driver::new(parts, Links::default());
+    let mut driver = Driver::new(parts, Links::default());
+    // The node starts with what was kept, not a moment later.
+    driver.tell_views(Moment::now());
     let task = tokio::spawn(driver.run(Inputs { orders, events, found }));
     let members = Places::new(MAX_MEMBERS, MAX_PER_MEMBER);
     let strangers = Places::new(MAX_STRANGERS, MAX_PER_STRANGER);
@@ -188,11 +185,6 @@ impl Port {
         self.shared.members.load().contains(peer)
     }
 
-    /// Whether this node is in any network.
-    pub(crate) fn any(&self) -> bool {
-        self.shared.members.load().any
-    }
-
     /// Tells the networks something; `false` if they have more to do than they can.
     pub(crate) fn order(&self, order: Order) -> bool {
         self.orders.try_send(order).is_ok()
@@ -201,11 +193,6 @@ impl Port {
     /// Where hints from the local network go.
     pub(crate) fn hints(&self) -> mpsc::Sender<NewDoor> {
         self.found.clone()
-    }
-
-    /// Streams refused because their link sent too many, for tests and people.
-    pub(crate) fn hurried(&self) -> u64 {
-        self.shared.counts.hurried.load(Ordering::Relaxed)
     }
 
     /// Says goodbye to who must know and waits until what must be kept is on disk.

@@ -223,3 +223,6 @@ impl Header {
 
 /// An opcode the library knows; the rest of the module does without it.
 const _: () = assert!(OPCODE::StandardQuery as u16 == 0, "queries are opcode 0");
+
+#[cfg(test)]
+mod tests;

@@ -96,10 +96,13 @@ async fn bind(address: SocketAddr) -> io::Result<(UdpSocket, TcpListener)> {
 }
 
 fn explain(error: &io::Error) -> String {
-    match error.kind() {
-        io::ErrorKind::AddrInUse => "another DNS server on this host has port 53 of this address".to_owned(),
-        io::ErrorKind::PermissionDenied => "the right to use port 53 is missing (CAP_NET_BIND_SERVICE)".to_owned(),
-        _ => error.to_string(),
+    let kind = error.kind();
+    if kind == io::ErrorKind::AddrInUse {
+        "another DNS server on this host has port 53 of this address".to_owned()
+    } else if kind == io::ErrorKind::PermissionDenied {
+        "the right to use port 53 is missing (CAP_NET_BIND_SERVICE)".to_owned()
+    } else {
+        error.to_string()
     }
 }
 

@@ -200,3 +200,6 @@ fn reverse_zone(prefix: &IpNet) -> Option<String> {
     let reversed: Vec<&str> = labels.iter().rev().map(String::as_str).chain([top]).collect();
     Some(reversed.join("."))
 }
+
+#[cfg(test)]
+mod tests;

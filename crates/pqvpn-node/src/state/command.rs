@@ -14,7 +14,7 @@ use crate::{
         report::{DhtError, DhtReport, LookupTarget, RecordRef},
     },
     handle::{Command, DhtCommand, NodeError, PeerRef, SetOutcome},
-    membership::{self, NetworkCommand},
+    membership,
     snapshot::NodeState,
 };
 
@@ -138,12 +138,6 @@ impl State {
         {
             tracing::warn!(pause, "the DHT is too busy to be told");
         }
-    }
-
-    /// Passes a command on to the networks.
-    fn network(&self, command: NetworkCommand) {
-        // With no room the answer is dropped, and whoever asked is told that the node has stopped.
-        self.context.networks.order(membership::Order::Command(command));
     }
 
     /// Passes a command on to the DHT, names resolved.

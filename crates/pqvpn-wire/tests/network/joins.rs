@@ -1,7 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Joins hold on one link, for one joiner, with the secret of one invite.
 
-use pqvpn_crypto::proofs::schnorr::{JoinContext, ProofError};
+use ciborium::Value;
+use pqvpn_crypto::{
+    identity::SignatureLabel,
+    proofs::schnorr::{JoinContext, ProofError},
+};
 use pqvpn_wire::network::{JoinRequest, JoinRequestError, NetworkId, PendingJoin};
 
 use crate::samples::{NETWORK, NOW_MS, admin, context, join_request, member, pending, secret, serial};
@@ -78,4 +82,26 @@ fn a_pending_join_is_vouched_for_by_one_admin() {
     for pending in bent {
         assert!(!pending.verify(&NETWORK, admin().public()), "{pending:?}");
     }
+}
+
+#[test]
+fn a_good_signature_of_another_does_not_vouch_in_an_admin_s_name() {
+    let mut waiting = pending();
+    let bytes = |bytes: &[u8]| Value::Bytes(bytes.to_vec());
+    let fields = Value::Array(vec![
+        bytes(NETWORK.as_bytes()),
+        bytes(&waiting.ticket),
+        bytes(waiting.serial.as_bytes()),
+        bytes(waiting.key.peer_id().as_bytes()),
+        Value::Text(waiting.name.clone()),
+        waiting.asked_ms.into(),
+        waiting.denied.into(),
+        bytes(waiting.via.as_bytes()),
+    ]);
+    let mut signed = Vec::new();
+    ciborium::into_writer(&fields, &mut signed).unwrap();
+    waiting.signature = admin().sign(SignatureLabel::NetworkPending, &signed).unwrap();
+    assert!(waiting.verify(&NETWORK, admin().public()), "the documented bytes");
+    waiting.signature = member().sign(SignatureLabel::NetworkPending, &signed).unwrap();
+    assert!(!waiting.verify(&NETWORK, member().public()) && !waiting.verify(&NETWORK, admin().public()));
 }

@@ -8,10 +8,10 @@ use pqvpn_crypto::identity::{CompositeSignature, SIGNATURE_LEN};
 use pqvpn_wire::{
     WireError,
     network::{
-        Act, BodyError, Bundle, Genesis, Invite, InviteUse, JoinRequest, MAX_JOIN_MESSAGE, MAX_LEVEL, MAX_NET_MESSAGE,
-        MAX_PARENTS, MemberDraft, MemberRecord, NetRequest, NetResponse, NetworkId, NewMember, Params, SignedInvite,
-        Statement, StatementBody, StatementId, SyncState, decode_request, decode_response, encode_request,
-        encode_response,
+        Act, BodyError, Bundle, Genesis, Invite, InviteUse, JoinRefusal, JoinRequest, MAX_JOIN_MESSAGE, MAX_LEVEL,
+        MAX_NET_MESSAGE, MAX_PARENTS, MemberDraft, MemberRecord, NetRequest, NetResponse, NetworkId, NewMember, Params,
+        SignedInvite, Statement, StatementBody, StatementId, SyncState, decode_request, decode_response,
+        encode_request, encode_response,
         invite::InviteError,
         is_label, label_of,
         member::MemberRecordError,
@@ -152,6 +152,9 @@ fn names_are_labels() {
     let join = NetRequest::Join(Box::new(join_request()));
     let bent = patched(encode_request(&NETWORK, &join).unwrap(), b"phone", b"pho\nn");
     assert_eq!(decode_request(&bent), Err(WireError::Malformed("network request")));
+    let taken = NetResponse::Refused(JoinRefusal::NameTaken { suggestion: "phone-2".to_owned() });
+    let bent = patched(encode_response(&NETWORK, &taken).unwrap(), b"phone-2", b"\x1b[2Jx-2");
+    assert_eq!(decode_response(&bent), Err(WireError::Malformed("network response")), "a suggested name is printed");
     let waiting = Bundle { pending: vec![pending()], ..Bundle::default() };
     assert!(Bundle::decode(&patched(waiting.encode(), b"phone", b"-hone")).is_err());
 }

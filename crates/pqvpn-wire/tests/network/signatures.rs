@@ -173,6 +173,15 @@ fn an_invite_is_its_issuer_s() {
     let signed = signed_invite();
     assert!(signed.verify(admin().public()));
     assert!(!signed.verify(member().public()));
+    // Somebody else's good signature under an invite in the admin's name.
+    let bytes = signed.encode();
+    assert_eq!(bytes[..2], [0x82, 0x58]);
+    let (head, body) = bytes.split_at(3);
+    let body = &body[..usize::from(head[2])];
+    let forged = member().sign(SignatureLabel::NetworkInvite, body).unwrap();
+    let forged = [head, body, &[0x59, 0x12, 0x53], forged.as_bytes()].concat();
+    let forged = SignedInvite::decode(&forged).unwrap();
+    assert!(!forged.verify(member().public()) && !forged.verify(admin().public()));
     let mine = Invite { issuer: member().peer_id(), ..invite() };
     assert_eq!(SignedInvite::sign(mine, admin()), Err(InviteError::Issuer));
     for at in [40, 60, 100, 200, 300] {

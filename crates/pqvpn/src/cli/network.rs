@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Verbs of networks: `net`, `invite`, `join`, `approve`, `deny`, `revoke`, `members`, `lock`.
+//! Verbs of networks: `net`, `invite`, `join`, `approve`, `deny`, `revoke`, `members`, `lock`, `dns`.
 
 use std::time::Duration;
 
@@ -183,6 +183,18 @@ pub(crate) enum LockVerb {
         accept_risk: bool,
         #[command(flatten)]
         network: NetworkArg,
+    },
+}
+
+/// Verbs of `dns`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum DnsVerb {
+    /// Show the names of members, and whether programs of this host find them.
+    Status,
+    /// Look a name up: `nas.home`, with or without `.pqvpn`.
+    Query {
+        /// The name.
+        name: String,
     },
 }
 

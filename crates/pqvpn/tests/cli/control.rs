@@ -83,7 +83,7 @@ fn play(command: Command, state: NodeState) -> NodeState {
         Command::Set(key, _, reply) if key == "node.name" => drop(reply.send(Ok(SetOutcome::AfterRestart))),
         Command::Set(key, _, reply) => drop(reply.send(Err(NodeError::BadSetting(format!("{key}: unknown"))))),
         Command::Shutdown(reply) => drop(reply.send(())),
-        Command::Dht(_) | Command::Network(_) | _ => {}
+        Command::Dht(_) | Command::Network(_) | Command::Dns(_) | _ => {}
     }
     state
 }

@@ -14,12 +14,14 @@ use pqvpn_api::{
 };
 use pqvpn_crypto::peer_id::PeerId;
 use pqvpn_node::{
+    config::DnsMode,
     handle::{Command, NodeError, NodeHandle},
     membership::{
         ActReport, ApproveReport, GossipReport, InviteOptions, InviteReport, InviteState, JoinReport, LockReport,
         MemberReport, NetRef, NetworkCommand, NetworkError, NetworkReport, NetworkState, PendingReport, ProposalReport,
         RevokeReport, StatementReport,
     },
+    names::{DnsCounts, DnsHost, DnsReport, DnsServer},
 };
 use pqvpn_wire::{
     dht::NetworkId,
@@ -53,6 +55,7 @@ impl Fixture {
                 #[expect(clippy::wildcard_enum_match_arm, reason = "no other command belongs to networks")]
                 match command {
                     Command::Network(command) => play(command, &seen),
+                    Command::Dns(reply) => drop(reply.send(dns())),
                     Command::Up(reply) => drop(reply.send(Ok::<(), NodeError>(()))),
                     other => panic!("{other:?}"),
                 }
@@ -287,6 +290,19 @@ fn statement() -> StatementReport {
     }
 }
 
+fn dns() -> DnsReport {
+    let addresses = vec!["fd00::2".parse().unwrap(), "10.77.9.2".parse().unwrap()];
+    DnsReport {
+        mode: DnsMode::Auto,
+        host: DnsHost::Untouched,
+        servers: vec![DnsServer { address: "fd00::1".parse().unwrap(), error: Some("port 53 is in use".into()) }],
+        names: vec![("nas.home.pqvpn".into(), addresses)],
+        ambiguous: vec!["work".into()],
+        queries: DnsCounts::default(),
+        trouble: None,
+    }
+}
+
 fn act(what: &str, in_force: bool) -> ActReport {
     let what = what.to_owned();
     ActReport { network: "home".into(), id: "cd".repeat(32), what, in_force, have: 1, need: 2, pushed_to: 4 }
@@ -464,4 +480,25 @@ fn a_network_ends_only_when_it_is_really_meant() {
     let fixture = Fixture::start();
     fixture.run(&["lock", "disable", "5e5e"]).failed(4, "nobody confirmed");
     assert_eq!(fixture.json(&["lock", "disable", "5e5e", "--accept-risk"])["in_force"], json!(true));
+}
+
+#[test]
+fn names_are_shown_and_looked_up() {
+    let fixture = Fixture::start();
+    let text = fixture.text(&["dns", "status"]);
+    assert!(text.contains("nas.home.pqvpn  fd00::2  10.77.9.2"), "{text}");
+    assert!(text.contains("nothing on this host asks here; `pqvpn set dns.mode resolv-conf`"), "{text}");
+    assert!(
+        text.contains("port 53 at fd00::1: port 53 is in use") && text.contains("several networks are called work")
+    );
+    let status = fixture.json(&["dns", "status"]);
+    assert_eq!(
+        (&status["mode"], &status["host"], &status["zone"]),
+        (&"auto".into(), &"untouched".into(), &"pqvpn".into())
+    );
+    for name in ["nas.home", "NAS.home.pqvpn", "nas.home.pqvpn."] {
+        assert_eq!(fixture.text(&["dns", "query", name]), "fd00::2\n10.77.9.2\n");
+    }
+    assert_eq!(fixture.json(&["dns", "query", "nas.home"])["addresses"], json!(["fd00::2", "10.77.9.2"]));
+    fixture.run(&["dns", "query", "vps.home"]).failed(1, "no member has the name vps.home.pqvpn");
 }

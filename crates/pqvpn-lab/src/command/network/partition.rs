@@ -3,18 +3,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use ipnet::Ipv4Net;
 use pqvpn_lab::impair;
 use pqvpn_lab::netns::Namespace;
-use pqvpn_lab::process;
 use pqvpn_lab::report::{Op, Report};
 use pqvpn_packet::addr::ipv4_candidate;
 use serde_json::Value;
 
-use super::{Member, Mesh, SETTLE, rounded, say};
+use super::{Member, Mesh, SETTLE, look, rounded, say};
 
 /// The network's IPv4 addresses: so few that two nodes which want the same one are soon found.
 const POOL: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(10, 77, 5, 0), 24);
@@ -31,6 +31,9 @@ pub(crate) struct Args {
     /// Members before the cut, half of them on each side.
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u8).range(6..=60))]
     nodes: u8,
+    /// How long the cut lasts after both sides have gone on; links end by themselves meanwhile.
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u16).range(0..=3600))]
+    cut_seconds: u16,
 }
 
 /// Who does what, by index.
@@ -72,7 +75,10 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Report> {
     let sides: [Vec<usize>; 2] = [(0..right).chain([guests[0]]).collect(), (right..count).chain([guests[1]]).collect()];
     let cut = Cut::make(&mesh.internet.router, &sides)?;
     let shared = both_sides_go_on(&mut mesh, &roles, &mut report)?;
-    forgotten(&mesh, &roles, &sides, &mut report)?;
+    // The scenario itself: a cut that lasts. A short one heals as a connection does, a long one as a network.
+    say(&format!("the cut lasts for {} s", args.cut_seconds));
+    thread::sleep(Duration::from_secs(args.cut_seconds.into()));
+    report.figure("cut_s", args.cut_seconds);
     cut.heal()?;
     heals(&mesh, &roles, shared, &mut report)?;
     mesh.stop()?;
@@ -173,25 +179,6 @@ fn both_sides_go_on(mesh: &mut Mesh, roles: &Roles, report: &mut Report) -> anyh
     Ok(first)
 }
 
-/// Waits until each side has given the other up: no link is left to mend itself.
-fn forgotten(mesh: &Mesh, roles: &Roles, sides: &[Vec<usize>; 2], report: &mut Report) -> anyhow::Result<()> {
-    say("waiting until each side has given the other up");
-    let start = Instant::now();
-    for side in sides {
-        let here = side.iter().filter(|index| !roles.is_revoked(**index)).count();
-        for member in side.iter().filter(|index| !roles.is_revoked(**index)).map(|index| &mesh.members[*index]) {
-            let mut online = Value::Null;
-            process::wait_until("the other side to be offline", SETTLE, || {
-                online = member.network().ok()?["online"].clone();
-                (online.as_u64() <= u64::try_from(here).ok()).then_some(())
-            })
-            .with_context(|| format!("{} of {here} still counts {online} online", member.name))?;
-        }
-    }
-    report.figure("given_up_after_s", rounded(start.elapsed().as_secs_f64()));
-    Ok(())
-}
-
 /// One network again: the same statements everywhere, no revoked member back, and one owner to each address.
 fn heals(mesh: &Mesh, roles: &Roles, shared: IpAddr, report: &mut Report) -> anyhow::Result<()> {
     say("the cut heals");
@@ -200,12 +187,11 @@ fn heals(mesh: &Mesh, roles: &Roles, shared: IpAddr, report: &mut Report) -> any
         mesh.members.iter().enumerate().filter(|(index, _)| !roles.is_revoked(*index)).map(|(_, one)| one).collect();
     let [first, second] = roles.guests.map(|guest| &mesh.members[guest]);
     // Looked at on a thread of its own: the nodes may be equal before or after.
-    let apart = std::thread::scope(|scope| {
+    let apart = thread::scope(|scope| {
         let apart = scope.spawn(|| {
             let owns = |guest: &Member| guest.addresses().is_ok_and(|addresses| addresses.contains(&shared));
-            let moved = process::wait_until("one owner of the address", HEAL, || {
-                (!(owns(first) && owns(second))).then(|| start.elapsed())
-            });
+            let moved =
+                look("one owner of the address", HEAL, || (!(owns(first) && owns(second))).then(|| start.elapsed()));
             moved.map_or(HEAL, |after| after)
         });
         let settled = Mesh::settle(&here, HEAL);
@@ -269,7 +255,7 @@ fn meet(first: &Member, second: &Member, report: &mut Report) -> anyhow::Result<
     let name = |of: &Member| Ok::<_, anyhow::Error>(of.network()?["own_name"].as_str().unwrap_or_default().to_owned());
     let names = [name(first)?, name(second)?];
     report.figure("names", names.join(" "));
-    let met = process::wait_until("the newcomers to meet", HEAL, || first.ping(&names[1], Duration::from_secs(5)).ok());
+    let met = look("the newcomers to meet", HEAL, || first.ping(&names[1], Duration::from_secs(5)).ok());
     report.figure("guests_met", u8::from(met.is_ok()));
     report.bar("guests_met", Op::Equal, 1.0);
     Ok(())

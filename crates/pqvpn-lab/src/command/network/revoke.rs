@@ -5,17 +5,18 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use pqvpn_lab::process;
 use pqvpn_lab::report::{Op, Report};
 use serde_json::Value;
 
 use super::stream::{Receiver, Sender};
-use super::{Member, Mesh, SETTLE, rounded, say};
+use super::{Member, Mesh, SETTLE, look, rounded, say};
 
 /// A host that got nothing for so long gets no more.
 const QUIET: Duration = Duration::from_secs(5);
 /// How long packets may go on arriving before the run gives up waiting for silence.
 const WATCH: Duration = Duration::from_secs(40);
+/// How long a revoked member that knows of nothing may knock until it is told, or the run goes on without.
+const TOLD: Duration = Duration::from_secs(20);
 /// Datagrams every host must have got before the revocation: the stream runs.
 const ENOUGH: u64 = 100;
 /// The founder, who revokes.
@@ -48,7 +49,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Report> {
     let targets = everybody_but(&mesh, VICTIM)?;
     let sender = Sender::start(&mesh.members[VICTIM].node.host.namespace, targets)?;
     say("the stream runs; one member goes away");
-    process::wait_until("packets at every member", SETTLE, || {
+    look("packets at every member", SETTLE, || {
         let others = receivers.iter().enumerate().filter(|(index, _)| *index != VICTIM);
         others.map(|(_, receiver)| receiver.count()).all(|count| count >= ENOUGH).then_some(())
     })?;
@@ -81,15 +82,12 @@ fn revoke(mesh: &Mesh, receivers: &[Receiver], report: &mut Report) -> anyhow::R
     let id = answer["peer_id"].as_str().context("who was revoked")?;
     let knows =
         |index: &usize| mesh.members[*index].json(&["peers"]).map_or(true, |peers| peers.to_string().contains(id));
-    let cut = process::wait_until("no session with the revoked member", WATCH, || {
-        (!online.iter().any(knows)).then(|| returned.elapsed())
-    });
+    let cut =
+        look("no session with the revoked member", WATCH, || (!online.iter().any(knows)).then(|| returned.elapsed()));
     report.figure("cut_everywhere_s", rounded(cut.unwrap_or(WATCH).as_secs_f64()));
     report.bar("cut_everywhere_s", Op::AtMost, 5.0);
     let silent = |index: &usize| receivers[*index].newest().is_none_or(|newest| newest.elapsed() >= QUIET);
-    let quiet = process::wait_until("silence", WATCH, || {
-        (returned.elapsed() >= QUIET && online.iter().all(silent)).then_some(())
-    });
+    let quiet = look("silence", WATCH, || (returned.elapsed() >= QUIET && online.iter().all(silent)).then_some(()));
     if let Err(error) = quiet {
         say(&format!("packets still arrive: {error}"));
     }
@@ -115,12 +113,12 @@ fn comes_back(mesh: &mut Mesh, receivers: &[Receiver], report: &mut Report) -> a
     let start = Instant::now();
     mesh.members[ABSENT].start()?;
     let (absent, victim) = (&mesh.members[ABSENT], &mesh.members[VICTIM]);
-    process::wait_until("the revocation at the member that was away", SETTLE, || {
+    look("the revocation at the member that was away", SETTLE, || {
         absent.members().ok().filter(|names| !names.contains(&victim.name))
     })?;
     report.figure("absent_knows_s", rounded(start.elapsed().as_secs_f64()));
     let friend = &mesh.members[FOUNDER];
-    process::wait_until("a member that is welcome", SETTLE, || friend.ping(&absent.name, QUIET).ok())?;
+    look("a member that is welcome", SETTLE, || friend.ping(&absent.name, QUIET).ok())?;
     // The welcome one gets through, so the other would have by now; it gets its chance once more.
     let ping = victim.ping(&absent.name, QUIET);
     report.figure("absent_packets", receivers[ABSENT].count() - before);
@@ -156,11 +154,11 @@ fn from_a_backup(mesh: &mut Mesh, receivers: &[Receiver], report: &mut Report) -
     mesh.members[VICTIM].start()?;
     let victim = &mesh.members[VICTIM];
     let start = Instant::now();
-    let told = process::wait_until("the revoked member to be told", SETTLE, || {
+    let told = look("the revoked member to be told", TOLD, || {
         let state = victim.network().ok()?["state"].clone();
         (state == "revoked").then(|| start.elapsed())
     });
-    report.figure("backup_told_s", rounded(told.unwrap_or(SETTLE).as_secs_f64()));
+    report.figure("backup_told_s", rounded(told.unwrap_or(TOLD).as_secs_f64()));
     let answers = mesh.members.iter().filter(|one| one.name != victim.name);
     let answers = answers.filter(|one| victim.ping(&one.name, Duration::from_secs(1)).is_ok()).count();
     report.figure("backup_answers", answers);

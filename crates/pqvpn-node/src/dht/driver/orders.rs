@@ -14,8 +14,8 @@ use tokio::sync::oneshot;
 
 use super::{
     super::{
-        event::{Order, Reply, Wanted},
-        records::record_report,
+        event::{Order, Reply, ValueAs, Wanted},
+        records::{Signed, record_report, sign_as},
         report::{
             BucketReport, ContactReport, DhtError, DhtReport, DhtState, EclipseReport, GetReport, LookupReport,
             PutReport, RecordReport, TableReport,
@@ -92,6 +92,7 @@ impl Driver {
             Order::Status(answer) => drop(answer.send(self.report())),
             Order::Get(wanted, answer) => self.get(&wanted, answer),
             Order::Put(name, value, answer) => self.put(&name, &value, answer),
+            Order::PutAs(value) => self.put_as(&value),
             Order::Lookup(wanted, answer) => self.lookup(&wanted, answer),
             Order::Table(answer) => drop(answer.send(Ok(self.table_report()))),
             Order::Doors(answer) => drop(answer.send(Ok(self.parts.doors.report(clock::now())))),
@@ -175,6 +176,17 @@ impl Driver {
                 self.waiters.insert(id, Waiter::Put(report, answer));
             }
             None => drop(answer.send(Err(DhtError::Busy.into()))),
+        }
+    }
+
+    /// A value of somebody we also are. Should it not be stored now, the DHT tries again until it ends.
+    fn put_as(&mut self, value: &ValueAs) {
+        let now = self.now();
+        match sign_as(&self.parts.shared.network, now, value) {
+            Ok(Signed { record, heartbeat_seed }) => {
+                let _no_room_or_later = self.parts.dht.keep(now, record, heartbeat_seed);
+            }
+            Err(error) => tracing::debug!(%error, "a value is not published"),
         }
     }
 

@@ -65,7 +65,16 @@ pub(super) struct Campaign {
     left: usize,
     acked: usize,
     deadline: Instant,
-    finish: Box<dyn FnOnce(&mut Driver, usize) + Send>,
+    finish: Finish,
+}
+
+type Finish = Box<dyn FnOnce(&mut Driver, usize) + Send>;
+
+/// A campaign that has not begun.
+pub(super) struct ToCome {
+    network: NetworkId,
+    limit: Duration,
+    finish: Finish,
 }
 
 impl Driver {
@@ -88,8 +97,7 @@ impl Driver {
         for network in self.networks.values().filter(|network| network.is_enabled(now.unix_ms)) {
             let others = network.others(now.unix_ms);
             let side = 1 + others.iter().filter(|peer| network.reach.seems_there(peer)).count();
-            let away = others.into_iter().filter(|peer| !network.reach.seems_there(peer));
-            todo.extend(away.filter(|peer| network.reach.may_probe(now.mono, peer, side)));
+            todo.extend(others.into_iter().filter(|peer| network.reach.is_due(now.mono, peer, side)));
         }
         for peer in todo {
             let may = self.shared_networks(now.unix_ms, &peer).into_iter().all(|id| {
@@ -408,16 +416,22 @@ impl Driver {
         limit: Duration,
         finish: impl FnOnce(&mut Self, usize) + Send + 'static,
     ) {
-        let campaign = self.next_campaign;
-        self.next_campaign += 1;
-        let Some(network) = self.networks.get_mut(&id) else { return finish(self, 0) };
-        let News { bundle, from: _ } = std::mem::take(&mut network.news);
-        let left = self.push(id, bundle, None, Some(campaign));
-        if left == 0 {
-            return finish(self, 0);
+        self.campaigns_to_come.push(ToCome { network: id, limit, finish: Box::new(finish) });
+    }
+
+    pub(super) fn start_campaigns(&mut self) {
+        for ToCome { network: id, limit, finish } in std::mem::take(&mut self.campaigns_to_come) {
+            let campaign = self.next_campaign;
+            self.next_campaign += 1;
+            let news = self.networks.get_mut(&id).map(|network| std::mem::take(&mut network.news)).unwrap_or_default();
+            let left = self.push(id, news.bundle, None, Some(campaign));
+            if left == 0 {
+                finish(self, 0);
+                continue;
+            }
+            let deadline = clock::now() + limit;
+            self.campaigns.insert(campaign, Campaign { left, acked: 0, deadline, finish });
         }
-        let deadline = clock::now() + limit;
-        self.campaigns.insert(campaign, Campaign { left, acked: 0, deadline, finish: Box::new(finish) });
     }
 
     fn acked(&mut self, campaign: u64, taken: bool) {

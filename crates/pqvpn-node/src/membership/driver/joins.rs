@@ -96,12 +96,11 @@ impl Driver {
         let paused = self.paused;
         let judged = match self.networks.get_mut(&id) {
             Some(network) if !paused && network.head.enabled && network.am_member(now.unix_ms) => {
-                if network.joins.take(now.mono, JOIN_BURST, JOIN_PERIOD) {
-                    network.judge_join(facts, &request)
-                } else {
-                    // Said also to whoever may not know that the network is here: nobody's proof was looked at.
-                    Judged::Unknown
+                if !network.joins.take(now.mono, JOIN_BURST, JOIN_PERIOD) {
+                    // Silence says nothing of the network to whom nothing may be said, and an honest joiner asks again.
+                    return count(&self.shared.counts.hurried);
                 }
+                network.judge_join(facts, &request)
             }
             _ => Judged::Unknown,
         };
@@ -312,10 +311,10 @@ impl Driver {
         match done {
             JoinDone::Member(member) => {
                 let report = self.enter(*member);
-                if let Some(reply) = joining.reply {
-                    drop(reply.send(Ok(report)));
-                }
                 self.touch_members();
+                if let Some(reply) = joining.reply {
+                    self.answer_later(reply, Ok(report));
+                }
             }
             JoinDone::Waiting => self.wait_for_admin(id, joining),
             JoinDone::Failed(error) => {
@@ -350,7 +349,7 @@ impl Driver {
                 members: 0,
                 waiting_for_approval: true,
             };
-            drop(reply.send(Ok(report)));
+            self.answer_later(reply, Ok(report));
         }
         if !joining.wish.waiting {
             joining.wish.waiting = true;

@@ -76,7 +76,10 @@ impl Driver {
             NetworkCommand::NetCreate(create, reply) => self.begin_create(create, reply),
             NetworkCommand::NetList(reply) => drop(reply.send(self.list(now))),
             NetworkCommand::NetLeave(which, reply) => self.leave(now, &which, reply),
-            NetworkCommand::NetEnable(which, enabled, reply) => drop(reply.send(self.enable(now, &which, enabled))),
+            NetworkCommand::NetEnable(which, enabled, reply) => {
+                let report = self.enable(now, &which, enabled);
+                self.answer_later(reply, report);
+            }
             NetworkCommand::InviteCreate(which, options, reply) => self.invite(now, &which, options, reply),
             NetworkCommand::InviteList(which, reply) => {
                 drop(reply.send(self.find(&which).map(|network| {
@@ -91,7 +94,10 @@ impl Driver {
                 drop(reply.send(self.find(&which).map(Network::pending_reports)));
             }
             NetworkCommand::Approve(which, who, reply) => self.approve(now, &which, &who, reply),
-            NetworkCommand::Deny(which, who, reply) => drop(reply.send(self.deny(&which, &who))),
+            NetworkCommand::Deny(which, who, reply) => {
+                let report = self.deny(&which, &who);
+                self.answer_later(reply, report);
+            }
             NetworkCommand::Members(which, reply) => {
                 let links = self.links.one_each();
                 let linked = |peer: &PeerId| links.contains_key(peer);
@@ -221,7 +227,7 @@ impl Driver {
     pub(super) fn create(&mut self, creating: Creating, pool: Option<Ipv4Net>) {
         let Creating { create, reply } = creating;
         let made = pool.ok_or(NetworkError::NoPool).and_then(|pool| self.found(&create, pool));
-        drop(reply.send(made));
+        self.answer_later(reply, made);
     }
 
     fn found(&mut self, create: &CreateNetwork, pool: Ipv4Net) -> Result<NetworkReport, NetworkError> {
@@ -295,7 +301,7 @@ impl Driver {
         }
         self.push_and_wait(id, HEARD, move |driver, _heard| {
             driver.forget(id);
-            drop(reply.send(Ok(report)));
+            driver.answer_later(reply, Ok(report));
         });
     }
 

@@ -2,6 +2,7 @@
 //! What has to be done from time to time, and when next.
 
 use std::{
+    collections::BTreeSet,
     net::{IpAddr, SocketAddr},
     sync::Arc,
     time::{Duration, Instant},
@@ -49,6 +50,7 @@ impl Driver {
         self.ask_again(now.mono);
         self.dial_wanted(now);
         self.speak(now);
+        self.seek(now);
     }
 
     /// When something is due next.
@@ -77,17 +79,26 @@ impl Driver {
         let side = 1 + network.ring(now.unix_ms).len();
         let grace = (!network.was_ready).then_some(network.started + GRACE);
         let due = at(network.own_record_due(now.unix_ms, &self.endpoints));
-        [Some(due), grace, network.next_change.map(at), network.reach.next(side)].into_iter().flatten().min()
+        let others: BTreeSet<PeerId> = network.others(now.unix_ms).into_iter().collect();
+        let links = self.links.one_each();
+        let counts = |peer: &PeerId| others.contains(peer) && !links.contains_key(peer) && !self.dialing.contains(peer);
+        let reach = network.reach.next(side, counts);
+        [Some(due), grace, network.next_change.map(at), reach].into_iter().flatten().min()
     }
 
     /// Says anew what we have to say of ourselves: before it runs out, and when it has changed.
     fn renew_records(&mut self, now: Moment) {
         let identity = Arc::clone(&self.shared.identity);
+        let mut publish = Vec::new();
         for network in self.networks.values_mut() {
             let due = network.own_record_due(now.unix_ms, &self.endpoints) <= now.unix_ms;
             if due && network.is_enabled(now.unix_ms) {
                 network.renew(&identity, now.unix_ms, &self.endpoints, false);
+                publish.push(network.id);
             }
+        }
+        for id in publish {
+            self.publish(now, id);
         }
     }
 
@@ -202,7 +213,7 @@ impl Driver {
                 self.say_goodbye(now, *id);
                 self.push_and_wait(*id, GOODBYE, |_, _| {});
             }
-            self.save().await;
+            self.flush().await;
             let heard = async {
                 while !self.campaigns.is_empty() {
                     tokio::select! {
@@ -217,7 +228,7 @@ impl Driver {
                 self.forget(id);
             }
         }
-        self.save().await;
+        self.flush().await;
         self.links.close_all(CloseReason::Shutdown);
         self.tasks.abort_all();
     }

@@ -4,7 +4,6 @@
 use std::{
     future::Future,
     net::SocketAddr,
-    path::Path,
     time::{Duration, Instant},
 };
 
@@ -146,10 +145,6 @@ impl TestNode {
 
     pub(crate) async fn has_health(&self, code: &str) -> bool {
         self.network().await.health.iter().any(|item| item.code == code)
-    }
-
-    pub(crate) fn state_dir(&self) -> &Path {
-        self.plan.state.path()
     }
 
     pub(crate) fn counter(report: &NetworkReport, name: &str) -> u64 {
