@@ -251,7 +251,7 @@ impl<'a> Fold<'a> {
             .revocations(new)
             .iter()
             .any(|revocation| !graph.knows(*revocation, judged.node) && self.in_force(*revocation));
-        if self.beaten(judged, old) || taken_back || view.members.contains_key(new) {
+        if self.beaten(judged, old) || taken_back || self.escapes(judged.node, old) || view.members.contains_key(new) {
             return false;
         }
         let Some(member) = view.members.remove(old) else { return false };
@@ -260,6 +260,17 @@ impl<'a> Fold<'a> {
         let ipv4 = self.claim_address(view, *new, judged.body.at_ms);
         view.members.insert(*new, Member { peer: *new, ipv4, statement: judged.id, ..member });
         true
+    }
+
+    /// Says whether a rotation away from `old` forks off before another whose key was revoked meanwhile: a member keeps
+    /// no second way in for the day on which it is thrown out.
+    fn escapes(&mut self, rotation: Node, old: &PeerId) -> bool {
+        let graph = self.graph;
+        graph.followers(old).iter().flat_map(|key| graph.revocations(key)).any(|revocation| {
+            !graph.stands_on(*revocation, rotation)
+                && !graph.stands_on(rotation, *revocation)
+                && self.in_force(*revocation)
+        })
     }
 
     /// The member itself may go; an admin may say of an ephemeral member that it is gone.

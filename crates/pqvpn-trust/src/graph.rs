@@ -199,6 +199,26 @@ impl Graph {
         self.about(Subject::Revokes(*peer))
     }
 
+    /// Keys that come after that of `peer` by any rotations held, in force or not.
+    pub(crate) fn followers(&self, peer: &PeerId) -> BTreeSet<PeerId> {
+        let (mut found, mut open) = (BTreeSet::new(), vec![*peer]);
+        while let Some(key) = open.pop() {
+            for held in self.about(Subject::RotatesFrom(key)).iter().filter_map(|node| self.held(*node)) {
+                if let Act::Rotate { key, .. } = &held.statement.body().act
+                    && found.insert(key.peer_id())
+                {
+                    open.push(key.peer_id());
+                }
+            }
+        }
+        found
+    }
+
+    /// Says whether `ancestor` is one of `descendant`, whatever they are about; walks the graph.
+    pub(crate) fn stands_on(&self, descendant: Node, ancestor: Node) -> bool {
+        self.held(descendant).is_some_and(|held| !self.ancestors_among(&held.parents, &[ancestor]).is_empty())
+    }
+
     pub(crate) fn cancellations(&self, serial: &Serial) -> &[Node] {
         self.about(Subject::Cancels(*serial))
     }

@@ -523,7 +523,17 @@ impl Folding<'_> {
         });
         let new_is_in = self.members.iter().any(|m| m.0 == new);
         let Some(at) = self.members.iter().position(|m| m.0 == old) else { return false };
-        if new_revoked || new_is_in || self.revoked_beside(x, old) {
+        let mut line = BTreeSet::from([old]);
+        for _ in 0..self.model.stated.len() {
+            for s in self.model.stated.values() {
+                if let Act::Rotate { old, key, .. } = &s.statement.body().act
+                    && line.contains(&old.peer_id())
+                {
+                    line.insert(key.peer_id());
+                }
+            }
+        }
+        if new_revoked || new_is_in || line.into_iter().any(|key| self.revoked_beside(x, key)) {
             return false;
         }
         let member = self.members.remove(at).1;

@@ -71,6 +71,7 @@ pub(super) struct Inputs {
 }
 
 /// What a task of the driver came to.
+#[expect(clippy::large_enum_variant, reason = "one at a time, and the largest is the most frequent")]
 pub(super) enum TaskDone {
     Dialed {
         peer: PeerId,

@@ -184,7 +184,9 @@ impl<'a> Knocking<'a> {
                 NetResponse::UnknownNetwork | NetResponse::NotAMember => {
                     Err(Knock::Refused(NetworkError::UnknownInvite { network: self.wish.code.network_name.clone() }))
                 }
-                _ => Err(Knock::Silent(format!("{} answers something else", peer.short()))),
+                NetResponse::State(_) | NetResponse::Bundle(_) | NetResponse::Done | _ => {
+                    Err(Knock::Silent(format!("{} answers something else", peer.short())))
+                }
             };
         }
     }

@@ -138,9 +138,10 @@ impl Store {
             return Err(StoreError::NotPrivate(path.to_owned()));
         }
         let opened = Database::builder().set_cache_size(CACHE).create_file(file);
-        let database = opened.map_err(|error| match error {
-            redb::DatabaseError::DatabaseAlreadyOpen => StoreError::InUse(path.to_owned()),
-            other => failed(other),
+        let in_use = |error: &redb::DatabaseError| matches!(error, redb::DatabaseError::DatabaseAlreadyOpen);
+        let database = opened.map_err(|error| match in_use(&error) {
+            true => StoreError::InUse(path.to_owned()),
+            false => failed(error),
         })?;
         let store = Self { database: Arc::new(database) };
         store.apply(&[])?;

@@ -116,10 +116,9 @@ async fn two_daemons_with_one_identity_are_told_so() {
     let (alice, bob) = (&nodes[0], &nodes[1]);
     let mut twin = Plan::new("bob");
     twin.seed = IdentitySeed::from_bytes(bob.plan.seed.expose());
-    for name in ["networks.redb"] {
-        // A copied state directory, as of a restored backup.
-        std::fs::copy(bob.plan.state.path().join(name), twin.state.path().join(name)).unwrap();
-    }
+    // A copied state directory, as of a restored backup.
+    let file = "networks.redb";
+    std::fs::copy(bob.plan.state.path().join(file), twin.state.path().join(file)).unwrap();
     let twin = twin.start().await;
     twin.until("in sync", |report| report.gossip.synced.is_some()).await;
     eventually("told", || async { bob.has_health("identity-twice").await || twin.has_health("identity-twice").await })

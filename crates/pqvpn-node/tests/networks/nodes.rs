@@ -121,12 +121,12 @@ impl TestNode {
         self.handle.members(ANY).await.unwrap()
     }
 
-    pub(crate) async fn revoke(&self, who: &TestNode) -> Result<(), NetworkError> {
+    pub(crate) async fn revoke(&self, who: &Self) -> Result<(), NetworkError> {
         let revoked = self.handle.revoke(ANY, PeerRef(who.id.to_string()), "gone".to_owned()).await;
         revoked.map(drop).map_err(network_error)
     }
 
-    pub(crate) async fn ping(&self, who: &TestNode) -> Result<Duration, NodeError> {
+    pub(crate) async fn ping(&self, who: &Self) -> Result<Duration, NodeError> {
         self.handle.ping(PeerRef(who.id.to_string()), PATIENCE).await.map(|reply| reply.rtt)
     }
 
@@ -154,10 +154,8 @@ impl TestNode {
 
 /// The network's own error in a node's.
 pub(crate) fn network_error(error: NodeError) -> NetworkError {
-    match error {
-        NodeError::Network(error) => error,
-        other => panic!("not an error of networks: {other}"),
-    }
+    let NodeError::Network(error) = error else { panic!("not an error of networks: {error}") };
+    error
 }
 
 /// Waits until a condition holds that asks several nodes.

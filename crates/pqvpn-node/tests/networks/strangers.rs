@@ -18,7 +18,7 @@ use pqvpn_node::{
     membership::InviteOptions,
 };
 use pqvpn_wire::network::{
-    Bundle, Code, JoinRefusal, JoinRequest, NetRequest, NetResponse, NetworkId, REQUEST_TYPE, StatementId, SyncState,
+    Code, JoinRefusal, JoinRequest, NetRequest, NetResponse, NetworkId, REQUEST_TYPE, StatementId, SyncState,
     decode_response, encode_request, frame,
 };
 use tokio::{
@@ -106,7 +106,7 @@ async fn who_is_no_member_cannot_tell_a_network_from_one_that_is_not_there() {
         NetRequest::Sync(SyncState::default()),
         NetRequest::Sync(SyncState { cursor: Some(0), held: Some(Vec::new()), ..SyncState::default() }),
         NetRequest::Pull { ids: vec![statement] },
-        NetRequest::Push(Box::new(Bundle::default())),
+        NetRequest::Push(Box::default()),
         NetRequest::Ping,
     ];
     for request in &requests {

@@ -116,7 +116,7 @@ impl Constitution {
         only_good(statement, verifier, &mut self.counters, key_of)
     }
 
-    fn check_room(&self, statement: &Statement, set: &ActSet) -> Result<(), Refusal> {
+    fn check_room(&mut self, statement: &Statement, set: &ActSet) -> Result<(), Refusal> {
         let is_act = is_authority_act(&statement.body().act, &set.granted);
         let mut signers = statement.signers();
         let alone = match (signers.next(), signers.next()) {
@@ -136,10 +136,14 @@ impl Constitution {
     }
 
     /// Says whether nobody who signed is an admin now; what members say of themselves is never late.
-    fn is_late(&self, statement: &Statement) -> bool {
-        own_key(&statement.body().act).is_none()
-            && !matches!(statement.body().act, Act::Disable { .. })
-            && !statement.signers().any(|signer| self.view.is_admin(signer))
+    ///
+    /// Asks the acts held, not the view, which is behind while many statements come in at once.
+    fn is_late(&mut self, statement: &Statement) -> bool {
+        if own_key(&statement.body().act).is_some() || matches!(statement.body().act, Act::Disable { .. }) {
+            return false;
+        }
+        let whole = self.evaluator.whole(&self.graph);
+        !statement.signers().any(|signer| whole.admins.contains_key(signer))
     }
 
     fn take_in(&mut self, statement: Statement, parents: Vec<Node>) {
@@ -152,7 +156,9 @@ impl Constitution {
         if is_act {
             self.evaluator.act_added();
         }
-        if on_all_tips && !is_act && !self.stale {
+        // A rotation gives keys a past in common, which may decide about earlier ones.
+        let rotates = self.graph.held(node).is_some_and(|held| matches!(held.statement.body().act, Act::Rotate { .. }));
+        if on_all_tips && !is_act && !rotates && !self.stale {
             Fold::new(&self.graph, &mut self.evaluator, self.candidate).apply(&mut self.view, node);
         } else {
             self.stale = true;

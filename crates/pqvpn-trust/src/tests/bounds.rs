@@ -195,3 +195,20 @@ fn admins_that_come_and_go_do_not_stop_the_clock() {
     println!("600 acts of authority: {:?}", start.elapsed());
     assert!(!world.is_admin(2) && world.constitution.view().void.is_empty());
 }
+
+#[test]
+fn statements_of_an_admin_that_come_in_all_at_once_are_not_late() {
+    let mut world = World::new(1);
+    world.say(&[0], add_admin(1));
+    for number in 0..=u32::try_from(MAX_VOID).unwrap() {
+        world.say(&[1], add_somebody(number % 64));
+        world.now += 1;
+    }
+    let all = world.constitution.after(&[], usize::MAX).statements;
+    let mut all = all.into_iter().map(std::sync::Arc::unwrap_or_clone);
+    let mut fresh = crate::Constitution::found(all.next().unwrap(), &Fake, super::support::crowded).unwrap();
+    let answers = fresh.insert_all(all, &Fake);
+    assert_eq!(answers.iter().find(|answer| answer.is_err()), None);
+    assert_eq!(fresh.head(), world.constitution.head());
+    assert_eq!(fresh.counters().refolds, 2, "one at the founding and one for all");
+}

@@ -277,6 +277,20 @@ fn a_revocation_follows_a_rotation_it_did_not_know() {
 }
 
 #[test]
+fn a_revoked_member_has_no_second_rotation_up_its_sleeve() {
+    let mut world = World::new(1);
+    let base = world.say(&[0], add(5, "x"));
+    let kept_back = world.fork(&[&base], &[5], rotate(5, 11));
+    world.say(&[0], add(6, "y"));
+    world.say(&[5], rotate(5, 10));
+    world.say(&[0], revoke(10));
+    world.insert(&kept_back).unwrap();
+    let view = world.constitution.view();
+    assert!(view.revoked.contains_key(&peer(10)), "still revoked");
+    assert!(world.member(11).is_none() && world.member(5).is_none(), "and not back under another key");
+}
+
+#[test]
 fn nobody_rotates_to_a_revoked_key() {
     let mut world = World::new(1);
     world.say(&[0], add(5, "x"));

@@ -23,6 +23,14 @@ pub const MAX_LEVEL: u8 = 4;
 const MIN_HEAD_AGE_S: u32 = 60;
 /// Prefix lengths a pool may have.
 const POOL_PREFIXES: std::ops::RangeInclusive<u8> = 8..=30;
+/// Where a pool may lie: addresses that are nobody's on the Internet (RFC 1918, RFC 6598). Every member routes the pool
+/// into the tunnel, so a pool anywhere else would let a founder take addresses of others over.
+const POOL_BLOCKS: [Ipv4Net; 4] = [
+    Ipv4Net::new_assert(Ipv4Addr::new(10, 0, 0, 0), 8),
+    Ipv4Net::new_assert(Ipv4Addr::new(100, 64, 0, 0), 10),
+    Ipv4Net::new_assert(Ipv4Addr::new(172, 16, 0, 0), 12),
+    Ipv4Net::new_assert(Ipv4Addr::new(192, 168, 0, 0), 16),
+];
 
 /// What a statement does.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -158,6 +166,14 @@ impl fmt::Debug for Genesis {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Genesis").field("name", &self.name).field("founder", &self.founder).finish_non_exhaustive()
     }
+}
+
+/// Whether a network may have this pool: /8 to /30 without host bits, of addresses that are nobody's on the Internet.
+#[must_use]
+pub fn is_pool(pool: Ipv4Net) -> bool {
+    POOL_PREFIXES.contains(&pool.prefix_len())
+        && pool == pool.trunc()
+        && POOL_BLOCKS.iter().any(|block| block.contains(&pool))
 }
 
 /// What the new key of a rotation signs: `"rotate" || network || PeerID of the old key`.
@@ -336,7 +352,7 @@ impl Params {
         if self.quorum == 0 || usize::from(self.quorum) > MAX_ADMINS {
             return Err(BodyError::Quorum);
         }
-        if !POOL_PREFIXES.contains(&self.ipv4_pool.prefix_len()) || self.ipv4_pool != self.ipv4_pool.trunc() {
+        if !is_pool(self.ipv4_pool) {
             return Err(BodyError::Pool);
         }
         if self.max_head_age_s < MIN_HEAD_AGE_S { Err(BodyError::HeadAge) } else { Ok(()) }

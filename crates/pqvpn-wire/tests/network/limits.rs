@@ -214,7 +214,7 @@ fn numbers_keep_to_their_ranges() {
     for good in ["10.0.0.0/8", "100.64.0.0/10", "192.168.7.4/30"] {
         assert_eq!(params(&|params| params.ipv4_pool = pool(good)), None, "{good}");
     }
-    for bad in ["0.0.0.0/0", "10.0.0.0/7", "10.0.0.0/31", "10.0.0.1/24"] {
+    for bad in ["0.0.0.0/0", "10.0.0.0/7", "10.0.0.0/31", "10.0.0.1/24", "8.8.8.0/24", "127.0.0.0/8", "192.0.0.0/8"] {
         assert_eq!(params(&|params| params.ipv4_pool = pool(bad)), Some(BodyError::Pool), "{bad}");
     }
     assert_eq!(params(&|params| params.max_head_age_s = 59), Some(BodyError::HeadAge));

@@ -366,7 +366,7 @@ impl Driver {
                 NetResponse::Done
             }
             NetRequest::Ping => NetResponse::Done,
-            _ => NetResponse::UnknownNetwork,
+            NetRequest::Join(_) | _ => NetResponse::UnknownNetwork,
         }
     }
 

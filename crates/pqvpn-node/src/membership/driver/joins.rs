@@ -168,11 +168,12 @@ impl Driver {
         let Some(network) = self.networks.get_mut(&id) else { return };
         let (peer, name) = (member.peer, member.name.clone());
         if let Err(error) = network.act(&identity, now.unix_ms, Act::AddMember(member)) {
-            let refusal = match error {
-                NetworkError::InviteUsedUp { .. } => JoinRefusal::UsedUp,
-                NetworkError::Full { .. } => JoinRefusal::Full,
-                NetworkError::Disabled { .. } => JoinRefusal::Disabled,
-                _ => JoinRefusal::Busy,
+            let refusal = if matches!(error, NetworkError::InviteUsedUp { .. }) {
+                JoinRefusal::UsedUp
+            } else if matches!(error, NetworkError::Full { .. }) {
+                JoinRefusal::Full
+            } else {
+                JoinRefusal::Busy
             };
             tracing::warn!(%error, "a join cannot be signed");
             let response = self.refuse_join(id, refusal);
@@ -419,6 +420,6 @@ fn code_error(error: CodeError) -> NetworkError {
         CodeError::Version(version) => NetworkError::CodeVersion(version),
         CodeError::Checksum { suggestion } => NetworkError::CodeChecksum { suggestion },
         CodeError::Truncated => NetworkError::CodeTruncated,
-        _ => NetworkError::CodeMalformed,
+        CodeError::Malformed | _ => NetworkError::CodeMalformed,
     }
 }

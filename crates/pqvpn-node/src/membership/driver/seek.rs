@@ -97,9 +97,7 @@ impl Network {
     /// What places in the DHT follow from.
     fn blind(&self) -> Option<Blind> {
         let genesis = self.constitution.get(&StatementId::from_bytes(*self.id.as_bytes()))?;
-        match &genesis.body().act {
-            Act::Genesis(genesis) => Some(Blind::new(&genesis.secret, self.id)),
-            _ => None,
-        }
+        let Act::Genesis(genesis) = &genesis.body().act else { return None };
+        Some(Blind::new(&genesis.secret, self.id))
     }
 }

@@ -161,6 +161,7 @@ impl Network {
     }
 
     /// A refusal of the constitution, for people.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "the rest speaks for itself")]
     pub(in crate::membership) fn not_allowed(&self, why: &NotAllowed) -> NetworkError {
         let network = self.head.name.clone();
         match why {

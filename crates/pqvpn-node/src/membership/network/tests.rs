@@ -214,7 +214,7 @@ fn a_large_network_is_fetched_in_pages_that_each_fit_into_a_message() {
 #[test]
 fn signers_that_only_one_side_knows_reach_the_other() {
     let params = Params { quorum: 2, ..Params::default() };
-    let mut one = founded(0, params.clone());
+    let mut one = founded(0, params);
     do_act(&mut one, member(1, "bob"));
     do_act(&mut one, Act::AddAdmin { key: who(1).public().clone() });
     let proposal = one.act(who(0), NOW, Act::AddAdmin { key: who(2).public().clone() }).unwrap();

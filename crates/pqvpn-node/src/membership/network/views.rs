@@ -143,6 +143,7 @@ impl Network {
     }
 
     /// Notes what happened to us, for people, and writes all of it to the log.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "only what happens to this node is told")]
     pub(in crate::membership) fn note_events(&mut self, now_ms: u64, events: &[Event]) {
         let own = self.own;
         for event in events {
