@@ -193,6 +193,14 @@ impl Constitution {
         tips
     }
 
+    /// At most `most` of them, those with an effect first, then the newest; by id.
+    #[must_use]
+    pub fn tips_within(&self, most: usize) -> Vec<StatementId> {
+        let mut tips: Vec<_> = self.first_tips(most).into_iter().map(|held| held.statement.id()).collect();
+        tips.sort_unstable();
+        tips
+    }
+
     /// Takes a statement in if it has any business here; whether it has an effect is for the view to say.
     ///
     /// # Errors
@@ -217,13 +225,18 @@ impl Constitution {
     /// A body for `act` that stands on everything held; at most 16 tips, those with an effect first.
     #[must_use]
     pub fn draft(&self, now_ms: u64, act: Act) -> StatementBody {
+        self.body_on(&self.first_tips(MAX_PARENTS), now_ms, act)
+    }
+
+    /// At most `most` tips, those with an effect first, then the newest: whoever makes many without effect hides none.
+    fn first_tips(&self, most: usize) -> Vec<&Held> {
         let mut tips: Vec<_> = self.graph.tips().iter().filter_map(|tip| self.graph.held(*tip)).collect();
         tips.sort_by_key(|held| {
             let id = held.statement.id();
             (self.view.void.contains(&id), u64::MAX - held.statement.body().seq, id)
         });
-        tips.truncate(MAX_PARENTS);
-        self.body_on(&tips, now_ms, act)
+        tips.truncate(most);
+        tips
     }
 
     fn body_on(&self, tips: &[&Held], now_ms: u64, act: Act) -> StatementBody {

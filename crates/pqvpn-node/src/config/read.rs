@@ -7,7 +7,8 @@ use ipnet::{IpNet, Ipv4Net};
 
 use super::{
     BootstrapConfig, BootstrapEntry, Cipher, Config, ConfigError, DEFAULT_DIFFICULTY, DIFFICULTY, DhtConfig, DhtMode,
-    DnsMode, Endpoint, KEEPALIVE_SECONDS, LogFormat, LogLevel, Mtu, PeerConfig, Problem, Queues, REKEY_SECONDS, check, schema,
+    DnsMode, Endpoint, KEEPALIVE_SECONDS, LogFormat, LogLevel, Mtu, PeerConfig, Problem, Queues, REKEY_SECONDS, check,
+    schema,
     tree::{At, Entry, Node, Table},
     value::{in_range, interface_name, is_name, network, peer_id},
 };

@@ -336,14 +336,12 @@ impl Driver {
             return;
         }
         let response = match self.networks.get_mut(&id) {
-            Some(network) if !network.is_enabled(now.unix_ms) => NetResponse::UnknownNetwork,
+            Some(network) if !network.gossips(now.unix_ms) => NetResponse::UnknownNetwork,
             Some(network) if network.is_member(now.unix_ms, &from) => self.serve_member(now, id, from, link, request),
             Some(network) => {
                 network.counters.not_members += 1;
-                let view = network.constitution.view();
                 // It was one: there is nothing left to hide.
-                let was = view.revoked.contains_key(&from) || view.members.contains_key(&from);
-                if was { NetResponse::NotAMember } else { NetResponse::UnknownNetwork }
+                if network.is_out(now.unix_ms, &from) { NetResponse::NotAMember } else { NetResponse::UnknownNetwork }
             }
             None => NetResponse::UnknownNetwork,
         };
@@ -364,7 +362,8 @@ impl Driver {
         }
         let links = self.links.one_each();
         let linked = |peer: &PeerId| links.contains_key(peer);
-        let mut views: Vec<NetworkView> = self.networks.values().map(|network| network.view(now, &linked)).collect();
+        let mut views: Vec<NetworkView> =
+            oldest_first(self.networks.values()).into_iter().map(|network| network.view(now, &linked)).collect();
         if let Some(view) = views.first_mut() {
             view.health.extend(self.own_health());
         }
@@ -430,6 +429,14 @@ impl Driver {
             network.dirty = true;
         }
     }
+}
+
+/// Networks in the order they were joined. Where two want one IPv4 address on this node the first has it, so the order
+/// must be nothing that the founder of a new network can choose, as its id is.
+fn oldest_first<'n>(networks: impl Iterator<Item = &'n Network>) -> Vec<&'n Network> {
+    let mut networks: Vec<&Network> = networks.collect();
+    networks.sort_by_key(|network| (network.head.since_ms, network.id));
+    networks
 }
 
 async fn wait_until(deadline: Option<Instant>) {

@@ -236,8 +236,8 @@ impl<'a> Knocking<'a> {
             let grown = !page.statements.is_empty() || !page.records.is_empty() || !page.invites.is_empty();
             let statements = page.statements;
             let adding = spawn_blocking(move || {
-                for statement in statements {
-                    let inserted = built.insert(Arc::unwrap_or_clone(statement), &CompositeVerifier);
+                let statements = statements.into_iter().map(Arc::unwrap_or_clone);
+                for inserted in built.insert_all(statements, &CompositeVerifier) {
                     if let Ok(Inserted::Waiting { .. }) | Err(_) = inserted {
                         tracing::debug!("a statement of the network we join is not taken in");
                     }

@@ -22,7 +22,7 @@ use pqvpn_crypto::{identity::Identity, peer_id::PeerId};
 use pqvpn_packet::addr::ipv4_candidate;
 use pqvpn_trust::{CompositeVerifier, Constitution, Event, Inserted, Presence, Refusal, StatementVerifier};
 use pqvpn_wire::network::{
-    Act, Bundle, MemberRecord, NetworkId, PendingJoin, Serial, SignedInvite, Statement, StatementId,
+    Act, Bundle, MemberRecord, NetworkId, PendingJoin, Serial, SignedInvite, Statement, StatementId, message::MAX_IDS,
 };
 
 use super::{
@@ -44,6 +44,9 @@ pub(super) const MAX_PENDING: usize = 64;
 const REMEMBER_MS: u64 = 7 * 24 * 3_600_000;
 /// How long sessions wait for the first word of another member after a start.
 pub(super) const GRACE: Duration = Duration::from_secs(5);
+
+/// A node that did not look at the clock for so long was not listening, in ms; it looks every 30 s at least.
+const LISTENING_GAP_MS: u64 = 90_000;
 
 /// One moment on both clocks.
 #[derive(Debug, Clone, Copy)]
@@ -71,6 +74,8 @@ pub(super) struct Counters {
     pub(super) bad_records: u64,
     /// Records older than the one we hold.
     pub(super) old_records: u64,
+    /// Records of members that say more of themselves than there is to say.
+    pub(super) hurried_records: u64,
     /// Two records of one number that say different things.
     pub(super) twin_records: u64,
     /// Invites that no admin signed.
@@ -88,12 +93,13 @@ pub(super) struct Counters {
 }
 
 impl Counters {
-    pub(super) const fn named(&self) -> [(&'static str, u64); 11] {
+    pub(super) const fn named(&self) -> [(&'static str, u64); 12] {
         [
             ("statement-foreign", self.foreign_statements),
             ("statement-bad", self.bad_statements),
             ("record-bad", self.bad_records),
             ("record-old", self.old_records),
+            ("record-hurried", self.hurried_records),
             ("record-twin", self.twin_records),
             ("invite-bad", self.bad_invites),
             ("pending-bad", self.bad_pending),
@@ -160,6 +166,10 @@ pub(super) struct Network {
     pub(super) next_change: Option<u64>,
     /// Joins that may be looked at.
     pub(super) joins: Allowance,
+    /// Since when this node has listened without a gap, and when that was last looked at, ms since 1970.
+    pub(super) listening: (u64, u64),
+    /// When each member has said too much of itself.
+    pub(super) talk: BTreeMap<PeerId, Allowance>,
 }
 
 /// What to tell others, and who need not hear it because it came from there.
@@ -225,7 +235,27 @@ impl Network {
             was_ready: false,
             next_change: None,
             joins: Allowance::default(),
+            listening: (now.unix_ms, now.unix_ms),
+            talk: BTreeMap::new(),
         }
+    }
+
+    /// Notes that this node is awake; after a gap (suspended, clock changed) silence is counted anew.
+    pub(super) fn note_awake(&mut self, now_ms: u64) {
+        let (since, last) = self.listening;
+        let since = if now_ms.abs_diff(last) > LISTENING_GAP_MS { now_ms } else { since };
+        self.listening = (since, now_ms);
+    }
+
+    /// Whether this node itself would have heard a member that was silent for so long, in s.
+    pub(super) fn has_listened_for(&self, now_ms: u64, silence_s: u32) -> bool {
+        now_ms.saturating_sub(self.listening.0) > u64::from(silence_s) * 1000
+    }
+
+    /// Whether the peer was put out, or its time is over; one that was only silent may speak again.
+    pub(super) fn is_out(&self, now_ms: u64, peer: &PeerId) -> bool {
+        let view = self.constitution.view();
+        view.revoked.contains_key(peer) || view.members.get(peer).is_some_and(|member| member.expired(now_ms))
     }
 
     /// A network as it was kept on disk. What was checked when it came is not checked again; its ids are.
@@ -286,7 +316,12 @@ impl Network {
     fn insert(&mut self, statement: Statement, verifier: &dyn StatementVerifier) -> Result<Inserted, Refusal> {
         let id = statement.id();
         let inserted = self.constitution.insert(statement, verifier)?;
-        match &inserted {
+        self.note_inserted(id, &inserted);
+        Ok(inserted)
+    }
+
+    fn note_inserted(&mut self, id: StatementId, inserted: &Inserted) {
+        match inserted {
             Inserted::New { adopted } => {
                 self.keep_statement(id);
                 for id in adopted.clone() {
@@ -294,10 +329,13 @@ impl Network {
                 }
             }
             Inserted::Merged => self.keep_statement(id),
-            Inserted::Waiting { missing } => self.missing.extend(missing.iter().copied()),
+            // Nothing of a statement that waits is checked yet: anybody can name any parents.
+            Inserted::Waiting { missing } => {
+                let room = MAX_IDS.saturating_sub(self.missing.len());
+                self.missing.extend(missing.iter().take(room).copied());
+            }
             Inserted::Known => {}
         }
-        Ok(inserted)
     }
 
     fn keep_statement(&mut self, id: StatementId) {
@@ -326,8 +364,15 @@ impl Network {
     pub(super) fn absorb(&mut self, now_ms: u64, from: Option<PeerId>, bundle: Bundle) -> Absorbed {
         let before = self.constitution.view().clone();
         let mut absorbed = Absorbed::default();
-        for statement in bundle.statements {
-            match self.insert(Arc::unwrap_or_clone(statement), &CompositeVerifier) {
+        // Evaluated once, however many came: a member must not make everybody evaluate all again for each of them.
+        let ids: Vec<StatementId> = bundle.statements.iter().map(|statement| statement.id()).collect();
+        let statements = bundle.statements.into_iter().map(Arc::unwrap_or_clone);
+        let answers = self.constitution.insert_all(statements, &CompositeVerifier);
+        for (id, answer) in ids.into_iter().zip(answers) {
+            if let Ok(inserted) = &answer {
+                self.note_inserted(id, inserted);
+            }
+            match answer {
                 Ok(Inserted::New { .. } | Inserted::Merged) => absorbed.news = true,
                 Ok(Inserted::Known | Inserted::Waiting { .. }) => {}
                 Err(Refusal::ForeignNetwork) => self.counters.foreign_statements += 1,
@@ -335,7 +380,7 @@ impl Network {
             }
         }
         for record in bundle.records {
-            absorbed.news |= self.absorb_record(now_ms, record);
+            absorbed.news |= self.absorb_record(clock::now(), now_ms, record);
         }
         for invite in bundle.invites {
             absorbed.news |= self.absorb_invite(now_ms, invite);
@@ -381,9 +426,7 @@ impl Network {
         self.heard.retain(|peer, _| members.contains(peer));
         self.hints.retain(|peer, _| members.contains(peer));
         self.merged.retain(|peer, _| members.contains(peer));
-        if self.missing.len() > pqvpn_wire::network::message::MAX_IDS {
-            self.missing.clear();
-        }
+        self.talk.retain(|peer, _| members.contains(peer));
     }
 
     /// What is known of the life of a member from its own words.
@@ -456,9 +499,10 @@ pub(super) fn constitution(
     }
     let mut constitution =
         Constitution::found(genesis, verifier, ipv4_candidate).map_err(|refusal| refusal.to_string())?;
-    for statement in statements {
+    // Evaluated once: each that does not stand on all tips would have all evaluated again.
+    for answer in constitution.insert_all(statements, verifier) {
         // One that does not hold does not take the others with it.
-        if let Err(refusal) = constitution.insert(statement, verifier) {
+        if let Err(refusal) = answer {
             tracing::debug!(%refusal, "a statement is not taken in");
         }
     }

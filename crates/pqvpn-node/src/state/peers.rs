@@ -97,7 +97,10 @@ mod tests {
     use super::*;
     use crate::life::PeerLife;
 
-    fn peers(all: &[(u8, &str, &[(&str, &str)])]) -> Peers {
+    /// First byte of the PeerID, given name, names by network.
+    type Entry<'a> = (u8, &'a str, &'a [(&'a str, &'a str)]);
+
+    fn peers(all: &[Entry<'_>]) -> Peers {
         let mut peers = Peers::default();
         for (first_byte, name, names) in all {
             peers.add(|slot| {

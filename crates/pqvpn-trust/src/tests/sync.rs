@@ -3,7 +3,7 @@
 
 use pqvpn_wire::network::StatementId;
 
-use super::support::{Fake, World, add, add_admin, peer, signature};
+use super::support::{Fake, World, add, add_admin, peer, remove_admin, signature};
 
 #[test]
 fn after_tips_comes_exactly_what_is_missing_parents_first() {
@@ -70,4 +70,21 @@ fn nodes_that_differ_in_signers_alone_meet_over_the_co_signed() {
     }
     assert_eq!(one.constitution.head(), other.constitution.head());
     assert_eq!(one.constitution.view(), other.constitution.view());
+}
+
+#[test]
+fn tips_without_effect_hide_none_that_has_one() {
+    let mut world = World::new(1);
+    let grant = world.say(&[0], add_admin(1));
+    let removal = world.say(&[0], remove_admin(1));
+    // The removed admin dates many statements back; none has an effect, each is a tip.
+    for number in 5..15 {
+        let late = world.fork(&[&grant], &[1], add(number, "x"));
+        world.insert(&late).unwrap();
+        assert!(world.is_void(&late));
+    }
+    assert_eq!(world.constitution.tips().len(), 11);
+    assert_eq!(world.constitution.tips_within(1), [removal.id()]);
+    let few = world.constitution.tips_within(4);
+    assert!(few.is_sorted() && few.contains(&removal.id()) && few.len() == 4);
 }

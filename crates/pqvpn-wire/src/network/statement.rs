@@ -74,7 +74,9 @@ pub enum BodyError {
     #[error("the quorum is 1 to 16 admins")]
     Quorum,
     /// The IPv4 pool is too wide, too narrow, has host bits or belongs to somebody on the Internet.
-    #[error("the IPv4 pool is a prefix of length 8 to 30 without host bits in 10/8, 100.64/10, 172.16/12 or 192.168/16")]
+    #[error(
+        "the IPv4 pool is a prefix of length 8 to 30 without host bits in 10/8, 100.64/10, 172.16/12 or 192.168/16"
+    )]
     Pool,
     /// The age allowed for the head is too short.
     #[error("the head's greatest age is 60 s or more")]

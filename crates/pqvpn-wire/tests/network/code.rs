@@ -3,8 +3,10 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
+use data_encoding::BASE32_NOPAD;
 use pqvpn_wire::network::{Code, CodeError, Door, InviteSecret};
 use proptest::prelude::*;
+use sha2::{Digest as _, Sha256};
 
 use crate::samples::{code, door, v4, v6};
 
@@ -130,6 +132,34 @@ fn more_doors_than_a_code_may_have_are_left_out() {
     // A code without a door leads nowhere: right checksum, nothing to do with it.
     let closed = Code { doors: vec![], ..code() };
     assert_eq!(closed.to_string().parse::<Code>(), Err(CodeError::Malformed));
+}
+
+/// A code of any content, with the checksum it needs.
+fn coded(content: &[u8]) -> String {
+    let check = Sha256::digest([b"pqvpn code", content].concat());
+    let text = BASE32_NOPAD.encode(&[content, &check[..4]].concat());
+    format!("pqvpn1-{}", text.to_ascii_lowercase())
+}
+
+#[test]
+fn a_right_checksum_is_not_enough() {
+    let text = code().to_string();
+    let mut content = BASE32_NOPAD.decode(text["pqvpn1-".len()..].to_ascii_uppercase().as_bytes()).unwrap();
+    content.truncate(content.len() - 4);
+    assert_eq!(coded(&content).parse(), Ok(code()));
+    let later = [&[2], &content[1..]].concat();
+    assert_eq!(coded(&later).parse::<Code>(), Err(CodeError::Version(2)));
+    let longer = [content.as_slice(), &[0]].concat();
+    assert_eq!(coded(&longer).parse::<Code>(), Err(CodeError::Malformed));
+    // The last address, 04 || 198.51.100.1 || port, written as IPv6.
+    let (front, last) = content.split_at(content.len() - 7);
+    let mapped = [front, &[6], &[0; 10], &[0xff; 2], &last[1..]].concat();
+    assert_eq!(coded(&mapped).parse::<Code>(), Err(CodeError::Malformed));
+    // 103 bytes are 824 bits in 165 characters: the lowest bit of the last one is spare, and zero.
+    let alphabet = "abcdefghijklmnopqrstuvwxyz234567";
+    let last = alphabet.find(text.chars().last().unwrap()).unwrap();
+    let loose = format!("{}{}", &text[..text.len() - 1], &alphabet[last ^ 1..][..1]);
+    assert_eq!(loose.parse::<Code>(), Err(CodeError::Checksum { suggestion: Some(text) }));
 }
 
 proptest! {

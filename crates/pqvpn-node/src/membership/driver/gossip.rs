@@ -83,7 +83,7 @@ impl Driver {
     /// Whom this node keeps a link with, over all its networks.
     pub(super) fn wanted(&self, now: Moment) -> BTreeSet<PeerId> {
         let mut wanted = BTreeSet::new();
-        for network in self.networks.values().filter(|network| network.is_enabled(now.unix_ms)) {
+        for network in self.networks.values().filter(|network| network.gossips(now.unix_ms)) {
             let ring = network.ring(now.unix_ms);
             wanted.extend(overlay::neighbours(&network.id, &self.shared.own, &ring));
         }
@@ -94,7 +94,7 @@ impl Driver {
     pub(super) fn dial_wanted(&mut self, now: Moment) {
         let links = self.links.one_each();
         let mut todo: Vec<PeerId> = self.wanted(now).into_iter().filter(|peer| !links.contains_key(peer)).collect();
-        for network in self.networks.values().filter(|network| network.is_enabled(now.unix_ms)) {
+        for network in self.networks.values().filter(|network| network.gossips(now.unix_ms)) {
             let others = network.others(now.unix_ms);
             let side = 1 + others.iter().filter(|peer| network.reach.seems_there(peer)).count();
             todo.extend(others.into_iter().filter(|peer| network.reach.is_due(now.mono, peer, side)));
@@ -170,7 +170,7 @@ impl Driver {
     /// The networks that this node and a peer are members of.
     pub(super) fn shared_networks(&self, now_ms: u64, peer: &PeerId) -> Vec<NetworkId> {
         let shared = self.networks.values();
-        let shared = shared.filter(|network| network.is_enabled(now_ms) && network.is_member(now_ms, peer));
+        let shared = shared.filter(|network| network.gossips(now_ms) && network.is_member(now_ms, peer));
         shared.map(|network| network.id).collect()
     }
 
@@ -279,7 +279,14 @@ impl Driver {
         };
         let now = Moment::now();
         match (call, response) {
-            (Call::Sync, NetResponse::State(theirs)) => self.compare(now, id, peer, link, theirs),
+            (Call::Sync, NetResponse::State(theirs)) => {
+                if let Some(network) = self.networks.get_mut(&id)
+                    && network.refused_by.remove(&peer)
+                {
+                    network.dirty = true;
+                }
+                self.compare(now, id, peer, link, theirs);
+            }
             (Call::Pull, NetResponse::Bundle(bundle)) => self.on_page(now, id, peer, link, *bundle),
             (_, NetResponse::NotAMember) => {
                 self.pulling.remove(&(id, peer));
@@ -320,6 +327,8 @@ impl Driver {
         if more && progress && pulling.pages < MAX_PAGES {
             return self.next_page(id, peer, link);
         }
+        // It was asked for them and has no more to say: whoever holds what stands on them will name them again.
+        network.missing.clear();
         if let Some(pulling) = self.pulling.remove(&(id, peer))
             && let Some(network) = self.networks.get_mut(&id)
             && network.knows_all(&pulling.theirs)

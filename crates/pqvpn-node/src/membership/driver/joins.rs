@@ -369,8 +369,10 @@ impl Driver {
         let id = constitution.id();
         let view = constitution.view();
         let seq = self.networks.remove(&id).map_or(0, |before| before.head.seq);
-        let head =
-            Head { name: self.free_network_name(&view.name), enabled: true, seq, waiting: None, since_ms: now.unix_ms };
+        // Never before a network that is here already, whatever the clock was when that was joined.
+        let newest = self.networks.values().map(|network| network.head.since_ms).max().unwrap_or(0);
+        let since_ms = now.unix_ms.max(newest.saturating_add(1));
+        let head = Head { name: self.free_network_name(&view.name), enabled: true, seq, waiting: None, since_ms };
         let mut network = Network::new(self.shared.own, constitution, head, now);
         network.keep_head();
         network.keep_all();

@@ -457,6 +457,7 @@ impl Driver {
             let found = find_member(network, who)?;
             let was_admin = network.constitution.view().is_admin(&found.peer);
             network.act(&identity, now.unix_ms, Act::Revoke { peer: found.peer, reason })?;
+            network.prune(now.unix_ms);
             Ok((id, found, was_admin))
         });
         let (id, found, was_admin) = match revoked {

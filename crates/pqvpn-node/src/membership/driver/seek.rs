@@ -47,7 +47,7 @@ impl Driver {
         let Some(dht) = self.dht.clone() else { return };
         self.sought.retain(|_, at| now.mono < *at + SEEK_AGAIN);
         let mut todo: Vec<(NetworkId, PeerId)> = Vec::new();
-        for network in self.networks.values().filter(|network| network.is_enabled(now.unix_ms)) {
+        for network in self.networks.values().filter(|network| network.gossips(now.unix_ms)) {
             let away = network.others(now.unix_ms).into_iter().filter(|peer| network.reach.has_failed(peer));
             todo.extend(away.map(|peer| (network.id, peer)));
         }

@@ -121,6 +121,7 @@ impl Driver {
     fn do_duties(&mut self, now: Moment) {
         let identity = Arc::clone(&self.shared.identity);
         for network in self.networks.values_mut() {
+            network.note_awake(now.unix_ms);
             if !network.dirty || !network.is_enabled(now.unix_ms) || !network.is_on_duty(now.mono) {
                 continue;
             }
@@ -243,12 +244,15 @@ impl Network {
         view.is_admin(&self.own) && !view.admins.keys().any(|peer| *peer < self.own && heard(peer))
     }
 
-    fn duties(&self, now_ms: u64) -> Vec<Act> {
+    pub(in crate::membership) fn duties(&self, now_ms: u64) -> Vec<Act> {
         let view = self.constitution.view();
+        // Whoever was away itself has heard nobody: that is nobody's silence.
         let is_silent = |peer: &PeerId| {
-            let member = view.members.get(peer);
-            member.is_some_and(|member| {
-                member.ephemeral_s.is_some() && !member.is_live(&self.presence(now_ms, peer)) && *peer != self.own
+            let member = view.members.get(peer).filter(|_| *peer != self.own);
+            let silence = member.and_then(|member| Some((member, member.ephemeral_s?)));
+            silence.is_some_and(|(member, silence_s)| {
+                let presence = self.presence(now_ms, peer);
+                !member.is_live(&presence) && (presence.left || self.has_listened_for(now_ms, silence_s))
             })
         };
         let gone = self.records.values().filter(|record| is_silent(&record.peer()));

@@ -46,6 +46,10 @@ impl Network {
         // Whoever does not know of an invite of this network is told nothing of the network.
         let Some(signed) = self.invites.get(&request.serial) else { return Judged::Unknown };
         let (invite, joiner) = (signed.invite(), facts.key.peer_id());
+        // What is left of an admin that is none any more counts for nothing, also before it is cleared away.
+        if !self.constitution.view().is_admin(&invite.issuer) {
+            return Judged::Unknown;
+        }
         let context =
             JoinContext::new(self.id.as_bytes(), request.serial.as_bytes(), &self.own, &joiner, facts.exporter);
         if request.key != *facts.key || request.verify(&invite.point, &context).is_err() {

@@ -41,7 +41,16 @@ pub(in crate::membership) fn find_member(network: &Network, who: &str) -> Result
     let label = who.strip_suffix(&format!(".{}", network.head.name)).unwrap_or(who).to_ascii_lowercase();
     let found = |peer: PeerId, name: &str| Found { peer, name: name.to_owned() };
     if let Some(member) = view.by_name(&label) {
-        return Ok(found(member.peer, &member.name));
+        // Who joins chooses its name: one like the beginning of another's PeerID must not stand in for that other.
+        let meant =
+            view.members.values().find(|other| other.peer != member.peer && is_prefix(who, &other.peer.to_string()));
+        return match meant {
+            None => Ok(found(member.peer, &member.name)),
+            Some(other) => Err(NetworkError::AmbiguousMember {
+                who: who.to_owned(),
+                which: format!("{}, {}", member.name, other.name),
+            }),
+        };
     }
     if let Ok(address) = who.parse::<IpAddr>() {
         let hash = NetworkHash::of_network(network.id.as_bytes());

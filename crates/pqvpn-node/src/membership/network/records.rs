@@ -1,7 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Member records, invites and waiting joins: what is believed of them, and when our own record is due.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use pqvpn_crypto::{identity::Identity, peer_id::PeerId};
 use pqvpn_wire::network::{
@@ -13,6 +17,10 @@ use crate::membership::store::Change;
 
 /// A record is renewed at this age: a quarter of its life, so that three renewals may fail.
 pub(in crate::membership) const RENEW_MS: u64 = 6 * 3_600_000;
+/// New records of one member that are looked at: so many at once, and one more each time this passes. Members renew
+/// theirs every 3 s at most (ephemeral ones), and 2 s after a change of addresses.
+const TALK_BURST: u32 = 16;
+const TALK_PERIOD: Duration = Duration::from_secs(1);
 /// A changed address waits so long for further ones before it is told again, in ms.
 const CALM_MS: u64 = 2_000;
 /// How far ahead the clock of another member may be, in ms.
@@ -86,7 +94,7 @@ impl Network {
     }
 
     /// Believes a record that its owner signed for this network, if it is the newest; says whether it is news.
-    pub(super) fn absorb_record(&mut self, now_ms: u64, record: Arc<MemberRecord>) -> bool {
+    pub(super) fn absorb_record(&mut self, now: Instant, now_ms: u64, record: Arc<MemberRecord>) -> bool {
         let (peer, draft) = (record.peer(), record.draft());
         let held = self.records.get(&peer);
         if let Some(held) = held {
@@ -101,7 +109,17 @@ impl Network {
         let is_legal = draft.network == self.id
             && draft.issued_ms <= now_ms.saturating_add(MAX_SKEW_MS)
             && self.constitution.view().members.contains_key(&peer);
-        if !is_legal || !record.verify() {
+        if !is_legal {
+            self.counters.bad_records += 1;
+            return false;
+        }
+        // Each costs everybody a signature check, a write and a message to all neighbours. What is too much now comes
+        // with the next comparison, of which then only the newest is left.
+        if peer != self.own && !self.talk.entry(peer).or_default().take(now, TALK_BURST, TALK_PERIOD) {
+            self.counters.hurried_records += 1;
+            return false;
+        }
+        if !record.verify() {
             self.counters.bad_records += 1;
             return false;
         }

@@ -39,8 +39,7 @@ impl Lacks {
 impl Network {
     /// What this node holds, in short.
     pub(in crate::membership) fn state(&self) -> SyncState {
-        let mut tips = self.constitution.tips();
-        tips.truncate(MAX_IDS);
+        let tips = self.constitution.tips_within(MAX_IDS);
         SyncState {
             head: self.constitution.head(),
             tips,
@@ -74,8 +73,7 @@ impl Network {
     /// What the other may have that we lack.
     pub(in crate::membership) fn lacks(&self, now: Instant, peer: &PeerId, theirs: &SyncState) -> Lacks {
         let statements = theirs.tips.iter().any(|tip| !self.constitution.contains(tip)) || !self.missing.is_empty();
-        let mut tips = self.constitution.tips();
-        tips.truncate(MAX_IDS);
+        let tips = self.constitution.tips_within(MAX_IDS);
         let signers = !statements
             && theirs.head != self.constitution.head()
             && theirs.tips == tips
@@ -103,8 +101,7 @@ impl Network {
         let mut left = MAX_ANSWER;
         let missing = self.constitution.after(&theirs.tips, left);
         let mut bundle = Bundle { more: missing.more, ..Bundle::default() };
-        let mut own_tips = self.constitution.tips();
-        own_tips.truncate(MAX_IDS);
+        let own_tips = self.constitution.tips_within(MAX_IDS);
         let signers = if theirs.tips == own_tips && theirs.head != self.constitution.head() {
             self.constitution.multi_signed(left)
         } else {

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A network without any IO: who is believed, who may join, how two that differ become equal.
 
+mod attacks;
+
 use std::{
     sync::OnceLock,
     time::{Duration, Instant},

@@ -50,7 +50,12 @@ impl Network {
 
     /// Whether traffic may flow, as far as the constitution and its people say.
     pub(in crate::membership) fn is_enabled(&self, now_ms: u64) -> bool {
-        self.head.enabled && !self.constitution.view().disabled && self.am_member(now_ms) && !self.is_turned_away()
+        self.gossips(now_ms) && !self.is_turned_away()
+    }
+
+    /// Whether members are spoken to; also while one turns us away, which need not last: it may be behind, or lie.
+    pub(in crate::membership) fn gossips(&self, now_ms: u64) -> bool {
+        self.head.enabled && !self.constitution.view().disabled && self.am_member(now_ms)
     }
 
     /// An admin that we know as one does not know us: we missed our revocation.

@@ -1,0 +1,174 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What members and strangers with bad intentions try.
+
+use pqvpn_crypto::{identity::IdentitySeed, proofs::schnorr::JoinContext};
+use pqvpn_wire::network::{Genesis, Invite, InviteSecret, JoinRequest, MemberDraft, NewMember, Params, StatementBody};
+
+use super::super::*;
+
+const NOW: u64 = 1_800_000_000_000;
+
+fn identity(number: u8) -> Identity {
+    Identity::from_seed(&IdentitySeed::from_bytes(&[number; 64])).unwrap()
+}
+
+/// A network of `founder`, as its node holds it.
+fn network(founder: &Identity) -> Network {
+    let genesis = Genesis {
+        name: "home".into(),
+        founder: founder.public().clone(),
+        founder_name: "desk".into(),
+        secret: [3; 32],
+        params: Params::default(),
+        disable: None,
+    };
+    let body = StatementBody {
+        network: NetworkId::from_bytes([0; 32]),
+        seq: 0,
+        parents: Vec::new(),
+        at_ms: NOW,
+        act: Act::Genesis(Box::new(genesis)),
+    };
+    let mut statement = Statement::draft(body).unwrap();
+    statement.sign(founder).unwrap();
+    let constitution = Constitution::found(statement, &CompositeVerifier, ipv4_candidate).unwrap();
+    let head = Head { name: "home".into(), enabled: true, seq: 0, waiting: None, since_ms: NOW };
+    Network::new(founder.peer_id(), constitution, head, Moment { mono: clock::now(), unix_ms: NOW })
+}
+
+fn member(peer: PeerId, ephemeral_s: Option<u32>) -> Act {
+    let name = "x".to_owned();
+    Act::AddMember(NewMember {
+        peer,
+        name,
+        tags: Vec::new(),
+        level_cap: 2,
+        expires_ms: None,
+        ephemeral_s,
+        invite: None,
+    })
+}
+
+fn record(of: &Identity, network: NetworkId, seq: u64) -> Arc<MemberRecord> {
+    let (issued_ms, endpoints) = (NOW, Vec::new());
+    let draft =
+        MemberDraft { network, seq, issued_ms, not_after_ms: NOW + 1000, endpoints, head: [0; 32], left: false };
+    Arc::new(MemberRecord::sign(draft, of).unwrap())
+}
+
+#[test]
+fn a_code_of_an_admin_that_was_revoked_opens_nothing() {
+    let (founder, former, joiner) = (identity(1), identity(2), identity(3));
+    let mut network = network(&founder);
+    network.act(&founder, NOW, member(former.peer_id(), None)).unwrap();
+    network.act(&founder, NOW, Act::AddAdmin { key: former.public().clone() }).unwrap();
+    let secret = InviteSecret::from_bytes([7; 16]);
+    let invite = Invite {
+        network: network.id,
+        serial: secret.serial(),
+        point: secret.key().point(),
+        issuer: former.peer_id(),
+        tags: Vec::new(),
+        level_cap: 2,
+        not_after_ms: NOW + 3_600_000,
+        max_uses: 5,
+        ephemeral_s: None,
+        member_expires_s: None,
+        preapproved: true,
+    };
+    assert!(network.absorb_invite(NOW, SignedInvite::sign(invite, &former).unwrap()));
+    let ask = |network: &Network| {
+        let (id, serial) = (network.id, secret.serial());
+        let verifier = network.own;
+        let context = JoinContext::new(id.as_bytes(), serial.as_bytes(), &verifier, &joiner.peer_id(), &[5; 32]);
+        let request =
+            JoinRequest::make(&joiner, (serial, &secret.key()), &context, "new".into(), NOW, &[1; 32]).unwrap();
+        network.judge_join(JoinFacts { now_ms: NOW, key: joiner.public(), exporter: &[5; 32] }, &request)
+    };
+    assert!(matches!(ask(&network), Judged::Add(_)));
+    network.act(&founder, NOW, Act::Revoke { peer: former.peer_id(), reason: String::new() }).unwrap();
+    assert_eq!(ask(&network), Judged::Unknown);
+}
+
+#[test]
+fn parents_that_nobody_has_are_not_remembered_without_end() {
+    let founder = identity(1);
+    let mut network = network(&founder);
+    for round in 0..64_u8 {
+        let junk = (0..16_u8).map(|number| {
+            let parents =
+                (0..16_u8).map(|at| StatementId::from_bytes([[round, number, at, 1]; 8].concat().try_into().unwrap()));
+            let body = StatementBody {
+                network: network.id,
+                seq: 9,
+                parents: parents.collect(),
+                at_ms: NOW,
+                act: member(PeerId::from_bytes([9; 32]), None),
+            };
+            let mut statement = Statement::draft(body).unwrap();
+            statement.sign(&founder).unwrap();
+            Arc::new(statement)
+        });
+        let bundle = Bundle { statements: junk.collect(), ..Bundle::default() };
+        assert!(!network.absorb(NOW, None, bundle).news);
+    }
+    assert!(network.missing.len() <= MAX_IDS, "{}", network.missing.len());
+}
+
+#[test]
+fn a_member_cannot_flood_the_network_with_records_of_itself() {
+    let (founder, other) = (identity(1), identity(2));
+    let mut network = network(&founder);
+    network.act(&founder, NOW, member(other.peer_id(), None)).unwrap();
+    network.news = News::default();
+    let records = (1..=200).map(|seq| record(&other, network.id, seq)).collect();
+    network.absorb(NOW, Some(other.peer_id()), Bundle { records, ..Bundle::default() });
+    let told = network.news.bundle.records.len();
+    assert!((1..=30).contains(&told), "{told} records passed on");
+    assert!(network.counters.hurried_records >= 170);
+}
+
+#[test]
+fn a_bundle_is_evaluated_once_however_much_it_holds() {
+    let founder = identity(1);
+    let (mut ours, mut theirs) = (network(&founder), network(&founder));
+    ours.act(&founder, NOW, member(PeerId::from_bytes([8; 32]), None)).unwrap();
+    for number in 0..20 {
+        theirs.act(&founder, NOW, member(PeerId::from_bytes([10 + number; 32]), None)).unwrap();
+    }
+    let before = ours.constitution.counters().refolds;
+    let statements = theirs.constitution.after(&[], usize::MAX).statements;
+    ours.absorb(NOW, None, Bundle { statements, ..Bundle::default() });
+    assert_eq!(ours.constitution.len(), 22);
+    assert_eq!(ours.constitution.counters().refolds - before, 1);
+}
+
+#[test]
+fn whoever_was_away_does_not_take_others_for_silent() {
+    let (founder, other) = (identity(1), identity(2));
+    let mut network = network(&founder);
+    network.act(&founder, NOW, member(other.peer_id(), Some(60))).unwrap();
+    network.absorb(NOW, None, Bundle { records: vec![record(&other, network.id, 1)], ..Bundle::default() });
+    // A night later: started again, or awake again.
+    let morning = NOW + 8 * 3_600_000;
+    network.note_awake(morning);
+    assert!(!network.is_member(morning, &other.peer_id()));
+    assert_eq!(network.duties(morning), [], "it may have spoken all night");
+    assert!(!network.is_out(morning, &other.peer_id()), "and may speak again");
+    for minute in 0..3 {
+        network.note_awake(morning + minute * 60_000);
+    }
+    assert_eq!(network.duties(morning + 120_000).len(), 1, "nothing was heard of it for two minutes");
+}
+
+#[test]
+fn a_name_like_the_beginning_of_another_peer_id_does_not_stand_in_for_it() {
+    let (founder, honest) = (identity(1), identity(2));
+    let mut network = network(&founder);
+    network.act(&founder, NOW, member(honest.peer_id(), None)).unwrap();
+    let name: String = honest.peer_id().to_string().chars().take(12).collect();
+    let Act::AddMember(new) = member(PeerId::from_bytes([9; 32]), None) else { unreachable!() };
+    network.act(&founder, NOW, Act::AddMember(NewMember { name: name.clone(), ..new })).unwrap();
+    assert!(matches!(find_member(&network, &name), Err(NetworkError::AmbiguousMember { .. })));
+    assert!(find_member(&network, &honest.peer_id().to_string()).is_ok());
+}
