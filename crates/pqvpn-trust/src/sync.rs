@@ -32,13 +32,16 @@ impl Constitution {
         Missing { statements, unknown: unknown.into_iter().map(|(tip, _)| *tip).collect(), more }
     }
 
-    /// All statements with more than one signer, newest first, at most `max_bytes` encoded: in these alone two nodes
-    /// with the same tips can differ.
+    /// Statements with more than one signer, at most `max_bytes` encoded: in these alone two nodes with the same tips can
+    /// differ. They stand in a circle, newest first; `turn` says where to begin, so that in time all are told.
     #[must_use]
-    pub fn multi_signed(&self, max_bytes: usize) -> Vec<Arc<Statement>> {
+    pub fn multi_signed(&self, turn: u64, max_bytes: usize) -> Vec<Arc<Statement>> {
         let nodes = self.graph.in_order().rev().filter_map(|node| self.graph.held(node));
-        let several = nodes.filter(|held| held.statement.signers().len() > 1).map(|held| Arc::clone(&held.statement));
-        fitting(several, max_bytes).0
+        let mut several: Vec<_> =
+            nodes.filter(|held| held.statement.signers().len() > 1).map(|held| Arc::clone(&held.statement)).collect();
+        let begin = turn.checked_rem(several.len() as u64).and_then(|begin| usize::try_from(begin).ok());
+        several.rotate_left(begin.unwrap_or(0));
+        fitting(several.into_iter(), max_bytes).0
     }
 }
 

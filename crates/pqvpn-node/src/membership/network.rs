@@ -40,6 +40,8 @@ pub(super) use sync::Lacks;
 pub(super) const MAX_INVITES: usize = 256;
 /// Joins that may wait for an admin's word.
 pub(super) const MAX_PENDING: usize = 64;
+/// And by one invite.
+pub(super) const MAX_PENDING_PER_INVITE: usize = 16;
 /// What has ended is remembered for so long, so that whoever comes late is told why.
 const REMEMBER_MS: u64 = 7 * 24 * 3_600_000;
 /// How long sessions wait for the first word of another member after a start.

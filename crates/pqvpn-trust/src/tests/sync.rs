@@ -65,7 +65,7 @@ fn nodes_that_differ_in_signers_alone_meet_over_the_co_signed() {
     one.insert(&copy).unwrap();
     assert_eq!(one.constitution.tips(), other.constitution.tips());
     assert_ne!(one.constitution.head(), other.constitution.head());
-    for statement in one.constitution.multi_signed(usize::MAX) {
+    for statement in one.constitution.multi_signed(0, usize::MAX) {
         other.constitution.insert((*statement).clone(), &Fake).unwrap();
     }
     assert_eq!(one.constitution.head(), other.constitution.head());
@@ -87,4 +87,17 @@ fn tips_without_effect_hide_none_that_has_one() {
     assert_eq!(world.constitution.tips_within(1), [removal.id()]);
     let few = world.constitution.tips_within(4);
     assert!(few.is_sorted() && few.contains(&removal.id()) && few.len() == 4);
+}
+
+#[test]
+fn in_turns_every_statement_with_several_signers_is_told() {
+    let mut world = World::new(1);
+    world.say(&[0], add_admin(1));
+    let both: Vec<StatementId> = (5..12).map(|number| world.say(&[0, 1], add(number, "x")).id()).collect();
+    let one = world.constitution.multi_signed(0, 1);
+    assert_eq!(one.iter().map(|statement| statement.id()).collect::<Vec<_>>(), [both[6]], "the newest");
+    let told: std::collections::BTreeSet<_> =
+        (100..107).flat_map(|turn| world.constitution.multi_signed(turn, 1)).map(|statement| statement.id()).collect();
+    assert_eq!(told, both.into_iter().collect());
+    assert!(World::new(1).constitution.multi_signed(3, 1).is_empty());
 }

@@ -241,7 +241,8 @@ impl Driver {
         if pulling.lacks.signers {
             network.merged.insert(peer, clock::now());
         }
-        let request = NetRequest::Sync(network.pull(pulling.lacks, pulling.page));
+        let state = network.pull(pulling.lacks, pulling.page);
+        let request = NetRequest::Sync(SyncState { sent_ms: clock::unix_millis(), ..state });
         if !self.call(id, link, request, Call::Pull, PULL_LIMIT) {
             self.pulling.remove(&(id, peer));
         }

@@ -12,7 +12,7 @@ use pqvpn_wire::network::{
     Bundle, MAX_ENDPOINTS, MAX_RECORD_LIFE_MS, MemberDraft, MemberRecord, PendingJoin, Serial, SignedInvite,
 };
 
-use super::{MAX_INVITES, MAX_PENDING, Network, REMEMBER_MS, extra_key};
+use super::{MAX_INVITES, MAX_PENDING, MAX_PENDING_PER_INVITE, Network, REMEMBER_MS, extra_key};
 use crate::membership::store::Change;
 
 /// A record is renewed at this age: a quarter of its life, so that three renewals may fail.
@@ -227,12 +227,27 @@ impl Network {
         self.keep_pending(pending)
     }
 
-    /// Keeps a waiting join, where there is room.
+    /// Keeps a waiting join, where there is room: of all, and of those by one invite, the first that asked and were not
+    /// denied. So one leaked code does not fill the queue, and admins with full queues keep the same.
     pub(in crate::membership) fn keep_pending(&mut self, pending: PendingJoin) -> bool {
         let peer = pending.key.peer_id();
-        if !self.pending.contains_key(&peer) && self.pending.len() >= MAX_PENDING {
+        let (asked, serial) = (pending.asked_ms, pending.serial);
+        let others = || self.pending.iter().filter(|(other, _)| **other != peer);
+        let by_code = others().filter(|(_, held)| held.serial == serial);
+        let place = |(peer, held): (&PeerId, &PendingJoin)| (held.denied, held.asked_ms, *peer);
+        let last = if by_code.clone().count() >= MAX_PENDING_PER_INVITE {
+            by_code.map(place).max()
+        } else if others().count() >= MAX_PENDING {
+            others().map(place).max()
+        } else {
+            None
+        };
+        if let Some(last) = last {
             self.counters.pending_full += 1;
-            return false;
+            if last <= (pending.denied, asked, peer) {
+                return false;
+            }
+            self.drop_pending(&last.2);
         }
         let bundle = Bundle { pending: vec![pending.clone()], ..Bundle::default() };
         self.changes.push(Change::Extra(self.id, extra_key(b'p', peer.as_bytes()), Some(bundle.encode())));

@@ -103,7 +103,7 @@ impl Network {
         let mut bundle = Bundle { more: missing.more, ..Bundle::default() };
         let own_tips = self.constitution.tips_within(MAX_IDS);
         let signers = if theirs.tips == own_tips && theirs.head != self.constitution.head() {
-            self.constitution.multi_signed(left)
+            self.constitution.multi_signed(theirs.sent_ms / 1000, left)
         } else {
             Vec::new()
         };

@@ -172,3 +172,30 @@ fn a_name_like_the_beginning_of_another_peer_id_does_not_stand_in_for_it() {
     assert!(matches!(find_member(&network, &name), Err(NetworkError::AmbiguousMember { .. })));
     assert!(find_member(&network, &honest.peer_id().to_string()).is_ok());
 }
+
+#[test]
+fn one_leaked_code_does_not_fill_the_queue_of_those_who_wait() {
+    let founder = identity(1);
+    let mut network = network(&founder);
+    let ask = |number: u8, serial: u8, asked_ms: u64, denied: bool| {
+        let asked = (Serial::from_bytes([serial; 16]), identity(number).public().clone(), "x".to_owned());
+        PendingJoin::vouch(&founder, &network.id, ([number; 16], asked_ms), asked, denied).unwrap()
+    };
+    let flood: Vec<PendingJoin> =
+        (2..22).map(|number| ask(number, 7, NOW + u64::from(number), number % 2 == 0)).collect();
+    let (honest, early) = (ask(40, 8, NOW + 100, false), ask(41, 7, NOW, false));
+    for pending in &flood {
+        network.keep_pending(pending.clone());
+    }
+    assert_eq!(network.pending.len(), MAX_PENDING_PER_INVITE);
+    assert!(network.keep_pending(honest) && network.keep_pending(early));
+    assert_eq!(network.pending.len(), MAX_PENDING_PER_INVITE + 1);
+    let kept = |number: u8| network.pending.contains_key(&identity(number).peer_id());
+    assert!((2..22).filter(|number| number % 2 == 1).all(kept), "whoever was not denied keeps its place");
+    // Whatever the order, the same are kept.
+    let before = network.pending.clone();
+    for pending in flood.iter().rev() {
+        network.keep_pending(pending.clone());
+    }
+    assert!(network.pending == before);
+}
