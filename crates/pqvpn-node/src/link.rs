@@ -37,6 +37,7 @@ mod noq_backend;
 mod plain;
 mod quinn_backend;
 mod race;
+pub(crate) mod request;
 mod socket;
 
 pub use config::{LinkConfig, TransportKnobs};

@@ -16,14 +16,39 @@ pub const MAX_PAYLOAD: usize = 8 * 1024;
 #[must_use]
 pub fn encode(message: &Message) -> Vec<u8> {
     let payload = message.encode_payload();
-    let length = u32::try_from(payload.len()).expect("own messages are shorter than MAX_PAYLOAD");
-    let mut frame = Vec::with_capacity(FRAME_HEADER_LEN + payload.len());
+    wrap(message.type_byte(), &payload)
+}
+
+/// Frames a message of any type; own messages are far shorter than the length field allows.
+pub(crate) fn wrap(kind: u8, message: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(message.len()).expect("own messages are shorter than their type allows");
+    let mut frame = Vec::with_capacity(FRAME_HEADER_LEN + message.len());
     frame.extend_from_slice(&MAGIC);
-    frame.push(VERSION);
-    frame.push(message.type_byte());
+    frame.extend_from_slice(&[VERSION, kind]);
     frame.extend_from_slice(&length.to_be_bytes());
-    frame.extend_from_slice(&payload);
+    frame.extend_from_slice(message);
     frame
+}
+
+/// Reads the header of a frame that is of one of `kinds` and at most `most` bytes long: its type and length.
+pub(crate) fn parse_header(
+    header: &[u8; FRAME_HEADER_LEN],
+    kinds: [u8; 2],
+    most: usize,
+) -> Result<(u8, usize), WireError> {
+    check_magic(header)?;
+    let [_, _, version, kind, a, b, c, d] = *header;
+    if version != VERSION {
+        return Err(WireError::Version(version));
+    }
+    if !kinds.contains(&kind) {
+        return Err(WireError::Type(kind));
+    }
+    let length = u32::from_be_bytes([a, b, c, d]);
+    match usize::try_from(length) {
+        Ok(len) if len <= most => Ok((kind, len)),
+        _ => Err(WireError::TooLong(length)),
+    }
 }
 
 /// Cuts a byte stream into messages. Holds at most one frame plus what the caller pushed at once.

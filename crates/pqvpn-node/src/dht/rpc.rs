@@ -22,15 +22,15 @@ use pqvpn_wire::{
     dht::{
         Contact, NetworkId, Request, Response,
         envelope::{
-            EnvelopeError, Expect, Header, REQUEST_TYPE, RESPONSE_TYPE, ReplayError, ReplayGuard, SealError, frame,
-            open_request, open_response, parse_frame_header, seal_request, seal_response,
+            EnvelopeError, Expect, Header, MAX_MESSAGE, REQUEST_TYPE, RESPONSE_TYPE, ReplayError, ReplayGuard,
+            SealError, frame, open_request, open_response, parse_frame_header, seal_request, seal_response,
         },
     },
-    frame::{FRAME_HEADER_LEN, MAGIC},
+    frame::FRAME_HEADER_LEN,
 };
 use thiserror::Error;
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    io::AsyncWriteExt as _,
     sync::{mpsc, oneshot},
     time::timeout,
 };
@@ -43,7 +43,10 @@ use super::{
 };
 use crate::{
     clock, entropy,
-    link::{Connection, ControlRecv, ControlSend, Endpoint, LinkError},
+    link::{
+        Connection, ControlRecv, ControlSend, Endpoint, LinkError,
+        request::{self, FrameError, read_frame},
+    },
 };
 
 /// How long a peer may take to send a request, and to take the answer.
@@ -51,8 +54,7 @@ const SERVE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Whether a stream begins like a request of the DHT, and not like a session.
 pub(crate) fn is_request(header: &[u8; FRAME_HEADER_LEN]) -> bool {
-    let [.., kind, _, _, _, _] = *header;
-    header.starts_with(&MAGIC) && kind == REQUEST_TYPE
+    request::is_of(header, REQUEST_TYPE)
 }
 
 /// What the tasks of the DHT share.
@@ -117,6 +119,15 @@ pub(super) enum CallError {
     /// This node has no room for it.
     #[error("too many requests are under way")]
     Busy,
+}
+
+impl From<FrameError> for CallError {
+    fn from(error: FrameError) -> Self {
+        match error {
+            FrameError::Wire(error) => Self::Frame(error),
+            FrameError::Stream(error) => Self::Stream(error),
+        }
+    }
 }
 
 impl CallError {
@@ -216,7 +227,7 @@ impl Shared {
         send.write_all(&frame(REQUEST_TYPE, &sealed.bytes)).await?;
         add(&self.counts.tx_bytes, sealed.bytes.len());
         send.shutdown().await?;
-        let bytes = read_frame(&mut recv, RESPONSE_TYPE).await?;
+        let bytes = read_frame(&mut recv, None, parse_frame_header, RESPONSE_TYPE, MAX_MESSAGE).await?;
         let rtt = started.elapsed();
         add(&self.counts.rx_bytes, bytes.len());
         let opened = open_response(&bytes, link.public_identity(), &self.expect(Some(sealed.hash)))
@@ -281,11 +292,8 @@ impl Shared {
         mut recv: ControlRecv,
         header: Option<[u8; FRAME_HEADER_LEN]>,
     ) -> Result<(), ServeError> {
-        let read = match header {
-            Some(header) => read_rest(&mut recv, REQUEST_TYPE, header).await,
-            None => read_frame(&mut recv, REQUEST_TYPE).await,
-        };
-        let bytes = read.inspect_err(|error| {
+        let read = read_frame(&mut recv, header, parse_frame_header, REQUEST_TYPE, MAX_MESSAGE).await;
+        let bytes = read.map_err(CallError::from).inspect_err(|error| {
             if matches!(error, CallError::Frame(_)) {
                 count(&self.counts.frames);
             }
@@ -396,25 +404,4 @@ pub(super) fn count(counter: &AtomicU64) {
 
 fn add(counter: &AtomicU64, bytes: usize) {
     counter.fetch_add(bytes as u64, Ordering::Relaxed);
-}
-
-/// Reads the one frame of a stream's direction.
-async fn read_frame(recv: &mut ControlRecv, kind: u8) -> Result<Vec<u8>, CallError> {
-    let mut header = [0; FRAME_HEADER_LEN];
-    recv.read_exact(&mut header).await?;
-    read_rest(recv, kind, header).await
-}
-
-/// Reads the frame on after its header; nothing may follow it.
-async fn read_rest(recv: &mut ControlRecv, kind: u8, header: [u8; FRAME_HEADER_LEN]) -> Result<Vec<u8>, CallError> {
-    let (found, length) = parse_frame_header(&header)?;
-    if found != kind {
-        return Err(WireError::Type(found).into());
-    }
-    let mut bytes = vec![0; length];
-    recv.read_exact(&mut bytes).await?;
-    if recv.read(&mut [0]).await? != 0 {
-        return Err(WireError::Malformed("stream").into());
-    }
-    Ok(bytes)
 }

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The task that owns the networks: messages, timers and orders come in one at a time; nothing of them is shared.
 
+mod founding;
 mod gossip;
 mod joins;
+mod news;
 mod orders;
 mod seek;
 mod upkeep;
@@ -44,9 +46,10 @@ use crate::{
     overlay::OwnAddresses,
     snapshot::{HealthItem, HealthLevel},
 };
+use gossip::Pulling;
 pub(super) use gossip::dial;
-use gossip::{Campaign, Pulling, ToCome};
 use joins::{Held, Joining};
+use news::{Campaign, ToCome};
 
 /// What the driver is made of at its start.
 pub(super) struct Parts {
@@ -96,7 +99,7 @@ pub(super) enum TaskDone {
     },
     /// A pool was chosen for a new network.
     Pool {
-        create: Box<orders::Creating>,
+        create: Box<founding::Creating>,
         pool: Option<ipnet::Ipv4Net>,
     },
 }

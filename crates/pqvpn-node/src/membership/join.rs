@@ -8,7 +8,10 @@ use std::{
 };
 
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
-use pqvpn_crypto::{peer_id::PeerId, proofs::schnorr::JoinContext};
+use pqvpn_crypto::{
+    peer_id::PeerId,
+    proofs::schnorr::{EXPORTER_LABEL, JoinContext},
+};
 use pqvpn_trust::{CompositeVerifier, Constitution, Inserted};
 use pqvpn_wire::network::{
     Bundle, Code, Door, JoinRefusal, JoinRequest, MemberRecord, NetRequest, NetResponse, SignedInvite, StatementId,
@@ -23,7 +26,7 @@ use super::{
     driver::dial,
     error::NetworkError,
     network::{constitution, refusal_error},
-    rpc::{EXPORTER_LABEL, Shared},
+    rpc::Shared,
 };
 use crate::{clock, entropy, link::Connection};
 

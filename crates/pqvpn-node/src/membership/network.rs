@@ -3,6 +3,7 @@
 //!
 //! What changes is noted twice: as [`Change`]s for the disk and as news for the others; the driver takes both away.
 
+mod counters;
 mod endpoints;
 mod joins;
 mod names;
@@ -32,6 +33,7 @@ use super::{
 };
 use crate::clock;
 
+pub(super) use counters::Counters;
 pub(super) use joins::{JoinFacts, Judged, refusal_error};
 pub(super) use names::{find_member, hex, is_prefix};
 pub(super) use sync::Lacks;
@@ -62,54 +64,6 @@ impl Moment {
     /// Now.
     pub(super) fn now() -> Self {
         Self { mono: clock::now(), unix_ms: clock::unix_millis() }
-    }
-}
-
-/// Why something of a bundle was not taken in, with counts.
-#[derive(Debug, Default, Clone, Copy)]
-pub(super) struct Counters {
-    /// Statements of another network.
-    pub(super) foreign_statements: u64,
-    /// Statements that do not hold.
-    pub(super) bad_statements: u64,
-    /// Records of another network, of nobody we know, badly signed, or from the future.
-    pub(super) bad_records: u64,
-    /// Records older than the one we hold.
-    pub(super) old_records: u64,
-    /// Records of members that say more of themselves than there is to say.
-    pub(super) hurried_records: u64,
-    /// Two records of one number that say different things.
-    pub(super) twin_records: u64,
-    /// Invites that no admin signed.
-    pub(super) bad_invites: u64,
-    /// Waiting joins that no admin vouched for.
-    pub(super) bad_pending: u64,
-    /// Joins refused.
-    pub(super) refused_joins: u64,
-    /// Requests of somebody who is no member.
-    pub(super) not_members: u64,
-    /// Waiting joins that found no room.
-    pub(super) pending_full: u64,
-    /// Invites dropped because there were too many.
-    pub(super) invites_full: u64,
-}
-
-impl Counters {
-    pub(super) const fn named(&self) -> [(&'static str, u64); 12] {
-        [
-            ("statement-foreign", self.foreign_statements),
-            ("statement-bad", self.bad_statements),
-            ("record-bad", self.bad_records),
-            ("record-old", self.old_records),
-            ("record-hurried", self.hurried_records),
-            ("record-twin", self.twin_records),
-            ("invite-bad", self.bad_invites),
-            ("pending-bad", self.bad_pending),
-            ("join-refused", self.refused_joins),
-            ("not-a-member", self.not_members),
-            ("pending-full", self.pending_full),
-            ("invite-full", self.invites_full),
-        ]
     }
 }
 

@@ -14,11 +14,15 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use pqvpn_crypto::{identity::Identity, identity::PublicIdentity, peer_id::PeerId};
+use pqvpn_crypto::{
+    identity::{Identity, PublicIdentity},
+    peer_id::PeerId,
+    proofs::schnorr::EXPORTER_LABEL,
+};
 use pqvpn_wire::{
     WireError,
     dht::NetworkId,
-    frame::{FRAME_HEADER_LEN, MAGIC},
+    frame::FRAME_HEADER_LEN,
     network::{
         MAX_NET_MESSAGE, NetRequest, NetResponse, REQUEST_TYPE, RESPONSE_TYPE, decode_request, decode_response,
         encode_request, encode_response, frame,
@@ -28,7 +32,7 @@ use pqvpn_wire::{
 };
 use thiserror::Error;
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    io::AsyncWriteExt as _,
     sync::{mpsc, oneshot},
     time::timeout,
 };
@@ -37,11 +41,12 @@ use super::{event::Event, links::LinkId, members::Members};
 use crate::{
     clock,
     dht::{FirstStream, Usage},
-    link::{Connection, ControlRecv, ControlSend, Endpoint, LinkError},
+    link::{
+        Connection, ControlRecv, ControlSend, Endpoint, LinkError,
+        request::{self, FrameError, read_frame},
+    },
 };
 
-/// Label of the keying material a proof is bound to (security.md 2.1).
-pub(super) const EXPORTER_LABEL: &[u8] = b"EXPORTER-pqvpn-zk-v1";
 /// How long a peer may take to send a request.
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a request may take in all: who waits for an admin's word holds its stream open meanwhile.
@@ -49,8 +54,7 @@ const SERVE_TIMEOUT: Duration = Duration::from_secs(40);
 
 /// Whether a stream begins like a request of a network's member, or of somebody who wants to become one.
 pub(crate) fn is_request(header: &[u8; FRAME_HEADER_LEN]) -> bool {
-    let [.., kind, _, _, _, _] = *header;
-    header.starts_with(&MAGIC) && kind == REQUEST_TYPE
+    request::is_of(header, REQUEST_TYPE)
 }
 
 /// What the tasks of the networks share.
@@ -104,6 +108,15 @@ pub(super) enum CallError {
     Timeout,
 }
 
+impl From<FrameError> for CallError {
+    fn from(error: FrameError) -> Self {
+        match error {
+            FrameError::Wire(error) => Self::Wire(error),
+            FrameError::Stream(error) => Self::Stream(error),
+        }
+    }
+}
+
 /// A request of another node; whoever owns the networks answers it.
 #[derive(Debug)]
 pub(super) struct Asked {
@@ -144,9 +157,7 @@ impl Shared {
         send.write_all(&frame(REQUEST_TYPE, &bytes)).await?;
         send.shutdown().await?;
         self.counts.traffic(network, bytes.len(), 0);
-        let mut header = [0; FRAME_HEADER_LEN];
-        recv.read_exact(&mut header).await?;
-        let bytes = read_rest(&mut recv, RESPONSE_TYPE, header, MAX_NET_MESSAGE).await?;
+        let bytes = read_frame(&mut recv, None, parse_frame_header, RESPONSE_TYPE, MAX_NET_MESSAGE).await?;
         self.counts.traffic(network, 0, bytes.len());
         let (of, response) = decode_response(&bytes)?;
         if of != *network {
@@ -208,21 +219,14 @@ impl Shared {
     ) -> Result<(), CallError> {
         let from = link.peer();
         let limit = if self.members.load().contains(&from) { MAX_NET_MESSAGE } else { MAX_JOIN_MESSAGE };
-        let reading = async {
-            let header = match header {
-                Some(header) => header,
-                None => {
-                    let mut header = [0; FRAME_HEADER_LEN];
-                    recv.read_exact(&mut header).await?;
-                    header
-                }
-            };
-            read_rest(&mut recv, REQUEST_TYPE, header, limit).await
+        let reading = read_frame(&mut recv, header, parse_frame_header, REQUEST_TYPE, limit);
+        let read = match timeout(READ_TIMEOUT, reading).await {
+            Ok(read) => read.map_err(CallError::from),
+            Err(_elapsed) => {
+                count(&self.counts.slow);
+                Err(CallError::Timeout)
+            }
         };
-        let read = timeout(READ_TIMEOUT, reading).await.unwrap_or_else(|_elapsed| {
-            count(&self.counts.slow);
-            Err(CallError::Timeout)
-        });
         let bytes = read.inspect_err(|error| match error {
             CallError::Wire(WireError::TooLong(_)) => count(&self.counts.oversize),
             CallError::Wire(_) => count(&self.counts.malformed),
@@ -292,26 +296,4 @@ impl Counts {
 
 pub(super) fn count(counter: &AtomicU64) {
     counter.fetch_add(1, Ordering::Relaxed);
-}
-
-/// Reads the frame on after its header; nothing may follow it.
-async fn read_rest(
-    recv: &mut ControlRecv,
-    kind: u8,
-    header: [u8; FRAME_HEADER_LEN],
-    limit: usize,
-) -> Result<Vec<u8>, CallError> {
-    let (found, length) = parse_frame_header(&header)?;
-    if found != kind {
-        return Err(WireError::Type(found).into());
-    }
-    if length > limit {
-        return Err(WireError::TooLong(u32::try_from(length).unwrap_or(u32::MAX)).into());
-    }
-    let mut bytes = vec![0; length];
-    recv.read_exact(&mut bytes).await?;
-    if recv.read(&mut [0]).await? != 0 {
-        return Err(WireError::Malformed("stream").into());
-    }
-    Ok(bytes)
 }

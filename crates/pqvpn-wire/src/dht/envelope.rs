@@ -14,10 +14,7 @@ use super::{
     message::{self, Request, Response},
     point::NetworkId,
 };
-use crate::{
-    WireError, cbor,
-    frame::{FRAME_HEADER_LEN, MAGIC, VERSION as FRAME_VERSION},
-};
+use crate::{WireError, cbor, frame::FRAME_HEADER_LEN};
 
 mod replay;
 
@@ -225,13 +222,7 @@ pub fn open_response(
 /// Frames a message: `"PQ" | 1 | kind | u32 length | message`.
 #[must_use]
 pub fn frame(kind: u8, message: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(message.len()).expect("own messages are shorter than MAX_MESSAGE");
-    let mut frame = Vec::with_capacity(FRAME_HEADER_LEN + message.len());
-    frame.extend_from_slice(&MAGIC);
-    frame.extend_from_slice(&[FRAME_VERSION, kind]);
-    frame.extend_from_slice(&length.to_be_bytes());
-    frame.extend_from_slice(message);
-    frame
+    crate::frame::wrap(kind, message)
 }
 
 /// Reads a frame header: the type, 16 or 17, and the length of the message, at most [`MAX_MESSAGE`].
@@ -239,21 +230,7 @@ pub fn frame(kind: u8, message: &[u8]) -> Vec<u8> {
 /// # Errors
 /// The frame is not one of the DHT, or too long.
 pub fn parse_frame_header(header: &[u8; FRAME_HEADER_LEN]) -> Result<(u8, usize), WireError> {
-    let [magic_0, magic_1, version, kind, a, b, c, d] = *header;
-    if [magic_0, magic_1] != MAGIC {
-        return Err(WireError::Magic);
-    }
-    if version != FRAME_VERSION {
-        return Err(WireError::Version(version));
-    }
-    if !matches!(kind, REQUEST_TYPE | RESPONSE_TYPE) {
-        return Err(WireError::Type(kind));
-    }
-    let length = u32::from_be_bytes([a, b, c, d]);
-    match usize::try_from(length) {
-        Ok(len) if len <= MAX_MESSAGE => Ok((kind, len)),
-        _ => Err(WireError::TooLong(length)),
-    }
+    crate::frame::parse_header(header, [REQUEST_TYPE, RESPONSE_TYPE], MAX_MESSAGE)
 }
 
 fn seal(identity: &Identity, header: &Header, message: Value, sender: Option<&Contact>) -> Result<Sealed, SealError> {

@@ -11,10 +11,7 @@ use super::{
     Door, JoinRequest, MAX_DOORS, MAX_MEMBERS, MemberRecord, NetworkId, PendingJoin, SignedInvite, Statement,
     StatementId, act::peer_from, name::is_label,
 };
-use crate::{
-    WireError, cbor,
-    frame::{FRAME_HEADER_LEN, MAGIC, VERSION as FRAME_VERSION},
-};
+use crate::{WireError, cbor, frame::FRAME_HEADER_LEN};
 
 /// Frame type of a request.
 pub const REQUEST_TYPE: u8 = 32;
@@ -216,7 +213,7 @@ pub fn decode_response(bytes: &[u8]) -> Result<(NetworkId, NetResponse), WireErr
 /// Frames a message: `"PQ" | 1 | kind | u32 length | message`.
 #[must_use]
 pub fn frame(kind: u8, message: &[u8]) -> Vec<u8> {
-    crate::dht::envelope::frame(kind, message)
+    crate::frame::wrap(kind, message)
 }
 
 /// Reads a frame header: the type, 32 or 33, and the length of the message, at most [`MAX_NET_MESSAGE`].
@@ -224,21 +221,7 @@ pub fn frame(kind: u8, message: &[u8]) -> Vec<u8> {
 /// # Errors
 /// The frame is not one of a network, or too long.
 pub fn parse_frame_header(header: &[u8; FRAME_HEADER_LEN]) -> Result<(u8, usize), WireError> {
-    let [magic_0, magic_1, version, kind, a, b, c, d] = *header;
-    if [magic_0, magic_1] != MAGIC {
-        return Err(WireError::Magic);
-    }
-    if version != FRAME_VERSION {
-        return Err(WireError::Version(version));
-    }
-    if !matches!(kind, REQUEST_TYPE | RESPONSE_TYPE) {
-        return Err(WireError::Type(kind));
-    }
-    let length = u32::from_be_bytes([a, b, c, d]);
-    match usize::try_from(length) {
-        Ok(len) if len <= MAX_NET_MESSAGE => Ok((kind, len)),
-        _ => Err(WireError::TooLong(length)),
-    }
+    crate::frame::parse_header(header, [REQUEST_TYPE, RESPONSE_TYPE], MAX_NET_MESSAGE)
 }
 
 fn encode(network: &NetworkId, message: Value) -> Vec<u8> {

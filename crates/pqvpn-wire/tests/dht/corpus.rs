@@ -1,11 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Replays the fuzz corpus: valid seeds of every kind, and whatever fuzzing found worth keeping.
 
-use std::{
-    env, fs,
-    path::{Path, PathBuf},
-};
-
 use pqvpn_wire::{
     control::{Confirm, Hello, HelloAck, Message},
     dht::{
@@ -17,28 +12,13 @@ use pqvpn_wire::{
 
 use crate::{
     check::{self, TARGETS, sender},
+    inputs::{Inputs, seeds_of, write_if_asked},
     samples::{answer_header, contact, facts, header, own_contact, record, requests, responses, value},
 };
 
-fn folder(target: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus").join(target)
-}
-
-fn seeds_of(target: &str) -> Vec<(String, Vec<u8>)> {
-    let mut seeds: Vec<_> = fs::read_dir(folder(target))
-        .expect("every target has a corpus")
-        .map(|entry| entry.expect("the folder can be read").path())
-        .map(|path| (path.display().to_string(), fs::read(&path).expect("the seed can be read")))
-        .collect();
-    seeds.sort();
-    seeds
-}
-
 #[test]
 fn the_whole_corpus_is_harmless() {
-    if env::var_os("PQVPN_WRITE_SEEDS").is_some() {
-        write_the_valid_seeds();
-    }
+    write_if_asked(valid_seeds);
     for (target, check) in TARGETS {
         let seeds = seeds_of(target);
         assert!(!seeds.is_empty(), "{target}");
@@ -68,17 +48,8 @@ fn the_valid_seeds_are_valid() {
     }
 }
 
-/// After a change of the format: empty the corpus, then run the tests once with `PQVPN_WRITE_SEEDS=1`.
-fn write_the_valid_seeds() {
-    for (target, bytes) in valid_seeds() {
-        fs::create_dir_all(folder(target)).unwrap();
-        let number = (1..).find(|number| !folder(target).join(format!("valid-{number}")).exists()).unwrap();
-        fs::write(folder(target).join(format!("valid-{number}")), bytes).unwrap();
-    }
-}
-
 /// At least one valid input per target.
-pub(crate) fn valid_seeds() -> Vec<(&'static str, Vec<u8>)> {
+pub(crate) fn valid_seeds() -> Inputs {
     let mut seeds = vec![
         ("contact", contact(1).encode()),
         ("contact", own_contact().encode()),

@@ -6,9 +6,12 @@
 mod check;
 mod codec;
 mod corpus;
+#[path = "../corpora/dice.rs"]
 mod dice;
 mod envelopes;
 mod facts;
+#[path = "../corpora/inputs.rs"]
+mod inputs;
 mod limits;
 mod mutation;
 mod records;

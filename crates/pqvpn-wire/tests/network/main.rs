@@ -7,8 +7,10 @@ mod check;
 mod code;
 mod codec;
 mod corpus;
-#[path = "../dht/dice.rs"]
+#[path = "../corpora/dice.rs"]
 mod dice;
+#[path = "../corpora/inputs.rs"]
+mod inputs;
 mod joins;
 mod limits;
 mod model;

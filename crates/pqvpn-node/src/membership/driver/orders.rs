@@ -6,16 +6,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use aws_lc_rs::digest;
 use data_encoding::HEXLOWER_PERMISSIVE;
-use ipnet::Ipv4Net;
 use pqvpn_crypto::peer_id::PeerId;
-use pqvpn_packet::addr::ipv4_candidate;
-use pqvpn_trust::{CompositeVerifier, Constitution};
-use pqvpn_wire::network::{
-    Act, Code, Genesis, Invite, InviteSecret, NetworkId, Params, SignedInvite, Statement, StatementBody, is_label,
-    label_of,
-};
+use pqvpn_wire::network::{Act, Code, Invite, InviteSecret, NetworkId, SignedInvite, Statement};
 
 use super::{
     super::{
@@ -24,18 +17,15 @@ use super::{
         event::Order,
         network::{Moment, Network, find_member, hex, is_prefix},
         report::{
-            ActReport, ApproveReport, CreateNetwork, GossipReport, InviteOptions, InviteReport, NetRef, NetworkReport,
-            NetworkState, RevokeReport,
+            ActReport, ApproveReport, GossipReport, InviteOptions, InviteReport, NetRef, NetworkReport, RevokeReport,
         },
-        store::{Change, Head},
     },
-    Driver, TaskDone,
-    joins::MAX_NETWORKS,
+    Driver,
 };
 use crate::{clock, entropy};
 
 /// How long somebody waits for others to have heard what was just decided.
-const HEARD: Duration = Duration::from_secs(2);
+pub(super) const HEARD: Duration = Duration::from_secs(2);
 /// Longest life of an invite.
 const MAX_INVITE_LIFE: Duration = Duration::from_secs(365 * 24 * 3600);
 /// Shortest silence after which an ephemeral member vanishes.
@@ -44,15 +34,6 @@ const MIN_EPHEMERAL: Duration = Duration::from_secs(10);
 const MAX_USES: u32 = 65_535;
 /// Statements of a log in one answer.
 const MAX_LOG: usize = 10_000;
-/// Prefix lengths an IPv4 pool may have: room for two members, and no more than the address rule spreads over.
-const POOL_PREFIXES: std::ops::RangeInclusive<u8> = 16..=30;
-
-/// A network being made: its pool is being chosen.
-pub(in crate::membership) struct Creating {
-    create: CreateNetwork,
-    reply: Reply<NetworkReport>,
-}
-
 type Waiter<T> = Box<dyn FnOnce(&mut Driver, usize) -> Result<T, NetworkError> + Send>;
 
 impl Driver {
@@ -139,7 +120,7 @@ impl Driver {
         self.networks.get(&id).ok_or(NetworkError::NoNetwork)
     }
 
-    fn find_id(&self, which: &NetRef) -> Result<NetworkId, NetworkError> {
+    pub(super) fn find_id(&self, which: &NetRef) -> Result<NetworkId, NetworkError> {
         let names = |networks: &[&Network]| {
             networks.iter().map(|network| network.head.name.as_str()).collect::<Vec<_>>().join(", ")
         };
@@ -176,165 +157,6 @@ impl Driver {
     fn list(&self, now: Moment) -> Vec<NetworkReport> {
         let joined = self.networks.values().map(|network| self.report(now, network));
         joined.chain(self.waiting_reports()).collect()
-    }
-
-    // ---- making and leaving ---------------------------------------------------------------------------------------
-
-    fn begin_create(&mut self, create: CreateNetwork, reply: Reply<NetworkReport>) {
-        if let Err(error) = self.check_create(&create) {
-            return drop(reply.send(Err(error)));
-        }
-        let create = Box::new(Creating { create, reply });
-        if let Some(pool) = create.create.pool {
-            return self.create(*create, Some(pool));
-        }
-        let choosing = (self.pools)(self.networks.values().map(Network::pool).collect());
-        self.tasks.spawn(async move { TaskDone::Pool { create, pool: choosing.await } });
-    }
-
-    fn check_create(&self, create: &CreateNetwork) -> Result<(), NetworkError> {
-        let names = [Some(&create.name), create.member_name.as_ref()];
-        if let Some(bad) = names.into_iter().flatten().find(|name| !is_label(name)) {
-            return Err(NetworkError::BadName(bad.clone()));
-        }
-        if self.networks.values().any(|network| network.head.name == create.name) {
-            return Err(NetworkError::NetworkNameTaken(create.name.clone()));
-        }
-        if self.networks.len() + self.joining.len() >= MAX_NETWORKS {
-            return Err(NetworkError::TooManyNetworks(MAX_NETWORKS));
-        }
-        if usize::from(create.quorum) > pqvpn_wire::network::MAX_ADMINS {
-            return Err(NetworkError::BadOption("a network has at most 16 admins, so the quorum is at most 16".into()));
-        }
-        let Some(pool) = create.pool else { return Ok(()) };
-        let bad = |why: String| Err(NetworkError::BadPool { pool, why });
-        if pool != pool.trunc() {
-            return bad(format!("it is the address of a host; did you mean {}", pool.trunc()));
-        }
-        if !POOL_PREFIXES.contains(&pool.prefix_len()) {
-            return bad("its prefix must be /16 to /30".to_owned());
-        }
-        let crossing = self.networks.values().find(|network| {
-            let other = network.pool();
-            other.contains(&pool) || pool.contains(&other)
-        });
-        match crossing {
-            Some(network) => bad(format!("the network {} uses {}", network.head.name, network.pool())),
-            None => Ok(()),
-        }
-    }
-
-    pub(super) fn create(&mut self, creating: Creating, pool: Option<Ipv4Net>) {
-        let Creating { create, reply } = creating;
-        let made = pool.ok_or(NetworkError::NoPool).and_then(|pool| self.found(&create, pool));
-        self.answer_later(reply, made);
-    }
-
-    fn found(&mut self, create: &CreateNetwork, pool: Ipv4Net) -> Result<NetworkReport, NetworkError> {
-        // Something else may have been made or joined while the pool was chosen.
-        self.check_create(create)?;
-        let now = Moment::now();
-        let internal = |error: &dyn std::fmt::Display| NetworkError::Internal(error.to_string());
-        let identity = Arc::clone(&self.shared.identity);
-        let disable: [u8; 32] = entropy::bytes();
-        let mut disable_hash = [0; 32];
-        disable_hash.copy_from_slice(digest::digest(&digest::SHA256, &disable).as_ref());
-        let genesis = Genesis {
-            name: create.name.clone(),
-            founder: identity.public().clone(),
-            founder_name: create.member_name.clone().unwrap_or_else(|| label_of(&self.name)),
-            secret: entropy::bytes(),
-            params: Params {
-                quorum: create.quorum.max(1),
-                ipv4_pool: pool,
-                approval: create.approval,
-                ..Params::default()
-            },
-            disable: Some(disable_hash),
-        };
-        let body = StatementBody {
-            network: NetworkId::from_bytes([0; 32]),
-            seq: 0,
-            parents: Vec::new(),
-            at_ms: now.unix_ms,
-            act: Act::Genesis(Box::new(genesis)),
-        };
-        let mut statement = Statement::draft(body).map_err(|error| internal(&error))?;
-        statement.sign(&identity).map_err(|error| internal(&error))?;
-        let constitution =
-            Constitution::found(statement, &CompositeVerifier, ipv4_candidate).map_err(|refusal| internal(&refusal))?;
-        let id = constitution.id();
-        let head = Head { name: create.name.clone(), enabled: true, seq: 0, waiting: None, since_ms: now.unix_ms };
-        let mut network = Network::new(self.shared.own, constitution, head, now);
-        network.keep_head();
-        network.keep_all();
-        network.note_synced(now.mono);
-        network.renew(&identity, now.unix_ms, &self.endpoints, false);
-        network.news = super::super::network::News::default();
-        self.shared.counts.add_network(id);
-        let mut report = self.report(now, &network);
-        report.disable_secret = Some(hex(&disable));
-        tracing::info!(network = %network.head.name, id = %hex(&id.as_bytes()[..4]), %pool, "a network was made");
-        self.networks.insert(id, network);
-        self.touch_members();
-        Ok(report)
-    }
-
-    fn leave(&mut self, now: Moment, which: &NetRef, reply: Reply<NetworkReport>) {
-        if let Some(report) = self.forget_waiting(which) {
-            return drop(reply.send(Ok(report)));
-        }
-        let id = match self.find_id(which) {
-            Ok(id) => id,
-            Err(error) => return drop(reply.send(Err(error))),
-        };
-        let Some(network) = self.networks.get(&id) else { return };
-        let report = self.report(now, network);
-        let view = network.constitution.view();
-        let others = !network.others(now.unix_ms).is_empty();
-        if others && view.admins.len() == 1 && network.am_admin() && !view.disabled {
-            return drop(reply.send(Err(NetworkError::LastAdmin { network: network.head.name.clone() })));
-        }
-        let gone = report.state == NetworkState::Up || report.state == NetworkState::Syncing;
-        if others && gone {
-            self.say_goodbye(now, id);
-        }
-        self.push_and_wait(id, HEARD, move |driver, _heard| {
-            driver.forget(id);
-            driver.answer_later(reply, Ok(report));
-        });
-    }
-
-    /// Leaves a network in its constitution, and in our record for whoever hears that first.
-    pub(super) fn say_goodbye(&mut self, now: Moment, id: NetworkId) {
-        let identity = Arc::clone(&self.shared.identity);
-        let Some(network) = self.networks.get_mut(&id) else { return };
-        let key = identity.public().clone();
-        if let Err(error) = network.act(&identity, now.unix_ms, Act::Leave { key }) {
-            tracing::debug!(%error, "leaving is not said in the constitution");
-        }
-        network.renew(&identity, now.unix_ms, &[], true);
-    }
-
-    pub(super) fn forget(&mut self, id: NetworkId) {
-        self.networks.remove(&id);
-        self.shared.counts.drop_network(&id);
-        self.store_later(Change::Forget(id));
-        self.touch_members();
-    }
-
-    fn enable(&mut self, now: Moment, which: &NetRef, enabled: bool) -> Result<NetworkReport, NetworkError> {
-        let id = self.find_id(which)?;
-        let network = self.networks.get_mut(&id).ok_or(NetworkError::NoNetwork)?;
-        if network.head.enabled != enabled {
-            network.head.enabled = enabled;
-            network.keep_head();
-            network.started = now.mono;
-            network.synced = None;
-        }
-        self.touch_members();
-        let network = self.networks.get(&id).ok_or(NetworkError::NoNetwork)?;
-        Ok(self.report(now, network))
     }
 
     // ---- invites and who waits ------------------------------------------------------------------------------------

@@ -164,9 +164,10 @@ impl Network {
     /// Nobody, or several.
     pub(in crate::membership) fn find_pending(&self, who: &str) -> Result<PeerId, NetworkError> {
         let waiting = || self.pending.iter().filter(|(_, pending)| !pending.denied);
-        let named: Vec<PeerId> = waiting().filter(|(_, pending)| pending.name == who).map(|(peer, _)| *peer).collect();
-        let by_id = || waiting().map(|(peer, _)| *peer).filter(|peer| is_prefix(who, &peer.to_string())).collect();
-        let fitting: Vec<PeerId> = if named.is_empty() { by_id() } else { named };
+        // Who asks chooses its name: one like the beginning of another's PeerID must not stand in for that other.
+        let is_meant = |peer: &PeerId, name: &str| name == who || is_prefix(who, &peer.to_string());
+        let fitting: Vec<PeerId> =
+            waiting().filter(|(peer, pending)| is_meant(peer, &pending.name)).map(|(peer, _)| *peer).collect();
         match fitting.as_slice() {
             [] => Err(NetworkError::NobodyWaits { network: self.head.name.clone(), who: who.to_owned() }),
             [peer] => Ok(*peer),

@@ -199,3 +199,17 @@ fn one_leaked_code_does_not_fill_the_queue_of_those_who_wait() {
     }
     assert!(network.pending == before);
 }
+
+#[test]
+fn who_waits_under_a_name_like_another_peer_id_is_not_approved_for_that_other() {
+    let (founder, honest) = (identity(1), identity(2));
+    let mut network = network(&founder);
+    let prefix: String = honest.peer_id().to_string().chars().take(12).collect();
+    for (who, name) in [(&honest, "laptop"), (&identity(3), prefix.as_str())] {
+        let asked = (Serial::from_bytes([7; 16]), who.public().clone(), name.to_owned());
+        network.keep_pending(PendingJoin::vouch(&founder, &network.id, ([1; 16], NOW), asked, false).unwrap());
+    }
+    assert!(matches!(network.find_pending(&prefix), Err(NetworkError::AmbiguousMember { .. })));
+    assert_eq!(network.find_pending(&honest.peer_id().to_string()), Ok(honest.peer_id()));
+    assert_eq!(network.find_pending("laptop"), Ok(honest.peer_id()));
+}

@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What a network counts.
+
+/// Why something of a bundle was not taken in, with counts.
+#[derive(Debug, Default, Clone, Copy)]
+pub(in crate::membership) struct Counters {
+    /// Statements of another network.
+    pub(in crate::membership) foreign_statements: u64,
+    /// Statements that do not hold.
+    pub(in crate::membership) bad_statements: u64,
+    /// Records of another network, of nobody we know, badly signed, or from the future.
+    pub(in crate::membership) bad_records: u64,
+    /// Records older than the one we hold.
+    pub(in crate::membership) old_records: u64,
+    /// Records of members that say more of themselves than there is to say.
+    pub(in crate::membership) hurried_records: u64,
+    /// Two records of one number that say different things.
+    pub(in crate::membership) twin_records: u64,
+    /// Invites that no admin signed.
+    pub(in crate::membership) bad_invites: u64,
+    /// Waiting joins that no admin vouched for.
+    pub(in crate::membership) bad_pending: u64,
+    /// Joins refused.
+    pub(in crate::membership) refused_joins: u64,
+    /// Requests of somebody who is no member.
+    pub(in crate::membership) not_members: u64,
+    /// Waiting joins that found no room.
+    pub(in crate::membership) pending_full: u64,
+    /// Invites dropped because there were too many.
+    pub(in crate::membership) invites_full: u64,
+}
+
+impl Counters {
+    pub(in crate::membership) const fn named(&self) -> [(&'static str, u64); 12] {
+        [
+            ("statement-foreign", self.foreign_statements),
+            ("statement-bad", self.bad_statements),
+            ("record-bad", self.bad_records),
+            ("record-old", self.old_records),
+            ("record-hurried", self.hurried_records),
+            ("record-twin", self.twin_records),
+            ("invite-bad", self.bad_invites),
+            ("pending-bad", self.bad_pending),
+            ("join-refused", self.refused_joins),
+            ("not-a-member", self.not_members),
+            ("pending-full", self.pending_full),
+            ("invite-full", self.invites_full),
+        ]
+    }
+}
