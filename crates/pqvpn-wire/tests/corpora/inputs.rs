@@ -54,7 +54,6 @@ pub(crate) fn run_damaged(inputs: Inputs, rounds: impl Fn(&str) -> u64) -> u64 {
             cases += 1;
         }
     }
-    println!("{cases} damaged inputs");
     cases
 }
 
