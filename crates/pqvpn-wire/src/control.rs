@@ -1,17 +1,21 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Messages of the control stream, each a deterministic CBOR array (RFC 8949 §4.2.1).
 
+use std::net::SocketAddr;
+
 use ciborium::Value;
 
 use crate::{
     WireError,
-    cbor::{array_from, encode as cbor, fixed, integer, optional},
+    cbor::{address, address_from, array_from, encode as cbor, fixed, integer, list, optional},
 };
 
 /// Most receiver indices one message may carry: the list of `security.md` 1.5, used up by address changes.
 pub const MAX_INDICES: usize = 8;
 /// Most AEAD ids a hello may offer.
 const MAX_AEADS: usize = 8;
+/// Most addresses one end may name as candidates.
+pub const MAX_CANDIDATES: usize = 16;
 /// Deepest nesting of a control message.
 const DEPTH: usize = 4;
 
@@ -27,6 +31,21 @@ pub enum Message {
     Confirm(Confirm),
     /// A message of the ratchet, opaque here: its exact bytes are hashed into the transcript.
     Ratchet(Vec<u8>),
+    /// Where the sender may be reached, for both to try at once.
+    Candidates(Candidates),
+}
+
+/// Where one end of a session may be reached besides the way it is reached now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Candidates {
+    /// Counts the sender's tries; what answers a try carries its number.
+    pub round: u32,
+    /// Whether this answers the other end's candidates.
+    pub answer: bool,
+    /// Whether the sender's NAT gives each of its peers another port.
+    pub varies: bool,
+    /// Best first, at most [`MAX_CANDIDATES`], distinct.
+    pub addresses: Vec<SocketAddr>,
 }
 
 /// Opens a session on a fresh link.
@@ -139,6 +158,7 @@ impl Message {
             Self::HelloAck(_) => 2,
             Self::Confirm(_) => 3,
             Self::Ratchet(_) => 4,
+            Self::Candidates(_) => 5,
         }
     }
 
@@ -159,6 +179,12 @@ impl Message {
                 Value::Bytes(ack.mac.to_vec()),
             ])),
             Self::Confirm(confirm) => cbor(&Value::Array(vec![Value::Bytes(confirm.mac.to_vec())])),
+            Self::Candidates(candidates) => cbor(&Value::Array(vec![
+                candidates.round.into(),
+                candidates.answer.into(),
+                candidates.varies.into(),
+                Value::Array(candidates.addresses.iter().map(address).collect()),
+            ])),
         }
     }
 
@@ -172,6 +198,7 @@ impl Message {
             2 => HelloAck::decode(payload).map(Self::HelloAck).ok_or(WireError::Malformed("hello-ack")),
             3 => Confirm::decode(payload).map(Self::Confirm).ok_or(WireError::Malformed("confirm")),
             4 => return Ok(Self::Ratchet(payload.to_vec())),
+            5 => Candidates::decode(payload).map(Self::Candidates).ok_or(WireError::Malformed("candidates")),
             unknown => return Err(WireError::Type(unknown)),
         }?;
         // One message has one encoding: what re-encodes differently was not deterministic CBOR.
@@ -212,6 +239,16 @@ impl Confirm {
     }
 }
 
+impl Candidates {
+    fn decode(payload: &[u8]) -> Option<Self> {
+        let [round, answer, varies, addresses] = array_from(payload, DEPTH)?;
+        let addresses = list(addresses, MAX_CANDIDATES, address_from)?;
+        let distinct = addresses.iter().enumerate().all(|(at, address)| !addresses[..at].contains(address));
+        let (answer, varies) = (answer.as_bool()?, varies.as_bool()?);
+        distinct.then_some(Self { round: integer(&round)?, answer, varies, addresses })
+    }
+}
+
 fn indices_value(indices: &[u32]) -> Value {
     Value::Array(indices.iter().map(|&index| index.into()).collect())
 }
@@ -232,6 +269,11 @@ mod tests {
         Hello { aeads: vec![2, 1], indices: vec![1, 0xffff_ffff], psk_id: Some([3; 16]), inner_mtu: 1420 }
     }
 
+    fn candidates(addresses: &[&str]) -> Candidates {
+        let addresses = addresses.iter().map(|text| text.parse().unwrap()).collect();
+        Candidates { round: 3, answer: true, varies: false, addresses }
+    }
+
     fn round_trip(message: &Message) -> Result<Message, WireError> {
         Message::decode(message.type_byte(), &message.encode_payload())
     }
@@ -245,6 +287,8 @@ mod tests {
             Message::HelloAck(ack),
             Message::Confirm(Confirm { mac: [1; 32] }),
             Message::Ratchet(vec![1, 2, 3]),
+            Message::Candidates(candidates(&["192.0.2.1:7", "[2001:db8::1]:7"])),
+            Message::Candidates(candidates(&[])),
         ] {
             assert_eq!(round_trip(&message), Ok(message));
         }
@@ -268,6 +312,15 @@ mod tests {
             Hello { indices: (0..9).collect(), ..hello() },
         ] {
             assert_eq!(round_trip(&Message::Hello(bad)), Err(WireError::Malformed("hello")));
+        }
+    }
+
+    #[test]
+    fn too_many_or_repeated_candidates_do_not_decode() {
+        let many = (1..=17).map(|port| SocketAddr::from(([192, 0, 2, 1], port))).collect();
+        let bad = [Candidates { addresses: many, ..candidates(&[]) }, candidates(&["192.0.2.1:7", "192.0.2.1:7"])];
+        for bad in bad {
+            assert_eq!(round_trip(&Message::Candidates(bad)), Err(WireError::Malformed("candidates")));
         }
     }
 

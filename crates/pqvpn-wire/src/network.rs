@@ -15,6 +15,7 @@ pub mod join;
 pub mod member;
 pub mod message;
 pub mod name;
+pub mod relay;
 pub mod statement;
 
 pub use crate::dht::NetworkId;
@@ -29,6 +30,7 @@ pub use message::{
     SyncState, decode_request, decode_response, encode_request, encode_response, frame, parse_frame_header,
 };
 pub use name::{is_label, label_of};
+pub use relay::{Channel, RELAY_LASTS_S, RelayOpened, RelayPair, RelayRefusal};
 pub use statement::{BodyError, Statement, StatementBody};
 
 /// Most admins of a network.

@@ -9,7 +9,10 @@ use thiserror::Error;
 
 use super::{
     Door, JoinRequest, MAX_DOORS, MAX_MEMBERS, MemberRecord, NetworkId, PendingJoin, SignedInvite, Statement,
-    StatementId, act::peer_from, name::is_label,
+    StatementId,
+    act::peer_from,
+    name::is_label,
+    relay::{RelayOpened, RelayPair, RelayRefusal},
 };
 use crate::{WireError, cbor, frame::FRAME_HEADER_LEN};
 
@@ -49,6 +52,10 @@ pub enum NetRequest {
     Push(Box<Bundle>),
     /// Are you there?
     Ping,
+    /// Forward between me and another member.
+    RelayOpen(RelayPair),
+    /// Another member wants me to forward between it and you.
+    RelayOffer(RelayPair),
 }
 
 /// What a node holds of a network.
@@ -117,6 +124,10 @@ pub enum NetResponse {
     NotAMember,
     /// I know no such network.
     UnknownNetwork,
+    /// Datagrams are forwarded from now, or will be taken.
+    RelayOpened(RelayOpened),
+    /// They are not.
+    RelayRefused(RelayRefusal),
 }
 
 /// Why a join is refused.
@@ -256,6 +267,8 @@ impl NetRequest {
             Self::Pull { ids } => vec![3.into(), ids_to(ids)],
             Self::Push(bundle) => vec![4.into(), bundle.to_value()],
             Self::Ping => vec![5.into()],
+            Self::RelayOpen(pair) => std::iter::once(16.into()).chain(pair.to_values()).collect(),
+            Self::RelayOffer(pair) => std::iter::once(17.into()).chain(pair.to_values()).collect(),
         })
     }
 
@@ -267,6 +280,8 @@ impl NetRequest {
             3 => one(fields).and_then(ids_from).map(|ids| Self::Pull { ids }),
             4 => one(fields).and_then(Bundle::from_value).map(|bundle| Self::Push(Box::new(bundle))),
             5 => fields.is_empty().then_some(Self::Ping),
+            16 => RelayPair::from_values(fields).map(Self::RelayOpen),
+            17 => RelayPair::from_values(fields).map(Self::RelayOffer),
             _ => None,
         }
     }
@@ -286,6 +301,8 @@ impl NetResponse {
             Self::Done => vec![7.into()],
             Self::NotAMember => vec![8.into()],
             Self::UnknownNetwork => vec![9.into()],
+            Self::RelayOpened(opened) => std::iter::once(16.into()).chain(opened.to_values()).collect(),
+            Self::RelayRefused(refusal) => vec![17.into(), refusal.to_value()],
         })
     }
 
@@ -304,6 +321,8 @@ impl NetResponse {
             7 => empty.then_some(Self::Done),
             8 => empty.then_some(Self::NotAMember),
             9 => empty.then_some(Self::UnknownNetwork),
+            16 => RelayOpened::from_values(fields).map(Self::RelayOpened),
+            17 => RelayRefusal::from_value(&one(fields)?).map(Self::RelayRefused),
             _ => None,
         }
     }

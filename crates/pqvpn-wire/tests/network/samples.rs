@@ -12,9 +12,9 @@ use pqvpn_crypto::{
     proofs::schnorr::JoinContext,
 };
 use pqvpn_wire::network::{
-    Act, Bundle, Code, Door, Genesis, Invite, InviteSecret, InviteUse, JoinRefusal, JoinRequest, MemberDraft,
-    MemberRecord, NetRequest, NetResponse, NetworkId, NewMember, Params, PendingJoin, Serial, SignedInvite, Statement,
-    StatementBody, StatementId, SyncState,
+    Act, Bundle, Channel, Code, Door, Genesis, Invite, InviteSecret, InviteUse, JoinRefusal, JoinRequest, MemberDraft,
+    MemberRecord, NetRequest, NetResponse, NetworkId, NewMember, Params, PendingJoin, RelayOpened, RelayPair,
+    RelayRefusal, Serial, SignedInvite, Statement, StatementBody, StatementId, SyncState,
 };
 
 /// The moment all samples are made at, ms since 1970.
@@ -222,6 +222,8 @@ pub(crate) fn requests() -> Vec<NetRequest> {
         NetRequest::Pull { ids: vec![StatementId::from_bytes([1; 32])] },
         NetRequest::Push(Box::new(bundle())),
         NetRequest::Ping,
+        NetRequest::RelayOpen(RelayPair { peer: PeerId::from_bytes([8; 32]), channel: channel() }),
+        NetRequest::RelayOffer(RelayPair { peer: PeerId::from_bytes([8; 32]), channel: channel() }),
     ]
 }
 
@@ -253,9 +255,15 @@ pub(crate) fn responses() -> Vec<NetResponse> {
         NetResponse::Done,
         NetResponse::NotAMember,
         NetResponse::UnknownNetwork,
+        NetResponse::RelayOpened(RelayOpened { channel: channel(), rate: 1 << 33 }),
+        NetResponse::RelayRefused(RelayRefusal::NotLinked),
     ];
     all.extend(refusals().into_iter().map(NetResponse::Refused));
     all
+}
+
+fn channel() -> Channel {
+    Channel::new(0x00ab_cdef_0123_4567).unwrap()
 }
 
 /// A serial from one byte.
