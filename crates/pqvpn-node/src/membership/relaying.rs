@@ -1,0 +1,399 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The books of relaying: pairs of members this node forwards between, and its own ways through other members.
+//!
+//! Both are soft: who asked asks again while it needs them, and what nobody asks for ends.
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use pqvpn_crypto::peer_id::PeerId;
+use pqvpn_dataplane::way::{Forward, ForwardLimit, Way, WayError, WayId};
+use pqvpn_wire::network::{Channel, NetworkId, RELAY_LASTS_S, RelayRefusal};
+
+/// How long pairs and ways last when nobody asks again.
+pub(super) const LASTS: Duration = Duration::from_secs(RELAY_LASTS_S);
+/// How often a way that is in use is asked for again.
+const REFRESH: Duration = Duration::from_secs(45);
+/// A way counts as in use for so long after the node said so.
+const HELD: Duration = Duration::from_secs(75);
+/// Pairs at once, in all and for one asking member.
+const MAX_PAIRS: usize = 1024;
+const MAX_PAIRS_EACH: usize = 64;
+/// Ways at once, in all and through one relay.
+const MAX_WAYS: usize = 1024;
+const MAX_WAYS_EACH: usize = 512;
+/// What two members are introduced with: a handshake of 20 kB each way and what it takes to find a direct way.
+const INTRODUCTION: (u64, u64) = (24 * 1024, 192 * 1024);
+
+/// The data plane as relaying needs it.
+pub(crate) trait Forwarder: Send + Sync {
+    /// Sends and receives a way of ours.
+    ///
+    /// # Errors
+    /// [`WayError`].
+    fn set_way(&self, id: WayId, way: Way) -> Result<(), WayError>;
+    /// Ends a way.
+    fn remove_way(&self, id: WayId);
+    /// Forwards what comes on a channel.
+    ///
+    /// # Errors
+    /// [`WayError`].
+    fn set_forward(&self, channel: u64, forward: Forward) -> Result<(), WayError>;
+    /// Ends that.
+    fn remove_forward(&self, channel: u64);
+}
+
+impl Forwarder for pqvpn_dataplane::Control {
+    fn set_way(&self, id: WayId, way: Way) -> Result<(), WayError> {
+        Self::set_way(self, id, way)
+    }
+
+    fn remove_way(&self, id: WayId) {
+        Self::remove_way(self, id);
+    }
+
+    fn set_forward(&self, channel: u64, forward: Forward) -> Result<(), WayError> {
+        Self::set_forward(self, channel, forward)
+    }
+
+    fn remove_forward(&self, channel: u64) {
+        Self::remove_forward(self, channel);
+    }
+}
+
+/// How much this node forwards for others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Willing {
+    /// Only what introduces two members to each other.
+    #[default]
+    Introductions,
+    /// Their traffic as well, all together so many bytes a second.
+    Bulk {
+        /// Bytes a second.
+        rate: u64,
+    },
+}
+
+/// Two members this node forwards between.
+#[derive(Debug)]
+struct Pair {
+    network: NetworkId,
+    asker: End,
+    other: End,
+    until: Instant,
+    limit: Arc<ForwardLimit>,
+}
+
+/// One end of a pair.
+#[derive(Debug, Clone, Copy)]
+struct End {
+    peer: PeerId,
+    at: SocketAddr,
+    /// What it writes on what it sends us.
+    sends: Channel,
+    /// What it wants to see on what we send it.
+    takes: Channel,
+}
+
+/// A way of ours through another member.
+#[derive(Debug, Clone, Copy)]
+struct OwnWay {
+    id: WayId,
+    network: NetworkId,
+    relay: PeerId,
+    peer: PeerId,
+    takes: Channel,
+    /// Whether we asked for it; then it is ours to keep it.
+    ours: bool,
+    until: Instant,
+    refresh_at: Instant,
+    held_until: Instant,
+}
+
+/// A way to be asked for again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Refresh {
+    pub(super) network: NetworkId,
+    pub(super) relay: PeerId,
+    pub(super) peer: PeerId,
+    pub(super) channel: Channel,
+}
+
+/// What a relay agreed to with one end, before the other end has said yes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Planned {
+    pub(super) network: NetworkId,
+    pub(super) asker: PeerId,
+    pub(super) asker_takes: Channel,
+    pub(super) other: PeerId,
+    /// What the asker shall write.
+    pub(super) asker_sends: Channel,
+    /// What the other end shall write.
+    pub(super) other_sends: Channel,
+}
+
+/// All pairs and ways.
+pub(super) struct Relaying {
+    forwarder: Arc<dyn Forwarder>,
+    willing: Willing,
+    shared: Arc<ForwardLimit>,
+    pairs: Vec<Pair>,
+    ways: Vec<OwnWay>,
+    /// Requests refused because somebody asked for too much.
+    pub(super) refused: u64,
+}
+
+impl Relaying {
+    pub(super) fn new(forwarder: Arc<dyn Forwarder>, willing: Willing) -> Self {
+        let rate = match willing {
+            Willing::Introductions => 0,
+            Willing::Bulk { rate } => rate,
+        };
+        // A quarter of a second at full rate may come at once.
+        let shared = Arc::new(ForwardLimit::new(rate, (rate / 4).max(64 * 1024)));
+        Self { forwarder, willing, shared, pairs: Vec::new(), ways: Vec::new(), refused: 0 }
+    }
+
+    /// Bytes a second that are forwarded for a pair, 0 for introductions only.
+    pub(super) const fn rate(&self) -> u64 {
+        match self.willing {
+            Willing::Introductions => 0,
+            Willing::Bulk { rate } => rate,
+        }
+    }
+
+    // ---- being a relay --------------------------------------------------------------------------------------------
+
+    /// Plans a pair: the one there is goes on with its channels. `random` makes new ones.
+    ///
+    /// # Errors
+    /// [`RelayRefusal::Full`].
+    pub(super) fn plan(
+        &mut self,
+        network: NetworkId,
+        asker: PeerId,
+        asker_takes: Channel,
+        other: PeerId,
+        mut random: impl FnMut() -> u64,
+    ) -> Result<Planned, RelayRefusal> {
+        let same = |pair: &&Pair| pair.network == network && pair.asker.peer == asker && pair.other.peer == other;
+        if let Some(pair) = self.pairs.iter().find(same) {
+            let (asker_sends, other_sends) = (pair.asker.sends, pair.other.sends);
+            return Ok(Planned { network, asker, asker_takes, other, asker_sends, other_sends });
+        }
+        let each = self.pairs.iter().filter(|pair| pair.asker.peer == asker).count();
+        if self.pairs.len() >= MAX_PAIRS || each >= MAX_PAIRS_EACH {
+            self.refused += 1;
+            return Err(RelayRefusal::Full);
+        }
+        let mut draw = || loop {
+            if let Some(channel) = Channel::new(random()) {
+                break channel;
+            }
+        };
+        Ok(Planned { network, asker, asker_takes, other, asker_sends: draw(), other_sends: draw() })
+    }
+
+    /// Both ends have said yes: forwards from now, `asker_at` and `other_at` being where their links are.
+    ///
+    /// # Errors
+    /// [`RelayRefusal::Full`] where the data plane has no room.
+    pub(super) fn open(
+        &mut self,
+        now: Instant,
+        plan: Planned,
+        other_takes: Channel,
+        asker_at: SocketAddr,
+        other_at: SocketAddr,
+    ) -> Result<(), RelayRefusal> {
+        let same = |pair: &Pair| (pair.network, pair.asker.peer, pair.other.peer) == (plan.network, plan.asker, plan.other);
+        let limit = match (self.willing, self.pairs.iter().find(|pair| same(pair))) {
+            (_, Some(pair)) => Arc::clone(&pair.limit),
+            (Willing::Bulk { .. }, None) => Arc::clone(&self.shared),
+            (Willing::Introductions, None) => Arc::new(ForwardLimit::new(INTRODUCTION.0, INTRODUCTION.1)),
+        };
+        let pair = Pair {
+            network: plan.network,
+            asker: End { peer: plan.asker, at: asker_at, sends: plan.asker_sends, takes: plan.asker_takes },
+            other: End { peer: plan.other, at: other_at, sends: plan.other_sends, takes: other_takes },
+            until: now + LASTS,
+            limit,
+        };
+        if let Err(error) = self.forward(&pair) {
+            tracing::debug!(%error, "not relayed");
+            self.unforward(&pair);
+            self.pairs.retain(|pair| !same(pair));
+            return Err(RelayRefusal::Full);
+        }
+        self.pairs.retain(|pair| !same(pair));
+        self.pairs.push(pair);
+        Ok(())
+    }
+
+    /// Follows ends whose links have moved; `at` says where a member's link is, if there is one.
+    pub(super) fn follow(&mut self, at: impl Fn(&PeerId) -> Option<SocketAddr>) {
+        let mut moved = Vec::new();
+        for (position, pair) in self.pairs.iter_mut().enumerate() {
+            for end in [&mut pair.asker, &mut pair.other] {
+                if let Some(now_at) = at(&end.peer).filter(|now_at| *now_at != end.at) {
+                    end.at = now_at;
+                    moved.push(position);
+                }
+            }
+        }
+        for position in moved {
+            if let Some(Err(error)) = self.pairs.get(position).map(|pair| self.forward(pair)) {
+                tracing::debug!(%error, "a relayed member moved to where it cannot be reached");
+            }
+        }
+    }
+
+    fn forward(&self, pair: &Pair) -> Result<(), WayError> {
+        for (from, to) in [(&pair.asker, &pair.other), (&pair.other, &pair.asker)] {
+            let limit = Arc::clone(&pair.limit);
+            let forward = Forward { from: from.at, to: to.at, out_channel: to.takes.get(), limit };
+            self.forwarder.set_forward(from.sends.get(), forward)?;
+        }
+        Ok(())
+    }
+
+    fn unforward(&self, pair: &Pair) {
+        self.forwarder.remove_forward(pair.asker.sends.get());
+        self.forwarder.remove_forward(pair.other.sends.get());
+    }
+
+    /// How many pairs this node forwards between.
+    pub(super) const fn pairs(&self) -> usize {
+        self.pairs.len()
+    }
+
+    // ---- ways of ours ---------------------------------------------------------------------------------------------
+
+    /// The channel of the way that there is, or a new one.
+    ///
+    /// # Errors
+    /// [`RelayRefusal::Full`].
+    pub(super) fn channel(
+        &mut self,
+        relay: &PeerId,
+        peer: &PeerId,
+        mut random: impl FnMut() -> u64,
+    ) -> Result<Channel, RelayRefusal> {
+        if let Some(way) = self.ways.iter().find(|way| way.relay == *relay && way.peer == *peer) {
+            return Ok(way.takes);
+        }
+        let each = self.ways.iter().filter(|way| way.relay == *relay).count();
+        if self.ways.len() >= MAX_WAYS || each >= MAX_WAYS_EACH {
+            self.refused += 1;
+            return Err(RelayRefusal::Full);
+        }
+        loop {
+            let channel = Channel::new(random());
+            if let Some(channel) = channel.filter(|channel| !self.ways.iter().any(|way| way.takes == *channel)) {
+                return Ok(channel);
+            }
+        }
+    }
+
+    /// A relay, which is at `relay_at`, has agreed: the address of the way from now.
+    ///
+    /// # Errors
+    /// [`WayError`] of the data plane.
+    #[expect(clippy::too_many_arguments, reason = "called in two places, each value named there")]
+    pub(super) fn set_way(
+        &mut self,
+        now: Instant,
+        (network, relay, peer): (NetworkId, PeerId, PeerId),
+        relay_at: SocketAddr,
+        takes: Channel,
+        sends: Channel,
+        ours: bool,
+        random: u64,
+    ) -> Result<SocketAddr, WayError> {
+        let known = self.ways.iter().position(|way| way.relay == relay && way.peer == peer);
+        let before = known.and_then(|at| self.ways.get(at).copied());
+        let id = before.map_or(WayId(random), |way| way.id);
+        let way = Way::Relay { relay: relay_at, out_channel: sends.get(), in_channel: takes.get() };
+        self.forwarder.set_way(id, way)?;
+        let way = OwnWay {
+            id,
+            network,
+            relay,
+            peer,
+            takes,
+            ours: ours || before.is_some_and(|way| way.ours),
+            until: now + LASTS,
+            refresh_at: now + REFRESH,
+            held_until: before.map_or(now + HELD, |way| way.held_until.max(now + HELD)),
+        };
+        match known.and_then(|at| self.ways.get_mut(at)) {
+            Some(slot) => *slot = way,
+            None => self.ways.push(way),
+        }
+        Ok(id.address())
+    }
+
+    /// The node uses a way.
+    pub(super) fn hold(&mut self, now: Instant, at: SocketAddr) {
+        let held = self.ways.iter_mut().find(|way| way.id.address() == at);
+        if let Some(way) = held {
+            way.held_until = now + HELD;
+        }
+    }
+
+    /// Ends what nobody asked for any more; gives what has to be asked for again. `is_member`: what is forwarded between
+    /// members, and what goes through them, ends when one is none any more.
+    pub(super) fn keep_up(
+        &mut self,
+        now: Instant,
+        is_member: impl Fn(&NetworkId, &PeerId) -> bool,
+    ) -> Vec<Refresh> {
+        let both = |pair: &Pair| {
+            is_member(&pair.network, &pair.asker.peer) && is_member(&pair.network, &pair.other.peer)
+        };
+        let over: Vec<Pair> = self.pairs.extract_if(.., |pair| pair.until <= now || !both(pair)).collect();
+        for pair in over {
+            self.unforward(&pair);
+        }
+        let forwarder = Arc::clone(&self.forwarder);
+        self.ways.retain(|way| {
+            let lasts = now < way.until && is_member(&way.network, &way.relay) && is_member(&way.network, &way.peer);
+            if !lasts {
+                forwarder.remove_way(way.id);
+            }
+            lasts
+        });
+        let due = self.ways.iter_mut().filter(|way| way.ours && way.refresh_at <= now && now < way.held_until);
+        due.map(|way| {
+            way.refresh_at = now + REFRESH;
+            Refresh { network: way.network, relay: way.relay, peer: way.peer, channel: way.takes }
+        })
+        .collect()
+    }
+
+    /// When [`Self::keep_up`] wants to run next.
+    pub(super) fn next(&self) -> Option<Instant> {
+        let ways = self.ways.iter().map(|way| {
+            let refresh = Some(way.refresh_at).filter(|at| way.ours && *at < way.held_until);
+            refresh.map_or(way.until, |at| at.min(way.until))
+        });
+        self.pairs.iter().map(|pair| pair.until).chain(ways).min()
+    }
+
+    /// Through whom a way goes.
+    pub(super) fn via(&self, at: SocketAddr) -> Option<PeerId> {
+        self.ways.iter().find(|way| way.id.address() == at).map(|way| way.relay)
+    }
+
+    /// Every way with its relay.
+    pub(super) fn all_ways(&self) -> BTreeMap<SocketAddr, PeerId> {
+        self.ways.iter().map(|way| (way.id.address(), way.relay)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests;

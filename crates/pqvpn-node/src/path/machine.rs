@@ -1,0 +1,378 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! One peer's paths: when candidates are told, which addresses are checked, which one is used.
+//!
+//! A pure state machine: time, answers and what the data plane heard are arguments.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use pqvpn_dataplane::way::WayId;
+
+/// When an address is checked after a try has begun: soon and often, because the first checks only open the NATs.
+const CHECK_AT: [Duration; 7] = [
+    Duration::ZERO,
+    Duration::from_millis(60),
+    Duration::from_millis(150),
+    Duration::from_millis(300),
+    Duration::from_millis(600),
+    Duration::from_millis(1200),
+    Duration::from_millis(2000),
+];
+/// Pauses between tries that came to nothing.
+const TRY_AGAIN: [Duration; 5] = [
+    Duration::from_secs(4),
+    Duration::from_secs(15),
+    Duration::from_secs(60),
+    Duration::from_secs(180),
+    Duration::from_secs(600),
+];
+/// A try that nobody answered in this time has come to nothing.
+const TRY_LASTS: Duration = Duration::from_secs(3);
+/// Addresses checked at a time: what the peer names and where it was heard.
+const MAX_TRIED: usize = 24;
+/// Addresses at which the peer was heard that are checked in one try.
+const MAX_HEARD: usize = 6;
+/// The end that does not choose takes the path it found itself when the other has not chosen for so long.
+const OTHER_CHOOSES: Duration = Duration::from_millis(700);
+/// How much shorter the round trip of another address must be to change over to it, in eighths.
+const BETTER_EIGHTHS: u32 = 6;
+/// Checks that wait for their answer.
+const MAX_CHECKS: usize = 256;
+/// Tries a peer may cause in a row before it has to wait.
+const TOLD_BURST: u32 = 8;
+/// How long it takes until a peer may cause another try.
+const TOLD_EVERY: Duration = Duration::from_secs(3);
+
+/// What the owner of the machine shall do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Action {
+    /// Tell the peer where we may be reached.
+    Tell {
+        /// The number of the try.
+        round: u32,
+        /// Whether that answers the peer's own candidates.
+        answer: bool,
+    },
+    /// Send a check.
+    Check {
+        /// Comes back with the answer.
+        id: u64,
+        /// Where to.
+        to: SocketAddr,
+    },
+    /// Send packets there from now, and say so to the peer.
+    Use(SocketAddr),
+    /// Make a link there: the one there is goes by a way that costs somebody else something.
+    Link(SocketAddr),
+    /// Open a way through a relay: the present path does not answer.
+    Relay,
+}
+
+/// An address that is checked.
+#[derive(Debug, Clone, Copy)]
+struct Tried {
+    /// When the checks began.
+    since: Instant,
+    /// Checks sent.
+    sent: usize,
+    /// Round-trip time of the first check that was answered.
+    rtt: Option<Duration>,
+    /// Whether the peer was heard from there although it did not name the address.
+    heard: bool,
+}
+
+/// The paths to one peer.
+#[derive(Debug)]
+pub(crate) struct Paths {
+    /// Whether this end chooses: it has the lower PeerID.
+    chooses: bool,
+    current: Option<SocketAddr>,
+    /// Whether the session's link goes through a relay.
+    link_relayed: bool,
+    round: u32,
+    tried: BTreeMap<SocketAddr, Tried>,
+    checks: VecDeque<(u64, SocketAddr, Instant)>,
+    next_id: u64,
+    /// When the next try begins, while the path is not a direct one.
+    next_try: Option<Instant>,
+    failed: usize,
+    /// When the first answer came while the other end chooses.
+    answered: Option<Instant>,
+    link_due: Option<Instant>,
+    /// Since when the present path does not answer.
+    suspect: Option<Instant>,
+    told_debt: Duration,
+    told_at: Option<Instant>,
+    actions: VecDeque<Action>,
+}
+
+impl Paths {
+    /// A peer without a session. `first_id` is random: checks of an earlier life are not taken for ours.
+    pub(crate) fn new(chooses: bool, first_id: u64) -> Self {
+        Self {
+            chooses,
+            current: None,
+            link_relayed: false,
+            round: 0,
+            tried: BTreeMap::new(),
+            checks: VecDeque::new(),
+            next_id: first_id,
+            next_try: None,
+            failed: 0,
+            answered: None,
+            link_due: None,
+            suspect: None,
+            told_debt: Duration::ZERO,
+            told_at: None,
+            actions: VecDeque::new(),
+        }
+    }
+
+    /// A session came up over a link with `remote`, and packets take that path.
+    pub(crate) fn on_session(&mut self, now: Instant, remote: SocketAddr) {
+        self.current = Some(remote);
+        self.link_relayed = is_relayed(remote);
+        self.suspect = None;
+        self.link_due = None;
+        if self.link_relayed {
+            self.failed = 0;
+            self.next_try = Some(now);
+            self.handle_timeout(now);
+        } else {
+            self.next_try = None;
+        }
+    }
+
+    /// The last session has gone.
+    pub(crate) fn on_gone(&mut self) {
+        let fresh = Self::new(self.chooses, self.next_id);
+        *self = Self { round: self.round, told_debt: self.told_debt, told_at: self.told_at, ..fresh };
+    }
+
+    /// Packets take another path: the peer moved it, or we did.
+    pub(crate) fn on_path(&mut self, now: Instant, remote: SocketAddr) {
+        self.current = Some(remote);
+        self.suspect = None;
+        if is_relayed(remote) {
+            self.next_try.get_or_insert(now);
+        } else {
+            self.next_try = None;
+            self.failed = 0;
+            self.want_link(now);
+        }
+    }
+
+    /// The peer has named addresses; those that may be tried. `false` if it asks too often.
+    pub(crate) fn on_told(&mut self, now: Instant, round: u32, answer: bool, addresses: &[SocketAddr]) -> bool {
+        if self.current.is_none() || !self.may_be_told(now) {
+            return false;
+        }
+        if !answer {
+            self.actions.push_back(Action::Tell { round, answer: true });
+        }
+        for &at in addresses {
+            self.try_at(now, at, false);
+        }
+        self.handle_timeout(now);
+        true
+    }
+
+    /// An authenticated packet came from where the path does not lead.
+    pub(crate) fn on_heard(&mut self, now: Instant, from: SocketAddr) {
+        let heard = self.tried.values().filter(|tried| tried.heard).count();
+        if self.current.is_none() || self.tried.contains_key(&from) || heard >= MAX_HEARD {
+            return;
+        }
+        self.try_at(now, from, true);
+        self.handle_timeout(now);
+    }
+
+    /// A way through a relay is there.
+    pub(crate) fn on_way(&mut self, now: Instant, way: SocketAddr) {
+        self.try_at(now, way, false);
+        self.handle_timeout(now);
+    }
+
+    /// The answer to a probe came from `from`; its round-trip time if it was one of our checks.
+    pub(crate) fn on_ack(&mut self, now: Instant, id: u64, from: SocketAddr, at: Instant) -> Option<Duration> {
+        let position = self.checks.iter().position(|&(check, ..)| check == id)?;
+        let (_, to, sent) = self.checks.remove(position)?;
+        let rtt = at.saturating_duration_since(sent);
+        // An answer by another road says nothing about this one.
+        if to != from {
+            self.on_heard(now, from);
+            return Some(rtt);
+        }
+        let tried = self.tried.get_mut(&from)?;
+        tried.rtt = Some(tried.rtt.map_or(rtt, |known| known.min(rtt)));
+        self.consider(now, from, rtt);
+        Some(rtt)
+    }
+
+    /// The present path does not answer: another one is looked for.
+    pub(crate) fn on_suspect(&mut self, now: Instant) {
+        if self.suspect.is_some() || self.current.is_none() {
+            return;
+        }
+        self.suspect = Some(now);
+        self.tried.retain(|_, tried| tried.rtt.is_some());
+        for tried in self.tried.values_mut() {
+            *tried = Tried { since: now, sent: 0, rtt: None, heard: false };
+        }
+        self.actions.push_back(Action::Relay);
+        self.handle_timeout(now);
+    }
+
+    /// The present path answers.
+    pub(crate) fn on_alive(&mut self) {
+        self.suspect = None;
+    }
+
+    /// The host's network has changed: what was tried before may work now.
+    pub(crate) fn on_network(&mut self, now: Instant) {
+        if self.current.is_none() {
+            return;
+        }
+        self.failed = 0;
+        self.tried.clear();
+        self.begin(now);
+        self.handle_timeout(now);
+    }
+
+    /// Does what is due.
+    pub(crate) fn handle_timeout(&mut self, now: Instant) {
+        if self.next_try.is_some_and(|at| at <= now) {
+            self.begin(now);
+        }
+        if self.link_due.is_some_and(|at| at <= now) {
+            self.link_due = None;
+            if let Some(direct) = self.current.filter(|at| self.link_relayed && !is_relayed(*at)) {
+                self.link_due = Some(now + TRY_AGAIN[1]);
+                self.actions.push_back(Action::Link(direct));
+            }
+        }
+        if self.answered.is_some_and(|at| now >= at + OTHER_CHOOSES) {
+            self.answered = None;
+            if let Some((best, _)) = self.best().filter(|_| self.wants_other()) {
+                self.use_path(now, best);
+            }
+        }
+        self.send_checks(now);
+        self.tried.retain(|_, tried| tried.rtt.is_some() || now < tried.since + TRY_LASTS);
+        self.checks.retain(|&(_, _, sent)| now < sent + TRY_LASTS);
+    }
+
+    /// When [`Self::handle_timeout`] wants to run next.
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        self.current?;
+        let check = |tried: &Tried| CHECK_AT.get(tried.sent).map_or(tried.since + TRY_LASTS, |after| tried.since + *after);
+        let checks = self.tried.values().filter(|tried| tried.rtt.is_none()).map(check).min();
+        let choose = self.answered.map(|at| at + OTHER_CHOOSES);
+        [checks, choose, self.next_try, self.link_due].into_iter().flatten().min()
+    }
+
+    /// Takes the next thing to do.
+    pub(crate) fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// Why packets take a relay, for people.
+    pub(crate) fn why_relayed(&self) -> &'static str {
+        if self.failed == 0 {
+            "the direct way is being tried"
+        } else {
+            "no direct way was found: both ends are behind NATs or firewalls that do not let them meet"
+        }
+    }
+
+    fn begin(&mut self, now: Instant) {
+        self.round = self.round.wrapping_add(1);
+        let pause = TRY_AGAIN[self.failed.min(TRY_AGAIN.len() - 1)];
+        self.failed += 1;
+        self.next_try = self.current.is_some_and(is_relayed).then_some(now + pause);
+        self.actions.push_back(Action::Tell { round: self.round, answer: false });
+    }
+
+    fn try_at(&mut self, now: Instant, at: SocketAddr, heard: bool) {
+        let is_new = !self.tried.contains_key(&at);
+        if Some(at) == self.current || is_new && self.tried.len() >= MAX_TRIED {
+            return;
+        }
+        self.tried.insert(at, Tried { since: now, sent: 0, rtt: None, heard });
+    }
+
+    fn send_checks(&mut self, now: Instant) {
+        for (&to, tried) in &mut self.tried {
+            let due = CHECK_AT.get(tried.sent).is_some_and(|after| now >= tried.since + *after);
+            if tried.rtt.is_some() || !due || self.checks.len() >= MAX_CHECKS {
+                continue;
+            }
+            tried.sent += 1;
+            let id = self.next_id;
+            self.next_id = id.wrapping_add(1);
+            self.checks.push_back((id, to, now));
+            self.actions.push_back(Action::Check { id, to });
+        }
+    }
+
+    /// An address answers: whether it is better than the path there is.
+    fn consider(&mut self, now: Instant, at: SocketAddr, rtt: Duration) {
+        let Some(current) = self.current else { return };
+        let current_rtt = self.tried.get(&current).and_then(|tried| tried.rtt);
+        let dead = self.suspect.is_some();
+        let upgrade = is_relayed(current) && !is_relayed(at);
+        let shorter = is_relayed(current) == is_relayed(at)
+            && current_rtt.is_some_and(|present| rtt < present * BETTER_EIGHTHS / 8);
+        if dead || self.chooses && (upgrade || shorter) {
+            self.use_path(now, at);
+        } else if upgrade {
+            self.answered.get_or_insert(now);
+        }
+    }
+
+    fn wants_other(&self) -> bool {
+        self.suspect.is_some() || self.current.is_some_and(is_relayed)
+    }
+
+    fn best(&self) -> Option<(SocketAddr, Duration)> {
+        let answered = self.tried.iter().filter_map(|(&at, tried)| Some((at, tried.rtt?)));
+        answered.min_by_key(|&(at, rtt)| (is_relayed(at), rtt))
+    }
+
+    fn use_path(&mut self, now: Instant, at: SocketAddr) {
+        self.answered = None;
+        self.actions.push_back(Action::Use(at));
+        self.on_path(now, at);
+    }
+
+    /// Who chooses the path makes the link as well, once the other end has followed.
+    fn want_link(&mut self, now: Instant) {
+        if self.link_relayed && self.link_due.is_none() {
+            let after = if self.chooses { Duration::from_millis(200) } else { OTHER_CHOOSES * 4 };
+            self.link_due = Some(now + after);
+        }
+    }
+
+    /// A peer causes at most one try every [`TOLD_EVERY`] in the long run.
+    fn may_be_told(&mut self, now: Instant) -> bool {
+        let since = self.told_at.map_or(Duration::MAX, |at| now.saturating_duration_since(at));
+        self.told_at = Some(now);
+        self.told_debt = self.told_debt.saturating_sub(since);
+        if self.told_debt > TOLD_EVERY * TOLD_BURST {
+            return false;
+        }
+        self.told_debt += TOLD_EVERY;
+        true
+    }
+}
+
+/// Whether an address stands for a way through somebody else.
+pub(crate) fn is_relayed(at: SocketAddr) -> bool {
+    WayId::of(at).is_some()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,284 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Two ends, one virtual clock, a router before each.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::*;
+
+const MS: Duration = Duration::from_millis(1);
+const DIRECT: Duration = Duration::from_millis(10);
+const BY_RELAY: Duration = Duration::from_millis(25);
+
+/// What a router lets in.
+#[derive(Clone, Copy, PartialEq)]
+enum Router {
+    /// No router.
+    None,
+    /// One mapping, in by address and port.
+    Restricted,
+    /// Another mapping for each destination.
+    Symmetric,
+    /// Nothing comes through.
+    Wall,
+}
+
+enum What {
+    Tell { round: u32, answer: bool },
+    Check { id: u64, from: SocketAddr, via: SocketAddr },
+    Ack { id: u64, from: SocketAddr },
+    Nominate { from: SocketAddr },
+}
+
+struct End {
+    paths: Paths,
+    router: Router,
+    public: SocketAddr,
+    opened: BTreeMap<SocketAddr, SocketAddr>,
+    uses: Vec<(Duration, SocketAddr)>,
+    links: Vec<SocketAddr>,
+    relays: usize,
+    checks: usize,
+    next_port: u16,
+}
+
+struct World {
+    start: Instant,
+    now: Instant,
+    ends: [End; 2],
+    queue: BTreeMap<(Instant, u64), (usize, What)>,
+    sent: u64,
+    dead: BTreeSet<SocketAddr>,
+}
+
+fn way() -> SocketAddr {
+    WayId(7).address()
+}
+
+impl World {
+    fn new(routers: [Router; 2]) -> Self {
+        let start = Instant::now();
+        let end = |n: u8, router| End {
+            paths: Paths::new(n == 0, u64::from(n) << 32),
+            router,
+            public: SocketAddr::from(([203, 0, 113, n + 1], 41641)),
+            opened: BTreeMap::new(),
+            uses: Vec::new(),
+            links: Vec::new(),
+            relays: 0,
+            checks: 0,
+            next_port: 50_000,
+        };
+        let ends = [end(0, routers[0]), end(1, routers[1])];
+        let mut world = Self { start, now: start, ends, queue: BTreeMap::new(), sent: 0, dead: BTreeSet::new() };
+        for end in &mut world.ends {
+            end.paths.on_session(start, way());
+        }
+        world
+    }
+
+    fn send(&mut self, to: usize, after: Duration, what: What) {
+        self.sent += 1;
+        self.queue.insert((self.now + after, self.sent), (to, what));
+    }
+
+    /// The address a packet of `end` to `to` leaves from.
+    fn outside(end: &mut End, to: SocketAddr) -> SocketAddr {
+        let next = &mut end.next_port;
+        let (router, public) = (end.router, end.public);
+        *end.opened.entry(to).or_insert_with(|| match router {
+            Router::Symmetric => {
+                *next += 7;
+                SocketAddr::new(public.ip(), *next)
+            }
+            Router::None | Router::Restricted | Router::Wall => public,
+        })
+    }
+
+    /// Sends a packet to an address of the other end; it arrives if the router there lets it in.
+    fn packet(&mut self, of: usize, to: SocketAddr, what: impl Fn(SocketAddr) -> What) {
+        if is_relayed(to) {
+            if !self.dead.contains(&to) {
+                self.send(1 - of, BY_RELAY, what(to));
+            }
+            return;
+        }
+        let from = Self::outside(&mut self.ends[of], to);
+        let other = &self.ends[1 - of];
+        let open = match other.router {
+            Router::None => to == other.public,
+            Router::Restricted | Router::Symmetric => other.opened.get(&from) == Some(&to),
+            Router::Wall => false,
+        };
+        if open && self.ends[of].router != Router::Wall && !self.dead.contains(&to) && !self.dead.contains(&from) {
+            self.send(1 - of, DIRECT, what(from));
+        }
+    }
+
+    fn act(&mut self, of: usize) {
+        while let Some(action) = self.ends[of].paths.poll_action() {
+            match action {
+                Action::Tell { round, answer } => self.send(1 - of, BY_RELAY, What::Tell { round, answer }),
+                Action::Check { id, to } => {
+                    self.ends[of].checks += 1;
+                    self.packet(of, to, |from| What::Check { id, from, via: to });
+                }
+                Action::Use(at) => {
+                    self.ends[of].uses.push((self.now - self.start, at));
+                    self.packet(of, at, |from| What::Nominate { from });
+                }
+                Action::Link(at) => self.ends[of].links.push(at),
+                Action::Relay => self.ends[of].relays += 1,
+            }
+        }
+    }
+
+    fn arrive(&mut self, at: usize, what: What) {
+        let now = self.now;
+        match what {
+            What::Tell { round, answer } => {
+                let told = [self.ends[1 - at].public];
+                self.ends[at].paths.on_told(now, round, answer, &told);
+            }
+            What::Check { id, from, via } => {
+                if self.ends[at].paths.current != Some(from) {
+                    self.ends[at].paths.on_heard(now, from);
+                }
+                self.packet(at, from, |_| What::Ack { id, from: via });
+            }
+            What::Ack { id, from } => drop(self.ends[at].paths.on_ack(now, id, from, now)),
+            What::Nominate { from } => self.ends[at].paths.on_path(now, from),
+        }
+    }
+
+    /// Runs for a while.
+    fn run(&mut self, time: Duration) {
+        let until = self.now + time;
+        loop {
+            (0..2).for_each(|of| self.act(of));
+            let timers = self.ends.iter().filter_map(|end| end.paths.poll_timeout());
+            let arrival = self.queue.keys().next().map(|&(at, _)| at);
+            let Some(next) = timers.chain(arrival).min().filter(|&at| at <= until) else { break };
+            self.now = next.max(self.now);
+            if let Some((&(at, number), _)) = self.queue.iter().next()
+                && at <= self.now
+                && let Some((end, what)) = self.queue.remove(&(at, number))
+            {
+                self.arrive(end, what);
+            }
+            for end in &mut self.ends {
+                end.paths.handle_timeout(self.now);
+            }
+        }
+        self.now = until;
+    }
+
+    fn direct(&self) -> [bool; 2] {
+        [0, 1].map(|n: usize| self.ends[n].paths.current.is_some_and(|at| !is_relayed(at)))
+    }
+}
+
+#[test]
+fn two_home_routers_are_punched_in_a_moment_and_the_link_follows() {
+    for routers in [[Router::Restricted; 2], [Router::None, Router::Restricted], [Router::None, Router::Symmetric]] {
+        let mut world = World::new(routers);
+        world.run(Duration::from_secs(1));
+        assert_eq!(world.direct(), [true, true]);
+        let (after, at) = world.ends[0].uses[0];
+        assert!(after < Duration::from_millis(400), "{after:?}");
+        assert_eq!(world.ends[0].links, [at], "the end with the lower PeerID dials");
+        assert!(world.ends[1].links.is_empty());
+    }
+}
+
+#[test]
+fn what_cannot_be_punched_stays_relayed_and_is_tried_ever_more_rarely() {
+    let mut world = World::new([Router::Symmetric, Router::Restricted]);
+    world.run(Duration::from_secs(3600));
+    assert_eq!(world.direct(), [false, false]);
+    let sent: usize = world.ends.iter().map(|end| end.checks).sum();
+    assert!((100..1200).contains(&sent), "{sent} checks in an hour");
+    assert!(world.ends[0].paths.why_relayed().contains("no direct way"));
+}
+
+#[test]
+fn a_wall_costs_no_more_than_its_checks() {
+    let mut world = World::new([Router::Wall, Router::None]);
+    world.run(Duration::from_secs(60));
+    assert_eq!(world.direct(), [false, false]);
+}
+
+#[test]
+fn the_end_that_does_not_choose_takes_the_path_when_the_other_stays_silent() {
+    let now = Instant::now();
+    let mut paths = Paths::new(false, 0);
+    let at = SocketAddr::from(([203, 0, 113, 1], 41641));
+    paths.on_session(now, way());
+    assert!(paths.on_told(now, 1, true, &[at]));
+    let mut id = None;
+    while let Some(action) = paths.poll_action() {
+        if let Action::Check { id: check, .. } = action {
+            id = Some(check);
+        }
+    }
+    paths.on_ack(now + 20 * MS, id.unwrap(), at, now + 20 * MS);
+    assert_eq!(paths.poll_action(), None, "the other end is to choose");
+    paths.handle_timeout(now + 20 * MS + OTHER_CHOOSES);
+    assert!(std::iter::from_fn(|| paths.poll_action()).any(|action| action == Action::Use(at)));
+}
+
+#[test]
+fn an_answer_from_elsewhere_or_to_nothing_moves_no_path() {
+    let now = Instant::now();
+    let mut paths = Paths::new(true, 0);
+    let (named, elsewhere) = (SocketAddr::from(([203, 0, 113, 1], 1)), SocketAddr::from(([203, 0, 113, 9], 9)));
+    paths.on_session(now, way());
+    paths.on_told(now, 1, true, &[named]);
+    while paths.poll_action().is_some() {}
+    assert_eq!(paths.on_ack(now, 99, named, now), None, "nothing of ours");
+    assert!(paths.on_ack(now, 0, elsewhere, now).is_some());
+    let uses = std::iter::from_fn(|| paths.poll_action()).any(|action| matches!(action, Action::Use(_)));
+    assert!(!uses && paths.current == Some(way()));
+}
+
+#[test]
+fn a_dead_path_is_left_for_a_relay_and_the_direct_way_is_found_again() {
+    let mut world = World::new([Router::Restricted; 2]);
+    world.run(Duration::from_secs(2));
+    let [a, b] = [0, 1].map(|n: usize| world.ends[n].public);
+    world.dead.extend([a, b]);
+    let now = world.now;
+    world.ends[0].paths.on_suspect(now);
+    assert_eq!(world.ends[0].paths.suspect, Some(now));
+    world.run(MS);
+    assert_eq!(world.ends[0].relays, 1);
+    let now = world.now;
+    world.ends[0].paths.on_way(now, way());
+    world.run(Duration::from_millis(200));
+    assert_eq!(world.direct(), [false, false]);
+    world.dead.clear();
+    world.run(Duration::from_secs(30));
+    assert_eq!(world.direct(), [true, true]);
+}
+
+#[test]
+fn a_peer_that_asks_all_the_time_causes_few_tries() {
+    let now = Instant::now();
+    let mut paths = Paths::new(true, 0);
+    paths.on_session(now, way());
+    let told = |n: u16| SocketAddr::from(([203, 0, 113, 1], n));
+    let taken = (1..=1000).filter(|n| paths.on_told(now + u32::from(*n) * MS, 1, false, &[told(*n)])).count();
+    assert!(taken <= TOLD_BURST as usize + 2, "{taken}");
+    let checks = std::iter::from_fn(|| paths.poll_action()).filter(|action| matches!(action, Action::Check { .. }));
+    assert!(checks.count() <= MAX_TRIED * CHECK_AT.len());
+}
+
+#[test]
+fn what_is_heard_is_bounded() {
+    let now = Instant::now();
+    let mut paths = Paths::new(true, 0);
+    paths.on_session(now, way());
+    for port in 1..1000 {
+        paths.on_heard(now, SocketAddr::from(([203, 0, 113, 1], port)));
+    }
+    assert_eq!(paths.tried.len(), MAX_HEARD);
+}
