@@ -5,12 +5,15 @@ use std::{
     fmt,
     net::SocketAddr,
     sync::{Arc, atomic::Ordering},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use ipnet::IpNet;
 use pqvpn_crypto::ratchet::EpochChain;
-use pqvpn_packet::inner::Probe;
+use pqvpn_packet::{
+    inner::{self, Probe},
+    relay::RELAY_LEN,
+};
 use thiserror::Error;
 
 use crate::{
@@ -21,8 +24,13 @@ use crate::{
     route::Routes,
     session::{EpochMismatch, RxSession, TxSession},
     stats::{DropReason, Drops, PeerStats, Run},
-    table::{Path, Session, lock},
+    table::{Session, lock},
+    udp::MAX_GSO_BYTES,
+    way::{Forward, ForwardStats, Way, WayError, WayId, Ways},
 };
+
+/// Longest probe: a relay header still fits into the datagram.
+const MAX_PROBE: usize = MAX_GSO_BYTES - RELAY_LEN;
 
 /// Everything a new session consists of.
 pub struct SessionInstall {
@@ -38,7 +46,7 @@ pub struct SessionInstall {
     pub local_indices: Vec<u32>,
     /// Receiver indices we use towards the peer, in this order: the next one after every change of address.
     pub remote_indices: Vec<u32>,
-    /// Underlay address of the peer.
+    /// Underlay address of the peer, or a way to it.
     pub path: SocketAddr,
     /// Whether packets may be sealed at once; otherwise [`Control::activate_tx`] or the first valid packet allows it.
     pub tx_active: bool,
@@ -81,9 +89,36 @@ pub enum SendError {
     /// The session may not seal any more; it needs a new handshake.
     #[error("the session refuses to seal")]
     Refused,
-    /// The operating system refused the datagram.
+    /// The datagram is longer than the network here takes (`EMSGSIZE`), or than any datagram can be.
+    #[error("the datagram is too long")]
+    TooLong,
+    /// The operating system refused the datagram, the carrier has no room, or the way is not there.
     #[error("the datagram was not sent")]
-    Io(#[from] std::io::Error),
+    Io(#[source] std::io::Error),
+}
+
+impl From<std::io::Error> for SendError {
+    fn from(error: std::io::Error) -> Self {
+        if error.raw_os_error() == Some(libc::EMSGSIZE) { Self::TooLong } else { Self::Io(error) }
+    }
+}
+
+/// What a probe is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProbeKind {
+    /// Asks whether the address works; the peer's own choice of a path stays as it is.
+    Check,
+    /// Says that we have chosen this address; the peer's path follows.
+    Nominate,
+}
+
+impl From<ProbeKind> for inner::ProbeKind {
+    fn from(kind: ProbeKind) -> Self {
+        match kind {
+            ProbeKind::Check => Self::Check,
+            ProbeKind::Nominate => Self::Nominate,
+        }
+    }
 }
 
 /// What can be told about a session.
@@ -169,7 +204,7 @@ impl Control {
             tables.peers = Arc::new(registry.peer_entries());
             tables.sessions = Arc::new(registry.index_map());
             // Before the snapshot is stored: a parked packet must find the path when it finds the session.
-            *lock(&peer.path) = Some(Path { remote: path, local: None });
+            lock(&peer.place).set(path, clock::now());
             Ok(())
         })?;
         // A thread may be about to park a packet by the snapshot before.
@@ -252,15 +287,15 @@ impl Control {
         removed.parked.drain(|_| self.shared.drops().count(DropReason::ParkedExpired));
     }
 
-    /// Sets the underlay address of a peer; a change moves its session on to the next receiver index.
+    /// Sets the underlay address of a peer, or the way to it; a change moves its session on to the next receiver index.
     pub fn set_path(&self, peer: PeerSlot, remote: SocketAddr) {
         let peer = self.shared.change(|registry, tables| {
             let peer = registry.peer(peer);
             tables.peers = Arc::new(registry.peer_entries());
             peer
         });
-        let old = lock(&peer.path).replace(Path { remote, local: None });
-        if old.is_some_and(|old| old.remote != remote) {
+        let old = lock(&peer.place).set(remote, clock::now());
+        if old.is_some_and(|old| old != remote) {
             self.rotate_indices(peer.slot);
         }
     }
@@ -273,18 +308,96 @@ impl Control {
         }
     }
 
-    /// Sends an in-tunnel probe on the peer's path; the answer comes as [`Event::ProbeAck`](crate::Event::ProbeAck).
+    /// Sends a nominating in-tunnel probe on the peer's path; the answer comes as
+    /// [`Event::ProbeAck`](crate::Event::ProbeAck).
     ///
     /// # Errors
     /// [`SendError`]: no session, a session that may not seal, or the operating system refused.
     pub fn send_probe(&self, peer: PeerSlot, id: u64) -> Result<(), SendError> {
+        let path = self.path(peer).ok_or(SendError::NoSession)?;
+        self.send_probe_to(peer, id, path, ProbeKind::Nominate, 0)
+    }
+
+    /// Sends an in-tunnel probe to any address or way; the path to the peer stays where it is. The answer comes as
+    /// [`Event::ProbeAck`](crate::Event::ProbeAck) and is never padded.
+    ///
+    /// The datagram is padded to `len` bytes of UDP payload (0: no padding). On a way the relay header comes on top, so
+    /// that what passes is the length of a tunnel datagram on that way as on any other path.
+    ///
+    /// # Errors
+    /// [`SendError`]: no session, a session that may not seal, a datagram too long for the network here, or the
+    /// operating system refused.
+    pub fn send_probe_to(
+        &self,
+        peer: PeerSlot,
+        id: u64,
+        remote: SocketAddr,
+        kind: ProbeKind,
+        len: usize,
+    ) -> Result<(), SendError> {
+        if len > MAX_PROBE {
+            return Err(SendError::TooLong);
+        }
         let session = self.active(peer).ok_or(SendError::NoSession)?;
-        let path = session.peer.path().ok_or(SendError::NoSession)?;
         let now = clock::now();
-        let datagram = self.shared.seal_probe(&session, Probe { ack: false, id }, now).ok_or(SendError::Refused)?;
-        self.shared.sockets.send_one(path.remote, path.local, None, &datagram)?;
+        let probe = Probe { kind: kind.into(), id };
+        let datagram = self.shared.seal_probe(&session, probe, len, now).ok_or(SendError::Refused)?;
+        let local = session.peer.path().filter(|path| path.remote == remote).and_then(|path| path.local);
+        self.shared.underlay.send_one(remote, local, &datagram)?;
         session.peer.tx.add(Run { bytes: datagram.len() as u64, packets: 1, data: false }, self.shared.start, now);
         Ok(())
+    }
+
+    /// Sets a way, in the place of the one of this number: from now its [address](WayId::address) can be sent to.
+    ///
+    /// # Errors
+    /// [`WayError`]; nothing is changed then.
+    pub fn set_way(&self, id: WayId, way: Way) -> Result<(), WayError> {
+        self.change_ways(|ways| ways.set_way(id, way))
+    }
+
+    /// Removes a way; `false` when there is none of that number. Paths that lead over it lead nowhere from now.
+    pub fn remove_way(&self, id: WayId) -> bool {
+        self.change_ways(|ways| ways.remove_way(id))
+    }
+
+    /// Hands in datagrams that a carrier received, each whole as a peer sent it; gives how many there was room for. The
+    /// others are dropped and counted, and so are all when the way is not a carried one.
+    pub fn inject(&self, id: WayId, datagrams: &[&[u8]]) -> usize {
+        let queue = usize::try_from(id.0 % self.shared.injected.len() as u64).unwrap_or(0);
+        let known = self.shared.underlay.ways().is_carried(id);
+        let taken = if known { self.shared.injected[queue].push(id, datagrams) } else { 0 };
+        self.shared.inbound_wakes[queue].wake();
+        self.shared.drops().count_many(DropReason::CarrierOverflow, (datagrams.len() - taken) as u64);
+        taken
+    }
+
+    /// Relays what comes on `channel` (56 bits), in the place of what was to be done with it before; the counters of
+    /// the channel go on.
+    ///
+    /// # Errors
+    /// [`WayError`]; nothing is changed then.
+    pub fn set_forward(&self, channel: u64, forward: Forward) -> Result<(), WayError> {
+        self.change_ways(|ways| ways.set_forward(channel, forward))
+    }
+
+    /// Relays nothing more that comes on `channel`; `false` when nothing was.
+    pub fn remove_forward(&self, channel: u64) -> bool {
+        self.change_ways(|ways| ways.remove_forward(channel))
+    }
+
+    /// What went through a forward, `None` when there is none of that channel.
+    pub fn forward_stats(&self, channel: u64) -> Option<ForwardStats> {
+        Some(self.shared.underlay.ways().forward(channel)?.stats(self.shared.start))
+    }
+
+    fn change_ways<R>(&self, change: impl FnOnce(&mut Ways) -> R) -> R {
+        self.shared.change(|_, tables| {
+            let mut ways = Ways::clone(&tables.ways);
+            let result = change(&mut ways);
+            tables.ways = Arc::new(ways);
+            result
+        })
     }
 
     /// Whether a local receiver index belongs to a session.
@@ -305,10 +418,17 @@ impl Control {
         })
     }
 
-    /// Underlay address packets to the peer go to.
+    /// Underlay address or way packets to the peer go to.
     pub fn path(&self, peer: PeerSlot) -> Option<SocketAddr> {
         let tables = self.shared.tables.load();
         tables.peers.get(&peer)?.peer.path().map(|path| path.remote)
+    }
+
+    /// The address or way packets to the peer go to and when something authenticated last came from there; `None` when
+    /// nothing did since it became the path.
+    pub fn path_heard(&self, peer: PeerSlot) -> Option<(SocketAddr, Instant)> {
+        let tables = self.shared.tables.load();
+        lock(&tables.peers.get(&peer)?.peer.place).heard()
     }
 
     /// Traffic with a peer; zeros when it is unknown.

@@ -49,7 +49,7 @@ pub enum Event {
         /// The session to close.
         session: SessionId,
     },
-    /// An authenticated packet, newer than all before, came from another address; the path follows it.
+    /// An authenticated packet, newer than all before, came from another address or way; the path follows it.
     Roamed {
         /// The peer that moved.
         peer: PeerSlot,
@@ -58,13 +58,22 @@ pub enum Event {
         /// Where it is.
         to: SocketAddr,
     },
+    /// An authenticated packet came from an address or way that is not the path, and did not move it. At most once a
+    /// second, peer and address, and for few addresses at a time.
+    Heard {
+        /// The peer it is from.
+        peer: PeerSlot,
+        /// Where it came from.
+        from: SocketAddr,
+    },
     /// The peer answered a probe.
     ProbeAck {
         /// Who answered.
         peer: PeerSlot,
-        /// The number given to [`Control::send_probe`](crate::Control::send_probe).
+        /// The number given to [`Control::send_probe`](crate::Control::send_probe) or
+        /// [`Control::send_probe_to`](crate::Control::send_probe_to).
         id: u64,
-        /// The underlay address the answer came from.
+        /// The underlay address or way the answer came from.
         from: SocketAddr,
         /// When the batch with the answer was received.
         at: Instant,

@@ -16,15 +16,17 @@ use crate::{
     stats::{DropCounters, DropReason},
     table::lock,
     udp::{
-        MAX_GSO_SEGMENTS, Sockets, gso_refused, source_refused,
+        MAX_GSO_BYTES, MAX_GSO_SEGMENTS, gso_refused, source_refused,
         sys::{Message, send_one},
     },
+    underlay::Underlay,
+    way::{By, WayId},
 };
 
 /// What is known about a received QUIC datagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GuestMeta {
-    /// Sender. IPv4 is given as a mapped IPv6 address exactly when [`Guest::local_addr`] is IPv6.
+    /// Sender, or the way it came: always IPv6, an IPv4 address is given as a mapped one.
     pub addr: SocketAddr,
     /// Bytes written to the buffer.
     pub len: usize,
@@ -39,7 +41,7 @@ pub struct GuestMeta {
 /// QUIC datagrams to send.
 #[derive(Debug, Clone, Copy)]
 pub struct GuestTransmit<'a> {
-    /// Receiver; IPv4 may be given plain or mapped.
+    /// Receiver, or the way to it; IPv4 may be given plain or mapped.
     pub dst: SocketAddr,
     /// The local address to send from, where it matters.
     pub src_ip: Option<IpAddr>,
@@ -56,12 +58,12 @@ pub struct GuestTransmit<'a> {
 #[derive(Clone)]
 pub struct Guest {
     ring: Arc<GuestRing>,
-    sockets: Arc<Sockets>,
+    underlay: Arc<Underlay>,
 }
 
 impl Guest {
-    pub(crate) fn new(ring: Arc<GuestRing>, sockets: Arc<Sockets>) -> Self {
-        Self { ring, sockets }
+    pub(crate) fn new(ring: Arc<GuestRing>, underlay: Arc<Underlay>) -> Self {
+        Self { ring, underlay }
     }
 
     /// Takes received datagrams, one per buffer, or registers `cx` to be woken when there are some (the last task to
@@ -81,18 +83,33 @@ impl Guest {
     /// Sends at once.
     ///
     /// # Errors
-    /// `WouldBlock` when the socket is full: wait for `POLLOUT` on [`clone_fds`](Self::clone_fds). `AddrNotAvailable`
-    /// when there is no socket of the destination's family. Errors that a network may cure by itself, and datagrams too
+    /// `WouldBlock` when the socket is full: wait for `POLLOUT` on the one of [`clone_fds`](Self::clone_fds) that
+    /// [`socket_for`](Self::socket_for) names. `AddrNotAvailable`
+    /// when there is no socket of the destination's family, and for a way that is not there. Errors that a network may cure by itself, and datagrams too
     /// big for the path, are counted and swallowed: QUIC sees them as loss.
     pub fn try_send(&self, transmit: &GuestTransmit<'_>) -> io::Result<()> {
-        let socket = self.sockets.choose(transmit.dst, 0)?;
-        let len = transmit.contents.len();
-        let segment = transmit.segment_size.filter(|&size| size > 0 && size < len);
+        if WayId::of(transmit.dst).is_some() {
+            return self.send_way(transmit);
+        }
+        let src = transmit.src_ip.map(|src| src.to_canonical());
+        self.send_udp(transmit.dst, src, transmit.ecn, transmit.contents, transmit.segment())
+    }
+
+    fn send_udp(
+        &self,
+        dst: SocketAddr,
+        src: Option<IpAddr>,
+        ecn: Option<u8>,
+        contents: &[u8],
+        segment: Option<usize>,
+    ) -> io::Result<()> {
+        let sockets = &self.underlay.sockets;
+        let socket = sockets.choose(dst, 0)?;
         let message = Message {
-            dst: self.sockets.to_family(socket, transmit.dst),
-            src: transmit.src_ip.map(|src| src.to_canonical()),
-            ecn: transmit.ecn,
-            contents: transmit.contents,
+            dst: sockets.to_family(socket, dst),
+            src,
+            ecn,
+            contents,
             segment: segment.and_then(|size| u16::try_from(size).ok()),
         };
         match self.send(socket, &message) {
@@ -104,40 +121,84 @@ impl Guest {
         .or_else(|error| self.swallow(error))
     }
 
+    /// Sends a way, datagram by datagram or with as many in a message as it holds with their headers.
+    fn send_way(&self, transmit: &GuestTransmit<'_>) -> io::Result<()> {
+        let ways = self.underlay.ways();
+        let exit = ways.exit(transmit.dst).ok_or(io::ErrorKind::AddrNotAvailable)?;
+        let size = transmit.segment().unwrap_or(transmit.contents.len()).max(1);
+        let header = exit.channel.map(|channel| channel.header());
+        let header = header.as_ref().map_or(&[][..], |header| header);
+        let whole = header.len() + size;
+        let at_once = (MAX_GSO_BYTES / whole).clamp(1, MAX_GSO_SEGMENTS);
+        for (i, group) in transmit.contents.chunks(size * at_once).enumerate() {
+            let datagrams = group.chunks(size);
+            let By::Udp(to) = exit.by else {
+                datagrams.for_each(|datagram| self.send_carrier(exit.by, &[header, datagram].concat()));
+                continue;
+            };
+            let contents = datagrams.flat_map(|datagram| [header, datagram]).collect::<Vec<_>>().concat();
+            let segment = Some(whole).filter(|&whole| whole < contents.len());
+            match self.send_udp(to, None, transmit.ecn, &contents, segment) {
+                // Before the first datagram the whole can be tried again; later the rest is loss.
+                Err(_) if i > 0 => self.ring.drops.count(DropReason::GuestSendError),
+                result => result?,
+            }
+        }
+        Ok(())
+    }
+
+    fn send_carrier(&self, by: By<'_>, datagram: &[u8]) {
+        if let By::Carrier(sink) = by
+            && !sink.send(datagram)
+        {
+            self.ring.drops.count(DropReason::CarrierFull);
+        }
+    }
+
+    /// Which of [`clone_fds`](Self::clone_fds) a datagram for `dst` leaves by; `None` for a carrier, or when nothing
+    /// reaches it.
+    pub fn socket_for(&self, dst: SocketAddr) -> Option<usize> {
+        match self.underlay.ways().exit(dst)?.by {
+            By::Udp(to) => self.underlay.sockets.choose(to, 0).ok(),
+            By::Carrier(_) => None,
+        }
+    }
+
     /// Duplicates of the sockets' descriptors, for `POLLOUT` registration.
     ///
     /// # Errors
     /// The process has no descriptor left.
     pub fn clone_fds(&self) -> io::Result<Vec<OwnedFd>> {
-        (0..self.sockets.len()).map(|i| self.sockets.fd(i).try_clone_to_owned()).collect()
+        (0..self.underlay.sockets.len()).map(|i| self.underlay.sockets.fd(i).try_clone_to_owned()).collect()
     }
 
-    /// Address of the first IPv6 socket, or else of the first socket.
+    /// Address of the first IPv6 socket, or else of the first socket as a mapped one: always IPv6, as ways are.
     ///
     /// # Errors
     /// None in practice: a data plane has at least one socket.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.sockets.local_addr().ok_or_else(|| io::ErrorKind::NotConnected.into())
+        let local = self.underlay.sockets.local_addr().ok_or(io::ErrorKind::NotConnected)?;
+        Ok(if local.is_ipv6() { local } else { SocketAddr::new(mapped(local.ip()), local.port()) })
     }
 
     /// How many datagrams one [`GuestTransmit`] may hold; 1 once the kernel refused segmentation.
     pub fn max_gso_segments(&self) -> NonZeroUsize {
-        let all = (0..self.sockets.len()).all(|i| self.sockets.gso(i));
+        let all = (0..self.underlay.sockets.len()).all(|i| self.underlay.sockets.gso(i));
         NonZeroUsize::new(if all { MAX_GSO_SEGMENTS } else { 1 }).unwrap_or(NonZeroUsize::MIN)
     }
 
     fn send(&self, socket: usize, message: &Message<'_>) -> io::Result<()> {
-        if message.segment.is_some() && !self.sockets.gso(socket) {
+        if message.segment.is_some() && !self.underlay.sockets.gso(socket) {
             return self.send_singly(socket, message).map(drop);
         }
-        let result = send_one(self.sockets.fd(socket), message);
+        let result = send_one(self.underlay.sockets.fd(socket), message);
         // EINVAL may be about the source address too: that is tried without first.
         let refused = |error: &io::Error| message.segment.is_some() && message.src.is_none() && gso_refused(error);
         match result {
             Err(error) if refused(&error) => {
                 // The same error comes when a datagram is longer than the path takes; then the singles fail too.
                 if self.send_singly(socket, message)? > 0 {
-                    self.sockets.give_up_gso(socket, &error);
+                    self.underlay.sockets.give_up_gso(socket, &error);
                 }
                 Ok(())
             }
@@ -150,7 +211,7 @@ impl Guest {
         let size = usize::from(message.segment.unwrap_or(u16::MAX));
         let mut went = 0;
         for (i, contents) in message.contents.chunks(size).enumerate() {
-            match send_one(self.sockets.fd(socket), &Message { contents, segment: None, ..*message }) {
+            match send_one(self.underlay.sockets.fd(socket), &Message { contents, segment: None, ..*message }) {
                 Ok(()) => went += 1,
                 // Before the first datagram the whole can be tried again; later the rest is loss.
                 Err(error) if i == 0 && error.kind() == io::ErrorKind::WouldBlock => return Err(error),
@@ -169,9 +230,16 @@ impl Guest {
     }
 }
 
+impl GuestTransmit<'_> {
+    /// Size of the datagrams if there are several.
+    fn segment(&self) -> Option<usize> {
+        self.segment_size.filter(|&size| size > 0 && size < self.contents.len())
+    }
+}
+
 impl fmt::Debug for Guest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Guest").field("sockets", &self.sockets).finish_non_exhaustive()
+        f.debug_struct("Guest").field("sockets", &self.underlay.sockets).finish_non_exhaustive()
     }
 }
 
@@ -185,7 +253,6 @@ const RING_DATAGRAMS: usize = 1024;
 pub(crate) struct GuestRing {
     ring: Mutex<Ring>,
     drops: Arc<DropCounters>,
-    mapped: bool,
 }
 
 #[derive(Debug)]
@@ -200,21 +267,21 @@ struct Ring {
 }
 
 impl GuestRing {
-    /// An empty ring; `mapped` makes IPv4 addresses mapped IPv6 ones.
-    pub(crate) fn new(drops: Arc<DropCounters>, mapped: bool) -> Self {
+    /// An empty ring.
+    pub(crate) fn new(drops: Arc<DropCounters>) -> Self {
         let ring = Ring { bytes: Vec::new(), waiting: VecDeque::new(), head: 0, waker: None, closed: false };
-        Self { ring: Mutex::new(ring), drops, mapped }
+        Self { ring: Mutex::new(ring), drops }
     }
 
     /// Appends a copy of a datagram and wakes the guest; `false` when there is no room.
     pub(crate) fn push(&self, datagram: &[u8], addr: SocketAddr, local: Option<IpAddr>, ecn: u8) -> bool {
         let meta = GuestMeta {
             // An IPv6 address stays whole: a link-local one is nothing without its scope.
-            addr: if addr.is_ipv6() { addr } else { SocketAddr::new(self.form(addr.ip()), addr.port()) },
+            addr: if addr.is_ipv6() { addr } else { SocketAddr::new(mapped(addr.ip()), addr.port()) },
             len: datagram.len(),
             stride: datagram.len(),
             ecn: (ecn != 0).then_some(ecn),
-            dst_ip: local.map(|local| self.form(local)),
+            dst_ip: local.map(mapped),
         };
         let mut ring = lock(&self.ring);
         if !ring.append(datagram, meta) {
@@ -266,12 +333,13 @@ impl GuestRing {
         ring.waker = Some(cx.waker().clone());
         Poll::Pending
     }
+}
 
-    fn form(&self, ip: IpAddr) -> IpAddr {
-        match ip {
-            IpAddr::V4(v4) if self.mapped => v4.to_ipv6_mapped().into(),
-            IpAddr::V4(_) | IpAddr::V6(_) => ip,
-        }
+/// The IPv6 form of an address.
+fn mapped(ip: IpAddr) -> IpAddr {
+    match ip {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped().into(),
+        IpAddr::V6(_) => ip,
     }
 }
 
@@ -314,8 +382,8 @@ mod tests {
 
     const FROM: &str = "192.0.2.7:4433";
 
-    fn ring(mapped: bool) -> GuestRing {
-        GuestRing::new(Arc::new(DropCounters::new()), mapped)
+    fn ring() -> GuestRing {
+        GuestRing::new(Arc::new(DropCounters::new()))
     }
 
     fn push(ring: &GuestRing, datagram: &[u8]) -> bool {
@@ -343,7 +411,7 @@ mod tests {
 
     #[test]
     fn datagrams_come_out_in_order_over_many_turns_of_the_ring() {
-        let ring = ring(false);
+        let ring = ring();
         let mut expected = VecDeque::new();
         for i in 0..20_000usize {
             let datagram = vec![i.to_le_bytes()[0]; 200 + (i * 37) % 1300];
@@ -363,10 +431,10 @@ mod tests {
 
     #[test]
     fn datagrams_and_bytes_are_bounded() {
-        let small = ring(false);
+        let small = ring();
         assert!((0..RING_DATAGRAMS).all(|_| push(&small, b"x")));
         assert!(!push(&small, b"x"));
-        let large = ring(false);
+        let large = ring();
         let datagram = vec![7; 65_000];
         let fitted = (0..RING_DATAGRAMS).take_while(|_| push(&large, &datagram)).count();
         assert_eq!(fitted, RING_BYTES / datagram.len());
@@ -377,22 +445,20 @@ mod tests {
     }
 
     #[test]
-    fn addresses_are_mapped_exactly_for_an_ipv6_endpoint() {
-        let plain = ring(false);
-        push(&plain, b"a");
-        let meta = take(&plain).unwrap().1;
-        assert_eq!((meta.addr, meta.dst_ip), (FROM.parse().unwrap(), Some("192.0.2.1".parse().unwrap())));
-        assert_eq!(meta.ecn, Some(2));
-        let mapped = ring(true);
-        push(&mapped, b"a");
-        let meta = take(&mapped).unwrap().1;
-        assert_eq!(meta.addr, "[::ffff:192.0.2.7]:4433".parse().unwrap());
+    fn addresses_come_as_ipv6() {
+        let ring = ring();
+        push(&ring, b"a");
+        let meta = take(&ring).unwrap().1;
+        assert_eq!((meta.addr, meta.ecn), ("[::ffff:192.0.2.7]:4433".parse().unwrap(), Some(2)));
         assert_eq!(meta.dst_ip, Some("::ffff:192.0.2.1".parse().unwrap()));
+        let way = WayId(7).address();
+        ring.push(b"a", way, None, 0);
+        assert_eq!(take(&ring).unwrap().1.addr, way);
     }
 
     #[test]
     fn a_closed_ring_gives_what_is_left_and_then_an_error() {
-        let ring = ring(false);
+        let ring = ring();
         push(&ring, b"last");
         ring.close();
         assert_eq!(take(&ring).unwrap().0, b"last");
@@ -411,7 +477,7 @@ mod tests {
         }
         let flag = Arc::new(Flag(false.into()));
         let waker = Waker::from(Arc::clone(&flag));
-        let ring = ring(false);
+        let ring = ring();
         let mut cx = Context::from_waker(&waker);
         let polled = ring.poll_take(&mut cx, &mut [IoSliceMut::new(&mut [0; 9])], &mut [EMPTY_META]);
         assert!(polled.is_pending());

@@ -1,24 +1,31 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The inbound thread: sockets -> QUIC or ours -> open in place -> source check -> merge -> TUN.
+//! The inbound thread: sockets -> QUIC or ours -> open in place -> source check -> merge -> TUN, or on to another node.
 
 mod deliver;
+mod relay;
 mod run;
 
-use std::{io, sync::Arc, time::Instant};
+use std::{io, ops::Range, sync::Arc, time::Instant};
 
 use arc_swap::cache::Cache;
-use pqvpn_packet::header::{is_tunnel, receiver_of};
+use pqvpn_packet::{
+    header::{is_tunnel, receiver_of},
+    relay::{Channel, RELAY_LEN, is_relay},
+};
 
-use self::{deliver::Deliver, run::RxRun};
+use self::{deliver::Deliver, relay::Onward, run::RxRun};
 use crate::{
     clock,
     event::Event,
+    inject::Injected,
+    path::Path,
     plane::Shared,
     stats::{DropCounters, DropReason},
     sys::{MAX_WAITED, Waited, wait},
     table::Tables,
     tun::TunWriter,
     udp::{RecvBatch, RecvMeta, SLOT_LEN},
+    way::{Owner, WayId},
 };
 
 /// The bit every QUIC packet has set (RFC 9000 17.2, 17.3; greasing is off on both ends).
@@ -40,14 +47,23 @@ pub(crate) struct Inbound {
     /// Indices of the sockets this thread reads.
     sockets: Vec<usize>,
     deliver: Deliver,
+    onward: Onward,
+}
+
+/// What goes through the treatment of one batch.
+struct Pass<'t> {
+    tables: &'t Tables,
+    now: Instant,
+    run: Option<RxRun<'t>>,
 }
 
 impl Inbound {
     pub(crate) fn new(shared: Arc<Shared>, queue: usize, writer: Box<dyn TunWriter>) -> Self {
         let drops = shared.inbound_drops(queue);
         let queues = shared.inbound_wakes.len();
-        let sockets = (0..shared.sockets.len()).filter(|i| i % queues == queue).take(MAX_WAITED - 1).collect();
-        Self { deliver: Deliver::new(writer, Arc::clone(&drops)), drops, sockets, queue, shared }
+        let sockets = (0..shared.underlay.sockets.len()).filter(|i| i % queues == queue).take(MAX_WAITED - 1).collect();
+        let onward = Onward::new(Arc::clone(&shared), queue, Arc::clone(&drops));
+        Self { deliver: Deliver::new(writer, Arc::clone(&drops)), onward, drops, sockets, queue, shared }
     }
 
     /// Runs until the data plane stops or a socket fails.
@@ -61,8 +77,9 @@ impl Inbound {
         let shared = Arc::clone(&self.shared);
         let mut tables = Cache::new(&shared.tables);
         let mut batch = RecvBatch::new();
+        let mut injected = Injected::default();
         let wake = &shared.inbound_wakes[self.queue];
-        let sockets = self.sockets.iter().map(|&i| Waited::readable(shared.sockets.fd(i)));
+        let sockets = self.sockets.iter().map(|&i| Waited::readable(shared.underlay.sockets.fd(i)));
         let mut waited: Vec<_> = std::iter::once(Waited::readable(wake.fd())).chain(sockets).collect();
         while !shared.stopping() {
             for at in 0..self.sockets.len() {
@@ -74,6 +91,8 @@ impl Inbound {
             wait(&mut waited, -1)?;
             if waited[0].ready {
                 wake.clear();
+                shared.injected[self.queue].take(&mut injected);
+                self.take_injected(&mut injected, tables.load());
             }
         }
         Ok(())
@@ -81,8 +100,7 @@ impl Inbound {
 
     /// Deals with everything one receive call brought.
     fn take(&mut self, batch: &mut RecvBatch, tables: &Tables) {
-        let now = clock::now();
-        let mut run = None;
+        let mut pass = Pass { tables, now: clock::now(), run: None };
         for i in 0..crate::udp::sys::RECV_SLOTS {
             let Some(meta) = batch.meta(i) else { break };
             let storage = batch.storage();
@@ -90,25 +108,46 @@ impl Inbound {
                 self.drops.count(DropReason::Truncated);
                 continue;
             }
-            self.message(&mut run, storage, i * SLOT_LEN, &meta, tables, now);
+            if WayId::of(meta.addr).is_some() {
+                // No host has such an address; whoever forged it would be taken for a way.
+                self.drops.count(DropReason::RelaySource);
+                continue;
+            }
+            self.message(&mut pass, storage, i * SLOT_LEN, &meta);
             if self.deliver.is_due() {
                 self.deliver.flush(storage);
             }
         }
-        self.end_run(&mut run, now);
-        self.deliver.flush(batch.storage());
+        self.end(pass, batch.storage());
+    }
+
+    /// Deals with what carriers received.
+    fn take_injected(&mut self, injected: &mut Injected, tables: &Tables) {
+        if injected.datagrams.is_empty() {
+            return;
+        }
+        let mut pass = Pass { tables, now: clock::now(), run: None };
+        let storage = &mut injected.bytes[..];
+        for (way, range) in &injected.datagrams {
+            let len = range.len();
+            let meta = RecvMeta { addr: way.address(), local: None, len, stride: len, ecn: 0, truncated: false };
+            self.message(&mut pass, storage, range.start, &meta);
+            if self.deliver.is_due() {
+                self.deliver.flush(storage);
+            }
+        }
+        self.end(pass, storage);
+    }
+
+    /// Sends on and delivers what is left of a batch.
+    fn end(&mut self, mut pass: Pass<'_>, storage: &mut [u8]) {
+        self.end_run(&mut pass);
+        self.onward.flush(storage, pass.now);
+        self.deliver.flush(storage);
     }
 
     /// Takes one message apart: the kernel glues datagrams of one size and sender together, whoever they are for.
-    fn message<'t>(
-        &mut self,
-        run: &mut Option<RxRun<'t>>,
-        storage: &mut [u8],
-        start: usize,
-        meta: &RecvMeta,
-        tables: &'t Tables,
-        now: Instant,
-    ) {
+    fn message(&mut self, pass: &mut Pass<'_>, storage: &mut [u8], start: usize, meta: &RecvMeta) {
         if meta.len == 0 {
             return self.drops.count(DropReason::Short);
         }
@@ -117,49 +156,76 @@ impl Inbound {
             let range = start + offset..start + meta.len.min(offset + stride);
             let first = storage[range.start];
             if is_tunnel(first) {
-                self.tunnel(run, storage, range, meta, tables, now);
-            } else if first & QUIC_BIT != 0 {
-                if is_no_quic(&storage[range.clone()]) {
-                    self.drops.count(DropReason::Garbage);
-                } else if !self.shared.ring.push(&storage[range], meta.addr, meta.local, meta.ecn) {
-                    self.drops.count(DropReason::GuestRingFull);
-                }
-            } else if first <= STUN_MAX {
-                self.drops.count(DropReason::Stun);
+                self.tunnel(pass, storage, range, Path { remote: meta.addr, local: meta.local });
+            } else if is_relay(first) {
+                self.relayed(pass, storage, range, meta);
             } else {
-                self.drops.count(DropReason::Garbage);
+                self.foreign(&storage[range], meta);
             }
         }
     }
 
-    /// Opens one tunnel packet and hands on what is in it.
-    fn tunnel<'t>(
-        &mut self,
-        run: &mut Option<RxRun<'t>>,
-        storage: &mut [u8],
-        range: std::ops::Range<usize>,
-        meta: &RecvMeta,
-        tables: &'t Tables,
-        now: Instant,
-    ) {
-        let Some(index) = receiver_of(&storage[range.clone()]) else {
-            return self.drops.count(DropReason::Short);
-        };
-        if run.as_ref().is_none_or(|run| run.index != index) {
-            self.end_run(run, now);
-            let Some(session) = tables.sessions.get(&index) else {
-                return self.drops.count(DropReason::NoSession);
-            };
-            *run = Some(RxRun::begin(session, index));
-        }
-        if let Some(run) = run {
-            run.open(storage, range, meta, tables, now, &mut self.deliver);
+    /// Deals with a datagram that is neither a tunnel packet nor a relay datagram.
+    fn foreign(&self, datagram: &[u8], meta: &RecvMeta) {
+        let first = datagram[0];
+        if first & QUIC_BIT != 0 {
+            if is_no_quic(datagram) {
+                self.drops.count(DropReason::Garbage);
+            } else if !self.shared.ring.push(datagram, meta.addr, meta.local, meta.ecn) {
+                self.drops.count(DropReason::GuestRingFull);
+            }
+        } else if first <= STUN_MAX {
+            self.drops.count(DropReason::Stun);
+        } else {
+            self.drops.count(DropReason::Garbage);
         }
     }
 
-    fn end_run(&self, run: &mut Option<RxRun<'_>>, now: Instant) {
-        if let Some(run) = run.take() {
-            run.end(&self.shared, &self.drops, now);
+    /// Opens one tunnel packet and hands on what is in it.
+    fn tunnel(&mut self, pass: &mut Pass<'_>, storage: &mut [u8], range: Range<usize>, path: Path) {
+        let Some(index) = receiver_of(&storage[range.clone()]) else {
+            return self.drops.count(DropReason::Short);
+        };
+        if pass.run.as_ref().is_none_or(|run| !run.goes_on(index, &path)) {
+            self.end_run(pass);
+            let Some(session) = pass.tables.sessions.get(&index) else {
+                return self.drops.count(DropReason::NoSession);
+            };
+            pass.run = Some(RxRun::begin(session, index, path));
+        }
+        if let Some(run) = &mut pass.run {
+            run.open(storage, range, pass.tables, pass.now, &mut self.deliver);
+        }
+    }
+
+    /// Sends a relay datagram on, or deals with what is in it as if the way had brought it.
+    fn relayed(&mut self, pass: &mut Pass<'_>, storage: &mut [u8], range: Range<usize>, meta: &RecvMeta) {
+        let Some(channel) = Channel::of(&storage[range.clone()]) else {
+            return self.drops.count(DropReason::Short);
+        };
+        let ways = &pass.tables.ways;
+        let way = match ways.owner(channel) {
+            None => return self.drops.count(DropReason::RelayUnknownChannel),
+            Some(Owner::Forward(forward)) if forward.from == meta.addr => {
+                return self.onward.push(forward, ways, storage, range, meta.local, pass.now);
+            }
+            Some(&Owner::Way { way, relay }) if relay == meta.addr => way,
+            Some(Owner::Forward(_) | Owner::Way { .. }) => return self.drops.count(DropReason::RelaySource),
+        };
+        let inside = range.start + RELAY_LEN..range.end;
+        let meta = RecvMeta { addr: way.address(), local: None, ..*meta };
+        match storage[inside.start] {
+            first if is_tunnel(first) => {
+                self.tunnel(pass, storage, inside, Path { remote: meta.addr, local: meta.local });
+            }
+            first if is_relay(first) => self.drops.count(DropReason::RelayNested),
+            _ => self.foreign(&storage[inside], &meta),
+        }
+    }
+
+    fn end_run(&self, pass: &mut Pass<'_>) {
+        if let Some(run) = pass.run.take() {
+            run.end(&self.shared, &self.drops, pass.now);
         }
     }
 }
@@ -173,7 +239,7 @@ fn is_no_quic(datagram: &[u8]) -> bool {
 
 /// Receives from one socket; errors that datagrams of ours brought back (ICMP) are not the socket's.
 fn receive(batch: &mut RecvBatch, shared: &Shared, socket: usize) -> io::Result<usize> {
-    match batch.receive(shared.sockets.fd(socket)) {
+    match batch.receive(shared.underlay.sockets.fd(socket)) {
         Ok(count) => Ok(count),
         Err(error) => match error.raw_os_error() {
             Some(libc::EAGAIN | libc::EINTR) => Ok(0),

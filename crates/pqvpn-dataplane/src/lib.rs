@@ -6,8 +6,10 @@
 //! Plain threads, a pair per TUN queue. *Outbound* reads super-packets from the TUN, finds the peer, cuts and seals
 //! straight into one send buffer and sends runs of equal datagrams with `UDP_SEGMENT`. *Inbound* receives batches with
 //! `UDP_GRO`, tells QUIC from tunnel packets by one branch per datagram, opens in place, checks that the inner source
-//! belongs to the peer and that it may speak with the inner destination, merges across the whole batch and writes super-packets to the TUN. What both need to know
-//! (routes, peers, sessions) is an immutable snapshot, loaded once per batch; the control side replaces it.
+//! belongs to the peer and that it may speak with the inner destination, merges across the whole batch and writes
+//! super-packets to the TUN; datagrams that this node relays for others leave from the receive buffer with another
+//! channel in front. What both need to know (routes, peers, sessions, ways) is an immutable snapshot, loaded once per
+//! batch; the control side replaces it.
 //!
 //! Nothing is ever answered to a packet that did not authenticate; it is dropped and counted under a [`DropReason`].
 
@@ -16,10 +18,12 @@ mod control;
 mod event;
 mod guest;
 mod inbound;
+mod inject;
 mod ip;
 pub mod mem;
 mod outbound;
 mod park;
+mod path;
 mod plane;
 pub mod portable;
 mod realm;
@@ -30,8 +34,10 @@ mod sys;
 mod table;
 pub mod tun;
 mod udp;
+mod underlay;
+pub mod way;
 
-pub use control::{Control, EpochError, InstallError, SendError, SessionInfo, SessionInstall};
+pub use control::{Control, EpochError, InstallError, ProbeKind, SendError, SessionInfo, SessionInstall};
 pub use event::{Event, EventSink, PeerSlot, SessionId};
 pub use guest::{Guest, GuestMeta, GuestTransmit};
 pub use plane::{DataPlane, DataPlaneConfig, DataPlaneError};

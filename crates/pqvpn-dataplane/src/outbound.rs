@@ -23,9 +23,10 @@ use crate::{
     session::TxSession,
     stats::{DropCounters, DropReason, Run},
     sys::{Waited, wait},
-    table::{Path, PeerEntry, Session, Tables, lock},
+    table::{PeerEntry, Session, Tables, lock},
     tun::{ReadBatch, TunReader, VNET_HDR_LEN},
     udp::SendBatch,
+    way::{By, Exit},
 };
 
 /// How often a session is asked for while packets come.
@@ -100,7 +101,8 @@ struct Sealer {
 struct TxRun<'t> {
     session: &'t Arc<Session>,
     tx: MutexGuard<'t, TxSession>,
-    path: Path,
+    exit: Exit<'t>,
+    local: Option<IpAddr>,
     receiver: u32,
     sealed: Run,
 }
@@ -131,7 +133,7 @@ impl Sealer {
         run: &mut Option<TxRun<'t>>,
         packet: &[u8],
         entry: &'t PeerEntry,
-        tables: &Tables,
+        tables: &'t Tables,
         now: Instant,
     ) {
         let Some(session) = &entry.active else {
@@ -139,7 +141,7 @@ impl Sealer {
         };
         if run.as_ref().is_none_or(|run| !Arc::ptr_eq(run.session, session)) {
             self.end_run(run, now);
-            *run = self.begin_run(session);
+            *run = self.begin_run(session, tables);
         }
         let Some(current) = run else {
             return self.drops.count(DropReason::NoPath);
@@ -154,10 +156,11 @@ impl Sealer {
         }
     }
 
-    fn begin_run<'t>(&self, session: &'t Arc<Session>) -> Option<TxRun<'t>> {
+    fn begin_run<'t>(&self, session: &'t Arc<Session>, tables: &'t Tables) -> Option<TxRun<'t>> {
         let path = session.peer.path()?;
+        let exit = tables.ways.exit(path.remote)?;
         let receiver = session.remote_index();
-        Some(TxRun { session, tx: lock(&session.tx), path, receiver, sealed: Run::default() })
+        Some(TxRun { session, tx: lock(&session.tx), exit, local: path.local, receiver, sealed: Run::default() })
     }
 
     /// Unlocks the session and adds up its traffic.
@@ -190,21 +193,32 @@ impl Sealer {
             self.drops.count_many(DropReason::SealRefused, count as u64);
             return self.shared.report_refused(run.session, now);
         }
+        let lead = run.exit.lead();
         for i in 0..count {
             let len = segments.len(i) + OVERHEAD;
-            if self.send.room(len).is_none() {
+            if self.send.room(lead + len).is_none() {
                 self.flush(tables);
             }
-            let Some(room) = self.send.room(len) else {
+            let Some(room) = self.send.room(lead + len) else {
                 self.drops.count(DropReason::TooBig);
                 continue;
             };
-            segments.write(i, &mut room[HEADER_LEN..]);
-            if run.tx.seal(run.receiver, segments.kind(), room).is_err() {
+            segments.write(i, &mut room[lead + HEADER_LEN..]);
+            if run.tx.seal(run.receiver, segments.kind(), &mut room[lead..]).is_err() {
                 self.drops.count(DropReason::SealRefused);
                 continue;
             }
-            self.send.commit(run.path.remote, run.path.local, len);
+            if let Some(channel) = run.exit.channel {
+                channel.write(room);
+            }
+            match run.exit.by {
+                By::Udp(to) => self.send.commit(to, run.local, lead + len),
+                By::Carrier(sink) if sink.send(room) => {}
+                By::Carrier(_) => {
+                    self.drops.count(DropReason::CarrierFull);
+                    continue;
+                }
+            }
             run.sealed.bytes += len as u64;
             run.sealed.packets += 1;
             run.sealed.data = true;
@@ -228,7 +242,7 @@ impl Sealer {
             if entry.peer.parked.len() == 0 {
                 continue;
             }
-            let mut run = self.begin_run(session);
+            let mut run = self.begin_run(session, tables);
             if let Some(run) = &mut run {
                 entry.peer.parked.drain(|packet| {
                     if tables.paused {
@@ -247,7 +261,7 @@ impl Sealer {
         if self.send.pending() == 0 {
             return;
         }
-        let sent = self.send.flush(&self.shared.sockets, self.queue);
+        let sent = self.send.flush(&self.shared.underlay.sockets, self.queue);
         if sent.failed > 0 {
             self.drops.count_many(DropReason::SendError, sent.failed);
         }

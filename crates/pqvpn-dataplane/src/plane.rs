@@ -26,12 +26,14 @@ use crate::{
     event::{Event, EventSink, SessionId},
     guest::{Guest, GuestRing},
     inbound::Inbound,
+    inject::InjectQueue,
     outbound::Outbound,
     stats::{DropCounters, Drops},
     sys::Wake,
     table::{Registry, Session, Tables, lock},
     tun::{TunReader, TunWriter},
     udp::Sockets,
+    underlay::Underlay,
 };
 
 /// How often a session that refuses to seal is reported.
@@ -105,7 +107,7 @@ impl DataPlane {
 
     /// The QUIC endpoint's socket.
     pub fn guest(&self) -> Guest {
-        Guest::new(Arc::clone(&self.shared.ring), Arc::clone(&self.shared.sockets))
+        Guest::new(Arc::clone(&self.shared.ring), Arc::clone(&self.shared.underlay))
     }
 
     /// Wakes and joins every thread. Packets under way are lost.
@@ -154,12 +156,14 @@ pub(crate) struct Shared {
     pub(crate) tables: ArcSwap<Tables>,
     registry: Mutex<Registry>,
     pub(crate) events: EventSink,
-    pub(crate) sockets: Arc<Sockets>,
+    pub(crate) underlay: Arc<Underlay>,
     pub(crate) ring: Arc<GuestRing>,
     /// One for the handles, then one per outbound and one per inbound thread.
     drops: Vec<Arc<DropCounters>>,
     pub(crate) outbound_wakes: Vec<Wake>,
     pub(crate) inbound_wakes: Vec<Wake>,
+    /// One per inbound thread.
+    pub(crate) injected: Vec<InjectQueue>,
     pub(crate) stop: AtomicBool,
     pub(crate) inner_mtu: usize,
 }
@@ -168,17 +172,17 @@ impl Shared {
     fn new(queues: usize, sockets: Sockets, inner_mtu: u16, events: EventSink) -> io::Result<Self> {
         let wakes = || (0..queues).map(|_| Wake::new()).collect::<io::Result<Vec<_>>>();
         let drops: Vec<_> = (0..=2 * queues).map(|_| Arc::new(DropCounters::new())).collect();
-        let sockets = Arc::new(sockets);
         Ok(Self {
             start: clock::now(),
             tables: ArcSwap::default(),
             registry: Mutex::default(),
             events,
-            ring: Arc::new(GuestRing::new(Arc::clone(&drops[0]), sockets.mapped())),
-            sockets,
+            ring: Arc::new(GuestRing::new(Arc::clone(&drops[0]))),
+            underlay: Arc::new(Underlay::new(sockets)),
             drops,
             outbound_wakes: wakes()?,
             inbound_wakes: wakes()?,
+            injected: (0..queues).map(|_| InjectQueue::default()).collect(),
             stop: AtomicBool::new(false),
             inner_mtu: usize::from(inner_mtu),
         })
@@ -187,8 +191,12 @@ impl Shared {
     /// Changes the books and publishes a new snapshot.
     pub(crate) fn change<R>(&self, change: impl FnOnce(&mut Registry, &mut Tables) -> R) -> R {
         let mut registry = lock(&self.registry);
-        let mut tables = Tables::clone(&self.tables.load());
+        let old = self.tables.load();
+        let mut tables = Tables::clone(&old);
         let result = change(&mut registry, &mut tables);
+        if !Arc::ptr_eq(&old.ways, &tables.ways) {
+            self.underlay.publish(Arc::clone(&tables.ways));
+        }
         self.tables.store(Arc::new(tables));
         result
     }
@@ -223,14 +231,9 @@ impl Shared {
         lock(&self.registry).sessions.values().cloned().collect()
     }
 
-    /// Seals a probe or its answer; `None` when the session refuses, which is reported.
-    pub(crate) fn seal_probe(
-        &self,
-        session: &Session,
-        probe: Probe,
-        now: Instant,
-    ) -> Option<[u8; PROBE_LEN + OVERHEAD]> {
-        let mut datagram = [0; PROBE_LEN + OVERHEAD];
+    /// Seals a probe or its answer, padded to `len` bytes; `None` when the session refuses, which is reported.
+    pub(crate) fn seal_probe(&self, session: &Session, probe: Probe, len: usize, now: Instant) -> Option<Vec<u8>> {
+        let mut datagram = vec![0; len.max(PROBE_LEN + OVERHEAD)];
         datagram[HEADER_LEN..HEADER_LEN + PROBE_LEN].copy_from_slice(&probe.encode());
         let mut tx = lock(&session.tx);
         if tx.begin_batch(now, 1).is_err() {

@@ -67,6 +67,20 @@ drop_reasons! {
     GuestRingFull => "guest_ring_full",
     /// Inbound: longer than the receive buffer.
     Truncated => "truncated",
+    /// Inbound: a relay datagram whose channel is nobody's.
+    RelayUnknownChannel => "relay_unknown_channel",
+    /// Inbound: a relay datagram on a channel that belongs to another sender, or any datagram from an address of a way.
+    RelaySource => "relay_source",
+    /// Inbound: a relay datagram inside a relay datagram.
+    RelayNested => "relay_nested",
+    /// Inbound: to be relayed, but over the limit.
+    RelayLimited => "relay_limited",
+    /// Inbound: to be relayed, but refused by the operating system or a full carrier.
+    RelaySendError => "relay_send_error",
+    /// Inbound: what a carrier received came faster than it was dealt with, or for a way that is not carried.
+    CarrierOverflow => "carrier_overflow",
+    /// Outbound: the carrier has no room.
+    CarrierFull => "carrier_full",
     /// Outbound: not an IP packet, or a super-packet that cannot be cut.
     MalformedLocal => "malformed_local",
     /// Outbound: no route to the destination.

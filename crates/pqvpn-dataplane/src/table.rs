@@ -3,7 +3,6 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    net::{IpAddr, SocketAddr},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
@@ -14,10 +13,12 @@ use std::{
 use crate::{
     event::{PeerSlot, SessionId},
     park::Parked,
+    path::{Path, Place},
     realm::Realms,
     route::{Mixed, Routes},
     session::{RxSession, TxSession},
     stats::{PeerStats, Stamp, Traffic},
+    way::Ways,
 };
 
 /// Locks; what a panicking holder left behind is counters and keys, both still sound.
@@ -25,20 +26,11 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Where datagrams to a peer go.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Path {
-    /// Underlay address of the peer.
-    pub(crate) remote: SocketAddr,
-    /// The local address it last reached us on; answers leave from there.
-    pub(crate) local: Option<IpAddr>,
-}
-
 /// What outlives the sessions with a peer.
 #[derive(Debug)]
 pub(crate) struct Peer {
     pub(crate) slot: PeerSlot,
-    pub(crate) path: Mutex<Option<Path>>,
+    pub(crate) place: Mutex<Place>,
     pub(crate) parked: Parked,
     pub(crate) tx: Traffic,
     pub(crate) rx: Traffic,
@@ -50,7 +42,7 @@ impl Peer {
     pub(crate) fn new(slot: PeerSlot) -> Self {
         Self {
             slot,
-            path: Mutex::new(None),
+            place: Mutex::default(),
             parked: Parked::default(),
             tx: Traffic::default(),
             rx: Traffic::default(),
@@ -59,14 +51,12 @@ impl Peer {
     }
 
     pub(crate) fn path(&self) -> Option<Path> {
-        *lock(&self.path)
+        lock(&self.place).path()
     }
 
     /// Forgets the local address after the system refused it as a source.
     pub(crate) fn forget_local(&self) {
-        if let Some(path) = lock(&self.path).as_mut() {
-            path.local = None;
-        }
+        lock(&self.place).forget_local();
     }
 
     pub(crate) fn stats(&self, start: Instant) -> PeerStats {
@@ -158,6 +148,7 @@ pub(crate) struct Tables {
     pub(crate) realms: Option<Arc<Realms>>,
     pub(crate) peers: Arc<HashMap<PeerSlot, PeerEntry, Mixed>>,
     pub(crate) sessions: Arc<HashMap<u32, Arc<Session>, Mixed>>,
+    pub(crate) ways: Arc<Ways>,
     pub(crate) paused: bool,
 }
 

@@ -15,7 +15,7 @@ use std::{
 
 use self::sys::Message;
 pub(crate) use self::{
-    batch::SendBatch,
+    batch::{SendBatch, SendRuns},
     sys::{RecvBatch, RecvMeta, SLOT_LEN},
 };
 use crate::sys::{Waited, wait};
@@ -70,11 +70,6 @@ impl Sockets {
 
     pub(crate) fn fd(&self, i: usize) -> BorrowedFd<'_> {
         self.0[i].socket.as_fd()
-    }
-
-    /// Whether the guest sees IPv4 addresses as mapped ones: when any socket is IPv6.
-    pub(crate) fn mapped(&self) -> bool {
-        self.0.iter().any(|socket| socket.local.is_ipv6())
     }
 
     /// Address of the first IPv6 socket, or else of the first.

@@ -61,11 +61,29 @@ impl Inner {
     }
 }
 
-/// A path probe: `0x01 || 0 probe / 1 ack || u64 id`, big endian. Later bytes are padding.
+/// Flag of a probe's second byte: it answers one.
+const ANSWER: u8 = 1;
+/// Flag of a probe's second byte: it asks whether the path works, and must not move the receiver's own choice.
+const CHECK: u8 = 2;
+
+/// What a path probe is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum ProbeKind {
+    /// Asks for an answer and says that its sender has chosen this path.
+    Nominate = 0,
+    /// Answers a probe of either kind.
+    Answer = ANSWER,
+    /// Asks for an answer and for nothing else: the receiver's path stays where it is.
+    Check = CHECK,
+}
+
+/// A path probe: `0x01 || u8 flags || u64 id`, big endian. Flags: bit 0 answer, bit 1 check (never both), others 0.
+/// Later bytes are padding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Probe {
-    /// Whether this answers a probe.
-    pub ack: bool,
+    /// What it is for.
+    pub kind: ProbeKind,
     /// Chosen by the prober, echoed in the answer.
     pub id: u64,
 }
@@ -74,27 +92,31 @@ impl Probe {
     /// The answer to this probe.
     #[must_use]
     pub const fn answer(self) -> Self {
-        Self { ack: true, id: self.id }
+        Self { kind: ProbeKind::Answer, id: self.id }
     }
 
     /// The payload bytes.
     #[must_use]
     pub const fn encode(&self) -> [u8; PROBE_LEN] {
         let [a, b, c, d, e, f, g, h] = self.id.to_be_bytes();
-        [PROBE, self.ack as u8, a, b, c, d, e, f, g, h]
+        [PROBE, self.kind as u8, a, b, c, d, e, f, g, h]
     }
 
     /// Reads a payload that [`Inner::classify`] called a probe.
     ///
     /// # Errors
-    /// [`InnerError::Probe`] when it is short, or its second byte is neither 0 nor 1.
+    /// [`InnerError::Probe`] when it is short, or of flags that mean nothing.
     pub fn decode(plaintext: &[u8]) -> Result<Self, InnerError> {
-        match plaintext.first_chunk::<PROBE_LEN>() {
-            Some(&[PROBE, ack @ (0 | 1), a, b, c, d, e, f, g, h]) => {
-                Ok(Self { ack: ack == 1, id: u64::from_be_bytes([a, b, c, d, e, f, g, h]) })
-            }
-            Some(_) | None => Err(InnerError::Probe),
-        }
+        let Some(&[PROBE, flags, a, b, c, d, e, f, g, h]) = plaintext.first_chunk::<PROBE_LEN>() else {
+            return Err(InnerError::Probe);
+        };
+        let kind = match flags {
+            0 => ProbeKind::Nominate,
+            ANSWER => ProbeKind::Answer,
+            CHECK => ProbeKind::Check,
+            _ => return Err(InnerError::Probe),
+        };
+        Ok(Self { kind, id: u64::from_be_bytes([a, b, c, d, e, f, g, h]) })
     }
 }
 
@@ -124,18 +146,24 @@ mod tests {
 
     #[test]
     fn probe_layout_and_answer() {
-        let probe = Probe { ack: false, id: 0x0102_0304_0506_0708 };
+        let probe = Probe { kind: ProbeKind::Nominate, id: 0x0102_0304_0506_0708 };
         assert_eq!(probe.encode(), [1, 0, 1, 2, 3, 4, 5, 6, 7, 8]);
         assert_eq!(probe.answer().encode(), [1, 1, 1, 2, 3, 4, 5, 6, 7, 8]);
-        assert_eq!(Probe::decode(&[1, 2, 1, 2, 3, 4, 5, 6, 7, 8]), Err(InnerError::Probe));
+        let check = Probe { kind: ProbeKind::Check, ..probe };
+        assert_eq!(check.encode(), [1, 2, 1, 2, 3, 4, 5, 6, 7, 8]);
+        assert_eq!(check.answer(), probe.answer());
+        for flags in 3..=255 {
+            assert_eq!(Probe::decode(&[1, flags, 1, 2, 3, 4, 5, 6, 7, 8]), Err(InnerError::Probe));
+        }
         assert_eq!(Probe::decode(&[1, 0, 1]), Err(InnerError::Probe));
         assert_eq!(Probe::decode(&[2, 0, 1, 2, 3, 4, 5, 6, 7, 8]), Err(InnerError::Probe));
     }
 
     proptest! {
         #[test]
-        fn probe_round_trip_ignores_padding(ack: bool, id: u64, padding in 0_usize..64) {
-            let probe = Probe { ack, id };
+        fn probe_round_trip_ignores_padding(kind in 0..3_usize, id: u64, padding in 0_usize..64) {
+            let kind = [ProbeKind::Nominate, ProbeKind::Answer, ProbeKind::Check][kind];
+            let probe = Probe { kind, id };
             let mut bytes = probe.encode().to_vec();
             bytes.resize(PROBE_LEN + padding, 0);
             prop_assert_eq!(Inner::classify(&bytes), Ok(Inner::Probe));

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Bytes on the data path: tunnel header, inner packets, segmentation, coalescing, replay window, addresses.
+//! Bytes on the data path: tunnel and relay header, inner packets, segmentation, coalescing, replay window, addresses.
 //!
 //! Nothing here does IO, reads a clock or draws randomness; the data plane lends its buffers and gets them back.
 //!
@@ -14,6 +14,7 @@ pub mod coalesce;
 pub mod header;
 pub mod inner;
 pub mod ip;
+pub mod relay;
 pub mod replay;
 pub mod segment;
 pub mod virtio;

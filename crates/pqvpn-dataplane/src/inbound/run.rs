@@ -10,18 +10,18 @@ use std::{
 
 use pqvpn_packet::{
     header::{HEADER_LEN, PacketKind},
-    inner::{Inner, Probe},
+    inner::{Inner, Probe, ProbeKind},
 };
 
 use super::deliver::Deliver;
 use crate::{
     event::Event,
     ip,
+    path::{Followed, Mover, Path},
     plane::Shared,
     session::{OpenError, Opened, RxSession},
     stats::{DropCounters, DropReason, Run},
-    table::{Path, Session, Tables, lock},
-    udp::RecvMeta,
+    table::{Session, Tables, lock},
 };
 
 /// Probes of one run that are answered; more are a flood.
@@ -29,15 +29,17 @@ const PROBES: usize = 8;
 
 /// The run under way.
 pub(super) struct RxRun<'t> {
-    pub(super) index: u32,
+    index: u32,
+    /// Where all of it came from.
+    path: Path,
     session: &'t Arc<Session>,
     rx: MutexGuard<'t, RxSession>,
     opened: Run,
-    /// Where the newest packet came from, if the run has the newest of all.
-    newest: Option<Path>,
+    /// What may move the path, if the run had the newest packet of all.
+    mover: Option<Mover>,
     epoch_seen: Option<u32>,
     forged_out: bool,
-    probes: [Option<(Probe, Path)>; PROBES],
+    probes: [Option<Probe>; PROBES],
     /// The last inner source that was found to be the peer's.
     source: Option<IpAddr>,
     /// The last inner destination that source was found to have a realm in common with.
@@ -45,13 +47,14 @@ pub(super) struct RxRun<'t> {
 }
 
 impl<'t> RxRun<'t> {
-    pub(super) fn begin(session: &'t Arc<Session>, index: u32) -> Self {
+    pub(super) fn begin(session: &'t Arc<Session>, index: u32, path: Path) -> Self {
         Self {
             index,
+            path,
             session,
             rx: lock(&session.rx),
             opened: Run::default(),
-            newest: None,
+            mover: None,
             epoch_seen: None,
             forged_out: false,
             probes: [None; PROBES],
@@ -60,24 +63,24 @@ impl<'t> RxRun<'t> {
         }
     }
 
+    /// Whether a packet to `index` from `path` belongs to the run.
+    pub(super) fn goes_on(&self, index: u32, path: &Path) -> bool {
+        self.index == index && self.path == *path
+    }
+
     /// Opens the packet at `range` of `storage` and hands on what is in it.
     pub(super) fn open(
         &mut self,
         storage: &mut [u8],
         range: Range<usize>,
-        meta: &RecvMeta,
         tables: &Tables,
         now: Instant,
         deliver: &mut Deliver,
     ) {
-        let path = Path { remote: meta.addr, local: meta.local };
-        let (kind, len) = match self.rx.open(now, &mut storage[range.clone()]) {
+        let (kind, len, newest) = match self.rx.open(now, &mut storage[range.clone()]) {
             Ok(Opened { kind, plaintext, newest, first_of_epoch, .. }) => {
-                if newest {
-                    self.newest = Some(path);
-                }
                 self.epoch_seen = first_of_epoch.or(self.epoch_seen);
-                (kind, plaintext.len())
+                (kind, plaintext.len(), newest)
             }
             Err(error) => {
                 self.forged_out |= matches!(error, OpenError::ForgeryLimit);
@@ -87,18 +90,22 @@ impl<'t> RxRun<'t> {
         self.opened.bytes += range.len() as u64;
         self.opened.packets += 1;
         let inner = range.start + HEADER_LEN;
+        let mut mover = Some(Mover::Data);
         match Inner::classify(&storage[inner..inner + len]) {
             Ok(Inner::Ip) => self.ip(kind, storage, inner, len, tables, deliver),
             Ok(Inner::Cover) => {}
-            Ok(Inner::Probe) => self.probe(&storage[inner..inner + len], path, deliver),
+            Ok(Inner::Probe) => mover = self.probe(&storage[inner..inner + len], deliver),
             Ok(Inner::Cell | Inner::Fragment) => deliver.drops.count(DropReason::UnsupportedInner),
             Err(_) => deliver.drops.count(DropReason::MalformedInner),
+        }
+        if newest {
+            self.mover = self.mover.max(mover);
         }
     }
 
     /// Ends the run: unlocks the session, adds up the traffic, follows the peer and tells the control side.
     pub(super) fn end(self, shared: &Shared, drops: &DropCounters, now: Instant) {
-        let Self { session, rx, opened, newest, epoch_seen, forged_out, probes, .. } = self;
+        let Self { session, path, rx, opened, mover, epoch_seen, forged_out, probes, .. } = self;
         drop(rx);
         if forged_out && !session.forged_out.swap(true, Ordering::Relaxed) {
             shared.emit(Event::ForgeryLimit { session: session.id });
@@ -107,9 +114,7 @@ impl<'t> RxRun<'t> {
             return;
         }
         session.peer.rx.add(opened, shared.start, now);
-        if let Some(path) = newest {
-            follow(session, path, shared);
-        }
+        follow(session, path, mover, shared, now);
         if !session.confirmed.swap(true, Ordering::AcqRel) {
             shared.activate_tx(session.id);
             shared.emit(Event::FirstPacket { session: session.id });
@@ -117,7 +122,7 @@ impl<'t> RxRun<'t> {
         if let Some(epoch) = epoch_seen {
             shared.emit(Event::EpochSeen { session: session.id, epoch });
         }
-        for (probe, path) in probes.into_iter().flatten() {
+        for probe in probes.into_iter().flatten() {
             answer(session, probe, path, shared, drops, now);
         }
     }
@@ -158,44 +163,51 @@ impl<'t> RxRun<'t> {
         deliver.push(kind, storage, offset, len);
     }
 
-    fn probe(&mut self, plaintext: &[u8], path: Path, deliver: &Deliver) {
+    /// Keeps a probe for the end of the run; gives what it may do to the path.
+    fn probe(&mut self, plaintext: &[u8], deliver: &Deliver) -> Option<Mover> {
         let Ok(probe) = Probe::decode(plaintext) else {
-            return deliver.drops.count(DropReason::MalformedInner);
+            deliver.drops.count(DropReason::MalformedInner);
+            return None;
         };
         match self.probes.iter_mut().find(|slot| slot.is_none()) {
-            Some(slot) => *slot = Some((probe, path)),
+            Some(slot) => *slot = Some(probe),
             None => deliver.drops.count(DropReason::RateLimited),
+        }
+        match probe.kind {
+            ProbeKind::Nominate => Some(Mover::Nominate),
+            ProbeKind::Check | ProbeKind::Answer => None,
         }
     }
 }
 
-/// Lets the peer's path follow the newest packet of its newest session. What a removed session received says nothing
-/// about the ones that are left.
-fn follow(session: &Session, path: Path, shared: &Shared) {
-    if session.peer.path() == Some(path) || shared.is_outdated(session) {
+/// Lets the peer's path follow what its newest session received, and tells the control side of what moved it or came
+/// from elsewhere. What a removed session received says nothing about the ones that are left.
+fn follow(session: &Session, path: Path, mover: Option<Mover>, shared: &Shared, now: Instant) {
+    let peer = &session.peer;
+    if lock(&peer.place).hear(path, now) || shared.is_outdated(session) {
         return;
     }
-    let mut current = lock(&session.peer.path);
-    let old = current.replace(path);
-    drop(current);
-    if let Some(Path { remote: from, .. }) = old
-        && from != path.remote
-    {
-        session.next_remote_index();
-        shared.emit(Event::Roamed { peer: session.peer.slot, from, to: path.remote });
+    let followed = lock(&peer.place).follow(path, mover, now);
+    match followed {
+        Followed::Stayed | Followed::Known => {}
+        Followed::Heard => shared.emit(Event::Heard { peer: peer.slot, from: path.remote }),
+        Followed::Moved(from) => {
+            session.next_remote_index();
+            shared.emit(Event::Roamed { peer: peer.slot, from, to: path.remote });
+        }
     }
 }
 
 /// Answers a probe where it came from, or reports an answer.
 fn answer(session: &Session, probe: Probe, path: Path, shared: &Shared, drops: &DropCounters, now: Instant) {
     let peer = &session.peer;
-    if probe.ack {
+    if probe.kind == ProbeKind::Answer {
         return shared.emit(Event::ProbeAck { peer: peer.slot, id: probe.id, from: path.remote, at: now });
     }
-    let Some(datagram) = shared.seal_probe(session, probe.answer(), now) else {
+    let Some(datagram) = shared.seal_probe(session, probe.answer(), 0, now) else {
         return drops.count(DropReason::SealRefused);
     };
-    match shared.sockets.send_one(path.remote, path.local, None, &datagram) {
+    match shared.underlay.send_one(path.remote, path.local, &datagram) {
         Ok(()) => peer.tx.add(Run { bytes: datagram.len() as u64, packets: 1, data: false }, shared.start, now),
         Err(_) => drops.count(DropReason::SendError),
     }

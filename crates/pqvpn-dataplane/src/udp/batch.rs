@@ -37,19 +37,13 @@ pub(crate) struct Sent {
 pub(crate) struct SendBatch {
     storage: Box<[u8]>,
     used: usize,
-    runs: Vec<Run>,
-    scratch: SendScratch,
+    runs: SendRuns,
 }
 
 impl SendBatch {
     /// A buffer of `bytes` bytes; no more than [`MAX_GSO_BYTES`] may ever be written as one datagram.
     pub(crate) fn new(bytes: usize) -> Self {
-        Self {
-            storage: vec![0; bytes].into(),
-            used: 0,
-            runs: Vec::with_capacity(SEND_RUNS),
-            scratch: SendScratch::new(),
-        }
+        Self { storage: vec![0; bytes].into(), used: 0, runs: SendRuns::new() }
     }
 
     /// Bytes waiting.
@@ -59,7 +53,7 @@ impl SendBatch {
 
     /// Room to write a datagram of `len` bytes, or `None`: flush first.
     pub(crate) fn room(&mut self, len: usize) -> Option<&mut [u8]> {
-        if self.runs.len() == SEND_RUNS {
+        if self.runs.is_full() {
             return None;
         }
         self.storage.get_mut(self.used..self.used + len)
@@ -67,11 +61,39 @@ impl SendBatch {
 
     /// Takes the `len` bytes written to [`room`](Self::room) as a datagram.
     pub(crate) fn commit(&mut self, dst: SocketAddr, src: Option<IpAddr>, len: usize) {
-        let start = self.used;
+        self.runs.push(dst, src, self.used, len);
         self.used += len;
+    }
+
+    /// Sends everything in order and empties the buffer. `queue` chooses among several sockets.
+    pub(crate) fn flush(&mut self, sockets: &Sockets, queue: usize) -> Sent {
+        self.used = 0;
+        self.runs.flush(&self.storage, sockets, queue)
+    }
+}
+
+/// Datagrams in somebody's storage, grouped into runs.
+pub(crate) struct SendRuns {
+    runs: Vec<Run>,
+    scratch: SendScratch,
+}
+
+impl SendRuns {
+    pub(crate) fn new() -> Self {
+        Self { runs: Vec::with_capacity(SEND_RUNS), scratch: SendScratch::new() }
+    }
+
+    /// Whether a datagram may find no place: flush first.
+    pub(crate) fn is_full(&self) -> bool {
+        self.runs.len() == SEND_RUNS
+    }
+
+    /// Takes the `len` bytes at `start` of the storage as a datagram.
+    pub(crate) fn push(&mut self, dst: SocketAddr, src: Option<IpAddr>, start: usize, len: usize) {
         if let Some(run) = self.runs.last_mut()
             && run.dst == dst
             && run.src == src
+            && run.start + run.len == start
             && !run.closed
             && len <= run.segment
             && run.count < MAX_GSO_SEGMENTS
@@ -85,8 +107,8 @@ impl SendBatch {
         }
     }
 
-    /// Sends everything in order and empties the buffer. `queue` chooses among several sockets.
-    pub(crate) fn flush(&mut self, sockets: &Sockets, queue: usize) -> Sent {
+    /// Sends everything in order. `queue` chooses among several sockets.
+    pub(crate) fn flush(&mut self, storage: &[u8], sockets: &Sockets, queue: usize) -> Sent {
         let mut sent = Sent::default();
         let mut at = 0;
         while let Some(first) = self.runs.get(at) {
@@ -95,32 +117,38 @@ impl SendBatch {
                 at += 1;
                 continue;
             };
-            at += self.send_from(at, sockets, socket, &mut sent);
+            at += self.send_from(at, storage, sockets, socket, &mut sent);
         }
         self.runs.clear();
-        self.used = 0;
         sent
     }
 
     /// Sends the runs from `at` on that leave through `socket`; returns how many are dealt with (at least one).
-    fn send_from(&mut self, at: usize, sockets: &Sockets, socket: usize, sent: &mut Sent) -> usize {
+    fn send_from(&mut self, at: usize, storage: &[u8], sockets: &Sockets, socket: usize, sent: &mut Sent) -> usize {
         let family = self.runs[at].dst.is_ipv4();
         if !sockets.gso(socket) && self.runs[at].count > 1 {
-            self.send_singly(self.runs[at], sockets, socket, sent);
+            send_singly(self.runs[at], storage, sockets, socket, sent);
             return 1;
         }
         let gso = sockets.gso(socket);
-        let (storage, runs) = (&self.storage, &self.runs[at..]);
-        let same = runs.iter().take_while(|run| run.dst.is_ipv4() == family && (gso || run.count == 1));
+        let same = self.runs[at..].iter().take_while(|run| run.dst.is_ipv4() == family && (gso || run.count == 1));
         let messages = same.map(|run| message(storage, run, sockets, socket));
         match self.scratch.send(sockets.fd(socket), messages) {
             Ok(done) => done.max(1),
-            Err(error) => self.recover(at, &error, sockets, socket, sent),
+            Err(error) => self.recover(at, &error, storage, sockets, socket, sent),
         }
     }
 
     /// Deals with the run that was refused; returns 1 when it is done with, 0 when it is to be tried again.
-    fn recover(&mut self, at: usize, error: &io::Error, sockets: &Sockets, socket: usize, sent: &mut Sent) -> usize {
+    fn recover(
+        &mut self,
+        at: usize,
+        error: &io::Error,
+        storage: &[u8],
+        sockets: &Sockets,
+        socket: usize,
+        sent: &mut Sent,
+    ) -> usize {
         let run = self.runs[at];
         let full = error.kind() == io::ErrorKind::WouldBlock;
         if error.kind() == io::ErrorKind::Interrupted || (full && sockets.wait_writable(socket).unwrap_or(false)) {
@@ -135,7 +163,7 @@ impl SendBatch {
         }
         if run.count > 1 && gso_refused(error) {
             // The same error comes when a datagram is longer than the path takes; then the singles fail too.
-            if self.send_singly(run, sockets, socket, sent) > 0 {
+            if send_singly(run, storage, sockets, socket, sent) > 0 {
                 sockets.give_up_gso(socket, error);
             }
             return 1;
@@ -143,26 +171,26 @@ impl SendBatch {
         sent.failed += run.count as u64;
         1
     }
+}
 
-    /// Sends the datagrams of a run one by one; returns how many went.
-    fn send_singly(&self, run: Run, sockets: &Sockets, socket: usize, sent: &mut Sent) -> usize {
-        let whole = message(&self.storage, &run, sockets, socket);
-        let mut went = 0;
-        for contents in whole.contents.chunks(run.segment) {
-            let single = Message { contents, segment: None, ..whole };
-            let mut result = send_one(sockets.fd(socket), &single);
-            if matches!(&result, Err(e) if e.kind() == io::ErrorKind::WouldBlock)
-                && sockets.wait_writable(socket).unwrap_or(false)
-            {
-                result = send_one(sockets.fd(socket), &single);
-            }
-            match result {
-                Ok(()) => went += 1,
-                Err(_) => sent.failed += 1,
-            }
+/// Sends the datagrams of a run one by one; returns how many went.
+fn send_singly(run: Run, storage: &[u8], sockets: &Sockets, socket: usize, sent: &mut Sent) -> usize {
+    let whole = message(storage, &run, sockets, socket);
+    let mut went = 0;
+    for contents in whole.contents.chunks(run.segment) {
+        let single = Message { contents, segment: None, ..whole };
+        let mut result = send_one(sockets.fd(socket), &single);
+        if matches!(&result, Err(e) if e.kind() == io::ErrorKind::WouldBlock)
+            && sockets.wait_writable(socket).unwrap_or(false)
+        {
+            result = send_one(sockets.fd(socket), &single);
         }
-        went
+        match result {
+            Ok(()) => went += 1,
+            Err(_) => sent.failed += 1,
+        }
     }
+    went
 }
 
 fn message<'a>(storage: &'a [u8], run: &Run, sockets: &Sockets, socket: usize) -> Message<'a> {

@@ -19,7 +19,9 @@ fn garbage_on_the_port_is_answered_with_silence() {
     let (_peer, node) = raw_peer();
     let stranger = socket();
     for (datagram, reason) in [
-        (&[0x80; 40][..], DropReason::Garbage),
+        (&[0xa0; 40][..], DropReason::Garbage),
+        (&[0x80; 8], DropReason::Short),
+        (&[0x9f; 40], DropReason::RelayUnknownChannel),
         (&[0x10; 1], DropReason::Garbage),
         (&[0xc0; 1200], DropReason::Garbage),
         (&[0x40; 20], DropReason::Garbage),
@@ -36,7 +38,7 @@ fn garbage_on_the_port_is_answered_with_silence() {
         node.expect_drops(reason, before + 1);
     }
     assert_silence(&stranger);
-    assert_eq!(node.control.drops().total(), 11);
+    assert_eq!(node.control.drops().total(), 13);
 }
 
 #[test]

@@ -3,7 +3,10 @@
 
 use pqvpn_crypto::schedule::Role;
 use pqvpn_dataplane::{DropReason, Event, SendError, SessionId};
-use pqvpn_packet::{header::PacketKind, inner::Probe};
+use pqvpn_packet::{
+    header::PacketKind,
+    inner::{Probe, ProbeKind},
+};
 
 use crate::{
     harness::{
@@ -42,8 +45,8 @@ fn a_probe_needs_a_session() {
 #[test]
 fn a_replayed_probe_is_not_answered_again() {
     let (mut peer, node) = raw_peer();
-    let probe = peer.send(&Probe { ack: false, id: 5 }.encode());
-    assert_eq!(peer.receive().1, Probe { ack: true, id: 5 }.encode());
+    let probe = peer.send(&Probe { kind: ProbeKind::Nominate, id: 5 }.encode());
+    assert_eq!(peer.receive().1, Probe { kind: ProbeKind::Answer, id: 5 }.encode());
     peer.send_raw(&probe);
     node.expect_drops(DropReason::Replay, 1);
     assert_silence(&peer.socket);
@@ -52,7 +55,8 @@ fn a_replayed_probe_is_not_answered_again() {
 #[test]
 fn a_flood_of_probes_in_one_batch_is_answered_only_in_part() {
     let (mut peer, node) = raw_peer();
-    let probes: Vec<_> = (0..40).map(|id| peer.seal(PacketKind::Data, &Probe { ack: false, id }.encode())).collect();
+    let probes: Vec<_> =
+        (0..40).map(|id| peer.seal(PacketKind::Data, &Probe { kind: ProbeKind::Nominate, id }.encode())).collect();
     // One message of many segments is one receive batch.
     let len = probes[0].len();
     let sender = crate::harness::Node::new();

@@ -2,13 +2,12 @@
 //! The link as a guest on the data plane's sockets: one port for links and tunnels.
 
 use std::io::{self, IoSliceMut};
-use std::net::{SocketAddr, UdpSocket};
-use std::os::fd::AsFd;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 
-use nix::sys::socket::{getsockopt, sockopt};
 use pqvpn_dataplane::{Guest, GuestMeta, GuestTransmit};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -20,16 +19,9 @@ use super::socket::{LinkRecv, LinkSocket, LinkTransmit, MAX_BATCH, Writable, can
 pub struct GuestSocket {
     guest: Guest,
     /// Duplicates of the data plane's sockets, in their order.
-    sockets: Vec<Duplicate>,
+    sockets: Vec<OwnedFd>,
     /// Which of them was full last.
     full: AtomicUsize,
-}
-
-#[derive(Debug)]
-struct Duplicate {
-    socket: UdpSocket,
-    sends_v4: bool,
-    sends_v6: bool,
 }
 
 impl GuestSocket {
@@ -38,22 +30,7 @@ impl GuestSocket {
     /// # Errors
     /// No descriptor left.
     pub fn new(guest: Guest) -> io::Result<Self> {
-        let sockets = guest.clone_fds()?.into_iter().map(|fd| Duplicate::new(fd.into()));
-        Ok(Self { sockets: sockets.collect::<io::Result<_>>()?, full: AtomicUsize::new(0), guest })
-    }
-
-    /// The socket the data plane sends by: the first that reaches the family.
-    fn sends_to(&self, to: SocketAddr) -> Option<usize> {
-        let v4 = to.ip().to_canonical().is_ipv4();
-        self.sockets.iter().position(|socket| if v4 { socket.sends_v4 } else { socket.sends_v6 })
-    }
-}
-
-impl Duplicate {
-    fn new(socket: UdpSocket) -> io::Result<Self> {
-        let sends_v6 = socket.local_addr()?.is_ipv6();
-        let sends_v4 = !sends_v6 || !getsockopt(&socket.as_fd(), sockopt::Ipv6V6Only)?;
-        Ok(Self { socket, sends_v4, sends_v6 })
+        Ok(Self { sockets: guest.clone_fds()?, full: AtomicUsize::new(0), guest })
     }
 }
 
@@ -94,7 +71,7 @@ impl LinkSocket for GuestSocket {
         };
         let sent = self.guest.try_send(&transmit);
         if sent.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
-            && let Some(full) = self.sends_to(transmit.dst)
+            && let Some(full) = self.guest.socket_for(transmit.dst)
         {
             self.full.store(full, Ordering::Relaxed);
         }
@@ -106,7 +83,7 @@ impl LinkSocket for GuestSocket {
             let full = self.sockets.get(self.full.load(Ordering::Relaxed)).ok_or(io::ErrorKind::NotConnected)?;
             // Registered only while it is full: the kernel reports every datagram of the data plane that leaves.
             #[expect(deprecated, reason = "the safe one; an owned socket keeps what its successor asks by `unsafe`")]
-            let registered = AsyncFd::with_interest(full.socket.try_clone()?, Interest::WRITABLE)?;
+            let registered = AsyncFd::with_interest(full.try_clone()?, Interest::WRITABLE)?;
             registered.writable().await.map(drop)
         })
     }

@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Where packets to a peer go, and whom that follows.
+//!
+//! What authenticated is all that counts, and of that only the newest packet moves a path. A probe that only checks and
+//! the answer to a probe move nothing: who asks whether a path works has not chosen it yet. Data moves it, but not from
+//! a plain address to a way through a relay while the plain address is alive; a nominating probe always moves it.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::{Duration, Instant},
+};
+
+use crate::way::WayId;
+
+/// Silence on a plain path after which data alone may move it to a way.
+const QUIET: Duration = Duration::from_secs(2);
+/// How often the control side hears of one address.
+const TELL_EVERY: Duration = Duration::from_secs(1);
+/// Addresses of one peer that are told apart for that; as many are told of per [`TELL_EVERY`].
+const TOLD: usize = 8;
+
+/// Where datagrams to a peer go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Path {
+    /// Underlay address of the peer, or a way.
+    pub(crate) remote: SocketAddr,
+    /// The local address it last reached us on; answers leave from there. None for a way.
+    pub(crate) local: Option<IpAddr>,
+}
+
+/// What in a received packet may move a path; the greater moves more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Mover {
+    Data,
+    Nominate,
+}
+
+/// What a received packet did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Followed {
+    /// It came on the path.
+    Stayed,
+    /// The path is where it came from now, and was there before.
+    Moved(SocketAddr),
+    /// It came from elsewhere, which the control side should hear of.
+    Heard,
+    /// It came from elsewhere, and the control side knows or there is too much to tell.
+    Known,
+}
+
+/// A peer's path with what is known about it.
+#[derive(Debug, Default)]
+pub(crate) struct Place {
+    path: Option<Path>,
+    /// When something authenticated last came on it.
+    heard: Option<Instant>,
+    /// When it was set.
+    since: Option<Instant>,
+    told: [Option<(SocketAddr, Instant)>; TOLD],
+}
+
+impl Place {
+    pub(crate) const fn path(&self) -> Option<Path> {
+        self.path
+    }
+
+    /// The path's address and when something authenticated was last heard on it.
+    pub(crate) fn heard(&self) -> Option<(SocketAddr, Instant)> {
+        Some((self.path?.remote, self.heard?))
+    }
+
+    /// Moves the path where the control side wants it; gives where it was.
+    pub(crate) fn set(&mut self, remote: SocketAddr, now: Instant) -> Option<SocketAddr> {
+        let old = self.path.replace(Path { remote, local: None }).map(|path| path.remote);
+        if old != Some(remote) {
+            (self.heard, self.since) = (None, Some(now));
+        }
+        old
+    }
+
+    /// Forgets the local address after the system refused it as a source.
+    pub(crate) const fn forget_local(&mut self) {
+        if let Some(path) = &mut self.path {
+            path.local = None;
+        }
+    }
+
+    /// Notes that authenticated packets came on `path`; `true` when that is the path and nothing else is to be done.
+    pub(crate) fn hear(&mut self, path: Path, now: Instant) -> bool {
+        let is_current = self.path.is_some_and(|current| current.remote == path.remote);
+        if is_current {
+            self.heard = Some(now);
+        }
+        self.path == Some(path)
+    }
+
+    /// Follows authenticated packets to where they came from, if the newest of all was among them and what is in it
+    /// (`mover`) may move the path.
+    pub(crate) fn follow(&mut self, path: Path, mover: Option<Mover>, now: Instant) -> Followed {
+        let Some(current) = self.path else {
+            self.move_to(path, now);
+            return Followed::Stayed;
+        };
+        if current.remote == path.remote {
+            if mover.is_some() {
+                self.path = Some(path);
+            }
+            return Followed::Stayed;
+        }
+        if mover.is_some_and(|mover| self.moves(current, path, mover, now)) {
+            self.move_to(path, now);
+            return Followed::Moved(current.remote);
+        }
+        if self.tells(path.remote, now) { Followed::Heard } else { Followed::Known }
+    }
+
+    fn move_to(&mut self, path: Path, now: Instant) {
+        (self.path, self.heard, self.since) = (Some(path), Some(now), Some(now));
+    }
+
+    fn moves(&self, current: Path, path: Path, mover: Mover, now: Instant) -> bool {
+        let is_way = |path: Path| WayId::of(path.remote).is_some();
+        mover == Mover::Nominate || is_way(current) || !is_way(path) || self.is_quiet(now)
+    }
+
+    fn is_quiet(&self, now: Instant) -> bool {
+        let last = self.heard.max(self.since);
+        last.is_none_or(|last| now.saturating_duration_since(last) >= QUIET)
+    }
+
+    /// Whether the control side is to be told of an address: each once per [`TELL_EVERY`], and only so many.
+    fn tells(&mut self, addr: SocketAddr, now: Instant) -> bool {
+        let due = |told: &Option<(SocketAddr, Instant)>| {
+            told.is_none_or(|(_, at)| now.saturating_duration_since(at) >= TELL_EVERY)
+        };
+        let known = self.told.iter_mut().find(|told| told.is_some_and(|(known, _)| known == addr));
+        let slot = match known {
+            Some(known) => Some(known).filter(|known| due(known)),
+            None => self.told.iter_mut().find(|told| due(told)),
+        };
+        let Some(slot) = slot else { return false };
+        *slot = Some((addr, now));
+        true
+    }
+}

@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What datagrams leave by: the sockets, and the ways over them.
+
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
+
+use arc_swap::{ArcSwap, Guard};
+
+use crate::{
+    udp::Sockets,
+    way::{By, Ways},
+};
+
+/// The sockets and the newest snapshot of the ways.
+pub(crate) struct Underlay {
+    pub(crate) sockets: Sockets,
+    ways: ArcSwap<Ways>,
+}
+
+impl Underlay {
+    pub(crate) fn new(sockets: Sockets) -> Self {
+        Self { sockets, ways: ArcSwap::default() }
+    }
+
+    pub(crate) fn ways(&self) -> Guard<Arc<Ways>> {
+        self.ways.load()
+    }
+
+    pub(crate) fn publish(&self, ways: Arc<Ways>) {
+        self.ways.store(ways);
+    }
+
+    /// Sends one datagram to an address or a way, or says why not. A source address that the system refuses is left to
+    /// its choice.
+    pub(crate) fn send_one(&self, remote: SocketAddr, src: Option<IpAddr>, datagram: &[u8]) -> io::Result<()> {
+        let ways = self.ways.load();
+        let exit = ways.exit(remote).ok_or(io::ErrorKind::NotConnected)?;
+        let Some(channel) = exit.channel else {
+            return self.send_by(exit.by, src, datagram);
+        };
+        self.send_by(exit.by, None, &[&channel.header()[..], datagram].concat())
+    }
+
+    fn send_by(&self, by: By<'_>, src: Option<IpAddr>, datagram: &[u8]) -> io::Result<()> {
+        match by {
+            By::Udp(to) => self.sockets.send_one(to, src, None, datagram),
+            By::Carrier(sink) if sink.send(datagram) => Ok(()),
+            By::Carrier(_) => Err(io::ErrorKind::WouldBlock.into()),
+        }
+    }
+}
