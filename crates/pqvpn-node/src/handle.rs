@@ -16,7 +16,7 @@ use crate::{
     },
     membership::{NetworkCommand, NetworkError},
     names::DnsReport,
-    snapshot::Snapshot,
+    snapshot::{PathKind, Snapshot},
 };
 
 /// A cheap, cloneable sender of commands to the task that owns the node.
@@ -86,8 +86,12 @@ pub struct PingReply {
     pub name: String,
     /// In-tunnel round-trip time.
     pub rtt: Duration,
-    /// Underlay address the answer came from.
+    /// Whether it went through another member.
+    pub kind: PathKind,
+    /// Underlay address the answer came from; that of the relay where one is between.
     pub remote: SocketAddr,
+    /// Through whom it went.
+    pub via: Option<String>,
     /// Why this path and not a better one.
     pub why: String,
 }

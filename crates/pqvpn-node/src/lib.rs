@@ -16,6 +16,7 @@ pub mod names;
 pub mod negotiate;
 pub mod node;
 pub mod overlay;
+mod path;
 mod session;
 pub mod snapshot;
 mod state;

@@ -31,7 +31,9 @@ const SUSPECT_AFTER: Duration = Duration::from_secs(1);
 /// Shortest time between repeated probes.
 const PROBE_RETRY: Duration = Duration::from_millis(500);
 /// Unanswered probes in a row after which the peer is taken for dead.
-const PROBES_UNTIL_DEAD: usize = 4;
+const PROBES_UNTIL_DEAD: usize = 6;
+/// And after which another path is looked for.
+const PROBES_UNTIL_SUSPECT: usize = 2;
 /// Demand (a parked packet, a ping) lasts this long without being repeated.
 const DEMAND_LASTS: Duration = Duration::from_secs(30);
 /// First and longest pause between dials.
@@ -93,6 +95,8 @@ pub struct PeerLife {
     outstanding: VecDeque<(u64, Instant)>,
     last_probe: Option<Instant>,
     unanswered_since: Option<Instant>,
+    /// Probes sent since anything was heard.
+    unheard: usize,
     next_probe_id: u64,
     /// When a session is looked at next.
     look_at: Option<Instant>,
@@ -116,6 +120,7 @@ impl PeerLife {
             outstanding: VecDeque::new(),
             last_probe: None,
             unanswered_since: None,
+            unheard: 0,
             next_probe_id: first_probe_id,
             look_at: None,
             actions: VecDeque::new(),
@@ -276,6 +281,12 @@ impl PeerLife {
         self.loss
     }
 
+    /// Whether the path in use seems dead: probes on it stay without an answer, and nothing else is heard.
+    #[must_use]
+    pub fn is_suspicious(&self) -> bool {
+        self.is_up() && self.unheard >= PROBES_UNTIL_SUSPECT
+    }
+
     /// Whether a session carries packets.
     #[must_use]
     pub const fn is_up(&self) -> bool {
@@ -303,6 +314,7 @@ impl PeerLife {
 
     fn watch_answers(&mut self, now: Instant, seen: Activity) {
         let unanswered = seen.last_data_tx.is_some() && seen.last_data_tx > seen.last_rx;
+        self.unheard = self.outstanding.iter().filter(|&&(_, sent)| seen.last_rx.is_none_or(|at| at < sent)).count();
         self.unanswered_since = if unanswered { self.unanswered_since.or(Some(now)) } else { None };
         // What was heard since proves the peer lives: those probes are lost or late, not the peer.
         let heard = seen.last_rx;
@@ -372,6 +384,7 @@ impl PeerLife {
         self.look_at = None;
         self.last_probe = None;
         self.unanswered_since = None;
+        self.unheard = 0;
     }
 }
 

@@ -18,6 +18,7 @@ mod members;
 mod network;
 mod overlay;
 mod port;
+mod relaying;
 pub mod report;
 mod rpc;
 mod store;
@@ -26,6 +27,8 @@ pub use command::{NetworkCommand, Reply};
 pub use port::MembershipError;
 pub use report::*;
 
+pub(crate) use error::RelayError;
 pub(crate) use event::Order;
 pub(crate) use port::{Guest, PoolChooser, Port, Setup, start};
+pub(crate) use relaying::Willing;
 pub(crate) use rpc::is_request;

@@ -20,7 +20,7 @@ use pqvpn_crypto::{
     tls::{Admission, LinkCrypto},
 };
 use pqvpn_dataplane::{
-    DataPlane, DataPlaneConfig, DataPlaneError, Event, EventSink, KernelTun, TunError, TunReader, TunWriter,
+    Control, DataPlane, DataPlaneConfig, DataPlaneError, Event, EventSink, KernelTun, TunError, TunReader, TunWriter,
 };
 use thiserror::Error;
 use tokio::{sync::mpsc, task::JoinHandle};
@@ -34,9 +34,10 @@ use crate::{
     host::{self, HostError, HostSide},
     lan::{Lan, LanSetup},
     link::{Backend, Endpoint, GuestSocket, LinkConfig, LinkError, TransportKnobs},
-    membership::{self, MembershipError},
+    membership::{self, MembershipError, Willing},
     names::DnsSide,
     overlay::{Mesh, OwnAddresses},
+    path::Reflexive,
     session::{self, LinkContext, Slots},
     snapshot::NodeState,
     state::{Inputs, Peers, State, Views},
@@ -45,6 +46,8 @@ use crate::{
 
 /// Inner MTU on a path of 1500 bytes over IPv6: 40 + 8 outer, 32 tunnel (security.md 1.5).
 const INNER_MTU: u16 = 1420;
+/// What a relay without a limit forwards, in bytes a second: more than any machine can.
+const RELAY_RATE: u64 = 100_000_000_000 / 8;
 /// Commands and events that may wait for the state task.
 const QUEUE: usize = 1024;
 /// Views of the networks that may wait for the state task; each is whole.
@@ -167,7 +170,15 @@ impl Node {
         let endpoint: Arc<dyn Endpoint> = Arc::from(backend.endpoint(socket, link_config(Arc::clone(&crypto)))?);
 
         let addresses = OwnAddresses::default();
-        let around = Around { config: &config, identity: &identity, endpoint: &endpoint, listen: &listen };
+        let reflexive = Reflexive::default();
+        let around = Around {
+            config: &config,
+            identity: &identity,
+            endpoint: &endpoint,
+            listen: &listen,
+            control: &control,
+            reflexive: &reflexive,
+        };
         let dht = match config.dht.enabled {
             true => Some(around.start_dht(&host, addresses.clone()).await),
             false => None,
@@ -212,6 +223,9 @@ impl Node {
             standing,
             lost_events,
             accept_failures: 0,
+            reflexive,
+            candidates_refused: 0,
+            held_at: clock::now(),
             lan,
             twins: None,
             dht_off,
@@ -258,6 +272,8 @@ struct Around<'n> {
     identity: &'n Arc<Identity>,
     endpoint: &'n Arc<dyn Endpoint>,
     listen: &'n [SocketAddr],
+    control: &'n Control,
+    reflexive: &'n Reflexive,
 }
 
 impl Around<'_> {
@@ -292,6 +308,9 @@ impl Around<'_> {
             dht,
             views: views.unwrap_or_else(|| mpsc::channel(1).0),
             pools: pools(host.interface.clone(), self.config),
+            forwarder: Arc::new(self.control.clone()),
+            willing: willing(self.config),
+            reflexive: self.reflexive.clone(),
         };
         let (port, _ends_with_the_node) = membership::start(setup).await?;
         Ok(port)
@@ -312,6 +331,11 @@ fn pools(interface: Option<String>, config: &Config) -> membership::PoolChooser 
             free.inspect_err(|error| tracing::warn!(%error, "no IPv4 addresses chosen")).ok().flatten()
         })
     })
+}
+
+/// How much this node forwards for members that cannot reach each other.
+fn willing(config: &Config) -> Willing {
+    if config.relay.enabled { Willing::Bulk { rate: RELAY_RATE } } else { Willing::Introductions }
 }
 
 fn lan_setup(

@@ -15,4 +15,4 @@ mod sift;
 
 pub(crate) use machine::{Action, Paths, is_relayed};
 pub(crate) use reflexive::Reflexive;
-pub(crate) use sift::{Sifted, sift};
+pub(crate) use sift::sift;

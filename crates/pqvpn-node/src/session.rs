@@ -32,7 +32,7 @@ use pqvpn_dataplane::{
     session::{RxSession, TxSession},
 };
 use pqvpn_wire::{
-    control::{CloseReason, MAX_INDICES, Message},
+    control::{Candidates, CloseReason, MAX_INDICES, Message},
     frame::{self, FrameReader},
 };
 use tokio::{
@@ -105,6 +105,10 @@ pub(crate) enum LinkEvent {
     Twin { remote: SocketAddr },
     /// A ratchet message arrived.
     Ratchet { session: SessionId, bytes: Vec<u8> },
+    /// The peer says where it may be reached.
+    Candidates { session: SessionId, candidates: Candidates },
+    /// A way to a peer through another member is there.
+    Way { slot: PeerSlot, way: SocketAddr },
     /// The link has ended.
     Gone { session: SessionId, error: SessionError },
 }
@@ -298,17 +302,34 @@ impl Channel {
 
 /// Dials the peer at each address, staggered; the first link that works is kept. Ends with the link.
 pub(crate) async fn dial(context: Arc<LinkContext>, slot: PeerSlot, peer: PeerId, endpoints: Vec<String>) {
-    let outcome = async {
-        context.door.check_session(peer)?;
-        let connection = dial::dial(&context, peer, endpoints).await?;
-        let negotiation = timeout(NEGOTIATION_TIMEOUT, negotiate_as_dialer(&context, Arc::clone(&connection), slot));
-        judge(&context, &connection, negotiation.await.unwrap_or(Err(SessionError::Silent))).await
-    }
-    .await;
-    match outcome {
-        Ok((established, queue, channel)) => serve(context, established, queue, channel).await,
+    let dialing = dial::dial(&context, peer, endpoints);
+    match make(&context, slot, peer, dialing).await {
+        Ok((established, queue, channel)) => serve(Arc::clone(&context), established, queue, channel).await,
         Err(error) => context.tell(LinkEvent::DialFailed { slot, error }).await,
     }
+}
+
+/// Makes another link and session with the peer at one address. Ends with the link.
+pub(crate) async fn dial_at(context: Arc<LinkContext>, slot: PeerSlot, peer: PeerId, at: SocketAddr) {
+    let dialing = dial::dial_at(&context, peer, at);
+    match make(&context, slot, peer, dialing).await {
+        Ok((established, queue, channel)) => serve(Arc::clone(&context), established, queue, channel).await,
+        // The session there is goes on; its paths say when to try again.
+        Err(error) => tracing::debug!(peer = %peer.short(), %at, %error, "no link where the path leads"),
+    }
+}
+
+/// Makes a session on the link that `dialing` makes.
+async fn make(
+    context: &Arc<LinkContext>,
+    slot: PeerSlot,
+    peer: PeerId,
+    dialing: impl Future<Output = Result<Arc<dyn Connection>, SessionError>>,
+) -> Result<Made, SessionError> {
+    context.door.check_session(peer)?;
+    let connection = dialing.await?;
+    let negotiation = timeout(NEGOTIATION_TIMEOUT, negotiate_as_dialer(context, Arc::clone(&connection), slot));
+    judge(context, &connection, negotiation.await.unwrap_or(Err(SessionError::Silent))).await
 }
 
 type Made = (Established, mpsc::Receiver<Message>, Channel);
@@ -418,6 +439,7 @@ async fn serve(
         tokio::select! {
             message = channel.read() => match message {
                 Ok(Message::Ratchet(bytes)) => context.tell(LinkEvent::Ratchet { session, bytes }).await,
+                Ok(Message::Candidates(candidates)) => context.tell(LinkEvent::Candidates { session, candidates }).await,
                 Ok(_) => break SessionError::OutOfOrder,
                 Err(error) => break error,
             },
@@ -455,7 +477,7 @@ impl LinkContext {
     }
 
     /// The queue is closed only when the node has stopped; then nobody needs to know.
-    async fn tell(&self, event: LinkEvent) {
+    pub(crate) async fn tell(&self, event: LinkEvent) {
         let _stopped = self.events.send(event).await;
     }
 }

@@ -117,8 +117,12 @@ pub enum PeerState {
 /// The way packets take to a peer.
 #[derive(Debug, Clone)]
 pub struct PathSnapshot {
-    /// Underlay address packets go to.
+    /// Whether packets go through another member.
+    pub kind: PathKind,
+    /// Underlay address packets go to; that of the relay where one is between.
     pub remote: SocketAddr,
+    /// Through whom they go.
+    pub via: Option<String>,
     /// Why this path and not a better one.
     pub why: String,
     /// Smoothed in-tunnel round-trip time.
@@ -127,6 +131,15 @@ pub struct PathSnapshot {
     pub loss: f64,
     /// Inner MTU in bytes.
     pub mtu: u16,
+}
+
+/// What is between this node and a peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PathKind {
+    /// Nobody.
+    Direct,
+    /// Another member, who sees sealed packets only.
+    Relay,
 }
 
 /// The session in use with a peer.

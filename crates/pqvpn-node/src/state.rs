@@ -5,6 +5,7 @@ mod choice;
 mod command;
 mod mesh;
 mod network;
+mod paths;
 pub(crate) mod peer;
 mod peers;
 mod ping;
@@ -37,12 +38,16 @@ use crate::{
     membership::NetworkView,
     names::DnsSide,
     overlay::{Mesh, OwnAddresses},
+    path::Reflexive,
     session::{self, LinkContext, LinkEvent},
     snapshot::{HealthItem, NodeState},
     underlay::Underlay,
 };
 use network::Barrier;
 pub(crate) use peers::Peers;
+
+/// How often ways through other members that are in use are held.
+const HOLD_EVERY: Duration = Duration::from_secs(20);
 
 /// The networks of this node at one moment.
 pub(crate) type Views = Arc<Vec<NetworkView>>;
@@ -86,6 +91,12 @@ pub(crate) struct State {
     /// Incoming links refused or failed.
     pub(crate) accept_failures: u64,
     pub(crate) accepting: JoinHandle<()>,
+    /// Where members see this node.
+    pub(crate) reflexive: Reflexive,
+    /// Candidates of peers that were not tried.
+    pub(crate) candidates_refused: u64,
+    /// When ways in use were last held.
+    pub(crate) held_at: Instant,
     /// Finds nodes in the local network.
     pub(crate) lan: Lan,
     /// Links from nodes with our own identity: how many, and where the last one came from.
@@ -151,8 +162,9 @@ impl State {
             Event::EpochSeen { session, epoch } => self.on_epoch_seen(now, session, epoch),
             Event::StepWanted { session } => self.request_step(now, session),
             Event::SealRefused { session } | Event::ForgeryLimit { session } => self.replace_session(now, session),
-            Event::Roamed { peer, from, to } => self.on_roamed(peer, from, to),
-            Event::ProbeAck { peer, id, from, at } => self.on_probe_ack(peer, id, from, at),
+            Event::Roamed { peer, from, to } => self.on_roamed(now, peer, from, to),
+            Event::Heard { peer, from } => self.on_heard(now, peer, from),
+            Event::ProbeAck { peer, id, from, at } => self.on_probe_ack(now, peer, id, from, at),
             Event::Failed { what, error } => self.on_failed(what, &error),
             other => tracing::debug!(?other, "unknown data-plane event"),
         }
@@ -165,6 +177,10 @@ impl State {
         }
         self.clocks = clocks;
         self.expire_pings(now);
+        if now.saturating_duration_since(self.held_at) >= HOLD_EVERY {
+            self.held_at = now;
+            self.hold_ways();
+        }
         if self.running == NodeState::Up {
             self.look_at_peers(now);
         }
@@ -176,14 +192,20 @@ impl State {
         // Ratchets first: one that gives up leaves a dial to do, and nothing else might wake this task for it.
         self.drive_ratchets(now);
         loop {
-            let mut actions = Vec::new();
+            let (mut actions, mut on_paths) = (Vec::new(), Vec::new());
             for peer in self.peers.iter_mut() {
+                while let Some(action) = peer.paths.poll_action() {
+                    on_paths.push((peer.slot, action));
+                }
                 while let Some(action) = peer.life.poll_action() {
                     actions.push((peer.slot, action));
                 }
             }
-            if actions.is_empty() {
+            if actions.is_empty() && on_paths.is_empty() {
                 return;
+            }
+            for (slot, action) in on_paths {
+                self.act_on_path(now, slot, action);
             }
             for (slot, action) in actions {
                 self.act(now, slot, action);
@@ -202,6 +224,10 @@ impl State {
                 last_data_tx: stats.last_data_tx,
             };
             peer.life.handle_timeout(now, activity);
+            if peer.life.is_suspicious() {
+                peer.paths.on_suspect(now);
+            }
+            peer.paths.handle_timeout(now);
         }
     }
 
@@ -230,7 +256,8 @@ impl State {
 
     fn deadline(&self, now: Instant) -> Option<Instant> {
         let lives = self.peers.iter().filter_map(|peer| peer.life.poll_timeout(now));
-        let lives = lives.filter(|_| self.running == NodeState::Up);
+        let paths = self.peers.iter().filter_map(|peer| peer.paths.poll_timeout());
+        let lives = lives.chain(paths).filter(|_| self.running == NodeState::Up);
         let pings = self.peers.iter().flat_map(|peer| peer.pings.iter().map(|ping| ping.deadline));
         let ratchets = self.live.values().filter_map(|live| live.ratchet.poll_timeout());
         lives.chain(pings).chain(ratchets).min()

@@ -94,13 +94,22 @@ fn proven_state(state: snapshot::PeerState, verified_age: Option<Duration>) -> P
 impl From<snapshot::PathSnapshot> for Path {
     fn from(path: snapshot::PathSnapshot) -> Self {
         Self {
-            kind: PathKind::Direct,
+            kind: path.kind.into(),
             remote: path.remote,
-            via: None,
+            via: path.via,
             why: path.why,
             rtt_ms: path.rtt.map(millis),
             loss: rounded(path.loss, 1000.0),
             mtu: path.mtu,
+        }
+    }
+}
+
+impl From<snapshot::PathKind> for PathKind {
+    fn from(kind: snapshot::PathKind) -> Self {
+        match kind {
+            snapshot::PathKind::Direct => Self::Direct,
+            snapshot::PathKind::Relay => Self::Relay,
         }
     }
 }
@@ -146,8 +155,9 @@ impl From<handle::PingReply> for Ping {
             peer_id: reply.peer_id.to_string(),
             name: reply.name,
             rtt_ms: millis(reply.rtt),
-            kind: PathKind::Direct,
+            kind: reply.kind.into(),
             remote: reply.remote,
+            via: reply.via,
             why: reply.why,
         }
     }

@@ -95,8 +95,11 @@ pub struct Ping {
     pub rtt_ms: f64,
     /// Kind of the path the answer came over.
     pub kind: PathKind,
-    /// Underlay address the answer came from.
+    /// Underlay address the answer came from; that of the relay where one is between.
     pub remote: SocketAddr,
+    /// Through whom it went.
+    #[serde(default)]
+    pub via: Option<String>,
     /// Why this path and not a better one.
     pub why: String,
 }

@@ -143,6 +143,8 @@ fn a_peer() -> snapshot::PeerSnapshot {
         state: snapshot::PeerState::Verified,
         verified_age: Some(Duration::from_millis(2_140)),
         path: Some(snapshot::PathSnapshot {
+            kind: snapshot::PathKind::Direct,
+            via: None,
             remote: "203.0.113.5:41999".parse().unwrap(),
             why: "pinned endpoint".into(),
             rtt: Some(Duration::from_micros(11_200)),
@@ -252,6 +254,8 @@ async fn ping_passes_peer_and_timeout_and_answers_the_path() {
         let Command::Ping(peer, wait, reply) = command else { panic!("{command:?}") };
         assert_eq!((peer.0.as_str(), wait), ("na/s", Duration::from_millis(250)));
         let _ = reply.send(Ok(PingReply {
+            kind: snapshot::PathKind::Direct,
+            via: None,
             peer_id: PeerId::from_bytes([9; 32]),
             name: "nas".into(),
             rtt: Duration::from_micros(1500),

@@ -6,6 +6,7 @@ mod gossip;
 mod joins;
 mod news;
 mod orders;
+mod relaying;
 mod seek;
 mod upkeep;
 
@@ -35,6 +36,7 @@ use super::{
     members::Members,
     network::{Moment, Network},
     port::PoolChooser,
+    relaying::Relaying,
     report::NetworkView,
     rpc::{Asked, CallError, Shared, count},
     store::{Change, Head, Store},
@@ -44,12 +46,14 @@ use crate::{
     dht::{FirstStream, NewDoor, Usage},
     link::Connection,
     overlay::OwnAddresses,
+    path::Reflexive,
     snapshot::{HealthItem, HealthLevel},
 };
 use gossip::Pulling;
 pub(super) use gossip::dial;
 use joins::{Held, Joining};
 use news::{Campaign, ToCome};
+pub(super) use relaying::WayReply;
 
 /// What the driver is made of at its start.
 pub(super) struct Parts {
@@ -63,6 +67,8 @@ pub(super) struct Parts {
     pub(super) dht: Option<dht::Port>,
     pub(super) views: mpsc::Sender<Arc<Vec<NetworkView>>>,
     pub(super) pools: PoolChooser,
+    pub(super) relaying: Relaying,
+    pub(super) reflexive: Reflexive,
     pub(super) standing: Vec<HealthItem>,
 }
 
@@ -97,6 +103,10 @@ pub(super) enum TaskDone {
         peer: PeerId,
         addresses: Vec<SocketAddr>,
     },
+    /// A relay was found, or not.
+    Relayed(Box<relaying::Relayed>),
+    /// Somebody was told that another member wants to reach it through us.
+    Offered(Box<relaying::Offered>),
     /// A pool was chosen for a new network.
     Pool {
         create: Box<founding::Creating>,
@@ -143,6 +153,9 @@ pub(super) struct Driver {
     /// The state task has not taken the newest views yet.
     untold: bool,
     pools: PoolChooser,
+    relaying: Relaying,
+    /// Where members see this node.
+    reflexive: Reflexive,
     standing: Vec<HealthItem>,
     /// Where others can dial this node.
     endpoints: Vec<SocketAddr>,
@@ -158,7 +171,21 @@ pub(super) struct Driver {
 
 impl Driver {
     pub(super) fn new(parts: Parts, links: Links) -> Self {
-        let Parts { shared, store, networks, waiting, listen, overlay, name, dht, views, pools, standing } = parts;
+        let Parts {
+            shared,
+            store,
+            networks,
+            waiting,
+            listen,
+            overlay,
+            name,
+            dht,
+            views,
+            pools,
+            relaying,
+            reflexive,
+            standing,
+        } = parts;
         let networks: BTreeMap<NetworkId, Network> =
             networks.into_iter().map(|network| (network.id, network)).collect();
         for id in networks.keys() {
@@ -186,6 +213,8 @@ impl Driver {
             views,
             untold: true,
             pools,
+            relaying,
+            reflexive,
             standing,
             endpoints: Vec::new(),
             endpoints_at: clock::now(),
@@ -296,6 +325,8 @@ impl Driver {
             }
             TaskDone::Joined { network, done } => self.on_joined(network, *done),
             TaskDone::Sought { network, peer, addresses } => self.on_sought(network, peer, addresses),
+            TaskDone::Relayed(relayed) => self.on_relayed(*relayed),
+            TaskDone::Offered(offered) => self.on_offered(*offered),
             TaskDone::Pool { create, pool } => self.create(*create, pool),
         }
     }
@@ -340,7 +371,10 @@ impl Driver {
         }
         let response = match self.networks.get_mut(&id) {
             Some(network) if !network.gossips(now.unix_ms) => NetResponse::UnknownNetwork,
-            Some(network) if network.is_member(now.unix_ms, &from) => self.serve_member(now, id, from, link, request),
+            Some(network) if network.is_member(now.unix_ms, &from) => match request {
+                NetRequest::RelayOpen(pair) => return self.on_relay_open(id, from, link, pair, answer),
+                request => self.serve_member(now, id, from, link, request),
+            },
             Some(network) => {
                 network.counters.not_members += 1;
                 // It was one: there is nothing left to hide.

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use ipnet::Ipv4Net;
+use pqvpn_wire::network::RelayRefusal;
 use thiserror::Error;
 
 /// Why something of a network was not done. The node keeps what it had.
@@ -268,4 +269,27 @@ fn amount(seconds: u64) -> String {
 
 fn ago(seconds: u64) -> String {
     format!("{} ago", amount(seconds))
+}
+
+/// Why there is no way to a peer through another member.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub(crate) enum RelayError {
+    /// No member with which this node has a link is in a network with the peer.
+    #[error("no other member can be asked to relay")]
+    NobodyLinked,
+    /// Those asked said no.
+    #[error("nobody relays to it: {0}")]
+    Refused(RelayRefusal),
+    /// Those asked did not answer.
+    #[error("who was asked to relay does not answer")]
+    NoAnswer,
+    /// This node has too much to do.
+    #[error("this node is too busy to ask for a relay")]
+    Busy,
+    /// The data plane did not take it.
+    #[error("a way by a relay cannot be used: {0}")]
+    Local(String),
+    /// The node stops.
+    #[error("the node stops")]
+    Stopped,
 }

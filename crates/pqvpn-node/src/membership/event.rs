@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What reaches the driver, and from whom.
 
-use std::sync::Arc;
+use std::{net::SocketAddr, sync::Arc};
 
+use pqvpn_crypto::peer_id::PeerId;
 use tokio::sync::oneshot;
 
-use super::{command::NetworkCommand, links::LinkId, rpc::Asked};
+use super::{command::NetworkCommand, driver::WayReply, links::LinkId, rpc::Asked};
 use crate::{
     dht::{FirstStream, Place, Usage},
     link::Connection,
@@ -34,6 +35,10 @@ pub(crate) enum Order {
     Incoming(Box<Incoming>),
     /// A person's order.
     Command(NetworkCommand),
+    /// A way to a peer through another member.
+    Relay(PeerId, WayReply),
+    /// A way is in use.
+    Hold(SocketAddr),
     /// Take no part, or take part again.
     Pause(bool),
     /// A link with our own identity at its other end was seen.

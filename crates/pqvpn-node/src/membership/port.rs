@@ -16,10 +16,12 @@ use tokio::{
 
 use super::{
     driver::{Driver, Inputs, Parts},
+    error::RelayError,
     event::{Incoming, Order},
     links::Links,
     members::Members,
     network::{Moment, Network},
+    relaying::{Forwarder, Relaying, Willing},
     report::NetworkView,
     rpc::{Counts, Shared, count},
     store::{Store, StoreError},
@@ -29,6 +31,7 @@ use crate::{
     dht::{self, FirstStream, NewDoor, NoPlace, Place, Places, Usage},
     link::{Connection, Endpoint},
     overlay::OwnAddresses,
+    path::Reflexive,
     snapshot::{HealthItem, HealthLevel},
 };
 
@@ -60,6 +63,11 @@ pub(crate) struct Setup {
     /// Where views go; the newest replaces all before it.
     pub(crate) views: mpsc::Sender<Arc<Vec<NetworkView>>>,
     pub(crate) pools: PoolChooser,
+    /// The data plane, for ways through other members and for relaying.
+    pub(crate) forwarder: Arc<dyn Forwarder>,
+    pub(crate) willing: Willing,
+    /// Where members see this node.
+    pub(crate) reflexive: Reflexive,
 }
 
 /// Why networks cannot be started.
@@ -89,7 +97,20 @@ pub(crate) struct Guest {
 /// # Errors
 /// The store is another daemon's, not private, or cannot be made.
 pub(crate) async fn start(setup: Setup) -> Result<(Port, JoinHandle<()>), MembershipError> {
-    let Setup { identity, endpoint, state_dir, listen, overlay, name, dht, views, pools } = setup;
+    let Setup {
+        identity,
+        endpoint,
+        state_dir,
+        listen,
+        overlay,
+        name,
+        dht,
+        views,
+        pools,
+        forwarder,
+        willing,
+        reflexive,
+    } = setup;
     let own = identity.peer_id();
     let (event_sender, events) = mpsc::channel(QUEUE);
     let (orders_sender, orders) = mpsc::channel(QUEUE);
@@ -102,6 +123,7 @@ pub(crate) async fn start(setup: Setup) -> Result<(Port, JoinHandle<()>), Member
         own,
         events: event_sender,
         members: ArcSwap::from_pointee(Members::default()),
+        ways: ArcSwap::default(),
         counts: Counts::default(),
     });
     let parts = Parts {
@@ -115,6 +137,8 @@ pub(crate) async fn start(setup: Setup) -> Result<(Port, JoinHandle<()>), Member
         dht,
         views,
         pools,
+        relaying: Relaying::new(forwarder, willing),
+        reflexive,
         standing,
     };
     let mut driver = Driver::new(parts, Links::default());
@@ -188,6 +212,21 @@ impl Port {
     /// Tells the networks something; `false` if they have more to do than they can.
     pub(crate) fn order(&self, order: Order) -> bool {
         self.orders.try_send(order).is_ok()
+    }
+
+    /// The address of a way to a member through another one.
+    ///
+    /// # Errors
+    /// [`RelayError`].
+    pub(crate) async fn relay(&self, peer: PeerId) -> Result<SocketAddr, RelayError> {
+        let (reply, way) = oneshot::channel();
+        self.orders.send(Order::Relay(peer, reply)).await.map_err(|_| RelayError::Stopped)?;
+        way.await.map_err(|_| RelayError::Stopped)?
+    }
+
+    /// Through whom a way goes, if it is one, and where that member is.
+    pub(crate) fn via(&self, way: SocketAddr) -> Option<(PeerId, SocketAddr)> {
+        self.shared.ways.load().get(&way).copied()
     }
 
     /// Where hints from the local network go.

@@ -105,6 +105,7 @@ struct OwnWay {
     id: WayId,
     network: NetworkId,
     relay: PeerId,
+    relay_at: SocketAddr,
     peer: PeerId,
     takes: Channel,
     /// Whether we asked for it; then it is ours to keep it.
@@ -210,7 +211,8 @@ impl Relaying {
         asker_at: SocketAddr,
         other_at: SocketAddr,
     ) -> Result<(), RelayRefusal> {
-        let same = |pair: &Pair| (pair.network, pair.asker.peer, pair.other.peer) == (plan.network, plan.asker, plan.other);
+        let same =
+            |pair: &Pair| (pair.network, pair.asker.peer, pair.other.peer) == (plan.network, plan.asker, plan.other);
         let limit = match (self.willing, self.pairs.iter().find(|pair| same(pair))) {
             (_, Some(pair)) => Arc::clone(&pair.limit),
             (Willing::Bulk { .. }, None) => Arc::clone(&self.shared),
@@ -323,6 +325,7 @@ impl Relaying {
             id,
             network,
             relay,
+            relay_at,
             peer,
             takes,
             ours: ours || before.is_some_and(|way| way.ours),
@@ -347,14 +350,9 @@ impl Relaying {
 
     /// Ends what nobody asked for any more; gives what has to be asked for again. `is_member`: what is forwarded between
     /// members, and what goes through them, ends when one is none any more.
-    pub(super) fn keep_up(
-        &mut self,
-        now: Instant,
-        is_member: impl Fn(&NetworkId, &PeerId) -> bool,
-    ) -> Vec<Refresh> {
-        let both = |pair: &Pair| {
-            is_member(&pair.network, &pair.asker.peer) && is_member(&pair.network, &pair.other.peer)
-        };
+    pub(super) fn keep_up(&mut self, now: Instant, is_member: impl Fn(&NetworkId, &PeerId) -> bool) -> Vec<Refresh> {
+        let both =
+            |pair: &Pair| is_member(&pair.network, &pair.asker.peer) && is_member(&pair.network, &pair.other.peer);
         let over: Vec<Pair> = self.pairs.extract_if(.., |pair| pair.until <= now || !both(pair)).collect();
         for pair in over {
             self.unforward(&pair);
@@ -390,8 +388,8 @@ impl Relaying {
     }
 
     /// Every way with its relay.
-    pub(super) fn all_ways(&self) -> BTreeMap<SocketAddr, PeerId> {
-        self.ways.iter().map(|way| (way.id.address(), way.relay)).collect()
+    pub(super) fn all_ways(&self) -> BTreeMap<SocketAddr, (PeerId, SocketAddr)> {
+        self.ways.iter().map(|way| (way.id.address(), (way.relay, way.relay_at))).collect()
     }
 }
 

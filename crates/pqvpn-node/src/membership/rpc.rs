@@ -66,6 +66,8 @@ pub(super) struct Shared {
     pub(super) events: mpsc::Sender<Event>,
     /// Who is a member of any network of this node; replaced as a whole.
     pub(super) members: ArcSwap<Members>,
+    /// Ways through other members, and through whom; replaced as a whole.
+    pub(super) ways: ArcSwap<BTreeMap<SocketAddr, (PeerId, SocketAddr)>>,
     pub(super) counts: Counts,
 }
 

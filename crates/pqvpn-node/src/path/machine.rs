@@ -268,7 +268,8 @@ impl Paths {
     /// When [`Self::handle_timeout`] wants to run next.
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
         self.current?;
-        let check = |tried: &Tried| CHECK_AT.get(tried.sent).map_or(tried.since + TRY_LASTS, |after| tried.since + *after);
+        let check =
+            |tried: &Tried| CHECK_AT.get(tried.sent).map_or(tried.since + TRY_LASTS, |after| tried.since + *after);
         let checks = self.tried.values().filter(|tried| tried.rtt.is_none()).map(check).min();
         let choose = self.answered.map(|at| at + OTHER_CHOOSES);
         [checks, choose, self.next_try, self.link_due].into_iter().flatten().min()

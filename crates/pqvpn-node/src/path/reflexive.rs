@@ -57,9 +57,9 @@ impl Reflexive {
     pub(crate) fn varies(&self, now: Instant) -> bool {
         let seen = self.lock();
         let fresh: Vec<&Sight> = seen.iter().filter(|sight| sight.is_fresh(now) && sight.sees.is_ipv4()).collect();
-        fresh.iter().any(|a| {
-            fresh.iter().any(|b| a.at != b.at && a.sees.ip() == b.sees.ip() && a.sees.port() != b.sees.port())
-        })
+        fresh
+            .iter()
+            .any(|a| fresh.iter().any(|b| a.at != b.at && a.sees.ip() == b.sees.ip() && a.sees.port() != b.sees.port()))
     }
 
     /// The network has changed: what was seen was another place.

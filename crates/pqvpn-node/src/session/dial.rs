@@ -4,7 +4,7 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use futures_util::{FutureExt as _, future::BoxFuture};
+use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use pqvpn_crypto::peer_id::PeerId;
 use tokio::time::sleep;
 
@@ -19,6 +19,9 @@ const MAX_ADDRESSES: usize = 8;
 /// Head start of what is configured over a lookup, which costs others something too.
 const BEFORE_LOOKUP: Duration = Duration::from_millis(750);
 
+/// Head start of a direct link over one by a relay.
+const BEFORE_RELAY: Duration = Duration::from_millis(200);
+
 type Attempt<'a> = BoxFuture<'a, Result<Box<dyn Connection>, SessionError>>;
 
 /// Dials the peer at every endpoint; the first link that works is kept.
@@ -30,8 +33,17 @@ pub(super) async fn dial(
     peer: PeerId,
     endpoints: Vec<String>,
 ) -> Result<Arc<dyn Connection>, SessionError> {
+    // What is near answers in this time; what does not is behind a router, and nobody waits for it.
+    let relay_after = if endpoints.is_empty() { Duration::ZERO } else { BEFORE_RELAY };
     let head_start = if endpoints.is_empty() { Duration::ZERO } else { BEFORE_LOOKUP };
     let configured = endpoints.into_iter().map(|endpoint| -> Attempt<'_> { connect(context, peer, endpoint).boxed() });
+    let by_relay = context.networks.is_member(&peer).then(|| -> Attempt<'_> {
+        async move {
+            sleep(relay_after).await;
+            relayed(context, peer).await
+        }
+        .boxed()
+    });
     let looked_up = context.dht.is_some().then(|| -> Attempt<'_> {
         async move {
             sleep(head_start).await;
@@ -39,13 +51,49 @@ pub(super) async fn dial(
         }
         .boxed()
     });
-    race(configured.chain(looked_up), SessionError::NoEndpoint, says_more).await.map(Arc::from)
+    let direct = race(configured.chain(looked_up), SessionError::NoEndpoint, says_more);
+    let ways: Vec<Attempt<'_>> = std::iter::once(direct.boxed()).chain(by_relay).collect();
+    // Each has its own head start inside.
+    at_once(ways).await.map(Arc::from)
 }
 
-/// A refusal says more than a silence, and that there is no record less than anything else.
+/// Dials the peer at one address.
+///
+/// # Errors
+/// What went wrong.
+pub(super) async fn dial_at(
+    context: &LinkContext,
+    peer: PeerId,
+    at: SocketAddr,
+) -> Result<Arc<dyn Connection>, SessionError> {
+    Ok(Arc::from(context.endpoint.connect(at, peer, context.known_key(peer)).await?))
+}
+
+/// The first of several ways that leads there; else the more telling failure.
+async fn at_once(ways: Vec<Attempt<'_>>) -> Result<Box<dyn Connection>, SessionError> {
+    let mut running: FuturesUnordered<Attempt<'_>> = ways.into_iter().collect();
+    let mut worst = SessionError::NoEndpoint;
+    while let Some(outcome) = running.next().await {
+        match outcome {
+            Ok(reached) => return Ok(reached),
+            Err(error) if says_more(&worst, &error) => worst = error,
+            Err(_) => {}
+        }
+    }
+    Err(worst)
+}
+
+/// Dials the peer through another member of a network that both are in.
+async fn relayed(context: &LinkContext, peer: PeerId) -> Result<Box<dyn Connection>, SessionError> {
+    let way = context.networks.relay(peer).await.map_err(SessionError::NoRelay)?;
+    tracing::debug!(peer = %peer.short(), via = ?context.networks.via(way), "dialing by a relay");
+    Ok(context.endpoint.connect(way, peer, context.known_key(peer)).await?)
+}
+
+/// A refusal says more than a silence, and that there is no record or relay less than anything else.
 fn says_more(so_far: &SessionError, new: &SessionError) -> bool {
     let nothing_yet = matches!(so_far, SessionError::NoEndpoint);
-    !so_far.is_refusal() && (nothing_yet || !matches!(new, SessionError::NoRecord))
+    !so_far.is_refusal() && (nothing_yet || !matches!(new, SessionError::NoRecord | SessionError::NoRelay(_)))
 }
 
 async fn connect(context: &LinkContext, peer: PeerId, endpoint: String) -> Result<Box<dyn Connection>, SessionError> {

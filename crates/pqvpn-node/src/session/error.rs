@@ -9,6 +9,7 @@ use super::door::Shut;
 use crate::{
     dht,
     link::{LinkError, PeerReason},
+    membership::RelayError,
     negotiate::NegotiationError,
 };
 
@@ -51,6 +52,9 @@ pub(crate) enum SessionError {
     /// No endpoint leads to the peer, and the DHT knows none.
     #[error("no endpoint is known, and the DHT has no record of the peer")]
     NoRecord,
+    /// No other member relays to the peer.
+    #[error(transparent)]
+    NoRelay(#[from] RelayError),
     /// The peer is not configured here.
     #[error("the peer is not one of ours")]
     UnknownPeer,
@@ -82,7 +86,7 @@ impl SessionError {
             Self::Closed(CloseReason::Ratchet) => true,
             Self::Closed(reason) => matches!(reason, CloseReason::Protocol | CloseReason::NoCommonAead),
             Self::Stream(_) | Self::Install(_) | Self::Resolve { .. } | Self::Silent => false,
-            Self::NoEndpoint | Self::NoRecord | Self::NoPlace(_) => false,
+            Self::NoEndpoint | Self::NoRecord | Self::NoRelay(_) | Self::NoPlace(_) => false,
         }
     }
 }

@@ -13,6 +13,7 @@ use crate::{
     host::HostError,
     life::PeerLife,
     overlay::{Mesh, MeshPeer},
+    path::Paths,
     snapshot::NodeState,
 };
 
@@ -90,8 +91,9 @@ impl State {
                 Some(peer) => update(now, peer, plan),
                 None => {
                     let life = PeerLife::new(plan.keepalive, entropy::u64());
+                    let paths = Paths::new(self.own < id, entropy::u64());
                     let added = self.peers.add(|slot| {
-                        let mut peer = Peer::new(id, slot, life);
+                        let mut peer = Peer::new(id, slot, life, paths);
                         peer.take(plan);
                         peer
                     });

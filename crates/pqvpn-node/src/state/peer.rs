@@ -15,6 +15,7 @@ use crate::{
     handle::{NodeError, PingReply},
     life::PeerLife,
     overlay::MeshPeer,
+    path::Paths,
 };
 
 /// Two ratchet failures within this time quarantine a peer (security.md 1.8).
@@ -42,6 +43,7 @@ pub(crate) struct Peer {
     /// `host:port`, in order of preference.
     pub(crate) endpoints: Vec<String>,
     pub(crate) life: PeerLife,
+    pub(crate) paths: Paths,
     /// Sessions with the peer, oldest first.
     pub(crate) sessions: Vec<SessionId>,
     /// Where the peer was last seen.
@@ -65,7 +67,7 @@ pub(crate) struct Ping {
 }
 
 impl Peer {
-    pub(crate) fn new(id: PeerId, slot: PeerSlot, life: PeerLife) -> Self {
+    pub(crate) fn new(id: PeerId, slot: PeerSlot, life: PeerLife, paths: Paths) -> Self {
         Self {
             id,
             name: String::new(),
@@ -78,6 +80,7 @@ impl Peer {
             prefixes: Vec::new(),
             endpoints: Vec::new(),
             life,
+            paths,
             sessions: Vec::new(),
             last_remote: None,
             why: String::new(),
@@ -143,7 +146,7 @@ mod tests {
     #[test]
     fn two_ratchet_failures_in_a_day_quarantine_and_an_operator_lifts_it() {
         let now = Instant::now();
-        let mut peer = Peer::new(PeerId::from_bytes([1; 32]), 0, PeerLife::new(None, 0));
+        let mut peer = Peer::new(PeerId::from_bytes([1; 32]), 0, PeerLife::new(None, 0), Paths::new(true, 0));
         peer.on_ratchet_abort(now);
         assert!(!peer.quarantined);
         peer.on_ratchet_abort(now + ABORT_MEMORY);

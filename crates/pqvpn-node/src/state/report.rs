@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Snapshots and health in the state task.
 
-use std::{io, sync::atomic::Ordering, time::Instant};
+use std::{io, net::SocketAddr, sync::atomic::Ordering, time::Instant};
 
 use pqvpn_crypto::peer_id::PeerId;
 use pqvpn_dataplane::DropReason;
@@ -11,9 +11,10 @@ use crate::{
     dht,
     life::VERIFIED_WITHIN,
     membership::NetworkView,
+    path::is_relayed,
     snapshot::{
-        HealthItem, HealthLevel, NetworkSnapshot, NodeState, PathSnapshot, PeerSnapshot, PeerState, SessionSnapshot,
-        Snapshot,
+        HealthItem, HealthLevel, NetworkSnapshot, NodeState, PathKind, PathSnapshot, PeerSnapshot, PeerState,
+        SessionSnapshot, Snapshot,
     },
 };
 
@@ -40,7 +41,9 @@ impl State {
         let counted = |(reason, count): (DropReason, u64)| {
             (reason.name(), if reason == DropReason::Garbage { count + strangers } else { count })
         };
-        self.control.drops().iter().map(counted).collect()
+        let mut all: Vec<_> = self.control.drops().iter().map(counted).collect();
+        all.push(("candidate", self.candidates_refused));
+        all
     }
 
     fn peer_snapshot(&self, now: Instant, peer: &Peer) -> PeerSnapshot {
@@ -64,8 +67,11 @@ impl State {
             state,
             verified_age,
             path: session.and_then(|(_, live)| {
+                let (kind, remote, via) = self.seen_path(peer.last_remote?);
                 Some(PathSnapshot {
-                    remote: peer.last_remote?,
+                    kind,
+                    remote,
+                    via,
                     why: peer.why.clone(),
                     rtt: peer.life.rtt(),
                     loss: peer.life.loss(),
@@ -88,6 +94,17 @@ impl State {
             rx_packets: stats.rx_packets,
             last_error: peer.last_error.clone(),
         }
+    }
+
+    /// A path as people see it: kind, address, through whom.
+    pub(super) fn seen_path(&self, at: SocketAddr) -> (PathKind, SocketAddr, Option<String>) {
+        if !is_relayed(at) {
+            return (PathKind::Direct, at, None);
+        }
+        let via = self.context.networks.via(at);
+        let name =
+            via.map(|(relay, _)| self.peers.of(&relay).map_or_else(|| relay.short(), |slot| self.peers.label(slot)));
+        (PathKind::Relay, via.map_or(at, |(_, relay_at)| relay_at), name)
     }
 
     fn network_snapshot(&self, view: &NetworkView) -> NetworkSnapshot {

@@ -10,6 +10,7 @@ use pqvpn_wire::control::CloseReason;
 use super::{Live, State, choice};
 use crate::{
     handle::PingReply,
+    path::is_relayed,
     session::{Established, LinkEvent, SessionError},
     snapshot::NodeState,
 };
@@ -26,6 +27,8 @@ impl State {
             LinkEvent::Ratchet { session, bytes } => self.on_ratchet_message(now, session, &bytes),
             LinkEvent::Gone { session, error } => self.on_link_gone(now, session, &error),
             LinkEvent::Twin { remote } => self.on_twin(remote),
+            LinkEvent::Candidates { session, candidates } => self.on_candidates(now, session, &candidates),
+            LinkEvent::Way { slot, way } => self.on_way(now, slot, way),
         }
     }
 
@@ -45,6 +48,7 @@ impl State {
         }
         let remote = made.connection.remote();
         let why = match made.role {
+            _ if is_relayed(remote) => peer.paths.why_relayed(),
             Role::Initiator if peer.endpoints.is_empty() && peer.last_remote != Some(remote) => {
                 "its record in the DHT named this address"
             }
@@ -68,6 +72,7 @@ impl State {
         let Some(peer) = self.peers.get_mut(slot) else { return };
         if kept == Some(id) {
             (peer.last_remote, peer.why) = (Some(remote), why.to_owned());
+            peer.paths.on_session(now, remote);
         }
         peer.life.on_session_up(now);
         // A probe on a session that was just retired may be lost with it: every ping gets a new one.
@@ -106,6 +111,7 @@ impl State {
         let on_purpose = matches!(error, SessionError::Closed(_));
         peer.last_error = (!on_purpose).then(|| error.to_string());
         if peer.sessions.is_empty() {
+            peer.paths.on_gone();
             peer.life.on_session_gone(now);
         }
     }
@@ -175,23 +181,42 @@ impl State {
         }
     }
 
-    pub(super) fn on_roamed(&mut self, slot: PeerSlot, from: SocketAddr, to: SocketAddr) {
+    pub(super) fn on_roamed(&mut self, now: Instant, slot: PeerSlot, from: SocketAddr, to: SocketAddr) {
         let Some(peer) = self.peers.get_mut(slot) else { return };
         tracing::debug!(peer = %peer.label(), %from, %to, "roamed");
         peer.last_remote = Some(to);
-        peer.why = "the peer moved here; an authenticated packet proved it".to_owned();
+        peer.paths.on_path(now, to);
+        peer.why = match (is_relayed(from), is_relayed(to)) {
+            (_, true) => peer.paths.why_relayed(),
+            (true, false) => "both ends sent to each other at once and met",
+            (false, false) => "the peer moved here; an authenticated packet proved it",
+        }
+        .to_owned();
     }
 
-    pub(super) fn on_probe_ack(&mut self, slot: PeerSlot, id: u64, from: SocketAddr, at: Instant) {
+    /// An authenticated packet came from where packets do not go.
+    pub(super) fn on_heard(&mut self, now: Instant, slot: PeerSlot, from: SocketAddr) {
+        if let Some(peer) = self.peers.get_mut(slot) {
+            peer.paths.on_heard(now, from);
+        }
+    }
+
+    pub(super) fn on_probe_ack(&mut self, now: Instant, slot: PeerSlot, id: u64, from: SocketAddr, at: Instant) {
         let Some(peer) = self.peers.get_mut(slot) else { return };
-        let Some(rtt) = peer.life.on_probe_ack(id, at) else { return };
+        let Some(rtt) = peer.life.on_probe_ack(id, at) else {
+            peer.paths.on_ack(now, id, from, at);
+            return;
+        };
+        peer.paths.on_alive();
         if let (Some(srtt), Some(&session)) = (peer.life.rtt(), peer.sessions.last()) {
             // 3 x PTO with a PTO of twice the smoothed round trip; the session clamps it (security.md 1.7, PREV_KEEP).
             self.control.set_prev_keep(session, srtt * 6);
         }
         let Some(position) = peer.pings.iter().position(|ping| ping.probe == Some(id)) else { return };
         let ping = peer.pings.swap_remove(position);
-        let reply = PingReply { peer_id: peer.id, name: peer.name.clone(), rtt, remote: from, why: peer.why.clone() };
+        let (peer_id, name, why) = (peer.id, peer.name.clone(), peer.why.clone());
+        let (kind, remote, via) = self.seen_path(from);
+        let reply = PingReply { peer_id, name, rtt, kind, remote, via, why };
         let _nobody_waits = ping.answer.send(Ok(reply));
     }
 }

@@ -73,11 +73,15 @@ impl Tally {
 
 fn pong_line(seq: u32, pong: &Ping) -> String {
     let (name, why) = (printable(&pong.name), printable(&pong.why));
-    format!("{seq}: pong from {name} in {:.3} ms, {} {} ({why})", pong.rtt_ms, kind(pong.kind), pong.remote)
+    let way = match &pong.via {
+        Some(via) => format!("{} {}", kind(pong.kind), printable(via)),
+        None => format!("{} {}", kind(pong.kind), pong.remote),
+    };
+    format!("{seq}: pong from {name} in {:.3} ms, {way} ({why})", pong.rtt_ms)
 }
 
 fn reply_json((seq, pong): &(u32, Ping)) -> Value {
-    json!({"seq": seq, "rtt_ms": pong.rtt_ms, "path": {"kind": pong.kind, "remote": pong.remote, "why": pong.why}})
+    json!({"seq": seq, "rtt_ms": pong.rtt_ms, "path": {"kind": pong.kind, "remote": pong.remote, "via": pong.via, "why": pong.why}})
 }
 
 /// The word for a kind of path.

@@ -11,8 +11,8 @@ use pqvpn_crypto::{aead::AeadId, peer_id::PeerId};
 use pqvpn_node::{
     handle::{Command, NodeError, NodeHandle, PingReply, SetOutcome},
     snapshot::{
-        HealthItem, HealthLevel, NetworkSnapshot, NodeState, PathSnapshot, PeerSnapshot, PeerState, SessionSnapshot,
-        Snapshot,
+        HealthItem, HealthLevel, NetworkSnapshot, NodeState, PathKind, PathSnapshot, PeerSnapshot, PeerState,
+        SessionSnapshot, Snapshot,
     },
 };
 use pqvpn_wire::dht::NetworkId;
@@ -56,6 +56,8 @@ impl Fixture {
 fn play(command: Command, state: NodeState) -> NodeState {
     let answer = |peer: &str, wait| match peer {
         "nas" => Ok(PingReply {
+            kind: PathKind::Direct,
+            via: None,
             peer_id: PeerId::from_bytes([9; 32]),
             name: "nas".into(),
             rtt: Duration::from_micros(1500),
@@ -119,6 +121,8 @@ fn snapshot(state: NodeState) -> Snapshot {
         state,
         verified_age: session.is_some().then_some(Duration::from_secs(2)),
         path: session.is_some().then(|| PathSnapshot {
+            kind: PathKind::Direct,
+            via: None,
             remote: "203.0.113.5:41999".parse().unwrap(),
             why: "pinned endpoint".into(),
             rtt: Some(Duration::from_micros(11_200)),

@@ -22,12 +22,13 @@ use super::{
 use crate::{
     clock, entropy,
     link::{Connection, Endpoint, LinkError, race},
+    path::is_relayed,
 };
 
 /// Dials under way at once.
 const MAX_DIALS: usize = 16;
 /// Calls under way at once.
-const MAX_TASKS: usize = 512;
+pub(super) const MAX_TASKS: usize = 512;
 /// How long a dial may take.
 const DIAL_LIMIT: Duration = Duration::from_secs(4);
 /// How long a member may take to answer.
@@ -290,6 +291,10 @@ impl Driver {
 
     /// Both have said what they hold.
     pub(super) fn compare(&mut self, now: Moment, id: NetworkId, peer: PeerId, link: LinkId, theirs: SyncState) {
+        let remote = self.links.get(link).map(|link| link.connection.remote()).filter(|at| !is_relayed(*at));
+        if let Some((at, sees)) = remote.zip(theirs.observed) {
+            self.reflexive.note(now.mono, peer, at, sees);
+        }
         let Some(network) = self.networks.get_mut(&id) else { return };
         network.hear(now, peer, &theirs);
         let lacks = network.lacks(now.mono, &peer, &theirs);
@@ -356,7 +361,8 @@ impl Driver {
                 NetResponse::Done
             }
             NetRequest::Ping => NetResponse::Done,
-            NetRequest::Join(_) | _ => NetResponse::UnknownNetwork,
+            NetRequest::RelayOffer(pair) => self.take_offer(id, from, link, pair),
+            NetRequest::Join(_) | NetRequest::RelayOpen(_) | _ => NetResponse::UnknownNetwork,
         }
     }
 }

@@ -41,6 +41,8 @@ impl Driver {
         match order {
             Order::Incoming(incoming) => self.on_incoming(*incoming),
             Order::Command(command) => self.on_command(command),
+            Order::Relay(peer, reply) => self.find_relay(peer, reply),
+            Order::Hold(way) => self.relaying.hold(clock::now(), way),
             Order::Pause(paused) => self.pause(paused),
             Order::Twin => {
                 let now_ms = clock::unix_millis();

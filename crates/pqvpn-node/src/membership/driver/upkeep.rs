@@ -51,6 +51,7 @@ impl Driver {
         self.dial_wanted(now);
         self.speak(now);
         self.seek(now);
+        self.keep_relaying(now);
     }
 
     /// When something is due next.
@@ -62,6 +63,7 @@ impl Driver {
         }
         if !self.paused {
             next.push(self.next_ask());
+            next.push(self.relaying.next());
             if !self.networks.is_empty() {
                 next.push(Some(self.endpoints_at + LOOK));
             }

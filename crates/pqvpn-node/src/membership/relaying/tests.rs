@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The books of relaying against a data plane that only writes down.
+
+use std::{collections::BTreeMap, sync::Mutex};
+
+use super::*;
+
+#[derive(Default)]
+struct Written {
+    ways: Mutex<BTreeMap<u64, String>>,
+    forwards: Mutex<BTreeMap<u64, (SocketAddr, SocketAddr, u64)>>,
+}
+
+impl Forwarder for Written {
+    fn set_way(&self, id: WayId, way: Way) -> Result<(), WayError> {
+        self.ways.lock().unwrap().insert(id.0, format!("{way:?}"));
+        Ok(())
+    }
+
+    fn remove_way(&self, id: WayId) {
+        self.ways.lock().unwrap().remove(&id.0);
+    }
+
+    fn set_forward(&self, channel: u64, forward: Forward) -> Result<(), WayError> {
+        self.forwards.lock().unwrap().insert(channel, (forward.from, forward.to, forward.out_channel));
+        Ok(())
+    }
+
+    fn remove_forward(&self, channel: u64) {
+        self.forwards.lock().unwrap().remove(&channel);
+    }
+}
+
+const HOME: NetworkId = NetworkId::from_bytes([1; 32]);
+
+fn peer(n: u16) -> PeerId {
+    let mut bytes = [0; 32];
+    bytes[..2].copy_from_slice(&n.to_be_bytes());
+    PeerId::from_bytes(bytes)
+}
+
+fn at(n: u8) -> SocketAddr {
+    SocketAddr::from(([203, 0, 113, n], 41641))
+}
+
+fn channel(n: u64) -> Channel {
+    Channel::new(n).unwrap()
+}
+
+fn counter() -> impl FnMut() -> u64 {
+    let mut next = 100;
+    move || {
+        next += 1;
+        next
+    }
+}
+
+fn books(willing: Willing) -> (Relaying, Arc<Written>) {
+    let written = Arc::new(Written::default());
+    (Relaying::new(Arc::clone(&written) as Arc<dyn Forwarder>, willing), written)
+}
+
+fn everybody(_: &NetworkId, _: &PeerId) -> bool {
+    true
+}
+
+#[test]
+fn a_pair_is_forwarded_both_ways_and_ends_when_nobody_asks_again() {
+    let now = Instant::now();
+    let (mut books, written) = books(Willing::default());
+    let plan = books.plan(HOME, peer(1), channel(11), peer(2), counter()).unwrap();
+    books.open(now, plan, channel(22), at(1), at(2)).unwrap();
+    let (ra, rb) = (plan.asker_sends.get(), plan.other_sends.get());
+    let expected = BTreeMap::from([(ra, (at(1), at(2), 22)), (rb, (at(2), at(1), 11))]);
+    assert_eq!(*written.forwards.lock().unwrap(), expected);
+    books.keep_up(now + LASTS - Duration::from_secs(1), everybody);
+    assert_eq!(written.forwards.lock().unwrap().len(), 2);
+    books.keep_up(now + LASTS, everybody);
+    assert!(written.forwards.lock().unwrap().is_empty());
+}
+
+#[test]
+fn the_same_pair_again_keeps_its_channels() {
+    let now = Instant::now();
+    let (mut books, written) = books(Willing::default());
+    let mut random = counter();
+    let first = books.plan(HOME, peer(1), channel(11), peer(2), &mut random).unwrap();
+    books.open(now, first, channel(22), at(1), at(2)).unwrap();
+    let again = books.plan(HOME, peer(1), channel(12), peer(2), &mut random).unwrap();
+    assert_eq!((again.asker_sends, again.other_sends), (first.asker_sends, first.other_sends));
+    books.open(now + LASTS / 2, again, channel(22), at(1), at(2)).unwrap();
+    assert_eq!(written.forwards.lock().unwrap()[&first.other_sends.get()], (at(2), at(1), 12));
+    books.keep_up(now + LASTS, everybody);
+    assert_eq!(written.forwards.lock().unwrap().len(), 2, "asked again in between");
+}
+
+#[test]
+fn who_moved_is_followed() {
+    let (mut books, written) = books(Willing::default());
+    let plan = books.plan(HOME, peer(1), channel(11), peer(2), counter()).unwrap();
+    books.open(Instant::now(), plan, channel(22), at(1), at(2)).unwrap();
+    books.follow(|who| Some(if *who == peer(2) { at(9) } else { at(1) }));
+    let forwards = written.forwards.lock().unwrap();
+    assert_eq!(forwards[&plan.asker_sends.get()], (at(1), at(9), 22));
+    assert_eq!(forwards[&plan.other_sends.get()], (at(9), at(1), 11));
+}
+
+#[test]
+fn nothing_is_forwarded_for_who_is_no_member_any_more() {
+    let now = Instant::now();
+    for revoked in [peer(1), peer(2)] {
+        let (mut books, written) = books(Willing::default());
+        let plan = books.plan(HOME, peer(1), channel(11), peer(2), counter()).unwrap();
+        books.open(now, plan, channel(22), at(1), at(2)).unwrap();
+        books.keep_up(now, |_, who| *who != revoked);
+        assert!(written.forwards.lock().unwrap().is_empty());
+    }
+}
+
+#[test]
+fn one_member_gets_a_bounded_number_of_pairs_and_the_next_one_still_gets_some() {
+    let now = Instant::now();
+    let (mut books, _) = books(Willing::default());
+    let mut random = counter();
+    let mut taken = 0;
+    for other in 10..1000 {
+        if let Ok(plan) = books.plan(HOME, peer(1), channel(11), peer(other), &mut random) {
+            books.open(now, plan, channel(22), at(1), at(2)).unwrap();
+            taken += 1;
+        }
+    }
+    assert_eq!((taken, books.pairs.len()), (MAX_PAIRS_EACH, MAX_PAIRS_EACH));
+    assert!(books.refused > 0);
+    assert!(books.plan(HOME, peer(2), channel(11), peer(3), &mut random).is_ok());
+}
+
+#[test]
+fn a_way_of_ours_is_asked_for_again_while_it_is_held_and_ends_when_it_is_not() {
+    let start = Instant::now();
+    let (mut books, written) = books(Willing::default());
+    let takes = books.channel(&peer(5), &peer(2), counter()).unwrap();
+    let whose = (HOME, peer(5), peer(2));
+    let way = books.set_way(start, whose, at(5), takes, channel(50), true, 7).unwrap();
+    assert_eq!((books.via(way), written.ways.lock().unwrap().len()), (Some(peer(5)), 1));
+    let expected = Refresh { network: HOME, relay: peer(5), peer: peer(2), channel: takes };
+    assert_eq!(books.keep_up(start + REFRESH, everybody), [expected]);
+    assert_eq!(books.keep_up(start + REFRESH, everybody), [], "not twice");
+    books.hold(start + REFRESH, way);
+    assert_eq!(books.keep_up(start + REFRESH * 2, everybody), [expected]);
+    let again = books.set_way(start + REFRESH * 2, whose, at(5), takes, channel(51), true, 8).unwrap();
+    assert_eq!(again, way, "the way stays what it was, whatever the relay calls it");
+    books.keep_up(start + REFRESH * 2 + LASTS, everybody);
+    assert!(written.ways.lock().unwrap().is_empty());
+}
+
+#[test]
+fn an_offered_way_is_not_ours_to_keep() {
+    let start = Instant::now();
+    let (mut books, _) = books(Willing::default());
+    let takes = books.channel(&peer(5), &peer(2), counter()).unwrap();
+    books.set_way(start, (HOME, peer(5), peer(2)), at(5), takes, channel(50), false, 7).unwrap();
+    assert_eq!(books.keep_up(start + REFRESH, everybody), []);
+}
+
+#[test]
+fn ways_through_one_relay_are_bounded() {
+    let start = Instant::now();
+    let (mut books, _) = books(Willing::default());
+    let mut random = counter();
+    for other in 0..600 {
+        if let Ok(takes) = books.channel(&peer(5), &peer(1000 + other), &mut random) {
+            let id = u64::from(other);
+            books.set_way(start, (HOME, peer(5), peer(1000 + other)), at(5), takes, channel(50), false, id).unwrap();
+        }
+    }
+    assert_eq!(books.ways.len(), MAX_WAYS_EACH);
+    assert!(books.channel(&peer(6), &peer(2), &mut random).is_ok());
+}
