@@ -8,8 +8,10 @@ use pqvpn_lab::report::Report;
 mod bench;
 mod check;
 mod dht;
+mod nat_kinds;
 mod network;
 mod node;
+mod seed;
 
 /// What to run.
 #[derive(Debug, Subcommand)]
@@ -22,6 +24,8 @@ pub(crate) enum Command {
     Dht(dht::Args),
     /// Two machines that know nothing, many daemons by one code, and more: how long does joining take?
     Join(network::join::Args),
+    /// What each kind of NAT router of the lab does, by plain sockets, and how often port guessing gets in.
+    NatKinds(nat_kinds::Args),
     /// A network cut in two that goes on in both halves, and heals: is it one again, and who has which address?
     Partition(network::partition::Args),
     /// A member that sends without pause is revoked: when does its last packet arrive, and does anybody take it back?
@@ -36,6 +40,7 @@ impl Command {
             Self::Check(args) => check::run(args, privilege),
             Self::Dht(args) => dht::run(args),
             Self::Join(args) => network::join::run(args),
+            Self::NatKinds(args) => nat_kinds::run(args),
             Self::Partition(args) => network::partition::run(args),
             Self::Revoke(args) => network::revoke::run(args),
         }

@@ -125,6 +125,16 @@ pub fn nft(namespace: &Namespace, script: &str) -> Result<(), ImpairError> {
     tool(namespace, "nft", "nftables", command, script)
 }
 
+/// Makes connection tracking forget every flow of a namespace, as a router that was restarted has.
+///
+/// # Errors
+/// [`ImpairError::Missing`] without `conntrack`.
+pub fn forget_flows(namespace: &Namespace) -> Result<(), ImpairError> {
+    let mut command = Command::new("conntrack");
+    command.arg("--flush");
+    tool(namespace, "conntrack", "conntrack", command, "")
+}
+
 /// Limits what an interface sends to `rate` (as `tc` has it, e.g. `100mbit`) with at most `latency_ms` of queue.
 /// Stays until the interface goes.
 ///

@@ -265,6 +265,22 @@ impl Switch {
         port.change("join the bridge", LinkUnspec::new_with_index(port.index).controller(self.bridge).build())?;
         Ok((end, port))
     }
+
+    /// Takes over the port of another switch, with the cable and the host at its far end.
+    ///
+    /// # Errors
+    /// [`TopologyError`].
+    pub fn adopt(&mut self, port: &Interface) -> Result<Interface, TopologyError> {
+        let name = format!("port{}", self.ports);
+        let message = LinkUnspec::new_with_index(port.index).name(name.clone()).setns_by_fd(self.namespace.raw_fd());
+        port.change("move to another switch", message.build())?;
+        self.ports += 1;
+        let moved = Interface::find(&self.namespace, &name)?;
+        let controller = LinkUnspec::new_with_index(moved.index).controller(self.bridge).build();
+        moved.change("join the bridge", controller)?;
+        moved.up()?;
+        Ok(moved)
+    }
 }
 
 /// Brings the loopback interface up, which also gives it its addresses.
