@@ -24,7 +24,7 @@ use super::trio::{Plan, Trio};
 /// The longest IP packets that get through.
 const LIMITS: [u32; 3] = [1400, 1280, 1000];
 /// How long a transfer may take; the bars are shorter.
-const LIMIT: Duration = Duration::from_secs(30);
+const LIMIT: Duration = Duration::from_secs(10);
 /// Where the receiver listens.
 const PORT: u16 = 5001;
 
@@ -110,9 +110,9 @@ fn one(program: &Path, limit: u32, from_the_start: bool, megabytes: u32, outcome
         }
     };
     let hosts = trio.ends.each_ref().map(|end| end.node.host.namespace.clone());
-    let transfer = transfer(&hosts, trio.inner(1)?, u64::from(megabytes) * 1_000_000)?;
-    outcome.transfers.push(transfer);
+    let transfer = transfer(&hosts, trio.inner(1)?, u64::from(megabytes) * 1_000_000);
     outcome.mtu = trio.seen(0)?.mtu;
+    outcome.transfers.push(transfer?);
     holes.into_iter().try_for_each(Impairment::end)?;
     trio.stop()
 }

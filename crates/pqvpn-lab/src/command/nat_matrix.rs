@@ -37,6 +37,9 @@ pub(crate) struct Args {
     /// Seconds to wait for a direct path.
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u8).range(1..=120))]
     window: u8,
+    /// The one who begins is told the outside address of the other's router.
+    #[arg(long)]
+    pinned: bool,
     #[command(flatten)]
     seed: Seed,
 }
@@ -127,7 +130,7 @@ fn in_turn(program: &Path, cells: &[Cell], args: &Args, rng: &mut StdRng) -> Vec
 fn one_cell(program: &Path, cell: Cell, args: &Args) -> Vec<Meeting> {
     let mut meetings = Vec::new();
     let mut happen = || -> anyhow::Result<()> {
-        let mut trio = Trio::build(&Plan::new(program, Some([cell.0, cell.1])))?;
+        let mut trio = Trio::build(&Plan { pinned: args.pinned, ..Plan::new(program, Some([cell.0, cell.1])) })?;
         trio.found()?;
         for _ in 0..args.repeat {
             trio.restart()?;

@@ -69,11 +69,18 @@ impl Member {
     /// A node on a host, with a name and whatever `more` there is in its configuration.
     pub(super) fn make(program: &Path, host: &Host, name: &str, more: &str) -> anyhow::Result<Self> {
         let node = Node::make("pqvpn-network", host, program.to_path_buf())?;
-        node.configure(&format!(
+        let member = Self { name: name.to_owned(), more: more.to_owned(), node, daemon: None };
+        member.configure("")?;
+        Ok(member)
+    }
+
+    /// Writes its configuration, with `last` at the end; for the next start of its daemon.
+    pub(super) fn configure(&self, last: &str) -> anyhow::Result<()> {
+        let (name, more) = (&self.name, &self.more);
+        self.node.configure(&format!(
             "[node]\nname = \"{name}\"\nlisten = [\"0.0.0.0:{PORT}\"]\n[interface]\nname = \"lab0\"\n\
-             [logging]\nlevel = \"warn\"\n{more}"
-        ))?;
-        Ok(Self { name: name.to_owned(), more: more.to_owned(), node, daemon: None })
+             [logging]\nlevel = \"warn\"\n{more}{last}"
+        ))
     }
 
     pub(super) fn start(&mut self) -> anyhow::Result<()> {

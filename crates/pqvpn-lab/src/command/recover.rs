@@ -5,7 +5,6 @@
 //! without an answer after it happened; for what ends at a moment of its own (waking up, a route that is back) it is the
 //! time from then until the first answer to a datagram sent later.
 
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -50,6 +49,9 @@ pub(crate) struct Args {
     /// The NAT of both.
     #[arg(long, default_value_t = Kind::Home)]
     nat: Kind,
+    /// The first is told the outside address of the second's router, so that a full-cone NAT needs no help.
+    #[arg(long)]
+    pinned: bool,
     /// Things at a time, each with daemons of its own.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=8))]
     jobs: u8,
@@ -74,7 +76,13 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Report> {
     report.figure("stop_s", stop);
     report.figure("nat", args.nat.name());
     let outages = spread(&events, &order, args.jobs, |event| {
-        let outages = suffer(&program, *event, args.nat, repeat, Duration::from_secs(stop.into()));
+        let plan = Plan {
+            relays: event.relays(),
+            spare: 1,
+            pinned: args.pinned,
+            ..Plan::new(&program, Some([args.nat, args.nat]))
+        };
+        let outages = suffer(&plan, *event, args.nat, repeat, Duration::from_secs(stop.into()));
         say(&format!("{}: {:?} {}", event.name(), outages.times, outages.trouble));
         outages
     });
@@ -85,11 +93,10 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Report> {
 }
 
 /// One thing, again and again. What cannot happen counts as never recovered.
-fn suffer(program: &Path, event: Event, nat: Kind, repeat: u8, stop: Duration) -> Outages {
+fn suffer(plan: &Plan<'_>, event: Event, nat: Kind, repeat: u8, stop: Duration) -> Outages {
     let mut outages = Outages::default();
     let mut happen = || -> anyhow::Result<()> {
-        let plan = Plan { relays: event.relays(), spare: 1, ..Plan::new(program, Some([nat, nat])) };
-        let mut trio = Trio::build(&plan)?;
+        let mut trio = Trio::build(plan)?;
         trio.found()?;
         let mut world = World::new(event, trio, nat, stop)?;
         let ends = world.trio.ends.each_ref().map(|end| end.node.host.namespace.clone());

@@ -12,7 +12,7 @@ use pqvpn_lab::topology::{Interface, Internet, internet};
 use serde_json::Value;
 
 use super::network::{LOOK, Member, Mesh, NETWORK, SETTLE, look};
-use super::node::PATIENCE;
+use super::node::{PATIENCE, PORT};
 
 /// Configuration of everybody: neither the DHT nor the local network helps, only members do.
 const COMMON: &str = "[bootstrap]\nlan = false\n[dht]\nenabled = false\n";
@@ -49,12 +49,14 @@ pub(super) struct Plan<'a> {
     pub(super) ends: &'a str,
     /// What that of the relays has more, at the end of its `[relay]`.
     pub(super) relay: &'a str,
+    /// Whether the first is told where the second's router is, as if that forwarded a port.
+    pub(super) pinned: bool,
 }
 
 impl<'a> Plan<'a> {
     /// Two members behind routers, or on the internet, and one relay.
     pub(super) const fn new(program: &'a Path, kinds: Option<[Kind; 2]>) -> Self {
-        Self { program, kinds, relays: 1, spare: 0, ends: "", relay: "" }
+        Self { program, kinds, relays: 1, spare: 0, ends: "", relay: "", pinned: false }
     }
 }
 
@@ -110,7 +112,12 @@ impl Trio {
             )
         };
         let relays = (0..plan.relays.into()).map(relay).collect::<anyhow::Result<_>>()?;
-        Ok(Self { relays, ends, ports, sites, ids, internet })
+        let trio = Self { relays, ends, ports, sites, ids, internet };
+        if plan.pinned {
+            let (id, place) = (&trio.ids[1], trio.outside(1));
+            trio.ends[0].configure(&format!("[[peers]]\nid = \"{id}\"\nendpoints = [\"{place}:{PORT}\"]\n"))?;
+        }
+        Ok(trio)
     }
 
     /// The first relay makes the network, and everybody else is in it afterwards.

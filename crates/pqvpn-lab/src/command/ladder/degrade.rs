@@ -63,7 +63,7 @@ struct Met {
 }
 
 pub(super) fn run(program: &Path, report: &mut Report) -> anyhow::Result<()> {
-    let (mut connected, mut shares, mut times) = (0, Vec::new(), Vec::new());
+    let (mut connected, mut shares, mut times, mut to_bare) = (0, Vec::new(), Vec::new(), Vec::new());
     for rung in &RUNGS {
         let mut met = Met::default();
         if let Err(error) = meet(program, rung, &mut met) {
@@ -75,6 +75,7 @@ pub(super) fn run(program: &Path, report: &mut Report) -> anyhow::Result<()> {
         let share = met.udp_mbit.map(|mbit| mbit * 1000.0 / f64::from(rung.kilobits));
         if rung.per_mille <= HEAVY {
             shares.push(share.unwrap_or(0.0));
+            to_bare.extend(met.tcp_mbit.zip(met.bare_tcp_mbit).map(|(tcp, bare)| tcp / bare));
         }
         row(rung, &met, share, report);
     }
@@ -84,6 +85,7 @@ pub(super) fn run(program: &Path, report: &mut Report) -> anyhow::Result<()> {
     report.figure("degrade_connected_max_s", quantile(&sorted(times), 1.0));
     report.figure("degrade_least_share", sorted(shares).first().copied().map_or(Value::Null, rounded));
     report.bar("degrade_least_share", Op::AtLeast, SHARE);
+    report.figure("degrade_least_tcp_to_bare", sorted(to_bare).first().copied().map_or(Value::Null, rounded));
     Ok(())
 }
 
