@@ -8,8 +8,18 @@ use pqvpn_lab::report::Report;
 mod bench;
 mod check;
 mod dht;
+mod ladder;
+mod mtu;
+mod nat_kinds;
+mod nat_matrix;
 mod network;
 mod node;
+mod recover;
+mod relay_bench;
+mod seed;
+mod spread;
+mod stream;
+mod trio;
 
 /// What to run.
 #[derive(Debug, Subcommand)]
@@ -22,8 +32,20 @@ pub(crate) enum Command {
     Dht(dht::Args),
     /// Two machines that know nothing, many daemons by one code, and more: how long does joining take?
     Join(network::join::Args),
+    /// Networks without UDP, without anything but a proxy, and nine links that get worse: how do members meet?
+    Ladder(ladder::Args),
+    /// A path that swallows long packets and tells nobody: does TCP get through, after how long, with which MTU?
+    Mtu(mtu::Args),
+    /// What each kind of NAT router of the lab does, by plain sockets, and how often port guessing gets in.
+    NatKinds(nat_kinds::Args),
+    /// Members behind every pair of NAT kinds: direct, relayed or cut off, and after how long?
+    NatMatrix(nat_matrix::Args),
     /// A network cut in two that goes on in both halves, and heals: is it one again, and who has which address?
     Partition(network::partition::Args),
+    /// Addresses change, routers forget, relays die, laptops sleep: how long is a stream between two members away?
+    Recover(recover::Args),
+    /// Throughput of two members that only meet at a relay, and what the relay pays for it.
+    RelayBench(relay_bench::Args),
     /// A member that sends without pause is revoked: when does its last packet arrive, and does anybody take it back?
     Revoke(network::revoke::Args),
 }
@@ -36,7 +58,13 @@ impl Command {
             Self::Check(args) => check::run(args, privilege),
             Self::Dht(args) => dht::run(args),
             Self::Join(args) => network::join::run(args),
+            Self::Ladder(args) => ladder::run(args),
+            Self::Mtu(args) => mtu::run(args),
+            Self::NatKinds(args) => nat_kinds::run(args),
+            Self::NatMatrix(args) => nat_matrix::run(args),
             Self::Partition(args) => network::partition::run(args),
+            Self::Recover(args) => recover::run(args),
+            Self::RelayBench(args) => relay_bench::run(args),
             Self::Revoke(args) => network::revoke::run(args),
         }
     }

@@ -4,11 +4,16 @@
 //! Rules act in the namespace of the interface they are given, and go when their handle is dropped.
 
 use std::io::{self, Write};
+use std::net::Ipv4Addr;
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::netns::{Namespace, NetnsError};
 use crate::topology::Interface;
+
+mod delay;
+
+pub use delay::{Delay, delay};
 
 /// Why a link cannot be made bad.
 #[derive(Debug, thiserror::Error)]
@@ -115,6 +120,39 @@ pub fn block_udp(interface: &Interface, direction: Direction) -> Result<Impairme
     rule(interface, direction, "meta l4proto udp drop")
 }
 
+/// Drops everything a router would forward between two addresses, both ways, and tells nobody.
+///
+/// # Errors
+/// [`ImpairError`].
+pub fn cut(router: &Namespace, a: Ipv4Addr, b: Ipv4Addr) -> Result<Impairment, ImpairError> {
+    forward_rules(router, &format!("  ip saddr {a} ip daddr {b} drop\n  ip saddr {b} ip daddr {a} drop\n"))
+}
+
+/// Drops bursts of packets on their way to and from a router's interface, so that `per_mille` in a thousand are lost.
+///
+/// # Errors
+/// [`ImpairError`].
+pub fn burst_loss(interface: &Interface, burst: u32, per_mille: u32) -> Result<Impairment, ImpairError> {
+    let every = burst.saturating_mul(1000) / per_mille.max(1);
+    let name = interface.name();
+    let rule = |side: &str| format!("  {side} \"{name}\" numgen inc mod {every} < {burst} drop\n");
+    forward_rules(interface.namespace(), &(rule("iifname") + &rule("oifname")))
+}
+
+/// Lets a router forward what one of these `nft` matches names, and nothing else, to and from an interface; ICMP too.
+///
+/// # Errors
+/// [`ImpairError`].
+pub fn only(interface: &Interface, outwards: &[&str], inwards: &[&str]) -> Result<Impairment, ImpairError> {
+    let name = interface.name();
+    let mut rules = "  meta l4proto { icmp, ipv6-icmp } accept\n".to_owned();
+    for (side, matches) in [("iifname", outwards), ("oifname", inwards)] {
+        rules.extend(matches.iter().map(|this| format!("  {side} \"{name}\" {this} accept\n")));
+        rules += &format!("  {side} \"{name}\" drop\n");
+    }
+    forward_rules(interface.namespace(), &rules)
+}
+
 /// Feeds a script to `nft -f -` inside a namespace: NAT types and whatever else a test needs.
 ///
 /// # Errors
@@ -123,6 +161,16 @@ pub fn nft(namespace: &Namespace, script: &str) -> Result<(), ImpairError> {
     let mut command = Command::new("nft");
     command.args(["-f", "-"]);
     tool(namespace, "nft", "nftables", command, script)
+}
+
+/// Makes connection tracking forget every flow of a namespace, as a router that was restarted has.
+///
+/// # Errors
+/// [`ImpairError::Missing`] without `conntrack`.
+pub fn forget_flows(namespace: &Namespace) -> Result<(), ImpairError> {
+    let mut command = Command::new("conntrack");
+    command.arg("--flush");
+    tool(namespace, "conntrack", "conntrack", command, "")
 }
 
 /// Limits what an interface sends to `rate` (as `tc` has it, e.g. `100mbit`) with at most `latency_ms` of queue.
@@ -136,6 +184,20 @@ pub fn rate_limit(interface: &Interface, rate: &str, latency_ms: u32) -> Result<
     command.args(["qdisc", "replace", "dev", interface.name(), "root", "tbf", "rate", rate]);
     // The bucket must hold the largest super-packet, or tbf drops it.
     command.args(["burst", "128kb", "latency", &latency]);
+    tool(interface.namespace(), "tc", "iproute2", command, "")
+}
+
+/// As [`rate_limit`] in kilobits, with a bucket of 10 ms or a few packets, so that short transfers are held to it too.
+/// Offloads have to be off, or super-packets do not fit.
+///
+/// # Errors
+/// [`ImpairError`].
+pub fn slow_link(interface: &Interface, kilobits: u32, latency_ms: u32) -> Result<(), ImpairError> {
+    let burst = (kilobits * 10 / 8).max(4 * 1514);
+    let (rate, burst, latency) = (format!("{kilobits}kbit"), burst.to_string(), format!("{latency_ms}ms"));
+    let mut command = Command::new("tc");
+    command.args(["qdisc", "replace", "dev", interface.name(), "root", "tbf", "rate", &rate]);
+    command.args(["burst", &burst, "latency", &latency]);
     tool(interface.namespace(), "tc", "iproute2", command, "")
 }
 
@@ -165,10 +227,25 @@ pub fn set_offloads(interface: &Interface, offloads: Offloads) -> Result<(), Imp
     tool(interface.namespace(), "ethtool", "ethtool", command, "")
 }
 
+/// Adds rules about what a router forwards, in a table of their own.
+fn forward_rules(router: &Namespace, rules: &str) -> Result<Impairment, ImpairError> {
+    let table = table();
+    let script = format!(
+        "table inet {table} {{\n chain c {{\n  type filter hook forward priority -300; policy accept;\n{rules} }}\n}}\n"
+    );
+    nft(router, &script)?;
+    Ok(Impairment { namespace: router.clone(), undo: format!("delete table inet {table}\n") })
+}
+
+/// A name that no other table of this process has.
+fn table() -> String {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    format!("impair{}", NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
 /// Adds one rule in a table of its own.
 fn rule(interface: &Interface, direction: Direction, verdict: &str) -> Result<Impairment, ImpairError> {
-    static NEXT: AtomicU64 = AtomicU64::new(0);
-    let table = format!("impair{}", NEXT.fetch_add(1, Ordering::Relaxed));
+    let table = table();
     let (hook, side) = match direction {
         Direction::In => ("prerouting", "iifname"),
         Direction::Out => ("postrouting", "oifname"),

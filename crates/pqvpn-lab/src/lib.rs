@@ -9,6 +9,7 @@
 
 pub mod folder;
 pub mod impair;
+pub mod nat;
 pub mod netns;
 pub mod process;
 pub mod report;

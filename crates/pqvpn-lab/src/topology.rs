@@ -10,6 +10,7 @@ use futures_util::TryStreamExt;
 use ipnet::IpNet;
 use rtnetlink::packet_route::address::AddressHeaderFlags;
 use rtnetlink::packet_route::link::{InfoData, InfoVeth, LinkAttribute, LinkMessage};
+use rtnetlink::packet_route::route::RouteMessage;
 use rtnetlink::{Handle, LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
 
 use crate::netns::{Namespace, NetnsError};
@@ -95,20 +96,37 @@ pub fn veth(a: (&Namespace, &str), b: (&Namespace, &str)) -> Result<(Interface, 
 /// # Errors
 /// [`TopologyError`], e.g. an unreachable gateway.
 pub fn add_route(namespace: &Namespace, destination: IpNet, gateway: IpAddr) -> Result<(), TopologyError> {
-    let message = match (destination, gateway) {
-        (IpNet::V4(net), IpAddr::V4(gateway)) => RouteMessageBuilder::<Ipv4Addr>::new()
-            .destination_prefix(net.network(), net.prefix_len())
-            .gateway(gateway)
-            .build(),
-        (IpNet::V6(net), IpAddr::V6(gateway)) => RouteMessageBuilder::<Ipv6Addr>::new()
-            .destination_prefix(net.network(), net.prefix_len())
-            .gateway(gateway)
-            .build(),
-        _ => return Err(TopologyError::MixedRoute { destination, gateway }),
-    };
+    let message = route(destination, gateway)?;
     request(namespace, &format!("route {destination} via {gateway}"), move |netlink| async move {
         netlink.route().add(message).execute().await
     })
+}
+
+/// Takes a route away again.
+///
+/// # Errors
+/// [`TopologyError`], e.g. no such route.
+pub fn remove_route(namespace: &Namespace, destination: IpNet, gateway: IpAddr) -> Result<(), TopologyError> {
+    let message = route(destination, gateway)?;
+    request(namespace, &format!("remove route {destination} via {gateway}"), move |netlink| async move {
+        netlink.route().del(message).execute().await
+    })
+}
+
+fn route(destination: IpNet, gateway: IpAddr) -> Result<RouteMessage, TopologyError> {
+    match (destination, gateway) {
+        (IpNet::V4(net), IpAddr::V4(gateway)) => Ok(RouteMessageBuilder::<Ipv4Addr>::new()
+            .destination_prefix(net.network(), net.prefix_len())
+            .gateway(gateway)
+            .build()),
+        (IpNet::V6(net), IpAddr::V6(gateway)) => Ok(RouteMessageBuilder::<Ipv6Addr>::new()
+            .destination_prefix(net.network(), net.prefix_len())
+            .gateway(gateway)
+            .build()),
+        (IpNet::V4(_), IpAddr::V6(_)) | (IpNet::V6(_), IpAddr::V4(_)) => {
+            Err(TopologyError::MixedRoute { destination, gateway })
+        }
+    }
 }
 
 impl Interface {
@@ -264,6 +282,22 @@ impl Switch {
         self.ports += 1;
         port.change("join the bridge", LinkUnspec::new_with_index(port.index).controller(self.bridge).build())?;
         Ok((end, port))
+    }
+
+    /// Takes over the port of another switch, with the cable and the host at its far end.
+    ///
+    /// # Errors
+    /// [`TopologyError`].
+    pub fn adopt(&mut self, port: &Interface) -> Result<Interface, TopologyError> {
+        let name = format!("port{}", self.ports);
+        let message = LinkUnspec::new_with_index(port.index).name(name.clone()).setns_by_fd(self.namespace.raw_fd());
+        port.change("move to another switch", message.build())?;
+        self.ports += 1;
+        let moved = Interface::find(&self.namespace, &name)?;
+        let controller = LinkUnspec::new_with_index(moved.index).controller(self.bridge).build();
+        moved.change("join the bridge", controller)?;
+        moved.up()?;
+        Ok(moved)
     }
 }
 

@@ -13,7 +13,7 @@ use self::figures::Series;
 mod contender;
 mod echo;
 mod figures;
-mod iperf;
+pub(super) mod iperf;
 mod ours;
 pub(super) mod tools;
 mod wireguard;

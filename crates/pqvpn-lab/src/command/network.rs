@@ -21,31 +21,35 @@ pub(super) mod revoke;
 mod stream;
 
 /// Name of the network of every run.
-const NETWORK: &str = "lab";
+pub(super) const NETWORK: &str = "lab";
 /// How long everything said may take to reach everybody, on a machine with many daemons and few cores.
-const SETTLE: Duration = Duration::from_secs(120);
+pub(super) const SETTLE: Duration = Duration::from_secs(120);
 
 /// A node with its daemon, while that runs.
-struct Member {
-    name: String,
+pub(super) struct Member {
+    pub(super) name: String,
     /// What its configuration has beside its name.
     more: String,
-    node: Node,
-    daemon: Option<Daemon>,
+    pub(super) node: Node,
+    pub(super) daemon: Option<Daemon>,
 }
 
 /// Hosts and the daemons on them.
-struct Mesh {
+pub(super) struct Mesh {
     program: PathBuf,
     members: Vec<Member>,
     internet: topology::Internet,
 }
 
 /// Time between two looks at daemons, each of which starts a process.
-const LOOK: Duration = Duration::from_millis(50);
+pub(super) const LOOK: Duration = Duration::from_millis(50);
 
 /// As [`process::wait_until`], for what only a verb can tell.
-fn look<T>(what: &str, limit: Duration, mut check: impl FnMut() -> Option<T>) -> Result<T, process::ProcessError> {
+pub(super) fn look<T>(
+    what: &str,
+    limit: Duration,
+    mut check: impl FnMut() -> Option<T>,
+) -> Result<T, process::ProcessError> {
     process::wait_until(what, limit, || {
         let seen = check();
         if seen.is_none() {
@@ -56,59 +60,66 @@ fn look<T>(what: &str, limit: Duration, mut check: impl FnMut() -> Option<T>) ->
 }
 
 /// Progress, for people who wait.
-fn say(text: &str) {
+pub(super) fn say(text: &str) {
     // A closed standard error changes nothing.
     _ = writeln!(io::stderr(), "{text}");
 }
 
 impl Member {
     /// A node on a host, with a name and whatever `more` there is in its configuration.
-    fn make(program: &Path, host: &Host, name: &str, more: &str) -> anyhow::Result<Self> {
+    pub(super) fn make(program: &Path, host: &Host, name: &str, more: &str) -> anyhow::Result<Self> {
         let node = Node::make("pqvpn-network", host, program.to_path_buf())?;
-        node.configure(&format!(
-            "[node]\nname = \"{name}\"\nlisten = [\"0.0.0.0:{PORT}\"]\n[interface]\nname = \"lab0\"\n\
-             [logging]\nlevel = \"warn\"\n{more}"
-        ))?;
-        Ok(Self { name: name.to_owned(), more: more.to_owned(), node, daemon: None })
+        let member = Self { name: name.to_owned(), more: more.to_owned(), node, daemon: None };
+        member.configure("")?;
+        Ok(member)
     }
 
-    fn start(&mut self) -> anyhow::Result<()> {
+    /// Writes its configuration, with `last` at the end; for the next start of its daemon.
+    pub(super) fn configure(&self, last: &str) -> anyhow::Result<()> {
+        let (name, more) = (&self.name, &self.more);
+        self.node.configure(&format!(
+            "[node]\nname = \"{name}\"\nlisten = [\"0.0.0.0:{PORT}\"]\n[interface]\nname = \"lab0\"\n\
+             [logging]\nlevel = \"warn\"\n{more}{last}"
+        ))
+    }
+
+    pub(super) fn start(&mut self) -> anyhow::Result<()> {
         self.daemon = Some(self.node.daemon()?);
         Ok(())
     }
 
-    fn stop(&mut self) -> anyhow::Result<()> {
+    pub(super) fn stop(&mut self) -> anyhow::Result<()> {
         let Some(daemon) = self.daemon.take() else { return Ok(()) };
         let finished = daemon.terminate(PATIENCE)?;
         anyhow::ensure!(finished.status.success(), "{} ended badly: {}", self.name, finished.stderr);
         Ok(())
     }
 
-    fn is_running(&self) -> bool {
+    pub(super) fn is_running(&self) -> bool {
         self.daemon.is_some()
     }
 
-    fn json(&self, arguments: &[&str]) -> anyhow::Result<Value> {
+    pub(super) fn json(&self, arguments: &[&str]) -> anyhow::Result<Value> {
         self.node.json(arguments)
     }
 
-    fn peer_id(&self) -> anyhow::Result<String> {
+    pub(super) fn peer_id(&self) -> anyhow::Result<String> {
         Ok(self.node.identity()?["peer_id"].as_str().context("a node has a PeerID")?.to_owned())
     }
 
     /// Joins by a code, under this node's name.
-    fn join(&self, code: &str) -> anyhow::Result<Value> {
+    pub(super) fn join(&self, code: &str) -> anyhow::Result<Value> {
         self.json(&["join", code, "--name", &self.name])
     }
 
     /// A new code for so many.
-    fn invite(&self, uses: usize) -> anyhow::Result<String> {
+    pub(super) fn invite(&self, uses: usize) -> anyhow::Result<String> {
         let made = self.json(&["invite", "--uses", &uses.to_string()])?;
         Ok(made["code"].as_str().context("an invite has a code")?.to_owned())
     }
 
     /// Names of the members it sees, itself among them, in order.
-    fn members(&self) -> anyhow::Result<Vec<String>> {
+    pub(super) fn members(&self) -> anyhow::Result<Vec<String>> {
         let list = self.json(&["members"])?;
         let members = list["members"].as_array().context("a list of members")?;
         let mut names: Vec<String> = members.iter().filter_map(|one| one["name"].as_str().map(str::to_owned)).collect();
@@ -117,24 +128,24 @@ impl Member {
     }
 
     /// What `net list` says of the network.
-    fn network(&self) -> anyhow::Result<Value> {
+    pub(super) fn network(&self) -> anyhow::Result<Value> {
         let list = self.json(&["net", "list"])?;
         list["networks"].get(0).cloned().context("a network")
     }
 
-    fn head(&self) -> anyhow::Result<String> {
+    pub(super) fn head(&self) -> anyhow::Result<String> {
         Ok(self.network()?["head"].as_str().context("a head")?.to_owned())
     }
 
     /// Its addresses in the network, IPv6 first.
-    fn addresses(&self) -> anyhow::Result<Vec<IpAddr>> {
+    pub(super) fn addresses(&self) -> anyhow::Result<Vec<IpAddr>> {
         let network = self.network()?;
         let addresses = network["addresses"].as_array().context("addresses")?;
         addresses.iter().filter_map(Value::as_str).map(|text| Ok(text.parse()?)).collect()
     }
 
     /// One in-tunnel round trip to a member, by its name.
-    fn ping(&self, name: &str, wait: Duration) -> anyhow::Result<()> {
+    pub(super) fn ping(&self, name: &str, wait: Duration) -> anyhow::Result<()> {
         let wait = wait.as_secs_f64().max(0.1).to_string();
         self.node.run_within(&["ping", name, "-c", "1", "-W", &wait], PATIENCE * 2).map(drop)
     }
@@ -186,7 +197,7 @@ impl Mesh {
     }
 
     /// Waits until all of `members` hold the same statements and see the same names; gives the names.
-    fn settle(members: &[&Member], limit: Duration) -> anyhow::Result<Vec<String>> {
+    pub(super) fn settle(members: &[&Member], limit: Duration) -> anyhow::Result<Vec<String>> {
         let mut last = String::new();
         let settled = look("all nodes to be equal", limit, || {
             let seen = members.iter().map(|member| Ok((member.head()?, member.members()?)));
@@ -213,7 +224,7 @@ impl Mesh {
 }
 
 /// The value at a quantile of sorted ones, with three decimals.
-fn quantile(sorted: &[f64], quantile: f64) -> Value {
+pub(super) fn quantile(sorted: &[f64], quantile: f64) -> Value {
     let last = sorted.len().saturating_sub(1);
     #[expect(
         clippy::cast_possible_truncation,
@@ -226,17 +237,17 @@ fn quantile(sorted: &[f64], quantile: f64) -> Value {
     sorted.get(index).map_or(Value::Null, |value| rounded(*value))
 }
 
-fn rounded(value: f64) -> Value {
+pub(super) fn rounded(value: f64) -> Value {
     Value::from((value * 1000.0).round() / 1000.0)
 }
 
-fn sorted(mut values: Vec<f64>) -> Vec<f64> {
+pub(super) fn sorted(mut values: Vec<f64>) -> Vec<f64> {
     values.sort_by(f64::total_cmp);
     values
 }
 
 /// The first few failures, on standard error.
-fn tell(what: &str, failures: &[String]) {
+pub(super) fn tell(what: &str, failures: &[String]) {
     for failure in failures.iter().take(5) {
         say(&format!("{what}: {failure}"));
     }

@@ -23,13 +23,15 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 pub(super) struct Node {
     dir: Folder,
     pub(super) host: Host,
+    /// What the daemon's environment has more.
+    pub(super) environment: Vec<(String, String)>,
     program: PathBuf,
 }
 
 impl Node {
     /// Its files go into a folder of its own, named after the `purpose`.
     pub(super) fn make(purpose: &str, host: &Host, program: PathBuf) -> anyhow::Result<Self> {
-        let node = Self { dir: Folder::create(purpose)?, host: host.clone(), program };
+        let node = Self { dir: Folder::create(purpose)?, host: host.clone(), environment: Vec::new(), program };
         fs::write(node.file("config.toml"), "[logging]\nlevel = \"warn\"\n")?;
         Ok(node)
     }
@@ -50,7 +52,9 @@ impl Node {
 
     /// Starts the daemon and waits until it answers.
     pub(super) fn daemon(&self) -> anyhow::Result<Daemon> {
-        let daemon = Daemon::spawn(&self.host.namespace, "pqvpn daemon", self.command(&["daemon"]))?;
+        let mut command = self.command(&["daemon"]);
+        command.envs(self.environment.iter().cloned());
+        let daemon = Daemon::spawn(&self.host.namespace, "pqvpn daemon", command)?;
         daemon.wait_until("the control socket", PATIENCE, || self.file("sock").exists().then_some(()))?;
         Ok(daemon)
     }

@@ -19,7 +19,7 @@ pub(super) fn find(program: &str) -> Option<PathBuf> {
 }
 
 /// Makes sure that iperf3 is there; root on Debian gets it installed.
-pub(super) fn need_iperf3() -> anyhow::Result<()> {
+pub(in crate::command) fn need_iperf3() -> anyhow::Result<()> {
     let why = "iperf3 is not installed (Debian package iperf3)";
     if find("iperf3").is_some() {
         return Ok(());
