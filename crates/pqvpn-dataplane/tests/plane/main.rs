@@ -11,4 +11,6 @@ mod parking;
 mod paths;
 mod realms;
 mod rekey;
+mod relaying;
 mod traffic;
+mod ways;
