@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::way::WayId;
+use crate::{udp::extra::SocketId, way::WayId};
 
 /// Silence on a plain path after which data alone may move it to a way.
 const QUIET: Duration = Duration::from_secs(2);
@@ -26,6 +26,8 @@ pub(crate) struct Path {
     pub(crate) remote: SocketAddr,
     /// The local address it last reached us on; answers leave from there. None for a way.
     pub(crate) local: Option<IpAddr>,
+    /// The socket it last reached us on, if that was added later.
+    pub(crate) socket: Option<SocketId>,
 }
 
 /// What in a received packet may move a path; the greater moves more.
@@ -71,7 +73,7 @@ impl Place {
 
     /// Moves the path where the control side wants it; gives where it was.
     pub(crate) fn set(&mut self, remote: SocketAddr, now: Instant) -> Option<SocketAddr> {
-        let old = self.path.replace(Path { remote, local: None }).map(|path| path.remote);
+        let old = self.path.replace(Path { remote, local: None, socket: None }).map(|path| path.remote);
         if old != Some(remote) {
             (self.heard, self.since) = (None, Some(now));
         }
@@ -152,11 +154,11 @@ mod tests {
     const OTHER: &str = "192.0.2.2:2";
 
     fn plain(addr: &str) -> Path {
-        Path { remote: addr.parse().unwrap(), local: "192.0.2.9".parse().ok() }
+        Path { remote: addr.parse().unwrap(), local: "192.0.2.9".parse().ok(), socket: None }
     }
 
     fn way(id: u64) -> Path {
-        Path { remote: WayId(id).address(), local: None }
+        Path { remote: WayId(id).address(), local: None, socket: None }
     }
 
     /// A place whose path is `path`, last heard at the time given.

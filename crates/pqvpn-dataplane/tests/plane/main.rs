@@ -12,5 +12,6 @@ mod paths;
 mod realms;
 mod rekey;
 mod relaying;
+mod sockets;
 mod traffic;
 mod ways;
