@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The control side's handle: routes, sessions, paths, probes and statistics.
 
+mod underlay;
+
 use std::{
     fmt,
     net::SocketAddr,
@@ -10,12 +12,9 @@ use std::{
 
 use ipnet::IpNet;
 use pqvpn_crypto::ratchet::EpochChain;
-use pqvpn_packet::{
-    inner::{self, Probe},
-    relay::RELAY_LEN,
-};
 use thiserror::Error;
 
+pub use self::underlay::{ProbeKind, SendError};
 use crate::{
     clock,
     event::{PeerSlot, SessionId},
@@ -23,14 +22,9 @@ use crate::{
     realm::{RealmSet, Realms},
     route::Routes,
     session::{EpochMismatch, RxSession, TxSession},
-    stats::{DropReason, Drops, PeerStats, Run},
+    stats::{DropReason, Drops, PeerStats},
     table::{Session, lock},
-    udp::MAX_GSO_BYTES,
-    way::{Forward, ForwardStats, Way, WayError, WayId, Ways},
 };
-
-/// Longest probe: a relay header still fits into the datagram.
-const MAX_PROBE: usize = MAX_GSO_BYTES - RELAY_LEN;
 
 /// Everything a new session consists of.
 pub struct SessionInstall {
@@ -77,48 +71,6 @@ pub enum EpochError {
     /// The chain does not continue the session.
     #[error(transparent)]
     Mismatch(#[from] EpochMismatch),
-}
-
-/// Why a probe was not sent.
-#[derive(Debug, Error)]
-#[non_exhaustive]
-pub enum SendError {
-    /// The peer has no session that may send.
-    #[error("no active session with this peer")]
-    NoSession,
-    /// The session may not seal any more; it needs a new handshake.
-    #[error("the session refuses to seal")]
-    Refused,
-    /// The datagram is longer than the network here takes (`EMSGSIZE`), or than any datagram can be.
-    #[error("the datagram is too long")]
-    TooLong,
-    /// The operating system refused the datagram, the carrier has no room, or the way is not there.
-    #[error("the datagram was not sent")]
-    Io(#[source] std::io::Error),
-}
-
-impl From<std::io::Error> for SendError {
-    fn from(error: std::io::Error) -> Self {
-        if error.raw_os_error() == Some(libc::EMSGSIZE) { Self::TooLong } else { Self::Io(error) }
-    }
-}
-
-/// What a probe is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ProbeKind {
-    /// Asks whether the address works; the peer's own choice of a path stays as it is.
-    Check,
-    /// Says that we have chosen this address; the peer's path follows.
-    Nominate,
-}
-
-impl From<ProbeKind> for inner::ProbeKind {
-    fn from(kind: ProbeKind) -> Self {
-        match kind {
-            ProbeKind::Check => Self::Check,
-            ProbeKind::Nominate => Self::Nominate,
-        }
-    }
 }
 
 /// What can be told about a session.
@@ -306,98 +258,6 @@ impl Control {
         if let Some(session) = self.active(peer) {
             session.next_remote_index();
         }
-    }
-
-    /// Sends a nominating in-tunnel probe on the peer's path; the answer comes as
-    /// [`Event::ProbeAck`](crate::Event::ProbeAck).
-    ///
-    /// # Errors
-    /// [`SendError`]: no session, a session that may not seal, or the operating system refused.
-    pub fn send_probe(&self, peer: PeerSlot, id: u64) -> Result<(), SendError> {
-        let path = self.path(peer).ok_or(SendError::NoSession)?;
-        self.send_probe_to(peer, id, path, ProbeKind::Nominate, 0)
-    }
-
-    /// Sends an in-tunnel probe to any address or way; the path to the peer stays where it is. The answer comes as
-    /// [`Event::ProbeAck`](crate::Event::ProbeAck) and is never padded.
-    ///
-    /// The datagram is padded to `len` bytes of UDP payload (0: no padding). On a way the relay header comes on top, so
-    /// that what passes is the length of a tunnel datagram on that way as on any other path.
-    ///
-    /// # Errors
-    /// [`SendError`]: no session, a session that may not seal, a datagram too long for the network here, or the
-    /// operating system refused.
-    pub fn send_probe_to(
-        &self,
-        peer: PeerSlot,
-        id: u64,
-        remote: SocketAddr,
-        kind: ProbeKind,
-        len: usize,
-    ) -> Result<(), SendError> {
-        if len > MAX_PROBE {
-            return Err(SendError::TooLong);
-        }
-        let session = self.active(peer).ok_or(SendError::NoSession)?;
-        let now = clock::now();
-        let probe = Probe { kind: kind.into(), id };
-        let datagram = self.shared.seal_probe(&session, probe, len, now).ok_or(SendError::Refused)?;
-        let local = session.peer.path().filter(|path| path.remote == remote).and_then(|path| path.local);
-        self.shared.underlay.send_one(remote, local, &datagram)?;
-        session.peer.tx.add(Run { bytes: datagram.len() as u64, packets: 1, data: false }, self.shared.start, now);
-        Ok(())
-    }
-
-    /// Sets a way, in the place of the one of this number: from now its [address](WayId::address) can be sent to.
-    ///
-    /// # Errors
-    /// [`WayError`]; nothing is changed then.
-    pub fn set_way(&self, id: WayId, way: Way) -> Result<(), WayError> {
-        self.change_ways(|ways| ways.set_way(id, way))
-    }
-
-    /// Removes a way; `false` when there is none of that number. Paths that lead over it lead nowhere from now.
-    pub fn remove_way(&self, id: WayId) -> bool {
-        self.change_ways(|ways| ways.remove_way(id))
-    }
-
-    /// Hands in datagrams that a carrier received, each whole as a peer sent it; gives how many there was room for. The
-    /// others are dropped and counted, and so are all when the way is not a carried one.
-    pub fn inject(&self, id: WayId, datagrams: &[&[u8]]) -> usize {
-        let queue = usize::try_from(id.0 % self.shared.injected.len() as u64).unwrap_or(0);
-        let known = self.shared.underlay.ways().is_carried(id);
-        let taken = if known { self.shared.injected[queue].push(id, datagrams) } else { 0 };
-        self.shared.inbound_wakes[queue].wake();
-        self.shared.drops().count_many(DropReason::CarrierOverflow, (datagrams.len() - taken) as u64);
-        taken
-    }
-
-    /// Relays what comes on `channel` (56 bits), in the place of what was to be done with it before; the counters of
-    /// the channel go on.
-    ///
-    /// # Errors
-    /// [`WayError`]; nothing is changed then.
-    pub fn set_forward(&self, channel: u64, forward: Forward) -> Result<(), WayError> {
-        self.change_ways(|ways| ways.set_forward(channel, forward))
-    }
-
-    /// Relays nothing more that comes on `channel`; `false` when nothing was.
-    pub fn remove_forward(&self, channel: u64) -> bool {
-        self.change_ways(|ways| ways.remove_forward(channel))
-    }
-
-    /// What went through a forward, `None` when there is none of that channel.
-    pub fn forward_stats(&self, channel: u64) -> Option<ForwardStats> {
-        Some(self.shared.underlay.ways().forward(channel)?.stats(self.shared.start))
-    }
-
-    fn change_ways<R>(&self, change: impl FnOnce(&mut Ways) -> R) -> R {
-        self.shared.change(|_, tables| {
-            let mut ways = Ways::clone(&tables.ways);
-            let result = change(&mut ways);
-            tables.ways = Arc::new(ways);
-            result
-        })
     }
 
     /// Whether a local receiver index belongs to a session.

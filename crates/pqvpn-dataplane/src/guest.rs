@@ -16,7 +16,7 @@ use crate::{
     stats::{DropCounters, DropReason},
     table::lock,
     udp::{
-        MAX_GSO_BYTES, MAX_GSO_SEGMENTS, gso_refused, source_refused,
+        Chosen, MAX_GSO_BYTES, MAX_GSO_SEGMENTS, Socket, gso_refused, source_refused,
         sys::{Message, send_one},
     },
     underlay::Underlay,
@@ -103,10 +103,10 @@ impl Guest {
         contents: &[u8],
         segment: Option<usize>,
     ) -> io::Result<()> {
-        let sockets = &self.underlay.sockets;
-        let socket = sockets.choose(dst, 0)?;
+        let chosen = self.underlay.sockets.choose(dst, 0)?;
+        let socket: &Socket = &chosen;
         let message = Message {
-            dst: sockets.to_family(socket, dst),
+            dst: socket.to_family(dst),
             src,
             ecn,
             contents,
@@ -118,7 +118,14 @@ impl Guest {
             }
             result => result,
         }
-        .or_else(|error| self.swallow(error))
+        .or_else(|error| match chosen {
+            // Nobody could wait for an added one: its descriptor is not among those given out.
+            Chosen::Extra(_) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.ring.drops.count(DropReason::GuestSendError);
+                Ok(())
+            }
+            Chosen::Extra(_) | Chosen::Fixed(..) => self.swallow(error),
+        })
     }
 
     /// Sends a way, datagram by datagram or with as many in a message as it holds with their headers.
@@ -155,11 +162,14 @@ impl Guest {
         }
     }
 
-    /// Which of [`clone_fds`](Self::clone_fds) a datagram for `dst` leaves by; `None` for a carrier, or when nothing
-    /// reaches it.
+    /// Which of [`clone_fds`](Self::clone_fds) a datagram for `dst` leaves by; `None` for a carrier, for a
+    /// socket that was added later (being full is loss there), or when nothing reaches it.
     pub fn socket_for(&self, dst: SocketAddr) -> Option<usize> {
         match self.underlay.ways().exit(dst)?.by {
-            By::Udp(to) => self.underlay.sockets.choose(to, 0).ok(),
+            By::Udp(to) => match self.underlay.sockets.choose(to, 0).ok()? {
+                Chosen::Fixed(i, _) => Some(i),
+                Chosen::Extra(_) => None,
+            },
             By::Carrier(_) => None,
         }
     }
@@ -169,7 +179,7 @@ impl Guest {
     /// # Errors
     /// The process has no descriptor left.
     pub fn clone_fds(&self) -> io::Result<Vec<OwnedFd>> {
-        (0..self.underlay.sockets.len()).map(|i| self.underlay.sockets.fd(i).try_clone_to_owned()).collect()
+        self.underlay.sockets.fixed().iter().map(|socket| socket.fd().try_clone_to_owned()).collect()
     }
 
     /// Address of the first IPv6 socket, or else of the first socket as a mapped one: always IPv6, as ways are.
@@ -183,22 +193,22 @@ impl Guest {
 
     /// How many datagrams one [`GuestTransmit`] may hold; 1 once the kernel refused segmentation.
     pub fn max_gso_segments(&self) -> NonZeroUsize {
-        let all = (0..self.underlay.sockets.len()).all(|i| self.underlay.sockets.gso(i));
+        let all = self.underlay.sockets.fixed().iter().all(Socket::gso);
         NonZeroUsize::new(if all { MAX_GSO_SEGMENTS } else { 1 }).unwrap_or(NonZeroUsize::MIN)
     }
 
-    fn send(&self, socket: usize, message: &Message<'_>) -> io::Result<()> {
-        if message.segment.is_some() && !self.underlay.sockets.gso(socket) {
+    fn send(&self, socket: &Socket, message: &Message<'_>) -> io::Result<()> {
+        if message.segment.is_some() && !socket.gso() {
             return self.send_singly(socket, message).map(drop);
         }
-        let result = send_one(self.underlay.sockets.fd(socket), message);
+        let result = send_one(socket.fd(), message);
         // EINVAL may be about the source address too: that is tried without first.
         let refused = |error: &io::Error| message.segment.is_some() && message.src.is_none() && gso_refused(error);
         match result {
             Err(error) if refused(&error) => {
                 // The same error comes when a datagram is longer than the path takes; then the singles fail too.
                 if self.send_singly(socket, message)? > 0 {
-                    self.underlay.sockets.give_up_gso(socket, &error);
+                    socket.give_up_gso(&error);
                 }
                 Ok(())
             }
@@ -207,11 +217,11 @@ impl Guest {
     }
 
     /// Sends datagram by datagram; gives how many went.
-    fn send_singly(&self, socket: usize, message: &Message<'_>) -> io::Result<usize> {
+    fn send_singly(&self, socket: &Socket, message: &Message<'_>) -> io::Result<usize> {
         let size = usize::from(message.segment.unwrap_or(u16::MAX));
         let mut went = 0;
         for (i, contents) in message.contents.chunks(size).enumerate() {
-            match send_one(self.underlay.sockets.fd(socket), &Message { contents, segment: None, ..*message }) {
+            match send_one(socket.fd(), &Message { contents, segment: None, ..*message }) {
                 Ok(()) => went += 1,
                 // Before the first datagram the whole can be tried again; later the rest is loss.
                 Err(error) if i == 0 && error.kind() == io::ErrorKind::WouldBlock => return Err(error),

@@ -21,10 +21,10 @@ use crate::{
     path::Path,
     plane::Shared,
     stats::{DropCounters, DropReason},
-    sys::{MAX_WAITED, Waited, wait},
+    sys::{Waited, wait},
     table::Tables,
     tun::TunWriter,
-    udp::{RecvBatch, RecvMeta, SLOT_LEN},
+    udp::{RecvBatch, RecvMeta, SLOT_LEN, Socket, extra::SocketId},
     way::{Owner, WayId},
 };
 
@@ -54,6 +54,8 @@ pub(crate) struct Inbound {
 struct Pass<'t> {
     tables: &'t Tables,
     now: Instant,
+    /// The socket it came on, if that was added later.
+    socket: Option<SocketId>,
     run: Option<RxRun<'t>>,
 }
 
@@ -61,7 +63,7 @@ impl Inbound {
     pub(crate) fn new(shared: Arc<Shared>, queue: usize, writer: Box<dyn TunWriter>) -> Self {
         let drops = shared.inbound_drops(queue);
         let queues = shared.inbound_wakes.len();
-        let sockets = (0..shared.underlay.sockets.len()).filter(|i| i % queues == queue).take(MAX_WAITED - 1).collect();
+        let sockets = (0..shared.underlay.sockets.fixed().len()).filter(|i| i % queues == queue).collect();
         let onward = Onward::new(Arc::clone(&shared), queue, Arc::clone(&drops));
         Self { deliver: Deliver::new(writer, Arc::clone(&drops)), onward, drops, sockets, queue, shared }
     }
@@ -76,31 +78,56 @@ impl Inbound {
     fn serve(&mut self) -> io::Result<()> {
         let shared = Arc::clone(&self.shared);
         let mut tables = Cache::new(&shared.tables);
-        let mut batch = RecvBatch::new();
-        let mut injected = Injected::default();
+        let (mut batch, mut injected) = (RecvBatch::new(), Injected::default());
         let wake = &shared.inbound_wakes[self.queue];
-        let sockets = self.sockets.iter().map(|&i| Waited::readable(shared.underlay.sockets.fd(i)));
-        let mut waited: Vec<_> = std::iter::once(Waited::readable(wake.fd())).chain(sockets).collect();
         while !shared.stopping() {
-            for at in 0..self.sockets.len() {
-                if waited[at + 1].ready && receive(&mut batch, &shared, self.sockets[at])? > 0 {
-                    self.take(&mut batch, tables.load());
+            let (turn, extra) = self.extra_sockets();
+            let fixed = self.sockets.iter().map(|&i| (None, &shared.underlay.sockets.fixed()[i]));
+            let sources: Vec<_> = fixed.chain(extra.iter().map(|(id, socket)| (Some(*id), &**socket))).collect();
+            let fds = sources.iter().map(|(_, socket)| Waited::readable(socket.fd()));
+            let mut waited: Vec<_> = std::iter::once(Waited::readable(wake.fd())).chain(fds).collect();
+            while !shared.stopping() && turn == self.turn() {
+                for (waited, &(id, socket)) in waited[1..].iter().zip(&sources) {
+                    if waited.ready && self.receive(&mut batch, id, socket)? > 0 {
+                        self.take(&mut batch, tables.load(), id);
+                    }
                 }
-            }
-            // Asked for every batch: under load it returns at once, and idle no socket is tried in vain on the way.
-            wait(&mut waited, -1)?;
-            if waited[0].ready {
-                wake.clear();
-                shared.injected[self.queue].take(&mut injected);
-                self.take_injected(&mut injected, tables.load());
+                // Asked for every batch: under load it returns at once, and idle no socket is tried in vain on the way.
+                wait(&mut waited, -1)?;
+                if waited[0].ready {
+                    wake.clear();
+                    shared.injected[self.queue].take(&mut injected);
+                    self.take_injected(&mut injected, tables.load());
+                }
             }
         }
         Ok(())
     }
 
+    /// The sockets added so far, which are the first thread's.
+    fn extra_sockets(&self) -> (u64, Vec<(SocketId, Arc<Socket>)>) {
+        if self.queue == 0 { self.shared.underlay.sockets.extra.list() } else { Default::default() }
+    }
+
+    fn turn(&self) -> u64 {
+        if self.queue == 0 { self.shared.underlay.sockets.extra.turn() } else { 0 }
+    }
+
+    /// Receives from one socket. One that was added and fails is removed, and nothing else ends with it.
+    fn receive(&self, batch: &mut RecvBatch, id: Option<SocketId>, socket: &Socket) -> io::Result<usize> {
+        receive(batch, socket).or_else(|error| match id {
+            None => Err(error),
+            Some(id) => {
+                tracing::debug!(%error, "an added socket failed");
+                self.shared.underlay.sockets.extra.remove(id);
+                Ok(0)
+            }
+        })
+    }
+
     /// Deals with everything one receive call brought.
-    fn take(&mut self, batch: &mut RecvBatch, tables: &Tables) {
-        let mut pass = Pass { tables, now: clock::now(), run: None };
+    fn take(&mut self, batch: &mut RecvBatch, tables: &Tables, socket: Option<SocketId>) {
+        let mut pass = Pass { tables, now: clock::now(), socket, run: None };
         for i in 0..crate::udp::sys::RECV_SLOTS {
             let Some(meta) = batch.meta(i) else { break };
             let storage = batch.storage();
@@ -126,7 +153,7 @@ impl Inbound {
         if injected.datagrams.is_empty() {
             return;
         }
-        let mut pass = Pass { tables, now: clock::now(), run: None };
+        let mut pass = Pass { tables, now: clock::now(), socket: None, run: None };
         let storage = &mut injected.bytes[..];
         for (way, range) in &injected.datagrams {
             let len = range.len();
@@ -156,7 +183,8 @@ impl Inbound {
             let range = start + offset..start + meta.len.min(offset + stride);
             let first = storage[range.start];
             if is_tunnel(first) {
-                self.tunnel(pass, storage, range, Path { remote: meta.addr, local: meta.local });
+                let path = Path { remote: meta.addr, local: meta.local, socket: pass.socket };
+                self.tunnel(pass, storage, range, path);
             } else if is_relay(first) {
                 self.relayed(pass, storage, range, meta);
             } else {
@@ -216,7 +244,7 @@ impl Inbound {
         let meta = RecvMeta { addr: way.address(), local: None, ..*meta };
         match storage[inside.start] {
             first if is_tunnel(first) => {
-                self.tunnel(pass, storage, inside, Path { remote: meta.addr, local: meta.local });
+                self.tunnel(pass, storage, inside, Path { remote: meta.addr, local: None, socket: None });
             }
             first if is_relay(first) => self.drops.count(DropReason::RelayNested),
             _ => self.foreign(&storage[inside], &meta),
@@ -238,8 +266,8 @@ fn is_no_quic(datagram: &[u8]) -> bool {
 }
 
 /// Receives from one socket; errors that datagrams of ours brought back (ICMP) are not the socket's.
-fn receive(batch: &mut RecvBatch, shared: &Shared, socket: usize) -> io::Result<usize> {
-    match batch.receive(shared.underlay.sockets.fd(socket)) {
+fn receive(batch: &mut RecvBatch, socket: &Socket) -> io::Result<usize> {
+    match batch.receive(socket.fd()) {
         Ok(count) => Ok(count),
         Err(error) => match error.raw_os_error() {
             Some(libc::EAGAIN | libc::EINTR) => Ok(0),

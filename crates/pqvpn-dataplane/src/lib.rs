@@ -44,3 +44,4 @@ pub use plane::{DataPlane, DataPlaneConfig, DataPlaneError};
 pub use realm::{MAX_REALMS, RealmSet};
 pub use stats::{DropReason, Drops, PeerStats};
 pub use tun::{KernelTun, Offloads, ReadBatch, TunError, TunReader, TunWriter};
+pub use udp::extra::SocketId;

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::way::WayId;
+use crate::{udp::extra::SocketId, way::WayId};
 
 /// Silence on a plain path after which data alone may move it to a way.
 const QUIET: Duration = Duration::from_secs(2);
@@ -26,6 +26,8 @@ pub(crate) struct Path {
     pub(crate) remote: SocketAddr,
     /// The local address it last reached us on; answers leave from there. None for a way.
     pub(crate) local: Option<IpAddr>,
+    /// The socket it last reached us on, if that was added later.
+    pub(crate) socket: Option<SocketId>,
 }
 
 /// What in a received packet may move a path; the greater moves more.
@@ -71,7 +73,7 @@ impl Place {
 
     /// Moves the path where the control side wants it; gives where it was.
     pub(crate) fn set(&mut self, remote: SocketAddr, now: Instant) -> Option<SocketAddr> {
-        let old = self.path.replace(Path { remote, local: None }).map(|path| path.remote);
+        let old = self.path.replace(Path { remote, local: None, socket: None }).map(|path| path.remote);
         if old != Some(remote) {
             (self.heard, self.since) = (None, Some(now));
         }
@@ -141,5 +143,99 @@ impl Place {
         let Some(slot) = slot else { return false };
         *slot = Some((addr, now));
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PLAIN: &str = "192.0.2.1:1";
+    const OTHER: &str = "192.0.2.2:2";
+
+    fn plain(addr: &str) -> Path {
+        Path { remote: addr.parse().unwrap(), local: "192.0.2.9".parse().ok(), socket: None }
+    }
+
+    fn way(id: u64) -> Path {
+        Path { remote: WayId(id).address(), local: None, socket: None }
+    }
+
+    /// A place whose path is `path`, last heard at the time given.
+    fn at(path: Path) -> (Place, Instant) {
+        let mut place = Place::default();
+        let start = Instant::now();
+        assert_eq!(place.follow(path, Some(Mover::Data), start), Followed::Stayed);
+        (place, start)
+    }
+
+    #[test]
+    fn what_moves_from_where_to_where() {
+        let (data, nominate) = (Some(Mover::Data), Some(Mover::Nominate));
+        let now_or_later = [Duration::ZERO, QUIET - Duration::from_nanos(1), QUIET, QUIET * 10];
+        for (from, to, mover, moves) in [
+            (plain(PLAIN), plain(OTHER), data, [true; 4]),
+            (plain(PLAIN), plain(OTHER), nominate, [true; 4]),
+            (plain(PLAIN), plain(OTHER), None, [false; 4]),
+            (plain(PLAIN), way(1), data, [false, false, true, true]),
+            (plain(PLAIN), way(1), nominate, [true; 4]),
+            (plain(PLAIN), way(1), None, [false; 4]),
+            (way(1), plain(PLAIN), data, [true; 4]),
+            (way(1), plain(PLAIN), nominate, [true; 4]),
+            (way(1), plain(PLAIN), None, [false; 4]),
+            (way(1), way(2), data, [true; 4]),
+            (way(1), way(2), None, [false; 4]),
+        ] {
+            for (wait, moves) in now_or_later.into_iter().zip(moves) {
+                let (mut place, start) = at(from);
+                let followed = place.follow(to, mover, start + wait);
+                let expected = if moves { Followed::Moved(from.remote) } else { Followed::Heard };
+                assert_eq!(followed, expected, "{from:?} to {to:?} by {mover:?} after {wait:?}");
+                assert_eq!(place.path(), Some(if moves { to } else { from }));
+            }
+        }
+    }
+
+    #[test]
+    fn a_path_that_was_just_set_has_its_time_to_be_heard() {
+        let mut place = Place::default();
+        let start = Instant::now();
+        assert_eq!(place.set(plain(PLAIN).remote, start), None);
+        assert_eq!(place.heard(), None);
+        assert_eq!(place.follow(way(1), Some(Mover::Data), start + QUIET / 2), Followed::Heard);
+        assert!(!place.hear(plain(PLAIN), start + QUIET / 2), "the local address is new");
+        assert_eq!(place.follow(way(1), Some(Mover::Data), start + QUIET), Followed::Heard);
+        assert_eq!(place.follow(way(1), Some(Mover::Data), start + QUIET * 2), Followed::Moved(plain(PLAIN).remote));
+        assert_eq!(place.heard(), Some((way(1).remote, start + QUIET * 2)));
+    }
+
+    #[test]
+    fn setting_the_path_to_where_it_is_forgets_nothing_that_was_heard() {
+        let (mut place, start) = at(plain(PLAIN));
+        assert_eq!(place.set(plain(PLAIN).remote, start + QUIET), Some(plain(PLAIN).remote));
+        assert_eq!(place.heard(), Some((plain(PLAIN).remote, start)));
+    }
+
+    #[test]
+    fn only_what_may_move_a_path_changes_our_own_address() {
+        let (mut place, start) = at(plain(PLAIN));
+        let elsewhere = Path { local: "192.0.2.8".parse().ok(), ..plain(PLAIN) };
+        assert_eq!(place.follow(elsewhere, None, start), Followed::Stayed);
+        assert_eq!(place.path(), Some(plain(PLAIN)));
+        assert_eq!(place.follow(elsewhere, Some(Mover::Data), start), Followed::Stayed);
+        assert_eq!(place.path(), Some(elsewhere));
+    }
+
+    #[test]
+    fn an_address_is_told_once_a_second_and_few_at_a_time() {
+        let (mut place, start) = at(plain(PLAIN));
+        let heard = |place: &mut Place, id, at| place.follow(way(id), None, at) == Followed::Heard;
+        assert!(heard(&mut place, 0, start));
+        assert!(!heard(&mut place, 0, start + TELL_EVERY / 2));
+        let told = (1..1000).filter(|&id| heard(&mut place, id, start + TELL_EVERY / 2)).count();
+        assert_eq!(told, TOLD - 1);
+        assert!(heard(&mut place, 0, start + TELL_EVERY), "its time is over, that of the others not");
+        let told = (0..1000).filter(|&id| heard(&mut place, id, start + TELL_EVERY * 3)).count();
+        assert_eq!(told, TOLD);
     }
 }

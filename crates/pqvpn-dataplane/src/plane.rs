@@ -84,7 +84,7 @@ impl DataPlane {
             return Err(DataPlaneError::NoTun);
         }
         let sockets = Sockets::new(config.sockets).map_err(DataPlaneError::Socket)?;
-        if sockets.is_empty() {
+        if sockets.fixed().is_empty() {
             return Err(DataPlaneError::NoSocket);
         }
         let shared = Shared::new(config.tun.len(), sockets, config.inner_mtu, events);

@@ -28,18 +28,22 @@ impl<'fd> Waited<'fd> {
     }
 }
 
-/// Most descriptors one thread waits for.
-pub(crate) const MAX_WAITED: usize = 32;
+/// Descriptors that are waited for without an allocation.
+const FEW: usize = 32;
 
-/// Waits until one of at most [`MAX_WAITED`] descriptors is ready, or for `timeout_ms` milliseconds (-1: for ever).
+/// Waits until one of the descriptors is ready, or for `timeout_ms` milliseconds (-1: for ever).
 pub(crate) fn wait(waited: &mut [Waited<'_>], timeout_ms: i32) -> io::Result<()> {
-    let mut fds = [libc::pollfd { fd: -1, events: 0, revents: 0 }; MAX_WAITED];
+    let none = libc::pollfd { fd: -1, events: 0, revents: 0 };
+    let (mut few, mut many) = ([none; FEW], Vec::new());
+    if waited.len() > FEW {
+        many.resize(waited.len(), none);
+    }
+    let fds = if waited.len() > FEW { &mut many[..] } else { &mut few[..] };
     for (slot, waited) in fds.iter_mut().zip(waited.iter()) {
         *slot = libc::pollfd { fd: waited.fd.as_raw_fd(), events: waited.events, revents: 0 };
     }
-    let count = waited.len().min(MAX_WAITED);
-    // SAFETY: `fds` is an initialised array of at least `count` elements that outlives the call.
-    let result = unsafe { libc::poll(fds.as_mut_ptr(), count as libc::nfds_t, timeout_ms) };
+    // SAFETY: `fds` is an initialised slice of at least as many elements that outlives the call.
+    let result = unsafe { libc::poll(fds.as_mut_ptr(), waited.len() as libc::nfds_t, timeout_ms) };
     if result < 0 {
         let error = io::Error::last_os_error();
         if error.kind() != io::ErrorKind::Interrupted {

@@ -2,6 +2,7 @@
 //! The UDP sockets: choosing one for a destination, sending batches, and what to do when the kernel refuses.
 
 mod batch;
+pub(crate) mod extra;
 pub(crate) mod sys;
 #[cfg(test)]
 mod tests;
@@ -9,15 +10,19 @@ mod tests;
 use std::{
     io,
     net::{IpAddr, SocketAddr, SocketAddrV6, UdpSocket},
+    ops::Deref,
     os::fd::{AsFd, BorrowedFd},
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
-use self::sys::Message;
 pub(crate) use self::{
     batch::{SendBatch, SendRuns},
     sys::{RecvBatch, RecvMeta, SLOT_LEN},
 };
+use self::{extra::ExtraSockets, sys::Message};
 use crate::sys::{Waited, wait};
 
 /// Most datagrams the kernel cuts one message into.
@@ -32,7 +37,7 @@ const FULL_WAIT_MS: i32 = 50;
 
 /// A socket and what was learnt about it.
 #[derive(Debug)]
-struct Socket {
+pub(crate) struct Socket {
     socket: UdpSocket,
     local: SocketAddr,
     /// Whether it also carries IPv4, as mapped addresses.
@@ -41,72 +46,40 @@ struct Socket {
     gso: AtomicBool,
 }
 
-/// All sockets of the data plane.
-#[derive(Debug)]
-pub(crate) struct Sockets(Vec<Socket>);
-
-impl Sockets {
-    /// Takes over bound sockets and sets their options.
-    pub(crate) fn new(sockets: Vec<UdpSocket>) -> io::Result<Self> {
-        let has_v4 = sockets.iter().filter_map(|s| s.local_addr().ok()).any(|addr| addr.is_ipv4());
-        let open = |socket: UdpSocket| {
-            let local = socket.local_addr()?;
-            socket.set_nonblocking(true)?;
-            sys::configure(socket.as_fd(), local.is_ipv6(), BUFFER_BYTES)?;
-            let gso = AtomicBool::new(sys::knows_gso(socket.as_fd()));
-            let dual_stack = local.is_ipv6() && !has_v4 && !sys::is_v6_only(socket.as_fd());
-            Ok(Socket { socket, local, dual_stack, gso })
-        };
-        sockets.into_iter().map(open).collect::<io::Result<Vec<_>>>().map(Self)
+impl Socket {
+    /// Takes over a bound socket and sets its options; `has_v4` when IPv4 has sockets of its own.
+    fn open(socket: UdpSocket, has_v4: bool) -> io::Result<Self> {
+        let local = socket.local_addr()?;
+        socket.set_nonblocking(true)?;
+        sys::configure(socket.as_fd(), local.is_ipv6(), BUFFER_BYTES)?;
+        let gso = AtomicBool::new(sys::knows_gso(socket.as_fd()));
+        let dual_stack = local.is_ipv6() && !has_v4 && !sys::is_v6_only(socket.as_fd());
+        Ok(Self { socket, local, dual_stack, gso })
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    pub(crate) fn fd(&self, i: usize) -> BorrowedFd<'_> {
-        self.0[i].socket.as_fd()
-    }
-
-    /// Address of the first IPv6 socket, or else of the first.
-    pub(crate) fn local_addr(&self) -> Option<SocketAddr> {
-        let v6 = self.0.iter().find(|socket| socket.local.is_ipv6());
-        v6.or(self.0.first()).map(|socket| socket.local)
-    }
-
-    /// The socket for a destination; of several, the one of `queue`.
-    pub(crate) fn choose(&self, dst: SocketAddr, queue: usize) -> io::Result<usize> {
-        let v4 = dst.ip().to_canonical().is_ipv4();
-        let usable = |socket: &Socket| {
-            if v4 { socket.local.is_ipv4() || socket.dual_stack } else { socket.local.is_ipv6() }
-        };
-        let count = self.0.iter().filter(|socket| usable(socket)).count();
-        if count == 0 {
-            return Err(io::ErrorKind::AddrNotAvailable.into());
-        }
-        let nth = self.0.iter().enumerate().filter(|(_, socket)| usable(socket)).nth(queue % count);
-        nth.map(|(i, _)| i).ok_or_else(|| io::ErrorKind::AddrNotAvailable.into())
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
     }
 
     /// Whether messages of several datagrams may be sent.
-    pub(crate) fn gso(&self, i: usize) -> bool {
-        self.0[i].gso.load(Ordering::Relaxed)
+    pub(crate) fn gso(&self) -> bool {
+        self.gso.load(Ordering::Relaxed)
     }
 
-    /// Gives up segmentation on a socket after the kernel refused it.
-    pub(crate) fn give_up_gso(&self, i: usize, error: &io::Error) {
-        if self.0[i].gso.swap(false, Ordering::Relaxed) {
+    /// Gives up segmentation after the kernel refused it.
+    pub(crate) fn give_up_gso(&self, error: &io::Error) {
+        if self.gso.swap(false, Ordering::Relaxed) {
             tracing::warn!(%error, "UDP segmentation offload refused, sending datagrams one by one");
         }
     }
 
+    fn reaches(&self, v4: bool) -> bool {
+        if v4 { self.local.is_ipv4() || self.dual_stack } else { self.local.is_ipv6() }
+    }
+
     /// The destination in the form this socket wants.
-    pub(crate) fn to_family(&self, i: usize, dst: SocketAddr) -> SocketAddr {
-        match (dst, self.0[i].local) {
+    pub(crate) fn to_family(&self, dst: SocketAddr) -> SocketAddr {
+        match (dst, self.local) {
             (SocketAddr::V4(v4), SocketAddr::V6(_)) => {
                 SocketAddrV6::new(v4.ip().to_ipv6_mapped(), v4.port(), 0, 0).into()
             }
@@ -119,29 +92,100 @@ impl Sockets {
     }
 
     /// Sends one datagram, or says why not. A source address that the system refuses is left to its choice.
-    pub(crate) fn send_one(
-        &self,
-        dst: SocketAddr,
-        src: Option<IpAddr>,
-        ecn: Option<u8>,
-        contents: &[u8],
-    ) -> io::Result<()> {
-        let i = self.choose(dst, 0)?;
+    pub(crate) fn send_one(&self, dst: SocketAddr, src: Option<IpAddr>, contents: &[u8]) -> io::Result<()> {
         let src = src.map(|src| src.to_canonical());
-        let message = Message { dst: self.to_family(i, dst), src, ecn, contents, segment: None };
-        match sys::send_one(self.fd(i), &message) {
+        let message = Message { dst: self.to_family(dst), src, ecn: None, contents, segment: None };
+        match sys::send_one(self.fd(), &message) {
             Err(error) if src.is_some() && source_refused(&error) => {
-                sys::send_one(self.fd(i), &Message { src: None, ..message })
+                sys::send_one(self.fd(), &Message { src: None, ..message })
             }
             result => result,
         }
     }
 
-    /// Waits a while for room in a socket.
-    pub(crate) fn wait_writable(&self, i: usize) -> io::Result<bool> {
-        let mut waited = [Waited::writable(self.fd(i))];
+    /// Waits a while for room.
+    pub(crate) fn wait_writable(&self) -> io::Result<bool> {
+        let mut waited = [Waited::writable(self.fd())];
         wait(&mut waited, FULL_WAIT_MS)?;
         Ok(waited[0].ready)
+    }
+}
+
+/// All sockets of the data plane.
+#[derive(Debug)]
+pub(crate) struct Sockets {
+    fixed: Vec<Socket>,
+    /// Those added later, see [`extra`].
+    pub(crate) extra: ExtraSockets,
+}
+
+/// The socket that was chosen for a destination.
+pub(crate) enum Chosen<'a> {
+    /// One of those the data plane began with, and which.
+    Fixed(usize, &'a Socket),
+    /// One that was added.
+    Extra(Arc<Socket>),
+}
+
+impl Deref for Chosen<'_> {
+    type Target = Socket;
+
+    fn deref(&self) -> &Socket {
+        match self {
+            Self::Fixed(_, socket) => socket,
+            Self::Extra(socket) => socket,
+        }
+    }
+}
+
+impl Sockets {
+    /// Takes over bound sockets and sets their options.
+    pub(crate) fn new(sockets: Vec<UdpSocket>) -> io::Result<Self> {
+        let has_v4 = sockets.iter().filter_map(|s| s.local_addr().ok()).any(|addr| addr.is_ipv4());
+        let open = |socket: UdpSocket| Socket::open(socket, has_v4);
+        let fixed = sockets.into_iter().map(open).collect::<io::Result<Vec<_>>>()?;
+        Ok(Self { fixed, extra: ExtraSockets::default() })
+    }
+
+    /// The sockets the data plane began with.
+    pub(crate) fn fixed(&self) -> &[Socket] {
+        &self.fixed
+    }
+
+    /// Address of the first IPv6 socket, or else of the first.
+    pub(crate) fn local_addr(&self) -> Option<SocketAddr> {
+        let v6 = self.fixed.iter().find(|socket| socket.local.is_ipv6());
+        v6.or(self.fixed.first()).map(|socket| socket.local)
+    }
+
+    /// The socket for a destination: the one it is pinned to, or else of several the one of `queue`.
+    pub(crate) fn choose(&self, dst: SocketAddr, queue: usize) -> io::Result<Chosen<'_>> {
+        if let Some(pinned) = self.extra.pinned_to(dst) {
+            return Ok(Chosen::Extra(pinned));
+        }
+        let v4 = dst.ip().to_canonical().is_ipv4();
+        let count = self.fixed.iter().filter(|socket| socket.reaches(v4)).count();
+        if count == 0 {
+            return Err(io::ErrorKind::AddrNotAvailable.into());
+        }
+        let nth = self.fixed.iter().enumerate().filter(|(_, socket)| socket.reaches(v4)).nth(queue % count);
+        nth.map(|(i, socket)| Chosen::Fixed(i, socket)).ok_or_else(|| io::ErrorKind::AddrNotAvailable.into())
+    }
+
+    /// Whether two destinations leave by the same socket for sure.
+    pub(crate) fn alike(&self, one: SocketAddr, other: SocketAddr) -> bool {
+        one == other || one.is_ipv4() == other.is_ipv4() && !self.extra.any_pinned()
+    }
+}
+
+/// An address as the sockets report it: mapped IPv4 made plain, no flow label.
+pub(crate) fn canonical(addr: SocketAddr) -> SocketAddr {
+    match addr {
+        SocketAddr::V4(_) => addr,
+        SocketAddr::V6(v6) => match v6.ip().to_ipv4_mapped() {
+            Some(v4) => SocketAddr::new(v4.into(), v6.port()),
+            None => SocketAddrV6::new(*v6.ip(), v6.port(), 0, v6.scope_id()).into(),
+        },
     }
 }
 

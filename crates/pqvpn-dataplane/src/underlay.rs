@@ -10,7 +10,7 @@ use std::{
 use arc_swap::{ArcSwap, Guard};
 
 use crate::{
-    udp::Sockets,
+    udp::{Sockets, extra::SocketId},
     way::{By, Ways},
 };
 
@@ -44,9 +44,14 @@ impl Underlay {
         self.send_by(exit.by, None, &[&channel.header()[..], datagram].concat())
     }
 
+    /// Sends one datagram by a socket that was added later.
+    pub(crate) fn send_from(&self, socket: SocketId, to: SocketAddr, datagram: &[u8]) -> io::Result<()> {
+        self.sockets.extra.get(socket).ok_or(io::ErrorKind::NotConnected)?.send_one(to, None, datagram)
+    }
+
     fn send_by(&self, by: By<'_>, src: Option<IpAddr>, datagram: &[u8]) -> io::Result<()> {
         match by {
-            By::Udp(to) => self.sockets.send_one(to, src, None, datagram),
+            By::Udp(to) => self.sockets.choose(to, 0)?.send_one(to, src, datagram),
             By::Carrier(sink) if sink.send(datagram) => Ok(()),
             By::Carrier(_) => Err(io::ErrorKind::WouldBlock.into()),
         }

@@ -21,7 +21,7 @@ use thiserror::Error;
 use self::forward::End;
 pub(crate) use self::forward::ForwardEntry;
 pub use self::forward::{Forward, ForwardLimit, ForwardStats};
-use crate::route::Mixed;
+use crate::{route::Mixed, udp::canonical};
 
 /// Most ways at a time.
 pub const MAX_WAYS: usize = 4096;
@@ -280,15 +280,4 @@ impl Ways {
 
 fn channel(number: u64) -> Result<Channel, WayError> {
     Channel::new(number).ok_or(WayError::BadChannel(number))
-}
-
-/// An address as the sockets report it: mapped IPv4 made plain, no flow label.
-fn canonical(addr: SocketAddr) -> SocketAddr {
-    match addr {
-        SocketAddr::V4(_) => addr,
-        SocketAddr::V6(v6) => match v6.ip().to_ipv4_mapped() {
-            Some(v4) => SocketAddr::new(v4.into(), v6.port()),
-            None => SocketAddrV6::new(*v6.ip(), v6.port(), 0, v6.scope_id()).into(),
-        },
-    }
 }

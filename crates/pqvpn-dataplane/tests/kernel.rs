@@ -17,9 +17,10 @@ use pqvpn_crypto::{
     schedule::{Exporter, Role, SessionSecrets, Transcript},
 };
 use pqvpn_dataplane::{
-    DataPlane, DataPlaneConfig, KernelTun, ReadBatch, SessionId, SessionInstall, TunError, TunReader, TunWriter,
-    portable,
+    DataPlane, DataPlaneConfig, DropReason, GuestMeta, KernelTun, Offloads, ProbeKind, ReadBatch, SendError, SessionId,
+    SessionInstall, TunError, TunReader, TunWriter, mem, portable,
     session::{RxSession, TxSession},
+    way::WayId,
 };
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -255,4 +256,63 @@ fn tcp_crosses_two_kernel_devices_on_one_and_on_two_queues() {
     tcp_through(AeadId::ChaCha20Poly1305, 1, 64);
     tcp_through(AeadId::Aes256Gcm, 1, 64);
     tcp_through(AeadId::ChaCha20Poly1305, 2, 64);
+}
+
+/// A data plane without a device on the loopback interface of this thread's namespace.
+fn loopback_plane() -> (DataPlane, mem::MemTun, std::net::SocketAddr) {
+    let (tun, reader, writer) = mem::MemTun::new(Offloads::default()).unwrap();
+    let socket = UdpSocket::bind("[::1]:0").unwrap();
+    let addr = socket.local_addr().unwrap();
+    let config =
+        DataPlaneConfig { tun: vec![(Box::new(reader), Box::new(writer))], sockets: vec![socket], inner_mtu: 1420 };
+    (DataPlane::start(config, Arc::new(|_| ())).unwrap(), tun, addr)
+}
+
+#[test]
+fn nobody_who_takes_the_address_of_a_way_is_taken_for_it() {
+    if !usable() {
+        return;
+    }
+    in_namespace(|| {
+        let way = WayId(7);
+        ip("addr add 100::7/128 dev lo nodad").unwrap();
+        let (plane, _tun, addr) = loopback_plane();
+        let forger = UdpSocket::bind(way.address()).unwrap();
+        let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+        forger.send_to(&[0x41; 100], addr).unwrap();
+        let deadline = Instant::now() + PATIENCE;
+        while plane.control().drops().get(DropReason::RelaySource) == 0 {
+            assert!(Instant::now() < deadline, "{:?}", plane.control().drops());
+            thread::yield_now();
+        }
+        let nothing = GuestMeta { addr, len: 0, stride: 0, ecn: None, dst_ip: None };
+        let mut buf = [0; 200];
+        let polled = plane.guest().poll_recv(&mut cx, &mut [std::io::IoSliceMut::new(&mut buf)], &mut [nothing]);
+        assert!(polled.is_pending());
+    })
+    .join()
+    .unwrap();
+}
+
+#[test]
+fn a_probe_longer_than_the_network_takes_is_an_error_of_its_own() {
+    if !usable() {
+        return;
+    }
+    in_namespace(|| {
+        ip("link set lo mtu 1400").unwrap();
+        let (plane, _tun, addr) = loopback_plane();
+        let receiver = UdpSocket::bind("[::1]:0").unwrap();
+        receiver.set_read_timeout(Some(PATIENCE)).unwrap();
+        install(&plane, Role::Initiator, AeadId::ChaCha20Poly1305, &receiver);
+        let to = receiver.local_addr().unwrap();
+        let probe = |len| plane.control().send_probe_to(0, 1, to, ProbeKind::Check, len);
+        // 1400 less the IPv6 and UDP headers.
+        probe(1352).unwrap();
+        assert_eq!(receiver.recv(&mut [0; 2000]).unwrap(), 1352);
+        assert!(matches!(probe(1353), Err(SendError::TooLong)));
+        assert_ne!(addr, to);
+    })
+    .join()
+    .unwrap();
 }

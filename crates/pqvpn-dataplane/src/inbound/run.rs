@@ -188,6 +188,10 @@ fn follow(session: &Session, path: Path, mover: Option<Mover>, shared: &Shared, 
         return;
     }
     let followed = lock(&peer.place).follow(path, mover, now);
+    // Before anything is sent there; what is not told of is too much to remember too.
+    if followed != Followed::Known && (path.socket.is_some() || mover.is_some()) {
+        shared.underlay.sockets.extra.pin(path.remote, path.socket);
+    }
     match followed {
         Followed::Stayed | Followed::Known => {}
         Followed::Heard => shared.emit(Event::Heard { peer: peer.slot, from: path.remote }),
@@ -207,7 +211,11 @@ fn answer(session: &Session, probe: Probe, path: Path, shared: &Shared, drops: &
     let Some(datagram) = shared.seal_probe(session, probe.answer(), 0, now) else {
         return drops.count(DropReason::SealRefused);
     };
-    match shared.underlay.send_one(path.remote, path.local, &datagram) {
+    let sent = match path.socket {
+        Some(socket) => shared.underlay.send_from(socket, path.remote, &datagram),
+        None => shared.underlay.send_one(path.remote, path.local, &datagram),
+    };
+    match sent {
         Ok(()) => peer.tx.add(Run { bytes: datagram.len() as u64, packets: 1, data: false }, shared.start, now),
         Err(_) => drops.count(DropReason::SendError),
     }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    MAX_GSO_BYTES, MAX_GSO_SEGMENTS, Sockets, gso_refused, source_refused,
+    MAX_GSO_BYTES, MAX_GSO_SEGMENTS, Socket, Sockets, gso_refused, source_refused,
     sys::{Message, SEND_RUNS, SendScratch, send_one},
 };
 
@@ -117,41 +117,33 @@ impl SendRuns {
                 at += 1;
                 continue;
             };
-            at += self.send_from(at, storage, sockets, socket, &mut sent);
+            at += self.send_from(at, storage, sockets, &socket, &mut sent);
         }
         self.runs.clear();
         sent
     }
 
     /// Sends the runs from `at` on that leave through `socket`; returns how many are dealt with (at least one).
-    fn send_from(&mut self, at: usize, storage: &[u8], sockets: &Sockets, socket: usize, sent: &mut Sent) -> usize {
-        let family = self.runs[at].dst.is_ipv4();
-        if !sockets.gso(socket) && self.runs[at].count > 1 {
-            send_singly(self.runs[at], storage, sockets, socket, sent);
+    fn send_from(&mut self, at: usize, storage: &[u8], sockets: &Sockets, socket: &Socket, sent: &mut Sent) -> usize {
+        let dst = self.runs[at].dst;
+        if !socket.gso() && self.runs[at].count > 1 {
+            send_singly(self.runs[at], storage, socket, sent);
             return 1;
         }
-        let gso = sockets.gso(socket);
-        let same = self.runs[at..].iter().take_while(|run| run.dst.is_ipv4() == family && (gso || run.count == 1));
-        let messages = same.map(|run| message(storage, run, sockets, socket));
-        match self.scratch.send(sockets.fd(socket), messages) {
+        let gso = socket.gso();
+        let same = self.runs[at..].iter().take_while(|run| sockets.alike(run.dst, dst) && (gso || run.count == 1));
+        let messages = same.map(|run| message(storage, run, socket));
+        match self.scratch.send(socket.fd(), messages) {
             Ok(done) => done.max(1),
-            Err(error) => self.recover(at, &error, storage, sockets, socket, sent),
+            Err(error) => self.recover(at, &error, storage, socket, sent),
         }
     }
 
     /// Deals with the run that was refused; returns 1 when it is done with, 0 when it is to be tried again.
-    fn recover(
-        &mut self,
-        at: usize,
-        error: &io::Error,
-        storage: &[u8],
-        sockets: &Sockets,
-        socket: usize,
-        sent: &mut Sent,
-    ) -> usize {
+    fn recover(&mut self, at: usize, error: &io::Error, storage: &[u8], socket: &Socket, sent: &mut Sent) -> usize {
         let run = self.runs[at];
         let full = error.kind() == io::ErrorKind::WouldBlock;
-        if error.kind() == io::ErrorKind::Interrupted || (full && sockets.wait_writable(socket).unwrap_or(false)) {
+        if error.kind() == io::ErrorKind::Interrupted || (full && socket.wait_writable().unwrap_or(false)) {
             return 0;
         }
         if run.src.is_some() && source_refused(error) {
@@ -163,8 +155,8 @@ impl SendRuns {
         }
         if run.count > 1 && gso_refused(error) {
             // The same error comes when a datagram is longer than the path takes; then the singles fail too.
-            if send_singly(run, storage, sockets, socket, sent) > 0 {
-                sockets.give_up_gso(socket, error);
+            if send_singly(run, storage, socket, sent) > 0 {
+                socket.give_up_gso(error);
             }
             return 1;
         }
@@ -174,16 +166,15 @@ impl SendRuns {
 }
 
 /// Sends the datagrams of a run one by one; returns how many went.
-fn send_singly(run: Run, storage: &[u8], sockets: &Sockets, socket: usize, sent: &mut Sent) -> usize {
-    let whole = message(storage, &run, sockets, socket);
+fn send_singly(run: Run, storage: &[u8], socket: &Socket, sent: &mut Sent) -> usize {
+    let whole = message(storage, &run, socket);
     let mut went = 0;
     for contents in whole.contents.chunks(run.segment) {
         let single = Message { contents, segment: None, ..whole };
-        let mut result = send_one(sockets.fd(socket), &single);
-        if matches!(&result, Err(e) if e.kind() == io::ErrorKind::WouldBlock)
-            && sockets.wait_writable(socket).unwrap_or(false)
+        let mut result = send_one(socket.fd(), &single);
+        if matches!(&result, Err(e) if e.kind() == io::ErrorKind::WouldBlock) && socket.wait_writable().unwrap_or(false)
         {
-            result = send_one(sockets.fd(socket), &single);
+            result = send_one(socket.fd(), &single);
         }
         match result {
             Ok(()) => went += 1,
@@ -193,9 +184,9 @@ fn send_singly(run: Run, storage: &[u8], sockets: &Sockets, socket: usize, sent:
     went
 }
 
-fn message<'a>(storage: &'a [u8], run: &Run, sockets: &Sockets, socket: usize) -> Message<'a> {
+fn message<'a>(storage: &'a [u8], run: &Run, socket: &Socket) -> Message<'a> {
     Message {
-        dst: sockets.to_family(socket, run.dst),
+        dst: socket.to_family(run.dst),
         src: run.src,
         ecn: None,
         contents: &storage[run.start..run.start + run.len],

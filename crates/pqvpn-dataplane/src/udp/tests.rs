@@ -24,10 +24,10 @@ fn receive(sockets: &Sockets, count: usize) -> Vec<(usize, u8, RecvMeta)> {
     let mut batch = RecvBatch::new();
     let mut datagrams = Vec::new();
     while datagrams.len() < count {
-        let mut waited = [Waited::readable(sockets.fd(0))];
+        let mut waited = [Waited::readable(sockets.fixed()[0].fd())];
         wait(&mut waited, 20_000).unwrap();
         assert!(waited[0].ready, "only {} of {count} came", datagrams.len());
-        let Ok(received) = batch.receive(sockets.fd(0)) else { continue };
+        let Ok(received) = batch.receive(sockets.fixed()[0].fd()) else { continue };
         for i in 0..received {
             let meta = batch.meta(i).unwrap();
             let bytes = &batch.storage()[i * SLOT_LEN..i * SLOT_LEN + meta.len];
@@ -68,8 +68,8 @@ fn long_runs_are_split_where_the_kernel_wants_it() {
 #[test]
 fn without_segmentation_the_same_datagrams_leave_one_by_one() {
     let (a, b) = (sockets(&["127.0.0.1:0"]), sockets(&["127.0.0.1:0"]));
-    a.give_up_gso(0, &io::Error::from_raw_os_error(libc::EIO));
-    assert!(!a.gso(0));
+    a.fixed()[0].give_up_gso(&io::Error::from_raw_os_error(libc::EIO));
+    assert!(!a.fixed()[0].gso());
     let lens = [500, 500, 500, 20, 500];
     let mut batch = SendBatch::new(65_536);
     fill(&mut batch, addr(&b), None, &lens);
@@ -87,7 +87,7 @@ fn a_refused_source_address_is_left_to_the_system_and_told() {
     let sent = batch.flush(&a, 0);
     assert_eq!((sent.failed, sent.source_refused), (0, vec![addr(&b)]));
     assert_eq!(receive(&b, 3).len(), 3);
-    a.send_one(addr(&b), foreign, None, b"x").unwrap();
+    a.fixed()[0].send_one(addr(&b), foreign, b"x").unwrap();
     assert_eq!(receive(&b, 1)[0].0, 1);
 }
 
@@ -104,7 +104,7 @@ fn what_one_destination_refuses_does_not_hold_up_the_others() {
     assert_eq!(batch.flush(&a, 0).failed, 3 + 1 + 2);
     let got: Vec<_> = receive(&b, 2).iter().map(|(len, ..)| *len).collect();
     assert_eq!(got, [100, 77]);
-    assert!(a.gso(0), "none of that was about segmentation");
+    assert!(a.fixed()[0].gso(), "none of that was about segmentation");
 }
 
 #[test]
@@ -120,19 +120,24 @@ fn a_full_buffer_says_so() {
     assert!(many.room(1).is_none(), "each longer datagram begins a run");
 }
 
+fn chosen(sockets: &Sockets, dst: SocketAddr, queue: usize) -> usize {
+    let Ok(Chosen::Fixed(i, _)) = sockets.choose(dst, queue) else { panic!("nothing reaches {dst}") };
+    i
+}
+
 #[test]
 fn the_socket_is_chosen_by_family_and_queue() {
     let both = sockets(&["127.0.0.1:0", "[::1]:0", "127.0.0.1:0"]);
     let v4: SocketAddr = "127.0.0.1:1".parse().unwrap();
     let mapped: SocketAddr = "[::ffff:127.0.0.1]:1".parse().unwrap();
     let v6: SocketAddr = "[::1]:1".parse().unwrap();
-    assert_eq!([0, 1, 2].map(|queue| both.choose(v4, queue).unwrap()), [0, 2, 0]);
-    assert_eq!([0, 1].map(|queue| both.choose(v6, queue).unwrap()), [1, 1]);
-    assert_eq!(both.choose(mapped, 1).unwrap(), 2);
-    assert_eq!(both.to_family(2, mapped), v4);
+    assert_eq!([0, 1, 2].map(|queue| chosen(&both, v4, queue)), [0, 2, 0]);
+    assert_eq!([0, 1].map(|queue| chosen(&both, v6, queue)), [1, 1]);
+    assert_eq!(chosen(&both, mapped, 1), 2);
+    assert_eq!(both.fixed()[2].to_family(mapped), v4);
     assert!(sockets(&["127.0.0.1:0"]).choose(v6, 0).is_err());
     let dual = sockets(&["[::]:0"]);
-    assert_eq!(dual.to_family(dual.choose(v4, 0).unwrap(), v4), mapped);
+    assert_eq!(dual.choose(v4, 0).unwrap().to_family(v4), mapped);
 }
 
 #[test]

@@ -31,7 +31,7 @@ impl Wake for Bell {
 }
 
 /// Receives one datagram, waiting for it through the waker.
-fn receive(guest: &Guest) -> (Vec<u8>, GuestMeta) {
+pub(crate) fn receive(guest: &Guest) -> (Vec<u8>, GuestMeta) {
     let bell = Arc::new(Bell::default());
     let waker = Waker::from(Arc::clone(&bell));
     let mut buf = vec![0; 2048];

@@ -11,4 +11,7 @@ mod parking;
 mod paths;
 mod realms;
 mod rekey;
+mod relaying;
+mod sockets;
 mod traffic;
+mod ways;

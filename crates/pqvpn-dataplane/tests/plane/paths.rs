@@ -2,10 +2,14 @@
 //! Probes, roaming, and what must not move a path.
 
 use pqvpn_crypto::schedule::Role;
-use pqvpn_dataplane::{DropReason, Event, SendError, SessionId};
+use pqvpn_dataplane::{
+    DropReason, Event, ProbeKind as Sent, SendError, SessionId,
+    way::{Way, WayId},
+};
 use pqvpn_packet::{
-    header::PacketKind,
-    inner::{Probe, ProbeKind},
+    header::{OVERHEAD, PacketKind},
+    inner::{PROBE_LEN, Probe, ProbeKind},
+    relay::Channel,
 };
 
 use crate::{
@@ -181,4 +185,141 @@ fn set_path_redirects_and_moves_the_index_on_until_the_last() {
         let datagram = receive_on(&peer.socket);
         assert_eq!(peer.open(datagram).0, indices(1, Role::Initiator)[turn.min(7)]);
     }
+}
+
+/// Sends a sealed probe from somewhere else, waits for its answer there if it has one, and says where the path is.
+fn probe_from_elsewhere(kind: ProbeKind) -> (bool, usize) {
+    let (mut peer, node) = raw_peer();
+    peer.send(&to_node());
+    node.collect();
+    let elsewhere = socket();
+    let probe = peer.seal(PacketKind::Data, &Probe { kind, id: 5 }.encode());
+    elsewhere.send_to(&probe, node.addr).unwrap();
+    if kind == ProbeKind::Answer {
+        node.events.expect(|event| matches!(event, Event::ProbeAck { id: 5, .. }).then_some(()));
+    } else {
+        let answer = receive_on(&elsewhere);
+        assert_eq!(peer.open(answer).1, Probe { kind: ProbeKind::Answer, id: 5 }.encode());
+    }
+    let moved = node.control.path(PEER) == elsewhere.local_addr().ok();
+    assert!(moved || node.control.path(PEER) == peer.socket.local_addr().ok());
+    let from = elsewhere.local_addr().unwrap();
+    let heard = node.events.count(|event| matches!(event, Event::Heard { peer: PEER, from: heard } if *heard == from));
+    let roamed = node.events.count(|event| matches!(event, Event::Roamed { .. }));
+    assert_eq!(roamed, usize::from(moved));
+    (moved, heard)
+}
+
+#[test]
+fn a_checking_probe_moves_nothing_but_is_answered_and_told() {
+    assert_eq!(probe_from_elsewhere(ProbeKind::Check), (false, 1));
+}
+
+#[test]
+fn an_answer_moves_nothing() {
+    assert_eq!(probe_from_elsewhere(ProbeKind::Answer), (false, 1));
+}
+
+#[test]
+fn a_nominating_probe_moves_the_path() {
+    assert_eq!(probe_from_elsewhere(ProbeKind::Nominate), (true, 0));
+}
+
+#[test]
+fn a_forged_or_replayed_probe_moves_nothing_and_is_not_told() {
+    for kind in [ProbeKind::Check, ProbeKind::Nominate, ProbeKind::Answer] {
+        let (mut peer, node) = raw_peer();
+        let probe = peer.send(&Probe { kind, id: 5 }.encode());
+        node.events.expect(|event| matches!(event, Event::FirstPacket { .. }).then_some(()));
+        let elsewhere = socket();
+        elsewhere.send_to(&probe, node.addr).unwrap();
+        node.expect_drops(DropReason::Replay, 1);
+        let mut forged = peer.seal(PacketKind::Data, &Probe { kind, id: 6 }.encode());
+        forged[OVERHEAD] ^= 1;
+        elsewhere.send_to(&forged, node.addr).unwrap();
+        node.expect_drops(DropReason::Auth, 1);
+        // What follows is dealt with after both of them.
+        peer.send(&to_node());
+        node.collect();
+        assert_eq!(node.control.path(PEER), peer.socket.local_addr().ok());
+        assert_eq!(node.events.count(|event| matches!(event, Event::Heard { .. } | Event::Roamed { .. })), 0);
+        assert_silence(&elsewhere);
+    }
+}
+
+#[test]
+fn a_nominating_probe_that_was_overtaken_does_not_move_the_path() {
+    let (mut peer, node) = raw_peer();
+    let late = peer.seal(PacketKind::Data, &Probe { kind: ProbeKind::Nominate, id: 5 }.encode());
+    peer.send(&to_node());
+    node.collect();
+    let elsewhere = socket();
+    elsewhere.send_to(&late, node.addr).unwrap();
+    receive_on(&elsewhere);
+    assert_eq!(node.control.path(PEER), peer.socket.local_addr().ok());
+}
+
+#[test]
+fn data_over_a_way_leaves_a_living_plain_path_alone_and_a_nomination_does_not() {
+    let (mut peer, node) = raw_peer();
+    let (relay, way) = (socket(), WayId(3));
+    let course = Way::Relay { relay: relay.local_addr().unwrap(), out_channel: 1, in_channel: 2 };
+    node.control.set_way(way, course).unwrap();
+    let direct = peer.socket.local_addr().unwrap();
+    peer.send(&to_node());
+    node.collect();
+    let through = |datagram: &[u8]| {
+        let header = Channel::new(2).unwrap().header();
+        relay.send_to(&[&header[..], datagram].concat(), node.addr).unwrap();
+    };
+    through(&peer.seal(PacketKind::Data, &to_node()));
+    node.collect();
+    node.events.expect(|event| matches!(event, Event::Heard { from, .. } if *from == way.address()).then_some(()));
+    assert_eq!(node.control.path(PEER), Some(direct));
+    through(&peer.seal(PacketKind::Data, &Probe { kind: ProbeKind::Nominate, id: 1 }.encode()));
+    let moved = node.events.expect(|event| if let Event::Roamed { to, .. } = event { Some(*to) } else { None });
+    assert_eq!((moved, node.control.path(PEER)), (way.address(), Some(way.address())));
+    peer.send(&to_node());
+    node.collect();
+    eventually(|| node.control.path(PEER), |path| *path == Some(direct));
+}
+
+#[test]
+fn the_control_side_learns_when_a_path_was_last_heard() {
+    let (mut peer, node) = raw_peer();
+    assert_eq!(node.control.path_heard(PEER), None);
+    peer.send(&Probe { kind: ProbeKind::Check, id: 1 }.encode());
+    peer.receive();
+    let (from, first) = node.control.path_heard(PEER).unwrap();
+    assert_eq!(Some(from), peer.socket.local_addr().ok());
+    peer.send(&to_node());
+    node.collect();
+    eventually(|| node.control.path_heard(PEER).unwrap().1, |&heard| heard > first);
+    node.control.set_path(PEER, socket().local_addr().unwrap());
+    assert_eq!(node.control.path_heard(PEER), None, "nothing came from there yet");
+}
+
+#[test]
+fn a_probe_to_another_address_leaves_the_path_and_is_as_long_as_asked() {
+    let (mut peer, node) = raw_peer();
+    node.control.activate_tx(SessionId(1));
+    let elsewhere = socket();
+    let to = elsewhere.local_addr().unwrap();
+    for (id, kind, len, expected) in [
+        (1, Sent::Check, 0, PROBE_LEN + OVERHEAD),
+        (2, Sent::Nominate, 0, PROBE_LEN + OVERHEAD),
+        (3, Sent::Check, 1200, 1200),
+        (4, Sent::Check, 5, PROBE_LEN + OVERHEAD),
+        (5, Sent::Check, 9000, 9000),
+    ] {
+        node.control.send_probe_to(PEER, id, to, kind, len).unwrap();
+        let datagram = receive_on(&elsewhere);
+        assert_eq!(datagram.len(), expected);
+        let probe = Probe::decode(&peer.open(datagram).1).unwrap();
+        let kind = if kind == Sent::Check { ProbeKind::Check } else { ProbeKind::Nominate };
+        assert_eq!(probe, Probe { kind, id });
+    }
+    assert_eq!(node.control.path(PEER), peer.socket.local_addr().ok());
+    assert_silence(&peer.socket);
+    assert!(matches!(node.control.send_probe_to(PEER, 6, to, Sent::Check, 65_500), Err(SendError::TooLong)));
 }
