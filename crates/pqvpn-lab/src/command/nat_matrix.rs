@@ -40,6 +40,9 @@ pub(crate) struct Args {
     /// The one who begins is told the outside address of the other's router.
     #[arg(long)]
     pinned: bool,
+    /// Milliseconds from one host to the other and back; half of it to the relay.
+    #[arg(long, default_value_t = 0, value_name = "MS", value_parser = clap::value_parser!(u16).range(0..=2000))]
+    rtt: u16,
     #[command(flatten)]
     seed: Seed,
 }
@@ -130,7 +133,9 @@ fn in_turn(program: &Path, cells: &[Cell], args: &Args, rng: &mut StdRng) -> Vec
 fn one_cell(program: &Path, cell: Cell, args: &Args) -> Vec<Meeting> {
     let mut meetings = Vec::new();
     let mut happen = || -> anyhow::Result<()> {
-        let mut trio = Trio::build(&Plan { pinned: args.pinned, ..Plan::new(program, Some([cell.0, cell.1])) })?;
+        let round_trip = Duration::from_millis(args.rtt.into());
+        let plan = Plan { pinned: args.pinned, round_trip, ..Plan::new(program, Some([cell.0, cell.1])) };
+        let mut trio = Trio::build(&plan)?;
         trio.found()?;
         for _ in 0..args.repeat {
             trio.restart()?;
@@ -159,7 +164,7 @@ fn meet(trio: &Trio, window: Duration) -> anyhow::Result<Meeting> {
         Err(error) => {
             meeting.why = trio.seen(0).map(|seen| seen.why).unwrap_or_default();
             if meeting.why.is_empty() {
-                meeting.why = format!("{error:#}");
+                meeting.why = reason(&format!("{error:#}"));
             }
             return Ok(meeting);
         }
@@ -181,6 +186,12 @@ fn meet(trio: &Trio, window: Duration) -> anyhow::Result<Meeting> {
     meeting.relayed = meeting.direct.is_none() && seen.kind == "relay";
     meeting.why = seen.why;
     Ok(meeting)
+}
+
+/// The reason in what a verb says when it fails, or all it says.
+fn reason(said: &str) -> String {
+    let line = said.lines().find_map(|line| line.trim().strip_prefix("why: "));
+    line.unwrap_or(said).to_owned()
 }
 
 impl Meeting {
@@ -213,6 +224,7 @@ fn tell(cells: &[Cell], results: &[Vec<Meeting>], args: &Args, report: &mut Repo
     let all = || results.iter().flatten();
     report.figure("cells", cells.len());
     report.figure("repeat", args.repeat);
+    report.figure("rtt_ms", args.rtt);
     report.figure("fail", all().filter(|one| one.is_failed()).count());
     report.bar("fail", Op::Equal, 0.0);
     report.figure("punchable_not_direct", of(Expected::Direct).filter(|one| !one.is_direct()).count());
@@ -272,6 +284,12 @@ mod tests {
         assert_eq!(Cell(Kind::Symmetric, Kind::AddressRestricted).expected(), Expected::Direct);
         assert_eq!(Cell(Kind::Home, Kind::Symmetric).expected(), Expected::Guessed);
         assert_eq!(Cell(Kind::Masquerade, Kind::Masquerade).expected(), Expected::Direct);
+    }
+
+    #[test]
+    fn reasons_are_found() {
+        assert_eq!(reason("error: no pong\n  why: nobody is there\n  try: later"), "nobody is there");
+        assert_eq!(reason("something else"), "something else");
     }
 
     #[test]
