@@ -49,7 +49,7 @@ pub(crate) struct Args {
 
 /// Who is behind what: the one who begins, and the other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Cell(Kind, Kind);
+pub(super) struct Cell(pub(super) Kind, pub(super) Kind);
 
 impl FromStr for Cell {
     type Err = NatError;
@@ -62,7 +62,7 @@ impl FromStr for Cell {
 
 /// What a cell has to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Expected {
+pub(super) enum Expected {
     /// Direct, always.
     Direct,
     /// Direct nearly always, by guessing ports.
@@ -72,9 +72,14 @@ enum Expected {
 }
 
 impl Cell {
+    /// All 49.
+    pub(super) fn all() -> Vec<Self> {
+        Kind::ALL.into_iter().flat_map(|first| Kind::ALL.map(|second| Self(first, second))).collect()
+    }
+
     /// The matrix of testing.md 3. What it shows as failing there for plain `masquerade` was poisoned by a probe that
     /// came too early; who does not send one meets.
-    fn expected(self) -> Expected {
+    pub(super) fn expected(self) -> Expected {
         let kinds = [self.0.behaviour(), self.1.behaviour()];
         let symmetric = kinds.map(|(mapping, _)| mapping == Dependence::AddressAndPort);
         let restricted = kinds.map(|(_, filtering)| filtering == Dependence::AddressAndPort);
@@ -112,14 +117,10 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Report> {
     let mut report = Report::new("nat-matrix");
     let seed = args.seed.draw(&mut report);
     let program = tools::pqvpn()?;
-    let cells = if args.nat.is_empty() { all() } else { args.nat.clone() };
+    let cells = if args.nat.is_empty() { Cell::all() } else { args.nat.clone() };
     let results = in_turn(&program, &cells, args, &mut StdRng::seed_from_u64(seed));
     tell(&cells, &results, args, &mut report);
     Ok(report)
-}
-
-fn all() -> Vec<Cell> {
-    Kind::ALL.into_iter().flat_map(|first| Kind::ALL.map(|second| Cell(first, second))).collect()
 }
 
 /// Runs the cells, several at a time, in random order so that slow moments of the machine hit no row in particular.
@@ -276,8 +277,8 @@ mod tests {
 
     #[test]
     fn the_expected_matrix_is_the_published_one() {
-        let count = |expected| all().into_iter().filter(|cell| cell.expected() == expected).count();
-        assert_eq!(all().len(), 49);
+        let count = |expected| Cell::all().into_iter().filter(|cell| cell.expected() == expected).count();
+        assert_eq!(Cell::all().len(), 49);
         assert_eq!(count(Expected::Relayed), 1);
         // Symmetric against port-restricted, masquerade, home and double, both ways.
         assert_eq!(count(Expected::Guessed), 8);
