@@ -16,10 +16,12 @@ use crate::topology::TopologyError;
 
 mod guess;
 mod measure;
+mod punch;
 mod site;
 
 pub use guess::{Guess, guess};
 pub use measure::{Behaviour, Dependence, hairpins, measure, poison};
+pub use punch::{Punch, punch};
 pub use site::{Router, Site};
 
 /// Name of a router's interface to the outside.
@@ -114,6 +116,20 @@ impl Kind {
                 (Dependence::Endpoint, Dependence::AddressAndPort)
             }
             Self::Symmetric => (Dependence::AddressAndPort, Dependence::AddressAndPort),
+        }
+    }
+
+    /// How many routers stand between a host and the internet.
+    #[must_use]
+    pub const fn depth(self) -> u32 {
+        match self {
+            Self::Double => 2,
+            Self::FullCone
+            | Self::AddressRestricted
+            | Self::PortRestricted
+            | Self::Masquerade
+            | Self::Home
+            | Self::Symmetric => 1,
         }
     }
 

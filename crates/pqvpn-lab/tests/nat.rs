@@ -5,7 +5,9 @@
 use std::io::Write;
 
 use pqvpn_lab::impair::ImpairError;
-use pqvpn_lab::nat::{Dependence, Guess, Kind, NatError, Options, Site, guess, hairpins, measure, poison};
+use pqvpn_lab::nat::{
+    Dependence, Guess, Kind, NatError, Options, Punch, Site, guess, hairpins, measure, poison, punch,
+};
 use pqvpn_lab::netns::{Namespace, NetnsError};
 use pqvpn_lab::topology::{Internet, internet};
 use rand::SeedableRng;
@@ -175,4 +177,36 @@ fn enough_guesses_find_a_way_into_a_symmetric_nat() {
     assert!((0..3).any(|_| guess(&attempt, &mut rng).unwrap()));
     let hopeless = Guess { sockets: 1, probes: 1, ..attempt };
     assert!(!guess(&hopeless, &mut rng).unwrap());
+}
+
+/// Whether hosts behind these routers meet, with first packets that open their own router's way only, or without.
+fn meet(kinds: [Kind; 2], openers: bool) -> Option<bool> {
+    let internet = outside(2)?;
+    let [first, second, server, _] = internet.hosts.as_slice() else { panic!("four hosts") };
+    let mut sites = [
+        or_skip(Site::behind(first, kinds[0], &Options::default(), 10))?,
+        or_skip(Site::behind(second, kinds[1], &Options::default(), 20))?,
+    ];
+    let ends = [sites[0].host("h1").unwrap(), sites[1].host("h2").unwrap()];
+    // Past their own routers; the internet's own ends them.
+    let opener = openers.then(|| kinds.map(|kind| kind.depth() + 1));
+    Some(punch(&Punch { ends: [&ends[0], &ends[1]], server, opener }).unwrap())
+}
+
+#[test]
+fn two_that_can_be_poisoned_meet_when_nobody_sends_too_early() {
+    let kinds = [Kind::Masquerade; 2];
+    let Some(met) = meet(kinds, false) else { return };
+    assert!(!met, "a packet that came too early did no harm");
+    assert_eq!(meet(kinds, true), Some(true));
+}
+
+#[test]
+fn symmetric_routers_let_only_the_unrestricted_meet_them() {
+    for (other, met) in
+        [(Kind::FullCone, true), (Kind::AddressRestricted, true), (Kind::Home, false), (Kind::Symmetric, false)]
+    {
+        let Some(found) = meet([Kind::Symmetric, other], true) else { return };
+        assert_eq!(found, met, "{other}");
+    }
 }

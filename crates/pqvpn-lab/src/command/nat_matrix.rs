@@ -40,13 +40,16 @@ pub(crate) struct Args {
     /// The one who begins is told the outside address of the other's router.
     #[arg(long)]
     pinned: bool,
+    /// Milliseconds from one host to the other and back; half of it to the relay.
+    #[arg(long, default_value_t = 0, value_name = "MS", value_parser = clap::value_parser!(u16).range(0..=2000))]
+    rtt: u16,
     #[command(flatten)]
     seed: Seed,
 }
 
 /// Who is behind what: the one who begins, and the other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Cell(Kind, Kind);
+pub(super) struct Cell(pub(super) Kind, pub(super) Kind);
 
 impl FromStr for Cell {
     type Err = NatError;
@@ -59,7 +62,7 @@ impl FromStr for Cell {
 
 /// What a cell has to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Expected {
+pub(super) enum Expected {
     /// Direct, always.
     Direct,
     /// Direct nearly always, by guessing ports.
@@ -69,9 +72,14 @@ enum Expected {
 }
 
 impl Cell {
+    /// All 49.
+    pub(super) fn all() -> Vec<Self> {
+        Kind::ALL.into_iter().flat_map(|first| Kind::ALL.map(|second| Self(first, second))).collect()
+    }
+
     /// The matrix of testing.md 3. What it shows as failing there for plain `masquerade` was poisoned by a probe that
     /// came too early; who does not send one meets.
-    fn expected(self) -> Expected {
+    pub(super) fn expected(self) -> Expected {
         let kinds = [self.0.behaviour(), self.1.behaviour()];
         let symmetric = kinds.map(|(mapping, _)| mapping == Dependence::AddressAndPort);
         let restricted = kinds.map(|(_, filtering)| filtering == Dependence::AddressAndPort);
@@ -109,14 +117,10 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Report> {
     let mut report = Report::new("nat-matrix");
     let seed = args.seed.draw(&mut report);
     let program = tools::pqvpn()?;
-    let cells = if args.nat.is_empty() { all() } else { args.nat.clone() };
+    let cells = if args.nat.is_empty() { Cell::all() } else { args.nat.clone() };
     let results = in_turn(&program, &cells, args, &mut StdRng::seed_from_u64(seed));
     tell(&cells, &results, args, &mut report);
     Ok(report)
-}
-
-fn all() -> Vec<Cell> {
-    Kind::ALL.into_iter().flat_map(|first| Kind::ALL.map(|second| Cell(first, second))).collect()
 }
 
 /// Runs the cells, several at a time, in random order so that slow moments of the machine hit no row in particular.
@@ -130,7 +134,9 @@ fn in_turn(program: &Path, cells: &[Cell], args: &Args, rng: &mut StdRng) -> Vec
 fn one_cell(program: &Path, cell: Cell, args: &Args) -> Vec<Meeting> {
     let mut meetings = Vec::new();
     let mut happen = || -> anyhow::Result<()> {
-        let mut trio = Trio::build(&Plan { pinned: args.pinned, ..Plan::new(program, Some([cell.0, cell.1])) })?;
+        let round_trip = Duration::from_millis(args.rtt.into());
+        let plan = Plan { pinned: args.pinned, round_trip, ..Plan::new(program, Some([cell.0, cell.1])) };
+        let mut trio = Trio::build(&plan)?;
         trio.found()?;
         for _ in 0..args.repeat {
             trio.restart()?;
@@ -159,7 +165,7 @@ fn meet(trio: &Trio, window: Duration) -> anyhow::Result<Meeting> {
         Err(error) => {
             meeting.why = trio.seen(0).map(|seen| seen.why).unwrap_or_default();
             if meeting.why.is_empty() {
-                meeting.why = format!("{error:#}");
+                meeting.why = reason(&format!("{error:#}"));
             }
             return Ok(meeting);
         }
@@ -181,6 +187,12 @@ fn meet(trio: &Trio, window: Duration) -> anyhow::Result<Meeting> {
     meeting.relayed = meeting.direct.is_none() && seen.kind == "relay";
     meeting.why = seen.why;
     Ok(meeting)
+}
+
+/// The reason in what a verb says when it fails, or all it says.
+fn reason(said: &str) -> String {
+    let line = said.lines().find_map(|line| line.trim().strip_prefix("why: "));
+    line.unwrap_or(said).to_owned()
 }
 
 impl Meeting {
@@ -213,6 +225,7 @@ fn tell(cells: &[Cell], results: &[Vec<Meeting>], args: &Args, report: &mut Repo
     let all = || results.iter().flatten();
     report.figure("cells", cells.len());
     report.figure("repeat", args.repeat);
+    report.figure("rtt_ms", args.rtt);
     report.figure("fail", all().filter(|one| one.is_failed()).count());
     report.bar("fail", Op::Equal, 0.0);
     report.figure("punchable_not_direct", of(Expected::Direct).filter(|one| !one.is_direct()).count());
@@ -264,14 +277,20 @@ mod tests {
 
     #[test]
     fn the_expected_matrix_is_the_published_one() {
-        let count = |expected| all().into_iter().filter(|cell| cell.expected() == expected).count();
-        assert_eq!(all().len(), 49);
+        let count = |expected| Cell::all().into_iter().filter(|cell| cell.expected() == expected).count();
+        assert_eq!(Cell::all().len(), 49);
         assert_eq!(count(Expected::Relayed), 1);
         // Symmetric against port-restricted, masquerade, home and double, both ways.
         assert_eq!(count(Expected::Guessed), 8);
         assert_eq!(Cell(Kind::Symmetric, Kind::AddressRestricted).expected(), Expected::Direct);
         assert_eq!(Cell(Kind::Home, Kind::Symmetric).expected(), Expected::Guessed);
         assert_eq!(Cell(Kind::Masquerade, Kind::Masquerade).expected(), Expected::Direct);
+    }
+
+    #[test]
+    fn reasons_are_found() {
+        assert_eq!(reason("error: no pong\n  why: nobody is there\n  try: later"), "nobody is there");
+        assert_eq!(reason("something else"), "something else");
     }
 
     #[test]

@@ -52,6 +52,9 @@ pub(crate) struct Args {
     /// The first is told the outside address of the second's router, so that a full-cone NAT needs no help.
     #[arg(long)]
     pinned: bool,
+    /// Milliseconds from one host to the other and back; half of it to the relay.
+    #[arg(long, default_value_t = 0, value_name = "MS", value_parser = clap::value_parser!(u16).range(0..=2000))]
+    rtt: u16,
     /// Things at a time, each with daemons of its own.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=8))]
     jobs: u8,
@@ -75,11 +78,13 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Report> {
     report.figure("repeat", repeat);
     report.figure("stop_s", stop);
     report.figure("nat", args.nat.name());
+    report.figure("rtt_ms", args.rtt);
     let outages = spread(&events, &order, args.jobs, |event| {
         let plan = Plan {
             relays: event.relays(),
             spare: 1,
             pinned: args.pinned,
+            round_trip: Duration::from_millis(args.rtt.into()),
             ..Plan::new(&program, Some([args.nat, args.nat]))
         };
         let outages = suffer(&plan, *event, args.nat, repeat, Duration::from_secs(stop.into()));

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use pqvpn_lab::impair::{self, Impairment};
+use pqvpn_lab::impair::{self, Delay, Impairment};
 use pqvpn_lab::nat::{Kind, Options, Site};
 use pqvpn_lab::topology::{Interface, Internet, internet};
 use serde_json::Value;
@@ -33,6 +33,7 @@ pub(super) struct Trio {
     pub(super) ids: [String; 2],
     /// Spare hosts come last.
     pub(super) internet: Internet,
+    _delays: Vec<Delay>,
 }
 
 /// What to build.
@@ -51,12 +52,14 @@ pub(super) struct Plan<'a> {
     pub(super) relay: &'a str,
     /// Whether the first is told where the second's router is, as if that forwarded a port.
     pub(super) pinned: bool,
+    /// Time from one end to the other and back; to a relay it is half of that.
+    pub(super) round_trip: Duration,
 }
 
 impl<'a> Plan<'a> {
     /// Two members behind routers, or on the internet, and one relay.
     pub(super) const fn new(program: &'a Path, kinds: Option<[Kind; 2]>) -> Self {
-        Self { program, kinds, relays: 1, spare: 0, ends: "", relay: "", pinned: false }
+        Self { program, kinds, relays: 1, spare: 0, ends: "", relay: "", pinned: false, round_trip: Duration::ZERO }
     }
 }
 
@@ -73,6 +76,12 @@ pub(super) struct Seen {
     pub(super) mtu: Option<u64>,
     /// The whole path, for what only some need.
     pub(super) path: Value,
+}
+
+/// Each end's way to the middle of the internet is half of the way to the other.
+fn delays(internet: &Internet, round_trip: Duration) -> anyhow::Result<Vec<Delay>> {
+    let ports = ["port0", "port1"].map(|port| Interface::find(&internet.router, port));
+    ports.into_iter().map(|port| Ok(impair::delay(&port?, round_trip / 2)?)).collect()
 }
 
 impl Seen {
@@ -112,7 +121,8 @@ impl Trio {
             )
         };
         let relays = (0..plan.relays.into()).map(relay).collect::<anyhow::Result<_>>()?;
-        let trio = Self { relays, ends, ports, sites, ids, internet };
+        let delays = if plan.round_trip.is_zero() { Vec::new() } else { delays(&internet, plan.round_trip)? };
+        let trio = Self { relays, ends, ports, sites, ids, internet, _delays: delays };
         if plan.pinned {
             let (id, place) = (&trio.ids[1], trio.outside(1));
             trio.ends[0].configure(&format!("[[peers]]\nid = \"{id}\"\nendpoints = [\"{place}:{PORT}\"]\n"))?;

@@ -40,7 +40,7 @@ pub struct Delay {
 /// [`ImpairError::Missing`] without `iptables-nft`, others where the kernel has no NFQUEUE.
 pub fn delay(interface: &Interface, round_trip: Duration) -> Result<Delay, ImpairError> {
     let mut delay = Delay { interface: interface.clone(), stop: Arc::new(AtomicBool::new(false)), threads: Vec::new() };
-    for number in [0, 1] {
+    for (_, number) in sides(interface) {
         let stop = Arc::clone(&delay.stop);
         let thread = interface.namespace().run(move || {
             let queue = open(number)?;
@@ -69,8 +69,10 @@ impl Drop for Delay {
 }
 
 /// Which packets go to which queue.
-fn sides(interface: &Interface) -> [([String; 2], u16); 2] {
-    [(["-i".to_owned(), interface.name().to_owned()], 0), (["-o".to_owned(), interface.name().to_owned()], 1)]
+fn sides(interface: &Interface) -> impl Iterator<Item = ([String; 2], u16)> {
+    // Queues are numbered by namespace, interfaces as well.
+    let first = u16::try_from(interface.index() * 2).unwrap_or(u16::MAX - 1);
+    ["-i", "-o"].map(|side| [side.to_owned(), interface.name().to_owned()]).into_iter().zip(first..)
 }
 
 fn rule(namespace: &Namespace, verb: &str, side: &[String; 2], number: u16) -> Result<(), ImpairError> {

@@ -85,6 +85,9 @@ fn routes_lead_through_a_router() {
     add_route(&left, net("0.0.0.0/0"), [192, 0, 2, 1].into()).unwrap();
     add_route(&right, net("192.0.2.0/24"), [198, 51, 100, 1].into()).unwrap();
     assert!(reaches(&left, &right, [198, 51, 100, 2].into()));
+    remove_route(&left, net("0.0.0.0/0"), [192, 0, 2, 1].into()).unwrap();
+    assert!(!reaches(&left, &right, [198, 51, 100, 2].into()));
+    assert!(remove_route(&left, net("0.0.0.0/0"), [192, 0, 2, 1].into()).is_err());
 }
 
 #[test]
