@@ -152,6 +152,7 @@ impl State {
             Event::StepWanted { session } => self.request_step(now, session),
             Event::SealRefused { session } | Event::ForgeryLimit { session } => self.replace_session(now, session),
             Event::Roamed { peer, from, to } => self.on_roamed(peer, from, to),
+            Event::Heard { peer, from } => tracing::debug!(peer, %from, "heard from beside the path"),
             Event::ProbeAck { peer, id, from, at } => self.on_probe_ack(peer, id, from, at),
             Event::Failed { what, error } => self.on_failed(what, &error),
             other => tracing::debug!(?other, "unknown data-plane event"),
