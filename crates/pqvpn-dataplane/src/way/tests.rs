@@ -112,15 +112,13 @@ fn ways_forwards_and_ends_are_bounded() {
     ways.set_way(WayId(0), relay(R, 1, 2)).unwrap();
     let one = forward(R, S, 1);
     for channel in 0..MAX_FORWARDS as u64 {
-        ways.forwards = usize::try_from(channel).unwrap();
-        if channel % 512 == 0 {
-            ways.set_forward(1000 + channel, one.clone()).unwrap();
-        }
+        ways.set_forward(1000 + channel, one.clone()).unwrap();
     }
-    ways.forwards = MAX_FORWARDS;
     assert_eq!(ways.set_forward(1, one.clone()), Err(WayError::TooMany));
     ways.set_forward(1000, one).unwrap();
     assert_eq!(ways.ends.len(), 2);
+    assert!(ways.remove_forward(1001));
+    ways.set_forward(1, forward(R, S, 1)).unwrap();
     for port in 1..100 {
         ways.set_forward(1000, forward(&format!("192.0.2.3:{port}"), S, 1)).unwrap();
     }

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The kernel's sockets instead of the virtual wire, and peers that are not PQVPN.
 
-use std::net::UdpSocket;
+use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 
 use pqvpn_crypto::peer_id::PeerId;
 use pqvpn_crypto::tls::{ALPN, Refusal};
 use pqvpn_dataplane::mem::MemTun;
+use pqvpn_dataplane::way::{Forward, ForwardLimit, Way, WayId};
 use pqvpn_dataplane::{DataPlane, DataPlaneConfig, Offloads, TunReader, TunWriter};
 use pqvpn_node::link::{Backend, Endpoint, GuestSocket, LinkError, PeerReason, PlainSocket};
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
@@ -16,6 +17,7 @@ use crate::strangers;
 
 both_backends!(real time:
     links_as_guests_of_two_data_planes,
+    links_through_a_relay_between_hosts_without_ipv6,
     links_over_ipv4_and_ipv6_and_both,
     a_classical_client_is_refused,
     an_anonymous_client_is_refused,
@@ -58,14 +60,22 @@ async fn links_over_ipv4_and_ipv6_and_both(backend: Backend) {
 
 /// An endpoint on a data plane of its own; IPv4 and IPv6 have a socket each.
 fn guest_of_a_data_plane(backend: Backend, party: &Party) -> (DataPlane, Box<dyn Endpoint>) {
-    let (_, reader, writer) = MemTun::new(Offloads::default()).unwrap();
-    let sockets = ["127.0.0.1:0", "[::1]:0"].map(|bind| UdpSocket::bind(bind).unwrap());
-    let tun: Vec<(Box<dyn TunReader>, Box<dyn TunWriter>)> = vec![(Box::new(reader), Box::new(writer))];
-    let config = DataPlaneConfig { tun, sockets: sockets.into(), inner_mtu: 1280 };
-    let plane = DataPlane::start(config, Arc::new(|_| {})).unwrap();
-    let socket = GuestSocket::new(plane.guest()).unwrap();
-    let endpoint = backend.endpoint(Arc::new(socket), party.config()).unwrap();
+    let plane = data_plane(&["127.0.0.1:0", "[::1]:0"]);
+    let endpoint = guest_of(&plane, backend, party);
     (plane, endpoint)
+}
+
+fn guest_of(plane: &DataPlane, backend: Backend, party: &Party) -> Box<dyn Endpoint> {
+    let socket = GuestSocket::new(plane.guest()).unwrap();
+    backend.endpoint(Arc::new(socket), party.config()).unwrap()
+}
+
+fn data_plane(binds: &[&str]) -> DataPlane {
+    let (_, reader, writer) = MemTun::new(Offloads::default()).unwrap();
+    let sockets: Vec<_> = binds.iter().map(|bind| UdpSocket::bind(bind).unwrap()).collect();
+    let tun: Vec<(Box<dyn TunReader>, Box<dyn TunWriter>)> = vec![(Box::new(reader), Box::new(writer))];
+    let config = DataPlaneConfig { tun, sockets, inner_mtu: 1280 };
+    DataPlane::start(config, Arc::new(|_| {})).unwrap()
 }
 
 async fn links_as_guests_of_two_data_planes(backend: Backend) {
@@ -82,6 +92,38 @@ async fn links_as_guests_of_two_data_planes(backend: Backend) {
     accepted.closed().await;
     client_plane.shutdown();
     server_plane.shutdown();
+}
+
+async fn links_through_a_relay_between_hosts_without_ipv6(backend: Backend) {
+    let (dialer, listener) = (Party::new(Admits::Everybody), Party::new(Admits::Everybody));
+    let planes = [(); 3].map(|()| data_plane(&["127.0.0.1:0"]));
+    let [client_plane, server_plane, relay_plane] = &planes;
+    let (client, server) = (guest_of(client_plane, backend, &dialer), guest_of(server_plane, backend, &listener));
+    let relay = canonical(relay_plane.guest().local_addr().unwrap());
+    let limit = Arc::new(ForwardLimit::new(1 << 30, 1 << 30));
+    let ends = [client.local_addr().unwrap(), server.local_addr().unwrap()];
+    let way = WayId(1);
+    for (at, plane) in [(0_u64, client_plane), (1, server_plane)] {
+        let (from, to) = if at == 0 { (ends[0], ends[1]) } else { (ends[1], ends[0]) };
+        let forward = Forward { from, to, out_channel: 20 + at, limit: Arc::clone(&limit) };
+        relay_plane.control().set_forward(10 + at, forward).unwrap();
+        plane.control().set_way(way, Way::Relay { relay, out_channel: 10 + at, in_channel: 21 - at }).unwrap();
+    }
+    let (dialed, accepted) = tokio::join!(client.connect(way.address(), listener.id(), None), server.accept());
+    let (dialed, accepted) = (dialed.unwrap(), accepted.unwrap().unwrap());
+    assert_eq!((dialed.remote(), accepted.remote()), (way.address(), way.address()));
+    let bytes = vec![0x5a; 1 << 20];
+    assert!(echo(&*dialed, &*accepted, &bytes).await.unwrap() == bytes);
+    let sent_on = relay_plane.control().forward_stats(10).unwrap();
+    assert!(sent_on.bytes > 1 << 20, "{sent_on:?}");
+    dialed.close(0, "done");
+    accepted.closed().await;
+    assert_eq!(client.stats().send_errors + server.stats().send_errors, 0);
+}
+
+/// An IPv4 address without the form IPv6 gives it.
+fn canonical(addr: SocketAddr) -> SocketAddr {
+    SocketAddr::new(addr.ip().to_canonical(), addr.port())
 }
 
 /// Why our listener refuses a stranger, and what the stranger is told, if anything.
