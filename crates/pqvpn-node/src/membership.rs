@@ -14,6 +14,8 @@ mod error;
 mod event;
 mod join;
 mod links;
+#[cfg(test)]
+mod live;
 mod members;
 mod network;
 mod overlay;

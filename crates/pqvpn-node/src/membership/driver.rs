@@ -33,7 +33,7 @@ use super::{
     join::JoinDone,
     links::{LinkId, Links, NetLink},
     members::Members,
-    network::{Moment, Network},
+    network::{Allowance, Moment, Network},
     port::PoolChooser,
     report::NetworkView,
     rpc::{Asked, CallError, Shared, count},
@@ -50,6 +50,7 @@ use gossip::Pulling;
 pub(super) use gossip::dial;
 use joins::{Held, Joining};
 use news::{Campaign, ToCome};
+use seek::{Found, Said, Search};
 
 /// What the driver is made of at its start.
 pub(super) struct Parts {
@@ -95,7 +96,12 @@ pub(super) enum TaskDone {
     Sought {
         network: NetworkId,
         peer: PeerId,
-        addresses: Vec<SocketAddr>,
+        found: Found,
+    },
+    /// Where we are was said in the DHT; how many nodes took it.
+    Said {
+        network: NetworkId,
+        nodes: usize,
     },
     /// A pool was chosen for a new network.
     Pool {
@@ -152,8 +158,11 @@ pub(super) struct Driver {
     store_failed: Option<String>,
     /// Changes of what is no network in use.
     unsaved: Vec<Change>,
-    /// When members were looked for in the DHT.
-    sought: BTreeMap<(NetworkId, PeerId), Instant>,
+    /// Members looked for in the DHT, and how often that may be.
+    sought: BTreeMap<(NetworkId, PeerId), Search>,
+    seeks: Allowance,
+    /// What was said of this node in the DHT.
+    said: BTreeMap<NetworkId, Said>,
 }
 
 impl Driver {
@@ -193,6 +202,8 @@ impl Driver {
             store_failed: None,
             unsaved: Vec::new(),
             sought: BTreeMap::new(),
+            seeks: Allowance::default(),
+            said: BTreeMap::new(),
         };
         driver.find_endpoints();
         for (id, head) in waiting {
@@ -295,7 +306,8 @@ impl Driver {
                 self.on_called(network, peer, link, &call, answer)
             }
             TaskDone::Joined { network, done } => self.on_joined(network, *done),
-            TaskDone::Sought { network, peer, addresses } => self.on_sought(network, peer, addresses),
+            TaskDone::Sought { network, peer, found } => self.on_sought(clock::now(), network, peer, found),
+            TaskDone::Said { network, nodes } => self.on_said(clock::now(), network, nodes),
             TaskDone::Pool { create, pool } => self.create(*create, pool),
         }
     }

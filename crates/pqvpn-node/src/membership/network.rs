@@ -9,6 +9,7 @@ mod joins;
 mod names;
 mod records;
 mod reports;
+mod secrets;
 mod sync;
 mod views;
 

@@ -176,6 +176,7 @@ impl Driver {
 
     pub(super) fn forget(&mut self, id: NetworkId) {
         self.networks.remove(&id);
+        self.unsay(&id);
         self.shared.counts.drop_network(&id);
         self.store_later(Change::Forget(id));
         self.touch_members();

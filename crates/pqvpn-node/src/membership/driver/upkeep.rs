@@ -50,6 +50,7 @@ impl Driver {
         self.ask_again(now.mono);
         self.dial_wanted(now);
         self.speak(now);
+        self.say_where(now);
         self.seek(now);
     }
 
@@ -62,6 +63,7 @@ impl Driver {
         }
         if !self.paused {
             next.push(self.next_ask());
+            next.push(self.next_in_dht());
             if !self.networks.is_empty() {
                 next.push(Some(self.endpoints_at + LOOK));
             }
@@ -89,16 +91,11 @@ impl Driver {
     /// Says anew what we have to say of ourselves: before it runs out, and when it has changed.
     fn renew_records(&mut self, now: Moment) {
         let identity = Arc::clone(&self.shared.identity);
-        let mut publish = Vec::new();
         for network in self.networks.values_mut() {
             let due = network.own_record_due(now.unix_ms, &self.endpoints) <= now.unix_ms;
             if due && network.is_enabled(now.unix_ms) {
                 network.renew(&identity, now.unix_ms, &self.endpoints, false);
-                publish.push(network.id);
             }
-        }
-        for id in publish {
-            self.publish(now, id);
         }
     }
 
