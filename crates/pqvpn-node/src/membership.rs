@@ -20,6 +20,7 @@ mod members;
 mod network;
 mod overlay;
 mod port;
+mod presence;
 pub mod report;
 mod rpc;
 mod store;

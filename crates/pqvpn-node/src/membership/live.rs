@@ -20,7 +20,7 @@ use super::{
     CreateNetwork, InviteOptions, NetRef,
     blinded::Blind,
     network::{Moment, Network},
-    report::NetworkReport,
+    report::{NetworkReport, NetworkState},
     store::Store,
 };
 use crate::{
@@ -205,6 +205,49 @@ async fn members_that_lost_every_address_of_each_other_meet_by_blinded_records_a
         assert_eq!(outsider.open(&bob.id, this_week, &value), None);
     }
     for node in [alice, bob].into_iter().chain(strangers) {
+        node.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_was_revoked_does_not_find_those_that_still_find_each_other() {
+    let strangers = strangers(dht_id(102)).await;
+    let (_, mut nodes) = members(dht_id(102), &strangers[0], &["alice", "bob", "carol"]).await;
+    let ids: Vec<PeerId> = nodes.iter().map(|node| node.id).collect();
+    let (carol, bob, alice) = (nodes.pop().unwrap(), nodes.pop().unwrap(), nodes.pop().unwrap());
+    let revoked = alice.handle.revoke(ANY, PeerRef(carol.id.to_string()), "lost".to_owned()).await.unwrap();
+    assert_eq!(revoked.pushed_to, 1, "bob has the statement, and the secret with it");
+    eventually("told", || async { carol.network().await.state == NetworkState::Revoked }).await;
+    let (alice, bob, carol) = (alice.stop().await, bob.stop().await, carol.stop().await);
+    let (alice, bob) = (alice.start_elsewhere().await, bob.start_elsewhere().await);
+    for (node, other) in [(&alice, &bob), (&bob, &alice)] {
+        eventually("met again", || async {
+            let members = node.handle.members(ANY).await.unwrap();
+            members
+                .iter()
+                .any(|member| member.peer == other.id && member.online && member.endpoints.contains(&other.at))
+        })
+        .await;
+    }
+    // What carol knows leads to nothing that is of now; what alice knows does.
+    let alice = alice.stop().await;
+    let now_ms = clock::unix_millis();
+    let this_week = week(&bob.id, now_ms);
+    let [knows, knew] = [(&alice, ids[0]), (&carol, ids[2])].map(|(plan, own)| {
+        let mut network = plan.network(own);
+        network.look_at_covers(clock::now());
+        network.blinds(now_ms)
+    });
+    let value = strangers[2].look(&knows[0], &bob.id).await.expect("it lies there");
+    assert_eq!(knows[0].open(&bob.id, this_week, &value), Some(vec![bob.at]));
+    assert!(!knew.is_empty());
+    for blind in &knew {
+        assert_eq!(blind.open(&bob.id, this_week, &value), None);
+        let old = strangers[2].look(blind, &bob.id).await;
+        let said = old.and_then(|value| blind.open(&bob.id, this_week, &value));
+        assert!(said.is_none_or(|said| !said.contains(&bob.at)), "what was said before, at most");
+    }
+    for node in std::iter::once(bob).chain(strangers) {
         node.stop().await;
     }
 }

@@ -188,8 +188,7 @@ impl Driver {
         if network.head.enabled != enabled {
             network.head.enabled = enabled;
             network.keep_head();
-            network.started = now.mono;
-            network.synced = None;
+            network.begin_anew(now.mono);
         }
         self.touch_members();
         let network = self.networks.get(&id).ok_or(NetworkError::NoNetwork)?;

@@ -35,6 +35,8 @@ const RECORD_LASTS_MS: u64 = 24 * 3_600_000;
 const SAY_AGAIN: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(60));
 /// What was taken is said again after this: a quarter of its life.
 const SAY_ANEW: Duration = Duration::from_secs(6 * 3600);
+/// What is due but has to wait is looked at again so soon.
+const TURN: Duration = Duration::from_secs(1);
 /// How long it may take to say something.
 const SAY_LIMIT: Duration = Duration::from_secs(60);
 
@@ -122,7 +124,7 @@ impl Driver {
     pub(super) fn seek(&mut self, now: Moment) {
         let Some(dht) = self.dht.clone() else { return };
         let mut todo: Vec<(Option<Instant>, NetworkId, PeerId)> = Vec::new();
-        for network in self.networks.values().filter(|network| network.gossips(now.unix_ms)) {
+        for network in self.networks.values().filter(|network| network.is_enabled(now.unix_ms)) {
             let away = network.others(now.unix_ms).into_iter().filter(|peer| network.reach.has_failed(peer));
             todo.extend(
                 away.map(|peer| (self.sought.get(&(network.id, peer)).map(|search| search.again), network.id, peer)),
@@ -169,11 +171,16 @@ impl Driver {
     }
 
     /// When something has to be said or sought next.
-    pub(super) fn next_in_dht(&self) -> Option<Instant> {
+    pub(super) fn next_in_dht(&self, now: Moment) -> Option<Instant> {
         self.dht.as_ref()?;
-        let said = self.said.iter().filter(|(id, said)| !said.under_way && self.networks.contains_key(id));
+        let speaks = |id: &NetworkId| {
+            let network = self.networks.get(id).filter(|network| network.is_enabled(now.unix_ms));
+            !self.endpoints.is_empty() && network.is_some_and(|network| network.blind().is_some())
+        };
+        let said = self.said.iter().filter(|(id, said)| !said.under_way && speaks(id)).map(|(_, said)| said.again);
         let sought = self.sought.values().filter(|search| !search.under_way).map(|search| search.again);
-        said.map(|(_, said)| said.again).chain(sought).min()
+        // What is due and has no room yet waits for its turn.
+        said.chain(sought).min().map(|at| at.max(now.mono + TURN))
     }
 }
 
