@@ -325,3 +325,77 @@ enum Asked {
     Done(JoinDone),
     Elsewhere(Vec<Door>),
 }
+
+#[cfg(test)]
+mod tests {
+    use pqvpn_crypto::identity::Identity;
+    use pqvpn_packet::addr::ipv4_candidate;
+    use pqvpn_wire::network::{
+        Act, Genesis, Invite, InviteSecret, MemberDraft, NetworkId, Params, Statement, StatementBody,
+    };
+
+    use super::*;
+
+    const NOW: u64 = 1_800_000_000_000;
+
+    fn founded(by: &Identity) -> Constitution {
+        let genesis = Genesis {
+            name: "home".to_owned(),
+            founder: by.public().clone(),
+            founder_name: "alice".to_owned(),
+            secret: [7; 32],
+            params: Params::default(),
+            disable: None,
+        };
+        let network = NetworkId::from_bytes([0; 32]);
+        let act = Act::Genesis(Box::new(genesis));
+        let body = StatementBody { network, seq: 0, parents: Vec::new(), at_ms: NOW, act };
+        let mut statement = Statement::draft(body).unwrap();
+        statement.sign(by).unwrap();
+        Constitution::found(statement, &CompositeVerifier, ipv4_candidate).unwrap()
+    }
+
+    fn record(of: &Identity, network: NetworkId, seq: u64) -> Arc<MemberRecord> {
+        let (issued_ms, not_after_ms) = (NOW, NOW + 1000);
+        let draft =
+            MemberDraft { network, seq, issued_ms, not_after_ms, endpoints: Vec::new(), head: [0; 32], left: false };
+        Arc::new(MemberRecord::sign(draft, of).unwrap())
+    }
+
+    fn invite(by: &Identity, network: NetworkId, number: u16) -> SignedInvite {
+        let mut secret = [0; 16];
+        secret[..2].copy_from_slice(&number.to_be_bytes());
+        let secret = InviteSecret::from_bytes(secret);
+        let invite = Invite {
+            network,
+            serial: secret.serial(),
+            point: [1; 32],
+            issuer: by.peer_id(),
+            tags: Vec::new(),
+            level_cap: 3,
+            not_after_ms: NOW,
+            max_uses: 1,
+            ephemeral_s: None,
+            member_expires_s: None,
+            preapproved: false,
+        };
+        SignedInvite::sign(invite, by).unwrap()
+    }
+
+    #[test]
+    fn a_door_cannot_make_a_joiner_keep_more_than_a_network_has() {
+        let (alice, nobody) = (Identity::generate().unwrap(), Identity::generate().unwrap());
+        let built = founded(&alice);
+        let id = built.id();
+        let mut gathered = Gathered::default();
+        assert!(gathered.take(&built, vec![record(&alice, id, 2)], Vec::new(), Vec::new()));
+        let again = vec![record(&alice, id, 2), record(&alice, id, 1), record(&nobody, id, 9)];
+        assert!(!gathered.take(&built, again, Vec::new(), Vec::new()), "old, and of nobody");
+        assert!(gathered.take(&built, vec![record(&alice, id, 3)], Vec::new(), Vec::new()));
+        assert_eq!(gathered.records.values().map(|record| record.seq()).collect::<Vec<_>>(), [3]);
+        let invites: Vec<SignedInvite> = (0..300).map(|number| invite(&alice, id, number)).collect();
+        assert!(gathered.take(&built, Vec::new(), invites.clone(), Vec::new()));
+        assert_eq!((gathered.invites.len(), gathered.sent), (MAX_INVITES, 300));
+        assert!(!gathered.take(&built, Vec::new(), invites, Vec::new()), "nothing new");
+    }
+}

@@ -73,7 +73,7 @@ async fn who_was_revoked_learns_it_with_the_proof_from_a_member_that_may_not_sig
 }
 
 #[tokio::test]
-async fn who_has_only_a_session_with_a_member_is_told_all_the_same() {
+async fn who_is_revoked_while_it_talks_to_others_hears_so_at_once() {
     let mut nodes = network(&["alice", "bob", "carol"], 1).await;
     let (carol, bob, alice) = (nodes.pop().unwrap(), nodes.pop().unwrap(), nodes.pop().unwrap());
     carol.ping(&bob).await.unwrap();
