@@ -14,10 +14,13 @@ mod error;
 mod event;
 mod join;
 mod links;
+#[cfg(test)]
+mod live;
 mod members;
 mod network;
 mod overlay;
 mod port;
+mod presence;
 pub mod report;
 mod rpc;
 mod store;

@@ -85,8 +85,10 @@ pub(crate) enum Order {
     Status(oneshot::Sender<DhtReport>),
     Get(Wanted, Reply<GetReport>),
     Put(String, Vec<u8>, Reply<PutReport>),
-    /// Keep a value published for a day under an identity that is not the node's.
-    PutAs(Box<ValueAs>),
+    /// Keep a value published for a day under an identity that is not the node's; the answer is how many took it.
+    PutAs(Box<ValueAs>, Reply<usize>),
+    /// Keep that owner's value of this name published no longer.
+    DropAs(PeerId, String),
     Lookup(Wanted, Reply<LookupReport>),
     Table(Reply<TableReport>),
     Doors(Reply<Vec<DoorReport>>),

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The task that owns the networks: messages, timers and orders come in one at a time; nothing of them is shared.
 
+mod farewell;
 mod founding;
 mod gossip;
 mod joins;
@@ -33,7 +34,7 @@ use super::{
     join::JoinDone,
     links::{LinkId, Links, NetLink},
     members::Members,
-    network::{Moment, Network},
+    network::{Allowance, Moment, Network},
     port::PoolChooser,
     report::NetworkView,
     rpc::{Asked, CallError, Shared, count},
@@ -50,6 +51,7 @@ use gossip::Pulling;
 pub(super) use gossip::dial;
 use joins::{Held, Joining};
 use news::{Campaign, ToCome};
+use seek::{Found, Said, Search};
 
 /// What the driver is made of at its start.
 pub(super) struct Parts {
@@ -95,7 +97,12 @@ pub(super) enum TaskDone {
     Sought {
         network: NetworkId,
         peer: PeerId,
-        addresses: Vec<SocketAddr>,
+        found: Found,
+    },
+    /// Where we are was said in the DHT; how many nodes took it.
+    Said {
+        network: NetworkId,
+        nodes: usize,
     },
     /// A pool was chosen for a new network.
     Pool {
@@ -113,6 +120,8 @@ pub(super) enum Call {
     Pull,
     /// To tell news; the campaign that counts who has heard, if any.
     Push(Option<u64>),
+    /// To prove to whoever was put out that it was.
+    Farewell,
 }
 
 /// The networks of a running node.
@@ -152,8 +161,14 @@ pub(super) struct Driver {
     store_failed: Option<String>,
     /// Changes of what is no network in use.
     unsaved: Vec<Change>,
-    /// When members were looked for in the DHT.
-    sought: BTreeMap<(NetworkId, PeerId), Instant>,
+    /// Members looked for in the DHT, and how often that may be.
+    sought: BTreeMap<(NetworkId, PeerId), Search>,
+    seeks: Allowance,
+    /// Who was put out and told so, over which link, and how many answers are awaited on each.
+    farewells: BTreeSet<(LinkId, NetworkId)>,
+    parting: BTreeMap<LinkId, usize>,
+    /// What was said of this node in the DHT.
+    said: BTreeMap<NetworkId, Said>,
 }
 
 impl Driver {
@@ -193,6 +208,10 @@ impl Driver {
             store_failed: None,
             unsaved: Vec::new(),
             sought: BTreeMap::new(),
+            seeks: Allowance::default(),
+            farewells: BTreeSet::new(),
+            parting: BTreeMap::new(),
+            said: BTreeMap::new(),
         };
         driver.find_endpoints();
         for (id, head) in waiting {
@@ -242,6 +261,7 @@ impl Driver {
         self.expire(now.mono);
         self.flush().await;
         self.tell_views(now);
+        self.put_out(now);
     }
 
     /// To disk, and only then to others and to who asked: what was signed or promised once is never contradicted by a
@@ -284,7 +304,7 @@ impl Driver {
     fn on_event(&mut self, event: Event) {
         match event {
             Event::Asked(asked) => self.on_asked(*asked),
-            Event::Ended(link) => drop(self.links.remove(link)),
+            Event::Ended(link, broken) => self.on_ended(link, broken),
         }
     }
 
@@ -295,7 +315,8 @@ impl Driver {
                 self.on_called(network, peer, link, &call, answer)
             }
             TaskDone::Joined { network, done } => self.on_joined(network, *done),
-            TaskDone::Sought { network, peer, addresses } => self.on_sought(network, peer, addresses),
+            TaskDone::Sought { network, peer, found } => self.on_sought(clock::now(), network, peer, found),
+            TaskDone::Said { network, nodes } => self.on_said(clock::now(), network, nodes),
             TaskDone::Pool { create, pool } => self.create(*create, pool),
         }
     }
@@ -306,8 +327,8 @@ impl Driver {
         let id = self.links.insert(link)?;
         let shared = Arc::clone(&self.shared);
         let server = tokio::spawn(async move {
-            Arc::clone(&shared).serve(id, connection, usage, first).await;
-            let _stopped = shared.events.send(Event::Ended(id)).await;
+            let broken = Arc::clone(&shared).serve(id, connection, usage, first).await;
+            let _stopped = shared.events.send(Event::Ended(id, broken)).await;
         });
         self.links.set_server(id, server.abort_handle());
         Some(id)
@@ -339,13 +360,9 @@ impl Driver {
             return;
         }
         let response = match self.networks.get_mut(&id) {
-            Some(network) if !network.gossips(now.unix_ms) => NetResponse::UnknownNetwork,
+            Some(network) if !network.is_enabled(now.unix_ms) => NetResponse::UnknownNetwork,
             Some(network) if network.is_member(now.unix_ms, &from) => self.serve_member(now, id, from, link, request),
-            Some(network) => {
-                network.counters.not_members += 1;
-                // It was one: there is nothing left to hide.
-                if network.is_out(now.unix_ms, &from) { NetResponse::NotAMember } else { NetResponse::UnknownNetwork }
-            }
+            Some(network) => network.answer_outsider(now, &from, &request),
             None => NetResponse::UnknownNetwork,
         };
         if matches!(response, NetResponse::UnknownNetwork) {
@@ -363,10 +380,8 @@ impl Driver {
         if !dirty && !self.untold {
             return;
         }
-        let links = self.links.one_each();
-        let linked = |peer: &PeerId| links.contains_key(peer);
         let mut views: Vec<NetworkView> =
-            oldest_first(self.networks.values()).into_iter().map(|network| network.view(now, &linked)).collect();
+            oldest_first(self.networks.values()).into_iter().map(|network| network.view(now)).collect();
         if let Some(view) = views.first_mut() {
             view.health.extend(self.own_health());
         }
@@ -390,20 +405,6 @@ impl Driver {
     fn share_members(&mut self, now: Moment) {
         let peers = self.networks.values().flat_map(|network| network.others(now.unix_ms)).collect();
         self.shared.members.store(Arc::new(Members { peers }));
-        // Whoever has just been put out is not talked to any longer.
-        let revoked: Vec<PeerId> = self
-            .links
-            .one_each()
-            .into_keys()
-            .filter(|peer| {
-                let members = self.shared.members.load();
-                !members.contains(peer)
-                    && self.networks.values().any(|network| network.constitution.view().revoked.contains_key(peer))
-            })
-            .collect();
-        for peer in revoked {
-            self.links.close_peer(&peer, CloseReason::NotAdmitted);
-        }
     }
 
     /// Members change, or their liveness: looked at again soon.
@@ -426,10 +427,8 @@ impl Driver {
         }
         self.find_endpoints();
         for network in self.networks.values_mut() {
-            network.started = clock::now();
-            network.synced = None;
+            network.begin_anew(clock::now());
             network.reach = super::overlay::Reach::default();
-            network.dirty = true;
         }
     }
 }

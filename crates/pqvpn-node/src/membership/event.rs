@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What reaches the driver, and from whom.
 
-use std::sync::Arc;
+use std::{net::SocketAddr, sync::Arc};
 
+use pqvpn_crypto::peer_id::PeerId;
 use tokio::sync::oneshot;
 
 use super::{command::NetworkCommand, links::LinkId, rpc::Asked};
@@ -16,8 +17,8 @@ use crate::{
 pub(super) enum Event {
     /// Another node asks.
     Asked(Box<Asked>),
-    /// A link has ended.
-    Ended(LinkId),
+    /// A link has ended; whether it broke, or the node at its other end stops.
+    Ended(LinkId, bool),
 }
 
 /// A link that its dialer opened for a network.
@@ -38,6 +39,8 @@ pub(crate) enum Order {
     Pause(bool),
     /// A link with our own identity at its other end was seen.
     Twin,
+    /// A session with somebody who is no peer any more was ended; its other end was there.
+    HadSession(PeerId, SocketAddr),
     /// Tell everybody who must know, close every link, write everything down, end.
     Stop(oneshot::Sender<()>),
 }

@@ -110,15 +110,6 @@ impl Links {
         }
     }
 
-    /// Closes every link with a peer.
-    pub(super) fn close_peer(&mut self, peer: &PeerId, reason: CloseReason) {
-        let ids: Vec<LinkId> =
-            self.links.iter().filter(|(_, link)| link.connection.peer() == *peer).map(|(id, _)| *id).collect();
-        for id in ids {
-            self.close(id, reason);
-        }
-    }
-
     /// Closes every link.
     pub(super) fn close_all(&mut self, reason: CloseReason) {
         for link in std::mem::take(&mut self.links).into_values() {

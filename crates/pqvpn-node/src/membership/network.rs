@@ -3,7 +3,9 @@
 //!
 //! What changes is noted twice: as [`Change`]s for the disk and as news for the others; the driver takes both away.
 
+mod allowance;
 mod counters;
+mod covers;
 mod endpoints;
 mod joins;
 mod names;
@@ -29,10 +31,12 @@ use pqvpn_wire::network::{
 use super::{
     error::NetworkError,
     overlay::Reach,
+    presence::Lives,
     store::{Change, Head, Kept, Seen},
 };
 use crate::clock;
 
+pub(super) use allowance::Allowance;
 pub(super) use counters::Counters;
 pub(super) use joins::{JoinFacts, Judged, refusal_error};
 pub(super) use names::{find_member, hex, is_prefix};
@@ -99,14 +103,22 @@ pub(super) struct Network {
     pub(super) started_ms: u64,
     /// When we last agreed with another member on everything.
     pub(super) synced: Option<Instant>,
+    /// As many have said so since the start as sessions wait for.
+    pub(super) confirmed: bool,
     /// Events of late that concern this node, for people; newest last.
     pub(super) lately: Vec<(u64, crate::snapshot::HealthItem)>,
     /// Statements named as parents that nobody has sent yet.
     pub(super) missing: BTreeSet<StatementId>,
     /// Somebody else uses our identity; since when, ms since 1970.
     pub(super) twin: Option<u64>,
-    /// An admin says that we are no member.
-    pub(super) refused_by: BTreeSet<PeerId>,
+    /// Who is online.
+    pub(super) lives: Lives,
+    /// Members that have nothing to tell us, since the start.
+    pub(super) agreed: BTreeSet<PeerId>,
+    /// The secrets that places in the DHT follow from.
+    covers: covers::Covers,
+    /// Proofs for those that were put out.
+    pub(super) proofs: Allowance,
     pub(super) counters: Counters,
     /// When an all-out comparison with a peer was made last.
     pub(super) merged: BTreeMap<PeerId, Instant>,
@@ -133,22 +145,6 @@ pub(super) struct Network {
 pub(super) struct News {
     pub(super) bundle: Bundle,
     pub(super) from: Option<PeerId>,
-}
-
-/// How often something may be done: so many at once, and one more each period.
-#[derive(Debug, Default)]
-pub(super) struct Allowance(Option<Instant>);
-
-impl Allowance {
-    /// Takes one; `false` if none is left.
-    pub(super) fn take(&mut self, now: Instant, burst: u32, period: Duration) -> bool {
-        let busy_until = self.0.unwrap_or(now).max(now);
-        if busy_until > now + period * (burst - 1) {
-            return false;
-        }
-        self.0 = Some(busy_until + period);
-        true
-    }
 }
 
 /// Where a bundle led.
@@ -179,10 +175,14 @@ impl Network {
             started: now.mono,
             started_ms: now.unix_ms,
             synced: None,
+            confirmed: false,
             lately: Vec::new(),
             missing: BTreeSet::new(),
             twin: None,
-            refused_by: BTreeSet::new(),
+            lives: Lives::default(),
+            agreed: BTreeSet::new(),
+            covers: covers::Covers { stale: true, ..covers::Covers::default() },
+            proofs: Allowance::default(),
             counters: Counters::default(),
             merged: BTreeMap::new(),
             changes: Vec::new(),
@@ -234,6 +234,7 @@ impl Network {
         for bytes in &kept.extras {
             let Ok(bundle) = Bundle::decode(bytes) else { continue };
             network.invites.extend(bundle.invites.into_iter().map(|invite| (invite.serial(), invite)));
+            network.load_covers(bundle.covers);
             network.pending.extend(bundle.pending.into_iter().map(|pending| (pending.key.peer_id(), pending)));
         }
         network.seen = kept.seen.into_iter().collect();
@@ -299,7 +300,7 @@ impl Network {
         self.missing.remove(&id);
         self.changes.push(Change::Statement(self.id, *id.as_bytes(), statement.encode()));
         self.news.bundle.statements.push(statement);
-        self.dirty = true;
+        (self.dirty, self.covers.stale) = (true, true);
     }
 
     /// Writes every statement down, as after a join.
@@ -344,6 +345,9 @@ impl Network {
         for pending in bundle.pending {
             absorbed.news |= self.absorb_pending(now_ms, pending);
         }
+        for cover in bundle.covers {
+            absorbed.news |= self.absorb_cover(now_ms, cover);
+        }
         if absorbed.news {
             self.news.from = from;
             self.prune(now_ms);
@@ -379,6 +383,7 @@ impl Network {
             self.changes.push(Change::Record(self.id, peer, None));
         }
         self.reach.retain(&members);
+        self.lives.retain(&members);
         self.heard.retain(|peer, _| members.contains(peer));
         self.hints.retain(|peer, _| members.contains(peer));
         self.merged.retain(|peer, _| members.contains(peer));

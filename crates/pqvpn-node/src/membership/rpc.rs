@@ -21,6 +21,7 @@ use pqvpn_crypto::{
 };
 use pqvpn_wire::{
     WireError,
+    control::CloseReason,
     dht::NetworkId,
     frame::FRAME_HEADER_LEN,
     network::{
@@ -166,21 +167,27 @@ impl Shared {
         Ok(response)
     }
 
-    /// Answers the peer's requests until the link ends.
+    /// Answers the peer's requests until the link ends; says whether it broke, or the peer stops: a link that was of no
+    /// use any more says nothing of who is at its other end.
     pub(super) async fn serve(
         self: Arc<Self>,
         id: LinkId,
         link: Arc<dyn Connection>,
         usage: Arc<Usage>,
         first: Option<FirstStream>,
-    ) {
+    ) -> bool {
         if let Some(FirstStream { send, recv, header }) = first {
             self.take_stream(id, &link, &usage, (send, recv), Some(header));
         }
         // The link ends this loop; how many streams are open at once is the QUIC stack's bound.
-        while let Ok(streams) = link.accept_control().await {
-            self.take_stream(id, &link, &usage, streams, None);
-        }
+        let end = loop {
+            match link.accept_control().await {
+                Ok(streams) => self.take_stream(id, &link, &usage, streams, None),
+                Err(end) => break end,
+            }
+        };
+        let LinkError::Closed { code, .. } = end else { return !matches!(end, LinkError::ClosedByUs) };
+        matches!(CloseReason::from_code(code), Some(CloseReason::Shutdown))
     }
 
     fn take_stream(

@@ -12,6 +12,7 @@ use crate::{
     clock, entropy,
     host::HostError,
     life::PeerLife,
+    membership::Order,
     overlay::{Mesh, MeshPeer},
     snapshot::NodeState,
 };
@@ -55,7 +56,8 @@ impl State {
         for slot in self.peers.slots() {
             let gone = self.peers.get(slot).map(|peer| peer.id).filter(|id| !mesh.peers.contains_key(id));
             if let Some(id) = gone {
-                self.cut_off(slot, id);
+                let revoked = mesh.revoked.contains(&id);
+                self.cut_off(slot, id, if revoked { CloseReason::Revoked } else { CloseReason::NotAdmitted });
             }
         }
         let not_ready = mesh.peers.iter().filter(|(_, peer)| !peer.ready).map(|(&id, _)| id);
@@ -72,11 +74,15 @@ impl State {
 
     /// Ends everything with a peer: no session can be made, none carries a packet, its links are closed, and nothing of
     /// it is remembered.
-    fn cut_off(&mut self, slot: PeerSlot, id: PeerId) {
+    fn cut_off(&mut self, slot: PeerSlot, id: PeerId, reason: CloseReason) {
         tracing::info!(peer = %self.peers.label(slot), "no peer any more: cut off");
         self.context.slots.remove(&id);
         self.control.remove_peer(slot);
-        self.close_peer(slot, CloseReason::NotAdmitted);
+        let session = self.peers.get(slot).and_then(|peer| self.live.get(peer.sessions.last()?));
+        if let Some(remote) = session.map(|session| session.connection.remote()) {
+            self.context.networks.order(Order::HadSession(id, remote));
+        }
+        self.close_peer(slot, reason);
         self.fail_pings(slot, "it is in no network with this node any more");
         self.peers.remove(slot);
         self.context.forget(id);

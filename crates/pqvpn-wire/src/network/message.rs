@@ -8,7 +8,7 @@ use pqvpn_crypto::peer_id::PeerId;
 use thiserror::Error;
 
 use super::{
-    Door, JoinRequest, MAX_DOORS, MAX_MEMBERS, MemberRecord, NetworkId, PendingJoin, SignedInvite, Statement,
+    Cover, Door, JoinRequest, MAX_DOORS, MAX_MEMBERS, MemberRecord, NetworkId, PendingJoin, SignedInvite, Statement,
     StatementId, act::peer_from, name::is_label,
 };
 use crate::{WireError, cbor, frame::FRAME_HEADER_LEN};
@@ -27,6 +27,8 @@ pub const MAX_IDS: usize = 256;
 pub const MAX_BUNDLE: usize = 512;
 /// Most invites, and most pending joins, in one bundle.
 pub const MAX_BUNDLE_SMALL: usize = 64;
+/// Most covers in one bundle.
+pub const MAX_BUNDLE_COVERS: usize = 4;
 /// Version of the messages.
 const VERSION: u8 = 1;
 /// Deepest nesting: message, request, bundle or answer, list, element, addresses.
@@ -35,6 +37,7 @@ const DEPTH: usize = 7;
 /// What a node asks another about a network.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
+#[expect(clippy::large_enum_variant, reason = "the largest is the most frequent, and there is one at a time")]
 pub enum NetRequest {
     /// Take me in.
     Join(Box<JoinRequest>),
@@ -72,6 +75,9 @@ pub struct SyncState {
     pub sent_ms: u64,
     /// Where the sender sees the receiver.
     pub observed: Option<SocketAddr>,
+    /// How long ago the sender heard of each member of the constitution with this head, in order of PeerID: in half seconds,
+    /// 255 for not at all or too long ago. What is missing at the end is 255.
+    pub alive: Vec<u8>,
 }
 
 /// What nodes pass on.
@@ -87,11 +93,14 @@ pub struct Bundle {
     pub pending: Vec<PendingJoin>,
     /// Whether there is more to ask for.
     pub more: bool,
+    /// At most [`MAX_BUNDLE_COVERS`]; for members only.
+    pub covers: Vec<Arc<Cover>>,
 }
 
 /// What the other answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
+#[expect(clippy::large_enum_variant, reason = "the largest is the most frequent, and there is one at a time")]
 pub enum NetResponse {
     /// You are a member; this is the constitution, or its first part.
     Joined(Box<Bundle>),
@@ -117,6 +126,8 @@ pub enum NetResponse {
     NotAMember,
     /// I know no such network.
     UnknownNetwork,
+    /// You were put out; these statements say so, or the first of them.
+    PutOut(Box<Bundle>),
 }
 
 /// Why a join is refused.
@@ -286,6 +297,7 @@ impl NetResponse {
             Self::Done => vec![7.into()],
             Self::NotAMember => vec![8.into()],
             Self::UnknownNetwork => vec![9.into()],
+            Self::PutOut(proof) => vec![10.into(), proof.to_value()],
         })
     }
 
@@ -304,6 +316,7 @@ impl NetResponse {
             7 => empty.then_some(Self::Done),
             8 => empty.then_some(Self::NotAMember),
             9 => empty.then_some(Self::UnknownNetwork),
+            10 => one(fields).and_then(Bundle::from_value).map(|proof| Self::PutOut(Box::new(proof))),
             _ => None,
         }
     }
@@ -354,10 +367,12 @@ impl JoinRefusal {
 }
 
 impl SyncState {
-    /// `[head, [tip], records, invites, [[peer, seq], ...] or null, [want], cursor or null, sent_ms, observed or null]`
+    /// `[head, [tip], records, invites, [[peer, seq], ...] or null, [want], cursor or null, sent_ms, observed or null]`, and
+    /// `alive` where there is any.
     fn to_value(&self) -> Value {
         let pair = |(peer, seq): &(PeerId, u64)| Value::Array(vec![cbor::bytes(peer.as_bytes()), (*seq).into()]);
-        Value::Array(vec![
+        let alive = (!self.alive.is_empty()).then(|| cbor::bytes(&self.alive));
+        let fields = vec![
             cbor::bytes(&self.head),
             ids_to(&self.tips),
             cbor::bytes(&self.records),
@@ -367,11 +382,16 @@ impl SyncState {
             cbor::option(self.cursor, Value::from),
             self.sent_ms.into(),
             cbor::option(self.observed.as_ref(), cbor::address),
-        ])
+        ];
+        Value::Array(fields.into_iter().chain(alive).collect())
     }
 
     fn from_value(value: Value) -> Option<Self> {
-        let [head, tips, records, invites, held, want, cursor, sent_ms, observed] = cbor::array(value)?;
+        let (fields, alive) = with_last::<9>(value)?;
+        let [head, tips, records, invites, held, want, cursor, sent_ms, observed] = fields;
+        let alive = alive.map_or(Some(Vec::new()), |alive| {
+            alive.into_bytes().ok().filter(|alive| (1..=MAX_MEMBERS).contains(&alive.len()))
+        })?;
         let held = cbor::optional(held, |held| {
             let held = cbor::list(held, MAX_MEMBERS, |pair| {
                 let [peer, seq] = cbor::array(pair)?;
@@ -389,6 +409,7 @@ impl SyncState {
             cursor: cbor::optional(cursor, |cursor| cbor::integer(&cursor))?,
             sent_ms: cbor::integer(&sent_ms)?,
             observed: cbor::optional(observed, cbor::address_from)?,
+            alive,
         })
     }
 }
@@ -406,32 +427,46 @@ impl Bundle {
         bundle.filter(|bundle| bundle.encode() == bytes).ok_or(WireError::Malformed("bundle"))
     }
 
-    /// Deterministic CBOR: `[[statement], [record], [invite], [pending], more]`.
+    /// Deterministic CBOR: `[[statement], [record], [invite], [pending], more]`, and `[cover]` where there is any.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         cbor::encode(&self.to_value())
     }
 
     fn to_value(&self) -> Value {
-        Value::Array(vec![
+        let covers = || Value::Array(self.covers.iter().map(|cover| Value::Bytes(cover.encode())).collect());
+        let fields = vec![
             Value::Array(self.statements.iter().map(|statement| Value::Bytes(statement.encode())).collect()),
             Value::Array(self.records.iter().map(|record| Value::Bytes(record.encode())).collect()),
             Value::Array(self.invites.iter().map(|invite| Value::Bytes(invite.encode())).collect()),
             Value::Array(self.pending.iter().map(PendingJoin::to_value).collect()),
             self.more.into(),
-        ])
+        ];
+        Value::Array(fields.into_iter().chain((!self.covers.is_empty()).then(covers)).collect())
     }
 
     fn from_value(value: Value) -> Option<Self> {
-        let [statements, records, invites, pending, more] = cbor::array(value)?;
+        let ([statements, records, invites, pending, more], covers) = with_last::<5>(value)?;
+        let covers = covers.map_or(Some(Vec::new()), |covers| {
+            let covers = cbor::list(covers, MAX_BUNDLE_COVERS, |value| Cover::from_value(value).map(Arc::new))?;
+            (!covers.is_empty()).then_some(covers)
+        })?;
         Some(Self {
             statements: cbor::list(statements, MAX_BUNDLE, |value| Statement::from_value(value).map(Arc::new))?,
             records: cbor::list(records, MAX_BUNDLE, |value| MemberRecord::from_value(value).map(Arc::new))?,
             invites: cbor::list(invites, MAX_BUNDLE_SMALL, SignedInvite::from_value)?,
             pending: cbor::list(pending, MAX_BUNDLE_SMALL, PendingJoin::from_value)?,
             more: more.as_bool()?,
+            covers,
         })
     }
+}
+
+/// `N` fields, and one more that is left out where it says nothing.
+fn with_last<const N: usize>(value: Value) -> Option<([Value; N], Option<Value>)> {
+    let mut fields = value.into_array().ok()?;
+    let last = if fields.len() == N + 1 { fields.pop() } else { None };
+    Some((fields.try_into().ok()?, last))
 }
 
 fn kind_of(value: Value) -> Option<(u8, Vec<Value>)> {

@@ -22,8 +22,8 @@ use pqvpn_wire::{
 };
 
 use crate::samples::{
-    NETWORK, admin, body, door, genesis, invite, join_request, later_acts, member, member_draft, new_member, pending,
-    signed_invite, statement, statements, sync_state, v6,
+    NETWORK, admin, body, cover, door, genesis, invite, join_request, later_acts, member, member_draft, new_member,
+    pending, signed_invite, statement, statements, sync_state, v6,
 };
 
 fn refused(act: Act) -> Option<BodyError> {
@@ -332,6 +332,8 @@ fn lists_keep_to_their_lengths() {
     assert!(request(held(4096)) && !request(held(4097)));
     let unordered = SyncState { held: Some(vec![([2; 32].into(), 1), ([1; 32].into(), 1)]), ..sync_state() };
     assert!(!request(NetRequest::Sync(unordered)));
+    let alive = |count| request(NetRequest::Sync(SyncState { alive: vec![0; count], ..sync_state() }));
+    assert!(alive(0) && alive(4096) && !alive(4097));
     let twice = SyncState { held: Some(vec![([2; 32].into(), 1), ([2; 32].into(), 2)]), ..sync_state() };
     assert!(!request(NetRequest::Sync(twice)));
     let response = |response| encode_response(&NETWORK, &response).is_ok_and(|bytes| decode_response(&bytes).is_ok());
@@ -340,6 +342,9 @@ fn lists_keep_to_their_lengths() {
     let bundle = |bundle: Bundle| Bundle::decode(&bundle.encode()).is_ok();
     let invites = |count| Bundle { invites: vec![signed_invite(); count], ..Bundle::default() };
     assert!(bundle(invites(MAX_BUNDLE_SMALL)) && !bundle(invites(MAX_BUNDLE_SMALL + 1)));
+    let one = Arc::new(cover());
+    let covers = |count| Bundle { covers: vec![Arc::clone(&one); count], ..Bundle::default() };
+    assert!(bundle(covers(4)) && !bundle(covers(5)));
     let pending = |count| Bundle { pending: vec![pending(); count], ..Bundle::default() };
     assert!(bundle(pending(MAX_BUNDLE_SMALL)) && !bundle(pending(MAX_BUNDLE_SMALL + 1)));
     // 512 statements never fit 512 KiB; the bound is for what is short and malformed.

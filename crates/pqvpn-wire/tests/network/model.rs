@@ -92,6 +92,7 @@ fn messages_have_the_model_s_bytes() {
         cursor: Some(12),
         sent_ms: NOW_MS,
         observed: Some(v4(1)),
+        alive: vec![],
     };
     let requests = [
         ("sync", NetRequest::Sync(state)),

@@ -12,9 +12,9 @@ use pqvpn_crypto::{
     proofs::schnorr::JoinContext,
 };
 use pqvpn_wire::network::{
-    Act, Bundle, Code, Door, Genesis, Invite, InviteSecret, InviteUse, JoinRefusal, JoinRequest, MemberDraft,
-    MemberRecord, NetRequest, NetResponse, NetworkId, NewMember, Params, PendingJoin, Serial, SignedInvite, Statement,
-    StatementBody, StatementId, SyncState,
+    Act, Bundle, Code, Cover, CoverSecret, Door, Genesis, Invite, InviteSecret, InviteUse, JoinRefusal, JoinRequest,
+    MemberDraft, MemberRecord, NetRequest, NetResponse, NetworkId, NewMember, Params, PendingJoin, Serial,
+    SignedInvite, Statement, StatementBody, StatementId, SyncState,
 };
 
 /// The moment all samples are made at, ms since 1970.
@@ -201,6 +201,7 @@ pub(crate) fn sync_state() -> SyncState {
         cursor: Some(12),
         sent_ms: NOW_MS,
         observed: Some(v6(9)),
+        alive: vec![0, 255, 3],
     }
 }
 
@@ -211,6 +212,7 @@ pub(crate) fn bundle() -> Bundle {
         invites: vec![signed_invite()],
         pending: vec![pending()],
         more: true,
+        covers: vec![Arc::new(cover())],
     }
 }
 
@@ -253,9 +255,15 @@ pub(crate) fn responses() -> Vec<NetResponse> {
         NetResponse::Done,
         NetResponse::NotAMember,
         NetResponse::UnknownNetwork,
+        NetResponse::PutOut(Box::new(bundle())),
     ];
     all.extend(refusals().into_iter().map(NetResponse::Refused));
     all
+}
+
+pub(crate) fn cover() -> Cover {
+    let after = vec![StatementId::from_bytes([2; 32]), StatementId::from_bytes([1; 32])];
+    Cover::sign(NETWORK, (3, NOW_MS), after, CoverSecret::from_bytes([8; 32]), admin()).unwrap()
 }
 
 /// A serial from one byte.

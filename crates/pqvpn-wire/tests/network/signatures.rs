@@ -5,8 +5,8 @@ use pqvpn_crypto::identity::{CompositeSignature, SIGNATURE_LEN, SignatureLabel};
 use pqvpn_wire::{
     WireError,
     network::{
-        Act, BodyError, Invite, MAX_SIGNERS, MemberDraft, MemberRecord, NetworkId, SignedInvite, Statement, act,
-        invite::InviteError, member::MemberRecordError,
+        Act, BodyError, Cover, CoverSecret, Invite, MAX_SIGNERS, MemberDraft, MemberRecord, NetworkId, SignedInvite,
+        Statement, act, cover::CoverError, invite::InviteError, member::MemberRecordError,
     },
 };
 
@@ -196,7 +196,26 @@ fn an_invite_is_its_issuer_s() {
 }
 
 #[test]
+fn a_cover_is_its_issuer_s_and_its_name_says_nothing_of_its_secret() {
+    let cover = crate::samples::cover();
+    assert!(cover.verify(admin().public()) && !cover.verify(member().public()));
+    assert_eq!(Cover::decode(&cover.encode()).unwrap().id(), cover.id());
+    let (other, bytes) = (CoverSecret::from_bytes([9; 32]), cover.encode());
+    let other = Cover::sign(NETWORK, (3, NOW_MS), cover.after().to_vec(), other, admin()).unwrap();
+    assert_ne!(other.id(), cover.id());
+    for at in [8, 50, 60, 100, 150, 180] {
+        let mut bytes = bytes.clone();
+        bytes[at] ^= 1;
+        if let Ok(bent) = Cover::decode(&bytes) {
+            assert!(!bent.verify(admin().public()), "{at}");
+        }
+    }
+    let none = Cover::sign(NETWORK, (3, NOW_MS), Vec::new(), CoverSecret::from_bytes([8; 32]), admin());
+    assert_eq!(none.err(), Some(CoverError::After));
+}
+
+#[test]
 fn secrets_do_not_print() {
-    let shown = format!("{:?} {:?}", genesis(), crate::samples::code());
-    assert!(!shown.contains("7, 7, 7") && !shown.contains("90, 90"), "{shown}");
+    let shown = format!("{:?} {:?} {:?}", genesis(), crate::samples::code(), crate::samples::cover());
+    assert!(!shown.contains("7, 7, 7") && !shown.contains("8, 8, 8") && !shown.contains("90, 90"), "{shown}");
 }

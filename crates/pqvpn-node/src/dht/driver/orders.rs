@@ -50,6 +50,8 @@ pub(super) enum Waiter {
     Find(PeerId, Vec<Point>),
     /// Nobody: an own record was published.
     Own(Point),
+    /// The networks: a value of theirs was published.
+    PutAs(Reply<usize>),
 }
 
 /// A person's get: further keys to try, when it began, and when it had a first record.
@@ -92,7 +94,11 @@ impl Driver {
             Order::Status(answer) => drop(answer.send(self.report())),
             Order::Get(wanted, answer) => self.get(&wanted, answer),
             Order::Put(name, value, answer) => self.put(&name, &value, answer),
-            Order::PutAs(value) => self.put_as(&value),
+            Order::PutAs(value, answer) => self.put_as(&value, answer),
+            Order::DropAs(owner, name) => {
+                let key = value_key(&owner, &self.parts.shared.network, &name);
+                self.parts.dht.forget(&key);
+            }
             Order::Lookup(wanted, answer) => self.lookup(&wanted, answer),
             Order::Table(answer) => drop(answer.send(Ok(self.table_report()))),
             Order::Doors(answer) => drop(answer.send(Ok(self.parts.doors.report(clock::now())))),
@@ -179,14 +185,18 @@ impl Driver {
         }
     }
 
-    /// A value of somebody we also are. Should it not be stored now, the DHT tries again until it ends.
-    fn put_as(&mut self, value: &ValueAs) {
+    /// A value of somebody we also are.
+    fn put_as(&mut self, value: &ValueAs, answer: Reply<usize>) {
+        if let Err(error) = self.may_ask() {
+            return drop(answer.send(Err(error)));
+        }
         let now = self.now();
-        match sign_as(&self.parts.shared.network, now, value) {
-            Ok(Signed { record, heartbeat_seed }) => {
-                let _no_room_or_later = self.parts.dht.keep(now, record, heartbeat_seed);
-            }
-            Err(error) => tracing::debug!(%error, "a value is not published"),
+        let kept = sign_as(&self.parts.shared.network, now, value)
+            .map(|Signed { record, heartbeat_seed }| self.parts.dht.keep(now, record, heartbeat_seed));
+        match kept {
+            Ok(Some(id)) => drop(self.waiters.insert(id, Waiter::PutAs(answer))),
+            Ok(None) => drop(answer.send(Err(DhtError::Busy.into()))),
+            Err(error) => drop(answer.send(Err(error.into()))),
         }
     }
 
@@ -333,6 +343,7 @@ impl Driver {
             }
             Some(Waiter::Find(peer, rest)) => self.found(&finished, peer, rest),
             Some(Waiter::Own(key)) => self.published(&key, finished.stored),
+            Some(Waiter::PutAs(answer)) => drop(answer.send(Ok(finished.stored))),
             // A republication by the machine itself.
             None => self.parts.records.stored(&finished.target, finished.stored),
         }

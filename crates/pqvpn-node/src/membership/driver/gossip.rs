@@ -56,7 +56,7 @@ impl Driver {
     /// Whom this node keeps a link with, over all its networks.
     pub(super) fn wanted(&self, now: Moment) -> BTreeSet<PeerId> {
         let mut wanted = BTreeSet::new();
-        for network in self.networks.values().filter(|network| network.gossips(now.unix_ms)) {
+        for network in self.networks.values().filter(|network| network.is_enabled(now.unix_ms)) {
             let ring = network.ring(now.unix_ms);
             wanted.extend(overlay::neighbours(&network.id, &self.shared.own, &ring));
         }
@@ -67,7 +67,7 @@ impl Driver {
     pub(super) fn dial_wanted(&mut self, now: Moment) {
         let links = self.links.one_each();
         let mut todo: Vec<PeerId> = self.wanted(now).into_iter().filter(|peer| !links.contains_key(peer)).collect();
-        for network in self.networks.values().filter(|network| network.gossips(now.unix_ms)) {
+        for network in self.networks.values().filter(|network| network.is_enabled(now.unix_ms)) {
             let others = network.others(now.unix_ms);
             let side = 1 + others.iter().filter(|peer| network.reach.seems_there(peer)).count();
             todo.extend(others.into_iter().filter(|peer| network.reach.is_due(now.mono, peer, side)));
@@ -101,7 +101,13 @@ impl Driver {
         if addresses.is_empty() {
             return self.on_dialed(peer, Err("nobody knows where it is".to_owned()));
         }
-        self.dialing.insert(peer);
+        self.dial_at(peer, known, addresses);
+    }
+
+    pub(super) fn dial_at(&mut self, peer: PeerId, known: Option<PublicIdentity>, addresses: Vec<SocketAddr>) {
+        if self.dialing.len() >= MAX_DIALS || !self.dialing.insert(peer) {
+            return;
+        }
         let endpoint = Arc::clone(&self.shared.endpoint);
         self.tasks.spawn(async move { TaskDone::Dialed { peer, link: dial(&endpoint, peer, known, addresses).await } });
     }
@@ -121,6 +127,7 @@ impl Driver {
                             network.reach.forgive_all();
                         }
                         network.reach.reached(&peer);
+                        network.lives.heard(now.mono, peer);
                         network.reached_at(now.unix_ms, peer, at);
                         network.dirty = true;
                     }
@@ -133,6 +140,9 @@ impl Driver {
                 for network in self.networks.values_mut() {
                     if network.constitution.view().members.contains_key(&peer) {
                         network.reach.failed(now.mono, peer, random);
+                        if !network.reach.seems_there(&peer) {
+                            network.lives.missed(now.mono, peer);
+                        }
                         network.dirty = true;
                     }
                 }
@@ -143,7 +153,7 @@ impl Driver {
     /// The networks that this node and a peer are members of.
     pub(super) fn shared_networks(&self, now_ms: u64, peer: &PeerId) -> Vec<NetworkId> {
         let shared = self.networks.values();
-        let shared = shared.filter(|network| network.gossips(now_ms) && network.is_member(now_ms, peer));
+        let shared = shared.filter(|network| network.is_enabled(now_ms) && network.is_member(now_ms, peer));
         shared.map(|network| network.id).collect()
     }
 
@@ -165,6 +175,27 @@ impl Driver {
                     self.sync(id, peer, link);
                 }
             }
+        }
+    }
+
+    /// A link has ended; `broken`: neither end closed it because it was of no use any more.
+    pub(super) fn on_ended(&mut self, link: LinkId, broken: bool) {
+        if let Some(peer) = self.links.remove(link).filter(|_| broken) {
+            self.lost(peer);
+        }
+    }
+
+    /// A member does not answer any more: without another link it is not online.
+    fn lost(&mut self, peer: PeerId) {
+        if self.links.one_each().contains_key(&peer) {
+            return;
+        }
+        let now = clock::now();
+        for network in
+            self.networks.values_mut().filter(|network| network.constitution.view().members.contains_key(&peer))
+        {
+            network.lives.missed(now, peer);
+            network.dirty = true;
         }
     }
 
@@ -199,8 +230,7 @@ impl Driver {
         }
         let at = self.links.get(link).map(|link| link.connection.remote());
         let Some(network) = self.networks.get(&id) else { return };
-        let mut state = network.state();
-        state.sent_ms = clock::unix_millis();
+        let mut state = network.state_at(Moment::now());
         state.observed = at;
         if !self.call(id, link, NetRequest::Sync(state), Call::Sync, CALL_LIMIT) {
             self.syncing.remove(&(id, peer));
@@ -243,6 +273,7 @@ impl Driver {
                     self.acked(*campaign, matches!(answer, Ok(NetResponse::Done)));
                 }
             }
+            Call::Farewell => return self.on_parted(link),
             Call::Pull => {}
         }
         let response = match answer {
@@ -253,7 +284,7 @@ impl Driver {
                 // Another request of ours may have been too much for it; only a link that is dead is given up.
                 if !matches!(error, CallError::Wire(_) | CallError::TooLong(_)) {
                     self.links.close(link, CloseReason::Idle);
-                    self.touch();
+                    self.lost(peer);
                 }
                 return;
             }
@@ -261,21 +292,19 @@ impl Driver {
         let now = Moment::now();
         match (call, response) {
             (Call::Sync, NetResponse::State(theirs)) => {
-                if let Some(network) = self.networks.get_mut(&id)
-                    && network.refused_by.remove(&peer)
-                {
-                    network.dirty = true;
-                }
                 self.compare(now, id, peer, link, theirs);
             }
             (Call::Pull, NetResponse::Bundle(bundle)) => self.on_page(now, id, peer, link, *bundle),
             (_, NetResponse::NotAMember) => {
                 self.pulling.remove(&(id, peer));
+                // A word, not a proof.
                 if let Some(network) = self.networks.get_mut(&id) {
-                    tracing::warn!(peer = %peer.short(), network = %network.head.name, "a member does not know us as one");
-                    network.refused_by.insert(peer);
-                    network.dirty = true;
+                    network.counters.unproven += 1;
                 }
+            }
+            (_, NetResponse::PutOut(proof)) => {
+                self.pulling.remove(&(id, peer));
+                self.on_put_out(now, id, peer, link, *proof);
             }
             (_, NetResponse::UnknownNetwork) => {
                 self.pulling.remove(&(id, peer));
@@ -286,6 +315,23 @@ impl Driver {
             }
             _ => drop(self.pulling.remove(&(id, peer))),
         }
+    }
+
+    /// A member says that we were put out. What it sends is looked at like everything else; if it proves that, the
+    /// constitution says so from now on, and if not, nothing has changed.
+    fn on_put_out(&mut self, now: Moment, id: NetworkId, peer: PeerId, link: LinkId, proof: Bundle) {
+        let Some(network) = self.networks.get_mut(&id) else { return };
+        let more = proof.more;
+        let proof = Bundle { statements: proof.statements, ..Bundle::default() };
+        let absorbed = network.absorb(now.unix_ms, Some(peer), proof);
+        network.note_events(now.unix_ms, &absorbed.events);
+        if network.constitution.view().revoked.contains_key(&self.shared.own) {
+            return;
+        }
+        if more && absorbed.news {
+            return self.sync(id, peer, link);
+        }
+        network.counters.unproven += 1;
     }
 
     /// Both have said what they hold.
@@ -314,7 +360,7 @@ impl Driver {
             && let Some(network) = self.networks.get_mut(&id)
             && network.knows_all(&pulling.theirs)
         {
-            network.note_synced(now.mono);
+            network.note_agreed(now, peer);
         }
     }
 
@@ -335,8 +381,7 @@ impl Driver {
                 NetResponse::Bundle(Box::new(network.answer(&theirs)))
             }
             NetRequest::Sync(theirs) => {
-                let mut state = network.state();
-                state.sent_ms = now.unix_ms;
+                let mut state = network.state_at(now);
                 state.observed = self.links.get(link).map(|link| link.connection.remote());
                 self.compare(now, id, from, link, theirs);
                 NetResponse::State(state)

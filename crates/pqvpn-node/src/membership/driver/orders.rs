@@ -7,8 +7,7 @@ use std::{
 };
 
 use data_encoding::HEXLOWER_PERMISSIVE;
-use pqvpn_crypto::peer_id::PeerId;
-use pqvpn_wire::network::{Act, Code, Invite, InviteSecret, NetworkId, SignedInvite, Statement};
+use pqvpn_wire::network::{Act, Code, Invite, InviteSecret, NetworkId, SignedInvite, Statement, misleads};
 
 use super::{
     super::{
@@ -46,6 +45,7 @@ impl Driver {
                 let now_ms = clock::unix_millis();
                 self.networks.values_mut().for_each(|network| network.note_twin(now_ms));
             }
+            Order::HadSession(peer, remote) => self.had_session(Moment::now(), peer, remote),
             // The run loop has taken this one already.
             Order::Stop(done) => drop(done),
         }
@@ -80,9 +80,7 @@ impl Driver {
                 self.answer_later(reply, report);
             }
             NetworkCommand::Members(which, reply) => {
-                let links = self.links.one_each();
-                let linked = |peer: &PeerId| links.contains_key(peer);
-                drop(reply.send(self.find(&which).map(|network| network.member_reports(now, &linked))));
+                drop(reply.send(self.find(&which).map(|network| network.member_reports(now))));
             }
             NetworkCommand::Revoke(which, who, reason, reply) => self.revoke(now, &which, &who, reason, reply),
             NetworkCommand::LockStatus(which, reply) => {
@@ -146,12 +144,11 @@ impl Driver {
 
     pub(super) fn report(&self, now: Moment, network: &Network) -> NetworkReport {
         let links = self.links.one_each();
-        let linked = |peer: &PeerId| links.contains_key(peer);
         let (tx_bytes, rx_bytes) = self.shared.counts.of_network(&network.id);
         let own_links = links.keys().filter(|peer| network.is_member(now.unix_ms, peer)).count();
         let counters = network.counters.named().into_iter().chain(self.shared.counts.named()).collect();
         let synced = network.head_age(now.mono);
-        network.report(now, GossipReport { links: own_links, tx_bytes, rx_bytes, synced, counters }, &linked)
+        network.report(now, GossipReport { links: own_links, tx_bytes, rx_bytes, synced, counters })
     }
 
     fn list(&self, now: Moment) -> Vec<NetworkReport> {
@@ -274,11 +271,16 @@ impl Driver {
 
     fn revoke(&mut self, now: Moment, which: &NetRef, who: &str, reason: String, reply: Reply<RevokeReport>) {
         let identity = Arc::clone(&self.shared.identity);
+        if let Some(bad) = reason.chars().find(|c| misleads(*c)) {
+            let why = format!("a reason is plain text; it has the character {}", bad.escape_unicode());
+            return drop(reply.send(Err(NetworkError::BadOption(why))));
+        }
         let revoked = self.find_id(which).and_then(|id| {
             let network = self.networks.get_mut(&id).ok_or(NetworkError::NoNetwork)?;
             let found = find_member(network, who)?;
             let was_admin = network.constitution.view().is_admin(&found.peer);
             network.act(&identity, now.unix_ms, Act::Revoke { peer: found.peer, reason })?;
+            network.cover(&identity, now, true);
             network.prune(now.unix_ms);
             Ok((id, found, was_admin))
         });
@@ -299,7 +301,6 @@ impl Driver {
                 online: driver.report(Moment::now(), network).online.saturating_sub(1),
                 was_admin,
             })));
-            driver.links.close_peer(&peer, pqvpn_wire::control::CloseReason::NotAdmitted);
         });
     }
 
@@ -330,7 +331,9 @@ impl Driver {
         statement: pqvpn_wire::network::StatementId,
         reply: Reply<ActReport>,
     ) {
+        let identity = Arc::clone(&self.shared.identity);
         if let Some(network) = self.networks.get_mut(&id) {
+            network.cover(&identity, now, true);
             network.prune(now.unix_ms);
         }
         let finish: Waiter<ActReport> = Box::new(move |driver, pushed_to| {

@@ -47,9 +47,11 @@ impl Driver {
         self.renew_records(now);
         self.watch_time(now);
         self.do_duties(now);
+        self.draw_covers(now);
         self.ask_again(now.mono);
         self.dial_wanted(now);
         self.speak(now);
+        self.say_where(now);
         self.seek(now);
     }
 
@@ -62,6 +64,7 @@ impl Driver {
         }
         if !self.paused {
             next.push(self.next_ask());
+            next.push(self.next_in_dht(now));
             if !self.networks.is_empty() {
                 next.push(Some(self.endpoints_at + LOOK));
             }
@@ -83,22 +86,20 @@ impl Driver {
         let links = self.links.one_each();
         let counts = |peer: &PeerId| others.contains(peer) && !links.contains_key(peer) && !self.dialing.contains(peer);
         let reach = network.reach.next(side, counts);
-        [Some(due), grace, network.next_change.map(at), reach].into_iter().flatten().min()
+        [Some(due), grace, network.next_change.map(at), reach, network.lives.next(), network.cover_due()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Says anew what we have to say of ourselves: before it runs out, and when it has changed.
     fn renew_records(&mut self, now: Moment) {
         let identity = Arc::clone(&self.shared.identity);
-        let mut publish = Vec::new();
         for network in self.networks.values_mut() {
             let due = network.own_record_due(now.unix_ms, &self.endpoints) <= now.unix_ms;
             if due && network.is_enabled(now.unix_ms) {
                 network.renew(&identity, now.unix_ms, &self.endpoints, false);
-                publish.push(network.id);
             }
-        }
-        for id in publish {
-            self.publish(now, id);
         }
     }
 
@@ -109,6 +110,7 @@ impl Driver {
                 network.next_change = network.next_change_ms(now.unix_ms);
                 network.dirty = true;
             }
+            network.dirty |= network.lives.expire(now.mono);
             let ready = network.is_ready(now);
             if ready != network.was_ready {
                 network.was_ready = ready;
@@ -130,6 +132,22 @@ impl Driver {
                 if let Err(error) = network.act(&identity, now.unix_ms, act) {
                     tracing::debug!(%error, what, "a duty is not done");
                 }
+            }
+        }
+    }
+
+    /// Where somebody was put out and nobody has given a cover, the admin on duty does.
+    fn draw_covers(&mut self, now: Moment) {
+        let identity = Arc::clone(&self.shared.identity);
+        for network in self.networks.values_mut() {
+            network.look_at_covers(now.mono);
+            if network.cover_due().is_none_or(|at| at > now.mono) {
+                continue;
+            }
+            if network.is_on_duty(now.mono) {
+                network.cover(&identity, now, false);
+            } else {
+                network.postpone_cover(now.mono);
             }
         }
     }

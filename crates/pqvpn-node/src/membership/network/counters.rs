@@ -18,10 +18,16 @@ pub(in crate::membership) struct Counters {
     pub(in crate::membership) twin_records: u64,
     /// Invites that no admin signed.
     pub(in crate::membership) bad_invites: u64,
+    /// Covers that no admin of now made.
+    pub(in crate::membership) bad_covers: u64,
+    /// Covers whose issuer knew more than we do.
+    pub(in crate::membership) early_covers: u64,
     /// Waiting joins that no admin vouched for.
     pub(in crate::membership) bad_pending: u64,
     /// Joins refused.
     pub(in crate::membership) refused_joins: u64,
+    /// Members that said without a proof that we are none.
+    pub(in crate::membership) unproven: u64,
     /// Requests of somebody who is no member.
     pub(in crate::membership) not_members: u64,
     /// Waiting joins that found no room.
@@ -31,7 +37,7 @@ pub(in crate::membership) struct Counters {
 }
 
 impl Counters {
-    pub(in crate::membership) const fn named(&self) -> [(&'static str, u64); 12] {
+    pub(in crate::membership) const fn named(&self) -> [(&'static str, u64); 15] {
         [
             ("statement-foreign", self.foreign_statements),
             ("statement-bad", self.bad_statements),
@@ -40,9 +46,12 @@ impl Counters {
             ("record-hurried", self.hurried_records),
             ("record-twin", self.twin_records),
             ("invite-bad", self.bad_invites),
+            ("cover-bad", self.bad_covers),
+            ("cover-early", self.early_covers),
             ("pending-bad", self.bad_pending),
             ("join-refused", self.refused_joins),
             ("not-a-member", self.not_members),
+            ("put-out-unproven", self.unproven),
             ("pending-full", self.pending_full),
             ("invite-full", self.invites_full),
         ]

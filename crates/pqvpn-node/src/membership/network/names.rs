@@ -7,7 +7,7 @@ use data_encoding::HEXLOWER;
 use pqvpn_crypto::peer_id::PeerId;
 use pqvpn_packet::addr::{NetworkHash, ula};
 use pqvpn_trust::View;
-use pqvpn_wire::network::Act;
+use pqvpn_wire::network::{Act, plain};
 
 use super::Network;
 use crate::membership::error::NetworkError;
@@ -88,7 +88,7 @@ pub(in crate::membership) fn act_text(view: &View, act: &Act) -> String {
         Act::RemoveAdmin { peer } => format!("{} may sign no more", name(peer)),
         Act::AddMember(member) => format!("{} ({}) is a member", member.name, member.peer.short()),
         Act::Revoke { peer, reason } if reason.is_empty() => format!("{} is revoked", name(peer)),
-        Act::Revoke { peer, reason } => format!("{} is revoked: {reason}", name(peer)),
+        Act::Revoke { peer, reason } => format!("{} is revoked: {}", name(peer), plain(reason)),
         Act::CancelInvite { serial } => format!("invite {} is cancelled", serial.short()),
         Act::SetParams(params) => format!(
             "quorum {}, addresses {}, joins {}, head at most {} s old",

@@ -21,6 +21,8 @@ pub(in crate::membership) const RENEW_MS: u64 = 6 * 3_600_000;
 /// theirs every 3 s at most (ephemeral ones), and 2 s after a change of addresses.
 const TALK_BURST: u32 = 16;
 const TALK_PERIOD: Duration = Duration::from_secs(1);
+/// A record signed so lately shows that its owner is there, in ms.
+const FRESH_MS: u64 = 20_000;
 /// A changed address waits so long for further ones before it is told again, in ms.
 const CALM_MS: u64 = 2_000;
 /// How far ahead the clock of another member may be, in ms.
@@ -135,6 +137,10 @@ impl Network {
             return self.absorb_own(now_ms, &record);
         }
         let moved = held.is_none_or(|held| held.draft().endpoints != draft.endpoints);
+        // Just signed, it is a word of its owner.
+        if !draft.left && now_ms.abs_diff(draft.issued_ms) < FRESH_MS {
+            self.lives.heard(now, peer);
+        }
         self.keep_record(record);
         if moved {
             self.reach.forgive(&peer);

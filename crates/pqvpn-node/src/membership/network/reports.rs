@@ -20,17 +20,11 @@ use crate::membership::{
 
 impl Network {
     /// The network itself.
-    pub(in crate::membership) fn report(
-        &self,
-        now: Moment,
-        gossip: GossipReport,
-        linked: &dyn Fn(&PeerId) -> bool,
-    ) -> NetworkReport {
+    pub(in crate::membership) fn report(&self, now: Moment, gossip: GossipReport) -> NetworkReport {
         let view = self.constitution.view();
         let own = view.members.get(&self.own);
         let others = self.others(now.unix_ms);
-        let is_online =
-            |peer: &&PeerId| view.members.get(*peer).is_some_and(|member| self.member_view(now, member, linked).online);
+        let is_online = |peer: &&PeerId| self.lives.is_online(now.mono, peer);
         NetworkReport {
             id: self.id,
             name: self.head.name.clone(),
@@ -51,11 +45,7 @@ impl Network {
     }
 
     /// Every member, this node first.
-    pub(in crate::membership) fn member_reports(
-        &self,
-        now: Moment,
-        linked: &dyn Fn(&PeerId) -> bool,
-    ) -> Vec<MemberReport> {
+    pub(in crate::membership) fn member_reports(&self, now: Moment) -> Vec<MemberReport> {
         let view = self.constitution.view();
         let live = view.live_members(|peer| {
             let mut presence = self.presence(now.unix_ms, peer);
@@ -76,7 +66,7 @@ impl Network {
                     name: member.name.clone(),
                     addresses: self.addresses(&member.peer, Some(member)),
                     endpoints: self.endpoints(&member.peer),
-                    online: own || self.member_view(now, member, linked).online,
+                    online: own || self.lives.is_online(now.mono, &member.peer),
                     own,
                     admin: view.is_admin(&member.peer),
                     tags: member.tags.clone(),

@@ -2,6 +2,8 @@
 //! A network without any IO: who is believed, who may join, how two that differ become equal.
 
 mod attacks;
+mod covers;
+mod put_out;
 
 use std::{
     sync::OnceLock,

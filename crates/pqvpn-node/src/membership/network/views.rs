@@ -7,6 +7,7 @@ use ipnet::{Ipv4Net, Ipv6Net};
 use pqvpn_crypto::peer_id::PeerId;
 use pqvpn_packet::addr::{NetworkHash, ula};
 use pqvpn_trust::{Event, Member};
+use pqvpn_wire::network::plain;
 
 use super::{GRACE, Moment, Network, names::name_of, records::MAX_SKEW_MS};
 use crate::{
@@ -45,23 +46,13 @@ impl Network {
 
     /// Whether sessions may start.
     pub(in crate::membership) fn is_ready(&self, now: Moment) -> bool {
-        self.synced.is_some() || now.mono >= self.started + GRACE || self.others(now.unix_ms).is_empty()
+        self.confirmed || now.mono >= self.started + GRACE || self.others(now.unix_ms).is_empty()
     }
 
-    /// Whether traffic may flow, as far as the constitution and its people say.
+    /// Whether members are spoken to and traffic may flow, as far as the constitution and its people say. That a member
+    /// says we are none is no reason: only a statement is.
     pub(in crate::membership) fn is_enabled(&self, now_ms: u64) -> bool {
-        self.gossips(now_ms) && !self.is_turned_away()
-    }
-
-    /// Whether members are spoken to; also while one turns us away, which need not last: it may be behind, or lie.
-    pub(in crate::membership) fn gossips(&self, now_ms: u64) -> bool {
         self.head.enabled && !self.constitution.view().disabled && self.am_member(now_ms)
-    }
-
-    /// An admin that we know as one does not know us: we missed our revocation.
-    pub(in crate::membership) fn is_turned_away(&self) -> bool {
-        let view = self.constitution.view();
-        self.refused_by.iter().any(|peer| view.is_admin(peer))
     }
 
     /// How this node stands here.
@@ -69,7 +60,7 @@ impl Network {
         let view = self.constitution.view();
         if view.disabled {
             NetworkState::Disabled
-        } else if view.revoked.contains_key(&self.own) || self.is_turned_away() {
+        } else if view.revoked.contains_key(&self.own) {
             NetworkState::Revoked
         } else if !self.am_member(now.unix_ms) {
             NetworkState::Expired
@@ -82,11 +73,11 @@ impl Network {
         }
     }
 
-    /// The whole network for the state task; `linked`: whether there is a link with a peer.
-    pub(in crate::membership) fn view(&self, now: Moment, linked: &dyn Fn(&PeerId) -> bool) -> NetworkView {
+    /// The whole network for the state task.
+    pub(in crate::membership) fn view(&self, now: Moment) -> NetworkView {
         let view = self.constitution.view();
         let live = view.live_members(|peer| self.presence(now.unix_ms, peer));
-        let members = live.filter(|member| member.peer != self.own).map(|member| self.member_view(now, member, linked));
+        let members = live.filter(|member| member.peer != self.own).map(|member| self.member_view(now, member));
         let own = view.members.get(&self.own);
         NetworkView {
             id: self.id,
@@ -115,23 +106,17 @@ impl Network {
         }
     }
 
-    pub(super) fn member_view(&self, now: Moment, member: &Member, linked: &dyn Fn(&PeerId) -> bool) -> MemberView {
+    pub(super) fn member_view(&self, now: Moment, member: &Member) -> MemberView {
         MemberView {
             peer: member.peer,
             name: member.name.clone(),
             addresses: self.addresses(&member.peer, Some(member)),
             endpoints: self.endpoints(&member.peer),
-            online: linked(&member.peer) || self.seems_online(now.unix_ms, &member.peer),
+            online: self.lives.is_online(now.mono, &member.peer),
             admin: self.constitution.view().is_admin(&member.peer),
             level_cap: member.level_cap,
             tags: member.tags.clone(),
         }
-    }
-
-    /// Whether a member without a link to us seems to be there: its record is in force and nobody missed it here.
-    fn seems_online(&self, now_ms: u64, peer: &PeerId) -> bool {
-        let record = self.records.get(peer).map(|record| record.draft());
-        record.is_some_and(|draft| draft.not_after_ms > now_ms && !draft.left) && self.reach.seems_there(peer)
     }
 
     /// When the view changes by time alone, ms since 1970.
@@ -193,14 +178,9 @@ impl Network {
         if view.disabled {
             say(HealthLevel::Error, "network-disabled", format!("{name} has been disabled for good"));
         } else if let Some(revocation) = view.revoked.get(&self.own) {
-            let why = if revocation.reason.is_empty() { String::new() } else { format!(": {}", revocation.reason) };
+            let reason = plain(&revocation.reason);
+            let why = if reason.is_empty() { reason } else { format!(": {reason}") };
             say(HealthLevel::Error, "network-revoked", format!("{name} has revoked this node{why}"));
-        } else if self.is_turned_away() {
-            say(
-                HealthLevel::Error,
-                "network-revoked",
-                format!("an admin of {name} no longer knows this node as a member"),
-            );
         } else if !view.members.contains_key(&self.own) {
             let text = format!("{name}: the invite was used by another node at the same time; ask for a new code");
             say(HealthLevel::Error, "network-not-member", text);
