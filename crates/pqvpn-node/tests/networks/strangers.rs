@@ -108,6 +108,7 @@ async fn who_is_no_member_cannot_tell_a_network_from_one_that_is_not_there() {
         NetRequest::Pull { ids: vec![statement] },
         NetRequest::Push(Box::default()),
         NetRequest::Ping,
+        NetRequest::Beat { digest: [6; 16] },
     ];
     for request in &requests {
         for id in [network.id, NetworkId::from_bytes([7; 32])] {

@@ -5,6 +5,7 @@ use std::{net::SocketAddr, sync::Arc};
 
 use ciborium::Value;
 use pqvpn_crypto::peer_id::PeerId;
+use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 
 use super::{
@@ -27,6 +28,8 @@ pub const MAX_IDS: usize = 256;
 pub const MAX_BUNDLE: usize = 512;
 /// Most invites, and most pending joins, in one bundle.
 pub const MAX_BUNDLE_SMALL: usize = 64;
+/// Length of the digest of a beat, in bytes.
+pub const DIGEST_LEN: usize = 16;
 /// Version of the messages.
 const VERSION: u8 = 1;
 /// Deepest nesting: message, request, bundle or answer, list, element, addresses.
@@ -49,6 +52,11 @@ pub enum NetRequest {
     Push(Box<Bundle>),
     /// Are you there?
     Ping,
+    /// I have still what this is the digest of; have you? [`SyncState::digest`].
+    Beat {
+        /// Of the sender.
+        digest: [u8; DIGEST_LEN],
+    },
 }
 
 /// What a node holds of a network.
@@ -256,6 +264,7 @@ impl NetRequest {
             Self::Pull { ids } => vec![3.into(), ids_to(ids)],
             Self::Push(bundle) => vec![4.into(), bundle.to_value()],
             Self::Ping => vec![5.into()],
+            Self::Beat { digest } => vec![6.into(), cbor::bytes(digest)],
         })
     }
 
@@ -267,6 +276,7 @@ impl NetRequest {
             3 => one(fields).and_then(ids_from).map(|ids| Self::Pull { ids }),
             4 => one(fields).and_then(Bundle::from_value).map(|bundle| Self::Push(Box::new(bundle))),
             5 => fields.is_empty().then_some(Self::Ping),
+            6 => one(fields).and_then(cbor::fixed).map(|digest| Self::Beat { digest }),
             _ => None,
         }
     }
@@ -354,6 +364,17 @@ impl JoinRefusal {
 }
 
 impl SyncState {
+    /// Digest of what is held, for two that held the same before: SHA-256(`"pqvpn beat"`, head, records, invites), its
+    /// first bytes.
+    #[must_use]
+    pub fn digest(&self) -> [u8; DIGEST_LEN] {
+        let mut hash = Sha256::new_with_prefix(b"pqvpn beat");
+        [self.head, self.records, self.invites].iter().for_each(|part| hash.update(part));
+        let mut digest = [0; DIGEST_LEN];
+        digest.iter_mut().zip(hash.finalize()).for_each(|(to, from)| *to = from);
+        digest
+    }
+
     /// `[head, [tip], records, invites, [[peer, seq], ...] or null, [want], cursor or null, sent_ms, observed or null]`
     fn to_value(&self) -> Value {
         let pair = |(peer, seq): &(PeerId, u64)| Value::Array(vec![cbor::bytes(peer.as_bytes()), (*seq).into()]);

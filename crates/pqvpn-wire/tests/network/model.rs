@@ -93,7 +93,9 @@ fn messages_have_the_model_s_bytes() {
         sent_ms: NOW_MS,
         observed: Some(v4(1)),
     };
+    let digest = state.digest();
     let requests = [
+        ("beat", NetRequest::Beat { digest }),
         ("sync", NetRequest::Sync(state)),
         ("pull", NetRequest::Pull { ids: vec![StatementId::from_bytes([9; 32])] }),
         ("ping", NetRequest::Ping),

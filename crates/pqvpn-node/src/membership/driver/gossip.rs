@@ -1,7 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What members tell each other: who is dialled, what is compared, pulled and pushed.
 
-use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use pqvpn_crypto::{identity::PublicIdentity, peer_id::PeerId};
 use pqvpn_wire::{
@@ -64,9 +69,9 @@ impl Driver {
     }
 
     /// Dials whom we lack, and now and then who was away.
-    pub(super) fn dial_wanted(&mut self, now: Moment) {
+    pub(super) fn dial_wanted(&mut self, now: Moment, wanted: &BTreeSet<PeerId>) {
         let links = self.links.one_each();
-        let mut todo: Vec<PeerId> = self.wanted(now).into_iter().filter(|peer| !links.contains_key(peer)).collect();
+        let mut todo: Vec<PeerId> = wanted.iter().filter(|peer| !links.contains_key(peer)).copied().collect();
         for network in self.networks.values().filter(|network| network.gossips(now.unix_ms)) {
             let others = network.others(now.unix_ms);
             let side = 1 + others.iter().filter(|peer| network.reach.seems_there(peer)).count();
@@ -148,8 +153,7 @@ impl Driver {
     }
 
     /// Says something on the links that are ours to keep alive.
-    pub(super) fn speak(&mut self, now: Moment) {
-        let wanted = self.wanted(now);
+    pub(super) fn speak(&mut self, now: Moment, wanted: &BTreeSet<PeerId>) {
         let due: Vec<(LinkId, PeerId)> = self
             .links
             .iter()
@@ -162,7 +166,7 @@ impl Driver {
             }
             if wanted.contains(&peer) {
                 for id in self.shared_networks(now.unix_ms, &peer) {
-                    self.sync(id, peer, link);
+                    self.beat(now.mono, id, peer, link);
                 }
             }
         }
@@ -190,6 +194,14 @@ impl Driver {
             TaskDone::Called { network: id, peer, link, call, answer }
         });
         true
+    }
+
+    /// Says that we still hold the same, which keeps the link alive; now and then all is compared.
+    fn beat(&mut self, now: Instant, id: NetworkId, peer: PeerId, link: LinkId) {
+        let enough = self.links.get(link).is_some_and(|link| link.may_beat(&id, now));
+        let Some(network) = self.networks.get(&id).filter(|_| enough) else { return self.sync(id, peer, link) };
+        let state = network.state();
+        self.call(id, link, NetRequest::Beat { digest: state.digest() }, Call::Beat(state.head), CALL_LIMIT);
     }
 
     /// Compares what both hold.
@@ -243,7 +255,7 @@ impl Driver {
                     self.acked(*campaign, matches!(answer, Ok(NetResponse::Done)));
                 }
             }
-            Call::Pull => {}
+            Call::Pull | Call::Beat(_) => {}
         }
         let response = match answer {
             Ok(response) => response,
@@ -266,8 +278,17 @@ impl Driver {
                 {
                     network.dirty = true;
                 }
+                if let Some(link) = self.links.get_mut(link) {
+                    link.note_told(id, now.mono);
+                }
                 self.compare(now, id, peer, link, theirs);
             }
+            (Call::Beat(head), NetResponse::Done) => {
+                if let Some(network) = self.networks.get_mut(&id) {
+                    network.hear_same(now.mono, peer, *head);
+                }
+            }
+            (Call::Beat(_), NetResponse::State(_)) => self.sync(id, peer, link),
             (Call::Pull, NetResponse::Bundle(bundle)) => self.on_page(now, id, peer, link, *bundle),
             (_, NetResponse::NotAMember) => {
                 self.pulling.remove(&(id, peer));
@@ -356,6 +377,15 @@ impl Driver {
                 NetResponse::Done
             }
             NetRequest::Ping => NetResponse::Done,
+            NetRequest::Beat { digest } => {
+                let state = network.state();
+                if state.digest() == digest {
+                    network.hear_same(now.mono, from, state.head);
+                    return NetResponse::Done;
+                }
+                // Whoever asked now compares all.
+                NetResponse::State(SyncState { sent_ms: now.unix_ms, ..state })
+            }
             NetRequest::Join(_) | _ => NetResponse::UnknownNetwork,
         }
     }

@@ -40,7 +40,7 @@ const GOODBYE: Duration = Duration::from_secs(1);
 
 impl Driver {
     /// Does what is due.
-    pub(super) fn keep_up(&mut self, now: Moment) {
+    pub(super) fn keep_up(&mut self, now: Moment, wanted: &BTreeSet<PeerId>) {
         if now.mono >= self.endpoints_at + LOOK {
             self.find_endpoints();
         }
@@ -48,8 +48,8 @@ impl Driver {
         self.watch_time(now);
         self.do_duties(now);
         self.ask_again(now.mono);
-        self.dial_wanted(now);
-        self.speak(now);
+        self.dial_wanted(now, wanted);
+        self.speak(now, wanted);
         self.seek(now);
     }
 

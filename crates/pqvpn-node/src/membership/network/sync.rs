@@ -184,6 +184,17 @@ impl Network {
         }
     }
 
+    /// Another member holds what we hold, whose head was this.
+    pub(in crate::membership) fn hear_same(&mut self, now: Instant, peer: PeerId, head: [u8; 32]) {
+        let ahead_ms = self.heard.get(&peer).and_then(|heard| heard.ahead_ms);
+        let before = self.heard.insert(peer, Heard { head, at: now, ahead_ms });
+        self.reach.reached(&peer);
+        self.dirty |= before.is_none() || self.refused_by.remove(&peer);
+        if self.missing.is_empty() {
+            self.note_synced(now);
+        }
+    }
+
     /// Whether nothing the other had said that it holds is missing here.
     pub(in crate::membership) fn knows_all(&self, theirs: &SyncState) -> bool {
         self.missing.is_empty() && theirs.tips.iter().all(|tip| self.constitution.contains(tip))
