@@ -188,3 +188,6 @@ impl Links {
         self.links.values().filter(|link| link.is_outbound()).count()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -81,7 +81,7 @@ pub(crate) fn later_acts() -> Vec<Act> {
         Act::CancelInvite { serial: secret().serial() },
         Act::SetParams(Params { quorum: 2, approval: true, ..Params::default() }),
         Act::SetPolicy { hash: [9; 32], schema: 1 },
-        Act::Checkpoint { view_hash: [10; 32] },
+        Act::Checkpoint { seal: [10; 32] },
         Act::rotate(&NETWORK, admin().public().clone(), member()).unwrap(),
         Act::Leave { key: member().public().clone() },
         Act::Disable { secret: [11; 32] },

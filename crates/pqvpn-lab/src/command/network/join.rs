@@ -207,8 +207,7 @@ fn what_it_costs(mesh: &Mesh, report: &mut Report) -> anyhow::Result<()> {
         rss.push(usage.rss as f64 / 1e6);
         disk.extend(member.json(&["lock", "status"])?["disk_bytes"].as_f64());
     }
-    for (name, values) in [("rss_mb", rss), ("constitution_disk_bytes", disk), ("gossip_links", gossip_links(mesh)?)]
-    {
+    for (name, values) in [("rss_mb", rss), ("constitution_disk_bytes", disk), ("gossip_links", gossip_links(mesh)?)] {
         let values = sorted(values);
         report.figure(&format!("{name}_median"), quantile(&values, 0.5));
         report.figure(&format!("{name}_max"), quantile(&values, 1.0));

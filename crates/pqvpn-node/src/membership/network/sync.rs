@@ -72,12 +72,11 @@ impl Network {
 
     /// What the other may have that we lack.
     pub(in crate::membership) fn lacks(&self, now: Instant, peer: &PeerId, theirs: &SyncState) -> Lacks {
+        let fresh = self.merged.get(peer).is_none_or(|last| now >= *last + MERGE_AGAIN);
         let statements = theirs.tips.iter().any(|tip| !self.constitution.contains(tip)) || !self.missing.is_empty();
+        let restore = !statements && fresh && self.asks_to_restore(peer);
         let tips = self.constitution.tips_within(MAX_IDS);
-        let signers = !statements
-            && theirs.head != self.constitution.head()
-            && theirs.tips == tips
-            && self.merged.get(peer).is_none_or(|last| now >= *last + MERGE_AGAIN);
+        let signers = !statements && theirs.head != self.constitution.head() && theirs.tips == tips && fresh || restore;
         let records = theirs.records != self.records_digest();
         Lacks { statements, signers, records, invites: theirs.invites != self.invites_digest() }
     }
@@ -88,6 +87,10 @@ impl Network {
         let mut state = self.state();
         state.held = lacks.records.then(held);
         state.want = self.missing.iter().take(MAX_IDS).copied().collect();
+        if lacks.signers {
+            state.want.extend(self.to_restore());
+            state.want.truncate(MAX_IDS);
+        }
         if !lacks.invites {
             // Nothing of them is wanted: their digest is taken as ours.
             state.invites = [0; 32];
