@@ -2,6 +2,7 @@
 //! A network without any IO: who is believed, who may join, how two that differ become equal.
 
 mod attacks;
+mod shed;
 
 use std::{
     sync::OnceLock,
