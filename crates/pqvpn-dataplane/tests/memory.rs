@@ -19,7 +19,7 @@ fn anonymous() -> usize {
 fn a_thread_that_took_much_gives_it_back_each_time() {
     pqvpn_dataplane::give_back_large_blocks();
     let before = anonymous();
-    let worker = || {
+    let worker = move || {
         for _ in 0..4 {
             drop(black_box(vec![1_u8; BLOCK]));
             assert!(anonymous() < before + BLOCK / 2);

@@ -3,11 +3,13 @@
 //!
 //! What changes is noted twice: as [`Change`]s for the disk and as news for the others; the driver takes both away.
 
+mod allowance;
 mod blame;
 mod counters;
 mod endpoints;
 mod joins;
 mod names;
+mod own_disk;
 mod records;
 mod reports;
 mod shed;
@@ -35,10 +37,12 @@ use super::{
 };
 use crate::clock;
 
+pub(super) use allowance::Allowance;
 use blame::{Blame, MAX_FALSE, Witness};
 pub(super) use counters::Counters;
 pub(super) use joins::{JoinFacts, Judged, refusal_error};
 pub(super) use names::{find_member, hex, is_prefix};
+use own_disk::OwnDisk;
 pub(super) use shed::is_bare;
 use shed::tellable;
 pub(super) use sync::Lacks;
@@ -142,22 +146,6 @@ pub(super) struct Network {
 pub(super) struct News {
     pub(super) bundle: Bundle,
     pub(super) from: Option<PeerId>,
-}
-
-/// How often something may be done: so many at once, and one more each period.
-#[derive(Debug, Default)]
-pub(super) struct Allowance(Option<Instant>);
-
-impl Allowance {
-    /// Takes one; `false` if none is left.
-    pub(super) fn take(&mut self, now: Instant, burst: u32, period: Duration) -> bool {
-        let busy_until = self.0.unwrap_or(now).max(now);
-        if busy_until > now + period * (burst - 1) {
-            return false;
-        }
-        self.0 = Some(busy_until + period);
-        true
-    }
 }
 
 /// Where a bundle led.
@@ -269,9 +257,10 @@ impl Network {
         if let Err(why) = self.constitution.allowed(&self.own, &act) {
             return Err(self.not_allowed(&why));
         }
-        let body = match act {
-            Act::Checkpoint { .. } => self.constitution.draft_checkpoint(now_ms),
-            act => self.constitution.draft(now_ms, act),
+        let body = if matches!(act, Act::Checkpoint { .. }) {
+            self.constitution.draft_checkpoint(now_ms)
+        } else {
+            self.constitution.draft(now_ms, act)
         };
         let internal = |error: &dyn std::fmt::Display| NetworkError::Internal(error.to_string());
         let mut statement = Statement::draft(body).map_err(|error| NetworkError::BadOption(error.to_string()))?;
@@ -449,24 +438,6 @@ impl Network {
     /// Members that seem to be there: the ring of the gossip.
     pub(super) fn ring(&self, now_ms: u64) -> Vec<PeerId> {
         self.others(now_ms).into_iter().filter(|peer| self.reach.seems_there(peer)).collect()
-    }
-}
-
-/// Believes what this node has checked before: what is on its own disk.
-struct OwnDisk;
-
-impl StatementVerifier for OwnDisk {
-    fn signature(
-        &self,
-        _statement: &Statement,
-        _signer: &PeerId,
-        _key: &pqvpn_crypto::identity::PublicIdentity,
-    ) -> bool {
-        true
-    }
-
-    fn rotation(&self, _statement: &Statement) -> bool {
-        true
     }
 }
 

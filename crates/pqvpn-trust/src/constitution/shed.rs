@@ -40,9 +40,8 @@ impl Constitution {
     #[must_use]
     pub fn seals_truly(&self, id: &StatementId) -> bool {
         let held = self.graph.node(id).and_then(|node| self.graph.held(node));
-        held.is_some_and(|held| match &held.statement.body().act {
-            Act::Checkpoint { seal } => self.graph.seal_of(&held.parents) == *seal,
-            _ => false,
+        held.is_some_and(|held| {
+            matches!(&held.statement.body().act, Act::Checkpoint { seal } if self.graph.seal_of(&held.parents) == *seal)
         })
     }
 

@@ -135,10 +135,8 @@ impl Driver {
     fn joined(&self, id: NetworkId) -> NetResponse {
         let Some(network) = self.networks.get(&id) else { return NetResponse::UnknownNetwork };
         let nothing = SyncState { held: Some(Vec::new()), invites: [1; 32], ..SyncState::default() };
-        match bundle_or_admins(network, &nothing) {
-            NetResponse::Bundle(bundle) => NetResponse::Joined(bundle),
-            elsewhere => elsewhere,
-        }
+        let answer = bundle_or_admins(network, &nothing);
+        if let NetResponse::Bundle(bundle) = answer { NetResponse::Joined(bundle) } else { answer }
     }
 
     fn queue(
