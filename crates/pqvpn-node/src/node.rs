@@ -123,6 +123,7 @@ impl Node {
     /// # Errors
     /// [`StartError`]; everything done until then has been undone.
     pub async fn start(options: StartOptions) -> Result<(NodeHandle, JoinHandle<()>), StartError> {
+        pqvpn_dataplane::give_back_large_blocks();
         let (sender, views) = mpsc::channel(VIEWS);
         Self::start_with(options, Some(sender), views).await
     }

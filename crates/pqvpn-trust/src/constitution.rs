@@ -18,6 +18,7 @@ use crate::{CHECKPOINT_EVERY, CandidateFn, MAX_PARENTS, MAX_PROPOSALS};
 
 mod admit;
 mod allowed;
+mod shed;
 
 use admit::only_good;
 
@@ -31,6 +32,8 @@ pub enum Inserted {
     },
     /// It was held, with fewer signers.
     Merged,
+    /// It was held without the bytes of its signatures, and has them again: to be kept, but no news.
+    Restored,
     /// It was held as it is.
     Known,
     /// It waits for parents that are not held.
@@ -74,6 +77,7 @@ pub struct Constitution {
     view: View,
     stale: bool,
     head: OnceLock<[u8; 32]>,
+    keeps_all: bool,
 }
 
 impl Constitution {
@@ -109,6 +113,7 @@ impl Constitution {
             view,
             stale: true,
             head: OnceLock::new(),
+            keeps_all: false,
         };
         this.refold();
         Ok(this)
@@ -222,6 +227,11 @@ impl Constitution {
         answers
     }
 
+    /// Whether signatures that were shed are taken back when they come: an admin's node has to convince others.
+    pub fn keep_all(&mut self, keeps_all: bool) {
+        self.keeps_all = keeps_all;
+    }
+
     /// A body for `act` that stands on everything held; at most 16 tips, those with an effect first.
     #[must_use]
     pub fn draft(&self, now_ms: u64, act: Act) -> StatementBody {
@@ -294,6 +304,14 @@ impl Constitution {
                 effective: !self.view.void.contains(&held.statement.id()),
             })
             .collect()
+    }
+
+    /// A body for a checkpoint that seals what it stands on.
+    #[must_use]
+    pub fn draft_checkpoint(&self, now_ms: u64) -> StatementBody {
+        let body = self.draft(now_ms, Act::Checkpoint { seal: [0; 32] });
+        let parents: Vec<Node> = body.parents.iter().filter_map(|parent| self.graph.node(parent)).collect();
+        StatementBody { act: Act::Checkpoint { seal: self.graph.seal_of(&parents) }, ..body }
     }
 
     /// Says whether an admin should sign a checkpoint: 64 statements or more since the last.

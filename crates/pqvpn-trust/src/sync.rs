@@ -58,8 +58,10 @@ impl Constitution {
     #[must_use]
     pub fn multi_signed(&self, turn: u64, max_bytes: usize) -> Vec<Arc<Statement>> {
         let nodes = self.graph.in_order().rev().filter_map(|node| self.graph.held(node));
-        let mut several: Vec<_> =
-            nodes.filter(|held| held.statement.signers().len() > 1).map(|held| Arc::clone(&held.statement)).collect();
+        let mut several: Vec<_> = nodes
+            .filter(|held| held.statement.signers().len() > 1 && !held.statement.is_bare())
+            .map(|held| Arc::clone(&held.statement))
+            .collect();
         let begin = turn.checked_rem(several.len() as u64).and_then(|begin| usize::try_from(begin).ok());
         several.rotate_left(begin.unwrap_or(0));
         fitting(several.into_iter(), max_bytes).0

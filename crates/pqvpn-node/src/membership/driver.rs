@@ -116,6 +116,8 @@ pub(super) enum TaskDone {
 pub(super) enum Call {
     /// To compare what both hold.
     Sync,
+    /// To say that we still hold the same: this was our head.
+    Beat([u8; 32]),
     /// For a page of what we lack.
     Pull,
     /// To tell news; the campaign that counts who has heard, if any.
@@ -254,10 +256,11 @@ impl Driver {
     /// Does what is due, until nothing is.
     async fn settle(&mut self) {
         let now = Moment::now();
+        let wanted = self.wanted(now);
         if !self.paused {
-            self.keep_up(now);
+            self.keep_up(now, &wanted);
         }
-        self.links.close_idle(now.mono, &self.shared.own);
+        self.links.close_idle(now.mono, &self.shared.own, &wanted);
         self.expire(now.mono);
         self.flush().await;
         self.tell_views(now);

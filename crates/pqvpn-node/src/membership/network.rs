@@ -4,13 +4,16 @@
 //! What changes is noted twice: as [`Change`]s for the disk and as news for the others; the driver takes both away.
 
 mod allowance;
+mod blame;
 mod counters;
 mod covers;
 mod endpoints;
 mod joins;
 mod names;
+mod own_disk;
 mod records;
 mod reports;
+mod shed;
 mod sync;
 mod views;
 
@@ -37,9 +40,13 @@ use super::{
 use crate::clock;
 
 pub(super) use allowance::Allowance;
+use blame::{Blame, MAX_FALSE, Witness};
 pub(super) use counters::Counters;
 pub(super) use joins::{JoinFacts, Judged, refusal_error};
 pub(super) use names::{find_member, hex, is_prefix};
+use own_disk::OwnDisk;
+pub(super) use shed::is_bare;
+use shed::tellable;
 pub(super) use sync::Lacks;
 
 /// Invites kept; of more, those that end first are dropped.
@@ -138,6 +145,10 @@ pub(super) struct Network {
     pub(super) listening: (u64, u64),
     /// When each member has said too much of itself.
     pub(super) talk: BTreeMap<PeerId, Allowance>,
+    /// Members that passed on what is false.
+    pub(super) blamed: BTreeMap<PeerId, Blame>,
+    /// The checkpoint under which signatures were shed last, and when, ms since 1970.
+    pub(super) shed_under: Option<(StatementId, u64)>,
 }
 
 /// What to tell others, and who need not hear it because it came from there.
@@ -193,6 +204,8 @@ impl Network {
             joins: Allowance::default(),
             listening: (now.unix_ms, now.unix_ms),
             talk: BTreeMap::new(),
+            blamed: BTreeMap::new(),
+            shed_under: None,
         }
     }
 
@@ -222,7 +235,7 @@ impl Network {
         let head = kept.head.ok_or("its head is missing")?;
         let mut statements = Vec::new();
         for bytes in &kept.statements {
-            statements.push(Statement::decode(bytes).map_err(|error| error.to_string())?);
+            statements.push(Statement::decode_kept(bytes).map_err(|error| error.to_string())?);
         }
         statements.sort_by_key(|statement| statement.body().seq);
         let constitution = constitution(&id, statements, &OwnDisk)?;
@@ -238,6 +251,7 @@ impl Network {
             network.pending.extend(bundle.pending.into_iter().map(|pending| (pending.key.peer_id(), pending)));
         }
         network.seen = kept.seen.into_iter().collect();
+        network.shed(now.unix_ms);
         Ok(network)
     }
 
@@ -258,7 +272,11 @@ impl Network {
         if let Err(why) = self.constitution.allowed(&self.own, &act) {
             return Err(self.not_allowed(&why));
         }
-        let body = self.constitution.draft(now_ms, act);
+        let body = if matches!(act, Act::Checkpoint { .. }) {
+            self.constitution.draft_checkpoint(now_ms)
+        } else {
+            self.constitution.draft(now_ms, act)
+        };
         let internal = |error: &dyn std::fmt::Display| NetworkError::Internal(error.to_string());
         let mut statement = Statement::draft(body).map_err(|error| NetworkError::BadOption(error.to_string()))?;
         if !matches!(statement.body().act, Act::Disable { .. }) {
@@ -286,6 +304,7 @@ impl Network {
                 }
             }
             Inserted::Merged => self.keep_statement(id),
+            Inserted::Restored => self.write_statement(id),
             // Nothing of a statement that waits is checked yet: anybody can name any parents.
             Inserted::Waiting { missing } => {
                 let room = MAX_IDS.saturating_sub(self.missing.len());
@@ -299,8 +318,13 @@ impl Network {
         let Some(statement) = self.constitution.get(&id) else { return };
         self.missing.remove(&id);
         self.changes.push(Change::Statement(self.id, *id.as_bytes(), statement.encode()));
-        self.news.bundle.statements.push(statement);
+        self.news.bundle.statements.push(tellable(statement));
         (self.dirty, self.covers.stale) = (true, true);
+    }
+
+    fn write_statement(&mut self, id: StatementId) {
+        let Some(statement) = self.constitution.get(&id) else { return };
+        self.changes.push(Change::Statement(self.id, *id.as_bytes(), statement.encode()));
     }
 
     /// Writes every statement down, as after a join.
@@ -320,30 +344,38 @@ impl Network {
     /// Takes in what another member sent; nothing of it is believed that is not signed by whom it must be.
     pub(super) fn absorb(&mut self, now_ms: u64, from: Option<PeerId>, bundle: Bundle) -> Absorbed {
         let before = self.constitution.view().clone();
+        self.constitution.keep_all(self.am_admin());
         let mut absorbed = Absorbed::default();
         // Evaluated once, however many came: a member must not make everybody evaluate all again for each of them.
         let ids: Vec<StatementId> = bundle.statements.iter().map(|statement| statement.id()).collect();
+        let witness = Witness::of(&bundle.statements);
         let statements = bundle.statements.into_iter().map(Arc::unwrap_or_clone);
-        let answers = self.constitution.insert_all(statements, &CompositeVerifier);
+        let answers = self.constitution.insert_all(statements, &witness);
         for (id, answer) in ids.into_iter().zip(answers) {
             if let Ok(inserted) = &answer {
                 self.note_inserted(id, inserted);
             }
             match answer {
-                Ok(Inserted::New { .. } | Inserted::Merged) => absorbed.news = true,
+                Ok(Inserted::New { .. } | Inserted::Merged | Inserted::Restored) => absorbed.news = true,
                 Ok(Inserted::Known | Inserted::Waiting { .. }) => {}
                 Err(Refusal::ForeignNetwork) => self.counters.foreign_statements += 1,
                 Err(_) => self.counters.bad_statements += 1,
             }
         }
+        let before_false = self.counters.false_signatures;
+        self.counters.false_signatures += u64::from(witness.wrong());
+        let too_false = |network: &Self| network.counters.false_signatures - before_false >= u64::from(MAX_FALSE);
         for record in bundle.records {
-            absorbed.news |= self.absorb_record(clock::now(), now_ms, record);
+            absorbed.news |= !too_false(self) && self.absorb_record(clock::now(), now_ms, record);
         }
         for invite in bundle.invites {
-            absorbed.news |= self.absorb_invite(now_ms, invite);
+            absorbed.news |= !too_false(self) && self.absorb_invite(now_ms, invite);
         }
         for pending in bundle.pending {
-            absorbed.news |= self.absorb_pending(now_ms, pending);
+            absorbed.news |= !too_false(self) && self.absorb_pending(now_ms, pending);
+        }
+        if let Some(from) = from {
+            self.blame(from, self.counters.false_signatures - before_false);
         }
         for cover in bundle.covers {
             absorbed.news |= self.absorb_cover(now_ms, cover);
@@ -388,6 +420,8 @@ impl Network {
         self.hints.retain(|peer, _| members.contains(peer));
         self.merged.retain(|peer, _| members.contains(peer));
         self.talk.retain(|peer, _| members.contains(peer));
+        self.blamed.retain(|peer, _| members.contains(peer));
+        self.shed(now_ms);
     }
 
     /// What is known of the life of a member from its own words.
@@ -423,24 +457,6 @@ impl Network {
     /// Members that seem to be there: the ring of the gossip.
     pub(super) fn ring(&self, now_ms: u64) -> Vec<PeerId> {
         self.others(now_ms).into_iter().filter(|peer| self.reach.seems_there(peer)).collect()
-    }
-}
-
-/// Believes what this node has checked before: what is on its own disk.
-struct OwnDisk;
-
-impl StatementVerifier for OwnDisk {
-    fn signature(
-        &self,
-        _statement: &Statement,
-        _signer: &PeerId,
-        _key: &pqvpn_crypto::identity::PublicIdentity,
-    ) -> bool {
-        true
-    }
-
-    fn rotation(&self, _statement: &Statement) -> bool {
-        true
     }
 }
 

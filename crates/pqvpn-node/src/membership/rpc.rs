@@ -87,6 +87,8 @@ pub(super) struct Counts {
     pub(super) strangers: AtomicU64,
     /// Links refused because no place was free.
     pub(super) crowded: AtomicU64,
+    /// Calls not made because too many were under way.
+    pub(super) busy: AtomicU64,
 }
 
 /// Why a request has no valid answer.
@@ -288,7 +290,7 @@ impl Counts {
     }
 
     /// What was refused before it came to a network, in a fixed order.
-    pub(super) fn named(&self) -> [(&'static str, u64); 6] {
+    pub(super) fn named(&self) -> [(&'static str, u64); 7] {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         [
             ("stream-malformed", read(&self.malformed)),
@@ -297,6 +299,7 @@ impl Counts {
             ("stream-hurried", read(&self.hurried)),
             ("stranger", read(&self.strangers)),
             ("crowded", read(&self.crowded)),
+            ("busy", read(&self.busy)),
         ]
     }
 }

@@ -18,7 +18,7 @@ use pqvpn_node::{
     membership::{InviteOptions, NetworkReport, NetworkState},
 };
 use pqvpn_wire::network::{
-    Bundle, Code, JoinRefusal, JoinRequest, MemberDraft, MemberRecord, NetRequest, NetResponse, NetworkId,
+    Beat, Bundle, Code, JoinRefusal, JoinRequest, MemberDraft, MemberRecord, NetRequest, NetResponse, NetworkId,
     REQUEST_TYPE, RESPONSE_TYPE, StatementId, SyncState, decode_response, encode_request, encode_response, frame,
 };
 use tokio::{
@@ -110,6 +110,7 @@ async fn who_is_no_member_cannot_tell_a_network_from_one_that_is_not_there() {
         NetRequest::Pull { ids: vec![statement] },
         NetRequest::Push(Box::default()),
         NetRequest::Ping,
+        NetRequest::Beat(Beat::default()),
     ];
     for request in &requests {
         for id in [network.id, NetworkId::from_bytes([7; 32])] {

@@ -252,6 +252,27 @@ fn a_rotation_carries_the_membership_to_the_new_key() {
 }
 
 #[test]
+fn a_member_s_past_keeps_one_address_however_often_it_rotates() {
+    let mut world = World::new(1);
+    world.say(&[0], add(5, "nas"));
+    let first = world.member(5).unwrap().ipv4;
+    for key in 10..20 {
+        let before = if key == 10 { 5 } else { key - 1 };
+        let address = world.member(before).unwrap().ipv4.unwrap();
+        world.say(&[before], rotate(before, key));
+        let view = world.constitution.view();
+        assert_eq!(view.addresses.get(&address), Some(&peer(before)), "that of the key before is nobody else's");
+    }
+    let view = world.constitution.view();
+    assert_eq!(view.addresses.len(), 3, "the founder's, the member's, and that of its key before");
+    assert_eq!(view.addresses.len(), view.reserved.len());
+    world.say(&[19], leave(19));
+    assert_eq!(world.constitution.view().addresses.len(), 1);
+    world.say(&[0], add(5, "nas"));
+    assert_eq!(world.member(5).unwrap().ipv4, first, "it was free again");
+}
+
+#[test]
 fn nobody_rotates_another_or_without_the_new_key() {
     let mut world = World::new(1);
     world.say(&[0], add(5, "x"));

@@ -5,6 +5,7 @@ use std::{net::SocketAddr, sync::Arc};
 
 use ciborium::Value;
 use pqvpn_crypto::peer_id::PeerId;
+use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 
 use super::{
@@ -29,6 +30,8 @@ pub const MAX_BUNDLE: usize = 512;
 pub const MAX_BUNDLE_SMALL: usize = 64;
 /// Most covers in one bundle.
 pub const MAX_BUNDLE_COVERS: usize = 4;
+/// Length of the digest of a beat, in bytes.
+pub const DIGEST_LEN: usize = 16;
 /// Version of the messages.
 const VERSION: u8 = 1;
 /// Deepest nesting: message, request, bundle or answer, list, element, addresses.
@@ -52,6 +55,19 @@ pub enum NetRequest {
     Push(Box<Bundle>),
     /// Are you there?
     Ping,
+    /// I have still what this is the digest of; have you? [`SyncState::digest`].
+    Beat(Beat),
+}
+
+/// A word on a quiet link, and its answer by who holds the same.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Beat {
+    /// Of what the sender holds.
+    pub digest: [u8; DIGEST_LEN],
+    /// Where the sender sees the receiver.
+    pub observed: Option<SocketAddr>,
+    /// As in [`SyncState::alive`].
+    pub alive: Vec<u8>,
 }
 
 /// What a node holds of a network.
@@ -128,6 +144,8 @@ pub enum NetResponse {
     UnknownNetwork,
     /// You were put out; these statements say so, or the first of them.
     PutOut(Box<Bundle>),
+    /// So do I.
+    Beat(Beat),
 }
 
 /// Why a join is refused.
@@ -267,6 +285,7 @@ impl NetRequest {
             Self::Pull { ids } => vec![3.into(), ids_to(ids)],
             Self::Push(bundle) => vec![4.into(), bundle.to_value()],
             Self::Ping => vec![5.into()],
+            Self::Beat(beat) => std::iter::once(6.into()).chain(beat.to_values()).collect(),
         })
     }
 
@@ -278,6 +297,7 @@ impl NetRequest {
             3 => one(fields).and_then(ids_from).map(|ids| Self::Pull { ids }),
             4 => one(fields).and_then(Bundle::from_value).map(|bundle| Self::Push(Box::new(bundle))),
             5 => fields.is_empty().then_some(Self::Ping),
+            6 => Beat::from_values(fields).map(Self::Beat),
             _ => None,
         }
     }
@@ -298,6 +318,7 @@ impl NetResponse {
             Self::NotAMember => vec![8.into()],
             Self::UnknownNetwork => vec![9.into()],
             Self::PutOut(proof) => vec![10.into(), proof.to_value()],
+            Self::Beat(beat) => std::iter::once(11.into()).chain(beat.to_values()).collect(),
         })
     }
 
@@ -317,6 +338,7 @@ impl NetResponse {
             8 => empty.then_some(Self::NotAMember),
             9 => empty.then_some(Self::UnknownNetwork),
             10 => one(fields).and_then(Bundle::from_value).map(|proof| Self::PutOut(Box::new(proof))),
+            11 => Beat::from_values(fields).map(Self::Beat),
             _ => None,
         }
     }
@@ -366,7 +388,31 @@ impl JoinRefusal {
     }
 }
 
+impl Beat {
+    /// `digest, observed or null, alive`
+    fn to_values(&self) -> [Value; 3] {
+        [cbor::bytes(&self.digest), cbor::option(self.observed.as_ref(), cbor::address), cbor::bytes(&self.alive)]
+    }
+
+    fn from_values(fields: Vec<Value>) -> Option<Self> {
+        let [digest, observed, alive] = <[Value; 3]>::try_from(fields).ok()?;
+        let alive = alive.into_bytes().ok().filter(|alive| alive.len() <= MAX_MEMBERS)?;
+        Some(Self { digest: cbor::fixed(digest)?, observed: cbor::optional(observed, cbor::address_from)?, alive })
+    }
+}
+
 impl SyncState {
+    /// Digest of what is held, for two that held the same before: SHA-256(`"pqvpn beat"`, head, records, invites), its
+    /// first bytes.
+    #[must_use]
+    pub fn digest(&self) -> [u8; DIGEST_LEN] {
+        let mut hash = Sha256::new_with_prefix(b"pqvpn beat");
+        [self.head, self.records, self.invites].iter().for_each(|part| hash.update(part));
+        let mut digest = [0; DIGEST_LEN];
+        digest.iter_mut().zip(hash.finalize()).for_each(|(to, from)| *to = from);
+        digest
+    }
+
     /// `[head, [tip], records, invites, [[peer, seq], ...] or null, [want], cursor or null, sent_ms, observed or null]`, and
     /// `alive` where there is any.
     fn to_value(&self) -> Value {

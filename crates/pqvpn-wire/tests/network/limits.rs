@@ -50,7 +50,7 @@ fn patched(mut valid: Vec<u8>, from: &[u8], to: &[u8]) -> Vec<u8> {
 #[test]
 fn a_genesis_stands_first_and_nothing_else_does() {
     let first = || body(Act::Genesis(Box::new(genesis())));
-    let later = || body(Act::Checkpoint { view_hash: [1; 32] });
+    let later = || body(Act::Checkpoint { seal: [1; 32] });
     let zero = NetworkId::from_bytes([0; 32]);
     let misplaced = [
         StatementBody { network: NETWORK, ..first() },
@@ -70,7 +70,7 @@ fn a_genesis_stands_first_and_nothing_else_does() {
 
 #[test]
 fn a_statement_stands_on_sixteen_at_most_in_order_and_once_each() {
-    let with = |parents| Statement::draft(StatementBody { parents, ..body(Act::Checkpoint { view_hash: [1; 32] }) });
+    let with = |parents| Statement::draft(StatementBody { parents, ..body(Act::Checkpoint { seal: [1; 32] }) });
     let most = with(ids(MAX_PARENTS)).unwrap();
     assert_eq!(Statement::decode(&most.encode()).as_ref(), Ok(&most));
     assert_eq!(with(ids(MAX_PARENTS + 1)).err(), Some(BodyError::Parents));
@@ -89,7 +89,7 @@ fn a_statement_stands_on_sixteen_at_most_in_order_and_once_each() {
 
 #[test]
 fn signers_come_in_order_and_once_each() {
-    let mut two = statement(Act::Checkpoint { view_hash: [1; 32] });
+    let mut two = statement(Act::Checkpoint { seal: [1; 32] });
     two.sign(member()).unwrap();
     let [low, high] = <[_; 2]>::try_from(two.signers().copied().collect::<Vec<_>>()).unwrap();
     let same = patched(two.encode(), high.as_bytes(), low.as_bytes());
@@ -104,7 +104,7 @@ fn signers_come_in_order_and_once_each() {
 
 #[test]
 fn a_body_has_one_encoding_so_that_an_act_has_one_id() {
-    let signed = statement(Act::Checkpoint { view_hash: [1; 32] });
+    let signed = statement(Act::Checkpoint { seal: [1; 32] });
     let body = signed.body_bytes();
     // Version, network, then seq 5: `18 05` says the same.
     assert_eq!(body[36], 0x05);
@@ -119,7 +119,7 @@ fn a_body_has_one_encoding_so_that_an_act_has_one_id() {
 
 #[test]
 fn seventeen_signers_are_one_too_many() {
-    let mut most = Statement::draft(body(Act::Checkpoint { view_hash: [1; 32] })).unwrap();
+    let mut most = Statement::draft(body(Act::Checkpoint { seal: [1; 32] })).unwrap();
     for byte in 0..16 {
         most.add_signature([byte; 32].into(), CompositeSignature::from_bytes(&[byte; SIGNATURE_LEN]).unwrap());
     }
@@ -303,7 +303,7 @@ fn too_long_is_refused_before_it_is_read() {
 
 #[test]
 fn what_no_receiver_takes_is_not_sent() {
-    let one = Arc::new(statement(Act::Checkpoint { view_hash: [1; 32] }));
+    let one = Arc::new(statement(Act::Checkpoint { seal: [1; 32] }));
     let bundle =
         |count| NetRequest::Push(Box::new(Bundle { statements: vec![one.clone(); count], ..Bundle::default() }));
     assert!(encode_request(&NETWORK, &bundle(107)).is_ok_and(|bytes| decode_request(&bytes).is_ok()));

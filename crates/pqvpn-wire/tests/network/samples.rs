@@ -81,7 +81,7 @@ pub(crate) fn later_acts() -> Vec<Act> {
         Act::CancelInvite { serial: secret().serial() },
         Act::SetParams(Params { quorum: 2, approval: true, ..Params::default() }),
         Act::SetPolicy { hash: [9; 32], schema: 1 },
-        Act::Checkpoint { view_hash: [10; 32] },
+        Act::Checkpoint { seal: [10; 32] },
         Act::rotate(&NETWORK, admin().public().clone(), member()).unwrap(),
         Act::Leave { key: member().public().clone() },
         Act::Disable { secret: [11; 32] },
@@ -224,6 +224,8 @@ pub(crate) fn requests() -> Vec<NetRequest> {
         NetRequest::Pull { ids: vec![StatementId::from_bytes([1; 32])] },
         NetRequest::Push(Box::new(bundle())),
         NetRequest::Ping,
+        NetRequest::Beat(beat()),
+        NetRequest::Beat(Beat::default()),
     ]
 }
 
@@ -255,6 +257,7 @@ pub(crate) fn responses() -> Vec<NetResponse> {
         NetResponse::Done,
         NetResponse::NotAMember,
         NetResponse::UnknownNetwork,
+        NetResponse::Beat(beat()),
         NetResponse::PutOut(Box::new(bundle())),
     ];
     all.extend(refusals().into_iter().map(NetResponse::Refused));
@@ -264,6 +267,11 @@ pub(crate) fn responses() -> Vec<NetResponse> {
 pub(crate) fn cover() -> Cover {
     let after = vec![StatementId::from_bytes([2; 32]), StatementId::from_bytes([1; 32])];
     Cover::sign(NETWORK, (3, NOW_MS), after, CoverSecret::from_bytes([8; 32]), admin()).unwrap()
+}
+
+fn beat() -> Beat {
+    let observed = Some(SocketAddr::from(([198, 51, 100, 1], 51820)));
+    Beat { digest: [6; 16], observed, alive: vec![0, 7, 255] }
 }
 
 /// A serial from one byte.

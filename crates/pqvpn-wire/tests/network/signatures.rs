@@ -21,7 +21,7 @@ fn junk(byte: u8) -> CompositeSignature {
 
 #[test]
 fn the_signer_s_own_key_verifies_and_no_other() {
-    let signed = statement(Act::Checkpoint { view_hash: [1; 32] });
+    let signed = statement(Act::Checkpoint { seal: [1; 32] });
     let (admin, member) = (admin(), member());
     assert!(signed.verify_signer(&admin.peer_id(), admin.public()));
     assert!(!signed.verify_signer(&member.peer_id(), member.public()), "did not sign");
@@ -31,9 +31,9 @@ fn the_signer_s_own_key_verifies_and_no_other() {
 
 #[test]
 fn a_signature_does_not_move_to_another_statement_signer_or_purpose() {
-    let signed = statement(Act::Checkpoint { view_hash: [1; 32] });
+    let signed = statement(Act::Checkpoint { seal: [1; 32] });
     let signature = signed.signature(&admin().peer_id()).unwrap().clone();
-    let mut other = Statement::draft(body(Act::Checkpoint { view_hash: [2; 32] })).unwrap();
+    let mut other = Statement::draft(body(Act::Checkpoint { seal: [2; 32] })).unwrap();
     other.add_signature(admin().peer_id(), signature.clone());
     assert!(!other.verify_signer(&admin().peer_id(), admin().public()));
     let mut stolen = Statement::draft(signed.body().clone()).unwrap();
@@ -48,7 +48,7 @@ fn a_signature_does_not_move_to_another_statement_signer_or_purpose() {
 
 #[test]
 fn the_id_depends_on_every_field_and_on_no_signature() {
-    let act = || Act::Checkpoint { view_hash: [1; 32] };
+    let act = || Act::Checkpoint { seal: [1; 32] };
     let draft = |change: &dyn Fn(&mut pqvpn_wire::network::StatementBody)| {
         let mut body = body(act());
         change(&mut body);
@@ -61,7 +61,7 @@ fn the_id_depends_on_every_field_and_on_no_signature() {
         draft(&|body| body.seq += 1),
         draft(&|body| body.parents.truncate(1)),
         draft(&|body| body.at_ms += 1),
-        draft(&|body| body.act = Act::Checkpoint { view_hash: [2; 32] }),
+        draft(&|body| body.act = Act::Checkpoint { seal: [2; 32] }),
         draft(&|body| body.act = Act::Disable { secret: [1; 32] }),
     ];
     assert!(changed.iter().all(|id| *id != plain));
@@ -83,13 +83,13 @@ fn signatures_of_one_statement_are_united() {
     assert!(left.verify_signer(&admin().peer_id(), admin().public()));
     assert!(left.remove_signature(&admin().peer_id()).is_some());
     assert_eq!(left.signers().copied().collect::<Vec<_>>(), [member().peer_id()]);
-    left.merge(&statement(Act::Checkpoint { view_hash: [1; 32] }));
+    left.merge(&statement(Act::Checkpoint { seal: [1; 32] }));
     assert_eq!(left.signers().len(), 1, "another statement's");
 }
 
 #[test]
 fn sixteen_sign_one_statement_at_most() {
-    let mut many = Statement::draft(body(Act::Checkpoint { view_hash: [1; 32] })).unwrap();
+    let mut many = Statement::draft(body(Act::Checkpoint { seal: [1; 32] })).unwrap();
     for byte in 0..20 {
         many.add_signature([byte; 32].into(), junk(byte));
     }

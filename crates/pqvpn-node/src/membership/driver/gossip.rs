@@ -1,21 +1,26 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What members tell each other: who is dialled, what is compared, pulled and pushed.
 
-use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use pqvpn_crypto::{identity::PublicIdentity, peer_id::PeerId};
 use pqvpn_wire::{
     control::CloseReason,
-    network::{Bundle, NetRequest, NetResponse, NetworkId, SyncState},
+    network::{Act, Bundle, Door, NetRequest, NetResponse, NetworkId, SyncState},
 };
 use tokio::time::timeout;
 
 use super::{
     super::{
         links::LinkId,
-        network::{Lacks, Moment},
+        network::{Lacks, Moment, Network, is_bare},
         overlay,
-        rpc::CallError,
+        rpc::{CallError, count},
     },
     Call, Driver, TaskDone,
 };
@@ -28,6 +33,8 @@ use crate::{
 const MAX_DIALS: usize = 16;
 /// Calls under way at once.
 const MAX_TASKS: usize = 512;
+/// And so many more that tell who was put out: members that do not answer must not keep that from the others.
+const URGENT_TASKS: usize = 256;
 /// How long a dial may take.
 const DIAL_LIMIT: Duration = Duration::from_secs(4);
 /// How long a member may take to answer.
@@ -64,9 +71,9 @@ impl Driver {
     }
 
     /// Dials whom we lack, and now and then who was away.
-    pub(super) fn dial_wanted(&mut self, now: Moment) {
+    pub(super) fn dial_wanted(&mut self, now: Moment, wanted: &BTreeSet<PeerId>) {
         let links = self.links.one_each();
-        let mut todo: Vec<PeerId> = self.wanted(now).into_iter().filter(|peer| !links.contains_key(peer)).collect();
+        let mut todo: Vec<PeerId> = wanted.iter().filter(|peer| !links.contains_key(peer)).copied().collect();
         for network in self.networks.values().filter(|network| network.is_enabled(now.unix_ms)) {
             let others = network.others(now.unix_ms);
             let side = 1 + others.iter().filter(|peer| network.reach.seems_there(peer)).count();
@@ -158,8 +165,7 @@ impl Driver {
     }
 
     /// Says something on the links that are ours to keep alive.
-    pub(super) fn speak(&mut self, now: Moment) {
-        let wanted = self.wanted(now);
+    pub(super) fn speak(&mut self, now: Moment, wanted: &BTreeSet<PeerId>) {
         let due: Vec<(LinkId, PeerId)> = self
             .links
             .iter()
@@ -172,7 +178,7 @@ impl Driver {
             }
             if wanted.contains(&peer) {
                 for id in self.shared_networks(now.unix_ms, &peer) {
-                    self.sync(id, peer, link);
+                    self.beat(now.mono, id, peer, link);
                 }
             }
         }
@@ -210,7 +216,9 @@ impl Driver {
         limit: Duration,
     ) -> bool {
         let Some(using) = self.links.get(link) else { return false };
-        if self.tasks.len() >= MAX_TASKS {
+        let room = if is_urgent(&request) { MAX_TASKS + URGENT_TASKS } else { MAX_TASKS };
+        if self.tasks.len() >= room {
+            count(&self.shared.counts.busy);
             return false;
         }
         let (connection, using) = (Arc::clone(&using.connection), using.usage.begin(clock::now()));
@@ -221,6 +229,14 @@ impl Driver {
             TaskDone::Called { network: id, peer, link, call, answer }
         });
         true
+    }
+
+    /// Says that we still hold the same, which keeps the link alive; now and then all is compared.
+    fn beat(&mut self, now: Instant, id: NetworkId, peer: PeerId, link: LinkId) {
+        let enough = self.links.get(link).is_some_and(|link| link.may_beat(&id, now));
+        let Some(network) = self.networks.get(&id).filter(|_| enough) else { return self.sync(id, peer, link) };
+        let (head, beat) = network.beat(now, self.links.get(link).map(|link| link.connection.remote()));
+        self.call(id, link, NetRequest::Beat(beat), Call::Beat(head), CALL_LIMIT);
     }
 
     /// Compares what both hold.
@@ -238,7 +254,9 @@ impl Driver {
     }
 
     fn pull(&mut self, id: NetworkId, peer: PeerId, link: LinkId, theirs: SyncState, lacks: Lacks) {
-        if !lacks.any() || self.pulling.contains_key(&(id, peer)) {
+        let deaf =
+            self.networks.get_mut(&id).is_some_and(|network| lacks.any() && network.is_deaf_to(clock::now(), &peer));
+        if deaf || !lacks.any() || self.pulling.contains_key(&(id, peer)) {
             return;
         }
         self.pulling.insert((id, peer), Pulling { theirs, lacks, page: 0, pages: 0 });
@@ -274,7 +292,7 @@ impl Driver {
                 }
             }
             Call::Farewell => return self.on_parted(link),
-            Call::Pull => {}
+            Call::Pull | Call::Beat(_) => {}
         }
         let response = match answer {
             Ok(response) => response,
@@ -292,9 +310,19 @@ impl Driver {
         let now = Moment::now();
         match (call, response) {
             (Call::Sync, NetResponse::State(theirs)) => {
+                if let Some(link) = self.links.get_mut(link) {
+                    link.note_told(id, now.mono);
+                }
                 self.compare(now, id, peer, link, theirs);
             }
+            (Call::Beat(head), NetResponse::Beat(theirs)) => {
+                if let Some(network) = self.networks.get_mut(&id) {
+                    network.hear_same(now, peer, *head, &theirs.alive);
+                }
+            }
+            (Call::Beat(_), NetResponse::State(_)) => self.sync(id, peer, link),
             (Call::Pull, NetResponse::Bundle(bundle)) => self.on_page(now, id, peer, link, *bundle),
+            (Call::Pull, NetResponse::Elsewhere { admins }) => self.ask_admins(now, id, peer, admins),
             (_, NetResponse::NotAMember) => {
                 self.pulling.remove(&(id, peer));
                 // A word, not a proof.
@@ -334,6 +362,30 @@ impl Driver {
         network.counters.unproven += 1;
     }
 
+    /// The member has shed signatures that we need; admins have them.
+    fn ask_admins(&mut self, now: Moment, id: NetworkId, peer: PeerId, admins: Vec<Door>) {
+        self.pulling.remove(&(id, peer));
+        let links = self.links.one_each();
+        let Some(network) = self.networks.get_mut(&id) else { return };
+        // An admin sends nobody on: two that did would send us round for ever.
+        if network.constitution.view().is_admin(&peer) {
+            return;
+        }
+        let mut ask = Vec::new();
+        for Door { peer: admin, addresses } in admins {
+            if admin != self.shared.own && network.is_member(now.unix_ms, &admin) {
+                network.hint(admin, addresses);
+                ask.push(admin);
+            }
+        }
+        for admin in ask {
+            match links.get(&admin) {
+                Some(link) => self.sync(id, admin, *link),
+                None => self.dial(admin),
+            }
+        }
+    }
+
     /// Both have said what they hold.
     pub(super) fn compare(&mut self, now: Moment, id: NetworkId, peer: PeerId, link: LinkId, theirs: SyncState) {
         let Some(network) = self.networks.get_mut(&id) else { return };
@@ -345,6 +397,10 @@ impl Driver {
     fn on_page(&mut self, now: Moment, id: NetworkId, peer: PeerId, link: LinkId, bundle: Bundle) {
         let (more, invites) = (bundle.more, bundle.invites.len() as u64);
         let Some(network) = self.networks.get_mut(&id) else { return };
+        if network.is_deaf_to(now.mono, &peer) {
+            self.pulling.remove(&(id, peer));
+            return;
+        }
         let absorbed = network.absorb(now.unix_ms, Some(peer), bundle);
         network.note_events(now.unix_ms, &absorbed.events);
         let Some(pulling) = self.pulling.get_mut(&(id, peer)) else { return };
@@ -377,9 +433,7 @@ impl Driver {
     ) -> NetResponse {
         let Some(network) = self.networks.get_mut(&id) else { return NetResponse::UnknownNetwork };
         match request {
-            NetRequest::Sync(theirs) if theirs.cursor.is_some() => {
-                NetResponse::Bundle(Box::new(network.answer(&theirs)))
-            }
+            NetRequest::Sync(theirs) if theirs.cursor.is_some() => bundle_or_admins(network, &theirs),
             NetRequest::Sync(theirs) => {
                 let mut state = network.state_at(now);
                 state.observed = self.links.get(link).map(|link| link.connection.remote());
@@ -388,8 +442,9 @@ impl Driver {
             }
             NetRequest::Pull { ids } => {
                 let wanted = SyncState { tips: network.constitution.tips(), want: ids, ..SyncState::default() };
-                NetResponse::Bundle(Box::new(network.answer(&wanted)))
+                bundle_or_admins(network, &wanted)
             }
+            NetRequest::Push(_) if network.is_deaf_to(now.mono, &from) => NetResponse::Done,
             NetRequest::Push(bundle) => {
                 let absorbed = network.absorb(now.unix_ms, Some(from), *bundle);
                 network.note_events(now.unix_ms, &absorbed.events);
@@ -401,9 +456,35 @@ impl Driver {
                 NetResponse::Done
             }
             NetRequest::Ping => NetResponse::Done,
+            NetRequest::Beat(theirs) => {
+                let remote = self.links.get(link).map(|link| link.connection.remote());
+                let (head, ours) = network.beat(now.mono, remote);
+                if ours.digest == theirs.digest {
+                    network.hear_same(now, from, head, &theirs.alive);
+                    return NetResponse::Beat(ours);
+                }
+                // Whoever asked now compares all.
+                NetResponse::State(network.state_at(now))
+            }
             NetRequest::Join(_) | _ => NetResponse::UnknownNetwork,
         }
     }
+}
+
+/// What a member lacks, or who can tell it where signatures of it were shed here.
+pub(super) fn bundle_or_admins(network: &Network, theirs: &SyncState) -> NetResponse {
+    let bundle = network.answer(theirs);
+    if is_bare(&bundle) {
+        return NetResponse::Elsewhere { admins: network.doors(&[]) };
+    }
+    NetResponse::Bundle(Box::new(bundle))
+}
+
+/// Whether a message takes rights away.
+fn is_urgent(request: &NetRequest) -> bool {
+    let takes_away = |act: &Act| matches!(act, Act::Revoke { .. } | Act::RemoveAdmin { .. } | Act::Disable { .. });
+    let NetRequest::Push(bundle) = request else { return false };
+    bundle.statements.iter().any(|statement| takes_away(&statement.body().act))
 }
 
 /// Dials a peer at each address, staggered; the first link that works is kept.
@@ -422,5 +503,28 @@ pub(in crate::membership) async fn dial(
         Ok(Ok(link)) => Ok(Arc::from(link)),
         Ok(Err(error)) => Err(error.to_string()),
         Err(_elapsed) => Err("no answer in time".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pqvpn_wire::network::{Statement, StatementBody, StatementId};
+
+    use super::*;
+
+    fn push(act: Act) -> NetRequest {
+        let parents = vec![StatementId::from_bytes([1; 32])];
+        let body = StatementBody { network: NetworkId::from_bytes([1; 32]), seq: 1, parents, at_ms: 0, act };
+        let statements = vec![Arc::new(Statement::draft(body).unwrap())];
+        NetRequest::Push(Box::new(Bundle { statements, ..Bundle::default() }))
+    }
+
+    #[test]
+    fn only_what_takes_rights_away_finds_the_reserved_room() {
+        let peer = PeerId::from_bytes([2; 32]);
+        assert!(is_urgent(&push(Act::Revoke { peer, reason: String::new() })));
+        assert!(is_urgent(&push(Act::RemoveAdmin { peer })));
+        assert!(!is_urgent(&push(Act::Checkpoint { seal: [0; 32] })));
+        assert!(!is_urgent(&NetRequest::Push(Box::default())) && !is_urgent(&NetRequest::Ping));
     }
 }

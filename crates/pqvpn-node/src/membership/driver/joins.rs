@@ -26,6 +26,7 @@ use super::{
         store::{Change, Head, WaitingJoin},
     },
     Driver, TaskDone,
+    gossip::bundle_or_admins,
 };
 use crate::clock;
 
@@ -134,7 +135,8 @@ impl Driver {
     fn joined(&self, id: NetworkId) -> NetResponse {
         let Some(network) = self.networks.get(&id) else { return NetResponse::UnknownNetwork };
         let nothing = SyncState { held: Some(Vec::new()), invites: [1; 32], ..SyncState::default() };
-        NetResponse::Joined(Box::new(network.answer(&nothing)))
+        let answer = bundle_or_admins(network, &nothing);
+        if let NetResponse::Bundle(bundle) = answer { NetResponse::Joined(bundle) } else { answer }
     }
 
     fn queue(

@@ -40,7 +40,7 @@ const GOODBYE: Duration = Duration::from_secs(1);
 
 impl Driver {
     /// Does what is due.
-    pub(super) fn keep_up(&mut self, now: Moment) {
+    pub(super) fn keep_up(&mut self, now: Moment, wanted: &BTreeSet<PeerId>) {
         if now.mono >= self.endpoints_at + LOOK {
             self.find_endpoints();
         }
@@ -49,8 +49,8 @@ impl Driver {
         self.do_duties(now);
         self.draw_covers(now);
         self.ask_again(now.mono);
-        self.dial_wanted(now);
-        self.speak(now);
+        self.dial_wanted(now, wanted);
+        self.speak(now, wanted);
         self.say_where(now);
         self.seek(now);
     }
@@ -124,7 +124,11 @@ impl Driver {
         let identity = Arc::clone(&self.shared.identity);
         for network in self.networks.values_mut() {
             network.note_awake(now.unix_ms);
-            if !network.dirty || !network.is_enabled(now.unix_ms) || !network.is_on_duty(now.mono) {
+            if !network.dirty || !network.is_enabled(now.unix_ms) {
+                continue;
+            }
+            network.co_sign_checkpoints(&identity);
+            if !network.is_on_duty(now.mono) {
                 continue;
             }
             for act in network.duties(now.unix_ms) {
@@ -275,8 +279,9 @@ impl Network {
         };
         let gone = self.records.values().filter(|record| is_silent(&record.peer()));
         let mut acts: Vec<Act> = gone.map(|record| Act::Leave { key: record.key().clone() }).collect();
-        if acts.is_empty() && self.constitution.checkpoint_due() && view.quorum() == 1 {
-            acts.push(Act::Checkpoint { view_hash: view.hash() });
+        if acts.is_empty() && self.constitution.checkpoint_due() && !self.checkpoint_waits() {
+            // What it seals is found when it is drafted.
+            acts.push(Act::Checkpoint { seal: [0; 32] });
         }
         acts
     }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Rations of what others may make us do.
+//! Bursts and rates (generic cell rate algorithm).
 
 use std::time::{Duration, Instant};
 

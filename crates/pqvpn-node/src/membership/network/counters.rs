@@ -34,10 +34,16 @@ pub(in crate::membership) struct Counters {
     pub(in crate::membership) pending_full: u64,
     /// Invites dropped because there were too many.
     pub(in crate::membership) invites_full: u64,
+    /// Signatures passed on to us that are false.
+    pub(in crate::membership) false_signatures: u64,
+    /// Messages not read because their sender passed on too many of those.
+    pub(in crate::membership) unheard: u64,
+    /// Statements whose signatures were shed.
+    pub(in crate::membership) shed: u64,
 }
 
 impl Counters {
-    pub(in crate::membership) const fn named(&self) -> [(&'static str, u64); 15] {
+    pub(in crate::membership) const fn named(&self) -> [(&'static str, u64); 18] {
         [
             ("statement-foreign", self.foreign_statements),
             ("statement-bad", self.bad_statements),
@@ -54,6 +60,9 @@ impl Counters {
             ("put-out-unproven", self.unproven),
             ("pending-full", self.pending_full),
             ("invite-full", self.invites_full),
+            ("signature-false", self.false_signatures),
+            ("sender-unheard", self.unheard),
+            ("signatures-shed", self.shed),
         ]
     }
 }

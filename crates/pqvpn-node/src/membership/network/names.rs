@@ -98,7 +98,7 @@ pub(in crate::membership) fn act_text(view: &View, act: &Act) -> String {
             params.max_head_age_s
         ),
         Act::SetPolicy { hash, schema } => format!("policy {} of schema {schema}", hex(&hash[..4])),
-        Act::Checkpoint { view_hash } => format!("checkpoint {}", hex(&view_hash[..4])),
+        Act::Checkpoint { seal } => format!("checkpoint {}", hex(&seal[..4])),
         Act::Rotate { old, key, .. } => format!("{} now has the key {}", name(&old.peer_id()), key.peer_id().short()),
         Act::Leave { key } => format!("{} leaves", name(&key.peer_id())),
         Act::Disable { .. } => "the network is disabled for good".to_owned(),

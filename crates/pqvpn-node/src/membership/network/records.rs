@@ -123,6 +123,7 @@ impl Network {
         }
         if !record.verify() {
             self.counters.bad_records += 1;
+            self.counters.false_signatures += 1;
             return false;
         }
         if held.is_some_and(|held| held.seq() == record.seq()) {
@@ -176,7 +177,9 @@ impl Network {
             return false;
         }
         let view = self.constitution.view();
-        let signed = view.admins.get(&invite.invite().issuer).is_some_and(|key| invite.verify(key));
+        let issuer = view.admins.get(&invite.invite().issuer);
+        let signed = issuer.is_some_and(|key| invite.verify(key));
+        self.counters.false_signatures += u64::from(issuer.is_some() && !signed);
         if invite.invite().network != self.id || !signed {
             self.counters.bad_invites += 1;
             return false;
@@ -225,7 +228,9 @@ impl Network {
         if view.members.contains_key(&peer) {
             return false;
         }
-        let vouched = view.admins.get(&pending.via).is_some_and(|key| pending.verify(&self.id, key));
+        let via = view.admins.get(&pending.via);
+        let vouched = via.is_some_and(|key| pending.verify(&self.id, key));
+        self.counters.false_signatures += u64::from(via.is_some() && !vouched);
         if !vouched || pending.asked_ms > now_ms.saturating_add(MAX_SKEW_MS) {
             self.counters.bad_pending += 1;
             return false;

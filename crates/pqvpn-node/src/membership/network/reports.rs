@@ -226,13 +226,19 @@ impl Network {
             .map(|entry| {
                 let body = entry.statement.body();
                 let what = act_text(view, &body.act);
-                let is_proposal = !entry.effective;
+                let is_wrong =
+                    matches!(body.act, Act::Checkpoint { .. }) && !self.constitution.seals_truly(&entry.statement.id());
+                let standing = match entry.effective {
+                    true => "",
+                    false if is_wrong => " (not in force: not what is held here)",
+                    false => " (not in force)",
+                };
                 StatementReport {
                     id: entry.statement.id().to_string(),
                     seq: body.seq,
                     at_ms: body.at_ms,
                     act: body.act.name(),
-                    what: if is_proposal { format!("{what} (not in force)") } else { what },
+                    what: format!("{what}{standing}"),
                     signers: entry.statement.signers().map(|peer| name_of(view, peer)).collect(),
                 }
             })

@@ -4,11 +4,15 @@
 //! Each tells digests of what it holds; whoever sees a difference pulls what it lacks. Both see it, so both pull, and
 //! nobody has to know what the other lacks.
 
-use std::{sync::Arc, time::Duration, time::Instant};
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use pqvpn_crypto::peer_id::PeerId;
 use pqvpn_wire::network::{
-    Bundle, MemberRecord, NetRequest, NetResponse, StatementId, SyncState,
+    Beat, Bundle, MemberRecord, NetRequest, NetResponse, StatementId, SyncState,
     cover::MAX_COVER_LEN,
     message::{MAX_BUNDLE, MAX_BUNDLE_SMALL, MAX_IDS},
 };
@@ -90,12 +94,11 @@ impl Network {
 
     /// What the other may have that we lack.
     pub(in crate::membership) fn lacks(&self, now: Instant, peer: &PeerId, theirs: &SyncState) -> Lacks {
+        let fresh = self.merged.get(peer).is_none_or(|last| now >= *last + MERGE_AGAIN);
         let statements = theirs.tips.iter().any(|tip| !self.constitution.contains(tip)) || !self.missing.is_empty();
+        let restore = !statements && fresh && self.asks_to_restore(peer);
         let tips = self.constitution.tips_within(MAX_IDS);
-        let signers = !statements
-            && theirs.head != self.constitution.head()
-            && theirs.tips == tips
-            && self.merged.get(peer).is_none_or(|last| now >= *last + MERGE_AGAIN);
+        let signers = !statements && theirs.head != self.constitution.head() && theirs.tips == tips && fresh || restore;
         let records = theirs.records != self.records_digest();
         Lacks { statements, signers, records, invites: theirs.invites != self.invites_digest() }
     }
@@ -106,6 +109,10 @@ impl Network {
         let mut state = self.state();
         state.held = lacks.records.then(held);
         state.want = self.missing.iter().take(MAX_IDS).copied().collect();
+        if lacks.signers {
+            state.want.extend(self.to_restore());
+            state.want.truncate(MAX_IDS);
+        }
         if !lacks.invites {
             // Nothing of them is wanted: their digest is taken as ours.
             state.invites = [0; 32];
@@ -214,6 +221,30 @@ impl Network {
             self.dirty |= self.lives.learn(now.mono, (&self.own, &peer), members, &theirs.alive);
         }
         if self.knows_all(theirs) {
+            self.note_agreed(now, peer);
+        }
+    }
+
+    /// What is said on a quiet link to a peer at `remote`, and the head it is about.
+    pub(in crate::membership) fn beat(&self, now: Instant, remote: Option<SocketAddr>) -> ([u8; 32], Beat) {
+        let state = self.state();
+        let members = self.constitution.view().members.keys();
+        let alive = self.lives.tell(now, &self.own, members);
+        (state.head, Beat { digest: state.digest(), observed: remote, alive })
+    }
+
+    /// Another member holds what we hold, whose head was this, and has heard of these.
+    pub(in crate::membership) fn hear_same(&mut self, now: Moment, peer: PeerId, head: [u8; 32], alive: &[u8]) {
+        let ahead_ms = self.heard.get(&peer).and_then(|heard| heard.ahead_ms);
+        let before = self.heard.insert(peer, Heard { head, at: now.mono, ahead_ms });
+        self.reach.reached(&peer);
+        self.dirty |= before.is_none() | self.lives.heard(now.mono, peer);
+        // The list may have changed while the answer was on its way.
+        if head == self.constitution.head() {
+            let members = self.constitution.view().members.keys();
+            self.dirty |= self.lives.learn(now.mono, (&self.own, &peer), members, alive);
+        }
+        if self.missing.is_empty() {
             self.note_agreed(now, peer);
         }
     }

@@ -4,6 +4,7 @@
 mod attacks;
 mod covers;
 mod put_out;
+mod shed;
 
 use std::{
     sync::OnceLock,
