@@ -19,8 +19,10 @@ pub const REQUEST_TYPE: u8 = 32;
 pub const RESPONSE_TYPE: u8 = 33;
 /// Longest message in bytes, without the frame header.
 pub const MAX_NET_MESSAGE: usize = 512 * 1024;
-/// Longest message worth reading from somebody who is no member: a join with the longest name.
-pub const MAX_JOIN_MESSAGE: usize = 8 * 1024;
+/// Most rotations in one introduction.
+pub const MAX_LINE: usize = 4;
+/// Longest message worth reading from somebody who is no member: an introduction of [`MAX_LINE`] rotations.
+pub const MAX_STRANGER_MESSAGE: usize = 64 * 1024;
 /// Most tips, or ids wanted, in one message.
 pub const MAX_IDS: usize = 256;
 /// Most statements, and most records, in one bundle.
@@ -49,6 +51,11 @@ pub enum NetRequest {
     Push(Box<Bundle>),
     /// Are you there?
     Ping,
+    /// You know me by another key: these rotations led to the one that the link proves, oldest first.
+    Introduce {
+        /// At most [`MAX_LINE`].
+        line: Vec<Arc<Statement>>,
+    },
 }
 
 /// What a node holds of a network.
@@ -256,6 +263,7 @@ impl NetRequest {
             Self::Pull { ids } => vec![3.into(), ids_to(ids)],
             Self::Push(bundle) => vec![4.into(), bundle.to_value()],
             Self::Ping => vec![5.into()],
+            Self::Introduce { line } => vec![6.into(), statements_to(line)],
         })
     }
 
@@ -267,6 +275,7 @@ impl NetRequest {
             3 => one(fields).and_then(ids_from).map(|ids| Self::Pull { ids }),
             4 => one(fields).and_then(Bundle::from_value).map(|bundle| Self::Push(Box::new(bundle))),
             5 => fields.is_empty().then_some(Self::Ping),
+            6 => one(fields).and_then(|line| statements_from(line, MAX_LINE)).map(|line| Self::Introduce { line }),
             _ => None,
         }
     }
@@ -414,7 +423,7 @@ impl Bundle {
 
     fn to_value(&self) -> Value {
         Value::Array(vec![
-            Value::Array(self.statements.iter().map(|statement| Value::Bytes(statement.encode())).collect()),
+            statements_to(&self.statements),
             Value::Array(self.records.iter().map(|record| Value::Bytes(record.encode())).collect()),
             Value::Array(self.invites.iter().map(|invite| Value::Bytes(invite.encode())).collect()),
             Value::Array(self.pending.iter().map(PendingJoin::to_value).collect()),
@@ -425,13 +434,21 @@ impl Bundle {
     fn from_value(value: Value) -> Option<Self> {
         let [statements, records, invites, pending, more] = cbor::array(value)?;
         Some(Self {
-            statements: cbor::list(statements, MAX_BUNDLE, |value| Statement::from_value(value).map(Arc::new))?,
+            statements: statements_from(statements, MAX_BUNDLE)?,
             records: cbor::list(records, MAX_BUNDLE, |value| MemberRecord::from_value(value).map(Arc::new))?,
             invites: cbor::list(invites, MAX_BUNDLE_SMALL, SignedInvite::from_value)?,
             pending: cbor::list(pending, MAX_BUNDLE_SMALL, PendingJoin::from_value)?,
             more: more.as_bool()?,
         })
     }
+}
+
+fn statements_to(statements: &[Arc<Statement>]) -> Value {
+    Value::Array(statements.iter().map(|statement| Value::Bytes(statement.encode())).collect())
+}
+
+fn statements_from(value: Value, most: usize) -> Option<Vec<Arc<Statement>>> {
+    cbor::list(value, most, |value| Statement::from_value(value).map(Arc::new))
 }
 
 fn kind_of(value: Value) -> Option<(u8, Vec<Value>)> {

@@ -222,6 +222,7 @@ pub(crate) fn requests() -> Vec<NetRequest> {
         NetRequest::Pull { ids: vec![StatementId::from_bytes([1; 32])] },
         NetRequest::Push(Box::new(bundle())),
         NetRequest::Ping,
+        NetRequest::Introduce { line: bundle().statements },
     ]
 }
 

@@ -132,6 +132,7 @@ def lines():
     yield "pull", cbor([1, NETWORK, [3, [bytes([9] * 32)]]]).hex()
     yield "ping", cbor([1, NETWORK, [5]]).hex()
     yield "push", cbor([1, NETWORK, [4, [[], [], [], [], True]]]).hex()
+    yield "introduce", cbor([1, NETWORK, [6, []]]).hex()
     door = [bytes([2] * 32), [v4[1:] + port, v6[1:] + port]]
     yield "elsewhere", cbor([1, NETWORK, [3, [door]]]).hex()
     yield "name-taken", cbor([1, NETWORK, [4, 7, "phone-2"]]).hex()
