@@ -5,7 +5,7 @@ use std::{net::SocketAddr, sync::Arc};
 
 use pqvpn_crypto::{identity::Identity, peer_id::PeerId};
 use pqvpn_wire::{
-    dht::{Admission, Contact, Point},
+    dht::{Admission, Contact, Fact, Point},
     frame::FRAME_HEADER_LEN,
 };
 use tokio::sync::oneshot;
@@ -88,6 +88,8 @@ pub(crate) enum Order {
     /// Keep a value published for a day under an identity that is not the node's.
     PutAs(Box<ValueAs>),
     Lookup(Wanted, Reply<LookupReport>),
+    /// Tell everybody a fact of our own, now and after each time the DHT is joined.
+    Announce(Arc<Fact>),
     Table(Reply<TableReport>),
     Doors(Reply<Vec<DoorReport>>),
     AddDoors(Vec<NewDoor>, Reply<usize>),

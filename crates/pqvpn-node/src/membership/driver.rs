@@ -6,6 +6,7 @@ mod gossip;
 mod joins;
 mod news;
 mod orders;
+mod rotation;
 mod seek;
 mod upkeep;
 
@@ -50,6 +51,7 @@ use gossip::Pulling;
 pub(super) use gossip::dial;
 use joins::{Held, Joining};
 use news::{Campaign, ToCome};
+use rotation::NOT_SAID;
 
 /// What the driver is made of at its start.
 pub(super) struct Parts {
@@ -78,7 +80,7 @@ pub(super) struct Inputs {
 pub(super) enum TaskDone {
     Dialed {
         peer: PeerId,
-        link: Result<Arc<dyn Connection>, String>,
+        link: Result<Arc<dyn Connection>, gossip::Missed>,
     },
     Called {
         network: NetworkId,
@@ -97,6 +99,10 @@ pub(super) enum TaskDone {
         peer: PeerId,
         addresses: Vec<SocketAddr>,
     },
+    /// Whoever answers where a member was expected.
+    Stranger {
+        link: Result<Arc<dyn Connection>, String>,
+    },
     /// A pool was chosen for a new network.
     Pool {
         create: Box<founding::Creating>,
@@ -113,6 +119,10 @@ pub(super) enum Call {
     Pull,
     /// To tell news; the campaign that counts who has heard, if any.
     Push(Option<u64>),
+    /// To show which key we had before.
+    Introduce,
+    /// To let the other show which key it had before.
+    Greet,
 }
 
 /// The networks of a running node.
@@ -154,6 +164,14 @@ pub(super) struct Driver {
     unsaved: Vec<Change>,
     /// When members were looked for in the DHT.
     sought: BTreeMap<(NetworkId, PeerId), Instant>,
+    /// When we showed somebody which key we had before.
+    introduced: BTreeMap<(NetworkId, PeerId), Instant>,
+    /// When whoever answers at an address in a member's place was asked who it is.
+    greeted: BTreeMap<SocketAddr, Instant>,
+    /// Our key is none of any network any more: this run is at its end.
+    retired: bool,
+    /// A rotation whose members are being told.
+    rotation: Option<rotation::UnderWay>,
 }
 
 impl Driver {
@@ -193,6 +211,10 @@ impl Driver {
             store_failed: None,
             unsaved: Vec::new(),
             sought: BTreeMap::new(),
+            introduced: BTreeMap::new(),
+            greeted: BTreeMap::new(),
+            retired: false,
+            rotation: None,
         };
         driver.find_endpoints();
         for (id, head) in waiting {
@@ -217,6 +239,7 @@ impl Driver {
             tokio::select! {
                 order = inputs.orders.recv() => match order {
                     Some(Order::Stop(done)) => return Some(done),
+                    Some(Order::Rotate(rotating)) => self.rotate(*rotating).await,
                     Some(order) => self.on_order(order),
                     None => return None,
                 },
@@ -235,7 +258,7 @@ impl Driver {
     /// Does what is due, until nothing is.
     async fn settle(&mut self) {
         let now = Moment::now();
-        if !self.paused {
+        if !self.paused && !self.retired {
             self.keep_up(now);
         }
         self.links.close_idle(now.mono, &self.shared.own);
@@ -296,6 +319,7 @@ impl Driver {
             }
             TaskDone::Joined { network, done } => self.on_joined(network, *done),
             TaskDone::Sought { network, peer, addresses } => self.on_sought(network, peer, addresses),
+            TaskDone::Stranger { link } => self.on_stranger(link),
             TaskDone::Pool { create, pool } => self.create(*create, pool),
         }
     }
@@ -338,8 +362,16 @@ impl Driver {
         if self.paused {
             return;
         }
+        if let NetRequest::Introduce { line } = &request {
+            let response = self.on_introduced(now, id, from, link, line);
+            return drop(answer.send(response));
+        }
+        if id == NOT_SAID && matches!(request, NetRequest::Ping) {
+            self.introduce_everywhere(now, from, link);
+        }
         let response = match self.networks.get_mut(&id) {
-            Some(network) if !network.gossips(now.unix_ms) => NetResponse::UnknownNetwork,
+            // A node whose key has just been rotated has still to answer who asks for what is around that.
+            Some(network) if !self.retired && !network.gossips(now.unix_ms) => NetResponse::UnknownNetwork,
             Some(network) if network.is_member(now.unix_ms, &from) => self.serve_member(now, id, from, link, request),
             Some(network) => {
                 network.counters.not_members += 1;
@@ -356,6 +388,10 @@ impl Driver {
 
     /// Shows the state task what has changed.
     pub(super) fn tell_views(&mut self, now: Moment) {
+        // That our old key is no member any more is no news for a node that starts again with the new one.
+        if self.retired {
+            return;
+        }
         let dirty = self.networks.values().any(|network| network.dirty);
         if dirty {
             self.share_members(now);

@@ -9,6 +9,7 @@ mod joins;
 mod names;
 mod records;
 mod reports;
+mod rotation;
 mod sync;
 mod views;
 
@@ -126,6 +127,8 @@ pub(super) struct Network {
     pub(super) listening: (u64, u64),
     /// When each member has said too much of itself.
     pub(super) talk: BTreeMap<PeerId, Allowance>,
+    /// Introductions that may be looked at.
+    pub(super) introductions: Allowance,
 }
 
 /// What to tell others, and who need not hear it because it came from there.
@@ -193,6 +196,7 @@ impl Network {
             joins: Allowance::default(),
             listening: (now.unix_ms, now.unix_ms),
             talk: BTreeMap::new(),
+            introductions: Allowance::default(),
         }
     }
 
@@ -208,10 +212,12 @@ impl Network {
         now_ms.saturating_sub(self.listening.0) > u64::from(silence_s) * 1000
     }
 
-    /// Whether the peer was put out, or its time is over; one that was only silent may speak again.
+    /// Whether the peer was put out, its time is over, or it goes on under another key; one that was only silent may speak again.
     pub(super) fn is_out(&self, now_ms: u64, peer: &PeerId) -> bool {
         let view = self.constitution.view();
-        view.revoked.contains_key(peer) || view.members.get(peer).is_some_and(|member| member.expired(now_ms))
+        view.revoked.contains_key(peer)
+            || view.members.get(peer).is_some_and(|member| member.expired(now_ms))
+            || self.constitution.successor(peer).is_some()
     }
 
     /// A network as it was kept on disk. What was checked when it came is not checked again; its ids are.
@@ -346,6 +352,7 @@ impl Network {
         }
         if absorbed.news {
             self.news.from = from;
+            self.inherit_places(&before);
             self.prune(now_ms);
             absorbed.events = self.constitution.view().changes_since(&before);
         }

@@ -1,9 +1,16 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What members tell each other: who is dialled, what is compared, pulled and pushed.
 
-use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    fmt,
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
-use pqvpn_crypto::{identity::PublicIdentity, peer_id::PeerId};
+use futures_util::FutureExt as _;
+use pqvpn_crypto::{identity::PublicIdentity, peer_id::PeerId, tls::Refusal};
 use pqvpn_wire::{
     control::CloseReason,
     network::{Bundle, NetRequest, NetResponse, NetworkId, SyncState},
@@ -29,7 +36,7 @@ const MAX_DIALS: usize = 16;
 /// Calls under way at once.
 const MAX_TASKS: usize = 512;
 /// How long a dial may take.
-const DIAL_LIMIT: Duration = Duration::from_secs(4);
+pub(super) const DIAL_LIMIT: Duration = Duration::from_secs(4);
 /// How long a member may take to answer.
 pub(super) const CALL_LIMIT: Duration = Duration::from_secs(5);
 /// How long a page may take.
@@ -99,14 +106,14 @@ impl Driver {
             known = known.or_else(|| network.records.get(&peer).map(|record| record.key().clone()));
         }
         if addresses.is_empty() {
-            return self.on_dialed(peer, Err("nobody knows where it is".to_owned()));
+            return self.on_dialed(peer, Err(Missed { why: "nobody knows where it is".to_owned(), instead: None }));
         }
         self.dialing.insert(peer);
         let endpoint = Arc::clone(&self.shared.endpoint);
         self.tasks.spawn(async move { TaskDone::Dialed { peer, link: dial(&endpoint, peer, known, addresses).await } });
     }
 
-    pub(super) fn on_dialed(&mut self, peer: PeerId, link: Result<Arc<dyn Connection>, String>) {
+    pub(super) fn on_dialed(&mut self, peer: PeerId, link: Result<Arc<dyn Connection>, Missed>) {
         self.dialing.remove(&peer);
         let now = Moment::now();
         match link {
@@ -127,8 +134,11 @@ impl Driver {
                     self.sync(id, peer, link);
                 }
             }
-            Err(why) => {
-                tracing::debug!(peer = %peer.short(), %why, "a member is not reached");
+            Err(missed) => {
+                tracing::debug!(peer = %peer.short(), %missed, "a member is not reached");
+                if let Some(at) = missed.instead {
+                    self.ask_stranger(now.mono, at);
+                }
                 let random = entropy::u64();
                 for network in self.networks.values_mut() {
                     if network.constitution.view().members.contains_key(&peer) {
@@ -207,7 +217,7 @@ impl Driver {
         }
     }
 
-    fn pull(&mut self, id: NetworkId, peer: PeerId, link: LinkId, theirs: SyncState, lacks: Lacks) {
+    pub(super) fn pull(&mut self, id: NetworkId, peer: PeerId, link: LinkId, theirs: SyncState, lacks: Lacks) {
         if !lacks.any() || self.pulling.contains_key(&(id, peer)) {
             return;
         }
@@ -243,7 +253,7 @@ impl Driver {
                     self.acked(*campaign, matches!(answer, Ok(NetResponse::Done)));
                 }
             }
-            Call::Pull => {}
+            Call::Pull | Call::Introduce | Call::Greet => {}
         }
         let response = match answer {
             Ok(response) => response,
@@ -277,8 +287,11 @@ impl Driver {
                     network.dirty = true;
                 }
             }
+            (Call::Introduce, NetResponse::Done) => self.sync(id, peer, link),
+            (Call::Introduce | Call::Greet, _) => {}
             (_, NetResponse::UnknownNetwork) => {
                 self.pulling.remove(&(id, peer));
+                self.introduce(now.mono, id, peer, link);
                 let newcomer = self.networks.get(&id).is_some_and(|network| now.mono < network.started + NEWCOMER);
                 if let Some(link) = self.links.get_mut(link).filter(|_| newcomer) {
                     link.speak_at = now.mono + ASK_AGAIN;
@@ -312,9 +325,15 @@ impl Driver {
         network.missing.clear();
         if let Some(pulling) = self.pulling.remove(&(id, peer))
             && let Some(network) = self.networks.get_mut(&id)
-            && network.knows_all(&pulling.theirs)
+            && network.is_member(now.unix_ms, &peer)
         {
-            network.note_synced(now.mono);
+            if network.knows_all(&pulling.theirs) {
+                network.note_synced(now.mono);
+            }
+            // Whoever was introduced and is a member by what it brought is talked to like all.
+            if !network.heard.contains_key(&peer) {
+                self.sync(id, peer, link);
+            }
         }
     }
 
@@ -356,8 +375,22 @@ impl Driver {
                 NetResponse::Done
             }
             NetRequest::Ping => NetResponse::Done,
-            NetRequest::Join(_) | _ => NetResponse::UnknownNetwork,
+            NetRequest::Join(_) | NetRequest::Introduce { .. } | _ => NetResponse::UnknownNetwork,
         }
+    }
+}
+
+/// A member was not reached.
+#[derive(Debug)]
+pub(in crate::membership) struct Missed {
+    why: String,
+    /// Where somebody else answered in its place.
+    pub(super) instead: Option<SocketAddr>,
+}
+
+impl fmt::Display for Missed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.why)
     }
 }
 
@@ -370,12 +403,24 @@ pub(in crate::membership) async fn dial(
     peer: PeerId,
     known: Option<PublicIdentity>,
     addresses: Vec<SocketAddr>,
-) -> Result<Arc<dyn Connection>, String> {
-    let attempts = addresses.into_iter().map(|address| endpoint.connect(address, peer, known.clone()));
+) -> Result<Arc<dyn Connection>, Missed> {
+    let instead = Mutex::new(None);
+    let attempts = addresses.into_iter().map(|address| {
+        let (dialed, instead) = (endpoint.connect(address, peer, known.clone()), &instead);
+        async move {
+            dialed.await.inspect_err(|error| {
+                if matches!(error, LinkError::RefusedByUs(Refusal::WrongPeerId)) {
+                    *instead.lock().unwrap_or_else(PoisonError::into_inner) = Some(address);
+                }
+            })
+        }
+        .boxed()
+    });
     let none = LinkError::Local("it has no address".to_owned());
-    match timeout(DIAL_LIMIT, race(attempts, none, |_worse, _| true)).await {
-        Ok(Ok(link)) => Ok(Arc::from(link)),
-        Ok(Err(error)) => Err(error.to_string()),
-        Err(_elapsed) => Err("no answer in time".to_owned()),
-    }
+    let why = match timeout(DIAL_LIMIT, race(attempts, none, |_worse, _| true)).await {
+        Ok(Ok(link)) => return Ok(Arc::from(link)),
+        Ok(Err(error)) => error.to_string(),
+        Err(_elapsed) => "no answer in time".to_owned(),
+    };
+    Err(Missed { why, instead: instead.into_inner().unwrap_or_else(PoisonError::into_inner) })
 }

@@ -24,6 +24,8 @@ pub(in crate::membership) struct Counters {
     pub(in crate::membership) refused_joins: u64,
     /// Requests of somebody who is no member.
     pub(in crate::membership) not_members: u64,
+    /// Introductions that prove nothing, or too many of them.
+    pub(in crate::membership) bad_introductions: u64,
     /// Waiting joins that found no room.
     pub(in crate::membership) pending_full: u64,
     /// Invites dropped because there were too many.
@@ -31,7 +33,7 @@ pub(in crate::membership) struct Counters {
 }
 
 impl Counters {
-    pub(in crate::membership) const fn named(&self) -> [(&'static str, u64); 12] {
+    pub(in crate::membership) const fn named(&self) -> [(&'static str, u64); 13] {
         [
             ("statement-foreign", self.foreign_statements),
             ("statement-bad", self.bad_statements),
@@ -43,6 +45,7 @@ impl Counters {
             ("pending-bad", self.bad_pending),
             ("join-refused", self.refused_joins),
             ("not-a-member", self.not_members),
+            ("introduction-bad", self.bad_introductions),
             ("pending-full", self.pending_full),
             ("invite-full", self.invites_full),
         ]
