@@ -18,8 +18,8 @@ use crate::{
     error::{ApiError, Code},
     model::{
         Bootstrap, BootstrapAddRequest, BootstrapAdded, DhtFound, DhtGetRequest, DhtGot, DhtLookupRequest, DhtPut,
-        DhtPutRequest, DhtStatus, DhtTable, Done, Identity, PeerRequest, Peers, Ping, PingRequest, SetRequest, Setting,
-        State, Status, Version,
+        DhtPutRequest, DhtStatus, DhtTable, Done, Identity, PeerRequest, Peers, Ping, PingRequest, RotateRequest,
+        Rotated, SetRequest, Setting, State, Status, Version,
     },
 };
 
@@ -112,6 +112,14 @@ impl Client {
     /// As [`Client::version`].
     pub async fn set(&self, key: &str, value: &str) -> Result<Setting, ApiError> {
         self.post("/set", &SetRequest { key: key.into(), value: value.into() }, PATIENCE).await
+    }
+
+    /// Goes on with another key.
+    ///
+    /// # Errors
+    /// As [`Client::version`].
+    pub async fn keys_rotate(&self, request: &RotateRequest) -> Result<Rotated, ApiError> {
+        self.post("/keys/rotate", request, PATIENCE).await
     }
 
     /// Steps the ratchet of the peer's session now.

@@ -88,6 +88,10 @@ pub enum Code {
     AmbiguousMember,
     /// Too much of the kind is under way.
     Busy,
+    /// The keystore takes a passphrase, and none or a wrong one was given.
+    Passphrase,
+    /// The daemon keeps its key in memory only.
+    EphemeralKey,
     /// The setting is unknown or its value wrong.
     BadSetting,
     /// The operating system refused a change.
@@ -123,6 +127,8 @@ impl Code {
             | Self::NetworkDisabled
             | Self::NotAdmin
             | Self::QuorumLost
+            | Self::Passphrase
+            | Self::EphemeralKey
             | Self::NotAllowed => 4,
             Self::BadSetting | Self::BadRequest | Self::BadCode => 2,
             Self::UnknownPeer
@@ -167,6 +173,8 @@ impl Code {
             | Self::NetworkDisabled
             | Self::NotAdmin
             | Self::QuorumLost
+            | Self::Passphrase
+            | Self::EphemeralKey
             | Self::NotAllowed => 403,
             Self::UnknownPeer | Self::NotFound | Self::UnknownNetwork | Self::UnknownMember => 404,
             Self::AmbiguousPeer

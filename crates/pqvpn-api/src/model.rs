@@ -10,6 +10,7 @@ mod from_dht;
 mod from_network;
 #[cfg(feature = "server")]
 mod from_node;
+mod keys;
 mod membership;
 mod network;
 mod request;
@@ -21,6 +22,7 @@ pub use dht::{
     DhtLookup, DhtLookupRequest, DhtOwnRecord, DhtPut, DhtPutRequest, DhtRecord, DhtRpc, DhtState, DhtStatus, DhtTable,
 };
 pub use dns::{Dns, DnsName, DnsQueries, DnsServer};
+pub use keys::{RotateRequest, Rotated, RotatedIn, SecretBytes};
 pub use membership::{
     Approved, CancelRequest, Denied, Invite, InviteCreated, InviteRequest, Invites, JoinRequest, Joined, Member,
     Members, Pending, Requests, RevokeRequest, Revoked, WhoRequest,

@@ -22,13 +22,15 @@ mod overlay;
 mod port;
 mod presence;
 pub mod report;
+mod rotation;
 mod rpc;
 mod store;
 
 pub use command::{NetworkCommand, Reply};
 pub use port::MembershipError;
 pub use report::*;
+pub use rotation::{Interrupted, RotationError, finish_rotation};
 
-pub(crate) use event::Order;
+pub(crate) use event::{Order, Rotating};
 pub(crate) use port::{Guest, PoolChooser, Port, Setup, start};
 pub(crate) use rpc::is_request;

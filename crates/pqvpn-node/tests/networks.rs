@@ -13,6 +13,8 @@ use pqvpn_node::{
 mod faults;
 #[path = "networks/nodes.rs"]
 mod nodes;
+#[path = "networks/rotation.rs"]
+mod rotation;
 #[path = "networks/strangers.rs"]
 mod strangers;
 

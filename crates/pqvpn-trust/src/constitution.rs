@@ -18,6 +18,7 @@ use crate::{CHECKPOINT_EVERY, CandidateFn, MAX_PARENTS, MAX_PROPOSALS};
 
 mod admit;
 mod allowed;
+mod line;
 mod shed;
 
 use admit::only_good;

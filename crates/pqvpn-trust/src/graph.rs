@@ -217,6 +217,16 @@ impl Graph {
         found
     }
 
+    /// Statements that take `peer` in.
+    pub(crate) fn entries(&self, peer: &PeerId) -> &[Node] {
+        self.about(Subject::Enters(*peer))
+    }
+
+    /// Rotations away from `peer`.
+    pub(crate) fn rotations_from(&self, peer: &PeerId) -> &[Node] {
+        self.about(Subject::RotatesFrom(*peer))
+    }
+
     /// Says whether `ancestor` is one of `descendant`, whatever they are about; walks the graph.
     pub(crate) fn stands_on(&self, descendant: Node, ancestor: Node) -> bool {
         self.held(descendant).is_some_and(|held| !self.ancestors_among(&held.parents, &[ancestor]).is_empty())

@@ -27,8 +27,9 @@ pub use invite::{Invite, InviteSecret, SignedInvite};
 pub use join::{JoinRequest, JoinRequestError, PendingJoin};
 pub use member::{MemberDraft, MemberRecord};
 pub use message::{
-    Beat, Bundle, JoinRefusal, MAX_JOIN_MESSAGE, MAX_NET_MESSAGE, NetRequest, NetResponse, REQUEST_TYPE, RESPONSE_TYPE,
-    SyncState, decode_request, decode_response, encode_request, encode_response, frame, parse_frame_header,
+    Beat, Bundle, JoinRefusal, MAX_LINE, MAX_NET_MESSAGE, MAX_STRANGER_MESSAGE, NetRequest, NetResponse, REQUEST_TYPE,
+    RESPONSE_TYPE, SyncState, decode_request, decode_response, encode_request, encode_response, frame,
+    parse_frame_header,
 };
 pub use name::{is_label, label_of, misleads, plain};
 pub use statement::{BodyError, Statement, StatementBody};

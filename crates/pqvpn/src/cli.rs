@@ -208,6 +208,14 @@ pub(crate) enum KeysVerb {
         #[command(flatten)]
         passphrase: PassphraseArgs,
     },
+    /// Go on with a new key: the running node gets another PeerID, in the same networks under the same names.
+    Rotate {
+        /// Do not ask whether it is meant.
+        #[arg(long, alias = "accept-risk")]
+        yes: bool,
+        #[command(flatten)]
+        passphrase: PassphraseArgs,
+    },
     /// Set, change or remove the passphrase of the keystore.
     Passphrase {
         /// File with the new passphrase, `-` for standard input [default: ask on a terminal].

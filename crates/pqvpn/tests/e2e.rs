@@ -36,6 +36,8 @@ mod rekey;
 mod relay;
 #[path = "e2e/rig.rs"]
 mod rig;
+#[path = "e2e/rotation.rs"]
+mod rotation;
 #[path = "e2e/start.rs"]
 mod start;
 #[path = "e2e/traffic.rs"]

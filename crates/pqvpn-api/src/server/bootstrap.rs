@@ -62,9 +62,10 @@ pub(super) async fn post(
     State(service): State<Service>,
     Body(request): Body<BootstrapAddRequest>,
 ) -> Result<Json<BootstrapAdded>, ApiError> {
+    let own = service.identity().peer_id;
     let (mut answer, doors) = match (request.entries.is_empty(), request.list) {
         (false, None) => {
-            let entries = parse(&request.entries, &service.identity.peer_id)?;
+            let entries = parse(&request.entries, &own)?;
             add_entries(service.bootstrap.clone(), entries).await?
         }
         (true, Some(list)) => {
@@ -73,8 +74,7 @@ pub(super) async fn post(
         }
         (true, None) | (false, Some(_)) => return Err(malformed("it takes `entries` or `list`, one of them")),
     };
-    let own = &service.identity.peer_id;
-    let doors: Vec<NewDoor> = doors.into_iter().filter(|door| door.peer.to_string() != *own).collect();
+    let doors: Vec<NewDoor> = doors.into_iter().filter(|door| door.peer.to_string() != own).collect();
     if !doors.is_empty() {
         match service.node.bootstrap_add(doors).await {
             Ok(added) => (answer.added, answer.tried) = (added, true),

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, sync::Arc};
 
 use pqvpn_crypto::{identity::Identity, peer_id::PeerId};
 use pqvpn_wire::{
-    dht::{Admission, Contact, Point},
+    dht::{Admission, Contact, Fact, Point},
     frame::FRAME_HEADER_LEN,
 };
 use tokio::sync::oneshot;
@@ -90,6 +90,8 @@ pub(crate) enum Order {
     /// Keep that owner's value of this name published no longer.
     DropAs(PeerId, String),
     Lookup(Wanted, Reply<LookupReport>),
+    /// Tell everybody a fact of our own, now and after each time the DHT is joined.
+    Announce(Arc<Fact>),
     Table(Reply<TableReport>),
     Doors(Reply<Vec<DoorReport>>),
     AddDoors(Vec<NewDoor>, Reply<usize>),

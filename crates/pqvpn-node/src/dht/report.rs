@@ -250,6 +250,8 @@ pub struct GetReport {
     pub sources: u32,
     /// How long it took until the first acceptable record was there; the rest of the lookup looks for a newer one.
     pub first: Option<Duration>,
+    /// As whom its owner goes on, if it rotated its key.
+    pub successor: Option<PeerId>,
     /// What the lookup did.
     pub lookup: LookupReport,
 }

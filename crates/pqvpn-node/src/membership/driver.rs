@@ -7,6 +7,7 @@ mod gossip;
 mod joins;
 mod news;
 mod orders;
+mod rotation;
 mod seek;
 mod upkeep;
 
@@ -51,6 +52,7 @@ use gossip::Pulling;
 pub(super) use gossip::dial;
 use joins::{Held, Joining};
 use news::{Campaign, ToCome};
+use rotation::NOT_SAID;
 use seek::{Found, Said, Search};
 
 /// What the driver is made of at its start.
@@ -80,7 +82,7 @@ pub(super) struct Inputs {
 pub(super) enum TaskDone {
     Dialed {
         peer: PeerId,
-        link: Result<Arc<dyn Connection>, String>,
+        link: Result<Arc<dyn Connection>, gossip::Missed>,
     },
     Called {
         network: NetworkId,
@@ -104,6 +106,10 @@ pub(super) enum TaskDone {
         network: NetworkId,
         nodes: usize,
     },
+    /// Whoever answers where a member was expected.
+    Stranger {
+        link: Result<Arc<dyn Connection>, String>,
+    },
     /// A pool was chosen for a new network.
     Pool {
         create: Box<founding::Creating>,
@@ -124,6 +130,10 @@ pub(super) enum Call {
     Push(Option<u64>),
     /// To prove to whoever was put out that it was.
     Farewell,
+    /// To show which key we had before.
+    Introduce,
+    /// To let the other show which key it had before.
+    Greet,
 }
 
 /// The networks of a running node.
@@ -171,6 +181,14 @@ pub(super) struct Driver {
     parting: BTreeMap<LinkId, usize>,
     /// What was said of this node in the DHT.
     said: BTreeMap<NetworkId, Said>,
+    /// When we showed somebody which key we had before.
+    introduced: BTreeMap<(NetworkId, PeerId), Instant>,
+    /// When whoever answers at an address in a member's place was asked who it is.
+    greeted: BTreeMap<SocketAddr, Instant>,
+    /// Our key is none of any network any more: this run is at its end.
+    retired: bool,
+    /// A rotation whose members are being told.
+    rotation: Option<rotation::UnderWay>,
 }
 
 impl Driver {
@@ -214,6 +232,10 @@ impl Driver {
             farewells: BTreeSet::new(),
             parting: BTreeMap::new(),
             said: BTreeMap::new(),
+            introduced: BTreeMap::new(),
+            greeted: BTreeMap::new(),
+            retired: false,
+            rotation: None,
         };
         driver.find_endpoints();
         for (id, head) in waiting {
@@ -238,6 +260,7 @@ impl Driver {
             tokio::select! {
                 order = inputs.orders.recv() => match order {
                     Some(Order::Stop(done)) => return Some(done),
+                    Some(Order::Rotate(rotating)) => self.rotate(*rotating).await,
                     Some(order) => self.on_order(order),
                     None => return None,
                 },
@@ -257,7 +280,7 @@ impl Driver {
     async fn settle(&mut self) {
         let now = Moment::now();
         let wanted = self.wanted(now);
-        if !self.paused {
+        if !self.paused && !self.retired {
             self.keep_up(now, &wanted);
         }
         self.links.close_idle(now.mono, &self.shared.own, &wanted);
@@ -320,6 +343,7 @@ impl Driver {
             TaskDone::Joined { network, done } => self.on_joined(network, *done),
             TaskDone::Sought { network, peer, found } => self.on_sought(clock::now(), network, peer, found),
             TaskDone::Said { network, nodes } => self.on_said(clock::now(), network, nodes),
+            TaskDone::Stranger { link } => self.on_stranger(link),
             TaskDone::Pool { create, pool } => self.create(*create, pool),
         }
     }
@@ -362,8 +386,16 @@ impl Driver {
         if self.paused {
             return;
         }
+        if let NetRequest::Introduce { line } = &request {
+            let response = self.on_introduced(now, id, from, link, line);
+            return drop(answer.send(response));
+        }
+        if id == NOT_SAID && matches!(request, NetRequest::Ping) {
+            self.introduce_everywhere(now, from, link);
+        }
         let response = match self.networks.get_mut(&id) {
-            Some(network) if !network.is_enabled(now.unix_ms) => NetResponse::UnknownNetwork,
+            // A node whose key has just been rotated has still to answer who asks for what is around that.
+            Some(network) if !self.retired && !network.is_enabled(now.unix_ms) => NetResponse::UnknownNetwork,
             Some(network) if network.is_member(now.unix_ms, &from) => self.serve_member(now, id, from, link, request),
             Some(network) => network.answer_outsider(now, &from, &request),
             None => NetResponse::UnknownNetwork,
@@ -376,6 +408,10 @@ impl Driver {
 
     /// Shows the state task what has changed.
     pub(super) fn tell_views(&mut self, now: Moment) {
+        // That our old key is no member any more is no news for a node that starts again with the new one.
+        if self.retired {
+            return;
+        }
         let dirty = self.networks.values().any(|network| network.dirty);
         if dirty {
             self.share_members(now);

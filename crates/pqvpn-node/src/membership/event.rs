@@ -3,10 +3,10 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
-use pqvpn_crypto::peer_id::PeerId;
+use pqvpn_crypto::{identity::Identity, peer_id::PeerId};
 use tokio::sync::oneshot;
 
-use super::{command::NetworkCommand, links::LinkId, rpc::Asked};
+use super::{command::NetworkCommand, links::LinkId, report::RotatedNetwork, rotation::RotationError, rpc::Asked};
 use crate::{
     dht::{FirstStream, Place, Usage},
     link::Connection,
@@ -29,12 +29,23 @@ pub(crate) struct Incoming {
     pub(crate) first: FirstStream,
 }
 
+/// A new identity for this node, for all its networks.
+pub(crate) struct Rotating {
+    pub(crate) next: Arc<Identity>,
+    /// SHA-256 of the key file that becomes the keystore.
+    pub(crate) file: [u8; 32],
+    /// Answered when it is on disk and members have heard of it. From then on the identity before is no member.
+    pub(crate) reply: oneshot::Sender<Result<Vec<RotatedNetwork>, RotationError>>,
+}
+
 /// What the rest of the node asks of its networks.
 pub(crate) enum Order {
     /// A link for a network has come in.
     Incoming(Box<Incoming>),
     /// A person's order.
     Command(NetworkCommand),
+    /// Go on under another identity; this one has no further use for the driver than to be told.
+    Rotate(Box<Rotating>),
     /// Take no part, or take part again.
     Pause(bool),
     /// A link with our own identity at its other end was seen.

@@ -13,6 +13,7 @@ mod names;
 mod own_disk;
 mod records;
 mod reports;
+mod rotation;
 mod shed;
 mod sync;
 mod views;
@@ -149,6 +150,8 @@ pub(super) struct Network {
     pub(super) blamed: BTreeMap<PeerId, Blame>,
     /// The checkpoint under which signatures were shed last, and when, ms since 1970.
     pub(super) shed_under: Option<(StatementId, u64)>,
+    /// Introductions that may be looked at.
+    pub(super) introductions: Allowance,
 }
 
 /// What to tell others, and who need not hear it because it came from there.
@@ -206,6 +209,7 @@ impl Network {
             talk: BTreeMap::new(),
             blamed: BTreeMap::new(),
             shed_under: None,
+            introductions: Allowance::default(),
         }
     }
 
@@ -221,10 +225,12 @@ impl Network {
         now_ms.saturating_sub(self.listening.0) > u64::from(silence_s) * 1000
     }
 
-    /// Whether the peer was put out, or its time is over; one that was only silent may speak again.
+    /// Whether the peer was put out, its time is over, or it goes on under another key; one that was only silent may speak again.
     pub(super) fn is_out(&self, now_ms: u64, peer: &PeerId) -> bool {
         let view = self.constitution.view();
-        view.revoked.contains_key(peer) || view.members.get(peer).is_some_and(|member| member.expired(now_ms))
+        view.revoked.contains_key(peer)
+            || view.members.get(peer).is_some_and(|member| member.expired(now_ms))
+            || self.constitution.successor(peer).is_some()
     }
 
     /// A network as it was kept on disk. What was checked when it came is not checked again; its ids are.
@@ -382,6 +388,7 @@ impl Network {
         }
         if absorbed.news {
             self.news.from = from;
+            self.inherit_places(&before);
             self.prune(now_ms);
             absorbed.events = self.constitution.view().changes_since(&before);
         }

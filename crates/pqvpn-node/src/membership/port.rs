@@ -7,6 +7,7 @@ use arc_swap::ArcSwap;
 use futures_util::future::BoxFuture;
 use ipnet::Ipv4Net;
 use pqvpn_crypto::{identity::Identity, peer_id::PeerId};
+use pqvpn_wire::dht::Fact;
 use thiserror::Error;
 use tokio::{
     sync::{mpsc, oneshot},
@@ -21,6 +22,7 @@ use super::{
     members::Members,
     network::{Moment, Network},
     report::NetworkView,
+    rotation,
     rpc::{Counts, Shared, count},
     store::{Store, StoreError},
 };
@@ -95,7 +97,10 @@ pub(crate) async fn start(setup: Setup) -> Result<(Port, JoinHandle<()>), Member
     let (orders_sender, orders) = mpsc::channel(QUEUE);
     let (found_sender, found) = mpsc::channel(QUEUE);
     let loading = spawn_blocking(move || load(&state_dir, own)).await;
-    let Loaded { store, networks, waiting, standing } = loading.expect("loading does not panic")?;
+    let Loaded { store, networks, waiting, facts, standing } = loading.expect("loading does not panic")?;
+    for fact in facts {
+        let _busy = dht.as_ref().is_some_and(|dht| dht.order(dht::Order::Announce(Arc::new(fact))));
+    }
     let shared = Arc::new(Shared {
         endpoint,
         identity,
@@ -130,6 +135,8 @@ struct Loaded {
     store: Store,
     networks: Vec<Network>,
     waiting: Vec<(pqvpn_wire::dht::NetworkId, super::store::Head)>,
+    /// Rotations that led to the key this node has.
+    facts: Vec<Fact>,
     standing: Vec<HealthItem>,
 }
 
@@ -152,7 +159,8 @@ fn load(dir: &std::path::Path, own: PeerId) -> Result<Loaded, StoreError> {
             Err(why) => say("networks-store", format!("the network {name} cannot be read from the store: {why}")),
         }
     }
-    Ok(Loaded { store, networks, waiting, standing })
+    let facts = rotation::facts_of(&store, &own)?;
+    Ok(Loaded { store, networks, waiting, facts, standing })
 }
 
 impl Port {

@@ -26,6 +26,23 @@ impl fmt::Display for NetRef {
     }
 }
 
+/// What became of the rotation of this node's key in one network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RotatedNetwork {
+    /// What people call it.
+    pub network: String,
+    /// What this node is called in it, before and after.
+    pub name: String,
+    /// Members that have heard of it.
+    pub told: usize,
+    /// Members besides this node.
+    pub others: usize,
+    /// Whether this node may sign for it, before and after.
+    pub admin: bool,
+    /// Invites of this node whose codes work no longer, because only codes of admins do.
+    pub invites: usize,
+}
+
 /// One network as the state task and the data plane need it, at one moment; whole views replace each other.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NetworkView {

@@ -27,7 +27,7 @@ use pqvpn_wire::{
     network::{
         MAX_NET_MESSAGE, NetRequest, NetResponse, REQUEST_TYPE, RESPONSE_TYPE, decode_request, decode_response,
         encode_request, encode_response, frame,
-        message::{MAX_JOIN_MESSAGE, TooLong},
+        message::{MAX_STRANGER_MESSAGE, TooLong},
         parse_frame_header,
     },
 };
@@ -227,7 +227,7 @@ impl Shared {
         header: Option<[u8; FRAME_HEADER_LEN]>,
     ) -> Result<(), CallError> {
         let from = link.peer();
-        let limit = if self.members.load().contains(&from) { MAX_NET_MESSAGE } else { MAX_JOIN_MESSAGE };
+        let limit = if self.members.load().contains(&from) { MAX_NET_MESSAGE } else { MAX_STRANGER_MESSAGE };
         let reading = read_frame(&mut recv, header, parse_frame_header, REQUEST_TYPE, limit);
         let read = match timeout(READ_TIMEOUT, reading).await {
             Ok(read) => read.map_err(CallError::from),

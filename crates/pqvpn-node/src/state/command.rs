@@ -40,6 +40,8 @@ impl State {
             Command::Dht(command) => self.dht(command),
             Command::Network(command) => self.network(command),
             Command::Dns(answer) => send(answer, self.dns.report()),
+            // Whoever is started without a supervisor has no keystore either.
+            Command::RotateKeys(_, answer) => send(answer, Err(membership::RotationError::NotKept.into())),
             // The run loop has taken this one already.
             Command::Shutdown(done) => send(done, ()),
         }

@@ -133,6 +133,16 @@ impl State {
                 format!("{}: the ratchet failed twice within a day; `pqvpn up` lifts the quarantine", peer.label());
             items.push(HealthItem { level: HealthLevel::Error, code: "ratchet-quarantine", text });
         }
+        for peer in self.peers.iter().filter(|peer| peer.pinned) {
+            let dht = self.context.dht.as_ref();
+            let Some(successor) = dht.and_then(|dht| dht.successor(&peer.id)) else { continue };
+            // Whom to trust is for the config to say: a thief of the old key could have signed this as well.
+            let text = format!(
+                "{} rotated its key: ask whoever runs it, then write id = \"{successor}\" into its [[peers]]",
+                peer.label()
+            );
+            items.push(HealthItem { level: HealthLevel::Warn, code: "peer-rotated", text });
+        }
         for live in self.live.values().filter(|live| live.continuity_lost) {
             let peer = self.peers.label(live.slot);
             let text =

@@ -19,7 +19,8 @@ use pqvpn_node::{
 };
 use pqvpn_wire::network::{
     Beat, Bundle, Code, JoinRefusal, JoinRequest, MemberDraft, MemberRecord, NetRequest, NetResponse, NetworkId,
-    REQUEST_TYPE, RESPONSE_TYPE, StatementId, SyncState, decode_response, encode_request, encode_response, frame,
+    REQUEST_TYPE, RESPONSE_TYPE, Statement, StatementId, SyncState, decode_response, encode_request, encode_response,
+    frame,
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -46,7 +47,11 @@ struct Raw {
 
 impl Raw {
     fn new() -> Self {
-        let identity = Arc::new(Identity::generate().unwrap());
+        Self::of(Identity::generate().unwrap())
+    }
+
+    fn of(identity: Identity) -> Self {
+        let identity = Arc::new(identity);
         let crypto = Arc::new(LinkCrypto::new(Arc::clone(&identity), Arc::new(Everybody)));
         let at = free_port();
         let socket = Arc::new(PlainSocket::bind(at).unwrap());
@@ -75,6 +80,18 @@ async fn ask(link: &dyn Connection, network: &NetworkId, request: &NetRequest) -
     let (of, response) = decode_response(bytes.get(8..)?).unwrap();
     assert_eq!(of, *network);
     Some(response)
+}
+
+/// What a node answers to `identity` that shows these rotations.
+pub(crate) async fn introduce(
+    identity: Identity,
+    node: &TestNode,
+    network: &NetworkId,
+    line: Vec<Arc<Statement>>,
+) -> Option<NetResponse> {
+    let raw = Raw::of(identity);
+    let link = raw.link(node).await;
+    ask(&*link, network, &NetRequest::Introduce { line }).await
 }
 
 fn now_ms() -> u64 {
@@ -111,6 +128,7 @@ async fn who_is_no_member_cannot_tell_a_network_from_one_that_is_not_there() {
         NetRequest::Push(Box::default()),
         NetRequest::Ping,
         NetRequest::Beat(Beat::default()),
+        NetRequest::Introduce { line: Vec::new() },
     ];
     for request in &requests {
         for id in [network.id, NetworkId::from_bytes([7; 32])] {

@@ -409,3 +409,22 @@ fn hashes_of_views_differ_where_views_do() {
     assert_eq!(hashes.len(), count);
     let _ = signed(world.constitution.draft(1, add(7, "w")), &[]);
 }
+
+#[test]
+fn a_line_of_keys_is_followed_both_ways_and_only_as_far_as_it_has_an_effect() {
+    let mut world = World::new(1);
+    world.say(&[0], add(5, "x"));
+    let first = world.say(&[5], rotate(5, 10));
+    let second = world.say(&[10], rotate(10, 11));
+    let line = |world: &World, number, most| -> Vec<_> {
+        world.constitution.rotations_to(&peer(number), most).iter().map(|statement| statement.id()).collect()
+    };
+    assert_eq!(line(&world, 11, 4), [first.id(), second.id()]);
+    assert_eq!(line(&world, 11, 1), [second.id()], "the newest");
+    assert_eq!((line(&world, 5, 4), line(&world, 0, 4)), (vec![], vec![]), "nobody rotated to these");
+    let after = |world: &World, number| world.constitution.successor(&peer(number));
+    assert_eq!((after(&world, 5), after(&world, 10), after(&world, 11)), (Some(peer(11)), Some(peer(11)), None));
+    // Whoever is thrown out has no successor, and a rotation of a stranger leads nowhere.
+    world.say(&[0], revoke(11));
+    assert_eq!((after(&world, 5), after(&world, 0)), (None, None));
+}

@@ -20,8 +20,10 @@ pub const REQUEST_TYPE: u8 = 32;
 pub const RESPONSE_TYPE: u8 = 33;
 /// Longest message in bytes, without the frame header.
 pub const MAX_NET_MESSAGE: usize = 512 * 1024;
-/// Longest message worth reading from somebody who is no member: a join with the longest name.
-pub const MAX_JOIN_MESSAGE: usize = 8 * 1024;
+/// Most rotations in one introduction.
+pub const MAX_LINE: usize = 4;
+/// Longest message worth reading from somebody who is no member: an introduction of [`MAX_LINE`] rotations.
+pub const MAX_STRANGER_MESSAGE: usize = 64 * 1024;
 /// Most tips, or ids wanted, in one message.
 pub const MAX_IDS: usize = 256;
 /// Most statements, and most records, in one bundle.
@@ -57,6 +59,11 @@ pub enum NetRequest {
     Ping,
     /// I have still what this is the digest of; have you? [`SyncState::digest`].
     Beat(Beat),
+    /// You know me by another key: these rotations led to the one that the link proves, oldest first.
+    Introduce {
+        /// At most [`MAX_LINE`].
+        line: Vec<Arc<Statement>>,
+    },
 }
 
 /// A word on a quiet link, and its answer by who holds the same.
@@ -286,6 +293,7 @@ impl NetRequest {
             Self::Push(bundle) => vec![4.into(), bundle.to_value()],
             Self::Ping => vec![5.into()],
             Self::Beat(beat) => std::iter::once(6.into()).chain(beat.to_values()).collect(),
+            Self::Introduce { line } => vec![7.into(), statements_to(line)],
         })
     }
 
@@ -298,6 +306,7 @@ impl NetRequest {
             4 => one(fields).and_then(Bundle::from_value).map(|bundle| Self::Push(Box::new(bundle))),
             5 => fields.is_empty().then_some(Self::Ping),
             6 => Beat::from_values(fields).map(Self::Beat),
+            7 => one(fields).and_then(|line| statements_from(line, MAX_LINE)).map(|line| Self::Introduce { line }),
             _ => None,
         }
     }
@@ -482,7 +491,7 @@ impl Bundle {
     fn to_value(&self) -> Value {
         let covers = || Value::Array(self.covers.iter().map(|cover| Value::Bytes(cover.encode())).collect());
         let fields = vec![
-            Value::Array(self.statements.iter().map(|statement| Value::Bytes(statement.encode())).collect()),
+            statements_to(&self.statements),
             Value::Array(self.records.iter().map(|record| Value::Bytes(record.encode())).collect()),
             Value::Array(self.invites.iter().map(|invite| Value::Bytes(invite.encode())).collect()),
             Value::Array(self.pending.iter().map(PendingJoin::to_value).collect()),
@@ -498,7 +507,7 @@ impl Bundle {
             (!covers.is_empty()).then_some(covers)
         })?;
         Some(Self {
-            statements: cbor::list(statements, MAX_BUNDLE, |value| Statement::from_value(value).map(Arc::new))?,
+            statements: statements_from(statements, MAX_BUNDLE)?,
             records: cbor::list(records, MAX_BUNDLE, |value| MemberRecord::from_value(value).map(Arc::new))?,
             invites: cbor::list(invites, MAX_BUNDLE_SMALL, SignedInvite::from_value)?,
             pending: cbor::list(pending, MAX_BUNDLE_SMALL, PendingJoin::from_value)?,
@@ -513,6 +522,14 @@ fn with_last<const N: usize>(value: Value) -> Option<([Value; N], Option<Value>)
     let mut fields = value.into_array().ok()?;
     let last = if fields.len() == N + 1 { fields.pop() } else { None };
     Some((fields.try_into().ok()?, last))
+}
+
+fn statements_to(statements: &[Arc<Statement>]) -> Value {
+    Value::Array(statements.iter().map(|statement| Value::Bytes(statement.encode())).collect())
+}
+
+fn statements_from(value: Value, most: usize) -> Option<Vec<Arc<Statement>>> {
+    cbor::list(value, most, |value| Statement::from_value(value).map(Arc::new))
 }
 
 fn kind_of(value: Value) -> Option<(u8, Vec<Value>)> {

@@ -8,10 +8,10 @@ use pqvpn_crypto::identity::{CompositeSignature, SIGNATURE_LEN};
 use pqvpn_wire::{
     WireError,
     network::{
-        Act, BodyError, Bundle, Genesis, Invite, InviteUse, JoinRefusal, JoinRequest, MAX_JOIN_MESSAGE, MAX_LEVEL,
-        MAX_NET_MESSAGE, MAX_PARENTS, MemberDraft, MemberRecord, NetRequest, NetResponse, NetworkId, NewMember, Params,
-        SignedInvite, Statement, StatementBody, StatementId, SyncState, decode_request, decode_response,
-        encode_request, encode_response,
+        Act, BodyError, Bundle, Genesis, Invite, InviteUse, JoinRefusal, JoinRequest, MAX_LEVEL, MAX_LINE,
+        MAX_NET_MESSAGE, MAX_PARENTS, MAX_STRANGER_MESSAGE, MemberDraft, MemberRecord, NetRequest, NetResponse,
+        NetworkId, NewMember, Params, SignedInvite, Statement, StatementBody, StatementId, SyncState, decode_request,
+        decode_response, encode_request, encode_response,
         invite::InviteError,
         is_label, label_of,
         member::MemberRecordError,
@@ -22,8 +22,8 @@ use pqvpn_wire::{
 };
 
 use crate::samples::{
-    NETWORK, admin, body, cover, door, genesis, invite, join_request, later_acts, member, member_draft, new_member,
-    pending, signed_invite, statement, statements, sync_state, v6,
+    NETWORK, admin, body, cover, door, genesis, identity, invite, join_request, later_acts, member, member_draft,
+    new_member, pending, signed_invite, statement, statements, sync_state, v6,
 };
 
 fn refused(act: Act) -> Option<BodyError> {
@@ -284,7 +284,7 @@ fn sizes_of_what_travels() {
     assert_eq!([len("rotate"), len("leave")], [14_865, 7511]);
     assert_eq!(crate::samples::member_record().encoded_len(), 7508);
     assert_eq!(signed_invite().encode().len(), 4841);
-    assert!(join(longest) <= MAX_JOIN_MESSAGE);
+    assert!(join(longest) <= MAX_STRANGER_MESSAGE);
     assert_eq!(join(join_request()), 7490);
 }
 
@@ -311,6 +311,22 @@ fn what_no_receiver_takes_is_not_sent() {
     assert!(refused.0 > MAX_NET_MESSAGE, "{refused}");
     let response = NetResponse::Bundle(Box::new(Bundle { statements: vec![one; 108], ..Bundle::default() }));
     assert!(encode_response(&NETWORK, &response).is_err());
+}
+
+#[test]
+fn the_longest_introduction_is_short_enough_for_a_stranger_and_a_longer_one_is_not_read() {
+    let (old, new) = (identity(1), identity(2));
+    let act = Act::rotate(&NETWORK, old.public().clone(), &new).unwrap();
+    let mut body = statement(act).body().clone();
+    body.parents = (0..16).map(|at| StatementId::from_bytes([at; 32])).collect();
+    let mut rotation = Statement::draft(body).unwrap();
+    rotation.sign(&old).unwrap();
+    let rotation = Arc::new(rotation);
+    let line =
+        |count| encode_request(&NETWORK, &NetRequest::Introduce { line: vec![rotation.clone(); count] }).unwrap();
+    assert!(line(MAX_LINE).len() <= MAX_STRANGER_MESSAGE, "{}", line(MAX_LINE).len());
+    assert!(decode_request(&line(MAX_LINE)).is_ok());
+    assert!(decode_request(&line(MAX_LINE + 1)).is_err());
 }
 
 #[test]

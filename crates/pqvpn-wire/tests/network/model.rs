@@ -101,6 +101,7 @@ fn messages_have_the_model_s_bytes() {
         ("pull", NetRequest::Pull { ids: vec![StatementId::from_bytes([9; 32])] }),
         ("ping", NetRequest::Ping),
         ("push", NetRequest::Push(Box::new(Bundle { more: true, ..Bundle::default() }))),
+        ("introduce", NetRequest::Introduce { line: vec![] }),
     ];
     for (name, request) in requests {
         assert_eq!(HEXLOWER.encode(&encode_request(&NETWORK, &request).unwrap()), vectors()[name], "{name}");

@@ -226,6 +226,7 @@ pub(crate) fn requests() -> Vec<NetRequest> {
         NetRequest::Ping,
         NetRequest::Beat(beat()),
         NetRequest::Beat(Beat::default()),
+        NetRequest::Introduce { line: bundle().statements },
     ]
 }
 

@@ -108,7 +108,7 @@ fn record(content: RecordContent) -> RecordReport {
 
 fn got(content: Option<RecordContent>) -> GetReport {
     let first = content.is_some().then_some(Duration::from_millis(34));
-    GetReport { record: content.map(record), sources: 3, first, lookup: lookup() }
+    GetReport { record: content.map(record), sources: 3, first, successor: None, lookup: lookup() }
 }
 
 fn contact() -> ContactReport {

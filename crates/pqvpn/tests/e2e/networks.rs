@@ -34,7 +34,7 @@ fn node(host: &Host, name: &str, more: &str) -> Node {
 }
 
 /// A running node that knows nobody: no DHT, no neighbours.
-fn alone(host: &Host, name: &str) -> Node {
+pub(crate) fn alone(host: &Host, name: &str) -> Node {
     let mut node = node(host, name, "[dht]\nenabled = false\n[bootstrap]\nlan = false\n");
     node.start_up();
     node
@@ -42,7 +42,7 @@ fn alone(host: &Host, name: &str) -> Node {
 
 /// Runs a verb that has to succeed.
 #[track_caller]
-fn json(node: &Node, line: &[&str]) -> Value {
+pub(crate) fn json(node: &Node, line: &[&str]) -> Value {
     let run = node.cli(&[line, &["--json"]].concat());
     assert!(run.status.success(), "{} {line:?}: {}{}", node.name, run.stdout, run.stderr);
     serde_json::from_str(&run.stdout).unwrap_or_else(|error| panic!("{error}: {}{}", run.stdout, run.stderr))
@@ -50,7 +50,7 @@ fn json(node: &Node, line: &[&str]) -> Value {
 
 /// Runs a verb that has to fail with `exit`; gives its stable code and its reason.
 #[track_caller]
-fn fails(node: &Node, line: &[&str], exit: i32) -> (String, String) {
+pub(crate) fn fails(node: &Node, line: &[&str], exit: i32) -> (String, String) {
     let run = node.cli(&[line, &["--json"]].concat());
     assert_eq!(run.status.code(), Some(exit), "{} {line:?}: {}{}", node.name, run.stdout, run.stderr);
     let said: Value = serde_json::from_str(&run.stdout).unwrap();
@@ -61,7 +61,7 @@ fn fails(node: &Node, line: &[&str], exit: i32) -> (String, String) {
     (text("code"), text("why") + " " + &text("try"))
 }
 
-fn invite(node: &Node, more: &[&str]) -> String {
+pub(crate) fn invite(node: &Node, more: &[&str]) -> String {
     json(node, &[&["invite"], more].concat())["code"].as_str().unwrap().to_owned()
 }
 
@@ -72,7 +72,7 @@ fn let_in(admin: &Node, newcomer: &Node) {
 }
 
 /// Waits until `from` gets an answer from whoever it knows by that name.
-fn meets(from: &Node, name: &str) {
+pub(crate) fn meets(from: &Node, name: &str) {
     let mut last = String::new();
     from.wait(&format!("a ping to {name}"), || {
         let run = from.cli(&["ping", name, "-c", "1", "-W", "5"]);

@@ -157,6 +157,14 @@ impl Node {
         self.daemon = Some(Daemon::spawn(&self.namespace, &name, command).unwrap());
     }
 
+    /// Starts a daemon whose key is in memory only, and waits until it carries traffic.
+    pub(crate) fn start_ephemeral(&mut self) {
+        let name = format!("daemon {}", self.name);
+        let command = self.command(&["daemon", "--ephemeral", "--log-level", "debug"]);
+        self.daemon = Some(Daemon::spawn(&self.namespace, &name, command).unwrap());
+        self.wait("being ready", || self.daemon().stderr().contains("ready").then_some(()));
+    }
+
     /// Starts the daemon and waits until it carries traffic.
     pub(crate) fn start_up(&mut self) {
         self.start();

@@ -57,6 +57,8 @@ pub(super) enum Waiter {
 /// A person's get: further keys to try, when it began, and when it had a first record.
 pub(super) struct Get {
     answer: Reply<GetReport>,
+    /// Whose record it is, where that is known.
+    of: Option<PeerId>,
     rest: Vec<Point>,
     started: Instant,
     first: Option<Duration>,
@@ -100,6 +102,7 @@ impl Driver {
                 self.parts.dht.forget(&key);
             }
             Order::Lookup(wanted, answer) => self.lookup(&wanted, answer),
+            Order::Announce(fact) => self.announce(fact),
             Order::Table(answer) => drop(answer.send(Ok(self.table_report()))),
             Order::Doors(answer) => drop(answer.send(Ok(self.parts.doors.report(clock::now())))),
             Order::AddDoors(doors, answer) => {
@@ -146,9 +149,13 @@ impl Driver {
         let mut keys = self.keys(wanted);
         let first = keys.remove(0);
         let now = self.now();
+        let of = match wanted {
+            Wanted::Peer(peer) | Wanted::Value(peer, _) => Some(*peer),
+            Wanted::Key(_) => None,
+        };
         match self.parts.dht.get(now, first, 0) {
             Some(id) => {
-                let get = Get { answer, rest: keys, started: clock::now(), first: None };
+                let get = Get { answer, of, rest: keys, started: clock::now(), first: None };
                 self.waiters.insert(id, Waiter::Get(get));
             }
             None => drop(answer.send(Err(DhtError::Busy.into()))),
@@ -359,7 +366,8 @@ impl Driver {
         }
         let record = finished.outcome.record.as_deref().map(record_report);
         let sources = u32::try_from(finished.outcome.sources).unwrap_or(u32::MAX);
-        let report = GetReport { record, sources, first: get.first, lookup: lookup_report(finished) };
+        let successor = get.of.and_then(|peer| self.parts.dht.facts().successor(&peer));
+        let report = GetReport { record, sources, first: get.first, successor, lookup: lookup_report(finished) };
         drop(get.answer.send(Ok(report)));
     }
 

@@ -3,12 +3,14 @@
 
 use std::{
     collections::BTreeSet,
+    fmt,
     net::SocketAddr,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
-use pqvpn_crypto::{identity::PublicIdentity, peer_id::PeerId};
+use futures_util::FutureExt as _;
+use pqvpn_crypto::{identity::PublicIdentity, peer_id::PeerId, tls::Refusal};
 use pqvpn_wire::{
     control::CloseReason,
     network::{Act, Bundle, Door, NetRequest, NetResponse, NetworkId, SyncState},
@@ -36,7 +38,7 @@ const MAX_TASKS: usize = 512;
 /// And so many more that tell who was put out: members that do not answer must not keep that from the others.
 const URGENT_TASKS: usize = 256;
 /// How long a dial may take.
-const DIAL_LIMIT: Duration = Duration::from_secs(4);
+pub(super) const DIAL_LIMIT: Duration = Duration::from_secs(4);
 /// How long a member may take to answer.
 pub(super) const CALL_LIMIT: Duration = Duration::from_secs(5);
 /// How long a page may take.
@@ -106,7 +108,7 @@ impl Driver {
             known = known.or_else(|| network.records.get(&peer).map(|record| record.key().clone()));
         }
         if addresses.is_empty() {
-            return self.on_dialed(peer, Err("nobody knows where it is".to_owned()));
+            return self.on_dialed(peer, Err(Missed { why: "nobody knows where it is".to_owned(), instead: None }));
         }
         self.dial_at(peer, known, addresses);
     }
@@ -119,7 +121,7 @@ impl Driver {
         self.tasks.spawn(async move { TaskDone::Dialed { peer, link: dial(&endpoint, peer, known, addresses).await } });
     }
 
-    pub(super) fn on_dialed(&mut self, peer: PeerId, link: Result<Arc<dyn Connection>, String>) {
+    pub(super) fn on_dialed(&mut self, peer: PeerId, link: Result<Arc<dyn Connection>, Missed>) {
         self.dialing.remove(&peer);
         let now = Moment::now();
         match link {
@@ -141,8 +143,11 @@ impl Driver {
                     self.sync(id, peer, link);
                 }
             }
-            Err(why) => {
-                tracing::debug!(peer = %peer.short(), %why, "a member is not reached");
+            Err(missed) => {
+                tracing::debug!(peer = %peer.short(), %missed, "a member is not reached");
+                if let Some(at) = missed.instead {
+                    self.ask_stranger(now.mono, at);
+                }
                 let random = entropy::u64();
                 for network in self.networks.values_mut() {
                     if network.constitution.view().members.contains_key(&peer) {
@@ -253,7 +258,7 @@ impl Driver {
         }
     }
 
-    fn pull(&mut self, id: NetworkId, peer: PeerId, link: LinkId, theirs: SyncState, lacks: Lacks) {
+    pub(super) fn pull(&mut self, id: NetworkId, peer: PeerId, link: LinkId, theirs: SyncState, lacks: Lacks) {
         let deaf =
             self.networks.get_mut(&id).is_some_and(|network| lacks.any() && network.is_deaf_to(clock::now(), &peer));
         if deaf || !lacks.any() || self.pulling.contains_key(&(id, peer)) {
@@ -292,7 +297,7 @@ impl Driver {
                 }
             }
             Call::Farewell => return self.on_parted(link),
-            Call::Pull | Call::Beat(_) => {}
+            Call::Pull | Call::Beat(_) | Call::Introduce | Call::Greet => {}
         }
         let response = match answer {
             Ok(response) => response,
@@ -334,8 +339,11 @@ impl Driver {
                 self.pulling.remove(&(id, peer));
                 self.on_put_out(now, id, peer, link, *proof);
             }
+            (Call::Introduce, NetResponse::Done) => self.sync(id, peer, link),
+            (Call::Introduce | Call::Greet, _) => {}
             (_, NetResponse::UnknownNetwork) => {
                 self.pulling.remove(&(id, peer));
+                self.introduce(now.mono, id, peer, link);
                 let newcomer = self.networks.get(&id).is_some_and(|network| now.mono < network.started + NEWCOMER);
                 if let Some(link) = self.links.get_mut(link).filter(|_| newcomer) {
                     link.speak_at = now.mono + ASK_AGAIN;
@@ -414,9 +422,15 @@ impl Driver {
         network.missing.clear();
         if let Some(pulling) = self.pulling.remove(&(id, peer))
             && let Some(network) = self.networks.get_mut(&id)
-            && network.knows_all(&pulling.theirs)
+            && network.is_member(now.unix_ms, &peer)
         {
-            network.note_agreed(now, peer);
+            if network.knows_all(&pulling.theirs) {
+                network.note_agreed(now, peer);
+            }
+            // Whoever was introduced and is a member by what it brought is talked to like all.
+            if !network.heard.contains_key(&peer) {
+                self.sync(id, peer, link);
+            }
         }
     }
 
@@ -466,7 +480,7 @@ impl Driver {
                 // Whoever asked now compares all.
                 NetResponse::State(network.state_at(now))
             }
-            NetRequest::Join(_) | _ => NetResponse::UnknownNetwork,
+            NetRequest::Join(_) | NetRequest::Introduce { .. } | _ => NetResponse::UnknownNetwork,
         }
     }
 }
@@ -487,6 +501,20 @@ fn is_urgent(request: &NetRequest) -> bool {
     bundle.statements.iter().any(|statement| takes_away(&statement.body().act))
 }
 
+/// A member was not reached.
+#[derive(Debug)]
+pub(in crate::membership) struct Missed {
+    why: String,
+    /// Where somebody else answered in its place.
+    pub(super) instead: Option<SocketAddr>,
+}
+
+impl fmt::Display for Missed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.why)
+    }
+}
+
 /// Dials a peer at each address, staggered; the first link that works is kept.
 ///
 /// # Errors
@@ -496,14 +524,26 @@ pub(in crate::membership) async fn dial(
     peer: PeerId,
     known: Option<PublicIdentity>,
     addresses: Vec<SocketAddr>,
-) -> Result<Arc<dyn Connection>, String> {
-    let attempts = addresses.into_iter().map(|address| endpoint.connect(address, peer, known.clone()));
+) -> Result<Arc<dyn Connection>, Missed> {
+    let instead = Mutex::new(None);
+    let attempts = addresses.into_iter().map(|address| {
+        let (dialed, instead) = (endpoint.connect(address, peer, known.clone()), &instead);
+        async move {
+            dialed.await.inspect_err(|error| {
+                if matches!(error, LinkError::RefusedByUs(Refusal::WrongPeerId)) {
+                    *instead.lock().unwrap_or_else(PoisonError::into_inner) = Some(address);
+                }
+            })
+        }
+        .boxed()
+    });
     let none = LinkError::Local("it has no address".to_owned());
-    match timeout(DIAL_LIMIT, race(attempts, none, |_worse, _| true)).await {
-        Ok(Ok(link)) => Ok(Arc::from(link)),
-        Ok(Err(error)) => Err(error.to_string()),
-        Err(_elapsed) => Err("no answer in time".to_owned()),
-    }
+    let why = match timeout(DIAL_LIMIT, race(attempts, none, |_worse, _| true)).await {
+        Ok(Ok(link)) => return Ok(Arc::from(link)),
+        Ok(Err(error)) => error.to_string(),
+        Err(_elapsed) => "no answer in time".to_owned(),
+    };
+    Err(Missed { why, instead: instead.into_inner().unwrap_or_else(PoisonError::into_inner) })
 }
 
 #[cfg(test)]

@@ -46,8 +46,9 @@ impl Driver {
                 self.networks.values_mut().for_each(|network| network.note_twin(now_ms));
             }
             Order::HadSession(peer, remote) => self.had_session(Moment::now(), peer, remote),
-            // The run loop has taken this one already.
+            // The run loop has taken these already.
             Order::Stop(done) => drop(done),
+            Order::Rotate(rotating) => drop(rotating),
         }
     }
 

@@ -30,6 +30,8 @@ pub(in crate::membership) struct Counters {
     pub(in crate::membership) unproven: u64,
     /// Requests of somebody who is no member.
     pub(in crate::membership) not_members: u64,
+    /// Introductions that prove nothing, or too many of them.
+    pub(in crate::membership) bad_introductions: u64,
     /// Waiting joins that found no room.
     pub(in crate::membership) pending_full: u64,
     /// Invites dropped because there were too many.
@@ -43,7 +45,7 @@ pub(in crate::membership) struct Counters {
 }
 
 impl Counters {
-    pub(in crate::membership) const fn named(&self) -> [(&'static str, u64); 18] {
+    pub(in crate::membership) const fn named(&self) -> [(&'static str, u64); 19] {
         [
             ("statement-foreign", self.foreign_statements),
             ("statement-bad", self.bad_statements),
@@ -58,6 +60,7 @@ impl Counters {
             ("join-refused", self.refused_joins),
             ("not-a-member", self.not_members),
             ("put-out-unproven", self.unproven),
+            ("introduction-bad", self.bad_introductions),
             ("pending-full", self.pending_full),
             ("invite-full", self.invites_full),
             ("signature-false", self.false_signatures),
