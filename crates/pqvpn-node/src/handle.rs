@@ -11,8 +11,8 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     dht::report::{
-        DhtError, DhtReport, DoorReport, GetReport, LookupReport, LookupTarget, NewDoor, PutReport, RecordRef,
-        TableReport,
+        DhtError, DhtReport, DoorReport, GetReport, GoneDoor, LookupReport, LookupTarget, NewDoor, PutReport,
+        RecordRef, TableReport,
     },
     membership::{NetworkCommand, NetworkError},
     names::DnsReport,
@@ -71,6 +71,8 @@ pub enum DhtCommand {
     Doors(oneshot::Sender<Result<Vec<DoorReport>, NodeError>>),
     /// Add nodes to start from; answers how many were new.
     AddDoors(Vec<NewDoor>, oneshot::Sender<Result<usize, NodeError>>),
+    /// Name nodes to start from no more; answers how many nobody else names.
+    RemoveDoors(Vec<GoneDoor>, oneshot::Sender<Result<usize, NodeError>>),
 }
 
 /// How a person names a peer: PeerID, unique prefix of it (at least 4 digits), name, `name.network` or overlay address.
@@ -277,6 +279,14 @@ impl NodeHandle {
     /// The DHT is off, or a door is not usable; then none is added.
     pub async fn bootstrap_add(&self, doors: Vec<NewDoor>) -> Result<usize, NodeError> {
         self.ask(|tx| Command::Dht(DhtCommand::AddDoors(doors, tx))).await?
+    }
+
+    /// Names nodes to start from no more; gives how many of them nobody else names, so that they are not tried again.
+    ///
+    /// # Errors
+    /// The DHT is off.
+    pub async fn bootstrap_remove(&self, doors: Vec<GoneDoor>) -> Result<usize, NodeError> {
+        self.ask(|tx| Command::Dht(DhtCommand::RemoveDoors(doors, tx))).await?
     }
 
     /// Stops the node and waits until the host is as it was before.

@@ -13,7 +13,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     future::pending,
     net::SocketAddr,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::Instant,
 };
 
@@ -356,6 +356,7 @@ impl Driver {
 
     /// Shows the state task what has changed.
     pub(super) fn tell_views(&mut self, now: Moment) {
+        self.shared.joining.store(self.joining.len(), Ordering::Relaxed);
         let dirty = self.networks.values().any(|network| network.dirty);
         if dirty {
             self.share_members(now);

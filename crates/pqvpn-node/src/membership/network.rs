@@ -3,6 +3,7 @@
 //!
 //! What changes is noted twice: as [`Change`]s for the disk and as news for the others; the driver takes both away.
 
+mod contest;
 mod counters;
 mod endpoints;
 mod joins;
@@ -11,6 +12,7 @@ mod records;
 mod reports;
 mod sync;
 mod views;
+mod warnings;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -86,6 +88,8 @@ pub(super) struct Network {
     /// The newest record of each member, our own among them.
     pub(super) records: BTreeMap<PeerId, Arc<MemberRecord>>,
     pub(super) invites: BTreeMap<Serial, SignedInvite>,
+    /// When invites were made, of those made here since the start; ms since 1970.
+    pub(super) made: BTreeMap<Serial, u64>,
     pub(super) pending: BTreeMap<PeerId, PendingJoin>,
     /// Where members were reached.
     pub(super) seen: BTreeMap<PeerId, Seen>,
@@ -103,8 +107,10 @@ pub(super) struct Network {
     pub(super) lately: Vec<(u64, crate::snapshot::HealthItem)>,
     /// Statements named as parents that nobody has sent yet.
     pub(super) missing: BTreeSet<StatementId>,
-    /// Somebody else uses our identity; since when, ms since 1970.
+    /// Somebody else uses our identity: when that was seen last, ms since 1970.
     pub(super) twin: Option<u64>,
+    /// The twin is to be told once that we are here as well.
+    pub(super) answers_twin: bool,
     /// An admin says that we are no member.
     pub(super) refused_by: BTreeSet<PeerId>,
     pub(super) counters: Counters,
@@ -171,6 +177,7 @@ impl Network {
             head,
             records: BTreeMap::new(),
             invites: BTreeMap::new(),
+            made: BTreeMap::new(),
             pending: BTreeMap::new(),
             seen: BTreeMap::new(),
             hints: BTreeMap::new(),
@@ -182,6 +189,7 @@ impl Network {
             lately: Vec::new(),
             missing: BTreeSet::new(),
             twin: None,
+            answers_twin: false,
             refused_by: BTreeSet::new(),
             counters: Counters::default(),
             merged: BTreeMap::new(),

@@ -191,7 +191,8 @@ impl Network {
 
     /// We hold what another member holds.
     pub(in crate::membership) fn note_synced(&mut self, now: Instant) {
-        if self.synced.is_none() {
+        let limit = u64::from(self.constitution.view().params.max_head_age_s);
+        if self.head_age(now).is_none_or(|age| age.as_secs() > limit) {
             self.dirty = true;
         }
         self.synced = Some(now);
