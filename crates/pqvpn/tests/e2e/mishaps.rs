@@ -280,8 +280,7 @@ fn a_stolen_founders_key_is_answered_beside_the_coup() {
     let id = answer["id"].as_str().unwrap();
     let proposal = c.wait("the answer", || {
         let lock = json(&c, &["lock", "status"]);
-        let found = lock["proposals"].as_array().unwrap().iter().find(|one| one["id"] == id).cloned();
-        found
+        lock["proposals"].as_array().unwrap().iter().find(|one| one["id"] == id).cloned()
     });
     assert_eq!((&proposal["contests"], &proposal["signers"]), (&true.into(), &serde_json::json!(["b"])));
     assert_eq!(json(&c, &["lock", "sign", &id[..16]])["in_force"], true);
