@@ -86,6 +86,8 @@ pub enum Code {
     UnknownMember,
     /// The name fits several members.
     AmbiguousMember,
+    /// No address of this node is known that others could reach.
+    NoAddress,
     /// Too much of the kind is under way.
     Busy,
     /// The keystore takes a passphrase, and none or a wrong one was given.
@@ -148,6 +150,7 @@ impl Code {
             | Self::Full
             | Self::UnknownMember
             | Self::AmbiguousMember
+            | Self::NoAddress
             | Self::Busy
             | Self::Host
             | Self::NotFound
@@ -189,6 +192,7 @@ impl Code {
             | Self::AlreadyMember
             | Self::ClockSkew
             | Self::Full
+            | Self::NoAddress
             | Self::AmbiguousMember => 409,
             Self::Busy => 429,
             Self::Host | Self::Failed | Self::Other => 500,

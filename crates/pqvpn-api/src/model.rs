@@ -16,7 +16,10 @@ mod network;
 mod request;
 mod status;
 
-pub use bootstrap::{Bootstrap, BootstrapAddRequest, BootstrapAdded, BootstrapList, Door, DoorState};
+pub use bootstrap::{
+    Bootstrap, BootstrapAddRequest, BootstrapAdded, BootstrapList, BootstrapRemoveRequest, BootstrapRemoved, Door,
+    DoorState,
+};
 pub use dht::{
     DhtAdmission, DhtBucket, DhtContact, DhtContent, DhtDoors, DhtEclipse, DhtFound, DhtGetRequest, DhtGot, DhtLinks,
     DhtLookup, DhtLookupRequest, DhtOwnRecord, DhtPut, DhtPutRequest, DhtRecord, DhtRpc, DhtState, DhtStatus, DhtTable,
@@ -28,8 +31,8 @@ pub use membership::{
     Members, Pending, Requests, RevokeRequest, Revoked, WhoRequest,
 };
 pub use network::{
-    Act, Admin, DisableRequest, Gossip, Lock, LockLog, LockLogRequest, NetCreateRequest, NetRequest, NetworkAnswer,
-    NetworkInfo, Networks, Proposal, SignRequest, Statement,
+    Act, Admin, ContestRequest, DisableRequest, Gossip, Lock, LockLog, LockLogRequest, NetCreateRequest, NetRequest,
+    NetworkAnswer, NetworkInfo, Networks, Proposal, SignRequest, Statement,
 };
 pub use request::{Done, Identity, PeerRequest, Ping, PingRequest, SetOutcome, SetRequest, Setting, State, Version};
 pub use status::{

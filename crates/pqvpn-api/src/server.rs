@@ -105,6 +105,7 @@ impl Service {
             .route("/dht/put", post(dht::put))
             .route("/dht/lookup", post(dht::lookup))
             // Lists are larger than every other request; the limit nearest to the resource counts.
+            .route("/bootstrap/remove", post(bootstrap::remove))
             .route(
                 "/bootstrap",
                 get(bootstrap::get).post(bootstrap::post).layer(DefaultBodyLimit::max(bootstrap::BODY_LIMIT)),
@@ -137,6 +138,7 @@ fn networks() -> Router<Service> {
         .route("/lock/status", post(lock::status))
         .route("/lock/log", post(lock::log))
         .route("/lock/sign", post(lock::sign))
+        .route("/lock/contest", post(lock::contest))
         .route("/lock/add", post(lock::add))
         .route("/lock/remove", post(lock::remove))
         .route("/lock/disable", post(lock::disable))

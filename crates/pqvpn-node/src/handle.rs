@@ -14,8 +14,8 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     dht::report::{
-        DhtError, DhtReport, DoorReport, GetReport, LookupReport, LookupTarget, NewDoor, PutReport, RecordRef,
-        TableReport,
+        DhtError, DhtReport, DoorReport, GetReport, GoneDoor, LookupReport, LookupTarget, NewDoor, PutReport,
+        RecordRef, TableReport,
     },
     membership::{NetworkCommand, NetworkError, RotatedNetwork, RotationError},
     names::DnsReport,
@@ -76,6 +76,8 @@ pub enum DhtCommand {
     Doors(oneshot::Sender<Result<Vec<DoorReport>, NodeError>>),
     /// Add nodes to start from; answers how many were new.
     AddDoors(Vec<NewDoor>, oneshot::Sender<Result<usize, NodeError>>),
+    /// Name nodes to start from no more; answers how many nobody else names.
+    RemoveDoors(Vec<GoneDoor>, oneshot::Sender<Result<usize, NodeError>>),
 }
 
 /// An order to rotate the node's key.
@@ -316,6 +318,14 @@ impl NodeHandle {
     /// has the key it had.
     pub async fn rotate_keys(&self, order: RotateKeys) -> Result<RotationReport, NodeError> {
         self.ask(|tx| Command::RotateKeys(Box::new(order), tx)).await?
+    }
+
+    /// Names nodes to start from no more; gives how many of them nobody else names, so that they are not tried again.
+    ///
+    /// # Errors
+    /// The DHT is off.
+    pub async fn bootstrap_remove(&self, doors: Vec<GoneDoor>) -> Result<usize, NodeError> {
+        self.ask(|tx| Command::Dht(DhtCommand::RemoveDoors(doors, tx))).await?
     }
 
     /// Stops the node and waits until the host is as it was before.

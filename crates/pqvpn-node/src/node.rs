@@ -223,6 +223,7 @@ impl Node {
             accept_failures: 0,
             lan,
             twins: None,
+            taken_over: None,
             dht_off,
             config,
         };

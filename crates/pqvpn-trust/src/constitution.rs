@@ -18,6 +18,7 @@ use crate::{CHECKPOINT_EVERY, CandidateFn, MAX_PARENTS, MAX_PROPOSALS};
 
 mod admit;
 mod allowed;
+mod answer;
 mod line;
 mod shed;
 
@@ -255,17 +256,6 @@ impl Constitution {
         let mut parents: Vec<_> = tips.iter().map(|held| held.statement.id()).collect();
         parents.sort_unstable();
         StatementBody { network: self.id, seq, parents, at_ms: now_ms, act }
-    }
-
-    /// A body for `act` that stands on everything held but `avoid` and what stands on that: how honest admins answer a
-    /// coup whose statements took their authority away (docs/networks.md "A stolen key").
-    #[must_use]
-    pub fn draft_beside(&self, now_ms: u64, act: Act, avoid: &[StatementId]) -> StatementBody {
-        let avoided: Vec<Node> = avoid.iter().filter_map(|id| self.graph.node(id)).collect();
-        let mut tips: Vec<_> = self.graph.tips_beside(&avoided).filter_map(|node| self.graph.held(node)).collect();
-        tips.sort_by_key(|held| (u64::MAX - held.statement.body().seq, held.statement.id()));
-        tips.truncate(MAX_PARENTS);
-        self.body_on(&tips, now_ms, act)
     }
 
     /// Acts of the quorum that lack signatures, the newest [`MAX_PROPOSALS`], newest first.

@@ -10,7 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 pub(crate) use self::{
-    discovery::{AddArgs, BootstrapVerb, DhtVerb, ExportArgs, GetArgs, LookupArgs, PutArgs, SignArgs},
+    discovery::{AddArgs, BootstrapVerb, DhtVerb, ExportArgs, GetArgs, LookupArgs, PutArgs, RemoveArgs, SignArgs},
     network::{
         CreateArgs, DnsVerb, InviteArgs, InviteVerb, JoinArgs, JudgeArgs, LockVerb, NetVerb, NetworkArg, NewInviteArgs,
         RevokeArgs,

@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 use super::{
     links::LinkId,
     places::Place,
-    report::{DhtReport, DoorReport, GetReport, LookupReport, NewDoor, PutReport, TableReport},
+    report::{DhtReport, DoorReport, GetReport, GoneDoor, LookupReport, NewDoor, PutReport, TableReport},
     rpc::Asked,
     usage::Usage,
 };
@@ -95,6 +95,7 @@ pub(crate) enum Order {
     Table(Reply<TableReport>),
     Doors(Reply<Vec<DoorReport>>),
     AddDoors(Vec<NewDoor>, Reply<usize>),
+    RemoveDoors(Vec<GoneDoor>, Reply<usize>),
     /// Close every link, write everything down, end.
     Stop(oneshot::Sender<()>),
 }

@@ -300,6 +300,19 @@ pub struct NewDoor {
     pub expires_ms: Option<u64>,
 }
 
+/// A node to start from that is named no more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GoneDoor {
+    /// Its identity.
+    pub peer: PeerId,
+    /// `host:port`.
+    pub endpoint: String,
+    /// Who named it.
+    pub source: DoorSource,
+    /// Whether they name no other address of it.
+    pub wholly: bool,
+}
+
 /// Where a door is known from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum DoorSource {

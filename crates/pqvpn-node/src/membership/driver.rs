@@ -15,7 +15,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     future::pending,
     net::SocketAddr,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::Instant,
 };
 
@@ -412,6 +412,7 @@ impl Driver {
         if self.retired {
             return;
         }
+        self.shared.joining.store(self.joining.len(), Ordering::Relaxed);
         let dirty = self.networks.values().any(|network| network.dirty);
         if dirty {
             self.share_members(now);

@@ -118,10 +118,14 @@ impl<'a> Knocking<'a> {
     async fn run(mut self) -> Result<JoinDone, Knock> {
         let mut dials = FuturesUnordered::new();
         let mut worst = Knock::Silent("none of the nodes in the code can be reached".to_owned());
-        let endpoint = Arc::clone(&self.shared.endpoint);
+        let (endpoint, shared) = (Arc::clone(&self.shared.endpoint), self.shared);
         let knock = |door: Door| {
             let endpoint = Arc::clone(&endpoint);
-            async move { (door.peer, dial(&endpoint, door.peer, None, door.addresses).await) }
+            // Where it announces itself on this local network, after what the code says: that may be old.
+            let nearby = shared.nearby.load().get(&door.peer).cloned().unwrap_or_default();
+            let mut addresses = door.addresses;
+            addresses.extend(nearby.into_iter().filter(|at| !addresses.contains(at)).collect::<Vec<_>>());
+            async move { (door.peer, dial(&endpoint, door.peer, None, addresses).await) }
         };
         for door in self.new_doors(self.wish.code.doors.clone()) {
             dials.push(knock(door));

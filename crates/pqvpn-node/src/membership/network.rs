@@ -5,6 +5,7 @@
 
 mod allowance;
 mod blame;
+mod contest;
 mod counters;
 mod covers;
 mod endpoints;
@@ -17,6 +18,7 @@ mod rotation;
 mod shed;
 mod sync;
 mod views;
+mod warnings;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -98,6 +100,8 @@ pub(super) struct Network {
     /// The newest record of each member, our own among them.
     pub(super) records: BTreeMap<PeerId, Arc<MemberRecord>>,
     pub(super) invites: BTreeMap<Serial, SignedInvite>,
+    /// When invites were made, of those made here since the start; ms since 1970.
+    pub(super) made: BTreeMap<Serial, u64>,
     pub(super) pending: BTreeMap<PeerId, PendingJoin>,
     /// Where members were reached.
     pub(super) seen: BTreeMap<PeerId, Seen>,
@@ -117,7 +121,7 @@ pub(super) struct Network {
     pub(super) lately: Vec<(u64, crate::snapshot::HealthItem)>,
     /// Statements named as parents that nobody has sent yet.
     pub(super) missing: BTreeSet<StatementId>,
-    /// Somebody else uses our identity; since when, ms since 1970.
+    /// Somebody else uses our identity: when that was seen last, ms since 1970.
     pub(super) twin: Option<u64>,
     /// Who is online.
     pub(super) lives: Lives,
@@ -127,6 +131,8 @@ pub(super) struct Network {
     covers: covers::Covers,
     /// Proofs for those that were put out.
     pub(super) proofs: Allowance,
+    /// The twin is to be told once that we are here as well.
+    pub(super) answers_twin: bool,
     pub(super) counters: Counters,
     /// When an all-out comparison with a peer was made last.
     pub(super) merged: BTreeMap<PeerId, Instant>,
@@ -181,6 +187,7 @@ impl Network {
             head,
             records: BTreeMap::new(),
             invites: BTreeMap::new(),
+            made: BTreeMap::new(),
             pending: BTreeMap::new(),
             seen: BTreeMap::new(),
             hints: BTreeMap::new(),
@@ -197,6 +204,7 @@ impl Network {
             agreed: BTreeSet::new(),
             covers: covers::Covers { stale: true, ..covers::Covers::default() },
             proofs: Allowance::default(),
+            answers_twin: false,
             counters: Counters::default(),
             merged: BTreeMap::new(),
             changes: Vec::new(),

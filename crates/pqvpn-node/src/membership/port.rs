@@ -1,7 +1,15 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Networks as the rest of the node sees them: how their task is started, what it can be told, whom it lets in.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use arc_swap::ArcSwap;
 use futures_util::future::BoxFuture;
@@ -107,6 +115,8 @@ pub(crate) async fn start(setup: Setup) -> Result<(Port, JoinHandle<()>), Member
         own,
         events: event_sender,
         members: ArcSwap::from_pointee(Members::default()),
+        nearby: ArcSwap::default(),
+        joining: AtomicUsize::new(0),
         counts: Counts::default(),
     });
     let parts = Parts {
@@ -191,6 +201,11 @@ impl Port {
     /// Whether the peer is a member of any network of this node; cheap.
     pub(crate) fn is_member(&self, peer: &PeerId) -> bool {
         self.shared.members.load().contains(peer)
+    }
+
+    /// Whether this node is about to join a network.
+    pub(crate) fn is_joining(&self) -> bool {
+        self.shared.joining.load(Ordering::Relaxed) > 0
     }
 
     /// Tells the networks something; `false` if they have more to do than they can.

@@ -376,6 +376,8 @@ pub struct RevokeReport {
     pub online: usize,
     /// The peer was an admin: what it signed and nobody here knew of when it was revoked is void.
     pub was_admin: bool,
+    /// The act itself; of an admin it needs as many signatures as the quorum, and until then nothing has happened.
+    pub act: ActReport,
 }
 
 /// How the constitution of a network stands.
@@ -418,6 +420,10 @@ pub struct ProposalReport {
     pub have: usize,
     /// Signatures it needs.
     pub need: usize,
+    /// Who has signed it, by name where there is one.
+    pub signers: Vec<String>,
+    /// It answers statements in force that took authority away: it rests on none of them.
+    pub contests: bool,
 }
 
 /// One statement of a constitution.

@@ -8,7 +8,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -67,6 +67,10 @@ pub(super) struct Shared {
     pub(super) events: mpsc::Sender<Event>,
     /// Who is a member of any network of this node; replaced as a whole.
     pub(super) members: ArcSwap<Members>,
+    /// Who announces itself on the local network, and where: hints for a join.
+    pub(super) nearby: ArcSwap<BTreeMap<PeerId, Vec<SocketAddr>>>,
+    /// Joins of ours under way: the local network is looked at meanwhile.
+    pub(super) joining: AtomicUsize,
     pub(super) counts: Counts,
 }
 

@@ -150,6 +150,7 @@ impl State {
             DhtCommand::Table(answer) => Order::Table(answer),
             DhtCommand::Doors(answer) => Order::Doors(answer),
             DhtCommand::AddDoors(doors, answer) => Order::AddDoors(doors, answer),
+            DhtCommand::RemoveDoors(doors, answer) => Order::RemoveDoors(doors, answer),
             DhtCommand::Put(name, value, answer) => Order::Put(name, value, answer),
             DhtCommand::Get(what, answer) => match self.wanted(what) {
                 Ok(wanted) => Order::Get(wanted, answer),
@@ -206,6 +207,7 @@ fn off(command: DhtCommand, report: &DhtReport) {
         DhtCommand::Table(answer) => send(answer, Err(error())),
         DhtCommand::Doors(answer) => send(answer, Err(error())),
         DhtCommand::AddDoors(_, answer) => send(answer, Err(error())),
+        DhtCommand::RemoveDoors(_, answer) => send(answer, Err(error())),
     }
 }
 

@@ -29,11 +29,12 @@ impl State {
         Ok(())
     }
 
-    /// Whoever is in a network takes links of strangers, who may want to join, and looks for members nearby.
+    /// Whoever is in a network takes links of strangers, who may want to join, and looks for members nearby; whoever joins
+    /// looks for the one that lets it in.
     fn open_for_networks(&mut self) {
         let in_network = !self.views.is_empty();
         self.context.slots.let_strangers_in(self.context.dht.is_some() || in_network);
-        self.lan.needed(in_network);
+        self.lan.needed(in_network || self.context.networks.is_joining());
     }
 
     /// The networks have changed. Whoever is no peer any more is cut off before anything else happens.

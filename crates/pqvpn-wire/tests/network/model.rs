@@ -9,8 +9,8 @@ use pqvpn_crypto::{
     peer_id::PeerId,
 };
 use pqvpn_wire::network::{
-    Act, Bundle, Code, Door, Genesis, JoinRefusal, NetRequest, NetResponse, NewMember, Params, Statement, StatementId,
-    SyncState, encode_request, encode_response, frame,
+    Act, Beat, Bundle, Code, Door, Genesis, JoinRefusal, NetRequest, NetResponse, NewMember, Params, Statement,
+    StatementId, SyncState, encode_request, encode_response, frame,
 };
 
 use crate::samples::{NETWORK, NOW_MS, admin, body, genesis, new_member, secret, v4, v6};

@@ -12,8 +12,8 @@ use pqvpn_crypto::{
     proofs::schnorr::JoinContext,
 };
 use pqvpn_wire::network::{
-    Act, Bundle, Code, Cover, CoverSecret, Door, Genesis, Invite, InviteSecret, InviteUse, JoinRefusal, JoinRequest,
-    MemberDraft, MemberRecord, NetRequest, NetResponse, NetworkId, NewMember, Params, PendingJoin, Serial,
+    Act, Beat, Bundle, Code, Cover, CoverSecret, Door, Genesis, Invite, InviteSecret, InviteUse, JoinRefusal,
+    JoinRequest, MemberDraft, MemberRecord, NetRequest, NetResponse, NetworkId, NewMember, Params, PendingJoin, Serial,
     SignedInvite, Statement, StatementBody, StatementId, SyncState,
 };
 

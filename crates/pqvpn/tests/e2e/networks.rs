@@ -21,12 +21,12 @@ use crate::{
 };
 
 /// Exit codes of cli.md.
-const FAILED: i32 = 1;
-const USAGE: i32 = 2;
-const REFUSED: i32 = 4;
+pub(crate) const FAILED: i32 = 1;
+pub(crate) const USAGE: i32 = 2;
+pub(crate) const REFUSED: i32 = 4;
 
 /// A node on a host, whose configuration is `more` and its name.
-fn node(host: &Host, name: &str, more: &str) -> Node {
+pub(crate) fn node(host: &Host, name: &str, more: &str) -> Node {
     let mut node = Node::new(&host.namespace, name);
     node.name = name.to_owned();
     node.write_config(&format!("[node]\nname = \"{name}\"\n{more}"));
@@ -66,7 +66,7 @@ pub(crate) fn invite(node: &Node, more: &[&str]) -> String {
 }
 
 /// Lets `newcomer` into the network of `admin`.
-fn let_in(admin: &Node, newcomer: &Node) {
+pub(crate) fn let_in(admin: &Node, newcomer: &Node) {
     let joined = json(newcomer, &["join", &invite(admin, &[])]);
     assert_eq!((&joined["name"], &joined["waiting_for_approval"]), (&newcomer.name.as_str().into(), &false.into()));
 }
@@ -81,7 +81,7 @@ pub(crate) fn meets(from: &Node, name: &str) {
     });
 }
 
-fn names(node: &Node, network: &str) -> Vec<String> {
+pub(crate) fn names(node: &Node, network: &str) -> Vec<String> {
     let list = json(node, &["members", "--network", network]);
     let mut names: Vec<String> =
         list["members"].as_array().unwrap().iter().map(|one| one["name"].as_str().unwrap().to_owned()).collect();
@@ -90,7 +90,7 @@ fn names(node: &Node, network: &str) -> Vec<String> {
 }
 
 /// IPv6 address of a node in a network.
-fn address(node: &Node, network: &str) -> IpAddr {
+pub(crate) fn address(node: &Node, network: &str) -> IpAddr {
     let list = json(node, &["net", "list"]);
     let found = list["networks"].as_array().unwrap().iter().find(|one| one["name"] == network).cloned();
     found.unwrap()["addresses"][0].as_str().unwrap().parse().unwrap()
@@ -172,7 +172,9 @@ fn membership_outlives_restarts_and_crashes_of_both() {
     assert_eq!([&a, &b].map(|node| address(node, "home")), addresses);
     assert_eq!(names(&b, "home"), ["a", "b"]);
     // Whoever leaves is gone, here and there, and stays gone.
-    json(&b, &["net", "leave", "home"]);
+    assert_eq!(fails(&b, &["net", "leave", "home"], USAGE).0, "not-confirmed");
+    assert_eq!(names(&b, "home"), ["a", "b"]);
+    json(&b, &["net", "leave", "home", "--yes"]);
     a.wait("b to be gone", || (names(&a, "home") == ["a"]).then_some(()));
     b.stop();
     b.start_up();

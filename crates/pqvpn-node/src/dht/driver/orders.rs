@@ -108,6 +108,7 @@ impl Driver {
             Order::AddDoors(doors, answer) => {
                 drop(answer.send(self.parts.doors.add(clock::now(), doors).map_err(NodeError::from)));
             }
+            Order::RemoveDoors(doors, answer) => drop(answer.send(Ok(self.parts.doors.remove(&doors)))),
             // The run loop has taken this one already.
             Order::Stop(done) => drop(done),
         }

@@ -194,26 +194,30 @@ impl Network {
 
     fn proposal_reports(&self) -> Vec<ProposalReport> {
         let view = self.constitution.view();
-        let proposals = self.constitution.proposals();
-        let report = |proposal: pqvpn_trust::Proposal| ProposalReport {
+        let report = |proposal: pqvpn_trust::Proposal, contests| ProposalReport {
             id: proposal.statement.id().to_string(),
             what: act_text(view, &proposal.statement.body().act),
             have: proposal.have,
             need: proposal.need,
+            signers: proposal.statement.signers().map(|peer| name_of(view, peer)).collect(),
+            contests,
         };
-        proposals.into_iter().map(report).collect()
+        let proposals = self.constitution.proposals().into_iter().map(|proposal| report(proposal, false));
+        let answers = self.constitution.answers(&self.own).into_iter().map(|answer| report(answer, true));
+        proposals.chain(answers).collect()
     }
 
-    /// The proposal a text means.
+    /// What a text means of that which lacks signatures, and whether this node was an admin on its path only.
     ///
     /// # Errors
     /// None, or several.
-    pub(in crate::membership) fn find_proposal(&self, text: &str) -> Result<StatementId, NetworkError> {
-        let proposals = self.constitution.proposals();
-        let ids: Vec<StatementId> = proposals.iter().map(|proposal| proposal.statement.id()).collect();
-        let fitting: Vec<&StatementId> = ids.iter().filter(|id| is_prefix(text, &id.to_string())).collect();
+    pub(in crate::membership) fn find_proposal(&self, text: &str) -> Result<(StatementId, bool), NetworkError> {
+        let proposals = self.constitution.proposals().into_iter().map(|proposal| (proposal.statement.id(), false));
+        let answers = self.constitution.answers(&self.own).into_iter().map(|answer| (answer.statement.id(), true));
+        let fits = |(id, _): &(StatementId, bool)| is_prefix(text, &id.to_string());
+        let fitting: Vec<(StatementId, bool)> = proposals.chain(answers).filter(fits).collect();
         match fitting.as_slice() {
-            [id] => Ok(**id),
+            [one] => Ok(*one),
             _ => Err(NetworkError::NoSuchProposal { network: self.head.name.clone(), id: text.to_owned() }),
         }
     }
@@ -248,15 +252,23 @@ impl Network {
     /// What came of an act.
     pub(in crate::membership) fn act_report(&self, id: &StatementId, pushed_to: usize) -> ActReport {
         let view = self.constitution.view();
-        let proposal = self.constitution.proposals().into_iter().find(|proposal| proposal.statement.id() == *id);
         let statement = self.constitution.get(id);
         let signers = statement.as_ref().map_or(0, |statement| statement.signers().len());
-        let (have, need) = proposal.as_ref().map_or((signers, signers), |proposal| (proposal.have, proposal.need));
+        let proposal = self.constitution.proposals().into_iter().find(|proposal| proposal.statement.id() == *id);
+        // A removal that nobody is bound by, proposal or not: it contests others, and does not win yet.
+        let contests = statement.as_ref().is_some_and(|statement| {
+            view.void.contains(id) && matches!(statement.body().act, Act::RemoveAdmin { .. } | Act::Revoke { .. })
+        });
+        let lacking = match proposal {
+            Some(proposal) => Some((proposal.have, proposal.need)),
+            None => contests.then(|| self.constitution.tally(id)).flatten(),
+        };
+        let (have, need) = lacking.unwrap_or((signers, signers));
         ActReport {
             network: self.head.name.clone(),
             id: id.to_string(),
             what: statement.map(|statement| act_text(view, &statement.body().act)).unwrap_or_default(),
-            in_force: proposal.is_none(),
+            in_force: lacking.is_none(),
             have,
             need,
             pushed_to,

@@ -257,7 +257,7 @@ impl Network {
     /// We hold what this member says that it holds. One that lies about that is not enough for sessions to start: two of
     /// them are, or an admin.
     pub(in crate::membership) fn note_agreed(&mut self, now: Moment, peer: PeerId) {
-        self.dirty |= self.synced.is_none();
+        self.dirty |= self.synced.is_none() || self.is_head_old(now.mono);
         self.synced = Some(now.mono);
         if self.confirmed {
             return;
@@ -272,8 +272,14 @@ impl Network {
 
     /// We hold what the network holds: we made it, or were just let in.
     pub(in crate::membership) fn note_synced(&mut self, now: Instant) {
-        self.dirty |= self.synced.is_none() || !self.confirmed;
+        self.dirty |= self.synced.is_none() || !self.confirmed || self.is_head_old(now);
         (self.synced, self.confirmed) = (Some(now), true);
+    }
+
+    /// Whether nothing was heard for so long that people are warned.
+    fn is_head_old(&self, now: Instant) -> bool {
+        let limit = u64::from(self.constitution.view().params.max_head_age_s);
+        self.head_age(now).is_none_or(|age| age.as_secs() > limit)
     }
 
     /// What proves to a peer that it was put out, as far as fits; `tips`: what it holds.

@@ -9,7 +9,11 @@ use pqvpn_packet::addr::{NetworkHash, ula};
 use pqvpn_trust::{Event, Member};
 use pqvpn_wire::network::plain;
 
-use super::{GRACE, Moment, Network, names::name_of, records::MAX_SKEW_MS};
+use super::{
+    GRACE, Moment, Network,
+    names::name_of,
+    records::{MAX_SKEW_MS, TWIN_MS},
+};
 use crate::{
     membership::report::{MemberView, NetworkState, NetworkView},
     snapshot::{HealthItem, HealthLevel},
@@ -17,15 +21,10 @@ use crate::{
 
 /// Prefix length of a network's IPv6 addresses.
 const V6_PREFIX: u8 = 48;
-/// Warnings before a membership ends, in days.
-const WARN_DAYS: [(u64, HealthLevel); 3] = [(1, HealthLevel::Error), (7, HealthLevel::Warn), (30, HealthLevel::Info)];
-const DAY_MS: u64 = 24 * 3_600_000;
 /// What happened to this node is told for so long, in ms.
 const LATELY_MS: u64 = 3_600_000;
 /// Events told at most.
 const MAX_LATELY: usize = 16;
-/// A second user of our identity is told of for so long after the last sign of it, in ms.
-const TWIN_MS: u64 = DAY_MS;
 
 impl Network {
     pub(in crate::membership) fn pool(&self) -> Ipv4Net {
@@ -129,7 +128,11 @@ impl Network {
             [member.expires_ms, silence]
         };
         let view = self.constitution.view();
-        view.members.values().flat_map(of_member).flatten().filter(|at| *at > now_ms).min()
+        let changes = view.members.values().flat_map(of_member).flatten();
+        // What people are told changes as well.
+        let told = self.lately.iter().map(|(at, _)| at.saturating_add(LATELY_MS));
+        let told = told.chain(self.twin.map(|seen| seen.saturating_add(TWIN_MS))).chain(self.next_warning_ms(now_ms));
+        changes.chain(told).filter(|at| *at > now_ms).min()
     }
 
     /// Notes what happened to us, for people, and writes all of it to the log.
@@ -187,13 +190,7 @@ impl Network {
         } else if !self.am_member(now.unix_ms) {
             say(HealthLevel::Error, "network-expired", format!("the membership in {name} has ended"));
         }
-        if let Some((level, text)) = self.expiry_warning(now.unix_ms) {
-            say(level, "membership-expires", text);
-        }
-        if let Some(text) = self.head_warning(now) {
-            say(HealthLevel::Warn, "head-old", text);
-        }
-        if self.twin.is_some_and(|seen| now.unix_ms.saturating_sub(seen) < TWIN_MS) {
+        if self.has_twin(now.unix_ms) {
             let text = format!(
                 "{name}: another daemon uses the identity of this node; stop one of them, or give it an identity of its own"
             );
@@ -201,50 +198,29 @@ impl Network {
         }
         if let Some(ahead) = self.clock_off() {
             let direction = if ahead > 0 { "behind" } else { "ahead of" };
-            let minutes = ahead.unsigned_abs() / 60_000;
-            let text = format!("the clock of this machine is {minutes} min {direction} those of {name}");
-            say(HealthLevel::Error, "clock-off", text);
-        }
-        if view.admins.len() < usize::from(view.params.quorum) {
-            let (have, need) = (view.admins.len(), view.params.quorum);
-            let text = format!("{name} has {have} admins left of the {need} that should sign together");
-            say(HealthLevel::Warn, "quorum-lost", text);
+            let minutes = (ahead.unsigned_abs() + 30_000) / 60_000;
+            let heard = self.heard.values().filter(|heard| heard.ahead_ms.is_some()).count();
+            // Of two clocks nobody knows which is right.
+            let (level, text) = if heard == 1 {
+                let text = format!(
+                    "{name}: the clocks of this machine and of the only other one heard are {minutes} min apart"
+                );
+                (HealthLevel::Warn, text)
+            } else {
+                let text = format!("the clock of this machine is {minutes} min {direction} those of {name}");
+                (HealthLevel::Error, text)
+            };
+            say(level, "clock-off", text);
         }
         let waiting = self.pending.values().filter(|pending| !pending.denied).count();
         if waiting > 0 && view.is_admin(&self.own) {
-            say(HealthLevel::Info, "joins-waiting", format!("{waiting} wait to join {name}: `pqvpn approve`"));
+            let wait = if waiting == 1 { "one waits".to_owned() } else { format!("{waiting} wait") };
+            say(HealthLevel::Info, "joins-waiting", format!("{wait} to join {name}: `pqvpn approve`"));
         }
+        items.extend(self.warnings(now));
         let lately = self.lately.iter().filter(|(at, _)| now.unix_ms.saturating_sub(*at) < LATELY_MS);
         items.extend(lately.map(|(_, item)| item.clone()));
         items
-    }
-
-    fn expiry_warning(&self, now_ms: u64) -> Option<(HealthLevel, String)> {
-        let ends = self.constitution.view().members.get(&self.own)?.expires_ms?;
-        let left = ends.checked_sub(now_ms).filter(|left| *left > 0)?;
-        let (_, level) = WARN_DAYS.into_iter().find(|(days, _)| left <= days * DAY_MS)?;
-        let amount = if left >= 2 * DAY_MS {
-            format!("{} days", left / DAY_MS)
-        } else if left >= 2 * 3_600_000 {
-            format!("{} h", left / 3_600_000)
-        } else {
-            format!("{} min", left / 60_000)
-        };
-        let text = format!("the membership of this node in {} ends in {amount}; an admin can renew it", self.head.name);
-        Some((level, text))
-    }
-
-    /// Nobody has confirmed for too long that what we hold is what is in force.
-    fn head_warning(&self, now: Moment) -> Option<String> {
-        let limit = u64::from(self.constitution.view().params.max_head_age_s);
-        if self.others(now.unix_ms).is_empty() {
-            return None;
-        }
-        let age = self.head_age(now.mono).unwrap_or_else(|| now.mono.saturating_duration_since(self.started));
-        (age.as_secs() > limit).then(|| {
-            let hours = age.as_secs() / 3600;
-            format!("{}: no other member was heard for {hours} h; a revocation may have been missed", self.head.name)
-        })
     }
 
     pub(in crate::membership) fn head_age(&self, now: Instant) -> Option<std::time::Duration> {
@@ -255,7 +231,9 @@ impl Network {
     pub(in crate::membership) fn clock_off(&self) -> Option<i64> {
         let mut ahead: Vec<i64> = self.heard.values().filter_map(|heard| heard.ahead_ms).collect();
         ahead.sort_unstable();
-        let median = ahead.get(ahead.len() / 2).copied()?;
+        // Of two in the middle the one nearer to ours: half of the others are not most of them.
+        let middle = [ahead.len().checked_sub(1)? / 2, ahead.len() / 2].map(|at| ahead.get(at).copied());
+        let median = middle.into_iter().flatten().min_by_key(|off| off.unsigned_abs())?;
         (median.unsigned_abs() > MAX_SKEW_MS).then_some(median)
     }
 }
