@@ -10,7 +10,9 @@ use std::{
 use anyhow::{Context, Result, bail};
 
 /// A program, the package that brings it, and what it is for.
-const NEEDED: [(&str, &str); 7] = [
+const NEEDED: [(&str, &str); 8] = [
+    // A daemon whose clock is off is run under its library.
+    ("faketime", "faketime"),
     ("iperf3", "iperf3"),
     ("nft", "nftables"),
     ("ethtool", "ethtool"),

@@ -17,9 +17,9 @@ use crate::{
     PREFIX,
     error::{ApiError, Code},
     model::{
-        Bootstrap, BootstrapAddRequest, BootstrapAdded, DhtFound, DhtGetRequest, DhtGot, DhtLookupRequest, DhtPut,
-        DhtPutRequest, DhtStatus, DhtTable, Done, Identity, PeerRequest, Peers, Ping, PingRequest, SetRequest, Setting,
-        State, Status, Version,
+        Bootstrap, BootstrapAddRequest, BootstrapAdded, BootstrapRemoveRequest, BootstrapRemoved, DhtFound,
+        DhtGetRequest, DhtGot, DhtLookupRequest, DhtPut, DhtPutRequest, DhtStatus, DhtTable, Done, Identity,
+        PeerRequest, Peers, Ping, PingRequest, RotateRequest, Rotated, SetRequest, Setting, State, Status, Version,
     },
 };
 
@@ -114,6 +114,14 @@ impl Client {
         self.post("/set", &SetRequest { key: key.into(), value: value.into() }, PATIENCE).await
     }
 
+    /// Goes on with another key.
+    ///
+    /// # Errors
+    /// As [`Client::version`].
+    pub async fn keys_rotate(&self, request: &RotateRequest) -> Result<Rotated, ApiError> {
+        self.post("/keys/rotate", request, PATIENCE).await
+    }
+
     /// Steps the ratchet of the peer's session now.
     ///
     /// # Errors
@@ -184,6 +192,14 @@ impl Client {
     /// As [`Client::version`].
     pub async fn bootstrap_add(&self, request: &BootstrapAddRequest) -> Result<BootstrapAdded, ApiError> {
         self.post("/bootstrap", request, PATIENCE).await
+    }
+
+    /// Removes nodes discovery was told to start from.
+    ///
+    /// # Errors
+    /// As [`Client::version`].
+    pub async fn bootstrap_remove(&self, request: &BootstrapRemoveRequest) -> Result<BootstrapRemoved, ApiError> {
+        self.post("/bootstrap/remove", request, PATIENCE).await
     }
 
     /// Stops the daemon; answers once the host is as it was before.

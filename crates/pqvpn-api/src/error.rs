@@ -86,8 +86,14 @@ pub enum Code {
     UnknownMember,
     /// The name fits several members.
     AmbiguousMember,
+    /// No address of this node is known that others could reach.
+    NoAddress,
     /// Too much of the kind is under way.
     Busy,
+    /// The keystore takes a passphrase, and none or a wrong one was given.
+    Passphrase,
+    /// The daemon keeps its key in memory only.
+    EphemeralKey,
     /// The setting is unknown or its value wrong.
     BadSetting,
     /// The operating system refused a change.
@@ -123,6 +129,8 @@ impl Code {
             | Self::NetworkDisabled
             | Self::NotAdmin
             | Self::QuorumLost
+            | Self::Passphrase
+            | Self::EphemeralKey
             | Self::NotAllowed => 4,
             Self::BadSetting | Self::BadRequest | Self::BadCode => 2,
             Self::UnknownPeer
@@ -142,6 +150,7 @@ impl Code {
             | Self::Full
             | Self::UnknownMember
             | Self::AmbiguousMember
+            | Self::NoAddress
             | Self::Busy
             | Self::Host
             | Self::NotFound
@@ -167,6 +176,8 @@ impl Code {
             | Self::NetworkDisabled
             | Self::NotAdmin
             | Self::QuorumLost
+            | Self::Passphrase
+            | Self::EphemeralKey
             | Self::NotAllowed => 403,
             Self::UnknownPeer | Self::NotFound | Self::UnknownNetwork | Self::UnknownMember => 404,
             Self::AmbiguousPeer
@@ -181,6 +192,7 @@ impl Code {
             | Self::AlreadyMember
             | Self::ClockSkew
             | Self::Full
+            | Self::NoAddress
             | Self::AmbiguousMember => 409,
             Self::Busy => 429,
             Self::Host | Self::Failed | Self::Other => 500,

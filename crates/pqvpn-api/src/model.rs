@@ -10,24 +10,29 @@ mod from_dht;
 mod from_network;
 #[cfg(feature = "server")]
 mod from_node;
+mod keys;
 mod membership;
 mod network;
 mod request;
 mod status;
 
-pub use bootstrap::{Bootstrap, BootstrapAddRequest, BootstrapAdded, BootstrapList, Door, DoorState};
+pub use bootstrap::{
+    Bootstrap, BootstrapAddRequest, BootstrapAdded, BootstrapList, BootstrapRemoveRequest, BootstrapRemoved, Door,
+    DoorState,
+};
 pub use dht::{
     DhtAdmission, DhtBucket, DhtContact, DhtContent, DhtDoors, DhtEclipse, DhtFound, DhtGetRequest, DhtGot, DhtLinks,
     DhtLookup, DhtLookupRequest, DhtOwnRecord, DhtPut, DhtPutRequest, DhtRecord, DhtRpc, DhtState, DhtStatus, DhtTable,
 };
 pub use dns::{Dns, DnsName, DnsQueries, DnsServer};
+pub use keys::{RotateRequest, Rotated, RotatedIn, SecretBytes};
 pub use membership::{
     Approved, CancelRequest, Denied, Invite, InviteCreated, InviteRequest, Invites, JoinRequest, Joined, Member,
     Members, Pending, Requests, RevokeRequest, Revoked, WhoRequest,
 };
 pub use network::{
-    Act, Admin, DisableRequest, Gossip, Lock, LockLog, LockLogRequest, NetCreateRequest, NetRequest, NetworkAnswer,
-    NetworkInfo, Networks, Proposal, SignRequest, Statement,
+    Act, Admin, ContestRequest, DisableRequest, Gossip, Lock, LockLog, LockLogRequest, NetCreateRequest, NetRequest,
+    NetworkAnswer, NetworkInfo, Networks, Proposal, SignRequest, Statement,
 };
 pub use request::{Done, Identity, PeerRequest, Ping, PingRequest, SetOutcome, SetRequest, Setting, State, Version};
 pub use status::{

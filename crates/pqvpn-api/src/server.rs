@@ -10,6 +10,7 @@ mod dns;
 mod identity;
 mod invites;
 mod join;
+mod keys;
 mod lock;
 mod members;
 mod networks;
@@ -27,7 +28,11 @@ mod status;
 mod tests;
 mod version;
 
-use std::{future::Future, path::PathBuf, sync::Arc};
+use std::{
+    future::Future,
+    path::PathBuf,
+    sync::{Arc, PoisonError, RwLock},
+};
 
 use axum::{
     Router,
@@ -49,7 +54,8 @@ const BODY_LIMIT: usize = 16 * 1024;
 #[derive(Debug, Clone)]
 pub struct Service {
     node: NodeHandle,
-    identity: Arc<model::Identity>,
+    /// Replaced when the node's key is rotated.
+    identity: Arc<RwLock<model::Identity>>,
     settings: Option<Arc<set::SettingsFile>>,
     bootstrap: Option<Arc<bootstrap::Kept>>,
 }
@@ -58,7 +64,7 @@ impl Service {
     /// Puts the API in front of a node. `identity` is what `GET /v1/id` answers.
     #[must_use]
     pub fn new(node: NodeHandle, identity: model::Identity) -> Self {
-        Self { node, identity: Arc::new(identity), settings: None, bootstrap: None }
+        Self { node, identity: Arc::new(RwLock::new(identity)), settings: None, bootstrap: None }
     }
 
     /// Keeps what `POST /v1/set` changes in a configuration file, too.
@@ -73,6 +79,11 @@ impl Service {
         Self { bootstrap: Some(Arc::new(bootstrap::Kept::new(shelf))), ..self }
     }
 
+    /// The identity as it is known now.
+    fn identity(&self) -> model::Identity {
+        self.identity.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     fn router(self) -> Router {
         let resources = Router::new()
             .merge(networks())
@@ -85,6 +96,7 @@ impl Service {
             .route("/down", post(state::down))
             .route("/set", post(set::post))
             .route("/rekey", post(rekey::post))
+            .route("/keys/rotate", post(keys::rotate))
             .route("/disconnect", post(disconnect::post))
             .route("/shutdown", post(shutdown::post))
             .route("/dht/status", get(dht::status))
@@ -93,6 +105,7 @@ impl Service {
             .route("/dht/put", post(dht::put))
             .route("/dht/lookup", post(dht::lookup))
             // Lists are larger than every other request; the limit nearest to the resource counts.
+            .route("/bootstrap/remove", post(bootstrap::remove))
             .route(
                 "/bootstrap",
                 get(bootstrap::get).post(bootstrap::post).layer(DefaultBodyLimit::max(bootstrap::BODY_LIMIT)),
@@ -125,6 +138,7 @@ fn networks() -> Router<Service> {
         .route("/lock/status", post(lock::status))
         .route("/lock/log", post(lock::log))
         .route("/lock/sign", post(lock::sign))
+        .route("/lock/contest", post(lock::contest))
         .route("/lock/add", post(lock::add))
         .route("/lock/remove", post(lock::remove))
         .route("/lock/disable", post(lock::disable))

@@ -78,11 +78,13 @@ pub enum SignatureLabel {
     MemberRecord,
     /// The new key's consent to follow an old one inside a network.
     NetworkRotation,
+    /// Covers: secrets that an admin gives the members of a network.
+    NetworkCover,
 }
 
 impl SignatureLabel {
     /// Every label.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::TlsHandshake,
         Self::Statement,
         Self::DhtMessage,
@@ -96,6 +98,7 @@ impl SignatureLabel {
         Self::NetworkPending,
         Self::MemberRecord,
         Self::NetworkRotation,
+        Self::NetworkCover,
     ];
 
     /// Returns the bytes that enter the signed message.
@@ -114,6 +117,7 @@ impl SignatureLabel {
             Self::NetworkPending => b"COMPSIG-MLDSA87-Ed25519 pqvpn network pending v1\0",
             Self::MemberRecord => b"COMPSIG-MLDSA87-Ed25519 pqvpn member record v1\0",
             Self::NetworkRotation => b"COMPSIG-MLDSA87-Ed25519 pqvpn network rotation v1\0",
+            Self::NetworkCover => b"COMPSIG-MLDSA87-Ed25519 pqvpn network cover v1\0",
         }
     }
 }

@@ -14,4 +14,4 @@ pub mod verifier;
 
 pub use config::{ALPN, LinkCrypto};
 pub use refusal::{Refusal, RefusalCounts};
-pub use verifier::{Admission, Side, peer_from_certs};
+pub use verifier::{Admission, NOBODY, Side, peer_from_certs};

@@ -43,5 +43,6 @@ pub use guest::{Guest, GuestMeta, GuestTransmit};
 pub use plane::{DataPlane, DataPlaneConfig, DataPlaneError};
 pub use realm::{MAX_REALMS, RealmSet};
 pub use stats::{DropReason, Drops, PeerStats};
+pub use sys::give_back_large_blocks;
 pub use tun::{KernelTun, Offloads, ReadBatch, TunError, TunReader, TunWriter};
 pub use udp::extra::SocketId;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Waiting for descriptors, and the event descriptor that wakes a waiting thread.
-#![expect(unsafe_code, reason = "poll(2) and eventfd(2) have no safe wrapper in the standard library")]
+//! Waiting for descriptors, the event descriptor that wakes a waiting thread, and what the allocator is told.
+#![expect(unsafe_code, reason = "poll(2), eventfd(2) and mallopt(3) have no safe wrapper in the standard library")]
 
 use std::{
     fs::File,
@@ -30,6 +30,18 @@ impl<'fd> Waited<'fd> {
 
 /// Descriptors that are waited for without an allocation.
 const FEW: usize = 32;
+
+/// Blocks from this size on go back to the system when they are freed, in bytes: proofs of work take 8 MiB now and then.
+const LARGE_BLOCK: libc::c_int = 512 * 1024;
+
+/// Has the allocator give large blocks back. By itself glibc keeps, in each thread, as much as was once freed.
+pub fn give_back_large_blocks() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    {
+        // SAFETY: mallopt stores a number under the allocator's own lock; no memory of ours is involved.
+        let _told = unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE_BLOCK) };
+    }
+}
 
 /// Waits until one of the descriptors is ready, or for `timeout_ms` milliseconds (-1: for ever).
 pub(crate) fn wait(waited: &mut [Waited<'_>], timeout_ms: i32) -> io::Result<()> {

@@ -17,7 +17,7 @@ use std::{collections::BTreeMap, path::Path};
 pub use self::{
     entry::BootstrapEntry,
     list::{Freshness, ListDraft, ListError, MAX_ENTRIES, MAX_LIST, SignedList, Trust},
-    shelf::{AddedList, Shelf, ShelfError, ShelvedList},
+    shelf::{AddedList, Removed, Shelf, ShelfError, ShelvedList},
     text::{EntriesError, entries_from_text, entries_to_text},
 };
 use crate::{

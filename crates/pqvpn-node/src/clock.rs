@@ -27,6 +27,12 @@ pub fn unix_millis() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
+/// How old a file is by its stamp; one from the future is new.
+#[must_use]
+pub fn age_of(stamp: SystemTime) -> Duration {
+    SystemTime::now().duration_since(stamp).unwrap_or_default()
+}
+
 /// Where a machine that counts from zero began.
 #[derive(Debug, Clone, Copy)]
 pub struct Origin(Instant);

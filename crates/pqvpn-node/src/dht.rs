@@ -30,6 +30,7 @@ pub use report::*;
 
 pub(crate) use addresses::{dialable, realm};
 pub(crate) use event::{FirstStream, Order, ValueAs, Wanted};
+pub(crate) use files::hand_over;
 pub(crate) use places::{NoPlace, Place, Places};
 pub(crate) use port::{Port, Setup, Stranger, off, start};
 pub(crate) use rpc::is_request;

@@ -3,18 +3,21 @@
 
 mod network;
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
-use pqvpn_crypto::peer_id::PeerId;
+use pqvpn_crypto::{keystore::Passphrase, peer_id::PeerId};
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     dht::report::{
-        DhtError, DhtReport, DoorReport, GetReport, LookupReport, LookupTarget, NewDoor, PutReport, RecordRef,
-        TableReport,
+        DhtError, DhtReport, DoorReport, GetReport, GoneDoor, LookupReport, LookupTarget, NewDoor, PutReport,
+        RecordRef, TableReport,
     },
-    membership::{NetworkCommand, NetworkError},
+    membership::{NetworkCommand, NetworkError, RotatedNetwork, RotationError},
     names::DnsReport,
     snapshot::{PathKind, Snapshot},
 };
@@ -49,6 +52,8 @@ pub enum Command {
     Network(NetworkCommand),
     /// How names are answered.
     Dns(oneshot::Sender<DnsReport>),
+    /// Go on with another key.
+    RotateKeys(Box<RotateKeys>, oneshot::Sender<Result<RotationReport, NodeError>>),
     /// Stop the node and undo what it did to the host.
     Shutdown(oneshot::Sender<()>),
 }
@@ -71,6 +76,30 @@ pub enum DhtCommand {
     Doors(oneshot::Sender<Result<Vec<DoorReport>, NodeError>>),
     /// Add nodes to start from; answers how many were new.
     AddDoors(Vec<NewDoor>, oneshot::Sender<Result<usize, NodeError>>),
+    /// Name nodes to start from no more; answers how many nobody else names.
+    RemoveDoors(Vec<GoneDoor>, oneshot::Sender<Result<usize, NodeError>>),
+}
+
+/// An order to rotate the node's key.
+#[derive(Debug, Default)]
+pub struct RotateKeys {
+    /// The passphrase of the keystore, where it has one; the next key is kept under the same.
+    pub passphrase: Option<Passphrase>,
+}
+
+/// What became of a rotation.
+#[derive(Debug, Clone)]
+pub struct RotationReport {
+    /// Who this node was.
+    pub old: PeerId,
+    /// Who it is.
+    pub new: PeerId,
+    /// Fingerprint of the new public keys.
+    pub fingerprint: String,
+    /// Overlay addresses of this node now, IPv6 first; none while it is down.
+    pub addresses: Vec<IpAddr>,
+    /// Every network that was told.
+    pub networks: Vec<RotatedNetwork>,
 }
 
 /// How a person names a peer: PeerID, unique prefix of it (at least 4 digits), name, `name.network` or overlay address.
@@ -151,6 +180,9 @@ pub enum NodeError {
     /// The networks did not do it.
     #[error(transparent)]
     Network(#[from] NetworkError),
+    /// The key was not rotated.
+    #[error(transparent)]
+    Rotation(RotationError),
     /// The node has stopped.
     #[error("the node has stopped")]
     Stopped,
@@ -283,9 +315,31 @@ impl NodeHandle {
         self.ask(|tx| Command::Dht(DhtCommand::AddDoors(doors, tx))).await?
     }
 
+    /// Rotates the node's key: it goes on under another PeerID, in the same networks under the same names.
+    ///
+    /// # Errors
+    /// The key is in memory only, the passphrase is missing or wrong, or something could not be written; then the node
+    /// has the key it had.
+    pub async fn rotate_keys(&self, order: RotateKeys) -> Result<RotationReport, NodeError> {
+        self.ask(|tx| Command::RotateKeys(Box::new(order), tx)).await?
+    }
+
+    /// Names nodes to start from no more; gives how many of them nobody else names, so that they are not tried again.
+    ///
+    /// # Errors
+    /// The DHT is off.
+    pub async fn bootstrap_remove(&self, doors: Vec<GoneDoor>) -> Result<usize, NodeError> {
+        self.ask(|tx| Command::Dht(DhtCommand::RemoveDoors(doors, tx))).await?
+    }
+
     /// Stops the node and waits until the host is as it was before.
     pub async fn shutdown(&self) {
         let _stopped = self.ask(Command::Shutdown).await;
+    }
+
+    /// Hands a command on; with nobody to take it its answer is dropped.
+    pub(crate) async fn pass(&self, command: Command) {
+        let _stopped = self.commands.send(command).await;
     }
 
     async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, NodeError> {

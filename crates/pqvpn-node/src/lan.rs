@@ -14,6 +14,7 @@ mod tests;
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
+    sync::Arc,
     time::Duration,
 };
 
@@ -23,7 +24,7 @@ use mdns_sd::{DaemonEvent, IfKind, Receiver, ResolvedService, ServiceDaemon, Ser
 use pqvpn_crypto::peer_id::PeerId;
 use pqvpn_wire::dht::NetworkId;
 use tokio::{
-    sync::mpsc,
+    sync::{Notify, mpsc},
     task::JoinHandle,
     time::{Instant, sleep_until, timeout_at},
 };
@@ -59,6 +60,8 @@ pub struct LanContext {
     pub listen: Vec<SocketAddr>,
     /// Where doors go; a full queue drops them.
     pub found: mpsc::Sender<NewDoor>,
+    /// Somebody is looked for: look now, however lately that was done.
+    pub look: Arc<Notify>,
 }
 
 /// Announces this node and looks for others until it is dropped; ends by itself only when multicast DNS does.
@@ -80,6 +83,7 @@ pub(crate) struct Lan {
     /// `None`: switched off.
     setup: Option<LanSetup>,
     running: Option<JoinHandle<()>>,
+    look: Arc<Notify>,
 }
 
 /// What a [`Lan`] is started with.
@@ -95,7 +99,7 @@ pub(crate) struct LanSetup {
 
 impl Lan {
     pub(crate) fn new(setup: Option<LanSetup>) -> Self {
-        let mut lan = Self { setup, running: None };
+        let mut lan = Self { setup, running: None, look: Arc::default() };
         lan.needed(false);
         lan
     }
@@ -104,13 +108,18 @@ impl Lan {
     pub(crate) fn needed(&mut self, now: bool) {
         let Some(setup) = &self.setup else { return };
         match (now || setup.always, &self.running) {
-            (true, None) => self.running = Some(tokio::spawn(setup.run())),
+            (true, None) => self.running = Some(tokio::spawn(setup.run(Arc::clone(&self.look)))),
             (false, Some(running)) => {
                 running.abort();
                 self.running = None;
             }
             (true, Some(_)) | (false, None) => {}
         }
+    }
+
+    /// Looks again, at once, for somebody who may be nearby.
+    pub(crate) fn look_again(&self) {
+        self.look.notify_one();
     }
 }
 
@@ -124,9 +133,9 @@ impl Drop for Lan {
 
 impl LanSetup {
     /// Looks for others and tells everybody who wants to know.
-    fn run(&self) -> impl Future<Output = ()> + Send + 'static {
+    fn run(&self, look: Arc<Notify>) -> impl Future<Output = ()> + Send + 'static {
         let (found, mut doors) = mpsc::channel(MAX_FOUND);
-        let context = LanContext { own: self.own, network: self.network, listen: self.listen.clone(), found };
+        let context = LanContext { own: self.own, network: self.network, listen: self.listen.clone(), found, look };
         let listeners = self.found.clone();
         let tell = async move {
             while let Some(door) = doors.recv().await {
@@ -178,7 +187,7 @@ impl Responder {
                 tracing::debug!(%error, "a look at the local network failed");
             }
             let until = if known.0.len() < ENOUGH { Some(Instant::now() + PAUSE) } else { None };
-            if !self.wait(until).await {
+            if !self.wait(until, &context.look).await {
                 return;
             }
         }
@@ -203,8 +212,9 @@ impl Responder {
         self.daemon.stop_browse(SERVICE)
     }
 
-    /// Waits for `until` or for a new address of this host; false when the responder has ended.
-    async fn wait(&self, until: Option<Instant>) -> bool {
+    /// Waits for `until`, for a new address of this host, or until somebody is looked for; false when the responder has
+    /// ended.
+    async fn wait(&self, until: Option<Instant>, look: &Notify) -> bool {
         let alarm = async {
             match until {
                 Some(until) => sleep_until(until).await,
@@ -223,6 +233,7 @@ impl Responder {
         tokio::select! {
             () = alarm => true,
             running = changed => running,
+            () = look.notified() => true,
         }
     }
 }

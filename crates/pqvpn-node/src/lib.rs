@@ -21,6 +21,7 @@ mod session;
 pub mod snapshot;
 mod state;
 pub mod store;
+pub mod supervisor;
 mod underlay;
 
 pub use node::{Interface, Node, StartError, StartOptions};

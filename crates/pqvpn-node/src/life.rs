@@ -183,6 +183,15 @@ impl PeerLife {
         }
     }
 
+    /// The peer ended the last session for another one of ours that this machine does not have: another daemon may have our
+    /// identity. It is not fought over: a session is made again when somebody wants one anew.
+    pub fn on_session_taken(&mut self, now: Instant) {
+        if let Phase::Up { since } = self.phase {
+            self.rest_after(now, since);
+            self.demand_until = None;
+        }
+    }
+
     /// The node goes down: nobody wants anything any more.
     pub fn stop(&mut self) {
         self.demand_until = None;

@@ -89,6 +89,9 @@ pub trait Endpoint: Send + Sync + fmt::Debug {
         known: Option<PublicIdentity>,
     ) -> BoxFuture<'static, Result<Box<dyn Connection>, LinkError>>;
 
+    /// Dials whoever is at `addr`; the link says who that is, and nothing that it is who was meant.
+    fn connect_anybody(&self, addr: SocketAddr) -> BoxFuture<'static, Result<Box<dyn Connection>, LinkError>>;
+
     /// Waits for the next finished or failed incoming handshake; `None` once the endpoint is closed.
     ///
     /// Failed handshakes are dropped (and counted) when nobody waits for them.

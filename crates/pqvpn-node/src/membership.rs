@@ -14,21 +14,26 @@ mod error;
 mod event;
 mod join;
 mod links;
+#[cfg(test)]
+mod live;
 mod members;
 mod network;
 mod overlay;
 mod port;
+mod presence;
 mod relaying;
 pub mod report;
+mod rotation;
 mod rpc;
 mod store;
 
 pub use command::{NetworkCommand, Reply};
 pub use port::MembershipError;
 pub use report::*;
+pub use rotation::{Interrupted, RotationError, finish_rotation};
 
 pub(crate) use error::RelayError;
-pub(crate) use event::Order;
+pub(crate) use event::{Order, Rotating};
 pub(crate) use port::{Guest, PoolChooser, Port, Setup, start};
 pub(crate) use relaying::Willing;
 pub(crate) use rpc::is_request;

@@ -126,6 +126,14 @@ impl Node {
     /// # Errors
     /// [`StartError`]; everything done until then has been undone.
     pub async fn start(options: StartOptions) -> Result<(NodeHandle, JoinHandle<()>), StartError> {
+        Self::start_parts(options).await.map(|(handle, _networks, task)| (handle, task))
+    }
+
+    /// As [`Self::start`], with the door to the node's networks.
+    pub(crate) async fn start_parts(
+        options: StartOptions,
+    ) -> Result<(NodeHandle, membership::Port, JoinHandle<()>), StartError> {
+        pqvpn_dataplane::give_back_large_blocks();
         let (sender, views) = mpsc::channel(VIEWS);
         Self::start_with(options, Some(sender), views).await
     }
@@ -135,7 +143,7 @@ impl Node {
         options: StartOptions,
         driver: Option<mpsc::Sender<Views>>,
         mut views: mpsc::Receiver<Views>,
-    ) -> Result<(NodeHandle, JoinHandle<()>), StartError> {
+    ) -> Result<(NodeHandle, membership::Port, JoinHandle<()>), StartError> {
         let StartOptions { config, identity, state_dir, interface, backend } = options;
         let own = identity.peer_id();
         let mut standing = Vec::new();
@@ -186,6 +194,7 @@ impl Node {
         let networks = around.start_networks(&host, addresses.clone(), dht.clone(), driver).await?;
         let lan = Lan::new(config.bootstrap.lan.then(|| lan_setup(own, &config, &listen, dht.as_ref(), &networks)));
         let (link_events, links) = mpsc::channel(QUEUE);
+        let door_to_networks = networks.clone();
         let dht_off = Box::new(dht::off(&config.dht));
         let context = Arc::new(LinkContext::new(
             endpoint,
@@ -228,6 +237,7 @@ impl Node {
             held_at: clock::now(),
             lan,
             twins: None,
+            taken_over: None,
             dht_off,
             config,
         };
@@ -236,7 +246,7 @@ impl Node {
             return Err(error.into());
         }
         let task = tokio::spawn(state.run(Inputs { commands, packets, links, views, barriers: barriers_in }));
-        Ok((NodeHandle::new(command_sender), task))
+        Ok((NodeHandle::new(command_sender), door_to_networks, task))
     }
 }
 
@@ -286,6 +296,7 @@ impl Around<'_> {
             listen: self.listen.to_owned(),
             overlay,
             doors: bootstrap::doors(self.config, &host.state_dir, clock::unix_millis()),
+            watched: self.config.peers.iter().map(|peer| peer.id).collect(),
         };
         let (port, _ends_with_the_node) = dht::start(setup).await;
         port

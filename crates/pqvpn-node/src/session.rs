@@ -466,7 +466,7 @@ impl LinkContext {
         let LinkError::Closed { code, .. } = &error else { return Some(error.into()) };
         Some(match CloseReason::from_code(*code) {
             // As if it had said so in the handshake: it did not do so only because it takes part in the DHT.
-            Some(CloseReason::NotAdmitted) => {
+            Some(CloseReason::NotAdmitted | CloseReason::Revoked) => {
                 self.crypto.refusals().add(Refusal::RefusedByPeer);
                 LinkError::RefusedByPeer(PeerReason::NotAccepted).into()
             }

@@ -101,6 +101,8 @@ pub(crate) struct State {
     pub(crate) lan: Lan,
     /// Links from nodes with our own identity: how many, and where the last one came from.
     pub(crate) twins: Option<(u64, SocketAddr)>,
+    /// When a peer last gave a session of ours to another, as it seems, after it had done so before.
+    pub(crate) taken_over: Option<Instant>,
     /// What is said of the DHT when it does not run.
     pub(crate) dht_off: Box<DhtReport>,
 }

@@ -8,9 +8,11 @@
 mod error;
 mod file;
 mod keystore;
+mod next;
 
 pub use self::{
     error::StoreError,
     file::{ensure_private_dir, read_private, write_atomic},
     keystore::{KEYSTORE_FILE, KeystoreFile},
+    next::{NEXT_FILE, OLD_FILE, OVERLAP},
 };

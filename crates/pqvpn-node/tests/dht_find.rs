@@ -11,7 +11,7 @@ use std::time::Duration;
 use dht_support::{PATIENCE, Plan, network};
 use pqvpn_node::{
     dht::{AdmissionState, DhtError, DhtState, LookupTarget, RecordContent, RecordRef},
-    handle::{NodeError, PeerRef},
+    handle::{NodeError, PeerRef, RotateKeys},
     link::Backend,
 };
 
@@ -153,4 +153,38 @@ async fn a_node_without_the_dht_has_none_and_finds_nobody() {
     let silent = node.handle.ping(PeerRef(stranger.to_string()), Duration::from_millis(300)).await;
     assert!(matches!(silent, Err(NodeError::NoAnswer { .. })), "{silent:?}");
     node.stop().await;
+}
+
+#[tokio::test]
+async fn who_rotated_its_key_is_named_to_those_who_pin_the_old_one_and_followed_by_nobody() {
+    let net = network();
+    let door = Plan::new(net, &[]).start().await;
+    let bob = Plan::new(net, &[&door]).start_kept().await;
+    let mut alice = Plan::new(net, &[&door]);
+    alice.pin(bob.id, Some(bob.at));
+    let alice = alice.start().await;
+    bob.until_published().await;
+    alice.until("joined", |report| report.state == DhtState::Joined).await;
+    let of_bob = || RecordRef::Peer(PeerRef(bob.id.to_string()));
+    assert_eq!(alice.handle.dht_get(of_bob()).await.unwrap().successor, None);
+
+    let report = bob.handle.rotate_keys(RotateKeys::default()).await.unwrap();
+    assert_eq!(report.old, bob.id);
+    let start = std::time::Instant::now();
+    while alice.handle.dht_get(of_bob()).await.unwrap().successor != Some(report.new) {
+        assert!(start.elapsed() < PATIENCE, "never told");
+        tokio::task::yield_now().await;
+    }
+    let health = alice.handle.snapshot().await.unwrap().health;
+    let said = health.iter().find(|item| item.code == "peer-rotated").unwrap_or_else(|| panic!("{health:?}"));
+    assert!(said.text.contains(&report.new.to_string()), "{}", said.text);
+    // The config alone says whom to trust: the new key gets no session, under either name.
+    for name in [bob.id, report.new] {
+        let ping = alice.handle.ping(PeerRef(name.to_string()), Duration::from_secs(2)).await;
+        assert!(ping.is_err(), "{ping:?}");
+    }
+    // What was kept of the DHT is the new key's: nothing is put aside, and its record is published.
+    bob.until_published().await;
+    let health = bob.handle.snapshot().await.unwrap().health;
+    assert!(health.iter().all(|item| item.code != "dht-state-file"), "{health:?}");
 }

@@ -11,6 +11,7 @@ use std::{
     fs,
     io::Write as _,
     net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -51,7 +52,13 @@ impl Door {
             runtime.block_on(async {
                 let (doors, mut news) = mpsc::channel(64);
                 let listen = vec![SocketAddr::from(([0, 0, 0, 0], PORT)), "[::]:41641".parse().expect("socket")];
-                let context = LanContext { own: PeerId::from_bytes([own; 32]), network, listen, found: doors };
+                let context = LanContext {
+                    own: PeerId::from_bytes([own; 32]),
+                    network,
+                    listen,
+                    found: doors,
+                    look: Arc::default(),
+                };
                 let hand_on = async {
                     while let Some(door) = news.recv().await {
                         let _test_ended = sender.send(door);

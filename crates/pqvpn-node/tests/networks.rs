@@ -13,6 +13,8 @@ use pqvpn_node::{
 mod faults;
 #[path = "networks/nodes.rs"]
 mod nodes;
+#[path = "networks/rotation.rs"]
+mod rotation;
 #[path = "networks/strangers.rs"]
 mod strangers;
 
@@ -90,6 +92,8 @@ async fn a_revoked_member_is_cut_off_everywhere_and_stays_out() {
     carol.join(&code).await.unwrap();
     until_equal(&[&alice, &bob, &carol]).await;
     carol.ping(&bob).await.unwrap();
+    let hidden = alice.handle.revoke(ANY, PeerRef("bob".to_owned()), "lost\u{202e}".to_owned()).await;
+    assert!(matches!(hidden.map_err(network_error), Err(NetworkError::BadOption(_))), "a reason is plain text");
     let report = alice.handle.revoke(ANY, PeerRef("bob".to_owned()), "lost".to_owned()).await.unwrap();
     assert_eq!((report.name.as_str(), report.was_admin), ("bob", false));
     carol.until("told", |report| report.members == 2).await;

@@ -103,6 +103,12 @@ impl Evaluator {
         authority
     }
 
+    /// What any acts closed under ancestry evaluate to; not kept.
+    pub(crate) fn of_acts(&mut self, graph: &Graph, acts: &Bits) -> Authority {
+        self.prepare(graph, acts);
+        self.evaluate(graph, acts)
+    }
+
     /// What [`Evaluator::path`] found before.
     pub(crate) fn known_path(&self, set: SetNo) -> Option<Arc<Authority>> {
         self.sets.get(&set).cloned()

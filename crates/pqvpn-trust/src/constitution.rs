@@ -18,6 +18,9 @@ use crate::{CHECKPOINT_EVERY, CandidateFn, MAX_PARENTS, MAX_PROPOSALS};
 
 mod admit;
 mod allowed;
+mod answer;
+mod line;
+mod shed;
 
 use admit::only_good;
 
@@ -31,6 +34,8 @@ pub enum Inserted {
     },
     /// It was held, with fewer signers.
     Merged,
+    /// It was held without the bytes of its signatures, and has them again: to be kept, but no news.
+    Restored,
     /// It was held as it is.
     Known,
     /// It waits for parents that are not held.
@@ -74,6 +79,7 @@ pub struct Constitution {
     view: View,
     stale: bool,
     head: OnceLock<[u8; 32]>,
+    keeps_all: bool,
 }
 
 impl Constitution {
@@ -109,6 +115,7 @@ impl Constitution {
             view,
             stale: true,
             head: OnceLock::new(),
+            keeps_all: false,
         };
         this.refold();
         Ok(this)
@@ -222,6 +229,11 @@ impl Constitution {
         answers
     }
 
+    /// Whether signatures that were shed are taken back when they come: an admin's node has to convince others.
+    pub fn keep_all(&mut self, keeps_all: bool) {
+        self.keeps_all = keeps_all;
+    }
+
     /// A body for `act` that stands on everything held; at most 16 tips, those with an effect first.
     #[must_use]
     pub fn draft(&self, now_ms: u64, act: Act) -> StatementBody {
@@ -244,17 +256,6 @@ impl Constitution {
         let mut parents: Vec<_> = tips.iter().map(|held| held.statement.id()).collect();
         parents.sort_unstable();
         StatementBody { network: self.id, seq, parents, at_ms: now_ms, act }
-    }
-
-    /// A body for `act` that stands on everything held but `avoid` and what stands on that: how honest admins answer a
-    /// coup whose statements took their authority away (docs/networks.md "A stolen key").
-    #[must_use]
-    pub fn draft_beside(&self, now_ms: u64, act: Act, avoid: &[StatementId]) -> StatementBody {
-        let avoided: Vec<Node> = avoid.iter().filter_map(|id| self.graph.node(id)).collect();
-        let mut tips: Vec<_> = self.graph.tips_beside(&avoided).filter_map(|node| self.graph.held(node)).collect();
-        tips.sort_by_key(|held| (u64::MAX - held.statement.body().seq, held.statement.id()));
-        tips.truncate(MAX_PARENTS);
-        self.body_on(&tips, now_ms, act)
     }
 
     /// Acts of the quorum that lack signatures, the newest [`MAX_PROPOSALS`], newest first.
@@ -294,6 +295,14 @@ impl Constitution {
                 effective: !self.view.void.contains(&held.statement.id()),
             })
             .collect()
+    }
+
+    /// A body for a checkpoint that seals what it stands on.
+    #[must_use]
+    pub fn draft_checkpoint(&self, now_ms: u64) -> StatementBody {
+        let body = self.draft(now_ms, Act::Checkpoint { seal: [0; 32] });
+        let parents: Vec<Node> = body.parents.iter().filter_map(|parent| self.graph.node(parent)).collect();
+        StatementBody { act: Act::Checkpoint { seal: self.graph.seal_of(&parents) }, ..body }
     }
 
     /// Says whether an admin should sign a checkpoint: 64 statements or more since the last.

@@ -12,6 +12,8 @@ pub struct Counters {
     pub inserted: u64,
     /// Statements already held that brought new signers.
     pub merged: u64,
+    /// Statements already held whose signatures had been shed and are here again.
+    pub restored: u64,
     /// Statements already held, with no new signer.
     pub known: u64,
     /// Statements put into the waiting room.

@@ -104,9 +104,10 @@ impl<'a> Fold<'a> {
                 view.policy = Some(Policy { hash: *hash, schema: *schema, statement: judged.id });
                 true
             }
-            Act::Checkpoint { view_hash } => {
-                view.checkpoint =
-                    Some(Checkpoint { statement: judged.id, seq: judged.body.seq, view_hash: *view_hash });
+            // What its signers held is not what is held here: it says nothing.
+            Act::Checkpoint { seal } if self.graph.seal_of(&held.parents) != *seal => false,
+            Act::Checkpoint { seal } => {
+                view.checkpoint = Some(Checkpoint { statement: judged.id, seq: judged.body.seq, seal: *seal });
                 true
             }
             Act::Disable { .. } => {
@@ -255,7 +256,12 @@ impl<'a> Fold<'a> {
             return false;
         }
         let Some(member) = view.members.remove(old) else { return false };
-        // The old address stays reserved: nobody else shall be taken for this member.
+        // The old address stays reserved: nobody else shall be taken for this member. That of the key before it does not,
+        // or one member would fill the pool with its past.
+        if let Some(older) = view.former.remove(old).filter(|older| older != new) {
+            view.free_address(&older);
+        }
+        view.former.insert(*new, *old);
         view.names.insert(member.name.clone(), *new);
         let ipv4 = self.claim_address(view, *new, judged.body.at_ms);
         view.members.insert(*new, Member { peer: *new, ipv4, statement: judged.id, ..member });
@@ -338,7 +344,17 @@ impl View {
         if let Some(member) = self.members.remove(peer) {
             self.names.remove(&member.name);
         }
-        if let Some(address) = self.reserved.remove(peer) {
+        self.free_address(peer);
+        if let Some(older) = self.former.remove(peer) {
+            self.free_address(&older);
+        }
+    }
+
+    /// Nobody keeps the address of this peer for it any longer, unless it is a member.
+    fn free_address(&mut self, peer: &PeerId) {
+        if !self.members.contains_key(peer)
+            && let Some(address) = self.reserved.remove(peer)
+        {
             self.addresses.remove(&address);
         }
     }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use pqvpn_crypto::identity::PublicIdentity;
 use pqvpn_crypto::peer_id::PeerId;
 use pqvpn_wire::network::{Act, Serial, Statement, StatementId};
+use sha2::{Digest as _, Sha512_256};
 
 use crate::bits::Bits;
 
@@ -29,6 +30,8 @@ pub(crate) struct Held {
     pub(crate) set: SetNo,
     /// Its own number, if it is one.
     pub(crate) act: Option<ActNo>,
+    /// Hash over its id and signers and those of everything it stands on.
+    seal: [u8; 32],
 }
 
 /// The authority acts among the ancestors of a statement, and the keys they ever gave authority to.
@@ -214,6 +217,16 @@ impl Graph {
         found
     }
 
+    /// Statements that take `peer` in.
+    pub(crate) fn entries(&self, peer: &PeerId) -> &[Node] {
+        self.about(Subject::Enters(*peer))
+    }
+
+    /// Rotations away from `peer`.
+    pub(crate) fn rotations_from(&self, peer: &PeerId) -> &[Node] {
+        self.about(Subject::RotatesFrom(*peer))
+    }
+
     /// Says whether `ancestor` is one of `descendant`, whatever they are about; walks the graph.
     pub(crate) fn stands_on(&self, descendant: Node, ancestor: Node) -> bool {
         self.held(descendant).is_some_and(|held| !self.ancestors_among(&held.parents, &[ancestor]).is_empty())
@@ -292,7 +305,8 @@ impl Graph {
         self.index.insert(statement.id(), node);
         self.bytes += statement.encoded_len();
         self.shares.count(&statement, act.is_some());
-        self.nodes.push(Held { statement, parents, set, act });
+        let seal = self.seal_at(&statement, &parents);
+        self.nodes.push(Held { statement, parents, set, act, seal });
         node
     }
 
@@ -302,6 +316,43 @@ impl Graph {
             self.bytes = self.bytes.saturating_sub(held.statement.encoded_len()) + statement.encoded_len();
             held.statement = statement;
         }
+        // Parents come first, so one pass is enough.
+        for later in node as usize..self.nodes.len() {
+            let Some(held) = self.nodes.get(later) else { return };
+            let seal = self.seal_at(&held.statement, &held.parents);
+            if let Some(held) = self.nodes.get_mut(later) {
+                held.seal = seal;
+            }
+        }
+    }
+
+    /// Puts a statement in the place of the same with other bytes of its signatures: nothing depends on those.
+    pub(crate) fn exchange(&mut self, node: Node, statement: Statement) {
+        if let Some(held) = self.nodes.get_mut(node as usize) {
+            self.bytes = self.bytes.saturating_sub(held.statement.encoded_len()) + statement.encoded_len();
+            held.statement = Arc::new(statement);
+        }
+    }
+
+    fn seal_at(&self, statement: &Statement, parents: &[Node]) -> [u8; 32] {
+        let signers = statement.signers();
+        let mut hash = Sha512_256::new_with_prefix(b"pqvpn seal v1");
+        hash.update(statement.id().as_bytes());
+        hash.update([u8::try_from(signers.len()).unwrap_or(u8::MAX)]);
+        signers.for_each(|signer| hash.update(signer.as_bytes()));
+        self.add_seals(hash, parents)
+    }
+
+    /// Hash over the ids and signers of `parents`, as a statement names them, and of everything they stand on.
+    pub(crate) fn seal_of(&self, parents: &[Node]) -> [u8; 32] {
+        self.add_seals(Sha512_256::new_with_prefix(b"pqvpn seals v1"), parents)
+    }
+
+    fn add_seals(&self, mut hash: Sha512_256, parents: &[Node]) -> [u8; 32] {
+        for held in parents.iter().filter_map(|parent| self.held(*parent)) {
+            hash.update(held.seal);
+        }
+        hash.finalize().into()
     }
 
     fn number_act(&mut self, statement: &Statement, set: SetNo, node: Node, parents: &[Node]) -> Option<ActNo> {

@@ -81,6 +81,24 @@ impl Model {
         this
     }
 
+    /// What a checkpoint must say: a hash over everything it stands on and who signed each.
+    fn seal_of(&self, x: &Stated) -> [u8; 32] {
+        let mut seals: BTreeMap<StatementId, [u8; 32]> = BTreeMap::new();
+        let mut below: Vec<&Stated> = x.ancestors.iter().map(|id| &self.stated[id]).collect();
+        below.sort_by_key(|s| s.statement.body().seq);
+        let parents = |s: &Stated| s.statement.body().parents.iter().copied().collect::<BTreeSet<_>>();
+        for s in below {
+            let mut text =
+                [b"pqvpn seal v1".as_slice(), s.statement.id().as_bytes(), &[s.signers.len() as u8]].concat();
+            s.signers.iter().for_each(|signer| text.extend(signer.as_bytes()));
+            parents(s).iter().for_each(|parent| text.extend(seals[parent]));
+            seals.insert(s.statement.id(), Sha512_256::digest(text).into());
+        }
+        let mut text = b"pqvpn seals v1".to_vec();
+        parents(x).iter().for_each(|parent| text.extend(seals[parent]));
+        Sha512_256::digest(text).into()
+    }
+
     fn size(&self) -> usize {
         self.stated.values().map(|stated| 1 + stated.signers.len()).sum()
     }
@@ -337,6 +355,7 @@ impl Model {
             pool: power.params.unwrap().ipv4_pool,
             members: Vec::new(),
             addresses: Vec::new(),
+            past: Vec::new(),
             invited: BTreeSet::new(),
             ever_revoked: BTreeSet::new(),
             out: Outcome {
@@ -387,6 +406,8 @@ struct Folding<'a> {
     pool: ipnet::Ipv4Net,
     members: Vec<(PeerId, ModelMember)>,
     addresses: Vec<(Ipv4Addr, PeerId)>,
+    /// Rotations that moved a membership: (key, key before it).
+    past: Vec<(PeerId, PeerId)>,
     invited: BTreeSet<(Serial, PeerId)>,
     ever_revoked: BTreeSet<PeerId>,
     out: Outcome,
@@ -436,7 +457,10 @@ impl Folding<'_> {
                 self.out.policy = Some((*hash, id));
                 true
             }
-            Act::Checkpoint { .. } => {
+            Act::Checkpoint { seal } => {
+                if *seal != self.model.seal_of(x) {
+                    return false;
+                }
                 self.out.checkpoint = Some(id);
                 true
             }
@@ -537,6 +561,10 @@ impl Folding<'_> {
             return false;
         }
         let member = self.members.remove(at).1;
+        let older: Vec<PeerId> = self.past.iter().filter(|p| p.0 == old && p.1 != new).map(|p| p.1).collect();
+        self.past.retain(|p| p.0 != old && p.0 != new);
+        self.past.push((new, old));
+        self.forget_addresses(&older);
         self.members.push((new, ModelMember { statement: id, ..member }));
         self.address_for(new, x.statement.body().at_ms);
         true
@@ -544,7 +572,14 @@ impl Folding<'_> {
 
     fn let_go(&mut self, peer: PeerId) {
         self.members.retain(|m| m.0 != peer);
-        self.addresses.retain(|a| a.1 != peer);
+        let older: Vec<PeerId> = self.past.iter().filter(|p| p.0 == peer).map(|p| p.1).chain([peer]).collect();
+        self.past.retain(|p| p.0 != peer);
+        self.forget_addresses(&older);
+    }
+
+    fn forget_addresses(&mut self, peers: &[PeerId]) {
+        let members = &self.members;
+        self.addresses.retain(|a| !peers.contains(&a.1) || members.iter().any(|m| m.0 == a.1));
     }
 
     fn name_for(&mut self, wanted: &str, at_ms: u64) -> String {

@@ -5,5 +5,6 @@ mod bounds;
 mod members;
 mod random;
 mod rules;
+mod shed;
 pub(crate) mod support;
 mod sync;

@@ -100,8 +100,8 @@ pub struct Checkpoint {
     pub statement: StatementId,
     /// Its sequence number.
     pub seq: u64,
-    /// [`View::hash`] of the statements it stands on, in the words of the admin.
-    pub view_hash: [u8; 32],
+    /// Hash over the ids and signers of all statements it stands on; checked.
+    pub seal: [u8; 32],
 }
 
 /// What the statements evaluate to.
@@ -135,6 +135,8 @@ pub struct View {
     pub(crate) addresses: BTreeMap<Ipv4Addr, PeerId>,
     pub(crate) invited: BTreeSet<(Serial, PeerId)>,
     pub(crate) reserved: BTreeMap<PeerId, Ipv4Addr>,
+    /// The key before this one, whose address is reserved.
+    pub(crate) former: BTreeMap<PeerId, PeerId>,
     pub(crate) was_revoked: BTreeSet<PeerId>,
     pub(crate) admitted: u64,
 }
@@ -160,6 +162,7 @@ impl View {
             addresses: BTreeMap::new(),
             invited: BTreeSet::new(),
             reserved: BTreeMap::new(),
+            former: BTreeMap::new(),
             was_revoked: BTreeSet::new(),
             admitted: 0,
         })

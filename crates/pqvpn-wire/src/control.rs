@@ -105,10 +105,12 @@ pub enum CloseReason {
     NotAdmitted = 8,
     /// The node has no room for the link.
     Busy = 9,
+    /// The other end was revoked in a network. A mere word: what counts is the statement it was sent before.
+    Revoked = 10,
 }
 
 impl CloseReason {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::Idle,
         Self::Shutdown,
         Self::Duplicate,
@@ -118,6 +120,7 @@ impl CloseReason {
         Self::NoCommonAead,
         Self::NotAdmitted,
         Self::Busy,
+        Self::Revoked,
     ];
 
     /// The number on the wire.
@@ -145,6 +148,7 @@ impl CloseReason {
             Self::NoCommonAead => "no common AEAD",
             Self::NotAdmitted => "not admitted",
             Self::Busy => "busy",
+            Self::Revoked => "revoked",
         }
     }
 }

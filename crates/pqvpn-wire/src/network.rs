@@ -9,6 +9,7 @@
 
 pub mod act;
 pub mod code;
+pub mod cover;
 pub mod id;
 pub mod invite;
 pub mod join;
@@ -21,15 +22,17 @@ pub mod statement;
 pub use crate::dht::NetworkId;
 pub use act::{Act, Genesis, InviteUse, MAX_LEVEL, NewMember, Params};
 pub use code::{Code, CodeError, Door};
+pub use cover::{Cover, CoverSecret};
 pub use id::{Serial, StatementId};
 pub use invite::{Invite, InviteSecret, SignedInvite};
 pub use join::{JoinRequest, JoinRequestError, PendingJoin};
 pub use member::{MemberDraft, MemberRecord};
 pub use message::{
-    Bundle, JoinRefusal, MAX_JOIN_MESSAGE, MAX_NET_MESSAGE, NetRequest, NetResponse, REQUEST_TYPE, RESPONSE_TYPE,
-    SyncState, decode_request, decode_response, encode_request, encode_response, frame, parse_frame_header,
+    Beat, Bundle, JoinRefusal, MAX_LINE, MAX_NET_MESSAGE, MAX_STRANGER_MESSAGE, NetRequest, NetResponse, REQUEST_TYPE,
+    RESPONSE_TYPE, SyncState, decode_request, decode_response, encode_request, encode_response, frame,
+    parse_frame_header,
 };
-pub use name::{is_label, label_of};
+pub use name::{is_label, label_of, misleads, plain};
 pub use relay::{Channel, RELAY_LASTS_S, RelayOpened, RelayPair, RelayRefusal};
 pub use statement::{BodyError, Statement, StatementBody};
 

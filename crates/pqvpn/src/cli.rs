@@ -10,7 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 pub(crate) use self::{
-    discovery::{AddArgs, BootstrapVerb, DhtVerb, ExportArgs, GetArgs, LookupArgs, PutArgs, SignArgs},
+    discovery::{AddArgs, BootstrapVerb, DhtVerb, ExportArgs, GetArgs, LookupArgs, PutArgs, RemoveArgs, SignArgs},
     network::{
         CreateArgs, DnsVerb, InviteArgs, InviteVerb, JoinArgs, JudgeArgs, LockVerb, NetVerb, NetworkArg, NewInviteArgs,
         RevokeArgs,
@@ -205,6 +205,14 @@ pub(crate) enum KeysVerb {
         /// Replace the key that is there; without a backup that identity is lost.
         #[arg(long)]
         force: bool,
+        #[command(flatten)]
+        passphrase: PassphraseArgs,
+    },
+    /// Go on with a new key: the running node gets another PeerID, in the same networks under the same names.
+    Rotate {
+        /// Do not ask whether it is meant.
+        #[arg(long, alias = "accept-risk")]
+        yes: bool,
         #[command(flatten)]
         passphrase: PassphraseArgs,
     },

@@ -4,6 +4,7 @@
 mod bootstrap;
 mod completions;
 mod config;
+mod confirm;
 mod daemon;
 mod demo;
 mod dht;

@@ -36,13 +36,14 @@ impl Failure {
         Self { exit: 2, ..Self::failed(code, what, why, hint) }
     }
 
-    /// What the parser of the command line says, in the three lines of every other failure.
-    pub(crate) fn command_line(said: &str) -> Self {
+    /// What the parser of the command line says, in the three lines of every other failure; `verb` is what was typed, as
+    /// far as it is known.
+    pub(crate) fn command_line(said: &str, verb: &str) -> Self {
         let said: Vec<&str> = said.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
         let aside = |line: &&&str| ["tip: ", "Usage: ", "For more"].iter().any(|word| line.starts_with(word));
         let why = said.iter().take_while(|line| !aside(line)).copied().collect::<Vec<_>>().join(" ");
         let tip = said.iter().find_map(|line| line.strip_prefix("tip: "));
-        let usage = said.iter().find_map(|line| line.strip_prefix("Usage: ")).unwrap_or("pqvpn");
+        let usage = said.iter().find_map(|line| line.strip_prefix("Usage: ")).unwrap_or(verb);
         let verb: Vec<&str> = usage.split(' ').take_while(|word| !word.starts_with(['[', '<', '-'])).collect();
         let help = format!("`{} --help` shows what can be said", verb.join(" "));
         let hint = tip.map_or_else(|| help.clone(), |tip| format!("{tip}; {help}"));
@@ -156,15 +157,19 @@ mod tests {
     fn what_the_parser_says_becomes_three_lines() {
         let said = "error: unexpected argument '-1' found\n\n  tip: to pass '-1' as a value, use '-- -1'\n\n\
                     Usage: pqvpn ping [OPTIONS] <PEER>\n\nFor more information, try '--help'.\n";
-        let failure = Failure::command_line(said);
+        let failure = Failure::command_line(said, "pqvpn");
         assert_eq!((failure.exit, failure.code.as_str()), (2, "usage"));
         assert_eq!(failure.why, ["unexpected argument '-1' found"]);
         assert_eq!(failure.hint, "to pass '-1' as a value, use '-- -1'; `pqvpn ping --help` shows what can be said");
         let said = "error: the following required arguments were not provided:\n  <KEY>\n  <VALUE>\n\n\
                     Usage: pqvpn set <KEY> <VALUE>\n\nFor more information, try '--help'.\n";
-        let failure = Failure::command_line(said);
+        let failure = Failure::command_line(said, "pqvpn");
         assert_eq!(failure.why, ["the following required arguments were not provided: <KEY> <VALUE>"]);
         assert_eq!(failure.hint, "`pqvpn set --help` shows what can be said");
+        let said =
+            "error: invalid value '0' for '--count <COUNT>': 0 is not in 1..\n\nFor more information, try '--help'.\n";
+        let failure = Failure::command_line(said, "pqvpn ping");
+        assert_eq!(failure.hint, "`pqvpn ping --help` shows what can be said");
     }
 
     #[test]

@@ -13,7 +13,7 @@ mod passphrase;
 
 use std::{env, process::ExitCode};
 
-use clap::{Parser, error::ErrorKind};
+use clap::{CommandFactory, Parser, error::ErrorKind};
 
 use crate::{cli::Cli, context::Context, failure::Failure, output::Output};
 
@@ -39,7 +39,20 @@ fn not_run(error: &clap::Error) -> ExitCode {
         let _reader_gone = error.print();
         return u8::try_from(error.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from);
     }
-    let failure = Failure::command_line(&error.render().to_string());
+    let failure = Failure::command_line(&error.render().to_string(), &verb());
     Output::new(env::args_os().any(|argument| argument == "--json"), false).failure(&failure);
     ExitCode::from(failure.exit)
+}
+
+/// The verb as it was typed, like `pqvpn net create`.
+fn verb() -> String {
+    let (mut command, mut verb) = (Cli::command(), "pqvpn".to_owned());
+    for word in env::args_os().skip(1) {
+        if let Some(found) = word.to_str().and_then(|word| command.find_subcommand(word)).cloned() {
+            verb.push(' ');
+            verb.push_str(found.get_name());
+            command = found;
+        }
+    }
+    verb
 }

@@ -140,6 +140,11 @@ pub(crate) fn table(output: &Output, rows: &[Vec<(Tone, String)>]) -> String {
     text
 }
 
+/// So many of something, like `1 member` or `3 members`.
+pub(crate) fn counted(count: usize, one: &str) -> String {
+    format!("{count} {one}{}", if count == 1 { "" } else { "s" })
+}
+
 /// Bytes with a binary unit, like `1.5 MiB`.
 pub(crate) fn bytes(count: u64) -> String {
     const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
@@ -233,6 +238,11 @@ mod tests {
         assert_eq!(date(1_795_308_659_999), "2026-11-22 00:50 UTC");
         assert_eq!(date(4_107_542_399_000), "2100-02-28 23:59 UTC");
         assert!(date(u64::MAX).ends_with("UTC"));
+    }
+
+    #[test]
+    fn one_is_no_plural() {
+        assert_eq!([0, 1, 2].map(|count| counted(count, "node")), ["0 nodes", "1 node", "2 nodes"]);
     }
 
     #[test]

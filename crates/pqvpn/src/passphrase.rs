@@ -92,7 +92,11 @@ pub(crate) fn secret_from_stdin(what: &str, of_what: &str) -> Result<Zeroizing<S
     }
 }
 
-fn given_bytes(file: Option<&Path>) -> Result<Option<Zeroizing<Vec<u8>>>, Failure> {
+/// As [`given`], as bytes to be handed to the daemon.
+///
+/// # Errors
+/// As [`given`].
+pub(crate) fn given_bytes(file: Option<&Path>) -> Result<Option<Zeroizing<Vec<u8>>>, Failure> {
     match file.map(Path::to_owned).or_else(credential) {
         Some(path) => from_file(&path).map(Some),
         None => Ok(None),

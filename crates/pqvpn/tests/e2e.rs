@@ -22,6 +22,8 @@ mod icmp;
 mod idle;
 #[path = "e2e/links.rs"]
 mod links;
+#[path = "e2e/mishaps.rs"]
+mod mishaps;
 #[path = "e2e/networks.rs"]
 mod networks;
 #[path = "e2e/packets.rs"]
@@ -36,6 +38,8 @@ mod rekey;
 mod relay;
 #[path = "e2e/rig.rs"]
 mod rig;
+#[path = "e2e/rotation.rs"]
+mod rotation;
 #[path = "e2e/start.rs"]
 mod start;
 #[path = "e2e/traffic.rs"]

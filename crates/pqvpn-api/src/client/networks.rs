@@ -7,9 +7,9 @@ use super::{Client, PATIENCE};
 use crate::{
     error::ApiError,
     model::{
-        Act, Approved, CancelRequest, Denied, DisableRequest, Dns, InviteCreated, InviteRequest, Invites, JoinRequest,
-        Joined, Lock, LockLog, LockLogRequest, Members, NetCreateRequest, NetRequest, NetworkAnswer, Networks,
-        Requests, RevokeRequest, Revoked, SignRequest, WhoRequest,
+        Act, Approved, CancelRequest, ContestRequest, Denied, DisableRequest, Dns, InviteCreated, InviteRequest,
+        Invites, JoinRequest, Joined, Lock, LockLog, LockLogRequest, Members, NetCreateRequest, NetRequest,
+        NetworkAnswer, Networks, Requests, RevokeRequest, Revoked, SignRequest, WhoRequest,
     },
 };
 
@@ -149,6 +149,14 @@ impl Client {
     /// As [`Client::version`].
     pub async fn lock_sign(&self, request: &SignRequest) -> Result<Act, ApiError> {
         self.post("/lock/sign", request, PATIENCE).await
+    }
+
+    /// Signs beside statements that took authority away.
+    ///
+    /// # Errors
+    /// As [`Client::version`].
+    pub async fn lock_contest(&self, request: &ContestRequest) -> Result<Act, ApiError> {
+        self.post("/lock/contest", request, PATIENCE).await
     }
 
     /// Lets a member sign as well.

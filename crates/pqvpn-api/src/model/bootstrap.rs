@@ -86,6 +86,31 @@ pub struct BootstrapAddRequest {
     pub trust: bool,
 }
 
+/// Removes what was added, over restarts too.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BootstrapRemoveRequest {
+    /// An entry, `pqvpn://<64 hex>@host:port`, or 64 hex digits: all entries of that identity, its list and the belief in
+    /// it.
+    pub what: String,
+}
+
+/// What was removed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BootstrapRemoved {
+    /// Schema number, 1.
+    pub schema: u32,
+    /// The entries.
+    pub entries: Vec<String>,
+    /// Whether a list signed by that identity was removed.
+    pub list: bool,
+    /// Whether lists of that identity were believed, and are no more.
+    pub distrusted: bool,
+    /// How many nodes the running node tries no more; null when its DHT is off or no daemon runs. A node that something
+    /// else names (the configuration, the local network, the last run) is still tried.
+    pub dropped: Option<usize>,
+}
+
 /// What was added.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BootstrapAdded {

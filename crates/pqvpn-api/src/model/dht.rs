@@ -252,6 +252,9 @@ pub struct DhtGot {
     pub sources: u32,
     /// Milliseconds until the first acceptable record was there.
     pub first_ms: Option<f64>,
+    /// As whom its owner goes on, if it rotated its key: 64 hex digits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rotated_to: Option<String>,
     /// What the lookup did.
     pub lookup: DhtLookup,
 }

@@ -183,6 +183,7 @@ impl From<report::GetReport> for DhtGot {
             record: got.record.map(DhtRecord::from),
             sources: got.sources,
             first_ms: got.first.map(millis),
+            rotated_to: got.successor.map(|peer| peer.to_string()),
             lookup: got.lookup.into(),
         }
     }

@@ -156,6 +156,10 @@ impl From<report::RevokeReport> for Revoked {
             pushed_to: revoked.pushed_to,
             online: revoked.online,
             was_admin: revoked.was_admin,
+            id: revoked.act.id,
+            in_force: revoked.act.in_force,
+            have: revoked.act.have,
+            need: revoked.act.need,
         }
     }
 }
@@ -183,8 +187,8 @@ impl From<report::LockReport> for Lock {
 
 impl From<report::ProposalReport> for Proposal {
     fn from(proposal: report::ProposalReport) -> Self {
-        let report::ProposalReport { id, what, have, need } = proposal;
-        Self { id, what, have, need }
+        let report::ProposalReport { id, what, have, need, signers, contests } = proposal;
+        Self { id, what, have, need, signers, contests }
     }
 }
 

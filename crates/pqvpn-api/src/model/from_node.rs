@@ -4,17 +4,41 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use data_encoding::HEXLOWER;
-use pqvpn_node::{handle, snapshot};
+use pqvpn_node::{
+    handle::{self, RotationReport},
+    membership::RotatedNetwork,
+    snapshot,
+};
 use pqvpn_wire::dht::NetworkId;
 
 use super::{
-    Health, HealthLevel, Network, NetworkName, NodeState, Path, PathKind, Peer, PeerState, Peers, Ping, SUITE, Session,
-    SetOutcome, Status, VERIFIED_WITHIN,
+    Health, HealthLevel, Network, NetworkName, NodeState, Path, PathKind, Peer, PeerState, Peers, Ping, Rotated,
+    RotatedIn, SUITE, Session, SetOutcome, Status, VERIFIED_WITHIN,
 };
 use crate::SCHEMA;
 
 /// Reasons `cli.md` promises, present even while a node does not report them.
 const PROMISED_DROPS: [&str; 5] = ["replay", "auth", "policy", "no_session", "spoof"];
+
+impl From<RotationReport> for Rotated {
+    fn from(report: RotationReport) -> Self {
+        Self {
+            schema: SCHEMA,
+            old_peer_id: report.old.to_string(),
+            peer_id: report.new.to_string(),
+            fingerprint: report.fingerprint,
+            addresses: report.addresses,
+            networks: report.networks.into_iter().map(RotatedIn::from).collect(),
+        }
+    }
+}
+
+impl From<RotatedNetwork> for RotatedIn {
+    fn from(network: RotatedNetwork) -> Self {
+        let RotatedNetwork { network, name, told, others, admin, invites } = network;
+        Self { network, name, told, others, admin, void_invites: invites }
+    }
+}
 
 impl From<snapshot::Snapshot> for Status {
     fn from(node: snapshot::Snapshot) -> Self {

@@ -286,6 +286,22 @@ pub struct Revoked {
     pub online: usize,
     /// It was an admin: what it signed and nobody here knew of is void.
     pub was_admin: bool,
+    /// Id of the statement.
+    #[serde(default)]
+    pub id: String,
+    /// Whether it is in force; when not, further admins have to sign it, and nothing has happened yet.
+    #[serde(default = "yes")]
+    pub in_force: bool,
+    /// Signatures it has.
+    #[serde(default)]
+    pub have: usize,
+    /// Signatures it needs.
+    #[serde(default)]
+    pub need: usize,
+}
+
+const fn yes() -> bool {
+    true
 }
 
 const fn default_timeout_ms() -> u64 {

@@ -156,6 +156,12 @@ pub struct Proposal {
     pub have: usize,
     /// Signatures it needs.
     pub need: usize,
+    /// Who has signed it.
+    #[serde(default)]
+    pub signers: Vec<String>,
+    /// It answers statements in force that took authority away, and rests on none of them.
+    #[serde(default)]
+    pub contests: bool,
 }
 
 /// Asks for the newest statements of a network.
@@ -205,6 +211,20 @@ pub struct SignRequest {
     pub network: Option<String>,
     /// The statement, or the beginning of its id.
     pub statement: String,
+}
+
+/// Signs, beside statements and all that stands on them, that an admin may sign no more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ContestRequest {
+    /// The network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<String>,
+    /// The statements, or the beginnings of their ids.
+    pub statements: Vec<String>,
+    /// Who may sign no more; the one that signed the statements when not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub who: Option<String>,
 }
 
 /// Ends a network for everybody.

@@ -8,9 +8,10 @@ use std::{
 
 use axum::{Json, extract::State};
 use data_encoding::BASE64;
+use pqvpn_crypto::peer_id::PeerId;
 use pqvpn_node::{
-    bootstrap::{BootstrapEntry, ListError, Shelf, ShelfError},
-    dht::{DhtError, DoorSource, NewDoor},
+    bootstrap::{BootstrapEntry, ListError, Removed, Shelf, ShelfError},
+    dht::{DhtError, DoorSource, GoneDoor, NewDoor},
     handle::NodeError,
 };
 use tokio::{sync::Mutex, task::spawn_blocking};
@@ -22,12 +23,15 @@ use super::{
 use crate::{
     SCHEMA,
     error::{ApiError, Code},
-    model::{Bootstrap, BootstrapAddRequest, BootstrapAdded, BootstrapList, Door},
+    model::{
+        Bootstrap, BootstrapAddRequest, BootstrapAdded, BootstrapList, BootstrapRemoveRequest, BootstrapRemoved, Door,
+    },
 };
 
 /// Largest request in bytes: a list of 32 KiB in base64, and room for the names around it.
 pub(super) const BODY_LIMIT: usize = 64 * 1024;
 const WHAT: &str = "no bootstrap node was added";
+const NOT_REMOVED: &str = "no bootstrap node was removed";
 
 /// The shelf bootstrap nodes are kept on, one change at a time.
 #[derive(Debug)]
@@ -62,9 +66,10 @@ pub(super) async fn post(
     State(service): State<Service>,
     Body(request): Body<BootstrapAddRequest>,
 ) -> Result<Json<BootstrapAdded>, ApiError> {
+    let own = service.identity().peer_id;
     let (mut answer, doors) = match (request.entries.is_empty(), request.list) {
         (false, None) => {
-            let entries = parse(&request.entries, &service.identity.peer_id)?;
+            let entries = parse(&request.entries, &own)?;
             add_entries(service.bootstrap.clone(), entries).await?
         }
         (true, Some(list)) => {
@@ -73,8 +78,7 @@ pub(super) async fn post(
         }
         (true, None) | (false, Some(_)) => return Err(malformed("it takes `entries` or `list`, one of them")),
     };
-    let own = &service.identity.peer_id;
-    let doors: Vec<NewDoor> = doors.into_iter().filter(|door| door.peer.to_string() != *own).collect();
+    let doors: Vec<NewDoor> = doors.into_iter().filter(|door| door.peer.to_string() != own).collect();
     if !doors.is_empty() {
         match service.node.bootstrap_add(doors).await {
             Ok(added) => (answer.added, answer.tried) = (added, true),
@@ -83,6 +87,54 @@ pub(super) async fn post(
         }
     }
     Ok(Json(answer))
+}
+
+pub(super) async fn remove(
+    State(service): State<Service>,
+    Body(request): Body<BootstrapRemoveRequest>,
+) -> Result<Json<BootstrapRemoved>, ApiError> {
+    let entry = request.what.parse::<BootstrapEntry>();
+    let peer =
+        entry.as_ref().map_or_else(|_| request.what.to_ascii_lowercase().parse::<PeerId>(), |entry| Ok(entry.id));
+    let entry = entry.ok();
+    let Ok(peer) = peer else {
+        let why = "it takes an entry, or 64 hex digits of an identity";
+        return Err(ApiError { what: NOT_REMOVED.into(), ..malformed(why) });
+    };
+    let Some(kept) = service.bootstrap.clone() else {
+        let hint = "leave them out of the configuration";
+        return Err(ApiError::new(Code::Failed, NOT_REMOVED, "this daemon keeps none", hint));
+    };
+    let _one_at_a_time = kept.turn.lock().await;
+    let work = Arc::clone(&kept);
+    let refused = |error| ApiError { what: NOT_REMOVED.into(), ..refused(error) };
+    let taken = move || {
+        let removed = work.shelf.remove(&peer, entry.as_ref())?;
+        Ok((removed, work.shelf.added().unwrap_or_default()))
+    };
+    let (removed, left) = in_background(move || taken().map_err(refused)).await?;
+    let dropped = match service.node.bootstrap_remove(gone(&removed, &left)).await {
+        Ok(dropped) => Some(dropped),
+        Err(NodeError::Dht(DhtError::Off)) => None,
+        Err(error) => return Err(because("it is removed, and tried until the DHT next starts")(error)),
+    };
+    let Removed { entries, list, distrusted } = removed;
+    let entries = entries.iter().map(ToString::to_string).collect();
+    Ok(Json(BootstrapRemoved { schema: SCHEMA, entries, list: list.is_some(), distrusted, dropped }))
+}
+
+/// The doors that what was removed had named; `left`: the entries that are still there.
+fn gone(removed: &Removed, left: &[BootstrapEntry]) -> Vec<GoneDoor> {
+    let door = |entry: &BootstrapEntry, source, wholly| GoneDoor {
+        peer: entry.id,
+        endpoint: entry.endpoint.to_string(),
+        source,
+        wholly,
+    };
+    let named_still = |entry: &BootstrapEntry| left.iter().any(|other| other.id == entry.id);
+    let by_hand = removed.entries.iter().map(|entry| door(entry, DoorSource::User, !named_still(entry)));
+    let listed = removed.list.iter().flat_map(|list| &list.draft().entries);
+    by_hand.chain(listed.map(|entry| door(entry, DoorSource::List, true))).collect()
 }
 
 fn parse(texts: &[String], own: &str) -> Result<Vec<BootstrapEntry>, ApiError> {
@@ -155,7 +207,8 @@ fn refused(error: ShelfError) -> ApiError {
         ShelfError::List(ListError::Superseded(_)) => (Code::Refused, "`pqvpn bootstrap list` shows the newer one"),
         ShelfError::List(ListError::Network) => (Code::Refused, "ask for a list of the DHT this node is in"),
         ShelfError::List(_) => (Code::BadRequest, "ask its signer for the file again"),
-        ShelfError::Full { .. } => (Code::Failed, "remove what is no longer needed, then add again"),
+        ShelfError::NotHere { .. } => (Code::NotFound, "`pqvpn bootstrap list` shows what there is, and who names it"),
+        ShelfError::Full { .. } => (Code::Failed, "`pqvpn bootstrap remove` makes room, then add again"),
         _ => (Code::Host, "check the state directory of the daemon"),
     };
     ApiError::new(code, WHAT, error.to_string(), hint)

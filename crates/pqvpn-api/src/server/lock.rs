@@ -11,7 +11,10 @@ use super::{
 use crate::{
     SCHEMA,
     error::ApiError,
-    model::{Act, DisableRequest, Lock, LockLog, LockLogRequest, NetRequest, SignRequest, Statement, WhoRequest},
+    model::{
+        Act, ContestRequest, DisableRequest, Lock, LockLog, LockLogRequest, NetRequest, SignRequest, Statement,
+        WhoRequest,
+    },
 };
 
 pub(super) async fn status(
@@ -35,6 +38,15 @@ pub(super) async fn sign(
     Body(request): Body<SignRequest>,
 ) -> Result<Json<Act>, ApiError> {
     let act = service.node.lock_sign(NetRef(request.network), request.statement).await;
+    Ok(Json(act.map_err(because("nothing was signed"))?.into()))
+}
+
+pub(super) async fn contest(
+    State(service): State<Service>,
+    Body(request): Body<ContestRequest>,
+) -> Result<Json<Act>, ApiError> {
+    let ContestRequest { network, statements, who } = request;
+    let act = service.node.lock_contest(NetRef(network), statements, who.map(PeerRef)).await;
     Ok(Json(act.map_err(because("nothing was signed"))?.into()))
 }
 

@@ -9,7 +9,7 @@ use axum::{
     http::{Method, StatusCode, Uri},
     response::{IntoResponse, Response},
 };
-use pqvpn_node::{dht::DhtError, handle::NodeError};
+use pqvpn_node::{dht::DhtError, handle::NodeError, membership::RotationError};
 use serde::de::DeserializeOwned;
 
 use crate::error::{ApiError, Code};
@@ -94,8 +94,26 @@ fn code_and_hint(error: &NodeError) -> (Code, &'static str) {
         NodeError::Host(_) => (Code::Host, "`pqvpn status` shows the node's health"),
         NodeError::Dht(error) => dht_code_and_hint(error),
         NodeError::Network(error) => network::code_and_hint(error),
+        NodeError::Rotation(error) => rotation_code_and_hint(error),
         NodeError::Stopped => (Code::NoDaemon, "`pqvpn up` starts it"),
         _ => (Code::Failed, "the daemon's log says more"),
+    }
+}
+
+fn rotation_code_and_hint(error: &RotationError) -> (Code, &'static str) {
+    match error {
+        RotationError::NotKept => (Code::EphemeralKey, "start the daemon without `--ephemeral`"),
+        RotationError::OtherKey => (Code::NotAllowed, "start the daemon again, then rotate the key it has then"),
+        RotationError::Keystore(error) if error.is_passphrase() => {
+            (Code::Passphrase, "give the passphrase of the keystore: `--passphrase-file FILE`, or run in a terminal")
+        }
+        RotationError::Network(error) => network::code_and_hint(error),
+        RotationError::Keystore(_) | RotationError::Store(_) => {
+            (Code::Host, "free some space, or check the state directory")
+        }
+        RotationError::Busy => (Code::Busy, "try again in a second"),
+        RotationError::Undecided | RotationError::Restart(_) => (Code::Failed, "`pqvpn up` starts the daemon again"),
+        RotationError::Signing(_) | _ => (Code::Failed, "the daemon's log says more"),
     }
 }
 

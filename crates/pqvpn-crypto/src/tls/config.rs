@@ -58,8 +58,21 @@ impl LinkCrypto {
     /// With `known_key` the peer may send the hash of its key instead of the key.
     pub fn client_config(&self, expected: &PeerId, known_key: Option<&PublicIdentity>) -> Arc<ClientConfig> {
         let known = known_key.filter(|key| key.peer_id() == *expected).and_then(KnownKey::enter);
+        self.dialing(Some(*expected), known)
+    }
+
+    /// Makes the configuration of a dial to whoever answers; connect with the server name of [`NOBODY`].
+    ///
+    /// The handshake proves who it is, nothing says that it is whom anybody meant.
+    ///
+    /// [`NOBODY`]: super::NOBODY
+    pub fn client_config_to_anybody(&self) -> Arc<ClientConfig> {
+        self.dialing(None, None)
+    }
+
+    fn dialing(&self, expected: Option<PeerId>, known: Option<KnownKey>) -> Arc<ClientConfig> {
         let decompress = known.is_some();
-        let verifier = DialerVerifier { admission: Arc::clone(&self.admission), expected: *expected, known };
+        let verifier = DialerVerifier { admission: Arc::clone(&self.admission), expected, known };
         let mut config = ClientConfig::builder_with_details(Arc::clone(&self.provider), Arc::new(NoClock))
             .with_protocol_versions(&[&TLS13])
             .expect("invariant: the provider has a TLS 1.3 suite and group")

@@ -35,6 +35,9 @@ pub trait Admission: Send + Sync + Debug {
     fn admit(&self, peer: &PeerId, key: &PublicIdentity, side: Side) -> Result<(), Refusal>;
 }
 
+/// The PeerID that stands in the server name of a dial to whoever answers; no key hashes to it.
+pub const NOBODY: PeerId = PeerId::from_bytes([0; 32]);
+
 /// Reads the peer's identity from `peer_certificates()` (rustls) or `peer_identity()` (QUIC).
 ///
 /// # Errors
@@ -53,11 +56,12 @@ pub(super) struct ListenerVerifier {
     pub(super) admission: Arc<dyn Admission>,
 }
 
-/// Verifier of the dialling side: the one expected peer, if admitted.
+/// Verifier of the dialling side: the one expected peer, or whoever answers, if admitted.
 #[derive(Debug)]
 pub(super) struct DialerVerifier {
     pub(super) admission: Arc<dyn Admission>,
-    pub(super) expected: PeerId,
+    /// `None`: anybody; the caller looks at who it is.
+    pub(super) expected: Option<PeerId>,
     /// Keeps the peer's key in the decompression table for as long as this configuration lives.
     #[expect(dead_code, reason = "held for its drop")]
     pub(super) known: Option<KnownKey>,
@@ -75,7 +79,11 @@ impl ServerCertVerifier for DialerVerifier {
         let key = only_key(end_entity, intermediates)?;
         // The name given to the dial and the configuration must agree: neither alone decides whom we reach.
         let named = PeerId::from_server_name(&server_name.to_str()).map_err(|_| Refusal::WrongPeerId)?;
-        if named != self.expected || key.peer_id() != self.expected {
+        let meant = match self.expected {
+            Some(expected) => named == expected && key.peer_id() == expected,
+            None => named == NOBODY,
+        };
+        if !meant {
             return Err(Refusal::WrongPeerId.into());
         }
         self.admission.admit(&key.peer_id(), &key, Side::Dialer)?;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use pqvpn_crypto::identity::{MLDSA_PUBLIC_LEN, PublicIdentity, SPKI_LEN};
 use pqvpn_crypto::peer_id::PeerId;
-use pqvpn_crypto::tls::{Admission, LinkCrypto, Refusal, Side};
+use pqvpn_crypto::tls::{Admission, LinkCrypto, NOBODY, Refusal, Side};
 use rustls::ClientConfig;
 use rustls::version::TLS13;
 
@@ -38,6 +38,20 @@ fn the_name_of_the_dial_and_of_the_configuration_must_agree() {
         let out = handshake(client.client_config(&configured, None), &dialled, node(server, &[1]).server_config());
         out.assert_client_refused(Refusal::WrongPeerId);
     }
+}
+
+#[test]
+fn a_dial_to_anybody_proves_who_answers_and_takes_no_name_and_no_stolen_key() {
+    let client = node(1, &[2, 3]);
+    for server in [2, 3] {
+        let out = handshake(client.client_config_to_anybody(), &NOBODY, node(server, &[1]).server_config());
+        assert!(out.completed(), "{:?} {:?}", out.client_error, out.server_error);
+    }
+    let two = identity(2).peer_id();
+    handshake(client.client_config_to_anybody(), &two, node(2, &[1]).server_config())
+        .assert_client_refused(Refusal::WrongPeerId);
+    let thief = Rogue { certs: vec![identity(2).public().to_spki()], ..Rogue::new(identity(9)) };
+    handshake(client.client_config_to_anybody(), &NOBODY, thief.server()).assert_client_refused(Refusal::BadBothHalves);
 }
 
 #[test]

@@ -129,6 +129,16 @@ impl Dht {
         Ok(new)
     }
 
+    /// Tells some contacts a fact that is known here already: one of our own, said when there was nobody to say it to.
+    pub fn repeat(&mut self, fact: &Arc<Fact>) {
+        self.pass_on(fact);
+    }
+
+    /// Keeps facts about this identity, also where there are more than fit; `false`: too many are kept so already.
+    pub fn watch(&mut self, subject: PeerId) -> bool {
+        self.facts.pin(subject)
+    }
+
     /// Whether a record would be accepted here now; for checks before a put.
     ///
     /// # Errors

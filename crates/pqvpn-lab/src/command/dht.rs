@@ -235,7 +235,7 @@ fn at(sorted: &[f64], quantile: f64) -> Value {
 }
 
 /// Bytes sent and received on the underlay so far (Ethernet headers included), CPU seconds, resident megabytes.
-fn usage((node, daemon): (&Node, &Daemon)) -> anyhow::Result<(f64, f64, f64, f64)> {
+pub(super) fn usage((node, daemon): (&Node, &Daemon)) -> anyhow::Result<(f64, f64, f64, f64)> {
     let counters = node.host.namespace.run(|| std::fs::read_to_string("/proc/thread-self/net/dev"))??;
     let line = counters.lines().find_map(|line| line.trim().strip_prefix("eth0:")).context("eth0 has counters")?;
     let fields: Vec<f64> = line.split_whitespace().filter_map(|field| field.parse().ok()).collect();

@@ -65,6 +65,17 @@ pub struct AddedList {
     pub newly_trusted: bool,
 }
 
+/// What was taken off the shelf.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Removed {
+    /// Entries added by hand.
+    pub entries: Vec<BootstrapEntry>,
+    /// The list that this identity had signed.
+    pub list: Option<SignedList>,
+    /// Whether it was believed by hand, and is no more.
+    pub distrusted: bool,
+}
+
 /// Why something is not on the shelf.
 #[derive(Debug, Error)]
 #[non_exhaustive]
@@ -89,6 +100,14 @@ pub enum ShelfError {
         limit: usize,
         /// Where they are.
         path: PathBuf,
+    },
+    /// Nothing of it was added by hand.
+    #[error("{what} was not added by hand{}", if *configured { "; it stands in the configuration, at bootstrap.nodes or bootstrap.signers" } else { "" })]
+    NotHere {
+        /// The entry or identity.
+        what: String,
+        /// Whether the configuration names it.
+        configured: bool,
     },
     /// A file cannot be read.
     #[error("{}: {error}", path.display())]
@@ -222,7 +241,7 @@ impl Shelf {
         if self.lists().iter().filter_map(|other| other.list.as_ref().ok()).any(newer) {
             return Err(ListError::Superseded(signer).into());
         }
-        let path = self.directory.join(format!("{signer}.{ENDING}"));
+        let path = self.list_path(&signer);
         let kept = self.kept_lists();
         if !kept.contains(&path) && kept.len() >= MAX_BOOTSTRAP_LISTS {
             let limit = MAX_BOOTSTRAP_LISTS;
@@ -234,6 +253,37 @@ impl Shelf {
         }
         self.write(&path, bytes)?;
         Ok(AddedList { freshness: list.freshness(now_ms), list, newly_trusted })
+    }
+
+    /// Takes an entry off again, or everything of an identity: its entries, its list, and the belief in it.
+    ///
+    /// # Errors
+    /// [`ShelfError::NotHere`], or a file cannot be written.
+    pub fn remove(&self, peer: &PeerId, entry: Option<&BootstrapEntry>) -> Result<Removed, ShelfError> {
+        let is_meant = |kept: &BootstrapEntry| entry.map_or(kept.id == *peer, |entry| kept == entry);
+        let (entries, kept): (Vec<_>, Vec<_>) = self.added()?.into_iter().partition(is_meant);
+        let mut removed = Removed { entries, ..Removed::default() };
+        let list = self.list_path(peer);
+        let believed = if entry.is_none() { self.believed()? } else { Vec::new() };
+        removed.distrusted = believed.contains(peer);
+        let has_list = entry.is_none() && list.exists();
+        if removed.entries.is_empty() && !removed.distrusted && !has_list {
+            let configured = self.nodes.iter().any(is_meant) || (entry.is_none() && self.signers.contains(peer));
+            let what = entry.map_or_else(|| peer.to_string(), ToString::to_string);
+            return Err(ShelfError::NotHere { what, configured });
+        }
+        if has_list {
+            let bytes = read_bytes(&list, MAX_LIST as u64)?;
+            removed.list = SignedList::open(&bytes, &self.network, Trust::ThisOne).ok();
+            fs::remove_file(&list).map_err(|error| ShelfError::Read { path: list, error })?;
+        }
+        if removed.distrusted {
+            self.keep_believed(believed.into_iter().filter(|other| other != peer))?;
+        }
+        if !removed.entries.is_empty() {
+            self.write(&self.nodes_path(), entries_to_text(&kept).as_bytes())?;
+        }
+        Ok(removed)
     }
 
     /// Whose lists are believed: those of the config and those believed by hand.
@@ -268,8 +318,12 @@ impl Shelf {
             return Err(ShelfError::Full { what: "signers", limit: MAX_BOOTSTRAP_LISTS, path });
         }
         believed.push(signer);
-        let text: String = believed.iter().map(|signer| format!("{signer}\n")).collect();
-        self.write(&path, text.as_bytes())
+        self.keep_believed(believed)
+    }
+
+    fn keep_believed(&self, believed: impl IntoIterator<Item = PeerId>) -> Result<(), ShelfError> {
+        let text: String = believed.into_iter().map(|signer| format!("{signer}\n")).collect();
+        self.write(&self.signers_path(), text.as_bytes())
     }
 
     /// Paths of kept lists, sorted; at most [`MAX_BOOTSTRAP_LISTS`].
@@ -288,6 +342,10 @@ impl Shelf {
     fn write(&self, path: &Path, bytes: &[u8]) -> Result<(), ShelfError> {
         store::ensure_private_dir(&self.directory)?;
         Ok(store::write_atomic(path, bytes, MODE)?)
+    }
+
+    fn list_path(&self, signer: &PeerId) -> PathBuf {
+        self.directory.join(format!("{signer}.{ENDING}"))
     }
 
     fn nodes_path(&self) -> PathBuf {

@@ -9,7 +9,7 @@ use std::{
 
 use pqvpn_crypto::peer_id::PeerId;
 
-use super::report::{DhtError, DoorReport, DoorSource, DoorState, NewDoor};
+use super::report::{DhtError, DoorReport, DoorSource, DoorState, GoneDoor, NewDoor};
 
 /// Addresses kept of one door.
 pub const MAX_DOOR_ADDRESSES: usize = 4;
@@ -81,6 +81,25 @@ impl Doors {
             self.knock_at_once(now);
         }
         Ok(new.len())
+    }
+
+    /// Somebody names these doors no more: those nobody else names are gone; gives how many.
+    pub(super) fn remove(&mut self, gone: &[GoneDoor]) -> usize {
+        let before = self.doors.len();
+        for GoneDoor { peer, endpoint, source, wholly } in gone {
+            let Some(door) = self.doors.get_mut(peer) else { continue };
+            if *wholly {
+                door.sources.remove(source);
+            }
+            // Another may name the same address.
+            if door.sources.iter().all(|other| other == source) {
+                door.endpoints.retain(|other| other != endpoint);
+            }
+            if door.sources.is_empty() || door.endpoints.is_empty() {
+                self.doors.remove(peer);
+            }
+        }
+        before - self.doors.len()
     }
 
     /// A hint from the local network or an earlier run: taken if there is room.
@@ -326,6 +345,26 @@ mod tests {
         // It dials us: it works, and where it can be dialed is not known.
         doors.answered(now, &peer);
         assert_eq!((doors.counts(), doors.report(now)[0].answered_at), ((1, 1), None));
+    }
+
+    #[test]
+    fn a_door_is_gone_when_nobody_names_it_any_more() {
+        let now = Instant::now();
+        let mut doors = Doors::new(OWN);
+        let peer = door(1, DoorSource::User).peer;
+        let two = vec!["a.example:1".to_owned(), "b.example:1".to_owned()];
+        doors.add(now, vec![NewDoor { endpoints: two, ..door(1, DoorSource::User) }]).unwrap();
+        let gone = |endpoint: &str, wholly| {
+            [GoneDoor { peer, endpoint: endpoint.to_owned(), source: DoorSource::User, wholly }]
+        };
+        assert_eq!(doors.remove(&gone("a.example:1", false)), 0);
+        assert_eq!(doors.endpoints(&peer), ["b.example:1"]);
+        doors.add(now, vec![door(1, DoorSource::Lan)]).unwrap();
+        assert_eq!(doors.remove(&gone("b.example:1", true)), 0, "it announces itself nearby");
+        assert!(doors.contains(&peer));
+        assert_eq!(doors.remove(&[GoneDoor { source: DoorSource::Lan, ..gone("x", true)[0].clone() }]), 1);
+        assert!(!doors.contains(&peer));
+        assert_eq!(doors.remove(&gone("a.example:1", true)), 0);
     }
 
     #[test]

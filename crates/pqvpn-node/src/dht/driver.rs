@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The task that owns the DHT: messages, proofs, timers and orders come in one at a time; nothing of it is shared.
 
+mod facts;
 mod orders;
 mod queries;
 mod upkeep;
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     future::pending,
     net::SocketAddr,
-    sync::Arc,
+    sync::{Arc, Mutex},
     time::Instant,
 };
 
@@ -17,7 +18,7 @@ use pqvpn_crypto::peer_id::PeerId;
 use pqvpn_dht::{Dht, LookupId, Notice, Now, Output, address::Realm};
 use pqvpn_wire::{
     control::CloseReason,
-    dht::{Point, Response},
+    dht::{Fact, Point, Response},
 };
 use tokio::{
     sync::{mpsc, oneshot},
@@ -64,6 +65,10 @@ pub(super) struct Parts {
     pub(super) listen: Vec<SocketAddr>,
     pub(super) overlay: OwnAddresses,
     pub(super) standing: Vec<HealthItem>,
+    /// Whose rotations the node wants to know of.
+    pub(super) watched: BTreeSet<PeerId>,
+    /// As whom those go on who rotated their key.
+    pub(super) successors: Arc<Mutex<BTreeMap<PeerId, PeerId>>>,
 }
 
 /// What feeds the driver.
@@ -92,11 +97,13 @@ pub(super) struct Driver {
     paused: bool,
     /// Somebody has answered us, or asked us, since the start.
     met: bool,
-    health: Arc<std::sync::Mutex<Vec<HealthItem>>>,
+    health: Arc<Mutex<Vec<HealthItem>>>,
+    /// Facts about keys of our own.
+    own_facts: Vec<Arc<Fact>>,
 }
 
 impl Driver {
-    pub(super) fn new(parts: Parts, health: Arc<std::sync::Mutex<Vec<HealthItem>>>) -> Self {
+    pub(super) fn new(parts: Parts, health: Arc<Mutex<Vec<HealthItem>>>) -> Self {
         let now = clock::now();
         Self {
             parts,
@@ -113,6 +120,7 @@ impl Driver {
             paused: false,
             met: false,
             health,
+            own_facts: Vec::new(),
         }
     }
 
@@ -238,6 +246,7 @@ impl Driver {
                 self.parts.doors.rest();
                 self.upkeep.joined();
                 self.seek_parked();
+                self.repeat_facts();
             }
             Notice::Lonely => {
                 tracing::warn!("no node of the DHT answers any more");
@@ -250,7 +259,7 @@ impl Driver {
                 tracing::info!(peer = %peer.short(), ?period, "a node of the DHT is not asked for a while");
             }
             Notice::Renew { key } => self.renew(&key),
-            Notice::Fact(fact) => tracing::info!(peer = %fact.subject().short(), "a fact about a key became known"),
+            Notice::Fact(fact) => self.on_fact(&fact),
             _ => {}
         }
     }

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, sync::Arc};
 
 use pqvpn_crypto::{identity::Identity, peer_id::PeerId};
 use pqvpn_wire::{
-    dht::{Admission, Contact, Point},
+    dht::{Admission, Contact, Fact, Point},
     frame::FRAME_HEADER_LEN,
 };
 use tokio::sync::oneshot;
@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 use super::{
     links::LinkId,
     places::Place,
-    report::{DhtReport, DoorReport, GetReport, LookupReport, NewDoor, PutReport, TableReport},
+    report::{DhtReport, DoorReport, GetReport, GoneDoor, LookupReport, NewDoor, PutReport, TableReport},
     rpc::Asked,
     usage::Usage,
 };
@@ -85,12 +85,17 @@ pub(crate) enum Order {
     Status(oneshot::Sender<DhtReport>),
     Get(Wanted, Reply<GetReport>),
     Put(String, Vec<u8>, Reply<PutReport>),
-    /// Keep a value published for a day under an identity that is not the node's.
-    PutAs(Box<ValueAs>),
+    /// Keep a value published for a day under an identity that is not the node's; the answer is how many took it.
+    PutAs(Box<ValueAs>, Reply<usize>),
+    /// Keep that owner's value of this name published no longer.
+    DropAs(PeerId, String),
     Lookup(Wanted, Reply<LookupReport>),
+    /// Tell everybody a fact of our own, now and after each time the DHT is joined.
+    Announce(Arc<Fact>),
     Table(Reply<TableReport>),
     Doors(Reply<Vec<DoorReport>>),
     AddDoors(Vec<NewDoor>, Reply<usize>),
+    RemoveDoors(Vec<GoneDoor>, Reply<usize>),
     /// Close every link, write everything down, end.
     Stop(oneshot::Sender<()>),
 }

@@ -176,6 +176,28 @@ impl Files {
     }
 }
 
+/// Gives what an identity kept to the one that follows it: nodes to start from, values, and the numbers used up. Its place
+/// was proven for the key before and is looked for anew. What cannot be handed over is found again.
+pub(crate) fn hand_over(dir: &Path, old: &PeerId, new: &PeerId) {
+    let (old, new) = (old.to_string(), new.to_string());
+    for name in [TABLE, RECORDS, ADMISSION] {
+        let path = dir.join(name);
+        let Ok(bytes) = read_private(&path, MAX_FILE) else { continue };
+        let Ok(mut file) = serde_json::from_slice::<File<serde_json::Value>>(&bytes) else { continue };
+        if file.peer != old {
+            continue;
+        }
+        file.peer.clone_from(&new);
+        let done = match serde_json::to_vec_pretty(&file) {
+            Ok(bytes) if name != ADMISSION => write_atomic(&path, &bytes, MODE).map_err(|error| error.to_string()),
+            _ => fs::remove_file(&path).map_err(|error| error.to_string()),
+        };
+        if let Err(error) = done {
+            tracing::warn!(%error, file = name, "the DHT begins anew under another key");
+        }
+    }
+}
+
 fn fixed<const N: usize>(hex: &str) -> Option<[u8; N]> {
     HEXLOWER.decode(hex.as_bytes()).ok()?.try_into().ok()
 }
@@ -188,6 +210,19 @@ mod tests {
 
     fn files(dir: &Path) -> Files {
         Files::new(dir, &ME, &NetworkId::OPEN)
+    }
+
+    #[test]
+    fn the_next_identity_has_what_the_one_before_kept_but_not_its_place() {
+        let dir = tempfile::tempdir().unwrap();
+        let (_, table, published) = fill(&files(dir.path()));
+        let next = PeerId::from_bytes([3; 32]);
+        hand_over(dir.path(), &next, &ME);
+        assert!(files(dir.path()).admission(&mut Vec::new()).is_some(), "they are not that one's to give");
+        hand_over(dir.path(), &ME, &next);
+        let (files, mut aside) = (Files::new(dir.path(), &next, &NetworkId::OPEN), Vec::new());
+        assert_eq!((files.table(&mut aside), files.published(&mut aside)), (table, published));
+        assert_eq!((files.admission(&mut aside), aside), (None, Vec::new()));
     }
 
     fn fill(files: &Files) -> (Admission, Vec<Remembered>, Published) {

@@ -2,6 +2,7 @@
 //! The DHT as the rest of the node sees it: how it is started, what it can be told, and whom it takes in.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
@@ -58,6 +59,8 @@ pub(crate) struct Setup {
     /// Overlay addresses of this node, which nobody dials.
     pub(crate) overlay: OwnAddresses,
     pub(crate) doors: Vec<NewDoor>,
+    /// Pinned peers: whether they rotated their key is kept in mind.
+    pub(crate) watched: BTreeSet<PeerId>,
 }
 
 /// The running DHT, from outside; cheap to clone.
@@ -68,6 +71,7 @@ pub(crate) struct Port {
     strangers: Arc<Places>,
     pinned: Arc<Places>,
     health: Arc<Mutex<Vec<HealthItem>>>,
+    successors: Arc<Mutex<BTreeMap<PeerId, PeerId>>>,
 }
 
 /// A link that is let in for the DHT, until it is handed over.
@@ -79,7 +83,7 @@ pub(crate) struct Stranger {
 
 /// Starts the DHT's task on the current runtime.
 pub(crate) async fn start(setup: Setup) -> (Port, JoinHandle<()>) {
-    let Setup { config, identity, endpoint, state_dir, listen, overlay, doors } = setup;
+    let Setup { config, identity, endpoint, state_dir, listen, overlay, doors, watched } = setup;
     let (own, network) = (identity.peer_id(), config.network_id());
     let difficulty = config.difficulty.unwrap_or(DEFAULT_DIFFICULTY);
     let files = Files::new(&state_dir, &own, &network);
@@ -102,7 +106,11 @@ pub(crate) async fn start(setup: Setup) -> (Port, JoinHandle<()>) {
     let machine =
         EngineConfig { network, difficulty, realm, serve: config.mode != DhtMode::Client, ..EngineConfig::open() };
     let seed: [u8; 32] = entropy::bytes();
-    let dht = Dht::new(clock.now(), machine, own, Arc::new(CompositeVerifier), seed);
+    let mut dht = Dht::new(clock.now(), machine, own, Arc::new(CompositeVerifier), seed);
+    for peer in &watched {
+        let _most_of_them_or_all = dht.watch(*peer);
+    }
+    let successors = Arc::default();
     let mut known = Doors::new(own);
     for door in doors.into_iter().chain(remembered.iter().map(remembered_door)) {
         known.hint(clock::now(), door);
@@ -128,11 +136,13 @@ pub(crate) async fn start(setup: Setup) -> (Port, JoinHandle<()>) {
         listen,
         overlay,
         standing: standing.collect(),
+        watched,
+        successors: Arc::clone(&successors),
     };
     let driver = Driver::new(parts, Arc::clone(&health));
     let task = tokio::spawn(driver.run(Inputs { orders, events, found }));
     let pinned = Places::new(MAX_PINNED, MAX_PER_PINNED);
-    (Port { orders: orders_sender, found: found_sender, strangers, pinned, health }, task)
+    (Port { orders: orders_sender, found: found_sender, strangers, pinned, health, successors }, task)
 }
 
 impl Port {
@@ -179,6 +189,11 @@ impl Port {
     /// Where hints from the local network go.
     pub(crate) fn hints(&self) -> mpsc::Sender<NewDoor> {
         self.found.clone()
+    }
+
+    /// As whom a pinned peer goes on, if it rotated its key.
+    pub(crate) fn successor(&self, peer: &PeerId) -> Option<PeerId> {
+        self.successors.lock().unwrap_or_else(PoisonError::into_inner).get(peer).copied()
     }
 
     /// What an operator should know.

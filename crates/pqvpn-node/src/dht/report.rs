@@ -250,6 +250,8 @@ pub struct GetReport {
     pub sources: u32,
     /// How long it took until the first acceptable record was there; the rest of the lookup looks for a newer one.
     pub first: Option<Duration>,
+    /// As whom its owner goes on, if it rotated its key.
+    pub successor: Option<PeerId>,
     /// What the lookup did.
     pub lookup: LookupReport,
 }
@@ -296,6 +298,19 @@ pub struct NewDoor {
     pub source: DoorSource,
     /// Not used after this moment, ms since 1970 (soft: while nothing else answers it still is).
     pub expires_ms: Option<u64>,
+}
+
+/// A node to start from that is named no more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GoneDoor {
+    /// Its identity.
+    pub peer: PeerId,
+    /// `host:port`.
+    pub endpoint: String,
+    /// Who named it.
+    pub source: DoorSource,
+    /// Whether they name no other address of it.
+    pub wholly: bool,
 }
 
 /// Where a door is known from.

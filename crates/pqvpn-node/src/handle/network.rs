@@ -140,6 +140,21 @@ impl NodeHandle {
         self.network(|reply| NetworkCommand::LockSign(network, statement, reply)).await
     }
 
+    /// Signs, beside statements named by their ids or prefixes of them and all that stands on those, that an admin may
+    /// sign no more: `who`, else the one that signed them.
+    ///
+    /// # Errors
+    /// No such network or statement, it is not clear who is meant, or this node is no admin beside them.
+    pub async fn lock_contest(
+        &self,
+        network: NetRef,
+        statements: Vec<String>,
+        who: Option<PeerRef>,
+    ) -> Result<ActReport, NodeError> {
+        let who = who.map(|who| who.0);
+        self.network(|reply| NetworkCommand::LockContest(network, statements, who, reply)).await
+    }
+
     /// Makes a member an admin, or proposes it where several must sign.
     ///
     /// # Errors

@@ -7,7 +7,8 @@ use super::*;
 
 fn context() -> (LanContext, mpsc::Receiver<NewDoor>) {
     let (found, doors) = mpsc::channel(64);
-    let context = LanContext { own: PeerId::from_bytes([1; 32]), network: NetworkId::OPEN, listen: Vec::new(), found };
+    let (own, look) = (PeerId::from_bytes([1; 32]), Arc::default());
+    let context = LanContext { own, network: NetworkId::OPEN, listen: Vec::new(), found, look };
     (context, doors)
 }
 

@@ -287,3 +287,14 @@ fn an_obstacle_that_is_gone_ends_the_pause_of_whoever_waits() {
     life.on_obstacle_gone(now);
     assert_eq!(actions(&mut life), [], "nobody waits");
 }
+
+#[test]
+fn a_session_that_another_took_over_is_made_again_only_when_it_is_wanted_anew() {
+    let now = Instant::now();
+    let mut life = up(now);
+    life.on_session_taken(now + S);
+    assert_eq!(actions(&mut life), []);
+    assert_eq!(life.poll_timeout(now + S), None, "a dial for the old wish would be taken over again, and so on");
+    life.want(now + 60 * S);
+    assert_eq!(actions(&mut life), [Action::Dial]);
+}

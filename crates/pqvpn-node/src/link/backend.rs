@@ -14,7 +14,7 @@ use futures_util::future::BoxFuture;
 use pqvpn_crypto::identity::PublicIdentity;
 use pqvpn_crypto::peer_id::PeerId;
 use pqvpn_crypto::schedule::Role;
-use pqvpn_crypto::tls::{ALPN, LinkCrypto, Refusal, peer_from_certs};
+use pqvpn_crypto::tls::{ALPN, LinkCrypto, NOBODY, Refusal, peer_from_certs};
 use rustls::pki_types::CertificateDer;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -126,18 +126,18 @@ struct QuicEndpoint {
     acceptor: JoinHandle<()>,
 }
 
-impl Endpoint for QuicEndpoint {
-    fn connect(
+impl QuicEndpoint {
+    fn dial(
         &self,
         addr: SocketAddr,
-        peer: PeerId,
+        peer: Option<PeerId>,
         known: Option<PublicIdentity>,
     ) -> BoxFuture<'static, Result<Box<dyn Connection>, LinkError>> {
         count(&self.counters.dialed);
         let started = Instant::now();
-        let client = client_config(&self.config.crypto, &peer, known.as_ref(), Arc::clone(&self.transport));
+        let client = client_config(&self.config.crypto, peer.as_ref(), known.as_ref(), Arc::clone(&self.transport));
         let connecting = client.and_then(|client| {
-            let name = peer.to_server_name();
+            let name = peer.unwrap_or(NOBODY).to_server_name();
             self.quic.connect_with(client, addr, &name).map_err(local)
         });
         let (limit, crypto) = (self.config.handshake_timeout, Arc::clone(&self.config.crypto));
@@ -146,6 +146,21 @@ impl Endpoint for QuicEndpoint {
             dialed.inspect_err(|error| note_refusal(&crypto, error))
         }
         .boxed()
+    }
+}
+
+impl Endpoint for QuicEndpoint {
+    fn connect(
+        &self,
+        addr: SocketAddr,
+        peer: PeerId,
+        known: Option<PublicIdentity>,
+    ) -> BoxFuture<'static, Result<Box<dyn Connection>, LinkError>> {
+        self.dial(addr, Some(peer), known)
+    }
+
+    fn connect_anybody(&self, addr: SocketAddr) -> BoxFuture<'static, Result<Box<dyn Connection>, LinkError>> {
+        self.dial(addr, None, None)
     }
 
     fn accept(&self) -> BoxFuture<'_, Option<Accepted>> {

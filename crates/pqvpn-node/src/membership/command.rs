@@ -46,6 +46,9 @@ pub enum NetworkCommand {
     LockLog(NetRef, usize, Reply<Vec<StatementReport>>),
     /// Sign a proposal, by its id or a prefix of it.
     LockSign(NetRef, String, Reply<ActReport>),
+    /// Sign beside these statements (ids or prefixes of them) that an admin may sign no more: the one named, else the one
+    /// who signed them.
+    LockContest(NetRef, Vec<String>, Option<String>, Reply<ActReport>),
     /// Make a member an admin.
     AdminAdd(NetRef, String, Reply<ActReport>),
     /// Take an admin's right to sign away.
@@ -73,6 +76,7 @@ impl fmt::Debug for NetworkCommand {
             Self::LockStatus(..) => "LockStatus",
             Self::LockLog(..) => "LockLog",
             Self::LockSign(..) => "LockSign",
+            Self::LockContest(..) => "LockContest",
             Self::AdminAdd(..) => "AdminAdd",
             Self::AdminRemove(..) => "AdminRemove",
             Self::LockDisable(..) => "LockDisable",

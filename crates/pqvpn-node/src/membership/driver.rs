@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The task that owns the networks: messages, timers and orders come in one at a time; nothing of them is shared.
 
+mod farewell;
 mod founding;
 mod gossip;
 mod joins;
 mod news;
 mod orders;
 mod relaying;
+mod rotation;
 mod seek;
 mod upkeep;
 
@@ -14,7 +16,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     future::pending,
     net::SocketAddr,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::Instant,
 };
 
@@ -34,7 +36,7 @@ use super::{
     join::JoinDone,
     links::{LinkId, Links, NetLink},
     members::Members,
-    network::{Moment, Network},
+    network::{Allowance, Moment, Network},
     port::PoolChooser,
     relaying::Relaying,
     report::NetworkView,
@@ -54,6 +56,8 @@ pub(super) use gossip::dial;
 use joins::{Held, Joining};
 use news::{Campaign, ToCome};
 pub(super) use relaying::WayReply;
+use rotation::NOT_SAID;
+use seek::{Found, Said, Search};
 
 /// What the driver is made of at its start.
 pub(super) struct Parts {
@@ -84,7 +88,7 @@ pub(super) struct Inputs {
 pub(super) enum TaskDone {
     Dialed {
         peer: PeerId,
-        link: Result<Arc<dyn Connection>, String>,
+        link: Result<Arc<dyn Connection>, gossip::Missed>,
     },
     Called {
         network: NetworkId,
@@ -101,7 +105,16 @@ pub(super) enum TaskDone {
     Sought {
         network: NetworkId,
         peer: PeerId,
-        addresses: Vec<SocketAddr>,
+        found: Found,
+    },
+    /// Where we are was said in the DHT; how many nodes took it.
+    Said {
+        network: NetworkId,
+        nodes: usize,
+    },
+    /// Whoever answers where a member was expected.
+    Stranger {
+        link: Result<Arc<dyn Connection>, String>,
     },
     /// A relay was found, or not.
     Relayed(Box<relaying::Relayed>),
@@ -119,10 +132,18 @@ pub(super) enum TaskDone {
 pub(super) enum Call {
     /// To compare what both hold.
     Sync,
+    /// To say that we still hold the same: this was our head.
+    Beat([u8; 32]),
     /// For a page of what we lack.
     Pull,
     /// To tell news; the campaign that counts who has heard, if any.
     Push(Option<u64>),
+    /// To prove to whoever was put out that it was.
+    Farewell,
+    /// To show which key we had before.
+    Introduce,
+    /// To let the other show which key it had before.
+    Greet,
 }
 
 /// The networks of a running node.
@@ -165,8 +186,22 @@ pub(super) struct Driver {
     store_failed: Option<String>,
     /// Changes of what is no network in use.
     unsaved: Vec<Change>,
-    /// When members were looked for in the DHT.
-    sought: BTreeMap<(NetworkId, PeerId), Instant>,
+    /// Members looked for in the DHT, and how often that may be.
+    sought: BTreeMap<(NetworkId, PeerId), Search>,
+    seeks: Allowance,
+    /// Who was put out and told so, over which link, and how many answers are awaited on each.
+    farewells: BTreeSet<(LinkId, NetworkId)>,
+    parting: BTreeMap<LinkId, usize>,
+    /// What was said of this node in the DHT.
+    said: BTreeMap<NetworkId, Said>,
+    /// When we showed somebody which key we had before.
+    introduced: BTreeMap<(NetworkId, PeerId), Instant>,
+    /// When whoever answers at an address in a member's place was asked who it is.
+    greeted: BTreeMap<SocketAddr, Instant>,
+    /// Our key is none of any network any more: this run is at its end.
+    retired: bool,
+    /// A rotation whose members are being told.
+    rotation: Option<rotation::UnderWay>,
 }
 
 impl Driver {
@@ -222,6 +257,14 @@ impl Driver {
             store_failed: None,
             unsaved: Vec::new(),
             sought: BTreeMap::new(),
+            seeks: Allowance::default(),
+            farewells: BTreeSet::new(),
+            parting: BTreeMap::new(),
+            said: BTreeMap::new(),
+            introduced: BTreeMap::new(),
+            greeted: BTreeMap::new(),
+            retired: false,
+            rotation: None,
         };
         driver.find_endpoints();
         for (id, head) in waiting {
@@ -246,6 +289,7 @@ impl Driver {
             tokio::select! {
                 order = inputs.orders.recv() => match order {
                     Some(Order::Stop(done)) => return Some(done),
+                    Some(Order::Rotate(rotating)) => self.rotate(*rotating).await,
                     Some(order) => self.on_order(order),
                     None => return None,
                 },
@@ -264,13 +308,15 @@ impl Driver {
     /// Does what is due, until nothing is.
     async fn settle(&mut self) {
         let now = Moment::now();
-        if !self.paused {
-            self.keep_up(now);
+        let wanted = self.wanted(now);
+        if !self.paused && !self.retired {
+            self.keep_up(now, &wanted);
         }
-        self.links.close_idle(now.mono, &self.shared.own);
+        self.links.close_idle(now.mono, &self.shared.own, &wanted);
         self.expire(now.mono);
         self.flush().await;
         self.tell_views(now);
+        self.put_out(now);
     }
 
     /// To disk, and only then to others and to who asked: what was signed or promised once is never contradicted by a
@@ -313,7 +359,7 @@ impl Driver {
     fn on_event(&mut self, event: Event) {
         match event {
             Event::Asked(asked) => self.on_asked(*asked),
-            Event::Ended(link) => drop(self.links.remove(link)),
+            Event::Ended(link, broken) => self.on_ended(link, broken),
         }
     }
 
@@ -324,7 +370,9 @@ impl Driver {
                 self.on_called(network, peer, link, &call, answer)
             }
             TaskDone::Joined { network, done } => self.on_joined(network, *done),
-            TaskDone::Sought { network, peer, addresses } => self.on_sought(network, peer, addresses),
+            TaskDone::Sought { network, peer, found } => self.on_sought(clock::now(), network, peer, found),
+            TaskDone::Said { network, nodes } => self.on_said(clock::now(), network, nodes),
+            TaskDone::Stranger { link } => self.on_stranger(link),
             TaskDone::Relayed(relayed) => self.on_relayed(*relayed),
             TaskDone::Offered(offered) => self.on_offered(*offered),
             TaskDone::Pool { create, pool } => self.create(*create, pool),
@@ -337,8 +385,8 @@ impl Driver {
         let id = self.links.insert(link)?;
         let shared = Arc::clone(&self.shared);
         let server = tokio::spawn(async move {
-            Arc::clone(&shared).serve(id, connection, usage, first).await;
-            let _stopped = shared.events.send(Event::Ended(id)).await;
+            let broken = Arc::clone(&shared).serve(id, connection, usage, first).await;
+            let _stopped = shared.events.send(Event::Ended(id, broken)).await;
         });
         self.links.set_server(id, server.abort_handle());
         Some(id)
@@ -369,17 +417,21 @@ impl Driver {
         if self.paused {
             return;
         }
+        if let NetRequest::Introduce { line } = &request {
+            let response = self.on_introduced(now, id, from, link, line);
+            return drop(answer.send(response));
+        }
+        if id == NOT_SAID && matches!(request, NetRequest::Ping) {
+            self.introduce_everywhere(now, from, link);
+        }
         let response = match self.networks.get_mut(&id) {
-            Some(network) if !network.gossips(now.unix_ms) => NetResponse::UnknownNetwork,
+            // A node whose key has just been rotated has still to answer who asks for what is around that.
+            Some(network) if !self.retired && !network.is_enabled(now.unix_ms) => NetResponse::UnknownNetwork,
             Some(network) if network.is_member(now.unix_ms, &from) => match request {
                 NetRequest::RelayOpen(pair) => return self.on_relay_open(id, from, link, pair, answer),
                 request => self.serve_member(now, id, from, link, request),
             },
-            Some(network) => {
-                network.counters.not_members += 1;
-                // It was one: there is nothing left to hide.
-                if network.is_out(now.unix_ms, &from) { NetResponse::NotAMember } else { NetResponse::UnknownNetwork }
-            }
+            Some(network) => network.answer_outsider(now, &from, &request),
             None => NetResponse::UnknownNetwork,
         };
         if matches!(response, NetResponse::UnknownNetwork) {
@@ -390,6 +442,11 @@ impl Driver {
 
     /// Shows the state task what has changed.
     pub(super) fn tell_views(&mut self, now: Moment) {
+        // That our old key is no member any more is no news for a node that starts again with the new one.
+        if self.retired {
+            return;
+        }
+        self.shared.joining.store(self.joining.len(), Ordering::Relaxed);
         let dirty = self.networks.values().any(|network| network.dirty);
         if dirty {
             self.share_members(now);
@@ -397,10 +454,8 @@ impl Driver {
         if !dirty && !self.untold {
             return;
         }
-        let links = self.links.one_each();
-        let linked = |peer: &PeerId| links.contains_key(peer);
         let mut views: Vec<NetworkView> =
-            oldest_first(self.networks.values()).into_iter().map(|network| network.view(now, &linked)).collect();
+            oldest_first(self.networks.values()).into_iter().map(|network| network.view(now)).collect();
         if let Some(view) = views.first_mut() {
             view.health.extend(self.own_health());
         }
@@ -424,20 +479,6 @@ impl Driver {
     fn share_members(&mut self, now: Moment) {
         let peers = self.networks.values().flat_map(|network| network.others(now.unix_ms)).collect();
         self.shared.members.store(Arc::new(Members { peers }));
-        // Whoever has just been put out is not talked to any longer.
-        let revoked: Vec<PeerId> = self
-            .links
-            .one_each()
-            .into_keys()
-            .filter(|peer| {
-                let members = self.shared.members.load();
-                !members.contains(peer)
-                    && self.networks.values().any(|network| network.constitution.view().revoked.contains_key(peer))
-            })
-            .collect();
-        for peer in revoked {
-            self.links.close_peer(&peer, CloseReason::NotAdmitted);
-        }
     }
 
     /// Members change, or their liveness: looked at again soon.
@@ -460,10 +501,8 @@ impl Driver {
         }
         self.find_endpoints();
         for network in self.networks.values_mut() {
-            network.started = clock::now();
-            network.synced = None;
+            network.begin_anew(clock::now());
             network.reach = super::overlay::Reach::default();
-            network.dirty = true;
         }
     }
 }

@@ -235,6 +235,22 @@ pub enum NetworkError {
         /// The id asked for.
         id: String,
     },
+    /// No such statement, or several fit.
+    #[error("{network} has no single statement {id:?}; `pqvpn lock log` shows them")]
+    NoSuchStatement {
+        /// The network.
+        network: String,
+        /// The id asked for.
+        id: String,
+    },
+    /// No admin that could let somebody in has an address.
+    #[error("no address is known at which another machine could reach an admin of {network}: {why}")]
+    NoAddress {
+        /// The network.
+        network: String,
+        /// What is known of the cause.
+        why: String,
+    },
     /// The secret is not the network's.
     #[error("this is not the secret that disables {network}")]
     WrongDisableSecret {
@@ -261,9 +277,9 @@ pub enum NetworkError {
 fn amount(seconds: u64) -> String {
     match seconds {
         0..=119 => format!("{seconds} s"),
-        120..=7199 => format!("{} min", seconds / 60),
-        7200..=172_799 => format!("{} h", seconds / 3600),
-        _ => format!("{} days", seconds / 86_400),
+        120..=7199 => format!("{} min", (seconds + 30) / 60),
+        7200..=172_799 => format!("{} h", (seconds + 1800) / 3600),
+        _ => format!("{} days", (seconds + 43_200) / 86_400),
     }
 }
 

@@ -3,10 +3,13 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
-use pqvpn_crypto::peer_id::PeerId;
+use pqvpn_crypto::{identity::Identity, peer_id::PeerId};
 use tokio::sync::oneshot;
 
-use super::{command::NetworkCommand, driver::WayReply, links::LinkId, rpc::Asked};
+use super::{
+    command::NetworkCommand, driver::WayReply, links::LinkId, report::RotatedNetwork, rotation::RotationError,
+    rpc::Asked,
+};
 use crate::{
     dht::{FirstStream, Place, Usage},
     link::Connection,
@@ -17,8 +20,8 @@ use crate::{
 pub(super) enum Event {
     /// Another node asks.
     Asked(Box<Asked>),
-    /// A link has ended.
-    Ended(LinkId),
+    /// A link has ended; whether it broke, or the node at its other end stops.
+    Ended(LinkId, bool),
 }
 
 /// A link that its dialer opened for a network.
@@ -27,6 +30,15 @@ pub(crate) struct Incoming {
     pub(crate) usage: Arc<Usage>,
     pub(crate) place: Place,
     pub(crate) first: FirstStream,
+}
+
+/// A new identity for this node, for all its networks.
+pub(crate) struct Rotating {
+    pub(crate) next: Arc<Identity>,
+    /// SHA-256 of the key file that becomes the keystore.
+    pub(crate) file: [u8; 32],
+    /// Answered when it is on disk and members have heard of it. From then on the identity before is no member.
+    pub(crate) reply: oneshot::Sender<Result<Vec<RotatedNetwork>, RotationError>>,
 }
 
 /// What the rest of the node asks of its networks.
@@ -39,10 +51,14 @@ pub(crate) enum Order {
     Relay(PeerId, WayReply),
     /// A way is in use.
     Hold(SocketAddr),
+    /// Go on under another identity; this one has no further use for the driver than to be told.
+    Rotate(Box<Rotating>),
     /// Take no part, or take part again.
     Pause(bool),
     /// A link with our own identity at its other end was seen.
     Twin,
+    /// A session with somebody who is no peer any more was ended; its other end was there.
+    HadSession(PeerId, SocketAddr),
     /// Tell everybody who must know, close every link, write everything down, end.
     Stop(oneshot::Sender<()>),
 }

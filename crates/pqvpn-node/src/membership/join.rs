@@ -2,7 +2,7 @@
 //! Joining from the joiner's side: knock at the doors of a code until one lets us in, then fetch the constitution.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -14,8 +14,8 @@ use pqvpn_crypto::{
 };
 use pqvpn_trust::{CompositeVerifier, Constitution, Inserted};
 use pqvpn_wire::network::{
-    Bundle, Code, Door, JoinRefusal, JoinRequest, MemberRecord, NetRequest, NetResponse, SignedInvite, StatementId,
-    SyncState,
+    Bundle, Code, Cover, Door, JoinRefusal, JoinRequest, MemberRecord, NetRequest, NetResponse, Serial, SignedInvite,
+    StatementId, SyncState,
 };
 use tokio::{
     task::spawn_blocking,
@@ -25,7 +25,7 @@ use tokio::{
 use super::{
     driver::dial,
     error::NetworkError,
-    network::{constitution, refusal_error},
+    network::{MAX_INVITES, constitution, refusal_error},
     rpc::Shared,
 };
 use crate::{clock, entropy, link::Connection};
@@ -60,6 +60,7 @@ pub(super) struct Member {
     pub(super) constitution: Constitution,
     pub(super) records: Vec<Arc<MemberRecord>>,
     pub(super) invites: Vec<SignedInvite>,
+    pub(super) covers: Vec<Arc<Cover>>,
     pub(super) link: Arc<dyn Connection>,
     pub(super) name: String,
 }
@@ -117,10 +118,14 @@ impl<'a> Knocking<'a> {
     async fn run(mut self) -> Result<JoinDone, Knock> {
         let mut dials = FuturesUnordered::new();
         let mut worst = Knock::Silent("none of the nodes in the code can be reached".to_owned());
-        let endpoint = Arc::clone(&self.shared.endpoint);
+        let (endpoint, shared) = (Arc::clone(&self.shared.endpoint), self.shared);
         let knock = |door: Door| {
             let endpoint = Arc::clone(&endpoint);
-            async move { (door.peer, dial(&endpoint, door.peer, None, door.addresses).await) }
+            // Where it announces itself on this local network, after what the code says: that may be old.
+            let nearby = shared.nearby.load().get(&door.peer).cloned().unwrap_or_default();
+            let mut addresses = door.addresses;
+            addresses.extend(nearby.into_iter().filter(|at| !addresses.contains(at)).collect::<Vec<_>>());
+            async move { (door.peer, dial(&endpoint, door.peer, None, addresses).await) }
         };
         for door in self.new_doors(self.wish.code.doors.clone()) {
             dials.push(knock(door));
@@ -218,17 +223,19 @@ impl<'a> Knocking<'a> {
     async fn enter(&self, link: Arc<dyn Connection>, first: Bundle) -> Result<JoinDone, Knock> {
         let network = self.wish.code.network;
         let foreign = |why: String| Knock::Refused(NetworkError::ForeignNetwork(why));
-        let Bundle { statements, mut records, mut invites, mut more, .. } = first;
+        let Bundle { statements, records, invites, covers, mut more, .. } = first;
         let statements = statements.into_iter().map(Arc::unwrap_or_clone);
         let statements: Vec<_> = statements.collect();
         let building = spawn_blocking(move || constitution(&network, statements, &CompositeVerifier));
         let built = building.await.map_err(|error| foreign(error.to_string()))?;
         let mut built = built.map_err(foreign)?;
+        let mut gathered = Gathered::default();
+        gathered.take(&built, records, invites, covers);
         for _ in 0..MAX_PAGES {
             if !more {
                 break;
             }
-            let state = self.lack(&built, &records, &invites);
+            let state = self.lack(&built, &gathered);
             let answer = self.shared.call(&*link, &network, &NetRequest::Sync(state), PAGE).await;
             let page = match answer {
                 Ok(NetResponse::Bundle(page)) => *page,
@@ -236,7 +243,7 @@ impl<'a> Knocking<'a> {
                 Err(error) => return Err(Knock::Silent(error.to_string())),
             };
             more = page.more;
-            let grown = !page.statements.is_empty() || !page.records.is_empty() || !page.invites.is_empty();
+            let before = built.len();
             let statements = page.statements;
             let adding = spawn_blocking(move || {
                 let statements = statements.into_iter().map(Arc::unwrap_or_clone);
@@ -248,9 +255,9 @@ impl<'a> Knocking<'a> {
                 built
             });
             built = adding.await.map_err(|error| foreign(error.to_string()))?;
-            records.extend(page.records);
-            invites.extend(page.invites);
-            if !grown {
+            let news = gathered.take(&built, page.records, page.invites, page.covers);
+            // Whoever sends nothing new for ever is not listened to for ever.
+            if !news && built.len() == before {
                 break;
             }
         }
@@ -260,13 +267,13 @@ impl<'a> Knocking<'a> {
             return Err(Knock::Refused(NetworkError::InviteUsedUp { network }));
         }
         let name = self.wish.name.clone();
-        Ok(JoinDone::Member(Box::new(Member { constitution: built, records, invites, link, name })))
+        let Gathered { records, invites, covers, .. } = gathered;
+        let (records, invites) = (records.into_values().collect(), invites.into_values().collect());
+        Ok(JoinDone::Member(Box::new(Member { constitution: built, records, invites, covers, link, name })))
     }
 
-    fn lack(&self, built: &Constitution, records: &[Arc<MemberRecord>], invites: &[SignedInvite]) -> SyncState {
-        let mut held: Vec<(PeerId, u64)> = records.iter().map(|record| (record.peer(), record.seq())).collect();
-        held.sort_unstable();
-        held.dedup_by_key(|(peer, _)| *peer);
+    fn lack(&self, built: &Constitution, gathered: &Gathered) -> SyncState {
+        let held = gathered.records.iter().map(|(peer, record)| (*peer, record.seq())).collect();
         let tips: Vec<StatementId> = built.tips();
         SyncState {
             head: built.head(),
@@ -274,13 +281,125 @@ impl<'a> Knocking<'a> {
             // No digest of ours is equal to theirs: everything is wanted.
             invites: [1; 32],
             held: Some(held),
-            cursor: Some(invites.len() as u64),
+            cursor: Some(gathered.sent),
             ..SyncState::default()
         }
+    }
+}
+
+/// What a door has sent besides statements. It is a member's word for what others signed, so no more is kept than a network
+/// can have: a record of each member, and as many invites as members keep.
+#[derive(Default)]
+struct Gathered {
+    records: BTreeMap<PeerId, Arc<MemberRecord>>,
+    invites: BTreeMap<Serial, SignedInvite>,
+    covers: Vec<Arc<Cover>>,
+    /// Invites it has sent, for the next page.
+    sent: u64,
+}
+
+impl Gathered {
+    /// Takes a page; says whether there was anything new.
+    fn take(
+        &mut self,
+        built: &Constitution,
+        records: Vec<Arc<MemberRecord>>,
+        invites: Vec<SignedInvite>,
+        covers: Vec<Arc<Cover>>,
+    ) -> bool {
+        let mut news = false;
+        for record in records.into_iter().filter(|record| built.view().members.contains_key(&record.peer())) {
+            if self.records.get(&record.peer()).is_none_or(|held| held.seq() < record.seq()) {
+                self.records.insert(record.peer(), record);
+                news = true;
+            }
+        }
+        self.sent = self.sent.saturating_add(invites.len() as u64);
+        for invite in invites {
+            if self.invites.len() < MAX_INVITES {
+                news |= self.invites.insert(invite.serial(), invite).is_none();
+            }
+        }
+        self.covers = if covers.is_empty() { std::mem::take(&mut self.covers) } else { covers };
+        news
     }
 }
 
 enum Asked {
     Done(JoinDone),
     Elsewhere(Vec<Door>),
+}
+
+#[cfg(test)]
+mod tests {
+    use pqvpn_crypto::identity::Identity;
+    use pqvpn_packet::addr::ipv4_candidate;
+    use pqvpn_wire::network::{
+        Act, Genesis, Invite, InviteSecret, MemberDraft, NetworkId, Params, Statement, StatementBody,
+    };
+
+    use super::*;
+
+    const NOW: u64 = 1_800_000_000_000;
+
+    fn founded(by: &Identity) -> Constitution {
+        let genesis = Genesis {
+            name: "home".to_owned(),
+            founder: by.public().clone(),
+            founder_name: "alice".to_owned(),
+            secret: [7; 32],
+            params: Params::default(),
+            disable: None,
+        };
+        let network = NetworkId::from_bytes([0; 32]);
+        let act = Act::Genesis(Box::new(genesis));
+        let body = StatementBody { network, seq: 0, parents: Vec::new(), at_ms: NOW, act };
+        let mut statement = Statement::draft(body).unwrap();
+        statement.sign(by).unwrap();
+        Constitution::found(statement, &CompositeVerifier, ipv4_candidate).unwrap()
+    }
+
+    fn record(of: &Identity, network: NetworkId, seq: u64) -> Arc<MemberRecord> {
+        let (issued_ms, not_after_ms) = (NOW, NOW + 1000);
+        let draft =
+            MemberDraft { network, seq, issued_ms, not_after_ms, endpoints: Vec::new(), head: [0; 32], left: false };
+        Arc::new(MemberRecord::sign(draft, of).unwrap())
+    }
+
+    fn invite(by: &Identity, network: NetworkId, number: u16) -> SignedInvite {
+        let mut secret = [0; 16];
+        secret[..2].copy_from_slice(&number.to_be_bytes());
+        let secret = InviteSecret::from_bytes(secret);
+        let invite = Invite {
+            network,
+            serial: secret.serial(),
+            point: [1; 32],
+            issuer: by.peer_id(),
+            tags: Vec::new(),
+            level_cap: 3,
+            not_after_ms: NOW,
+            max_uses: 1,
+            ephemeral_s: None,
+            member_expires_s: None,
+            preapproved: false,
+        };
+        SignedInvite::sign(invite, by).unwrap()
+    }
+
+    #[test]
+    fn a_door_cannot_make_a_joiner_keep_more_than_a_network_has() {
+        let (alice, nobody) = (Identity::generate().unwrap(), Identity::generate().unwrap());
+        let built = founded(&alice);
+        let id = built.id();
+        let mut gathered = Gathered::default();
+        assert!(gathered.take(&built, vec![record(&alice, id, 2)], Vec::new(), Vec::new()));
+        let again = vec![record(&alice, id, 2), record(&alice, id, 1), record(&nobody, id, 9)];
+        assert!(!gathered.take(&built, again, Vec::new(), Vec::new()), "old, and of nobody");
+        assert!(gathered.take(&built, vec![record(&alice, id, 3)], Vec::new(), Vec::new()));
+        assert_eq!(gathered.records.values().map(|record| record.seq()).collect::<Vec<_>>(), [3]);
+        let invites: Vec<SignedInvite> = (0..300).map(|number| invite(&alice, id, number)).collect();
+        assert!(gathered.take(&built, Vec::new(), invites.clone(), Vec::new()));
+        assert_eq!((gathered.invites.len(), gathered.sent), (MAX_INVITES, 300));
+        assert!(!gathered.take(&built, Vec::new(), invites, Vec::new()), "nothing new");
+    }
 }

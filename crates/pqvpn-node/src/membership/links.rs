@@ -2,13 +2,13 @@
 //! The links in use for networks, whoever dialled them; one link serves all networks two nodes share.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use pqvpn_crypto::{peer_id::PeerId, schedule::Role};
-use pqvpn_wire::control::CloseReason;
+use pqvpn_wire::{control::CloseReason, network::NetworkId};
 use tokio::task::AbortHandle;
 
 use crate::{
@@ -20,6 +20,12 @@ use crate::{
 pub(super) const MAX_OUTBOUND: usize = 128;
 /// A link nobody used for so long is closed: whoever dialled it keeps it alive, or does not need it any more.
 const IDLE_AFTER: Duration = Duration::from_secs(90);
+/// A link we dialled and no longer want stays open for so long: the ring may turn back, and what was said last arrives.
+const REST: Duration = Duration::from_secs(10);
+/// A link that should close but is in use is looked at again so soon.
+const BUSY: Duration = Duration::from_secs(1);
+/// Both sides tell all they hold at least so often, and in between only that it is still the same.
+const TELL_ALL: Duration = Duration::from_secs(300);
 
 /// Names a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -35,6 +41,10 @@ pub(super) struct NetLink {
     server: Option<AbortHandle>,
     /// When we say something again, where it is ours to keep the link alive.
     pub(super) speak_at: Instant,
+    /// Since when the ring does not ask for it.
+    resting: Option<Instant>,
+    /// When each side told all it holds last, by network.
+    told: BTreeMap<NetworkId, Instant>,
 }
 
 /// All of them.
@@ -46,11 +56,21 @@ pub(super) struct Links {
 
 impl NetLink {
     pub(super) fn new(connection: Arc<dyn Connection>, usage: Arc<Usage>, place: Option<Place>, now: Instant) -> Self {
-        Self { connection, usage, place, server: None, speak_at: now }
+        Self { connection, usage, place, server: None, speak_at: now, resting: None, told: BTreeMap::new() }
     }
 
     pub(super) fn is_outbound(&self) -> bool {
         self.connection.side() == Role::Initiator
+    }
+
+    /// Both sides have told all they hold of a network.
+    pub(super) fn note_told(&mut self, network: NetworkId, now: Instant) {
+        self.told.insert(network, now);
+    }
+
+    /// Whether it is enough to say that what we hold is still what it was.
+    pub(super) fn may_beat(&self, network: &NetworkId, now: Instant) -> bool {
+        self.told.get(network).is_some_and(|told| now < *told + TELL_ALL)
     }
 
     fn close(&self, reason: CloseReason) {
@@ -110,15 +130,6 @@ impl Links {
         }
     }
 
-    /// Closes every link with a peer.
-    pub(super) fn close_peer(&mut self, peer: &PeerId, reason: CloseReason) {
-        let ids: Vec<LinkId> =
-            self.links.iter().filter(|(_, link)| link.connection.peer() == *peer).map(|(id, _)| *id).collect();
-        for id in ids {
-            self.close(id, reason);
-        }
-    }
-
     /// Closes every link.
     pub(super) fn close_all(&mut self, reason: CloseReason) {
         for link in std::mem::take(&mut self.links).into_values() {
@@ -131,30 +142,43 @@ impl Links {
         self.links.remove(&id).map(|link| link.connection.peer())
     }
 
-    /// Closes what nobody uses any more, and of two links with one peer that cross the one that the greater PeerID
-    /// dialled, once it has rested: its dialler closes it.
-    pub(super) fn close_idle(&mut self, now: Instant, own: &PeerId) {
-        let is_idle = |link: &NetLink| link.usage.idle_since().is_some_and(|since| now >= since + IDLE_AFTER);
-        let is_crossed = |id: LinkId, link: &NetLink| {
+    /// Closes what is of no use any more. Who dialled a link decides, so that the two ends never disagree:
+    /// a link dialled for one purpose, or for a ring that has changed since, closes after a rest; of two with one peer that
+    /// cross, the one that the greater PeerID dialled goes, of two dialled by one side the older. A link whose dialler has
+    /// fallen silent is closed by either.
+    pub(super) fn close_idle(&mut self, now: Instant, own: &PeerId, wanted: &BTreeSet<PeerId>) {
+        for link in self.links.values_mut() {
+            let rests = link.is_outbound() && !wanted.contains(&link.connection.peer());
+            link.resting = rests.then(|| link.resting.unwrap_or(now));
+        }
+        let is_double = |id: LinkId, link: &NetLink| {
             let peer = link.connection.peer();
-            let other = |(other, link): (&LinkId, &NetLink)| {
-                *other != id && link.connection.peer() == peer && !link.is_outbound()
+            let beats = |(other, link): (&LinkId, &NetLink)| {
+                link.connection.peer() == peer && if link.is_outbound() { *other > id } else { *own > peer }
             };
-            link.is_outbound() && *own > peer && link.usage.idle_since().is_some() && self.links.iter().any(other)
+            link.is_outbound() && self.links.iter().any(beats)
         };
-        let over = |(id, link): &(&LinkId, &NetLink)| is_idle(link) || is_crossed(**id, link);
-        let over: Vec<LinkId> = self.links.iter().filter(over).map(|(id, _)| *id).collect();
+        let is_over = |(id, link): &(&LinkId, &NetLink)| {
+            let Some(idle) = link.usage.idle_since() else { return false };
+            now >= idle + IDLE_AFTER || link.resting.is_some_and(|since| now >= since + REST) || is_double(**id, link)
+        };
+        let over: Vec<LinkId> = self.links.iter().filter(is_over).map(|(id, _)| *id).collect();
         for id in over {
             self.close(id, CloseReason::Idle);
         }
     }
 
-    /// When the next link may have been idle for too long.
+    /// When the next link may have been idle, or have rested, for long enough.
     pub(super) fn next_idle(&self, now: Instant) -> Option<Instant> {
-        self.links.values().map(|link| link.usage.idle_since().unwrap_or(now) + IDLE_AFTER).min()
+        let idle = |link: &NetLink| link.usage.idle_since().unwrap_or(now) + IDLE_AFTER;
+        let rested = |link: &NetLink| link.resting.map(|since| (since + REST).max(now + BUSY));
+        self.links.values().map(|link| rested(link).map_or(idle(link), |rested| rested.min(idle(link)))).min()
     }
 
     fn outbound(&self) -> usize {
         self.links.values().filter(|link| link.is_outbound()).count()
     }
 }
+
+#[cfg(test)]
+mod tests;

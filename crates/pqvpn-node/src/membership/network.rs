@@ -3,14 +3,22 @@
 //!
 //! What changes is noted twice: as [`Change`]s for the disk and as news for the others; the driver takes both away.
 
+mod allowance;
+mod blame;
+mod contest;
 mod counters;
+mod covers;
 mod endpoints;
 mod joins;
 mod names;
+mod own_disk;
 mod records;
 mod reports;
+mod rotation;
+mod shed;
 mod sync;
 mod views;
+mod warnings;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -29,13 +37,19 @@ use pqvpn_wire::network::{
 use super::{
     error::NetworkError,
     overlay::Reach,
+    presence::Lives,
     store::{Change, Head, Kept, Seen},
 };
 use crate::clock;
 
+pub(super) use allowance::Allowance;
+use blame::{Blame, MAX_FALSE, Witness};
 pub(super) use counters::Counters;
 pub(super) use joins::{JoinFacts, Judged, refusal_error};
 pub(super) use names::{find_member, hex, is_prefix};
+use own_disk::OwnDisk;
+pub(super) use shed::is_bare;
+use shed::tellable;
 pub(super) use sync::Lacks;
 
 /// Invites kept; of more, those that end first are dropped.
@@ -86,6 +100,8 @@ pub(super) struct Network {
     /// The newest record of each member, our own among them.
     pub(super) records: BTreeMap<PeerId, Arc<MemberRecord>>,
     pub(super) invites: BTreeMap<Serial, SignedInvite>,
+    /// When invites were made, of those made here since the start; ms since 1970.
+    pub(super) made: BTreeMap<Serial, u64>,
     pub(super) pending: BTreeMap<PeerId, PendingJoin>,
     /// Where members were reached.
     pub(super) seen: BTreeMap<PeerId, Seen>,
@@ -99,14 +115,24 @@ pub(super) struct Network {
     pub(super) started_ms: u64,
     /// When we last agreed with another member on everything.
     pub(super) synced: Option<Instant>,
+    /// As many have said so since the start as sessions wait for.
+    pub(super) confirmed: bool,
     /// Events of late that concern this node, for people; newest last.
     pub(super) lately: Vec<(u64, crate::snapshot::HealthItem)>,
     /// Statements named as parents that nobody has sent yet.
     pub(super) missing: BTreeSet<StatementId>,
-    /// Somebody else uses our identity; since when, ms since 1970.
+    /// Somebody else uses our identity: when that was seen last, ms since 1970.
     pub(super) twin: Option<u64>,
-    /// An admin says that we are no member.
-    pub(super) refused_by: BTreeSet<PeerId>,
+    /// Who is online.
+    pub(super) lives: Lives,
+    /// Members that have nothing to tell us, since the start.
+    pub(super) agreed: BTreeSet<PeerId>,
+    /// The secrets that places in the DHT follow from.
+    covers: covers::Covers,
+    /// Proofs for those that were put out.
+    pub(super) proofs: Allowance,
+    /// The twin is to be told once that we are here as well.
+    pub(super) answers_twin: bool,
     pub(super) counters: Counters,
     /// When an all-out comparison with a peer was made last.
     pub(super) merged: BTreeMap<PeerId, Instant>,
@@ -126,6 +152,12 @@ pub(super) struct Network {
     pub(super) listening: (u64, u64),
     /// When each member has said too much of itself.
     pub(super) talk: BTreeMap<PeerId, Allowance>,
+    /// Members that passed on what is false.
+    pub(super) blamed: BTreeMap<PeerId, Blame>,
+    /// The checkpoint under which signatures were shed last, and when, ms since 1970.
+    pub(super) shed_under: Option<(StatementId, u64)>,
+    /// Introductions that may be looked at.
+    pub(super) introductions: Allowance,
 }
 
 /// What to tell others, and who need not hear it because it came from there.
@@ -133,22 +165,6 @@ pub(super) struct Network {
 pub(super) struct News {
     pub(super) bundle: Bundle,
     pub(super) from: Option<PeerId>,
-}
-
-/// How often something may be done: so many at once, and one more each period.
-#[derive(Debug, Default)]
-pub(super) struct Allowance(Option<Instant>);
-
-impl Allowance {
-    /// Takes one; `false` if none is left.
-    pub(super) fn take(&mut self, now: Instant, burst: u32, period: Duration) -> bool {
-        let busy_until = self.0.unwrap_or(now).max(now);
-        if busy_until > now + period * (burst - 1) {
-            return false;
-        }
-        self.0 = Some(busy_until + period);
-        true
-    }
 }
 
 /// Where a bundle led.
@@ -171,6 +187,7 @@ impl Network {
             head,
             records: BTreeMap::new(),
             invites: BTreeMap::new(),
+            made: BTreeMap::new(),
             pending: BTreeMap::new(),
             seen: BTreeMap::new(),
             hints: BTreeMap::new(),
@@ -179,10 +196,15 @@ impl Network {
             started: now.mono,
             started_ms: now.unix_ms,
             synced: None,
+            confirmed: false,
             lately: Vec::new(),
             missing: BTreeSet::new(),
             twin: None,
-            refused_by: BTreeSet::new(),
+            lives: Lives::default(),
+            agreed: BTreeSet::new(),
+            covers: covers::Covers { stale: true, ..covers::Covers::default() },
+            proofs: Allowance::default(),
+            answers_twin: false,
             counters: Counters::default(),
             merged: BTreeMap::new(),
             changes: Vec::new(),
@@ -193,6 +215,9 @@ impl Network {
             joins: Allowance::default(),
             listening: (now.unix_ms, now.unix_ms),
             talk: BTreeMap::new(),
+            blamed: BTreeMap::new(),
+            shed_under: None,
+            introductions: Allowance::default(),
         }
     }
 
@@ -208,10 +233,12 @@ impl Network {
         now_ms.saturating_sub(self.listening.0) > u64::from(silence_s) * 1000
     }
 
-    /// Whether the peer was put out, or its time is over; one that was only silent may speak again.
+    /// Whether the peer was put out, its time is over, or it goes on under another key; one that was only silent may speak again.
     pub(super) fn is_out(&self, now_ms: u64, peer: &PeerId) -> bool {
         let view = self.constitution.view();
-        view.revoked.contains_key(peer) || view.members.get(peer).is_some_and(|member| member.expired(now_ms))
+        view.revoked.contains_key(peer)
+            || view.members.get(peer).is_some_and(|member| member.expired(now_ms))
+            || self.constitution.successor(peer).is_some()
     }
 
     /// A network as it was kept on disk. What was checked when it came is not checked again; its ids are.
@@ -222,7 +249,7 @@ impl Network {
         let head = kept.head.ok_or("its head is missing")?;
         let mut statements = Vec::new();
         for bytes in &kept.statements {
-            statements.push(Statement::decode(bytes).map_err(|error| error.to_string())?);
+            statements.push(Statement::decode_kept(bytes).map_err(|error| error.to_string())?);
         }
         statements.sort_by_key(|statement| statement.body().seq);
         let constitution = constitution(&id, statements, &OwnDisk)?;
@@ -234,9 +261,11 @@ impl Network {
         for bytes in &kept.extras {
             let Ok(bundle) = Bundle::decode(bytes) else { continue };
             network.invites.extend(bundle.invites.into_iter().map(|invite| (invite.serial(), invite)));
+            network.load_covers(bundle.covers);
             network.pending.extend(bundle.pending.into_iter().map(|pending| (pending.key.peer_id(), pending)));
         }
         network.seen = kept.seen.into_iter().collect();
+        network.shed(now.unix_ms);
         Ok(network)
     }
 
@@ -257,7 +286,11 @@ impl Network {
         if let Err(why) = self.constitution.allowed(&self.own, &act) {
             return Err(self.not_allowed(&why));
         }
-        let body = self.constitution.draft(now_ms, act);
+        let body = if matches!(act, Act::Checkpoint { .. }) {
+            self.constitution.draft_checkpoint(now_ms)
+        } else {
+            self.constitution.draft(now_ms, act)
+        };
         let internal = |error: &dyn std::fmt::Display| NetworkError::Internal(error.to_string());
         let mut statement = Statement::draft(body).map_err(|error| NetworkError::BadOption(error.to_string()))?;
         if !matches!(statement.body().act, Act::Disable { .. }) {
@@ -285,6 +318,7 @@ impl Network {
                 }
             }
             Inserted::Merged => self.keep_statement(id),
+            Inserted::Restored => self.write_statement(id),
             // Nothing of a statement that waits is checked yet: anybody can name any parents.
             Inserted::Waiting { missing } => {
                 let room = MAX_IDS.saturating_sub(self.missing.len());
@@ -298,8 +332,13 @@ impl Network {
         let Some(statement) = self.constitution.get(&id) else { return };
         self.missing.remove(&id);
         self.changes.push(Change::Statement(self.id, *id.as_bytes(), statement.encode()));
-        self.news.bundle.statements.push(statement);
-        self.dirty = true;
+        self.news.bundle.statements.push(tellable(statement));
+        (self.dirty, self.covers.stale) = (true, true);
+    }
+
+    fn write_statement(&mut self, id: StatementId) {
+        let Some(statement) = self.constitution.get(&id) else { return };
+        self.changes.push(Change::Statement(self.id, *id.as_bytes(), statement.encode()));
     }
 
     /// Writes every statement down, as after a join.
@@ -319,33 +358,45 @@ impl Network {
     /// Takes in what another member sent; nothing of it is believed that is not signed by whom it must be.
     pub(super) fn absorb(&mut self, now_ms: u64, from: Option<PeerId>, bundle: Bundle) -> Absorbed {
         let before = self.constitution.view().clone();
+        self.constitution.keep_all(self.am_admin());
         let mut absorbed = Absorbed::default();
         // Evaluated once, however many came: a member must not make everybody evaluate all again for each of them.
         let ids: Vec<StatementId> = bundle.statements.iter().map(|statement| statement.id()).collect();
+        let witness = Witness::of(&bundle.statements);
         let statements = bundle.statements.into_iter().map(Arc::unwrap_or_clone);
-        let answers = self.constitution.insert_all(statements, &CompositeVerifier);
+        let answers = self.constitution.insert_all(statements, &witness);
         for (id, answer) in ids.into_iter().zip(answers) {
             if let Ok(inserted) = &answer {
                 self.note_inserted(id, inserted);
             }
             match answer {
-                Ok(Inserted::New { .. } | Inserted::Merged) => absorbed.news = true,
+                Ok(Inserted::New { .. } | Inserted::Merged | Inserted::Restored) => absorbed.news = true,
                 Ok(Inserted::Known | Inserted::Waiting { .. }) => {}
                 Err(Refusal::ForeignNetwork) => self.counters.foreign_statements += 1,
                 Err(_) => self.counters.bad_statements += 1,
             }
         }
+        let before_false = self.counters.false_signatures;
+        self.counters.false_signatures += u64::from(witness.wrong());
+        let too_false = |network: &Self| network.counters.false_signatures - before_false >= u64::from(MAX_FALSE);
         for record in bundle.records {
-            absorbed.news |= self.absorb_record(clock::now(), now_ms, record);
+            absorbed.news |= !too_false(self) && self.absorb_record(clock::now(), now_ms, record);
         }
         for invite in bundle.invites {
-            absorbed.news |= self.absorb_invite(now_ms, invite);
+            absorbed.news |= !too_false(self) && self.absorb_invite(now_ms, invite);
         }
         for pending in bundle.pending {
-            absorbed.news |= self.absorb_pending(now_ms, pending);
+            absorbed.news |= !too_false(self) && self.absorb_pending(now_ms, pending);
+        }
+        if let Some(from) = from {
+            self.blame(from, self.counters.false_signatures - before_false);
+        }
+        for cover in bundle.covers {
+            absorbed.news |= self.absorb_cover(now_ms, cover);
         }
         if absorbed.news {
             self.news.from = from;
+            self.inherit_places(&before);
             self.prune(now_ms);
             absorbed.events = self.constitution.view().changes_since(&before);
         }
@@ -379,10 +430,13 @@ impl Network {
             self.changes.push(Change::Record(self.id, peer, None));
         }
         self.reach.retain(&members);
+        self.lives.retain(&members);
         self.heard.retain(|peer, _| members.contains(peer));
         self.hints.retain(|peer, _| members.contains(peer));
         self.merged.retain(|peer, _| members.contains(peer));
         self.talk.retain(|peer, _| members.contains(peer));
+        self.blamed.retain(|peer, _| members.contains(peer));
+        self.shed(now_ms);
     }
 
     /// What is known of the life of a member from its own words.
@@ -418,24 +472,6 @@ impl Network {
     /// Members that seem to be there: the ring of the gossip.
     pub(super) fn ring(&self, now_ms: u64) -> Vec<PeerId> {
         self.others(now_ms).into_iter().filter(|peer| self.reach.seems_there(peer)).collect()
-    }
-}
-
-/// Believes what this node has checked before: what is on its own disk.
-struct OwnDisk;
-
-impl StatementVerifier for OwnDisk {
-    fn signature(
-        &self,
-        _statement: &Statement,
-        _signer: &PeerId,
-        _key: &pqvpn_crypto::identity::PublicIdentity,
-    ) -> bool {
-        true
-    }
-
-    fn rotation(&self, _statement: &Statement) -> bool {
-        true
     }
 }
 

@@ -1,12 +1,21 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Networks as the rest of the node sees them: how their task is started, what it can be told, whom it lets in.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use arc_swap::ArcSwap;
 use futures_util::future::BoxFuture;
 use ipnet::Ipv4Net;
 use pqvpn_crypto::{identity::Identity, peer_id::PeerId};
+use pqvpn_wire::dht::Fact;
 use thiserror::Error;
 use tokio::{
     sync::{mpsc, oneshot},
@@ -23,6 +32,7 @@ use super::{
     network::{Moment, Network},
     relaying::{Forwarder, Relaying, Willing},
     report::NetworkView,
+    rotation,
     rpc::{Counts, Shared, count},
     store::{Store, StoreError},
 };
@@ -116,7 +126,10 @@ pub(crate) async fn start(setup: Setup) -> Result<(Port, JoinHandle<()>), Member
     let (orders_sender, orders) = mpsc::channel(QUEUE);
     let (found_sender, found) = mpsc::channel(QUEUE);
     let loading = spawn_blocking(move || load(&state_dir, own)).await;
-    let Loaded { store, networks, waiting, standing } = loading.expect("loading does not panic")?;
+    let Loaded { store, networks, waiting, facts, standing } = loading.expect("loading does not panic")?;
+    for fact in facts {
+        let _busy = dht.as_ref().is_some_and(|dht| dht.order(dht::Order::Announce(Arc::new(fact))));
+    }
     let shared = Arc::new(Shared {
         endpoint,
         identity,
@@ -124,6 +137,8 @@ pub(crate) async fn start(setup: Setup) -> Result<(Port, JoinHandle<()>), Member
         events: event_sender,
         members: ArcSwap::from_pointee(Members::default()),
         ways: ArcSwap::default(),
+        nearby: ArcSwap::default(),
+        joining: AtomicUsize::new(0),
         counts: Counts::default(),
     });
     let parts = Parts {
@@ -154,6 +169,8 @@ struct Loaded {
     store: Store,
     networks: Vec<Network>,
     waiting: Vec<(pqvpn_wire::dht::NetworkId, super::store::Head)>,
+    /// Rotations that led to the key this node has.
+    facts: Vec<Fact>,
     standing: Vec<HealthItem>,
 }
 
@@ -176,7 +193,8 @@ fn load(dir: &std::path::Path, own: PeerId) -> Result<Loaded, StoreError> {
             Err(why) => say("networks-store", format!("the network {name} cannot be read from the store: {why}")),
         }
     }
-    Ok(Loaded { store, networks, waiting, standing })
+    let facts = rotation::facts_of(&store, &own)?;
+    Ok(Loaded { store, networks, waiting, facts, standing })
 }
 
 impl Port {
@@ -207,6 +225,11 @@ impl Port {
     /// Whether the peer is a member of any network of this node; cheap.
     pub(crate) fn is_member(&self, peer: &PeerId) -> bool {
         self.shared.members.load().contains(peer)
+    }
+
+    /// Whether this node is about to join a network.
+    pub(crate) fn is_joining(&self) -> bool {
+        self.shared.joining.load(Ordering::Relaxed) > 0
     }
 
     /// Tells the networks something; `false` if they have more to do than they can.

@@ -26,6 +26,23 @@ impl fmt::Display for NetRef {
     }
 }
 
+/// What became of the rotation of this node's key in one network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RotatedNetwork {
+    /// What people call it.
+    pub network: String,
+    /// What this node is called in it, before and after.
+    pub name: String,
+    /// Members that have heard of it.
+    pub told: usize,
+    /// Members besides this node.
+    pub others: usize,
+    /// Whether this node may sign for it, before and after.
+    pub admin: bool,
+    /// Invites of this node whose codes work no longer, because only codes of admins do.
+    pub invites: usize,
+}
+
 /// One network as the state task and the data plane need it, at one moment; whole views replace each other.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NetworkView {
@@ -359,6 +376,8 @@ pub struct RevokeReport {
     pub online: usize,
     /// The peer was an admin: what it signed and nobody here knew of when it was revoked is void.
     pub was_admin: bool,
+    /// The act itself; of an admin it needs as many signatures as the quorum, and until then nothing has happened.
+    pub act: ActReport,
 }
 
 /// How the constitution of a network stands.
@@ -401,6 +420,10 @@ pub struct ProposalReport {
     pub have: usize,
     /// Signatures it needs.
     pub need: usize,
+    /// Who has signed it, by name where there is one.
+    pub signers: Vec<String>,
+    /// It answers statements in force that took authority away: it rests on none of them.
+    pub contests: bool,
 }
 
 /// One statement of a constitution.

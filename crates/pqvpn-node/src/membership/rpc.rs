@@ -8,7 +8,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -21,12 +21,13 @@ use pqvpn_crypto::{
 };
 use pqvpn_wire::{
     WireError,
+    control::CloseReason,
     dht::NetworkId,
     frame::FRAME_HEADER_LEN,
     network::{
         MAX_NET_MESSAGE, NetRequest, NetResponse, REQUEST_TYPE, RESPONSE_TYPE, decode_request, decode_response,
         encode_request, encode_response, frame,
-        message::{MAX_JOIN_MESSAGE, TooLong},
+        message::{MAX_STRANGER_MESSAGE, TooLong},
         parse_frame_header,
     },
 };
@@ -68,6 +69,10 @@ pub(super) struct Shared {
     pub(super) members: ArcSwap<Members>,
     /// Ways through other members, and through whom; replaced as a whole.
     pub(super) ways: ArcSwap<BTreeMap<SocketAddr, (PeerId, SocketAddr)>>,
+    /// Who announces itself on the local network, and where: hints for a join.
+    pub(super) nearby: ArcSwap<BTreeMap<PeerId, Vec<SocketAddr>>>,
+    /// Joins of ours under way: the local network is looked at meanwhile.
+    pub(super) joining: AtomicUsize,
     pub(super) counts: Counts,
 }
 
@@ -88,6 +93,8 @@ pub(super) struct Counts {
     pub(super) strangers: AtomicU64,
     /// Links refused because no place was free.
     pub(super) crowded: AtomicU64,
+    /// Calls not made because too many were under way.
+    pub(super) busy: AtomicU64,
 }
 
 /// Why a request has no valid answer.
@@ -168,21 +175,27 @@ impl Shared {
         Ok(response)
     }
 
-    /// Answers the peer's requests until the link ends.
+    /// Answers the peer's requests until the link ends; says whether it broke, or the peer stops: a link that was of no
+    /// use any more says nothing of who is at its other end.
     pub(super) async fn serve(
         self: Arc<Self>,
         id: LinkId,
         link: Arc<dyn Connection>,
         usage: Arc<Usage>,
         first: Option<FirstStream>,
-    ) {
+    ) -> bool {
         if let Some(FirstStream { send, recv, header }) = first {
             self.take_stream(id, &link, &usage, (send, recv), Some(header));
         }
         // The link ends this loop; how many streams are open at once is the QUIC stack's bound.
-        while let Ok(streams) = link.accept_control().await {
-            self.take_stream(id, &link, &usage, streams, None);
-        }
+        let end = loop {
+            match link.accept_control().await {
+                Ok(streams) => self.take_stream(id, &link, &usage, streams, None),
+                Err(end) => break end,
+            }
+        };
+        let LinkError::Closed { code, .. } = end else { return !matches!(end, LinkError::ClosedByUs) };
+        matches!(CloseReason::from_code(code), Some(CloseReason::Shutdown))
     }
 
     fn take_stream(
@@ -220,7 +233,7 @@ impl Shared {
         header: Option<[u8; FRAME_HEADER_LEN]>,
     ) -> Result<(), CallError> {
         let from = link.peer();
-        let limit = if self.members.load().contains(&from) { MAX_NET_MESSAGE } else { MAX_JOIN_MESSAGE };
+        let limit = if self.members.load().contains(&from) { MAX_NET_MESSAGE } else { MAX_STRANGER_MESSAGE };
         let reading = read_frame(&mut recv, header, parse_frame_header, REQUEST_TYPE, limit);
         let read = match timeout(READ_TIMEOUT, reading).await {
             Ok(read) => read.map_err(CallError::from),
@@ -283,7 +296,7 @@ impl Counts {
     }
 
     /// What was refused before it came to a network, in a fixed order.
-    pub(super) fn named(&self) -> [(&'static str, u64); 6] {
+    pub(super) fn named(&self) -> [(&'static str, u64); 7] {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         [
             ("stream-malformed", read(&self.malformed)),
@@ -292,6 +305,7 @@ impl Counts {
             ("stream-hurried", read(&self.hurried)),
             ("stranger", read(&self.strangers)),
             ("crowded", read(&self.crowded)),
+            ("busy", read(&self.busy)),
         ]
     }
 }

@@ -34,6 +34,10 @@ const STATEMENTS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("stat
 const RECORDS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("records");
 const EXTRAS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("extras");
 const SEEN: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("seen");
+/// By the old key: how this node came to another one.
+const ROTATIONS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("rotations");
+/// Rotations kept; of more, the oldest go.
+const MAX_ROTATIONS: usize = 8;
 
 /// Why the store could not be used.
 #[derive(Debug, Error)]
@@ -81,6 +85,21 @@ pub(super) struct Seen {
     pub(super) at_ms: u64,
 }
 
+/// A rotation of this node's key that every network of it was told.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct KeptRotation {
+    /// The key before.
+    pub(super) old: [u8; 32],
+    /// The key since.
+    pub(super) new: [u8; 32],
+    /// SHA-256 of the key file that becomes the keystore.
+    pub(super) file: [u8; 32],
+    pub(super) at_ms: u64,
+    /// The fact for the DHT, in hex.
+    pub(super) fact: String,
+}
+
 /// One change; those of one [`Store::write`] happen together.
 #[derive(Debug, Clone)]
 pub(super) enum Change {
@@ -89,6 +108,7 @@ pub(super) enum Change {
     Record(NetworkId, PeerId, Option<Vec<u8>>),
     Extra(NetworkId, [u8; 16], Option<Vec<u8>>),
     Seen(NetworkId, PeerId, Seen),
+    Rotation(Box<KeptRotation>),
     /// Everything of a network.
     Forget(NetworkId),
 }
@@ -185,6 +205,18 @@ impl Store {
         Ok(networks)
     }
 
+    /// The rotations of this node's key, oldest first.
+    ///
+    /// # Errors
+    /// [`StoreError::Failed`].
+    pub(super) fn rotations(&self) -> Result<Vec<KeptRotation>, StoreError> {
+        let read = self.database.begin_read().map_err(failed)?;
+        let kept = items(&read, ROTATIONS)?.into_iter();
+        let mut kept: Vec<KeptRotation> = kept.filter_map(|(_, bytes)| serde_json::from_slice(&bytes).ok()).collect();
+        kept.sort_by_key(|rotation| rotation.at_ms);
+        Ok(kept)
+    }
+
     /// Makes changes, all or none; when this returns they are on disk.
     ///
     /// # Errors
@@ -205,6 +237,7 @@ impl Store {
             let mut records = write.open_table(RECORDS).map_err(failed)?;
             let mut extras = write.open_table(EXTRAS).map_err(failed)?;
             let mut seen = write.open_table(SEEN).map_err(failed)?;
+            let mut rotations = write.open_table(ROTATIONS).map_err(failed)?;
             for change in changes {
                 match change {
                     Change::Head(network, head) => {
@@ -220,6 +253,7 @@ impl Store {
                         let bytes = serde_json::to_vec(at).map_err(failed)?;
                         set(&mut seen, &key(network, peer.as_bytes()), Some(&bytes))?;
                     }
+                    Change::Rotation(rotation) => keep_rotation(&mut rotations, rotation)?,
                     Change::Forget(network) => {
                         for table in [&mut heads, &mut statements, &mut records, &mut extras, &mut seen] {
                             table.retain(|key, _| !key.starts_with(network.as_bytes())).map_err(failed)?;
@@ -251,6 +285,21 @@ fn set(table: &mut redb::Table<'_, &[u8], &[u8]>, key: &[u8], bytes: Option<&[u8
         None => drop(table.remove(key).map_err(failed)?),
     }
     Ok(())
+}
+
+fn keep_rotation(table: &mut redb::Table<'_, &[u8], &[u8]>, rotation: &KeptRotation) -> Result<(), StoreError> {
+    let mut kept: Vec<(u64, Vec<u8>)> = Vec::new();
+    for item in table.iter().map_err(failed)? {
+        let (old, bytes) = item.map_err(failed)?;
+        let at_ms = serde_json::from_slice(bytes.value()).map_or(0, |kept: KeptRotation| kept.at_ms);
+        kept.push((at_ms, old.value().to_vec()));
+    }
+    kept.sort();
+    for (_, oldest) in kept.iter().take((kept.len() + 1).saturating_sub(MAX_ROTATIONS)) {
+        set(table, oldest, None)?;
+    }
+    let bytes = serde_json::to_vec(rotation).map_err(failed)?;
+    set(table, &rotation.old, Some(&bytes))
 }
 
 type Items = Vec<(Vec<u8>, Vec<u8>)>;
@@ -306,6 +355,20 @@ mod tests {
         let kept = store.load().unwrap();
         assert_eq!(kept.keys().collect::<Vec<_>>(), [&TWO]);
         assert_eq!(kept[&TWO].statements, [[2]]);
+    }
+
+    #[tokio::test]
+    async fn the_newest_rotations_of_this_node_are_kept_in_order() {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, _) = Store::open(dir.path()).unwrap();
+        for at in 0..12_u8 {
+            let kept =
+                KeptRotation { old: [at; 32], new: [at + 1; 32], file: [7; 32], at_ms: at.into(), fact: String::new() };
+            store.write(vec![Change::Rotation(Box::new(kept))]).await.unwrap();
+        }
+        let kept: Vec<u64> = store.rotations().unwrap().iter().map(|rotation| rotation.at_ms).collect();
+        assert_eq!(kept, [4, 5, 6, 7, 8, 9, 10, 11]);
+        assert!(store.load().unwrap().is_empty(), "a rotation is no network");
     }
 
     #[test]

@@ -81,6 +81,8 @@ impl Mesh {
             builder.pinned(config);
         }
         let enabled: Vec<&NetworkView> = views.iter().filter(|view| view.enabled).take(MAX_REALMS - 1).collect();
+        let ready = enabled.iter().filter(|view| view.ready).flat_map(|view| &view.members);
+        builder.ready.extend(ready.map(|member| member.peer));
         for (number, view) in (1..).zip(&enabled) {
             builder.network(view, RealmSet::only(number).unwrap_or_default());
         }
@@ -107,12 +109,14 @@ struct Builder {
     owners: BTreeMap<IpAddr, PeerId>,
     /// Pools in use, with our address in each and whose the pool is.
     pools: Vec<(Ipv4Net, Option<Ipv4Addr>, String)>,
+    /// Members of networks that are up to date.
+    ready: BTreeSet<PeerId>,
 }
 
 impl Builder {
     fn new(own: PeerId) -> Self {
-        let (realms, owners, pools) = (Vec::new(), BTreeMap::new(), Vec::new());
-        Self { own, ipv4: true, ipv6: true, mesh: Mesh::default(), realms, owners, pools }
+        let (realms, owners, pools, ready) = (Vec::new(), BTreeMap::new(), Vec::new(), BTreeSet::new());
+        Self { own, ipv4: true, ipv6: true, mesh: Mesh::default(), realms, owners, pools, ready }
     }
 
     fn pinned(&mut self, config: &Config) {
@@ -223,7 +227,10 @@ impl Builder {
         }
         peer.names.push((view.name.clone(), member.name.clone()));
         peer.ready |= view.ready;
-        for &address in &member.addresses {
+        // It may have been put out there meanwhile: what another network, or the configuration, lets it do is no reason to
+        // take its packets for those of a member here.
+        let waits = !view.ready && (peer.pinned || self.ready.contains(&member.peer));
+        for &address in member.addresses.iter().filter(|_| !waits) {
             if !(if address.is_ipv4() { ipv4 } else { self.ipv6 }) {
                 continue;
             }

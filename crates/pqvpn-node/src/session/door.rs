@@ -43,7 +43,7 @@ impl Shut {
         match self {
             Self::Down => CloseReason::Shutdown,
             Self::Quarantined => CloseReason::Ratchet,
-            Self::Revoked => CloseReason::NotAdmitted,
+            Self::Revoked => CloseReason::Revoked,
             Self::NotReady => CloseReason::Busy,
             Self::TooMany => CloseReason::Duplicate,
         }

@@ -40,6 +40,8 @@ impl State {
             Command::Dht(command) => self.dht(command),
             Command::Network(command) => self.network(command),
             Command::Dns(answer) => send(answer, self.dns.report()),
+            // Whoever is started without a supervisor has no keystore either.
+            Command::RotateKeys(_, answer) => send(answer, Err(membership::RotationError::NotKept.into())),
             // The run loop has taken this one already.
             Command::Shutdown(done) => send(done, ()),
         }
@@ -148,6 +150,7 @@ impl State {
             DhtCommand::Table(answer) => Order::Table(answer),
             DhtCommand::Doors(answer) => Order::Doors(answer),
             DhtCommand::AddDoors(doors, answer) => Order::AddDoors(doors, answer),
+            DhtCommand::RemoveDoors(doors, answer) => Order::RemoveDoors(doors, answer),
             DhtCommand::Put(name, value, answer) => Order::Put(name, value, answer),
             DhtCommand::Get(what, answer) => match self.wanted(what) {
                 Ok(wanted) => Order::Get(wanted, answer),
@@ -204,6 +207,7 @@ fn off(command: DhtCommand, report: &DhtReport) {
         DhtCommand::Table(answer) => send(answer, Err(error())),
         DhtCommand::Doors(answer) => send(answer, Err(error())),
         DhtCommand::AddDoors(_, answer) => send(answer, Err(error())),
+        DhtCommand::RemoveDoors(_, answer) => send(answer, Err(error())),
     }
 }
 

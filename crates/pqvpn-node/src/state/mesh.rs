@@ -12,6 +12,7 @@ use crate::{
     clock, entropy,
     host::HostError,
     life::PeerLife,
+    membership::Order,
     overlay::{Mesh, MeshPeer},
     path::Paths,
     snapshot::NodeState,
@@ -29,11 +30,12 @@ impl State {
         Ok(())
     }
 
-    /// Whoever is in a network takes links of strangers, who may want to join, and looks for members nearby.
+    /// Whoever is in a network takes links of strangers, who may want to join, and looks for members nearby; whoever joins
+    /// looks for the one that lets it in.
     fn open_for_networks(&mut self) {
         let in_network = !self.views.is_empty();
         self.context.slots.let_strangers_in(self.context.dht.is_some() || in_network);
-        self.lan.needed(in_network);
+        self.lan.needed(in_network || self.context.networks.is_joining());
     }
 
     /// The networks have changed. Whoever is no peer any more is cut off before anything else happens.
@@ -56,7 +58,8 @@ impl State {
         for slot in self.peers.slots() {
             let gone = self.peers.get(slot).map(|peer| peer.id).filter(|id| !mesh.peers.contains_key(id));
             if let Some(id) = gone {
-                self.cut_off(slot, id);
+                let revoked = mesh.revoked.contains(&id);
+                self.cut_off(slot, id, if revoked { CloseReason::Revoked } else { CloseReason::NotAdmitted });
             }
         }
         let not_ready = mesh.peers.iter().filter(|(_, peer)| !peer.ready).map(|(&id, _)| id);
@@ -73,11 +76,15 @@ impl State {
 
     /// Ends everything with a peer: no session can be made, none carries a packet, its links are closed, and nothing of
     /// it is remembered.
-    fn cut_off(&mut self, slot: PeerSlot, id: PeerId) {
+    fn cut_off(&mut self, slot: PeerSlot, id: PeerId, reason: CloseReason) {
         tracing::info!(peer = %self.peers.label(slot), "no peer any more: cut off");
         self.context.slots.remove(&id);
         self.control.remove_peer(slot);
-        self.close_peer(slot, CloseReason::NotAdmitted);
+        let session = self.peers.get(slot).and_then(|peer| self.live.get(peer.sessions.last()?));
+        if let Some(remote) = session.map(|session| session.connection.remote()) {
+            self.context.networks.order(Order::HadSession(id, remote));
+        }
+        self.close_peer(slot, reason);
         self.fail_pings(slot, "it is in no network with this node any more");
         self.peers.remove(slot);
         self.context.forget(id);

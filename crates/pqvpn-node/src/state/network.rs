@@ -19,6 +19,7 @@ impl State {
                 NetworkCommand::NetEnable(network, on, self.in_force(reply))
             }
             NetworkCommand::Join(code, name, wait, reply) => {
+                self.lan.look_again();
                 NetworkCommand::Join(code, name, wait, self.in_force(reply))
             }
             NetworkCommand::Approve(network, who, reply) => NetworkCommand::Approve(network, who, self.in_force(reply)),
@@ -26,6 +27,9 @@ impl State {
                 NetworkCommand::Revoke(network, who, why, self.in_force(reply))
             }
             NetworkCommand::LockSign(network, id, reply) => NetworkCommand::LockSign(network, id, self.in_force(reply)),
+            NetworkCommand::LockContest(network, ids, who, reply) => {
+                NetworkCommand::LockContest(network, ids, who, self.in_force(reply))
+            }
             NetworkCommand::LockDisable(network, secret, reply) => {
                 NetworkCommand::LockDisable(network, secret, self.in_force(reply))
             }

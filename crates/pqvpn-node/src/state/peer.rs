@@ -54,6 +54,8 @@ pub(crate) struct Peer {
     /// Pings that wait for a session, then for their probe.
     pub(crate) pings: Vec<Ping>,
     aborts: Vec<Instant>,
+    /// Sessions that it gave to another with our identity, so it seems: how many in a row, and when the last.
+    pub(crate) taken: Option<(u32, Instant)>,
     pub(crate) quarantined: bool,
 }
 
@@ -87,6 +89,7 @@ impl Peer {
             last_error: None,
             pings: Vec::new(),
             aborts: Vec::new(),
+            taken: None,
             quarantined: false,
         }
     }

@@ -1,7 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Snapshots and health in the state task.
 
-use std::{io, net::SocketAddr, sync::atomic::Ordering, time::Instant};
+use std::{
+    io,
+    net::SocketAddr,
+    sync::atomic::Ordering,
+    time::{Duration, Instant},
+};
 
 use pqvpn_crypto::peer_id::PeerId;
 use pqvpn_dataplane::DropReason;
@@ -18,6 +23,9 @@ use crate::{
     },
 };
 
+/// Sessions that went to another are told of for so long.
+const TAKEN_TOLD: Duration = Duration::from_secs(3600);
+
 impl State {
     pub(super) fn snapshot(&self, now: Instant) -> Snapshot {
         Snapshot {
@@ -30,7 +38,7 @@ impl State {
             networks: self.views.iter().map(|view| self.network_snapshot(view)).collect(),
             peers: self.peers.iter().map(|peer| self.peer_snapshot(now, peer)).collect(),
             drops: self.drops(),
-            health: self.health(),
+            health: self.health(now),
             uptime: now.saturating_duration_since(self.started),
         }
     }
@@ -126,7 +134,7 @@ impl State {
         }
     }
 
-    fn health(&self) -> Vec<HealthItem> {
+    fn health(&self, now: Instant) -> Vec<HealthItem> {
         let mut items = self.standing.clone();
         items.extend(self.mesh.collisions.iter().cloned());
         items.extend(self.twins.map(|(count, remote)| {
@@ -136,6 +144,14 @@ impl State {
             );
             HealthItem { level: HealthLevel::Error, code: "identity-twice", text }
         }));
+        // The word of a peer and no proof; a link or a record of the other is one.
+        let taken = self.taken_over.is_some_and(|at| now.saturating_duration_since(at) < TAKEN_TOLD);
+        if taken && self.twins.is_none() {
+            let text = "peers end sessions of this node for others that it does not have: another daemon may use its identity; \
+                        stop one of them, or give it an identity of its own"
+                .to_owned();
+            items.push(HealthItem { level: HealthLevel::Warn, code: "identity-twice", text });
+        }
         items.extend(self.views.iter().flat_map(|view| view.health.iter().cloned()));
         items.extend(self.host.health());
         items.extend(self.dns.health());
@@ -149,6 +165,16 @@ impl State {
             let text =
                 format!("{}: the ratchet failed twice within a day; `pqvpn up` lifts the quarantine", peer.label());
             items.push(HealthItem { level: HealthLevel::Error, code: "ratchet-quarantine", text });
+        }
+        for peer in self.peers.iter().filter(|peer| peer.pinned) {
+            let dht = self.context.dht.as_ref();
+            let Some(successor) = dht.and_then(|dht| dht.successor(&peer.id)) else { continue };
+            // Whom to trust is for the config to say: a thief of the old key could have signed this as well.
+            let text = format!(
+                "{} rotated its key: ask whoever runs it, then write id = \"{successor}\" into its [[peers]]",
+                peer.label()
+            );
+            items.push(HealthItem { level: HealthLevel::Warn, code: "peer-rotated", text });
         }
         for live in self.live.values().filter(|live| live.continuity_lost) {
             let peer = self.peers.label(live.slot);

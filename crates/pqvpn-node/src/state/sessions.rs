@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Sessions in the state task: coming up, being replaced, ending.
 
-use std::{net::SocketAddr, time::Instant};
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
 use pqvpn_crypto::schedule::Role;
 use pqvpn_dataplane::{PeerSlot, SessionId};
@@ -14,6 +17,11 @@ use crate::{
     session::{Established, LinkEvent, SessionError},
     snapshot::NodeState,
 };
+
+/// A peer that ends so many sessions in a row for one we do not have, none much later than the one before, has them with
+/// another. One may be a dial of ours that came to nothing on this side only.
+const TAKEN_OFTEN: u32 = 2;
+const TAKEN_WITHIN: Duration = Duration::from_secs(120);
 
 impl State {
     pub(super) fn on_link_event(&mut self, now: Instant, event: LinkEvent) {
@@ -110,9 +118,23 @@ impl State {
         let Some(peer) = self.peers.get_mut(slot) else { return };
         let on_purpose = matches!(error, SessionError::Closed(_));
         peer.last_error = (!on_purpose).then(|| error.to_string());
-        if peer.sessions.is_empty() {
-            peer.paths.on_gone();
-            peer.life.on_session_gone(now);
+        if !peer.sessions.is_empty() {
+            return;
+        }
+        peer.paths.on_gone();
+        let taken = matches!(error, SessionError::Closed(CloseReason::Duplicate)) && peer.pings.is_empty();
+        if !taken {
+            return peer.life.on_session_gone(now);
+        }
+        peer.life.on_session_taken(now);
+        let before = peer.taken.filter(|(_, at)| now.saturating_duration_since(*at) < TAKEN_WITHIN);
+        let times = before.map_or(0, |(times, _)| times).saturating_add(1);
+        peer.taken = Some((times, now));
+        if times >= TAKEN_OFTEN {
+            if self.taken_over.is_none() {
+                tracing::warn!(peer = %self.peers.label(slot), "sessions go to another node with our identity, so it seems");
+            }
+            self.taken_over = Some(now);
         }
     }
 

@@ -42,6 +42,9 @@ pub enum StoreError {
     /// There is such a file already, and it is not replaced without being told to.
     #[error("{0} exists already")]
     Exists(PathBuf),
+    /// A rotation of the key was interrupted, and it is not decided yet which key the keystore holds.
+    #[error("a rotation of the key was interrupted: {0} is there")]
+    Rotating(PathBuf),
     /// The file is larger than any of its kind.
     #[error("{path} is larger than {limit} bytes")]
     TooLarge {
@@ -87,6 +90,7 @@ impl StoreError {
             Self::NotARegularFile(_) | Self::NotADirectory(_) => "move it away, or name another state directory".into(),
             Self::Missing(_) => "`pqvpn id` makes an identity, `pqvpn keys restore FILE` brings one back".into(),
             Self::Exists(_) => "name another file, or move this one away".into(),
+            Self::Rotating(_) => "start the daemon: it ends the rotation by itself; then once more".into(),
             Self::TooLarge { .. } => "check that this is the file you meant".into(),
             Self::Keystore { error, .. } => keystore_hint(error).into(),
             Self::Identity(_) => {
@@ -105,10 +109,21 @@ impl StoreError {
             Self::Keystore { error, .. } => {
                 matches!(error, KeystoreError::PassphraseNeeded | KeystoreError::WrongPassphrase)
             }
-            Self::NotADirectory(_) | Self::Missing(_) | Self::Exists(_) | Self::TooLarge { .. } | Self::Identity(_) => {
-                false
-            }
+            Self::NotADirectory(_)
+            | Self::Missing(_)
+            | Self::Exists(_)
+            | Self::Rotating(_)
+            | Self::TooLarge { .. }
+            | Self::Identity(_) => false,
         }
+    }
+
+    /// Whether the passphrase is missing or wrong.
+    #[must_use]
+    pub fn is_passphrase(&self) -> bool {
+        let wrong =
+            |error: &KeystoreError| matches!(error, KeystoreError::PassphraseNeeded | KeystoreError::WrongPassphrase);
+        matches!(self, Self::Keystore { error, .. } if wrong(error))
     }
 
     /// Whether a passphrase would help.

@@ -111,7 +111,7 @@ fn twin_of(path: &Path) -> PathBuf {
     path.with_file_name(name)
 }
 
-fn sync_directory_of(path: &Path) -> Result<(), StoreError> {
+pub(super) fn sync_directory_of(path: &Path) -> Result<(), StoreError> {
     let directory = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
     File::open(directory).and_then(|dir| dir.sync_all()).map_err(io_error("sync", directory))
 }

@@ -24,8 +24,8 @@ pub const KEYSTORE_FILE: &str = "keystore";
 /// The keystore of one node.
 #[derive(Debug, Clone)]
 pub struct KeystoreFile {
-    directory: PathBuf,
-    path: PathBuf,
+    pub(super) directory: PathBuf,
+    pub(super) path: PathBuf,
     costs: KdfParams,
 }
 
@@ -89,6 +89,8 @@ impl KeystoreFile {
     /// # Errors
     /// As [`KeystoreFile::load`], or the file cannot be replaced; then the old one stands.
     pub fn change_passphrase(&self, old: Option<&Passphrase>, new: Option<&Passphrase>) -> Result<(), StoreError> {
+        // The next key is kept under the passphrase of this one.
+        self.refuse_while_rotating()?;
         let (seed, created) = self.open(old)?;
         let bytes = self.seal(&seed, created, new, &self.path)?;
         write_atomic(&self.path, &bytes, FILE_MODE)
@@ -129,6 +131,8 @@ impl KeystoreFile {
         ensure_private_dir(&self.directory)?;
         let bytes = self.seal(&seed, created, new, &self.path)?;
         if replace {
+            // Whoever brings another key back wants that one, not the next of the one that was there.
+            self.drop_next()?;
             write_atomic(&self.path, &bytes, FILE_MODE)?;
         } else {
             create_private(&self.path, &bytes)?;
@@ -153,7 +157,7 @@ impl KeystoreFile {
         open_bytes(&self.read()?, passphrase, &self.path)
     }
 
-    fn seal(
+    pub(super) fn seal(
         &self,
         seed: &IdentitySeed,
         created: CreatedAt,

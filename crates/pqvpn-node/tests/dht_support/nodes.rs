@@ -4,12 +4,16 @@
 use std::{
     net::SocketAddr,
     path::PathBuf,
-    sync::atomic::{AtomicU8, Ordering},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU8, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 use pqvpn_crypto::{
     identity::{Identity, IdentitySeed},
+    keystore::KdfParams,
     peer_id::PeerId,
 };
 use pqvpn_dataplane::{Offloads, mem::MemTun};
@@ -19,6 +23,8 @@ use pqvpn_node::{
     dht::{DhtReport, DhtState},
     handle::NodeHandle,
     link::Backend,
+    store::KeystoreFile,
+    supervisor::Supervised,
 };
 use tokio::task::JoinHandle;
 
@@ -31,7 +37,16 @@ pub(crate) struct TestNode {
     pub(crate) at: SocketAddr,
     task: JoinHandle<()>,
     state: Option<tempfile::TempDir>,
-    _tun: MemTun,
+    _tuns: Tuns,
+}
+
+/// The devices of all runs of a node.
+type Tuns = Arc<Mutex<Vec<MemTun>>>;
+
+fn device(tuns: &Tuns) -> Interface {
+    let (tun, reader, writer) = MemTun::new(Offloads::default()).unwrap();
+    tuns.lock().unwrap().push(tun);
+    Interface::Given(vec![(Box::new(reader), Box::new(writer))])
 }
 
 /// How a node is started.
@@ -84,16 +99,35 @@ impl Plan {
     pub(crate) async fn start(self) -> TestNode {
         let identity = Identity::from_seed(&self.seed).unwrap();
         let (id, at) = (identity.peer_id(), self.config.node.listen[0]);
-        let (tun, reader, writer) = MemTun::new(Offloads::default()).unwrap();
+        let tuns = Tuns::default();
         let options = StartOptions {
             config: self.config,
             identity,
             state_dir: self.state.path().to_owned(),
-            interface: Interface::Given(vec![(Box::new(reader), Box::new(writer))]),
+            interface: device(&tuns),
             backend: self.backend,
         };
         let (handle, task) = Node::start(options).await.unwrap();
-        TestNode { handle, id, at, task, state: Some(self.state), _tun: tun }
+        TestNode { handle, id, at, task, state: Some(self.state), _tuns: tuns }
+    }
+
+    /// Starts a node that keeps its key, so that it can be rotated.
+    pub(crate) async fn start_kept(self) -> TestNode {
+        let keystore = KeystoreFile::new(self.state.path(), KdfParams { memory_kib: 8, passes: 1, lanes: 1 });
+        keystore.create(&self.seed, None).unwrap();
+        let (id, at, tuns) = (self.id(), self.config.node.listen[0], Tuns::default());
+        let devices = Arc::clone(&tuns);
+        let supervised = Supervised {
+            config: self.config,
+            identity: Identity::from_seed(&self.seed).unwrap(),
+            state_dir: self.state.path().to_owned(),
+            interface: Box::new(move || device(&devices)),
+            backend: self.backend,
+            keystore: Some(keystore),
+        };
+        let (handle, running) = Node::supervise(supervised).await.unwrap();
+        let task = tokio::spawn(async move { running.await.unwrap().unwrap() });
+        TestNode { handle, id, at, task, state: Some(self.state), _tuns: tuns }
     }
 }
 

@@ -53,6 +53,53 @@ async fn who_was_away_learns_of_a_revocation_before_anything_else() {
 }
 
 #[tokio::test]
+async fn who_was_revoked_learns_it_with_the_proof_from_a_member_that_may_not_sign() {
+    let mut nodes = network(&["alice", "bob", "carol"], 1).await;
+    let (carol, bob, alice) = (nodes.pop().unwrap(), nodes.pop().unwrap(), nodes.pop().unwrap());
+    eventually("bob knows where the others are", || async {
+        bob.members().await.iter().all(|member| member.own || member.seen_ms.is_some())
+    })
+    .await;
+    let bob = bob.stop().await;
+    alice.handle.revoke(ANY, PeerRef("bob".to_owned()), "lost".to_owned()).await.unwrap();
+    carol.until("told", |report| report.members == 2).await;
+    let head = alice.network().await.head;
+    alice.stop().await;
+    let bob = bob.start().await;
+    let report = bob.until("told", |report| report.state == NetworkState::Revoked).await;
+    assert_eq!(report.head, head, "it holds the statement itself, not somebody's word");
+    assert!(report.health.iter().any(|item| item.text.contains("lost")), "{:?}", report.health);
+    bob.until("left alone", |report| report.gossip.links == 0).await;
+}
+
+#[tokio::test]
+async fn who_is_revoked_while_it_talks_to_others_hears_so_at_once() {
+    let mut nodes = network(&["alice", "bob", "carol"], 1).await;
+    let (carol, bob, alice) = (nodes.pop().unwrap(), nodes.pop().unwrap(), nodes.pop().unwrap());
+    carol.ping(&bob).await.unwrap();
+    let start = Instant::now();
+    alice.revoke(&bob).await.unwrap();
+    bob.until("told", |report| report.state == NetworkState::Revoked).await;
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    carol.until("parted", |report| report.members == 2 && report.online == 2).await;
+}
+
+#[tokio::test]
+async fn who_is_cut_off_is_soon_not_online() {
+    let mut nodes = network(&["alice", "bob", "carol"], 1).await;
+    let (carol, bob, alice) = (nodes.pop().unwrap(), nodes.pop().unwrap(), nodes.pop().unwrap());
+    for node in [&alice, &bob, &carol] {
+        node.until("all there", |report| report.online == 3).await;
+    }
+    let start = Instant::now();
+    carol.stop().await;
+    for node in [&alice, &bob] {
+        node.until("one gone", |report| (report.members, report.online) == (3, 2)).await;
+    }
+    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+}
+
+#[tokio::test]
 async fn halves_that_went_on_apart_become_equal_again_and_nobody_revoked_is_back() {
     let mut nodes = network(&["alice", "bob", "carol", "dave"], 2).await;
     // Apart: alice is away with carol, then bob with dave; each half decides something.

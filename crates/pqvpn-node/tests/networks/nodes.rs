@@ -4,11 +4,13 @@
 use std::{
     future::Future,
     net::SocketAddr,
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
 use pqvpn_crypto::{
     identity::{Identity, IdentitySeed},
+    keystore::KdfParams,
     peer_id::PeerId,
 };
 use pqvpn_dataplane::{Offloads, mem::MemTun};
@@ -18,6 +20,8 @@ use pqvpn_node::{
     handle::{NodeError, NodeHandle, PeerRef},
     link::Backend,
     membership::{CreateNetwork, InviteOptions, JoinReport, MemberReport, NetRef, NetworkError, NetworkReport},
+    store::KeystoreFile,
+    supervisor::Supervised,
 };
 use tokio::task::JoinHandle;
 
@@ -30,7 +34,16 @@ pub(crate) struct TestNode {
     pub(crate) id: PeerId,
     pub(crate) plan: Plan,
     task: JoinHandle<()>,
-    _tun: MemTun,
+    _tuns: Tuns,
+}
+
+/// The devices of all runs of a node.
+type Tuns = Arc<Mutex<Vec<MemTun>>>;
+
+fn device(tuns: &Tuns) -> Interface {
+    let (tun, reader, writer) = MemTun::new(Offloads::default()).unwrap();
+    tuns.lock().unwrap().push(tun);
+    Interface::Given(vec![(Box::new(reader), Box::new(writer))])
 }
 
 /// How a node is started.
@@ -59,16 +72,44 @@ impl Plan {
     pub(crate) async fn start(self) -> TestNode {
         let identity = Identity::from_seed(&self.seed).unwrap();
         let id = identity.peer_id();
-        let (tun, reader, writer) = MemTun::new(Offloads::default()).unwrap();
+        let tuns = Tuns::default();
         let options = StartOptions {
             config: self.config.clone(),
             identity,
             state_dir: self.state.path().to_owned(),
-            interface: Interface::Given(vec![(Box::new(reader), Box::new(writer))]),
+            interface: device(&tuns),
             backend: Backend::Noq,
         };
         let (handle, task) = Node::start(options).await.unwrap();
-        TestNode { handle, id, plan: self, task, _tun: tun }
+        TestNode { handle, id, plan: self, task, _tuns: tuns }
+    }
+
+    /// Where the key is kept; made with the first call.
+    pub(crate) fn keystore(&self) -> KeystoreFile {
+        let keystore = KeystoreFile::new(self.state.path(), KdfParams { memory_kib: 8, passes: 1, lanes: 1 });
+        if !keystore.exists().unwrap() {
+            keystore.create(&self.seed, None).unwrap();
+        }
+        keystore
+    }
+
+    /// Starts the node that the keystore says, so that its key can be rotated.
+    pub(crate) async fn start_kept(self) -> TestNode {
+        let keystore = self.keystore();
+        let identity = Identity::from_seed(&keystore.load(None).unwrap()).unwrap();
+        let (id, tuns) = (identity.peer_id(), Tuns::default());
+        let devices = Arc::clone(&tuns);
+        let supervised = Supervised {
+            config: self.config.clone(),
+            identity,
+            state_dir: self.state.path().to_owned(),
+            interface: Box::new(move || device(&devices)),
+            backend: Backend::Noq,
+            keystore: Some(keystore),
+        };
+        let (handle, running) = Node::supervise(supervised).await.unwrap();
+        let task = tokio::spawn(async move { running.await.unwrap().unwrap() });
+        TestNode { handle, id, plan: self, task, _tuns: tuns }
     }
 }
 

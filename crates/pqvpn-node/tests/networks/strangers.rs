@@ -15,18 +15,19 @@ use pqvpn_crypto::{
 };
 use pqvpn_node::{
     link::{Backend, Connection, Endpoint, LinkConfig, PlainSocket},
-    membership::InviteOptions,
+    membership::{InviteOptions, NetworkReport, NetworkState},
 };
 use pqvpn_wire::network::{
-    Code, JoinRefusal, JoinRequest, NetRequest, NetResponse, NetworkId, REQUEST_TYPE, StatementId, SyncState,
-    decode_response, encode_request, frame,
+    Beat, Bundle, Code, JoinRefusal, JoinRequest, MemberDraft, MemberRecord, NetRequest, NetResponse, NetworkId,
+    REQUEST_TYPE, RESPONSE_TYPE, Statement, StatementId, SyncState, decode_response, encode_request, encode_response,
+    frame,
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     time::timeout,
 };
 
-use crate::nodes::{PATIENCE, TestNode, until_equal};
+use crate::nodes::{PATIENCE, TestNode, eventually, free_port, until_equal};
 
 #[derive(Debug)]
 struct Everybody;
@@ -41,15 +42,21 @@ impl Admission for Everybody {
 struct Raw {
     identity: Arc<Identity>,
     endpoint: Box<dyn Endpoint>,
+    at: SocketAddr,
 }
 
 impl Raw {
     fn new() -> Self {
-        let identity = Arc::new(Identity::generate().unwrap());
+        Self::of(Identity::generate().unwrap())
+    }
+
+    fn of(identity: Identity) -> Self {
+        let identity = Arc::new(identity);
         let crypto = Arc::new(LinkCrypto::new(Arc::clone(&identity), Arc::new(Everybody)));
-        let socket = Arc::new(PlainSocket::bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap());
+        let at = free_port();
+        let socket = Arc::new(PlainSocket::bind(at).unwrap());
         let endpoint = Backend::Noq.endpoint(socket, LinkConfig::new(crypto)).unwrap();
-        Self { identity, endpoint }
+        Self { identity, endpoint, at }
     }
 
     async fn link(&self, node: &TestNode) -> Box<dyn Connection> {
@@ -73,6 +80,18 @@ async fn ask(link: &dyn Connection, network: &NetworkId, request: &NetRequest) -
     let (of, response) = decode_response(bytes.get(8..)?).unwrap();
     assert_eq!(of, *network);
     Some(response)
+}
+
+/// What a node answers to `identity` that shows these rotations.
+pub(crate) async fn introduce(
+    identity: Identity,
+    node: &TestNode,
+    network: &NetworkId,
+    line: Vec<Arc<Statement>>,
+) -> Option<NetResponse> {
+    let raw = Raw::of(identity);
+    let link = raw.link(node).await;
+    ask(&*link, network, &NetRequest::Introduce { line }).await
 }
 
 fn now_ms() -> u64 {
@@ -108,6 +127,8 @@ async fn who_is_no_member_cannot_tell_a_network_from_one_that_is_not_there() {
         NetRequest::Pull { ids: vec![statement] },
         NetRequest::Push(Box::default()),
         NetRequest::Ping,
+        NetRequest::Beat(Beat::default()),
+        NetRequest::Introduce { line: Vec::new() },
     ];
     for request in &requests {
         for id in [network.id, NetworkId::from_bytes([7; 32])] {
@@ -127,6 +148,59 @@ async fn who_is_no_member_cannot_tell_a_network_from_one_that_is_not_there() {
     let report = alice.network().await;
     assert!(TestNode::counter(&report, "not-a-member") >= 5 && TestNode::counter(&report, "stranger") >= 10);
     assert_eq!(report.members, 1);
+}
+
+/// Answers the first request on each stream of a link.
+async fn answer_all(link: Box<dyn Connection>, network: NetworkId, answer: impl Fn(usize) -> NetResponse) {
+    for turn in 0.. {
+        let Ok((mut send, mut recv)) = link.accept_control().await else { return };
+        let mut request = Vec::new();
+        let _cut = recv.read_to_end(&mut request).await;
+        let bytes = encode_response(&network, &answer(turn)).unwrap();
+        let _cut = send.write_all(&frame(RESPONSE_TYPE, &bytes)).await;
+        let _cut = send.shutdown().await;
+    }
+}
+
+#[tokio::test]
+async fn a_member_that_says_without_a_proof_that_we_are_out_changes_nothing() {
+    let (alice, bob, mallory) = (TestNode::new("alice").await, TestNode::new("bob").await, Raw::new());
+    alice.create("home").await;
+    let code = alice.invite(InviteOptions { uses: 2, ..InviteOptions::default() }).await;
+    bob.join(&code).await.unwrap();
+    let code = code.parse::<Code>().unwrap();
+    let link = mallory.link(&alice).await;
+    let request = join(&mallory, &code, &alice.id, &exporter(&*link));
+    let Some(NetResponse::Joined(bundle)) = ask(&*link, &code.network, &request).await else { panic!("not let in") };
+    let record = MemberDraft {
+        network: code.network,
+        seq: now_ms(),
+        issued_ms: now_ms(),
+        not_after_ms: now_ms() + 3_600_000,
+        endpoints: vec![mallory.at],
+        head: [0; 32],
+        left: false,
+    };
+    let record = Arc::new(MemberRecord::sign(record, &mallory.identity).unwrap());
+    let push = NetRequest::Push(Box::new(Bundle { records: vec![record], ..Bundle::default() }));
+    assert_eq!(ask(&*link, &code.network, &push).await, Some(NetResponse::Done));
+    let statements = bundle.statements;
+    let dialed = timeout(PATIENCE, mallory.endpoint.accept()).await.unwrap().unwrap().unwrap();
+    let lie = move |turn: usize| match turn % 3 {
+        0 => NetResponse::NotAMember,
+        1 => NetResponse::PutOut(Box::default()),
+        _ => NetResponse::PutOut(Box::new(Bundle { statements: statements.clone(), more: true, ..Bundle::default() })),
+    };
+    let lying = tokio::spawn(answer_all(dialed, code.network, lie));
+    let told = |node: &NetworkReport| TestNode::counter(node, "put-out-unproven") > 0;
+    eventually("lied to", || async { told(&alice.network().await) || told(&bob.network().await) }).await;
+    for node in [&alice, &bob] {
+        let report = node.network().await;
+        assert_eq!((report.state, report.members), (NetworkState::Up, 3), "{report:?}");
+    }
+    alice.ping(&bob).await.unwrap();
+    assert!(!alice.has_health("network-revoked").await && !bob.has_health("network-revoked").await);
+    lying.abort();
 }
 
 #[tokio::test]

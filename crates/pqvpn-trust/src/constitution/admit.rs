@@ -168,6 +168,9 @@ impl Constitution {
     fn merge(&mut self, node: Node, other: Statement, verifier: &dyn StatementVerifier) -> Result<Inserted, Refusal> {
         let Some(held) = self.graph.held(node) else { return Ok(Inserted::Known) };
         let (before, set, parents) = (Arc::clone(&held.statement), held.set, held.parents.clone());
+        if self.keeps_all && before.is_bare() && self.restore(node, &other, verifier) {
+            return Ok(Inserted::Restored);
+        }
         let mut fresh = other;
         let known: Vec<PeerId> = before.signers().copied().collect();
         for signer in &known {
@@ -193,6 +196,27 @@ impl Constitution {
         self.evaluator.forget();
         self.stale = true;
         Ok(Inserted::Merged)
+    }
+
+    /// Takes back right signatures that were shed here: whoever becomes an admin must convince others again.
+    fn restore(&mut self, node: Node, other: &Statement, verifier: &dyn StatementVerifier) -> bool {
+        let Some(held) = self.graph.held(node) else { return false };
+        let (mut statement, own) = (Statement::clone(&held.statement), own_key(&other.body().act));
+        let mut restored = false;
+        for signer in held.statement.signers() {
+            let own = own.filter(|own| own.peer_id() == *signer);
+            let key = own.or_else(|| self.graph.key(signer));
+            let Some((key, signature)) = key.zip(other.signature(signer)) else { continue };
+            let is_shed = held.statement.signature(signer).is_none();
+            restored |= is_shed
+                && verifier.signature(other, signer, key)
+                && statement.restore_signature(signer, signature.clone());
+        }
+        if restored {
+            self.counters.restored += 1;
+            self.graph.exchange(node, statement);
+        }
+        restored
     }
 
     /// The signers of both; if they are too many, those that are admins on the path first, then the smallest: helpers

@@ -17,7 +17,7 @@ fn somebody(number: u32) -> PeerId {
     PeerId::from_bytes(bytes)
 }
 
-fn add_somebody(number: u32) -> Act {
+pub(super) fn add_somebody(number: u32) -> Act {
     Act::AddMember(NewMember { peer: somebody(number), ..new_member(5, "x") })
 }
 
@@ -120,10 +120,10 @@ fn a_checkpoint_is_due_each_sixty_four_statements() {
     assert!(!world.constitution.checkpoint_due());
     world.say(&[0], add_somebody(many));
     assert!(world.constitution.checkpoint_due());
-    let view_hash = world.constitution.view().hash();
-    world.say(&[0], Act::Checkpoint { view_hash });
+    let checkpoint = world.checkpoint(&[0]);
+    world.insert(&checkpoint).unwrap();
     assert!(!world.constitution.checkpoint_due());
-    assert_eq!(world.constitution.view().checkpoint.as_ref().unwrap().view_hash, view_hash);
+    assert_eq!(world.constitution.view().checkpoint.as_ref().unwrap().statement, checkpoint.id());
 }
 
 #[test]

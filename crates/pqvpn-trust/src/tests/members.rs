@@ -252,6 +252,27 @@ fn a_rotation_carries_the_membership_to_the_new_key() {
 }
 
 #[test]
+fn a_member_s_past_keeps_one_address_however_often_it_rotates() {
+    let mut world = World::new(1);
+    world.say(&[0], add(5, "nas"));
+    let first = world.member(5).unwrap().ipv4;
+    for key in 10..20 {
+        let before = if key == 10 { 5 } else { key - 1 };
+        let address = world.member(before).unwrap().ipv4.unwrap();
+        world.say(&[before], rotate(before, key));
+        let view = world.constitution.view();
+        assert_eq!(view.addresses.get(&address), Some(&peer(before)), "that of the key before is nobody else's");
+    }
+    let view = world.constitution.view();
+    assert_eq!(view.addresses.len(), 3, "the founder's, the member's, and that of its key before");
+    assert_eq!(view.addresses.len(), view.reserved.len());
+    world.say(&[19], leave(19));
+    assert_eq!(world.constitution.view().addresses.len(), 1);
+    world.say(&[0], add(5, "nas"));
+    assert_eq!(world.member(5).unwrap().ipv4, first, "it was free again");
+}
+
+#[test]
 fn nobody_rotates_another_or_without_the_new_key() {
     let mut world = World::new(1);
     world.say(&[0], add(5, "x"));
@@ -387,4 +408,23 @@ fn hashes_of_views_differ_where_views_do() {
     hashes.dedup();
     assert_eq!(hashes.len(), count);
     let _ = signed(world.constitution.draft(1, add(7, "w")), &[]);
+}
+
+#[test]
+fn a_line_of_keys_is_followed_both_ways_and_only_as_far_as_it_has_an_effect() {
+    let mut world = World::new(1);
+    world.say(&[0], add(5, "x"));
+    let first = world.say(&[5], rotate(5, 10));
+    let second = world.say(&[10], rotate(10, 11));
+    let line = |world: &World, number, most| -> Vec<_> {
+        world.constitution.rotations_to(&peer(number), most).iter().map(|statement| statement.id()).collect()
+    };
+    assert_eq!(line(&world, 11, 4), [first.id(), second.id()]);
+    assert_eq!(line(&world, 11, 1), [second.id()], "the newest");
+    assert_eq!((line(&world, 5, 4), line(&world, 0, 4)), (vec![], vec![]), "nobody rotated to these");
+    let after = |world: &World, number| world.constitution.successor(&peer(number));
+    assert_eq!((after(&world, 5), after(&world, 10), after(&world, 11)), (Some(peer(11)), Some(peer(11)), None));
+    // Whoever is thrown out has no successor, and a rotation of a stranger leads nowhere.
+    world.say(&[0], revoke(11));
+    assert_eq!((after(&world, 5), after(&world, 0)), (None, None));
 }

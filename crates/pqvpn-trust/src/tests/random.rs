@@ -108,12 +108,27 @@ impl Story {
         let parents: Vec<StatementId> = under.iter().map(|at| self.all[*at].id()).collect();
         let seq = under.iter().map(|at| self.all[*at].body().seq).max().unwrap() + 1;
         let at_ms = self.dice.below(100) as u64;
+        let act = self.sealed(node, act, &parents);
         let statement = signed(StatementBody { network: self.network, seq, parents, at_ms, act }, signers);
         if self.all.iter().any(|held| held.id() == statement.id()) {
             return;
         }
         self.heard[node].insert(self.all.len());
         self.all.push(statement);
+    }
+
+    /// Most checkpoints seal what the node has heard of; the others something else.
+    fn sealed(&mut self, node: usize, act: Act, parents: &[StatementId]) -> Act {
+        if !matches!(act, Act::Checkpoint { .. }) || self.dice.chance(20) {
+            return act;
+        }
+        let heard: Vec<Statement> = self.heard[node].iter().skip(1).map(|at| self.all[*at].clone()).collect();
+        let constitution = deliver(&self.all[0], &heard);
+        let mut parents = parents.to_vec();
+        parents.sort_unstable();
+        parents.dedup();
+        let nodes: Vec<_> = parents.iter().filter_map(|parent| constitution.graph.node(parent)).collect();
+        Act::Checkpoint { seal: constitution.graph.seal_of(&nodes) }
     }
 
     fn tips(&self, node: usize) -> Vec<usize> {
@@ -137,8 +152,8 @@ impl Story {
             74..79 => leave(who),
             79..83 => Act::CancelInvite { serial: Serial::from_bytes([self.dice.below(3) as u8; 16]) },
             83..90 => Act::SetParams(self.params()),
-            90..94 => Act::SetPolicy { hash: [self.dice.below(9) as u8; 32], schema: 1 },
-            94..98 => Act::Checkpoint { view_hash: [self.dice.below(9) as u8; 32] },
+            90..92 => Act::SetPolicy { hash: [self.dice.below(9) as u8; 32], schema: 1 },
+            92..98 => Act::Checkpoint { seal: [self.dice.below(9) as u8; 32] },
             98 => rotate(8 + self.dice.below(2), 10 + self.dice.below(2)),
             _ => Act::Disable { secret: [5; 32] },
         }
@@ -294,6 +309,24 @@ fn compare(seed: u64) {
     });
     let third = deliver(&story.all[0], &told);
     assert_eq!(first.view(), third.view(), "seed {seed}: the incremental view differs");
+    // A node that sheds signatures on the way, and hears most of it a second time.
+    let mut fourth = Constitution::found(story.all[0].clone(), &Fake, crowded).unwrap();
+    fourth.keep_all(story.dice.chance(20));
+    for statement in one_and_again(&mut story.dice, told) {
+        let _refused = fourth.insert(statement, &Fake);
+        if story.dice.chance(30) {
+            let before_ms = story.dice.below(120) as u64;
+            let shed = fourth.shed(before_ms);
+            assert!(shed.iter().all(|s| s.is_bare() && s.body().at_ms < before_ms), "seed {seed}");
+        }
+    }
+    assert_eq!(outcome(&fourth), expected, "seed {seed}: what was shed is missed");
+    assert_eq!(first.view(), fourth.view(), "seed {seed}: shedding changed the view");
+}
+
+fn one_and_again(dice: &mut Dice, told: Vec<Statement>) -> Vec<Statement> {
+    let again: Vec<Statement> = told.iter().filter(|_| dice.chance(60)).cloned().collect();
+    [told, again].concat()
 }
 
 fn sequences() -> u64 {
@@ -314,11 +347,14 @@ fn random_sequences_evaluate_as_the_reference_model_says() {
 
 #[test]
 fn the_sequences_do_quarrel() {
-    let mut seen = [0_usize; 8];
+    let mut seen = [0_usize; 11];
     for seed in 0..2_000 {
         let story = Story::tell(seed);
-        let constitution = deliver(&story.all[0], &story.all[1..]);
+        let mut constitution = deliver(&story.all[0], &story.all[1..]);
+        let shed = !constitution.shed(50).is_empty();
         let view = constitution.view();
+        let checkpoints = story.all.iter().filter(|s| matches!(s.body().act, Act::Checkpoint { .. }));
+        let mut checkpoints = checkpoints.map(|s| (constitution.seals_truly(&s.id()), view.void.contains(&s.id())));
         let quarrels = [
             !view.void.is_empty(),
             !view.revoked.is_empty(),
@@ -328,6 +364,9 @@ fn the_sequences_do_quarrel() {
             !view.admins.contains_key(&peer(0)),
             constitution.tips().len() > 1,
             constitution.counters().refused("bad_signature") > 0,
+            shed,
+            view.checkpoint.is_some(),
+            checkpoints.any(|(true_seal, void)| !true_seal && void),
         ];
         seen.iter_mut().zip(quarrels).for_each(|(count, quarrel)| *count += usize::from(quarrel));
     }

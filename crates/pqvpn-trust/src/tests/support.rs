@@ -158,6 +158,12 @@ impl World {
         signed(self.constitution.draft(self.now, act), &signers)
     }
 
+    /// A checkpoint of everything held.
+    pub(crate) fn checkpoint(&self, signers: &[usize]) -> Statement {
+        let signers: Vec<_> = signers.iter().map(|signer| (*signer, true)).collect();
+        signed(self.constitution.draft_checkpoint(self.now), &signers)
+    }
+
     /// Drafts on chosen parents.
     pub(crate) fn fork(&self, parents: &[&Statement], signers: &[usize], act: Act) -> Statement {
         let signers: Vec<_> = signers.iter().map(|signer| (*signer, true)).collect();

@@ -71,10 +71,10 @@ pub enum Act {
         /// Version of the policy's schema.
         schema: u16,
     },
-    /// What everything so far evaluates to.
+    /// All statements this one stands on, and who signed each, are held by those who sign here.
     Checkpoint {
-        /// Hash of the view.
-        view_hash: [u8; 32],
+        /// Hash over the ids and signers of all of them.
+        seal: [u8; 32],
     },
     /// A member's key follows its old one.
     Rotate {
@@ -274,7 +274,7 @@ impl Act {
             Self::CancelInvite { serial } => vec![6.into(), serial.to_value()],
             Self::SetParams(params) => vec![7.into(), params.to_value()],
             Self::SetPolicy { hash, schema } => vec![8.into(), cbor::bytes(hash), (*schema).into()],
-            Self::Checkpoint { view_hash } => vec![9.into(), cbor::bytes(view_hash)],
+            Self::Checkpoint { seal } => vec![9.into(), cbor::bytes(seal)],
             Self::Rotate { old, key: new, proof } => {
                 vec![10.into(), key(old), key(new), cbor::bytes(proof.as_bytes())]
             }
@@ -302,8 +302,7 @@ impl Act {
             8 => cbor::array(fields).and_then(|[_, hash, schema]| {
                 Some(Self::SetPolicy { hash: cbor::fixed(hash)?, schema: cbor::integer(&schema)? })
             }),
-            9 => cbor::array(fields)
-                .and_then(|[_, view_hash]| Some(Self::Checkpoint { view_hash: cbor::fixed(view_hash)? })),
+            9 => cbor::array(fields).and_then(|[_, seal]| Some(Self::Checkpoint { seal: cbor::fixed(seal)? })),
             10 => cbor::array(fields).and_then(|[_, old, key, proof]| {
                 Some(Self::Rotate { old: key_from(old)?, key: key_from(key)?, proof: signature_from(proof)? })
             }),

@@ -5,10 +5,11 @@ use std::{net::SocketAddr, sync::Arc};
 
 use ciborium::Value;
 use pqvpn_crypto::peer_id::PeerId;
+use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 
 use super::{
-    Door, JoinRequest, MAX_DOORS, MAX_MEMBERS, MemberRecord, NetworkId, PendingJoin, SignedInvite, Statement,
+    Cover, Door, JoinRequest, MAX_DOORS, MAX_MEMBERS, MemberRecord, NetworkId, PendingJoin, SignedInvite, Statement,
     StatementId,
     act::peer_from,
     name::is_label,
@@ -22,14 +23,20 @@ pub const REQUEST_TYPE: u8 = 32;
 pub const RESPONSE_TYPE: u8 = 33;
 /// Longest message in bytes, without the frame header.
 pub const MAX_NET_MESSAGE: usize = 512 * 1024;
-/// Longest message worth reading from somebody who is no member: a join with the longest name.
-pub const MAX_JOIN_MESSAGE: usize = 8 * 1024;
+/// Most rotations in one introduction.
+pub const MAX_LINE: usize = 4;
+/// Longest message worth reading from somebody who is no member: an introduction of [`MAX_LINE`] rotations.
+pub const MAX_STRANGER_MESSAGE: usize = 64 * 1024;
 /// Most tips, or ids wanted, in one message.
 pub const MAX_IDS: usize = 256;
 /// Most statements, and most records, in one bundle.
 pub const MAX_BUNDLE: usize = 512;
 /// Most invites, and most pending joins, in one bundle.
 pub const MAX_BUNDLE_SMALL: usize = 64;
+/// Most covers in one bundle.
+pub const MAX_BUNDLE_COVERS: usize = 4;
+/// Length of the digest of a beat, in bytes.
+pub const DIGEST_LEN: usize = 16;
 /// Version of the messages.
 const VERSION: u8 = 1;
 /// Deepest nesting: message, request, bundle or answer, list, element, addresses.
@@ -38,6 +45,7 @@ const DEPTH: usize = 7;
 /// What a node asks another about a network.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
+#[expect(clippy::large_enum_variant, reason = "the largest is the most frequent, and there is one at a time")]
 pub enum NetRequest {
     /// Take me in.
     Join(Box<JoinRequest>),
@@ -52,10 +60,28 @@ pub enum NetRequest {
     Push(Box<Bundle>),
     /// Are you there?
     Ping,
+    /// I have still what this is the digest of; have you? [`SyncState::digest`].
+    Beat(Beat),
+    /// You know me by another key: these rotations led to the one that the link proves, oldest first.
+    Introduce {
+        /// At most [`MAX_LINE`].
+        line: Vec<Arc<Statement>>,
+    },
     /// Forward between me and another member.
     RelayOpen(RelayPair),
     /// Another member wants me to forward between it and you.
     RelayOffer(RelayPair),
+}
+
+/// A word on a quiet link, and its answer by who holds the same.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Beat {
+    /// Of what the sender holds.
+    pub digest: [u8; DIGEST_LEN],
+    /// Where the sender sees the receiver.
+    pub observed: Option<SocketAddr>,
+    /// As in [`SyncState::alive`].
+    pub alive: Vec<u8>,
 }
 
 /// What a node holds of a network.
@@ -79,6 +105,9 @@ pub struct SyncState {
     pub sent_ms: u64,
     /// Where the sender sees the receiver.
     pub observed: Option<SocketAddr>,
+    /// How long ago the sender heard of each member of the constitution with this head, in order of PeerID: in half seconds,
+    /// 255 for not at all or too long ago. What is missing at the end is 255.
+    pub alive: Vec<u8>,
 }
 
 /// What nodes pass on.
@@ -94,11 +123,14 @@ pub struct Bundle {
     pub pending: Vec<PendingJoin>,
     /// Whether there is more to ask for.
     pub more: bool,
+    /// At most [`MAX_BUNDLE_COVERS`]; for members only.
+    pub covers: Vec<Arc<Cover>>,
 }
 
 /// What the other answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
+#[expect(clippy::large_enum_variant, reason = "the largest is the most frequent, and there is one at a time")]
 pub enum NetResponse {
     /// You are a member; this is the constitution, or its first part.
     Joined(Box<Bundle>),
@@ -124,6 +156,10 @@ pub enum NetResponse {
     NotAMember,
     /// I know no such network.
     UnknownNetwork,
+    /// You were put out; these statements say so, or the first of them.
+    PutOut(Box<Bundle>),
+    /// So do I.
+    Beat(Beat),
     /// Datagrams are forwarded from now, or will be taken.
     RelayOpened(RelayOpened),
     /// They are not.
@@ -267,6 +303,8 @@ impl NetRequest {
             Self::Pull { ids } => vec![3.into(), ids_to(ids)],
             Self::Push(bundle) => vec![4.into(), bundle.to_value()],
             Self::Ping => vec![5.into()],
+            Self::Beat(beat) => std::iter::once(6.into()).chain(beat.to_values()).collect(),
+            Self::Introduce { line } => vec![7.into(), statements_to(line)],
             Self::RelayOpen(pair) => std::iter::once(16.into()).chain(pair.to_values()).collect(),
             Self::RelayOffer(pair) => std::iter::once(17.into()).chain(pair.to_values()).collect(),
         })
@@ -280,6 +318,8 @@ impl NetRequest {
             3 => one(fields).and_then(ids_from).map(|ids| Self::Pull { ids }),
             4 => one(fields).and_then(Bundle::from_value).map(|bundle| Self::Push(Box::new(bundle))),
             5 => fields.is_empty().then_some(Self::Ping),
+            6 => Beat::from_values(fields).map(Self::Beat),
+            7 => one(fields).and_then(|line| statements_from(line, MAX_LINE)).map(|line| Self::Introduce { line }),
             16 => RelayPair::from_values(fields).map(Self::RelayOpen),
             17 => RelayPair::from_values(fields).map(Self::RelayOffer),
             _ => None,
@@ -301,6 +341,8 @@ impl NetResponse {
             Self::Done => vec![7.into()],
             Self::NotAMember => vec![8.into()],
             Self::UnknownNetwork => vec![9.into()],
+            Self::PutOut(proof) => vec![10.into(), proof.to_value()],
+            Self::Beat(beat) => std::iter::once(11.into()).chain(beat.to_values()).collect(),
             Self::RelayOpened(opened) => std::iter::once(16.into()).chain(opened.to_values()).collect(),
             Self::RelayRefused(refusal) => vec![17.into(), refusal.to_value()],
         })
@@ -321,6 +363,8 @@ impl NetResponse {
             7 => empty.then_some(Self::Done),
             8 => empty.then_some(Self::NotAMember),
             9 => empty.then_some(Self::UnknownNetwork),
+            10 => one(fields).and_then(Bundle::from_value).map(|proof| Self::PutOut(Box::new(proof))),
+            11 => Beat::from_values(fields).map(Self::Beat),
             16 => RelayOpened::from_values(fields).map(Self::RelayOpened),
             17 => RelayRefusal::from_value(&one(fields)?).map(Self::RelayRefused),
             _ => None,
@@ -372,11 +416,37 @@ impl JoinRefusal {
     }
 }
 
+impl Beat {
+    /// `digest, observed or null, alive`
+    fn to_values(&self) -> [Value; 3] {
+        [cbor::bytes(&self.digest), cbor::option(self.observed.as_ref(), cbor::address), cbor::bytes(&self.alive)]
+    }
+
+    fn from_values(fields: Vec<Value>) -> Option<Self> {
+        let [digest, observed, alive] = <[Value; 3]>::try_from(fields).ok()?;
+        let alive = alive.into_bytes().ok().filter(|alive| alive.len() <= MAX_MEMBERS)?;
+        Some(Self { digest: cbor::fixed(digest)?, observed: cbor::optional(observed, cbor::address_from)?, alive })
+    }
+}
+
 impl SyncState {
-    /// `[head, [tip], records, invites, [[peer, seq], ...] or null, [want], cursor or null, sent_ms, observed or null]`
+    /// Digest of what is held, for two that held the same before: SHA-256(`"pqvpn beat"`, head, records, invites), its
+    /// first bytes.
+    #[must_use]
+    pub fn digest(&self) -> [u8; DIGEST_LEN] {
+        let mut hash = Sha256::new_with_prefix(b"pqvpn beat");
+        [self.head, self.records, self.invites].iter().for_each(|part| hash.update(part));
+        let mut digest = [0; DIGEST_LEN];
+        digest.iter_mut().zip(hash.finalize()).for_each(|(to, from)| *to = from);
+        digest
+    }
+
+    /// `[head, [tip], records, invites, [[peer, seq], ...] or null, [want], cursor or null, sent_ms, observed or null]`, and
+    /// `alive` where there is any.
     fn to_value(&self) -> Value {
         let pair = |(peer, seq): &(PeerId, u64)| Value::Array(vec![cbor::bytes(peer.as_bytes()), (*seq).into()]);
-        Value::Array(vec![
+        let alive = (!self.alive.is_empty()).then(|| cbor::bytes(&self.alive));
+        let fields = vec![
             cbor::bytes(&self.head),
             ids_to(&self.tips),
             cbor::bytes(&self.records),
@@ -386,11 +456,16 @@ impl SyncState {
             cbor::option(self.cursor, Value::from),
             self.sent_ms.into(),
             cbor::option(self.observed.as_ref(), cbor::address),
-        ])
+        ];
+        Value::Array(fields.into_iter().chain(alive).collect())
     }
 
     fn from_value(value: Value) -> Option<Self> {
-        let [head, tips, records, invites, held, want, cursor, sent_ms, observed] = cbor::array(value)?;
+        let (fields, alive) = with_last::<9>(value)?;
+        let [head, tips, records, invites, held, want, cursor, sent_ms, observed] = fields;
+        let alive = alive.map_or(Some(Vec::new()), |alive| {
+            alive.into_bytes().ok().filter(|alive| (1..=MAX_MEMBERS).contains(&alive.len()))
+        })?;
         let held = cbor::optional(held, |held| {
             let held = cbor::list(held, MAX_MEMBERS, |pair| {
                 let [peer, seq] = cbor::array(pair)?;
@@ -408,6 +483,7 @@ impl SyncState {
             cursor: cbor::optional(cursor, |cursor| cbor::integer(&cursor))?,
             sent_ms: cbor::integer(&sent_ms)?,
             observed: cbor::optional(observed, cbor::address_from)?,
+            alive,
         })
     }
 }
@@ -425,32 +501,54 @@ impl Bundle {
         bundle.filter(|bundle| bundle.encode() == bytes).ok_or(WireError::Malformed("bundle"))
     }
 
-    /// Deterministic CBOR: `[[statement], [record], [invite], [pending], more]`.
+    /// Deterministic CBOR: `[[statement], [record], [invite], [pending], more]`, and `[cover]` where there is any.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         cbor::encode(&self.to_value())
     }
 
     fn to_value(&self) -> Value {
-        Value::Array(vec![
-            Value::Array(self.statements.iter().map(|statement| Value::Bytes(statement.encode())).collect()),
+        let covers = || Value::Array(self.covers.iter().map(|cover| Value::Bytes(cover.encode())).collect());
+        let fields = vec![
+            statements_to(&self.statements),
             Value::Array(self.records.iter().map(|record| Value::Bytes(record.encode())).collect()),
             Value::Array(self.invites.iter().map(|invite| Value::Bytes(invite.encode())).collect()),
             Value::Array(self.pending.iter().map(PendingJoin::to_value).collect()),
             self.more.into(),
-        ])
+        ];
+        Value::Array(fields.into_iter().chain((!self.covers.is_empty()).then(covers)).collect())
     }
 
     fn from_value(value: Value) -> Option<Self> {
-        let [statements, records, invites, pending, more] = cbor::array(value)?;
+        let ([statements, records, invites, pending, more], covers) = with_last::<5>(value)?;
+        let covers = covers.map_or(Some(Vec::new()), |covers| {
+            let covers = cbor::list(covers, MAX_BUNDLE_COVERS, |value| Cover::from_value(value).map(Arc::new))?;
+            (!covers.is_empty()).then_some(covers)
+        })?;
         Some(Self {
-            statements: cbor::list(statements, MAX_BUNDLE, |value| Statement::from_value(value).map(Arc::new))?,
+            statements: statements_from(statements, MAX_BUNDLE)?,
             records: cbor::list(records, MAX_BUNDLE, |value| MemberRecord::from_value(value).map(Arc::new))?,
             invites: cbor::list(invites, MAX_BUNDLE_SMALL, SignedInvite::from_value)?,
             pending: cbor::list(pending, MAX_BUNDLE_SMALL, PendingJoin::from_value)?,
             more: more.as_bool()?,
+            covers,
         })
     }
+}
+
+/// `N` fields, and one more that is left out where it says nothing.
+fn with_last<const N: usize>(value: Value) -> Option<([Value; N], Option<Value>)> {
+    let mut fields = value.into_array().ok()?;
+    let last = if fields.len() == N + 1 { fields.pop() } else { None };
+    Some((fields.try_into().ok()?, last))
+}
+
+fn statements_to(statements: &[Arc<Statement>]) -> Value {
+    Value::Array(statements.iter().map(|statement| Value::Bytes(statement.encode())).collect())
+}
+
+fn statements_from(value: Value, most: usize) -> Option<Vec<Arc<Statement>>> {
+    cbor::list(value, most, |value| Statement::from_value(value).map(Arc::new))
 }
 
 fn kind_of(value: Value) -> Option<(u8, Vec<Value>)> {

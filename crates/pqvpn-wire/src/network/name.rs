@@ -31,6 +31,24 @@ pub fn label_of(text: &str) -> String {
     out
 }
 
+/// Whether a character shows nothing, or changes how those around it are shown (Unicode TR 9, TR 36).
+#[must_use]
+pub fn misleads(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}')
+        || matches!(c, '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
+}
+
+/// Text of somebody else as it may be shown: what misleads is written out, like `\u{202e}`.
+#[must_use]
+pub fn plain(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        if misleads(c) { shown.extend(c.escape_unicode()) } else { shown.push(c) }
+    }
+    shown
+}
+
 /// Whether text is a tag: 1 to 32 of a-z, 0-9, "-", "_" and ".".
 #[must_use]
 pub fn is_tag(text: &str) -> bool {
@@ -42,4 +60,21 @@ pub fn is_tag(text: &str) -> bool {
 #[must_use]
 pub fn are_tags(tags: &[String]) -> bool {
     tags.len() <= MAX_TAGS && tags.iter().all(|tag| is_tag(tag)) && tags.is_sorted_by(|a, b| a < b)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_of_another_is_shown_that_changes_what_is_around_it() {
+        assert_eq!(
+            plain("lost: Zoë's «laptop», 2\u{202e}gpj\u{200b}\x1b[2J"),
+            "lost: Zoë's «laptop», 2\\u{202e}gpj\\u{200b}\\u{1b}[2J"
+        );
+        for c in ['\n', '\u{7f}', '\u{9b}', '\u{2066}', '\u{2069}', '\u{202a}', '\u{200f}', '\u{feff}', '\u{e0041}'] {
+            assert!(misleads(c), "{c:?}");
+        }
+        assert!(!"plain text, ñ, 漢字, עברית, 🙂".chars().any(misleads));
+    }
 }

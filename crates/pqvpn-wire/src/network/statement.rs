@@ -48,7 +48,8 @@ pub struct Statement {
     body: StatementBody,
     bytes: Vec<u8>,
     id: StatementId,
-    signatures: BTreeMap<PeerId, CompositeSignature>,
+    /// `None` where the bytes were shed after they had been checked.
+    signatures: BTreeMap<PeerId, Option<CompositeSignature>>,
 }
 
 /// Why a body is no legal statement.
@@ -156,29 +157,48 @@ impl Statement {
     /// The cryptographic library cannot sign.
     pub fn sign(&mut self, identity: &Identity) -> Result<(), IdentityError> {
         let signature = identity.sign(SignatureLabel::NetworkStatement, &self.bytes)?;
-        self.signatures.insert(identity.peer_id(), signature);
+        self.signatures.insert(identity.peer_id(), Some(signature));
         Ok(())
     }
 
     /// Adds a signature made elsewhere, unless there is one of this signer or there are [`MAX_SIGNERS`].
     pub fn add_signature(&mut self, signer: PeerId, signature: CompositeSignature) {
         if self.signatures.len() < MAX_SIGNERS {
-            self.signatures.entry(signer).or_insert(signature);
+            self.signatures.entry(signer).or_insert(Some(signature));
         }
+    }
+
+    /// Puts a signature back that was shed; says whether one was.
+    pub fn restore_signature(&mut self, signer: &PeerId, signature: CompositeSignature) -> bool {
+        let shed = self.signatures.get_mut(signer).filter(|held| held.is_none());
+        shed.map(|held| *held = Some(signature)).is_some()
+    }
+
+    /// Sheds the bytes of all signatures; who signed stays. For whoever has checked them and need convince nobody.
+    pub fn shed_signatures(&mut self) {
+        self.signatures.values_mut().for_each(|signature| *signature = None);
+    }
+
+    /// Whether the bytes of a signature were shed: others cannot check it.
+    #[must_use]
+    pub fn is_bare(&self) -> bool {
+        self.signatures.values().any(Option::is_none)
     }
 
     /// Takes over the signatures of the same statement signed by others; of another statement none.
     pub fn merge(&mut self, other: &Self) {
         if other.id == self.id {
             for (signer, signature) in &other.signatures {
-                self.add_signature(*signer, signature.clone());
+                if let Some(signature) = signature {
+                    self.add_signature(*signer, signature.clone());
+                }
             }
         }
     }
 
     /// Takes a signature away, one that does not hold.
     pub fn remove_signature(&mut self, signer: &PeerId) -> Option<CompositeSignature> {
-        self.signatures.remove(signer)
+        self.signatures.remove(signer).flatten()
     }
 
     /// Whether `key` is the key of `signer` and its signature here holds.
@@ -186,8 +206,7 @@ impl Statement {
     pub fn verify_signer(&self, signer: &PeerId, key: &PublicIdentity) -> bool {
         key.peer_id() == *signer
             && self
-                .signatures
-                .get(signer)
+                .signature(signer)
                 .is_some_and(|signature| key.verify(SignatureLabel::NetworkStatement, &self.bytes, signature).is_ok())
     }
 
@@ -220,24 +239,28 @@ impl Statement {
         self.signatures.keys()
     }
 
-    /// One signature.
+    /// One signature, unless it was shed.
     #[must_use]
     pub fn signature(&self, signer: &PeerId) -> Option<&CompositeSignature> {
-        self.signatures.get(signer)
+        self.signatures.get(signer)?.as_ref()
     }
 
     /// Length of [`Statement::encode`] in bytes, without encoding.
     #[must_use]
     pub fn encoded_len(&self) -> usize {
         let signature = 1 + cbor::bytes_len(32) + cbor::bytes_len(pqvpn_crypto::identity::SIGNATURE_LEN);
-        2 + cbor::bytes_len(self.bytes.len()) + self.signatures.len() * signature
+        let bare = 1 + cbor::bytes_len(32) + 1;
+        let pairs = self.signatures.values().map(|held| if held.is_some() { signature } else { bare });
+        2 + cbor::bytes_len(self.bytes.len()) + pairs.sum::<usize>()
     }
 
-    /// Deterministic CBOR: `[body, [[signer, signature], ...]]`, signers strictly ascending.
+    /// Deterministic CBOR: `[body, [[signer, signature], ...]]`, signers strictly ascending. One that was shed is null, which
+    /// [`Statement::decode`] refuses.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let signatures = self.signatures.iter().map(|(signer, signature)| {
-            Value::Array(vec![cbor::bytes(signer.as_bytes()), cbor::bytes(signature.as_bytes())])
+            let signature = cbor::option(signature.as_ref(), |signature| cbor::bytes(signature.as_bytes()));
+            Value::Array(vec![cbor::bytes(signer.as_bytes()), signature])
         });
         cbor::encode(&Value::Array(vec![cbor::bytes(&self.bytes), Value::Array(signatures.collect())]))
     }
@@ -247,6 +270,17 @@ impl Statement {
     /// # Errors
     /// [`WireError::TooLong`] above [`MAX_STATEMENT_LEN`], else [`WireError::Malformed`].
     pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
+        Self::decode_kept(bytes).and_then(|statement| match statement.is_bare() {
+            true => Err(WireError::Malformed("statement")),
+            false => Ok(statement),
+        })
+    }
+
+    /// As [`Statement::decode`], from the own disk: signatures may have been shed.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn decode_kept(bytes: &[u8]) -> Result<Self, WireError> {
         if bytes.len() > MAX_STATEMENT_LEN {
             return Err(WireError::TooLong(u32::try_from(bytes.len()).unwrap_or(u32::MAX)));
         }
@@ -254,21 +288,21 @@ impl Statement {
             let body = body.into_bytes().ok().filter(|body| body.len() <= MAX_BODY_LEN)?;
             let signatures = cbor::list(signatures, MAX_SIGNERS, |pair| {
                 let [signer, signature] = cbor::array(pair)?;
-                Some((peer_from(signer)?, signature_from(signature)?))
+                Some((peer_from(signer)?, cbor::optional(signature, signature_from)?))
             })?;
             Self::from_parts(body, signatures)
         });
         statement.filter(|statement| statement.encode() == bytes).ok_or(WireError::Malformed("statement"))
     }
 
-    fn from_parts(bytes: Vec<u8>, signatures: Vec<(PeerId, CompositeSignature)>) -> Option<Self> {
+    fn from_parts(bytes: Vec<u8>, signatures: Vec<(PeerId, Option<CompositeSignature>)>) -> Option<Self> {
         let body = StatementBody::decode(&bytes)?;
         body.check().ok()?;
         // One body has one encoding: an id names one act.
         (body.encode() == bytes).then(|| Self::assemble(body, bytes, signatures.into_iter().collect()))
     }
 
-    fn assemble(body: StatementBody, bytes: Vec<u8>, signatures: BTreeMap<PeerId, CompositeSignature>) -> Self {
+    fn assemble(body: StatementBody, bytes: Vec<u8>, signatures: BTreeMap<PeerId, Option<CompositeSignature>>) -> Self {
         let id = StatementId::from_bytes(Sha512_256::digest(&bytes).into());
         Self { body, bytes, id, signatures }
     }

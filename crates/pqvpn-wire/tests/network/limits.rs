@@ -8,10 +8,10 @@ use pqvpn_crypto::identity::{CompositeSignature, SIGNATURE_LEN};
 use pqvpn_wire::{
     WireError,
     network::{
-        Act, BodyError, Bundle, Genesis, Invite, InviteUse, JoinRefusal, JoinRequest, MAX_JOIN_MESSAGE, MAX_LEVEL,
-        MAX_NET_MESSAGE, MAX_PARENTS, MemberDraft, MemberRecord, NetRequest, NetResponse, NetworkId, NewMember, Params,
-        SignedInvite, Statement, StatementBody, StatementId, SyncState, decode_request, decode_response,
-        encode_request, encode_response,
+        Act, BodyError, Bundle, Genesis, Invite, InviteUse, JoinRefusal, JoinRequest, MAX_LEVEL, MAX_LINE,
+        MAX_NET_MESSAGE, MAX_PARENTS, MAX_STRANGER_MESSAGE, MemberDraft, MemberRecord, NetRequest, NetResponse,
+        NetworkId, NewMember, Params, SignedInvite, Statement, StatementBody, StatementId, SyncState, decode_request,
+        decode_response, encode_request, encode_response,
         invite::InviteError,
         is_label, label_of,
         member::MemberRecordError,
@@ -22,8 +22,8 @@ use pqvpn_wire::{
 };
 
 use crate::samples::{
-    NETWORK, admin, body, door, genesis, invite, join_request, later_acts, member, member_draft, new_member, pending,
-    signed_invite, statement, statements, sync_state, v6,
+    NETWORK, admin, body, cover, door, genesis, identity, invite, join_request, later_acts, member, member_draft,
+    new_member, pending, signed_invite, statement, statements, sync_state, v6,
 };
 
 fn refused(act: Act) -> Option<BodyError> {
@@ -50,7 +50,7 @@ fn patched(mut valid: Vec<u8>, from: &[u8], to: &[u8]) -> Vec<u8> {
 #[test]
 fn a_genesis_stands_first_and_nothing_else_does() {
     let first = || body(Act::Genesis(Box::new(genesis())));
-    let later = || body(Act::Checkpoint { view_hash: [1; 32] });
+    let later = || body(Act::Checkpoint { seal: [1; 32] });
     let zero = NetworkId::from_bytes([0; 32]);
     let misplaced = [
         StatementBody { network: NETWORK, ..first() },
@@ -70,7 +70,7 @@ fn a_genesis_stands_first_and_nothing_else_does() {
 
 #[test]
 fn a_statement_stands_on_sixteen_at_most_in_order_and_once_each() {
-    let with = |parents| Statement::draft(StatementBody { parents, ..body(Act::Checkpoint { view_hash: [1; 32] }) });
+    let with = |parents| Statement::draft(StatementBody { parents, ..body(Act::Checkpoint { seal: [1; 32] }) });
     let most = with(ids(MAX_PARENTS)).unwrap();
     assert_eq!(Statement::decode(&most.encode()).as_ref(), Ok(&most));
     assert_eq!(with(ids(MAX_PARENTS + 1)).err(), Some(BodyError::Parents));
@@ -89,7 +89,7 @@ fn a_statement_stands_on_sixteen_at_most_in_order_and_once_each() {
 
 #[test]
 fn signers_come_in_order_and_once_each() {
-    let mut two = statement(Act::Checkpoint { view_hash: [1; 32] });
+    let mut two = statement(Act::Checkpoint { seal: [1; 32] });
     two.sign(member()).unwrap();
     let [low, high] = <[_; 2]>::try_from(two.signers().copied().collect::<Vec<_>>()).unwrap();
     let same = patched(two.encode(), high.as_bytes(), low.as_bytes());
@@ -104,7 +104,7 @@ fn signers_come_in_order_and_once_each() {
 
 #[test]
 fn a_body_has_one_encoding_so_that_an_act_has_one_id() {
-    let signed = statement(Act::Checkpoint { view_hash: [1; 32] });
+    let signed = statement(Act::Checkpoint { seal: [1; 32] });
     let body = signed.body_bytes();
     // Version, network, then seq 5: `18 05` says the same.
     assert_eq!(body[36], 0x05);
@@ -119,7 +119,7 @@ fn a_body_has_one_encoding_so_that_an_act_has_one_id() {
 
 #[test]
 fn seventeen_signers_are_one_too_many() {
-    let mut most = Statement::draft(body(Act::Checkpoint { view_hash: [1; 32] })).unwrap();
+    let mut most = Statement::draft(body(Act::Checkpoint { seal: [1; 32] })).unwrap();
     for byte in 0..16 {
         most.add_signature([byte; 32].into(), CompositeSignature::from_bytes(&[byte; SIGNATURE_LEN]).unwrap());
     }
@@ -284,7 +284,7 @@ fn sizes_of_what_travels() {
     assert_eq!([len("rotate"), len("leave")], [14_865, 7511]);
     assert_eq!(crate::samples::member_record().encoded_len(), 7508);
     assert_eq!(signed_invite().encode().len(), 4841);
-    assert!(join(longest) <= MAX_JOIN_MESSAGE);
+    assert!(join(longest) <= MAX_STRANGER_MESSAGE);
     assert_eq!(join(join_request()), 7490);
 }
 
@@ -303,7 +303,7 @@ fn too_long_is_refused_before_it_is_read() {
 
 #[test]
 fn what_no_receiver_takes_is_not_sent() {
-    let one = Arc::new(statement(Act::Checkpoint { view_hash: [1; 32] }));
+    let one = Arc::new(statement(Act::Checkpoint { seal: [1; 32] }));
     let bundle =
         |count| NetRequest::Push(Box::new(Bundle { statements: vec![one.clone(); count], ..Bundle::default() }));
     assert!(encode_request(&NETWORK, &bundle(107)).is_ok_and(|bytes| decode_request(&bytes).is_ok()));
@@ -311,6 +311,22 @@ fn what_no_receiver_takes_is_not_sent() {
     assert!(refused.0 > MAX_NET_MESSAGE, "{refused}");
     let response = NetResponse::Bundle(Box::new(Bundle { statements: vec![one; 108], ..Bundle::default() }));
     assert!(encode_response(&NETWORK, &response).is_err());
+}
+
+#[test]
+fn the_longest_introduction_is_short_enough_for_a_stranger_and_a_longer_one_is_not_read() {
+    let (old, new) = (identity(1), identity(2));
+    let act = Act::rotate(&NETWORK, old.public().clone(), &new).unwrap();
+    let mut body = statement(act).body().clone();
+    body.parents = (0..16).map(|at| StatementId::from_bytes([at; 32])).collect();
+    let mut rotation = Statement::draft(body).unwrap();
+    rotation.sign(&old).unwrap();
+    let rotation = Arc::new(rotation);
+    let line =
+        |count| encode_request(&NETWORK, &NetRequest::Introduce { line: vec![rotation.clone(); count] }).unwrap();
+    assert!(line(MAX_LINE).len() <= MAX_STRANGER_MESSAGE, "{}", line(MAX_LINE).len());
+    assert!(decode_request(&line(MAX_LINE)).is_ok());
+    assert!(decode_request(&line(MAX_LINE + 1)).is_err());
 }
 
 #[test]
@@ -332,6 +348,8 @@ fn lists_keep_to_their_lengths() {
     assert!(request(held(4096)) && !request(held(4097)));
     let unordered = SyncState { held: Some(vec![([2; 32].into(), 1), ([1; 32].into(), 1)]), ..sync_state() };
     assert!(!request(NetRequest::Sync(unordered)));
+    let alive = |count| request(NetRequest::Sync(SyncState { alive: vec![0; count], ..sync_state() }));
+    assert!(alive(0) && alive(4096) && !alive(4097));
     let twice = SyncState { held: Some(vec![([2; 32].into(), 1), ([2; 32].into(), 2)]), ..sync_state() };
     assert!(!request(NetRequest::Sync(twice)));
     let response = |response| encode_response(&NETWORK, &response).is_ok_and(|bytes| decode_response(&bytes).is_ok());
@@ -340,6 +358,9 @@ fn lists_keep_to_their_lengths() {
     let bundle = |bundle: Bundle| Bundle::decode(&bundle.encode()).is_ok();
     let invites = |count| Bundle { invites: vec![signed_invite(); count], ..Bundle::default() };
     assert!(bundle(invites(MAX_BUNDLE_SMALL)) && !bundle(invites(MAX_BUNDLE_SMALL + 1)));
+    let one = Arc::new(cover());
+    let covers = |count| Bundle { covers: vec![Arc::clone(&one); count], ..Bundle::default() };
+    assert!(bundle(covers(4)) && !bundle(covers(5)));
     let pending = |count| Bundle { pending: vec![pending(); count], ..Bundle::default() };
     assert!(bundle(pending(MAX_BUNDLE_SMALL)) && !bundle(pending(MAX_BUNDLE_SMALL + 1)));
     // 512 statements never fit 512 KiB; the bound is for what is short and malformed.

@@ -9,8 +9,8 @@ use pqvpn_crypto::{
     peer_id::PeerId,
 };
 use pqvpn_wire::network::{
-    Act, Bundle, Code, Door, Genesis, JoinRefusal, NetRequest, NetResponse, NewMember, Params, Statement, StatementId,
-    SyncState, encode_request, encode_response, frame,
+    Act, Beat, Bundle, Code, Door, Genesis, JoinRefusal, NetRequest, NetResponse, NewMember, Params, Statement,
+    StatementId, SyncState, encode_request, encode_response, frame,
 };
 
 use crate::samples::{NETWORK, NOW_MS, admin, body, genesis, new_member, secret, v4, v6};
@@ -47,7 +47,7 @@ fn acts() -> Vec<Act> {
         Act::CancelInvite { serial: secret().serial() },
         Act::SetParams(params),
         Act::SetPolicy { hash: [9; 32], schema: 1 },
-        Act::Checkpoint { view_hash: [10; 32] },
+        Act::Checkpoint { seal: [10; 32] },
         Act::Rotate { old: key(1), key: key(2), proof },
         Act::Leave { key: key(2) },
         Act::Disable { secret: [11; 32] },
@@ -66,7 +66,7 @@ fn every_statement_has_the_model_s_id() {
 
 #[test]
 fn a_statement_has_the_model_s_bytes() {
-    let mut statement = Statement::draft(body(Act::Checkpoint { view_hash: [10; 32] })).unwrap();
+    let mut statement = Statement::draft(body(Act::Checkpoint { seal: [10; 32] })).unwrap();
     statement.add_signature(peer(1), CompositeSignature::from_bytes(&[1; SIGNATURE_LEN]).unwrap());
     assert_eq!(&HEXLOWER.encode(&statement.encode())[..600], vectors()["statement"]);
 }
@@ -92,12 +92,16 @@ fn messages_have_the_model_s_bytes() {
         cursor: Some(12),
         sent_ms: NOW_MS,
         observed: Some(v4(1)),
+        alive: vec![],
     };
+    let digest = state.digest();
     let requests = [
+        ("beat", NetRequest::Beat(Beat { digest, observed: Some(v4(1)), alive: vec![0, 9] })),
         ("sync", NetRequest::Sync(state)),
         ("pull", NetRequest::Pull { ids: vec![StatementId::from_bytes([9; 32])] }),
         ("ping", NetRequest::Ping),
         ("push", NetRequest::Push(Box::new(Bundle { more: true, ..Bundle::default() }))),
+        ("introduce", NetRequest::Introduce { line: vec![] }),
     ];
     for (name, request) in requests {
         assert_eq!(HEXLOWER.encode(&encode_request(&NETWORK, &request).unwrap()), vectors()[name], "{name}");

@@ -12,9 +12,9 @@ use pqvpn_crypto::{
     proofs::schnorr::JoinContext,
 };
 use pqvpn_wire::network::{
-    Act, Bundle, Channel, Code, Door, Genesis, Invite, InviteSecret, InviteUse, JoinRefusal, JoinRequest, MemberDraft,
-    MemberRecord, NetRequest, NetResponse, NetworkId, NewMember, Params, PendingJoin, RelayOpened, RelayPair,
-    RelayRefusal, Serial, SignedInvite, Statement, StatementBody, StatementId, SyncState,
+    Act, Beat, Bundle, Channel, Code, Cover, CoverSecret, Door, Genesis, Invite, InviteSecret, InviteUse, JoinRefusal,
+    JoinRequest, MemberDraft, MemberRecord, NetRequest, NetResponse, NetworkId, NewMember, Params, PendingJoin,
+    RelayOpened, RelayPair, RelayRefusal, Serial, SignedInvite, Statement, StatementBody, StatementId, SyncState,
 };
 
 /// The moment all samples are made at, ms since 1970.
@@ -81,7 +81,7 @@ pub(crate) fn later_acts() -> Vec<Act> {
         Act::CancelInvite { serial: secret().serial() },
         Act::SetParams(Params { quorum: 2, approval: true, ..Params::default() }),
         Act::SetPolicy { hash: [9; 32], schema: 1 },
-        Act::Checkpoint { view_hash: [10; 32] },
+        Act::Checkpoint { seal: [10; 32] },
         Act::rotate(&NETWORK, admin().public().clone(), member()).unwrap(),
         Act::Leave { key: member().public().clone() },
         Act::Disable { secret: [11; 32] },
@@ -201,6 +201,7 @@ pub(crate) fn sync_state() -> SyncState {
         cursor: Some(12),
         sent_ms: NOW_MS,
         observed: Some(v6(9)),
+        alive: vec![0, 255, 3],
     }
 }
 
@@ -211,6 +212,7 @@ pub(crate) fn bundle() -> Bundle {
         invites: vec![signed_invite()],
         pending: vec![pending()],
         more: true,
+        covers: vec![Arc::new(cover())],
     }
 }
 
@@ -222,6 +224,9 @@ pub(crate) fn requests() -> Vec<NetRequest> {
         NetRequest::Pull { ids: vec![StatementId::from_bytes([1; 32])] },
         NetRequest::Push(Box::new(bundle())),
         NetRequest::Ping,
+        NetRequest::Beat(beat()),
+        NetRequest::Beat(Beat::default()),
+        NetRequest::Introduce { line: bundle().statements },
         NetRequest::RelayOpen(RelayPair { peer: PeerId::from_bytes([8; 32]), channel: channel() }),
         NetRequest::RelayOffer(RelayPair { peer: PeerId::from_bytes([8; 32]), channel: channel() }),
     ]
@@ -255,6 +260,8 @@ pub(crate) fn responses() -> Vec<NetResponse> {
         NetResponse::Done,
         NetResponse::NotAMember,
         NetResponse::UnknownNetwork,
+        NetResponse::Beat(beat()),
+        NetResponse::PutOut(Box::new(bundle())),
         NetResponse::RelayOpened(RelayOpened { channel: channel(), rate: 1 << 33 }),
         NetResponse::RelayRefused(RelayRefusal::NotLinked),
     ];
@@ -264,6 +271,16 @@ pub(crate) fn responses() -> Vec<NetResponse> {
 
 fn channel() -> Channel {
     Channel::new(0x00ab_cdef_0123_4567).unwrap()
+}
+
+pub(crate) fn cover() -> Cover {
+    let after = vec![StatementId::from_bytes([2; 32]), StatementId::from_bytes([1; 32])];
+    Cover::sign(NETWORK, (3, NOW_MS), after, CoverSecret::from_bytes([8; 32]), admin()).unwrap()
+}
+
+fn beat() -> Beat {
+    let observed = Some(SocketAddr::from(([198, 51, 100, 1], 51820)));
+    Beat { digest: [6; 16], observed, alive: vec![0, 7, 255] }
 }
 
 /// A serial from one byte.

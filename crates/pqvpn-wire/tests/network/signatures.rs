@@ -5,8 +5,8 @@ use pqvpn_crypto::identity::{CompositeSignature, SIGNATURE_LEN, SignatureLabel};
 use pqvpn_wire::{
     WireError,
     network::{
-        Act, BodyError, Invite, MAX_SIGNERS, MemberDraft, MemberRecord, NetworkId, SignedInvite, Statement, act,
-        invite::InviteError, member::MemberRecordError,
+        Act, BodyError, Cover, CoverSecret, Invite, MAX_SIGNERS, MemberDraft, MemberRecord, NetworkId, SignedInvite,
+        Statement, act, cover::CoverError, invite::InviteError, member::MemberRecordError,
     },
 };
 
@@ -21,7 +21,7 @@ fn junk(byte: u8) -> CompositeSignature {
 
 #[test]
 fn the_signer_s_own_key_verifies_and_no_other() {
-    let signed = statement(Act::Checkpoint { view_hash: [1; 32] });
+    let signed = statement(Act::Checkpoint { seal: [1; 32] });
     let (admin, member) = (admin(), member());
     assert!(signed.verify_signer(&admin.peer_id(), admin.public()));
     assert!(!signed.verify_signer(&member.peer_id(), member.public()), "did not sign");
@@ -31,9 +31,9 @@ fn the_signer_s_own_key_verifies_and_no_other() {
 
 #[test]
 fn a_signature_does_not_move_to_another_statement_signer_or_purpose() {
-    let signed = statement(Act::Checkpoint { view_hash: [1; 32] });
+    let signed = statement(Act::Checkpoint { seal: [1; 32] });
     let signature = signed.signature(&admin().peer_id()).unwrap().clone();
-    let mut other = Statement::draft(body(Act::Checkpoint { view_hash: [2; 32] })).unwrap();
+    let mut other = Statement::draft(body(Act::Checkpoint { seal: [2; 32] })).unwrap();
     other.add_signature(admin().peer_id(), signature.clone());
     assert!(!other.verify_signer(&admin().peer_id(), admin().public()));
     let mut stolen = Statement::draft(signed.body().clone()).unwrap();
@@ -48,7 +48,7 @@ fn a_signature_does_not_move_to_another_statement_signer_or_purpose() {
 
 #[test]
 fn the_id_depends_on_every_field_and_on_no_signature() {
-    let act = || Act::Checkpoint { view_hash: [1; 32] };
+    let act = || Act::Checkpoint { seal: [1; 32] };
     let draft = |change: &dyn Fn(&mut pqvpn_wire::network::StatementBody)| {
         let mut body = body(act());
         change(&mut body);
@@ -61,7 +61,7 @@ fn the_id_depends_on_every_field_and_on_no_signature() {
         draft(&|body| body.seq += 1),
         draft(&|body| body.parents.truncate(1)),
         draft(&|body| body.at_ms += 1),
-        draft(&|body| body.act = Act::Checkpoint { view_hash: [2; 32] }),
+        draft(&|body| body.act = Act::Checkpoint { seal: [2; 32] }),
         draft(&|body| body.act = Act::Disable { secret: [1; 32] }),
     ];
     assert!(changed.iter().all(|id| *id != plain));
@@ -83,13 +83,13 @@ fn signatures_of_one_statement_are_united() {
     assert!(left.verify_signer(&admin().peer_id(), admin().public()));
     assert!(left.remove_signature(&admin().peer_id()).is_some());
     assert_eq!(left.signers().copied().collect::<Vec<_>>(), [member().peer_id()]);
-    left.merge(&statement(Act::Checkpoint { view_hash: [1; 32] }));
+    left.merge(&statement(Act::Checkpoint { seal: [1; 32] }));
     assert_eq!(left.signers().len(), 1, "another statement's");
 }
 
 #[test]
 fn sixteen_sign_one_statement_at_most() {
-    let mut many = Statement::draft(body(Act::Checkpoint { view_hash: [1; 32] })).unwrap();
+    let mut many = Statement::draft(body(Act::Checkpoint { seal: [1; 32] })).unwrap();
     for byte in 0..20 {
         many.add_signature([byte; 32].into(), junk(byte));
     }
@@ -196,7 +196,26 @@ fn an_invite_is_its_issuer_s() {
 }
 
 #[test]
+fn a_cover_is_its_issuer_s_and_its_name_says_nothing_of_its_secret() {
+    let cover = crate::samples::cover();
+    assert!(cover.verify(admin().public()) && !cover.verify(member().public()));
+    assert_eq!(Cover::decode(&cover.encode()).unwrap().id(), cover.id());
+    let (other, bytes) = (CoverSecret::from_bytes([9; 32]), cover.encode());
+    let other = Cover::sign(NETWORK, (3, NOW_MS), cover.after().to_vec(), other, admin()).unwrap();
+    assert_ne!(other.id(), cover.id());
+    for at in [8, 50, 60, 100, 150, 180] {
+        let mut bytes = bytes.clone();
+        bytes[at] ^= 1;
+        if let Ok(bent) = Cover::decode(&bytes) {
+            assert!(!bent.verify(admin().public()), "{at}");
+        }
+    }
+    let none = Cover::sign(NETWORK, (3, NOW_MS), Vec::new(), CoverSecret::from_bytes([8; 32]), admin());
+    assert_eq!(none.err(), Some(CoverError::After));
+}
+
+#[test]
 fn secrets_do_not_print() {
-    let shown = format!("{:?} {:?}", genesis(), crate::samples::code());
-    assert!(!shown.contains("7, 7, 7") && !shown.contains("90, 90"), "{shown}");
+    let shown = format!("{:?} {:?} {:?}", genesis(), crate::samples::code(), crate::samples::cover());
+    assert!(!shown.contains("7, 7, 7") && !shown.contains("8, 8, 8") && !shown.contains("90, 90"), "{shown}");
 }

@@ -58,6 +58,8 @@ pub(crate) enum BootstrapVerb {
     List,
     /// Add a node or a file of them, for good; works with and without a daemon.
     Add(AddArgs),
+    /// Remove what was added: a node, or a signer with its list; works with and without a daemon.
+    Remove(RemoveArgs),
     /// Write down nodes this one has met in person: one entry per line, to be reviewed and signed.
     Export(ExportArgs),
     /// Sign a file of entries, so that others may believe it.
@@ -72,6 +74,13 @@ pub(crate) struct AddArgs {
     /// Believe the signer of the list from now on, also without `bootstrap.signers`.
     #[arg(long)]
     pub(crate) trust: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RemoveArgs {
+    /// The entry as it was added, or 64 hex digits of a PeerID: all entries of that node, and the list it signed.
+    #[arg(value_name = "ENTRY|PEERID")]
+    pub(crate) what: String,
 }
 
 #[derive(Debug, Args)]

@@ -32,6 +32,9 @@ pub(crate) enum NetVerb {
     Leave {
         /// Name of the network, or the beginning of its id [default: the only one].
         network: Option<String>,
+        /// Do not ask.
+        #[arg(long, short)]
+        yes: bool,
     },
     /// Carry the traffic of a network again.
     Up {
@@ -93,19 +96,20 @@ pub(crate) struct NewInviteArgs {
     #[command(flatten)]
     pub(crate) network: NetworkArg,
     /// How long it can be used: a number with s, m, h, d or w.
-    #[arg(long, value_name = "SPAN", default_value = "24h", value_parser = span)]
+    #[arg(long, value_name = "SPAN", default_value = "24h", value_parser = span, allow_hyphen_values = true)]
     pub(crate) expires: Duration,
     /// How many may join with it.
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=4096))]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=4096),
+          allow_negative_numbers = true)]
     pub(crate) uses: u32,
     /// A tag the new members get; may be given several times.
     #[arg(long = "tag", value_name = "TAG")]
     pub(crate) tags: Vec<String>,
     /// Members who are silent for so long leave the network and free their name.
-    #[arg(long, value_name = "SPAN", value_parser = span)]
+    #[arg(long, value_name = "SPAN", value_parser = span, allow_hyphen_values = true)]
     pub(crate) ephemeral: Option<Duration>,
     /// The membership ends after this.
-    #[arg(long, value_name = "SPAN", value_parser = span)]
+    #[arg(long, value_name = "SPAN", value_parser = span, allow_hyphen_values = true)]
     pub(crate) member_expires: Option<Duration>,
     /// Nobody has to approve who joins with it.
     #[arg(long)]
@@ -166,6 +170,20 @@ pub(crate) enum LockVerb {
         /// How many at most.
         #[arg(long, default_value_t = 20, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65_536))]
         limit: u32,
+        #[command(flatten)]
+        network: NetworkArg,
+    },
+    /// Answer a coup: sign, beside statements that took authority away, that who signed them may sign no more.
+    ///
+    /// What is signed rests neither on them nor on what stands on them, so it counts even where they took this node's say
+    /// away. Where several admins must sign, the others see it in `lock status` and say `lock sign`.
+    Contest {
+        /// The statements, or the beginnings of their ids, as `lock log` shows them.
+        #[arg(required = true, value_name = "STATEMENT")]
+        statements: Vec<String>,
+        /// Who may sign no more [default: who signed the statements].
+        #[arg(long, value_name = "WHO")]
+        remove: Option<String>,
         #[command(flatten)]
         network: NetworkArg,
     },
@@ -255,6 +273,8 @@ mod tests {
         };
         assert_eq!(serial, "1a2b");
         assert!(parse("invite --uses 0").is_err() && parse("invite --expires soon").is_err());
+        assert!(parse("invite --expires -1h").unwrap_err().contains("like `30m`"), "not an unknown option");
+        assert!(parse("invite --uses -3").unwrap_err().contains("1..=4096"));
     }
 
     #[test]

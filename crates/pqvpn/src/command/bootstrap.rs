@@ -4,6 +4,7 @@
 mod add;
 mod export;
 mod list;
+mod remove;
 mod sign;
 
 use std::{
@@ -23,6 +24,7 @@ pub(crate) fn run(context: &Context, verb: &BootstrapVerb) -> Result<(), Failure
     match verb {
         BootstrapVerb::List => block_on(list::run(context)),
         BootstrapVerb::Add(args) => block_on(add::run(context, args)),
+        BootstrapVerb::Remove(args) => block_on(remove::run(context, args)),
         BootstrapVerb::Export(args) => block_on(export::run(context, args)),
         BootstrapVerb::Sign(args) => sign::run(context, args),
     }

@@ -6,7 +6,7 @@ mod pid_file;
 mod signals;
 mod state_lock;
 
-use std::path::Path;
+use std::{path::Path, pin::pin};
 
 use nix::{
     libc,
@@ -25,8 +25,9 @@ use pqvpn_crypto::identity::{Identity, warm_up};
 use pqvpn_node::{
     bootstrap::Shelf,
     config::{Config, LogLevel},
+    membership::{Interrupted, finish_rotation},
     overlay::Overlay,
-    store::{self, StoreError},
+    store::{self, KeystoreFile, StoreError},
 };
 use tokio::{runtime, sync::oneshot};
 
@@ -120,11 +121,34 @@ fn own_identity(args: &DaemonArgs, state_dir: &Path) -> Result<Identity, Failure
         return Ok(Identity::generate().map_err(StoreError::from)?);
     }
     let keystore = identity::keystore(state_dir);
+    end_rotation(state_dir, &keystore)?;
     let (identity, created) = identity::load_or_create(&keystore, args.passphrase.passphrase_file.as_deref())?;
     if created {
         tracing::info!(peer_id = %identity.peer_id(), path = %keystore.path().display(), "new identity");
     }
     Ok(identity)
+}
+
+/// Ends a rotation that a crash has interrupted, unless another daemon is about it.
+fn end_rotation(state_dir: &Path, keystore: &KeystoreFile) -> Result<(), Failure> {
+    if keystore.next_digest().is_ok_and(|next| next.is_none()) {
+        return Ok(());
+    }
+    let _state = state_lock::take(state_dir)?;
+    match finish_rotation(state_dir, keystore) {
+        Ok(Some(Interrupted::Finished)) => {
+            tracing::warn!("an interrupted rotation is finished: the new key is in force")
+        }
+        Ok(Some(Interrupted::Undone)) => {
+            tracing::warn!("an interrupted rotation is undone: the old key stays in force")
+        }
+        Ok(None) => {}
+        Err(error) => {
+            let hint = "free some space, or check the state directory; then start the daemon again";
+            return Err(Failure::failed("rotation", "an interrupted rotation of the key was not ended", error, hint));
+        }
+    }
+    Ok(())
 }
 
 async fn serve(
@@ -142,7 +166,9 @@ async fn serve(
     let _state = state_lock::take(state_dir)?;
     let _pid_file = args.pid_file.as_deref().map(|path| PidFile::write(&absolute_path(path))).transpose()?;
     let shelf = Shelf::of(&config, state_dir);
-    let (node, mut running) = node::start(config, identity, state_dir).await?;
+    let keystore = (!args.ephemeral).then(|| identity::keystore(state_dir));
+    let (node, running) = node::start(config, identity, state_dir, keystore).await?;
+    let mut running = pin!(async { running.await.map_err(|error| error.to_string()) });
     let mut service = Service::new(node.clone(), about).keeping_bootstrap_on(shelf);
     if let Ok(path) = context.config_path() {
         service = service.keeping_settings_in(path);
@@ -163,14 +189,17 @@ async fn serve(
                 ended = async { node.shutdown().await; (&mut running).await } => ended,
                 _again = signals.next() => {
                     tracing::warn!("stopped at once; what is left on the host is undone at the next start");
-                    Ok(())
+                    Ok(Ok(()))
                 }
             }
         }
     };
     drop(stop);
     let _served = api.await;
-    ended.map_err(|error| Failure::failed("node", "the node failed", error, "the log says more; start it again"))
+    let ended = ended
+        .map_err(|error| Failure::failed("node", "the node failed", error, "the log says more; start it again"))?;
+    // It may have failed to start again with another key.
+    ended.map_err(|error| node::refused(&error))
 }
 
 fn about(config: &Config, identity: &Identity, state_dir: &Path) -> model::Identity {

@@ -11,7 +11,7 @@ use crate::{
     cli::{DhtVerb, LookupArgs},
     context::Context,
     failure::Failure,
-    output::{Output, Tone, table},
+    output::{Output, Tone, counted, table},
 };
 
 pub(crate) async fn run(context: &Context, verb: &DhtVerb) -> Result<(), Failure> {
@@ -84,11 +84,6 @@ fn eclipse(output: &Output, verdict: DhtEclipse) -> String {
 /// A number of nodes, in words.
 fn nodes(count: usize) -> String {
     counted(count, "node")
-}
-
-/// So many of something.
-fn counted(count: usize, one: &str) -> String {
-    format!("{count} {one}{}", if count == 1 { "" } else { "s" })
 }
 
 /// The first digits of a point: enough to tell nodes apart by eye.

@@ -7,12 +7,12 @@ use pqvpn_api::model::{JoinRequest, Joined};
 use pqvpn_wire::network::{Code, CodeError};
 use zeroize::Zeroizing;
 
-use super::{block_on, up};
+use super::{block_on, net, up};
 use crate::{
     cli::JoinArgs,
     context::Context,
     failure::Failure,
-    output::{Output, Tone, printable},
+    output::{Output, Tone, counted, printable},
     passphrase,
 };
 
@@ -28,6 +28,7 @@ pub(crate) fn run(context: &Context, args: &JoinArgs) -> Result<(), Failure> {
         if from_stdin { passphrase::secret_from_stdin(WHAT, "the code")? } else { Zeroizing::new(args.code.concat()) };
     // Found out here: a daemon need not be started for a slip of the finger.
     check(&code)?;
+    args.name.iter().try_for_each(|name| net::check_name(WHAT, name))?;
     let started = up::ensure(context, &args.passphrase)?;
     let request =
         JoinRequest { code: code.to_string(), name: args.name.clone(), timeout_ms: u64::from(args.timeout) * 1000 };
@@ -58,11 +59,11 @@ fn inside(output: &Output, joined: &Joined) -> String {
     let addresses: Vec<String> = joined.addresses.iter().map(ToString::to_string).collect();
     let network = output.tone(Tone::Good, &printable(&joined.network));
     format!(
-        "joined {network} as {}  {}\n{} members with this one: `pqvpn members` lists them\n\
+        "joined {network} as {}  {}\n{} with this one: `pqvpn members` lists them\n\
          Say hello: pqvpn ping <name>",
         printable(&joined.name),
         addresses.join("  "),
-        joined.members,
+        counted(joined.members, "member"),
     )
 }
 

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `keys`: look after the node's key.
 
+mod rotate;
+
 use std::path::Path;
 
 use pqvpn_node::store::KeystoreFile;
@@ -17,6 +19,9 @@ pub(crate) fn run(context: &Context, verb: &KeysVerb) -> Result<(), Failure> {
     let config = context.config_if_any()?;
     let keystore = identity::keystore(&context.state_dir(&config)?);
     match verb {
+        KeysVerb::Rotate { yes, passphrase } => {
+            super::block_on(rotate::run(context, *yes, passphrase.passphrase_file.as_deref()))
+        }
         KeysVerb::Show(args) => show(context, &keystore, args.passphrase_file.as_deref()),
         KeysVerb::Backup { file, backup_passphrase_file, passphrase } => {
             let own = passphrase.passphrase_file.as_deref();

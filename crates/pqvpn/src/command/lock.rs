@@ -3,13 +3,15 @@
 
 use std::io::{self, BufRead, IsTerminal, Write};
 
-use pqvpn_api::model::{Act, DisableRequest, Lock, LockLogRequest, NetRequest, SignRequest, Statement, WhoRequest};
+use pqvpn_api::model::{
+    Act, ContestRequest, DisableRequest, Lock, LockLogRequest, NetRequest, Proposal, SignRequest, Statement, WhoRequest,
+};
 
 use crate::{
     cli::LockVerb,
     context::Context,
     failure::Failure,
-    output::{Output, Tone, bytes, date, printable, table},
+    output::{Output, Tone, bytes, counted, date, printable, table},
     passphrase,
 };
 
@@ -29,6 +31,9 @@ pub(crate) async fn run(context: &Context, verb: LockVerb) -> Result<(), Failure
         }
         LockVerb::Sign { statement, network } => {
             client.lock_sign(&SignRequest { network: network.network, statement }).await?
+        }
+        LockVerb::Contest { statements, remove, network } => {
+            client.lock_contest(&ContestRequest { network: network.network, statements, who: remove }).await?
         }
         LockVerb::Add(args) => client.lock_add(&WhoRequest { network: args.network.network, who: args.who }).await?,
         LockVerb::Remove(args) => {
@@ -56,15 +61,28 @@ pub(super) fn tell(output: &Output, act: &Act) {
     output.done(act, |_| {
         let (what, network) = (printable(&act.what), printable(&act.network));
         if act.in_force {
-            return format!("{network}: {what}; {} members have it already", act.pushed_to);
+            let have = if act.pushed_to == 1 { "has" } else { "have" };
+            return format!("{network}: {what}; {} {have} it already", counted(act.pushed_to, "member"));
         }
-        let id: String = act.id.chars().take(12).collect();
-        format!(
-            "{network}: {what} has {} of {} signatures and is not in force yet\n\
-             On the machine of another admin: pqvpn lock sign {id}",
-            act.have, act.need
-        )
+        if act.have >= act.need {
+            return format!(
+                "{network}: {what} is signed by all who must, and is not in force: what others signed counts more\n\
+                 `pqvpn lock log` shows it; docs/networks.md 2 says what counts"
+            );
+        }
+        format!("{network}: {what} has {}", lacks(&act.id, act.have, act.need))
     });
+}
+
+/// What an act lacks, who can give it, and what is left where nobody can.
+pub(super) fn lacks(id: &str, have: usize, need: usize) -> String {
+    let id: String = id.chars().take(12).collect();
+    format!(
+        "{have} of {need} signatures and is not in force yet\n\
+         On the machine of another admin: pqvpn lock sign {id}\n\
+         If no other admin is left, it never will be: members go on talking, and this node goes on letting members in and \
+         throwing them out; only a new network has new admins (pqvpn net create)"
+    )
 }
 
 fn status(output: &Output, lock: &Lock) -> String {
@@ -73,30 +91,39 @@ fn status(output: &Output, lock: &Lock) -> String {
         (false, true) => ("this node may sign", Tone::Good),
         (false, false) => ("this node may not sign", Tone::Plain),
     };
-    let mut text = format!(
-        "{}: {}\nadmins, of whom {} must sign what concerns admins:\n",
-        printable(&lock.network),
-        output.tone(tone, state),
-        lock.quorum
-    );
+    let must = match (lock.admins.len(), lock.quorum) {
+        (1, _) => "the only admin:".to_owned(),
+        (_, quorum) => format!("admins, of whom {quorum} must sign what concerns admins:"),
+    };
+    let mut text = format!("{}: {}\n{must}\n", printable(&lock.network), output.tone(tone, state));
     for admin in &lock.admins {
         text.push_str(&format!("  {}  {}\n", printable(&admin.name), admin.peer_id));
     }
     let age = lock.head_age_s.map_or_else(|| "nobody else heard yet".to_owned(), |age| format!("heard {age:.0} s ago"));
     text.push_str(&format!(
-        "{} statements in {}, head {} ({age})\n",
-        lock.statements,
+        "{} in {}, head {} ({age})\n",
+        counted(lock.statements, "statement"),
         bytes(lock.disk_bytes),
         lock.head
     ));
-    if !lock.proposals.is_empty() {
-        text.push_str("waiting for signatures (`pqvpn lock sign ID`):\n");
-        for proposal in &lock.proposals {
-            let id: String = proposal.id.chars().take(12).collect();
-            text.push_str(&format!("  {id}  {} of {}  {}\n", proposal.have, proposal.need, printable(&proposal.what)));
-        }
-    }
+    let of_kind = |contests| lock.proposals.iter().filter(move |proposal| proposal.contests == contests);
+    let head = "waiting for signatures (`pqvpn lock sign ID`):\n";
+    text.push_str(&proposals(head, of_kind(false)));
+    let head = "against what is in force, beside it (`pqvpn lock sign ID`, if you know that it is right):\n";
+    text.push_str(&proposals(head, of_kind(true)));
     text
+}
+
+fn proposals<'p>(head: &str, proposals: impl Iterator<Item = &'p Proposal>) -> String {
+    let lines: String = proposals
+        .map(|proposal| {
+            let id: String = proposal.id.chars().take(12).collect();
+            let signed = if proposal.signers.is_empty() { String::new() } else { " by ".to_owned() };
+            let (signers, what) = (printable(&proposal.signers.join(", ")), printable(&proposal.what));
+            format!("  {id}  {} of {}{signed}{signers}  {what}\n", proposal.have, proposal.need)
+        })
+        .collect();
+    if lines.is_empty() { lines } else { head.to_owned() + &lines }
 }
 
 fn statements(output: &Output, statements: &[Statement]) -> String {

@@ -8,7 +8,7 @@ use crate::{
     cli::{NetworkArg, RevokeArgs},
     context::Context,
     failure::Failure,
-    output::{Tone, age, now_ms, printable, table},
+    output::{Tone, age, counted, now_ms, printable, table},
 };
 
 pub(crate) async fn run(context: &Context, network: NetworkArg) -> Result<(), Failure> {
@@ -54,10 +54,15 @@ pub(crate) async fn revoke(context: &Context, args: RevokeArgs) -> Result<(), Fa
     let revoked = context.client()?.revoke(&request).await?;
     context.output.done(&revoked, |_| {
         let (name, network) = (printable(&revoked.name), printable(&revoked.network));
+        if !revoked.in_force {
+            let lacks = super::lock::lacks(&revoked.id, revoked.have, revoked.need);
+            return format!("{name} is still in {network}: it is an admin, and its revocation has {lacks}");
+        }
         let mut text = format!(
-            "{name} is out of {network}: cut off here and at {} of {} members online; the others refuse it when they \
-             next hear from the network",
-            revoked.pushed_to, revoked.online
+            "{name} is out of {network}: cut off here and at {} of {} online; the others refuse it when they next hear \
+             from the network",
+            revoked.pushed_to,
+            counted(revoked.online, "member")
         );
         if revoked.was_admin {
             text.push_str(

@@ -2,8 +2,10 @@
 //! `net`: make, show, leave, switch networks on and off.
 
 use pqvpn_api::model::{NetCreateRequest, NetRequest, NetworkAnswer, NetworkInfo};
+use pqvpn_node::membership::NetworkError;
+use pqvpn_wire::network::is_label;
 
-use super::{block_on, up};
+use super::{block_on, confirm, up};
 use crate::{
     cli::{CreateArgs, NetVerb},
     context::Context,
@@ -15,13 +17,17 @@ pub(crate) fn run(context: &Context, verb: NetVerb) -> Result<(), Failure> {
     match verb {
         NetVerb::Create(args) => create(context, args),
         NetVerb::List => block_on(list(context)),
-        NetVerb::Leave { network } => block_on(leave(context, network)),
+        NetVerb::Leave { network, yes } => block_on(leave(context, network, yes)),
         NetVerb::Up { network } => block_on(switch(context, network, true)),
         NetVerb::Down { network } => block_on(switch(context, network, false)),
     }
 }
 
 fn create(context: &Context, args: CreateArgs) -> Result<(), Failure> {
+    // Found out here: a daemon need not be started for a slip of the finger.
+    for name in std::iter::once(&args.name).chain(&args.member_name) {
+        check_name("no network was made", name)?;
+    }
     let started = up::ensure(context, &args.passphrase)?;
     let request = NetCreateRequest {
         name: args.name,
@@ -44,6 +50,15 @@ fn create(context: &Context, args: CreateArgs) -> Result<(), Failure> {
         text + "\nInvite somebody: pqvpn invite"
     });
     Ok(())
+}
+
+/// Whether a network or member can have the name.
+pub(super) fn check_name(what: &str, name: &str) -> Result<(), Failure> {
+    if is_label(name) {
+        return Ok(());
+    }
+    let why = NetworkError::BadName(name.to_owned());
+    Err(Failure::usage("bad-request", what, why, "a name is like `home` or `nas-2`"))
 }
 
 /// Who and where this node is in a network.
@@ -78,7 +93,8 @@ fn row(network: &NetworkInfo) -> Vec<(Tone, String)> {
         plain(network.online.to_string()),
         plain(format!("{}{admin}", printable(&network.own_name))),
         plain(address.map_or_else(|| "-".to_owned(), ToString::to_string)),
-        plain(printable(&network.pool)),
+        // Whoever waits does not know it yet.
+        plain(if network.addresses.is_empty() { "-".to_owned() } else { printable(&network.pool) }),
         plain(network.id.chars().take(16).collect()),
     ]
 }
@@ -98,8 +114,9 @@ fn notes(output: &Output, networks: &[NetworkInfo]) -> String {
     let mut text = String::new();
     for network in networks {
         let name = printable(&network.name);
-        for item in &network.health {
-            text.push_str(&output.tone(Tone::Warn, &format!("# {name}: {}", printable(&item.text))));
+        // Who waits is said below, with what to type.
+        for item in network.health.iter().filter(|item| item.code != "joins-waiting") {
+            text.push_str(&output.tone(Tone::Warn, &format!("# {}", printable(&item.text))));
             text.push('\n');
         }
         if network.waiting > 0 {
@@ -111,8 +128,14 @@ fn notes(output: &Output, networks: &[NetworkInfo]) -> String {
     text
 }
 
-async fn leave(context: &Context, network: Option<String>) -> Result<(), Failure> {
-    let left = context.client()?.net_leave(&NetRequest { network }).await?;
+async fn leave(context: &Context, network: Option<String>, yes: bool) -> Result<(), Failure> {
+    let client = context.client()?;
+    if !yes {
+        let named = network.as_ref().map_or_else(|| "the network".to_owned(), |name| printable(name));
+        let question = format!("This node forgets {named}; to come back it has to be invited anew.");
+        confirm::ask(&context.output, &question, "the network was not left", "`--yes` says that it is meant")?;
+    }
+    let left = client.net_leave(&NetRequest { network }).await?;
     context.output.done(&left, |_| {
         format!("left {}; to come back, this node has to be invited anew", printable(&left.network.name))
     });

@@ -1,7 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `approve` and `deny`: who waits to be let in.
 
-use pqvpn_api::model::{NetRequest, Pending, WhoRequest};
+use pqvpn_api::{
+    SCHEMA,
+    client::Client,
+    error::{ApiError, Code},
+    model::{NetRequest, Pending, Requests, WhoRequest},
+};
 
 use super::invite::dash;
 use crate::{
@@ -13,7 +18,9 @@ use crate::{
 
 pub(crate) async fn approve(context: &Context, args: JudgeArgs) -> Result<(), Failure> {
     let Some(who) = args.who else { return list(context, args.network.network).await };
-    let approved = context.client()?.approve(&WhoRequest { network: args.network.network, who }).await?;
+    let client = context.client()?;
+    let network = whose(&client, args.network.network, &who).await;
+    let approved = client.approve(&WhoRequest { network, who }).await?;
     context.output.done(&approved, |_| {
         let (name, network) = (printable(&approved.name), printable(&approved.network));
         let told = if approved.told { "" } else { "; it is told when it asks again" };
@@ -24,7 +31,9 @@ pub(crate) async fn approve(context: &Context, args: JudgeArgs) -> Result<(), Fa
 
 pub(crate) async fn deny(context: &Context, args: JudgeArgs) -> Result<(), Failure> {
     let Some(who) = args.who else { return list(context, args.network.network).await };
-    let denied = context.client()?.deny(&WhoRequest { network: args.network.network, who }).await?;
+    let client = context.client()?;
+    let network = whose(&client, args.network.network, &who).await;
+    let denied = client.deny(&WhoRequest { network, who }).await?;
     context.output.done(&denied, |_| {
         let serial: String = denied.request.serial.chars().take(8).collect();
         format!(
@@ -37,7 +46,7 @@ pub(crate) async fn deny(context: &Context, args: JudgeArgs) -> Result<(), Failu
 }
 
 async fn list(context: &Context, network: Option<String>) -> Result<(), Failure> {
-    let waiting = context.client()?.requests(&NetRequest { network }).await?;
+    let waiting = waiting(&context.client()?, network).await?;
     context.output.result(&waiting, |output| {
         if waiting.requests.is_empty() {
             return "nobody waits to be let in".into();
@@ -45,6 +54,35 @@ async fn list(context: &Context, network: Option<String>) -> Result<(), Failure>
         rows(output, &waiting.requests) + "`pqvpn approve NAME` lets one in, `pqvpn deny NAME` turns one away"
     });
     Ok(())
+}
+
+/// Who waits; of several networks in all of them, if none is named.
+async fn waiting(client: &Client, network: Option<String>) -> Result<Requests, ApiError> {
+    match client.requests(&NetRequest { network }).await {
+        Err(error) if error.code == Code::WhichNetwork => {}
+        answer => return answer,
+    }
+    let mut all = Requests { schema: SCHEMA, requests: Vec::new() };
+    for network in client.networks().await?.networks {
+        // One that this node only waits for itself has no such list.
+        if let Ok(of_one) = client.requests(&NetRequest { network: Some(network.id) }).await {
+            all.requests.extend(of_one.requests);
+        }
+    }
+    Ok(all)
+}
+
+/// The network somebody waits for, if none is named and there is only one.
+async fn whose(client: &Client, network: Option<String>, who: &str) -> Option<String> {
+    if network.is_some() {
+        return network;
+    }
+    let all = waiting(client, None).await.ok()?.requests;
+    let meant = |pending: &&Pending| pending.name == who || pending.peer_id.starts_with(&who.to_ascii_lowercase());
+    let mut networks: Vec<String> = all.iter().filter(meant).map(|pending| pending.network.clone()).collect();
+    networks.dedup();
+    // Where it is not clear the daemon says what is missing.
+    if networks.len() == 1 { networks.pop() } else { None }
 }
 
 fn rows(output: &Output, waiting: &[Pending]) -> String {

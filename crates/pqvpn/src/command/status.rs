@@ -10,7 +10,7 @@ use crate::{
     cli::StatusArgs,
     context::Context,
     failure::Failure,
-    output::{Output, Tone, age, bytes, printable, table},
+    output::{Output, Tone, age, bytes, counted, printable, table},
 };
 
 /// Time between two frames of `--watch`.
@@ -77,9 +77,9 @@ fn network_line(output: &Output, network: &Network) -> String {
         (false, _) => (Tone::Dim, "  carries no traffic"),
     };
     format!(
-        "net {}  {} members, {} online  you: {}{}\n",
+        "net {}  {}, {} online  you: {}{}\n",
         output.tone(tone, &printable(&network.name)),
-        network.members,
+        counted(network.members as usize, "member"),
         network.online,
         printable(&network.own_name),
         output.tone(tone, state)

@@ -7,13 +7,15 @@ use pqvpn_api::{
     model,
     server::{Access, ControlSocket, Service, serve},
 };
-use pqvpn_crypto::{aead::AeadId, peer_id::PeerId};
+use pqvpn_crypto::{aead::AeadId, keystore::KeystoreError, peer_id::PeerId};
 use pqvpn_node::{
-    handle::{Command, NodeError, NodeHandle, PingReply, SetOutcome},
+    handle::{Command, NodeError, NodeHandle, PingReply, RotateKeys, RotationReport, SetOutcome},
+    membership::{RotatedNetwork, RotationError},
     snapshot::{
         HealthItem, HealthLevel, NetworkSnapshot, NodeState, PathKind, PathSnapshot, PeerSnapshot, PeerState,
         SessionSnapshot, Snapshot,
     },
+    store::StoreError,
 };
 use pqvpn_wire::dht::NetworkId;
 use tokio::{runtime::Runtime, sync::mpsc};
@@ -84,10 +86,29 @@ fn play(command: Command, state: NodeState) -> NodeState {
         }
         Command::Set(key, _, reply) if key == "node.name" => drop(reply.send(Ok(SetOutcome::AfterRestart))),
         Command::Set(key, _, reply) => drop(reply.send(Err(NodeError::BadSetting(format!("{key}: unknown"))))),
+        Command::RotateKeys(order, reply) => drop(reply.send(rotate(&order))),
         Command::Shutdown(reply) => drop(reply.send(())),
         Command::Dht(_) | Command::Network(_) | Command::Dns(_) | _ => {}
     }
     state
+}
+
+/// Of a node whose keystore takes a passphrase.
+fn rotate(order: &RotateKeys) -> Result<RotationReport, NodeError> {
+    if order.passphrase.is_none() {
+        let error = KeystoreError::PassphraseNeeded;
+        let error = StoreError::Keystore { path: "keystore".into(), error };
+        return Err(NodeError::Rotation(RotationError::Keystore(error)));
+    }
+    let network =
+        RotatedNetwork { network: "home".into(), name: "laptop".into(), told: 2, others: 3, admin: true, invites: 1 };
+    Ok(RotationReport {
+        old: PeerId::from_bytes([7; 32]),
+        new: PeerId::from_bytes([8; 32]),
+        fingerprint: "cd".repeat(32),
+        addresses: vec!["fd00::8".parse().unwrap()],
+        networks: vec![network],
+    })
 }
 
 fn identity(sandbox: &Sandbox) -> model::Identity {
@@ -272,4 +293,29 @@ fn an_operator_is_let_in() {
     chmod(&fixture.sandbox.path("run"), 0o755);
     let Some(run) = fixture.sandbox.run_as_nobody(&["status", "--json"]) else { return };
     run.succeeded();
+}
+
+#[test]
+fn a_key_is_rotated_only_by_who_means_it_and_knows_the_passphrase() {
+    let fixture = Fixture::start();
+    fixture.run(&["keys", "rotate"]).failed(4, "nobody confirmed");
+    fixture.run(&["keys", "rotate", "--yes"]).failed(4, "takes one");
+    let phrase = fixture.sandbox.write("phrase", "secret phrase\n");
+    let line = ["keys", "rotate", "--accept-risk", "--passphrase-file", phrase.to_str().unwrap()];
+    let run = fixture.run(&line).succeeded();
+    for said in [
+        &format!("this node is {} now", "08".repeat(32)),
+        "home: still laptop, an admin as before; 2 of 3 members have heard it, the others will when they meet it",
+        "its invites are void (1)",
+        "fd00::8",
+        "[[peers]]",
+    ] {
+        assert!(run.stdout.contains(said), "{said}: {}", run.stdout);
+    }
+    let json = fixture.run(&[&line[..], &["--json"]].concat()).succeeded().json();
+    assert_eq!((&json["schema"], &json["networks"][0]["void_invites"]), (&1.into(), &1.into()));
+    assert_eq!((&json["old_peer_id"], &json["peer_id"]), (&"07".repeat(32).into(), &"08".repeat(32).into()));
+    // The daemon says who it is now, also to `id`.
+    let id = fixture.run(&["id", "--json"]).succeeded().json();
+    assert_eq!((&id["peer_id"], &id["fingerprint"]), (&"08".repeat(32).into(), &"cd".repeat(32).into()));
 }

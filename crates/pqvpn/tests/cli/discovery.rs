@@ -19,6 +19,7 @@ use pqvpn_node::{
     handle::{Command, DhtCommand, NodeHandle, PeerRef},
 };
 use pqvpn_wire::dht::{NetworkId, Point};
+use serde_json::{Value, json};
 use tokio::{runtime::Runtime, sync::mpsc};
 
 use crate::sandbox::{Run, Sandbox};
@@ -93,6 +94,7 @@ fn play(command: DhtCommand) {
         }
         DhtCommand::Doors(reply) => drop(reply.send(Ok(doors()))),
         DhtCommand::AddDoors(doors, reply) => drop(reply.send(Ok(doors.len()))),
+        DhtCommand::RemoveDoors(doors, reply) => drop(reply.send(Ok(doors.len()))),
         other => panic!("{other:?}"),
     }
 }
@@ -108,7 +110,7 @@ fn record(content: RecordContent) -> RecordReport {
 
 fn got(content: Option<RecordContent>) -> GetReport {
     let first = content.is_some().then_some(Duration::from_millis(34));
-    GetReport { record: content.map(record), sources: 3, first, lookup: lookup() }
+    GetReport { record: content.map(record), sources: 3, first, successor: None, lookup: lookup() }
 }
 
 fn contact() -> ContactReport {
@@ -263,7 +265,7 @@ fn a_value_comes_from_standard_input() {
     fs::write(&file, [0, 255, 10]).unwrap();
     let mut command = fixture.sandbox.command(&["dht", "put", "blob", "-", "--json"]);
     let put = Run::of(command.stdin(fs::File::open(&file).unwrap())).succeeded().json();
-    assert_eq!((&put["record"]["value_hex"], &put["record"]["value"]), (&"00ff0a".into(), &serde_json::Value::Null));
+    assert_eq!((&put["record"]["value_hex"], &put["record"]["value"]), (&"00ff0a".into(), &Value::Null));
 }
 
 #[test]
@@ -318,7 +320,7 @@ fn what_is_exported_signed_and_added_elsewhere_is_what_was_met() {
         assert_eq!(kept[0].list.as_ref().unwrap().draft().entries.len(), 2);
     }
     let json = fixture.run(&["bootstrap", "list", "--json"]).succeeded().json();
-    assert_eq!((&json["lists"][0]["entries"], &json["lists"][0]["remark"]), (&2.into(), &serde_json::Value::Null));
+    assert_eq!((&json["lists"][0]["entries"], &json["lists"][0]["remark"]), (&2.into(), &Value::Null));
 }
 
 #[test]
@@ -367,4 +369,21 @@ fn what_is_no_entry_and_no_file_of_them_is_refused() {
     sandbox.run(&["bootstrap", "sign", text(&good)]).failed(2, "would replace");
     sandbox.run(&["bootstrap", "sign", text(&good), "--days", "0"]).failed(2, "0 is not in 1..=3650");
     sandbox.run(&["bootstrap", "sign", "/nowhere/at-all"]).failed(1, "No such file");
+}
+
+#[test]
+fn what_was_added_is_removed_with_and_without_a_daemon() {
+    let fixture = Fixture::start();
+    let offline = Sandbox::new();
+    for (sandbox, dropped) in [(&fixture.sandbox, Value::from(1)), (&offline, Value::Null)] {
+        sandbox.run(&["bootstrap", "add", &entry(1)]).succeeded();
+        sandbox.run(&["bootstrap", "add", &entry(2)]).succeeded();
+        let removed = sandbox.run(&["bootstrap", "remove", &entry(1), "--json"]).succeeded().json();
+        assert_eq!((&removed["entries"], &removed["dropped"]), (&json!([entry(1)]), &dropped));
+        sandbox.run(&["bootstrap", "remove", &entry(1)]).failed(1, "was not added by hand");
+        let id = entry(2)["pqvpn://".len()..].split('@').next().unwrap().to_owned();
+        let text = sandbox.run(&["bootstrap", "remove", &id]).succeeded().stdout;
+        assert!(text.contains(&format!("removed {}", entry(2))), "{text}");
+        sandbox.run(&["bootstrap", "remove", "seed.example"]).failed(2, "expected");
+    }
 }

@@ -115,3 +115,23 @@ fn force_replaces_a_key() {
     other.run(&["keys", "restore", "--force", file, "--backup-passphrase-file", phrase]).succeeded();
     assert_eq!(peer_id(&other, &[]), peer_id(&sandbox, &[]));
 }
+
+#[test]
+fn a_rotation_needs_a_daemon_that_keeps_its_key_and_somebody_who_means_it() {
+    let sandbox = Sandbox::new();
+    sandbox.run(&["id"]).succeeded();
+    sandbox.run(&["keys", "rotate", "--yes"]).failed(3, "nobody listens");
+}
+
+#[test]
+fn while_a_rotation_is_not_ended_the_passphrase_stays_what_it_is() {
+    let sandbox = Sandbox::new();
+    sandbox.run(&["id"]).succeeded();
+    let next = sandbox.keystore().with_file_name("keystore.next");
+    fs::copy(sandbox.keystore(), &next).unwrap();
+    let phrase = sandbox.write("phrase", "new phrase\n");
+    let change = ["keys", "passphrase", "--new-passphrase-file", phrase.to_str().unwrap()];
+    sandbox.run(&change).failed(1, "was interrupted");
+    fs::remove_file(next).unwrap();
+    sandbox.run(&change).succeeded();
+}

@@ -22,6 +22,7 @@ use pqvpn_node::{
         RevokeReport, StatementReport,
     },
     names::{DnsCounts, DnsHost, DnsReport, DnsServer},
+    snapshot::{HealthItem, HealthLevel},
 };
 use pqvpn_wire::{
     dht::NetworkId,
@@ -155,6 +156,11 @@ fn play(command: NetworkCommand, seen: &Mutex<Vec<String>>) {
         NetworkCommand::LockStatus(_, reply) => drop(reply.send(Ok(lock()))),
         NetworkCommand::LockLog(_, _, reply) => drop(reply.send(Ok(vec![statement()]))),
         NetworkCommand::LockSign(_, id, reply) => drop(reply.send(Ok(act(&format!("sign {id}"), true)))),
+        NetworkCommand::LockContest(_, ids, who, reply) => {
+            see(format!("contest {ids:?} {who:?}"));
+            let (have, need) = if ids == ["lost"] { (2, 2) } else { (1, 2) };
+            drop(reply.send(Ok(ActReport { have, need, ..act("nas may sign no more", false) })));
+        }
         NetworkCommand::AdminAdd(_, who, reply) => drop(reply.send(Ok(act(&format!("add {who}"), false)))),
         NetworkCommand::AdminRemove(_, _, reply) => {
             let error = NetworkError::QuorumLost { network: "home".into(), have: 1, need: 2 };
@@ -183,7 +189,7 @@ fn network(state: NetworkState) -> NetworkReport {
         waiting: 1,
         head: "ab".repeat(32),
         disable_secret: None,
-        health: Vec::new(),
+        health: vec![HealthItem { level: HealthLevel::Warn, code: "x", text: "the name is told once".into() }],
         gossip: GossipReport::default(),
     }
 }
@@ -256,22 +262,39 @@ fn revoke(who: String) -> Result<RevokeReport, NetworkError> {
     if who == "nobody" {
         return Err(NetworkError::UnknownMember { network, who });
     }
+    if who == "peer" {
+        let act = act("peer is revoked", false);
+        return Ok(RevokeReport { network, peer: NAS, name: who, pushed_to: 4, online: 5, was_admin: true, act });
+    }
     if who == "boss" {
         return Err(NetworkError::NotAdmin { network, admins: "boss".into() });
     }
-    Ok(RevokeReport { network, peer: NAS, name: who, pushed_to: 4, online: 5, was_admin: false })
+    Ok(RevokeReport {
+        network,
+        peer: NAS,
+        name: who,
+        pushed_to: 4,
+        online: 5,
+        was_admin: false,
+        act: act("revoke", true),
+    })
+}
+
+fn proposal(contests: bool) -> ProposalReport {
+    let (what, signers) = ("add admin vps".into(), vec!["laptop".into()]);
+    ProposalReport { id: "cd".repeat(32), what, have: 1, need: 2, signers, contests }
 }
 
 fn lock() -> LockReport {
     LockReport {
         network: "home".into(),
         id: HOME,
-        admins: vec![(NAS, "nas".into())],
+        admins: vec![(NAS, "nas".into()), (PeerId::from_bytes([7; 32]), "laptop".into())],
         quorum: 2,
         statements: 9,
         head: "ab".repeat(32),
         head_age: None,
-        proposals: vec![ProposalReport { id: "cd".repeat(32), what: "add admin vps".into(), have: 1, need: 2 }],
+        proposals: vec![proposal(false), ProposalReport { id: "ef".repeat(32), ..proposal(true) }],
         disk_bytes: 4096,
         admin: true,
         can_disable: true,
@@ -320,7 +343,15 @@ fn a_new_network_says_what_comes_next() {
     let made = fixture.json(&["net", "create", "home"]);
     assert_eq!((&made["network"]["own_name"], &made["started_pid"]), (&"laptop".into(), &Value::Null));
     fixture.run(&["net", "create", "home", "--pool", "10.9/16"]).failed(2, "10.9/16");
-    fixture.run(&["net", "create", "home", "--quorum", "17"]).failed(2, "17");
+    let error = fixture.run(&["net", "create", "home", "--quorum", "17"]).failed(2, "17");
+    assert!(error.stderr.contains("`pqvpn net create --help`"), "{}", error.stderr);
+    // A name that cannot be one reaches no daemon and starts none.
+    let sandbox = Sandbox::new();
+    for line in [&["net", "create", "Höme"][..], &["net", "create", "home", "--as", "a b"]] {
+        sandbox.run(line).failed(2, "cannot be a name");
+    }
+    sandbox.run(&["join", &code(OPEN), "--name", "a.b"]).failed(2, "cannot be a name");
+    assert!(!sandbox.path("state").exists() && !sandbox.socket().exists(), "no daemon was started");
 }
 
 #[test]
@@ -329,11 +360,16 @@ fn networks_are_shown_switched_and_left() {
     let text = fixture.text(&["net", "list"]);
     assert!(text.starts_with("NETWORK") && text.contains("laptop (admin)"), "{text}");
     assert!(text.contains("# home: 1 waiting to be let in: pqvpn approve -n home"), "{text}");
+    assert!(text.contains("# the name is told once") && !text.contains("home: the name"), "{text}");
     assert_eq!(fixture.json(&["net", "list"])["networks"][0]["members"], 7);
     assert!(fixture.text(&["net", "down"]).contains("`pqvpn net up home` brings it back"));
     assert_eq!(fixture.json(&["net", "up", "home"])["network"]["state"], "up");
-    assert!(fixture.text(&["net", "leave", "home"]).contains("invited anew"));
-    fixture.run(&["net", "leave", "work"]).failed(1, "no network is called \"work\"");
+    // A script has to say that it means it; nothing is asked of the daemon before.
+    let error = fixture.run(&["net", "leave", "home"]).failed(2, "no terminal");
+    assert!(error.stderr.contains("--yes"), "{}", error.stderr);
+    fixture.run(&["net", "leave", "home", "--json"]).failed(2, "no terminal");
+    assert!(fixture.text(&["net", "leave", "home", "--yes"]).contains("invited anew"));
+    fixture.run(&["net", "leave", "work", "--yes"]).failed(1, "no network is called \"work\"");
 }
 
 #[test]
@@ -454,6 +490,9 @@ fn members_are_shown_and_thrown_out() {
     let text = fixture.text(&["revoke", "nas", "--reason", "lost in a train"]);
     assert!(text.contains("nas is out of home: cut off here and at 4 of 5 members online"), "{text}");
     assert_eq!(fixture.order(), "revoke nas lost in a train");
+    let text = fixture.text(&["revoke", "peer"]);
+    assert!(text.contains("peer is still in home: it is an admin") && text.contains("1 of 2 signatures"), "{text}");
+    assert!(text.contains("pqvpn lock sign cdcdcdcdcdcd"), "{text}");
     fixture.run(&["revoke", "nobody"]).failed(1, "no member called \"nobody\"");
     fixture.run(&["revoke", "boss"]).failed(4, "no admin of home");
 }
@@ -463,7 +502,7 @@ fn the_lock_shows_who_signs_and_what_waits() {
     let fixture = Fixture::start();
     let text = fixture.text(&["lock", "status"]);
     assert!(
-        text.contains("admins, of whom 2 must sign") && text.contains("cdcdcdcdcdcd  1 of 2  add admin vps"),
+        text.contains("admins, of whom 2 must sign") && text.contains("cdcdcdcdcdcd  1 of 2 by laptop  add admin vps"),
         "{text}"
     );
     assert_eq!(fixture.json(&["lock", "status"])["proposals"][0]["need"], 2);
@@ -471,8 +510,22 @@ fn the_lock_shows_who_signs_and_what_waits() {
     assert!(text.contains("2026-11-22 00:50 UTC") && text.contains("add-member"), "{text}");
     let text = fixture.text(&["lock", "add", "vps"]);
     assert!(text.contains("add vps has 1 of 2 signatures") && text.contains("pqvpn lock sign cdcdcdcdcdcd"), "{text}");
+    assert!(text.contains("If no other admin is left"), "{text}");
     assert!(fixture.text(&["lock", "sign", "cdcd"]).contains("sign cdcd; 4 members have it already"));
     fixture.run(&["lock", "remove", "vps"]).failed(4, "lost its quorum");
+}
+
+#[test]
+fn a_coup_is_answered_beside_it() {
+    let fixture = Fixture::start();
+    let text = fixture.text(&["lock", "status"]);
+    assert!(text.contains("against what is in force, beside it") && text.contains("efefefefefef  1 of 2 by laptop"));
+    let text = fixture.text(&["lock", "contest", "abcd", "ef01", "--remove", "nas", "-n", "home"]);
+    assert!(text.contains("pqvpn lock sign cdcdcdcdcdcd"), "{text}");
+    assert_eq!(fixture.order(), "contest [\"abcd\", \"ef01\"] Some(\"nas\")");
+    assert!(fixture.text(&["lock", "contest", "lost"]).contains("what others signed counts more"));
+    assert_eq!(fixture.json(&["lock", "contest", "abcd"])["in_force"], json!(false));
+    fixture.run(&["lock", "contest"]).failed(2, "STATEMENT");
 }
 
 #[test]

@@ -97,6 +97,17 @@ fn an_added_entry_outlives_a_restart_and_a_signed_list_opens_the_same_door() {
     let doors = json(&b, &["bootstrap", "list"]);
     assert!(doors["doors"][0]["sources"].as_array().unwrap().contains(&"user".into()), "{doors}");
 
+    // And what is removed stays away, while the door that is left still opens.
+    let other = format!("pqvpn://{}@192.168.77.250:{PORT}", "5a".repeat(32));
+    assert_eq!(json(&b, &["bootstrap", "add", &other])["added"], 1);
+    let removed = json(&b, &["bootstrap", "remove", &other]);
+    assert_eq!((&removed["entries"], &removed["dropped"]), (&json!([other]), &1.into()));
+    b.stop();
+    b.start_up();
+    let listed = json(&b, &["bootstrap", "list"]).to_string();
+    assert!(!listed.contains(&"5a".repeat(32)) && listed.contains(&seed.id), "{listed}");
+    join(&b, 1);
+
     let file = b.file("nodes.txt");
     let exported = json(&b, &["bootstrap", "export", file.to_str().unwrap()]);
     assert_eq!(exported["entries"], json!([door]));

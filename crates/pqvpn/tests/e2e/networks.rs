@@ -21,12 +21,12 @@ use crate::{
 };
 
 /// Exit codes of cli.md.
-const FAILED: i32 = 1;
-const USAGE: i32 = 2;
-const REFUSED: i32 = 4;
+pub(crate) const FAILED: i32 = 1;
+pub(crate) const USAGE: i32 = 2;
+pub(crate) const REFUSED: i32 = 4;
 
 /// A node on a host, whose configuration is `more` and its name.
-fn node(host: &Host, name: &str, more: &str) -> Node {
+pub(crate) fn node(host: &Host, name: &str, more: &str) -> Node {
     let mut node = Node::new(&host.namespace, name);
     node.name = name.to_owned();
     node.write_config(&format!("[node]\nname = \"{name}\"\n{more}"));
@@ -34,7 +34,7 @@ fn node(host: &Host, name: &str, more: &str) -> Node {
 }
 
 /// A running node that knows nobody: no DHT, no neighbours.
-fn alone(host: &Host, name: &str) -> Node {
+pub(crate) fn alone(host: &Host, name: &str) -> Node {
     let mut node = node(host, name, "[dht]\nenabled = false\n[bootstrap]\nlan = false\n");
     node.start_up();
     node
@@ -42,7 +42,7 @@ fn alone(host: &Host, name: &str) -> Node {
 
 /// Runs a verb that has to succeed.
 #[track_caller]
-fn json(node: &Node, line: &[&str]) -> Value {
+pub(crate) fn json(node: &Node, line: &[&str]) -> Value {
     let run = node.cli(&[line, &["--json"]].concat());
     assert!(run.status.success(), "{} {line:?}: {}{}", node.name, run.stdout, run.stderr);
     serde_json::from_str(&run.stdout).unwrap_or_else(|error| panic!("{error}: {}{}", run.stdout, run.stderr))
@@ -50,7 +50,7 @@ fn json(node: &Node, line: &[&str]) -> Value {
 
 /// Runs a verb that has to fail with `exit`; gives its stable code and its reason.
 #[track_caller]
-fn fails(node: &Node, line: &[&str], exit: i32) -> (String, String) {
+pub(crate) fn fails(node: &Node, line: &[&str], exit: i32) -> (String, String) {
     let run = node.cli(&[line, &["--json"]].concat());
     assert_eq!(run.status.code(), Some(exit), "{} {line:?}: {}{}", node.name, run.stdout, run.stderr);
     let said: Value = serde_json::from_str(&run.stdout).unwrap();
@@ -61,18 +61,18 @@ fn fails(node: &Node, line: &[&str], exit: i32) -> (String, String) {
     (text("code"), text("why") + " " + &text("try"))
 }
 
-fn invite(node: &Node, more: &[&str]) -> String {
+pub(crate) fn invite(node: &Node, more: &[&str]) -> String {
     json(node, &[&["invite"], more].concat())["code"].as_str().unwrap().to_owned()
 }
 
 /// Lets `newcomer` into the network of `admin`.
-fn let_in(admin: &Node, newcomer: &Node) {
+pub(crate) fn let_in(admin: &Node, newcomer: &Node) {
     let joined = json(newcomer, &["join", &invite(admin, &[])]);
     assert_eq!((&joined["name"], &joined["waiting_for_approval"]), (&newcomer.name.as_str().into(), &false.into()));
 }
 
 /// Waits until `from` gets an answer from whoever it knows by that name.
-fn meets(from: &Node, name: &str) {
+pub(crate) fn meets(from: &Node, name: &str) {
     let mut last = String::new();
     from.wait(&format!("a ping to {name}"), || {
         let run = from.cli(&["ping", name, "-c", "1", "-W", "5"]);
@@ -81,7 +81,7 @@ fn meets(from: &Node, name: &str) {
     });
 }
 
-fn names(node: &Node, network: &str) -> Vec<String> {
+pub(crate) fn names(node: &Node, network: &str) -> Vec<String> {
     let list = json(node, &["members", "--network", network]);
     let mut names: Vec<String> =
         list["members"].as_array().unwrap().iter().map(|one| one["name"].as_str().unwrap().to_owned()).collect();
@@ -90,7 +90,7 @@ fn names(node: &Node, network: &str) -> Vec<String> {
 }
 
 /// IPv6 address of a node in a network.
-fn address(node: &Node, network: &str) -> IpAddr {
+pub(crate) fn address(node: &Node, network: &str) -> IpAddr {
     let list = json(node, &["net", "list"]);
     let found = list["networks"].as_array().unwrap().iter().find(|one| one["name"] == network).cloned();
     found.unwrap()["addresses"][0].as_str().unwrap().parse().unwrap()
@@ -172,7 +172,9 @@ fn membership_outlives_restarts_and_crashes_of_both() {
     assert_eq!([&a, &b].map(|node| address(node, "home")), addresses);
     assert_eq!(names(&b, "home"), ["a", "b"]);
     // Whoever leaves is gone, here and there, and stays gone.
-    json(&b, &["net", "leave", "home"]);
+    assert_eq!(fails(&b, &["net", "leave", "home"], USAGE).0, "not-confirmed");
+    assert_eq!(names(&b, "home"), ["a", "b"]);
+    json(&b, &["net", "leave", "home", "--yes"]);
     a.wait("b to be gone", || (names(&a, "home") == ["a"]).then_some(()));
     b.stop();
     b.start_up();

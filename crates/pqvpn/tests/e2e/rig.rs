@@ -73,6 +73,8 @@ pub(crate) struct Node {
     pub(crate) v4: Ipv4Addr,
     pub(crate) v6: Ipv6Addr,
     pub(crate) dir: TempDir,
+    /// What the daemon's environment has besides, like a clock that is off.
+    pub(crate) environment: Vec<(String, String)>,
     daemon: Option<Daemon>,
 }
 
@@ -87,6 +89,7 @@ impl Node {
             v4: Ipv4Addr::UNSPECIFIED,
             v6: Ipv6Addr::UNSPECIFIED,
             dir,
+            environment: Vec::new(),
             daemon: None,
         };
         node.configure(&[], "");
@@ -153,8 +156,17 @@ impl Node {
     /// Starts the daemon and does not wait.
     pub(crate) fn start(&mut self) {
         let name = format!("daemon {}", self.name);
-        let command = self.command(&["daemon", "--log-level", "debug"]);
+        let mut command = self.command(&["daemon", "--log-level", "debug"]);
+        command.envs(self.environment.iter().cloned());
         self.daemon = Some(Daemon::spawn(&self.namespace, &name, command).unwrap());
+    }
+
+    /// Starts a daemon whose key is in memory only, and waits until it carries traffic.
+    pub(crate) fn start_ephemeral(&mut self) {
+        let name = format!("daemon {}", self.name);
+        let command = self.command(&["daemon", "--ephemeral", "--log-level", "debug"]);
+        self.daemon = Some(Daemon::spawn(&self.namespace, &name, command).unwrap());
+        self.wait("being ready", || self.daemon().stderr().contains("ready").then_some(()));
     }
 
     /// Starts the daemon and waits until it carries traffic.

@@ -50,6 +50,11 @@ pub(super) fn code_and_hint(error: &NetworkError) -> (Code, &'static str) {
         E::NobodyWaits { .. } => (Code::UnknownMember, "`pqvpn approve` shows who waits"),
         E::NoSuchInvite { .. } => (Code::NotFound, "`pqvpn invite list` shows them"),
         E::NoSuchProposal { .. } => (Code::NotFound, "`pqvpn lock status` shows them"),
+        E::NoSuchStatement { .. } => (Code::NotFound, "give more digits, or look at `pqvpn lock log`"),
+        E::NoAddress { .. } => (
+            Code::NoAddress,
+            "connect this machine to a network, or set `node.listen` to an address others reach, then invite again",
+        ),
         E::WrongDisableSecret { .. } => (Code::NotAllowed, "it was shown when the network was made"),
         E::Store(_) => (Code::Host, "free some space, or check the state directory"),
         E::Off(_) | E::Internal(_) | _ => (Code::Failed, "the daemon's log says more"),

@@ -117,7 +117,7 @@ fn got(what: &RecordRef) -> Result<GetReport, NodeError> {
         RecordRef::Key(_) => None,
     };
     let first = content.is_some().then_some(Duration::from_millis(34));
-    Ok(GetReport { record: content.map(a_record), sources: 3, first, lookup: a_lookup() })
+    Ok(GetReport { record: content.map(a_record), sources: 3, first, successor: None, lookup: a_lookup() })
 }
 
 fn a_door() -> DoorReport {

@@ -98,6 +98,11 @@ fn act(what: &str, in_force: bool) -> ActReport {
     ActReport { network: "home".into(), id: "cd".repeat(32), what, in_force, have: 1, need: 2, pushed_to: 4 }
 }
 
+fn proposal(contests: bool) -> ProposalReport {
+    let (what, signers) = ("add admin vps".into(), vec!["laptop".into()]);
+    ProposalReport { id: "cd".repeat(32), what, have: 1, need: 2, signers, contests }
+}
+
 fn lock() -> LockReport {
     LockReport {
         network: "home".into(),
@@ -107,7 +112,7 @@ fn lock() -> LockReport {
         statements: 9,
         head: "ab".repeat(32),
         head_age: None,
-        proposals: vec![ProposalReport { id: "cd".repeat(32), what: "add admin vps".into(), have: 1, need: 2 }],
+        proposals: vec![proposal(false)],
         disk_bytes: 4096,
         admin: true,
         can_disable: true,
@@ -216,7 +221,15 @@ fn revoked(who: &str, reason: &str) -> Result<RevokeReport, NetworkError> {
         return Err(NetworkError::UnknownMember { network, who: who.into() });
     }
     assert_eq!(reason, "lost");
-    Ok(RevokeReport { network, peer: NAS, name: who.into(), pushed_to: 4, online: 5, was_admin: true })
+    Ok(RevokeReport {
+        network,
+        peer: NAS,
+        name: who.into(),
+        pushed_to: 4,
+        online: 5,
+        was_admin: true,
+        act: act("revoke", true),
+    })
 }
 
 #[tokio::test]

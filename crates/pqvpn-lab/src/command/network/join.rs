@@ -12,7 +12,7 @@ use pqvpn_lab::report::{Op, Report};
 use pqvpn_lab::topology::MAX_HOSTS;
 use serde_json::Value;
 
-use super::super::bench::tools;
+use super::super::{bench::tools, dht::usage};
 use super::{Member, Mesh, SETTLE, look, quantile, rounded, say, sorted, tell};
 
 /// Threads that ping: as many as a small machine has cores.
@@ -21,6 +21,8 @@ const PINGERS: usize = 2;
 const PING: Duration = Duration::from_secs(15);
 /// How long two nodes may take to find each other when everybody else is gone.
 const ALONE: Duration = Duration::from_secs(60);
+/// How long daemons are left alone until links of the joins and lookups have ended.
+const QUIET: Duration = Duration::from_secs(60);
 /// Most daemons, so that all hosts have room.
 const MOST: i64 = MAX_HOSTS as i64 - 20;
 
@@ -33,6 +35,9 @@ pub(crate) struct Args {
     /// Nodes that join afterwards, one by one.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u8).range(1..=15))]
     more: u8,
+    /// How long everybody is left alone and measured, in s.
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u16).range(10..=600))]
+    idle_seconds: u16,
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<Report> {
@@ -48,6 +53,9 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Report> {
     report.bar("members", Op::Equal, args.nodes.into());
     all_pairs(&mesh, &mut report);
     more(&mut mesh, args, &mut report)?;
+    let links = sorted(gossip_links(&mesh)?);
+    report.figure("gossip_links_at_once_median", quantile(&links, 0.5));
+    idle(&mesh, args, &mut report)?;
     what_it_costs(&mesh, &mut report)?;
     left_alone(&mut mesh, &mut report)?;
     mesh.stop()?;
@@ -164,17 +172,42 @@ fn more(mesh: &mut Mesh, args: &Args, report: &mut Report) -> anyhow::Result<()>
     Ok(())
 }
 
+fn gossip_links(mesh: &Mesh) -> anyhow::Result<Vec<f64>> {
+    mesh.running().map(|member| member.network()?["gossip"]["links"].as_f64().context("links")).collect()
+}
+
+/// Nobody says anything: what do the daemons still send and compute, DHT and sessions included?
+fn idle(mesh: &Mesh, args: &Args, report: &mut Report) -> anyhow::Result<()> {
+    say(&format!("leaving everybody alone for {} and {} s", QUIET.as_secs(), args.idle_seconds));
+    thread::sleep(QUIET);
+    let used = |mesh: &Mesh| {
+        let of = |member: &Member| usage((&member.node, member.daemon.as_ref().context("a daemon")?));
+        mesh.running().map(of).collect::<anyhow::Result<Vec<_>>>()
+    };
+    let (before, start) = (used(mesh)?, Instant::now());
+    thread::sleep(Duration::from_secs(args.idle_seconds.into()));
+    let (after, seconds) = (used(mesh)?, start.elapsed().as_secs_f64());
+    let each = |what: fn(&(f64, f64, f64, f64)) -> f64| {
+        sorted(before.iter().zip(&after).map(|(before, after)| (what(after) - what(before)) / seconds).collect())
+    };
+    let (bytes, cpu) = (each(|used| used.0 + used.1), each(|used| used.2 * 60.0));
+    for (name, values) in [("idle_bytes_s", bytes), ("idle_cpu_s_per_min", cpu)] {
+        report.figure(&format!("{name}_median"), quantile(&values, 0.5));
+        report.figure(&format!("{name}_max"), quantile(&values, 1.0));
+    }
+    Ok(())
+}
+
 /// Memory, disk and gossip of a member.
 fn what_it_costs(mesh: &Mesh, report: &mut Report) -> anyhow::Result<()> {
-    let (mut rss, mut disk, mut links) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut rss, mut disk) = (Vec::new(), Vec::new());
     for member in mesh.running() {
         let usage = member.daemon.as_ref().context("a daemon")?.usage()?;
         #[expect(clippy::cast_precision_loss, reason = "megabytes")]
         rss.push(usage.rss as f64 / 1e6);
         disk.extend(member.json(&["lock", "status"])?["disk_bytes"].as_f64());
-        links.extend(member.network()?["gossip"]["links"].as_f64());
     }
-    for (name, values) in [("rss_mb", rss), ("constitution_disk_bytes", disk), ("gossip_links", links)] {
+    for (name, values) in [("rss_mb", rss), ("constitution_disk_bytes", disk), ("gossip_links", gossip_links(mesh)?)] {
         let values = sorted(values);
         report.figure(&format!("{name}_median"), quantile(&values, 0.5));
         report.figure(&format!("{name}_max"), quantile(&values, 1.0));

@@ -188,3 +188,31 @@ fn damaged_files_of_the_shelf_are_named_and_not_overwritten() {
     let error = place.shelf().add_list(&list(1, NOW_MS, 1), true, NOW_MS).unwrap_err();
     assert!(matches!(error, ShelfError::Entries { .. }), "{error}");
 }
+
+#[test]
+fn what_was_added_can_be_removed_and_stays_removed() {
+    let mut place = Place::new();
+    place.config.bootstrap.nodes = vec![entry(0)];
+    let peer = entry(1).id;
+    place.shelf().add_entries(&[entry(1), entry(2), entry(3)]).unwrap();
+    let one = place.shelf().remove(&peer, Some(&entry(2))).unwrap();
+    assert_eq!(one, Removed { entries: vec![entry(2)], ..Removed::default() });
+    assert_eq!(place.shelf().added().unwrap(), [entry(1), entry(3)]);
+    assert_eq!(place.shelf().remove(&peer, None).unwrap().entries, [entry(1), entry(3)]);
+    assert_eq!(place.shelf().added().unwrap(), []);
+    // What the configuration says is for the configuration to unsay.
+    for entry in [None, Some(entry(0))] {
+        let refused = place.shelf().remove(&peer, entry.as_ref()).unwrap_err();
+        assert!(refused.to_string().contains("bootstrap.nodes"), "{refused}");
+    }
+    let refused = place.shelf().remove(&peer, Some(&entry(2))).unwrap_err();
+    assert!(matches!(refused, ShelfError::NotHere { configured: false, .. }), "{refused}");
+
+    let signer = identity(5).peer_id();
+    place.shelf().add_list(&list(5, NOW_MS, 7), true, NOW_MS).unwrap();
+    let removed = place.shelf().remove(&signer, None).unwrap();
+    assert!(removed.distrusted && removed.list.is_some_and(|list| *list.signer() == signer));
+    assert!(place.shelf().lists().is_empty() && place.shelf().trusted().is_empty());
+    let refused = place.shelf().add_list(&list(5, NOW_MS, 7), false, NOW_MS).unwrap_err();
+    assert!(matches!(refused, ShelfError::List(ListError::Signer(_))), "it is not believed any more: {refused}");
+}

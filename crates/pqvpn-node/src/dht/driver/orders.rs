@@ -50,11 +50,15 @@ pub(super) enum Waiter {
     Find(PeerId, Vec<Point>),
     /// Nobody: an own record was published.
     Own(Point),
+    /// The networks: a value of theirs was published.
+    PutAs(Reply<usize>),
 }
 
 /// A person's get: further keys to try, when it began, and when it had a first record.
 pub(super) struct Get {
     answer: Reply<GetReport>,
+    /// Whose record it is, where that is known.
+    of: Option<PeerId>,
     rest: Vec<Point>,
     started: Instant,
     first: Option<Duration>,
@@ -92,13 +96,19 @@ impl Driver {
             Order::Status(answer) => drop(answer.send(self.report())),
             Order::Get(wanted, answer) => self.get(&wanted, answer),
             Order::Put(name, value, answer) => self.put(&name, &value, answer),
-            Order::PutAs(value) => self.put_as(&value),
+            Order::PutAs(value, answer) => self.put_as(&value, answer),
+            Order::DropAs(owner, name) => {
+                let key = value_key(&owner, &self.parts.shared.network, &name);
+                self.parts.dht.forget(&key);
+            }
             Order::Lookup(wanted, answer) => self.lookup(&wanted, answer),
+            Order::Announce(fact) => self.announce(fact),
             Order::Table(answer) => drop(answer.send(Ok(self.table_report()))),
             Order::Doors(answer) => drop(answer.send(Ok(self.parts.doors.report(clock::now())))),
             Order::AddDoors(doors, answer) => {
                 drop(answer.send(self.parts.doors.add(clock::now(), doors).map_err(NodeError::from)));
             }
+            Order::RemoveDoors(doors, answer) => drop(answer.send(Ok(self.parts.doors.remove(&doors)))),
             // The run loop has taken this one already.
             Order::Stop(done) => drop(done),
         }
@@ -140,9 +150,13 @@ impl Driver {
         let mut keys = self.keys(wanted);
         let first = keys.remove(0);
         let now = self.now();
+        let of = match wanted {
+            Wanted::Peer(peer) | Wanted::Value(peer, _) => Some(*peer),
+            Wanted::Key(_) => None,
+        };
         match self.parts.dht.get(now, first, 0) {
             Some(id) => {
-                let get = Get { answer, rest: keys, started: clock::now(), first: None };
+                let get = Get { answer, of, rest: keys, started: clock::now(), first: None };
                 self.waiters.insert(id, Waiter::Get(get));
             }
             None => drop(answer.send(Err(DhtError::Busy.into()))),
@@ -179,14 +193,18 @@ impl Driver {
         }
     }
 
-    /// A value of somebody we also are. Should it not be stored now, the DHT tries again until it ends.
-    fn put_as(&mut self, value: &ValueAs) {
+    /// A value of somebody we also are.
+    fn put_as(&mut self, value: &ValueAs, answer: Reply<usize>) {
+        if let Err(error) = self.may_ask() {
+            return drop(answer.send(Err(error)));
+        }
         let now = self.now();
-        match sign_as(&self.parts.shared.network, now, value) {
-            Ok(Signed { record, heartbeat_seed }) => {
-                let _no_room_or_later = self.parts.dht.keep(now, record, heartbeat_seed);
-            }
-            Err(error) => tracing::debug!(%error, "a value is not published"),
+        let kept = sign_as(&self.parts.shared.network, now, value)
+            .map(|Signed { record, heartbeat_seed }| self.parts.dht.keep(now, record, heartbeat_seed));
+        match kept {
+            Ok(Some(id)) => drop(self.waiters.insert(id, Waiter::PutAs(answer))),
+            Ok(None) => drop(answer.send(Err(DhtError::Busy.into()))),
+            Err(error) => drop(answer.send(Err(error.into()))),
         }
     }
 
@@ -333,6 +351,7 @@ impl Driver {
             }
             Some(Waiter::Find(peer, rest)) => self.found(&finished, peer, rest),
             Some(Waiter::Own(key)) => self.published(&key, finished.stored),
+            Some(Waiter::PutAs(answer)) => drop(answer.send(Ok(finished.stored))),
             // A republication by the machine itself.
             None => self.parts.records.stored(&finished.target, finished.stored),
         }
@@ -348,7 +367,8 @@ impl Driver {
         }
         let record = finished.outcome.record.as_deref().map(record_report);
         let sources = u32::try_from(finished.outcome.sources).unwrap_or(u32::MAX);
-        let report = GetReport { record, sources, first: get.first, lookup: lookup_report(finished) };
+        let successor = get.of.and_then(|peer| self.parts.dht.facts().successor(&peer));
+        let report = GetReport { record, sources, first: get.first, successor, lookup: lookup_report(finished) };
         drop(get.answer.send(Ok(report)));
     }
 

@@ -75,11 +75,11 @@ pub(super) fn server_config(
 
 pub(super) fn client_config(
     crypto: &LinkCrypto,
-    peer: &PeerId,
+    peer: Option<&PeerId>,
     known: Option<&PublicIdentity>,
     transport: Arc<quic::TransportConfig>,
 ) -> Result<quic::ClientConfig, LinkError> {
-    let tls = crypto.client_config(peer, known);
+    let tls = peer.map_or_else(|| crypto.client_config_to_anybody(), |peer| crypto.client_config(peer, known));
     let tls = quic::crypto::rustls::QuicClientConfig::with_initial(tls, crypto.initial_suite()).map_err(local)?;
     let mut client = quic::ClientConfig::new(Arc::new(tls));
     client.transport_config(transport).token_store(Arc::new(quic::NoneTokenStore)).version(QUIC_V1);

@@ -176,6 +176,7 @@ impl Driver {
 
     pub(super) fn forget(&mut self, id: NetworkId) {
         self.networks.remove(&id);
+        self.unsay(&id);
         self.shared.counts.drop_network(&id);
         self.store_later(Change::Forget(id));
         self.touch_members();
@@ -187,8 +188,7 @@ impl Driver {
         if network.head.enabled != enabled {
             network.head.enabled = enabled;
             network.keep_head();
-            network.started = now.mono;
-            network.synced = None;
+            network.begin_anew(now.mono);
         }
         self.touch_members();
         let network = self.networks.get(&id).ok_or(NetworkError::NoNetwork)?;

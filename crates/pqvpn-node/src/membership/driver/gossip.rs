@@ -1,21 +1,28 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What members tell each other: who is dialled, what is compared, pulled and pushed.
 
-use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    fmt,
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
-use pqvpn_crypto::{identity::PublicIdentity, peer_id::PeerId};
+use futures_util::FutureExt as _;
+use pqvpn_crypto::{identity::PublicIdentity, peer_id::PeerId, tls::Refusal};
 use pqvpn_wire::{
     control::CloseReason,
-    network::{Bundle, NetRequest, NetResponse, NetworkId, SyncState},
+    network::{Act, Bundle, Door, NetRequest, NetResponse, NetworkId, SyncState},
 };
 use tokio::time::timeout;
 
 use super::{
     super::{
         links::LinkId,
-        network::{Lacks, Moment},
+        network::{Lacks, Moment, Network, is_bare},
         overlay,
-        rpc::CallError,
+        rpc::{CallError, count},
     },
     Call, Driver, TaskDone,
 };
@@ -29,8 +36,10 @@ use crate::{
 const MAX_DIALS: usize = 16;
 /// Calls under way at once.
 pub(super) const MAX_TASKS: usize = 512;
+/// And so many more that tell who was put out: members that do not answer must not keep that from the others.
+const URGENT_TASKS: usize = 256;
 /// How long a dial may take.
-const DIAL_LIMIT: Duration = Duration::from_secs(4);
+pub(super) const DIAL_LIMIT: Duration = Duration::from_secs(4);
 /// How long a member may take to answer.
 pub(super) const CALL_LIMIT: Duration = Duration::from_secs(5);
 /// How long a page may take.
@@ -57,7 +66,7 @@ impl Driver {
     /// Whom this node keeps a link with, over all its networks.
     pub(super) fn wanted(&self, now: Moment) -> BTreeSet<PeerId> {
         let mut wanted = BTreeSet::new();
-        for network in self.networks.values().filter(|network| network.gossips(now.unix_ms)) {
+        for network in self.networks.values().filter(|network| network.is_enabled(now.unix_ms)) {
             let ring = network.ring(now.unix_ms);
             wanted.extend(overlay::neighbours(&network.id, &self.shared.own, &ring));
         }
@@ -65,10 +74,10 @@ impl Driver {
     }
 
     /// Dials whom we lack, and now and then who was away.
-    pub(super) fn dial_wanted(&mut self, now: Moment) {
+    pub(super) fn dial_wanted(&mut self, now: Moment, wanted: &BTreeSet<PeerId>) {
         let links = self.links.one_each();
-        let mut todo: Vec<PeerId> = self.wanted(now).into_iter().filter(|peer| !links.contains_key(peer)).collect();
-        for network in self.networks.values().filter(|network| network.gossips(now.unix_ms)) {
+        let mut todo: Vec<PeerId> = wanted.iter().filter(|peer| !links.contains_key(peer)).copied().collect();
+        for network in self.networks.values().filter(|network| network.is_enabled(now.unix_ms)) {
             let others = network.others(now.unix_ms);
             let side = 1 + others.iter().filter(|peer| network.reach.seems_there(peer)).count();
             todo.extend(others.into_iter().filter(|peer| network.reach.is_due(now.mono, peer, side)));
@@ -100,14 +109,20 @@ impl Driver {
             known = known.or_else(|| network.records.get(&peer).map(|record| record.key().clone()));
         }
         if addresses.is_empty() {
-            return self.on_dialed(peer, Err("nobody knows where it is".to_owned()));
+            return self.on_dialed(peer, Err(Missed { why: "nobody knows where it is".to_owned(), instead: None }));
         }
-        self.dialing.insert(peer);
+        self.dial_at(peer, known, addresses);
+    }
+
+    pub(super) fn dial_at(&mut self, peer: PeerId, known: Option<PublicIdentity>, addresses: Vec<SocketAddr>) {
+        if self.dialing.len() >= MAX_DIALS || !self.dialing.insert(peer) {
+            return;
+        }
         let endpoint = Arc::clone(&self.shared.endpoint);
         self.tasks.spawn(async move { TaskDone::Dialed { peer, link: dial(&endpoint, peer, known, addresses).await } });
     }
 
-    pub(super) fn on_dialed(&mut self, peer: PeerId, link: Result<Arc<dyn Connection>, String>) {
+    pub(super) fn on_dialed(&mut self, peer: PeerId, link: Result<Arc<dyn Connection>, Missed>) {
         self.dialing.remove(&peer);
         let now = Moment::now();
         match link {
@@ -122,18 +137,25 @@ impl Driver {
                             network.reach.forgive_all();
                         }
                         network.reach.reached(&peer);
+                        network.lives.heard(now.mono, peer);
                         network.reached_at(now.unix_ms, peer, at);
                         network.dirty = true;
                     }
                     self.sync(id, peer, link);
                 }
             }
-            Err(why) => {
-                tracing::debug!(peer = %peer.short(), %why, "a member is not reached");
+            Err(missed) => {
+                tracing::debug!(peer = %peer.short(), %missed, "a member is not reached");
+                if let Some(at) = missed.instead {
+                    self.ask_stranger(now.mono, at);
+                }
                 let random = entropy::u64();
                 for network in self.networks.values_mut() {
                     if network.constitution.view().members.contains_key(&peer) {
                         network.reach.failed(now.mono, peer, random);
+                        if !network.reach.seems_there(&peer) {
+                            network.lives.missed(now.mono, peer);
+                        }
                         network.dirty = true;
                     }
                 }
@@ -144,13 +166,12 @@ impl Driver {
     /// The networks that this node and a peer are members of.
     pub(super) fn shared_networks(&self, now_ms: u64, peer: &PeerId) -> Vec<NetworkId> {
         let shared = self.networks.values();
-        let shared = shared.filter(|network| network.gossips(now_ms) && network.is_member(now_ms, peer));
+        let shared = shared.filter(|network| network.is_enabled(now_ms) && network.is_member(now_ms, peer));
         shared.map(|network| network.id).collect()
     }
 
     /// Says something on the links that are ours to keep alive.
-    pub(super) fn speak(&mut self, now: Moment) {
-        let wanted = self.wanted(now);
+    pub(super) fn speak(&mut self, now: Moment, wanted: &BTreeSet<PeerId>) {
         let due: Vec<(LinkId, PeerId)> = self
             .links
             .iter()
@@ -163,9 +184,30 @@ impl Driver {
             }
             if wanted.contains(&peer) {
                 for id in self.shared_networks(now.unix_ms, &peer) {
-                    self.sync(id, peer, link);
+                    self.beat(now.mono, id, peer, link);
                 }
             }
+        }
+    }
+
+    /// A link has ended; `broken`: neither end closed it because it was of no use any more.
+    pub(super) fn on_ended(&mut self, link: LinkId, broken: bool) {
+        if let Some(peer) = self.links.remove(link).filter(|_| broken) {
+            self.lost(peer);
+        }
+    }
+
+    /// A member does not answer any more: without another link it is not online.
+    fn lost(&mut self, peer: PeerId) {
+        if self.links.one_each().contains_key(&peer) {
+            return;
+        }
+        let now = clock::now();
+        for network in
+            self.networks.values_mut().filter(|network| network.constitution.view().members.contains_key(&peer))
+        {
+            network.lives.missed(now, peer);
+            network.dirty = true;
         }
     }
 
@@ -180,7 +222,9 @@ impl Driver {
         limit: Duration,
     ) -> bool {
         let Some(using) = self.links.get(link) else { return false };
-        if self.tasks.len() >= MAX_TASKS {
+        let room = if is_urgent(&request) { MAX_TASKS + URGENT_TASKS } else { MAX_TASKS };
+        if self.tasks.len() >= room {
+            count(&self.shared.counts.busy);
             return false;
         }
         let (connection, using) = (Arc::clone(&using.connection), using.usage.begin(clock::now()));
@@ -193,6 +237,14 @@ impl Driver {
         true
     }
 
+    /// Says that we still hold the same, which keeps the link alive; now and then all is compared.
+    fn beat(&mut self, now: Instant, id: NetworkId, peer: PeerId, link: LinkId) {
+        let enough = self.links.get(link).is_some_and(|link| link.may_beat(&id, now));
+        let Some(network) = self.networks.get(&id).filter(|_| enough) else { return self.sync(id, peer, link) };
+        let (head, beat) = network.beat(now, self.links.get(link).map(|link| link.connection.remote()));
+        self.call(id, link, NetRequest::Beat(beat), Call::Beat(head), CALL_LIMIT);
+    }
+
     /// Compares what both hold.
     pub(super) fn sync(&mut self, id: NetworkId, peer: PeerId, link: LinkId) {
         if !self.syncing.insert((id, peer)) {
@@ -200,16 +252,17 @@ impl Driver {
         }
         let at = self.links.get(link).map(|link| link.connection.remote());
         let Some(network) = self.networks.get(&id) else { return };
-        let mut state = network.state();
-        state.sent_ms = clock::unix_millis();
+        let mut state = network.state_at(Moment::now());
         state.observed = at;
         if !self.call(id, link, NetRequest::Sync(state), Call::Sync, CALL_LIMIT) {
             self.syncing.remove(&(id, peer));
         }
     }
 
-    fn pull(&mut self, id: NetworkId, peer: PeerId, link: LinkId, theirs: SyncState, lacks: Lacks) {
-        if !lacks.any() || self.pulling.contains_key(&(id, peer)) {
+    pub(super) fn pull(&mut self, id: NetworkId, peer: PeerId, link: LinkId, theirs: SyncState, lacks: Lacks) {
+        let deaf =
+            self.networks.get_mut(&id).is_some_and(|network| lacks.any() && network.is_deaf_to(clock::now(), &peer));
+        if deaf || !lacks.any() || self.pulling.contains_key(&(id, peer)) {
             return;
         }
         self.pulling.insert((id, peer), Pulling { theirs, lacks, page: 0, pages: 0 });
@@ -244,7 +297,8 @@ impl Driver {
                     self.acked(*campaign, matches!(answer, Ok(NetResponse::Done)));
                 }
             }
-            Call::Pull => {}
+            Call::Farewell => return self.on_parted(link),
+            Call::Pull | Call::Beat(_) | Call::Introduce | Call::Greet => {}
         }
         let response = match answer {
             Ok(response) => response,
@@ -254,7 +308,7 @@ impl Driver {
                 // Another request of ours may have been too much for it; only a link that is dead is given up.
                 if !matches!(error, CallError::Wire(_) | CallError::TooLong(_)) {
                     self.links.close(link, CloseReason::Idle);
-                    self.touch();
+                    self.lost(peer);
                 }
                 return;
             }
@@ -262,30 +316,82 @@ impl Driver {
         let now = Moment::now();
         match (call, response) {
             (Call::Sync, NetResponse::State(theirs)) => {
-                if let Some(network) = self.networks.get_mut(&id)
-                    && network.refused_by.remove(&peer)
-                {
-                    network.dirty = true;
+                if let Some(link) = self.links.get_mut(link) {
+                    link.note_told(id, now.mono);
                 }
                 self.compare(now, id, peer, link, theirs);
             }
-            (Call::Pull, NetResponse::Bundle(bundle)) => self.on_page(now, id, peer, link, *bundle),
-            (_, NetResponse::NotAMember) => {
-                self.pulling.remove(&(id, peer));
+            (Call::Beat(head), NetResponse::Beat(theirs)) => {
                 if let Some(network) = self.networks.get_mut(&id) {
-                    tracing::warn!(peer = %peer.short(), network = %network.head.name, "a member does not know us as one");
-                    network.refused_by.insert(peer);
-                    network.dirty = true;
+                    network.hear_same(now, peer, *head, &theirs.alive);
                 }
             }
+            (Call::Beat(_), NetResponse::State(_)) => self.sync(id, peer, link),
+            (Call::Pull, NetResponse::Bundle(bundle)) => self.on_page(now, id, peer, link, *bundle),
+            (Call::Pull, NetResponse::Elsewhere { admins }) => self.ask_admins(now, id, peer, admins),
+            (_, NetResponse::NotAMember) => {
+                self.pulling.remove(&(id, peer));
+                // A word, not a proof.
+                if let Some(network) = self.networks.get_mut(&id) {
+                    network.counters.unproven += 1;
+                }
+            }
+            (_, NetResponse::PutOut(proof)) => {
+                self.pulling.remove(&(id, peer));
+                self.on_put_out(now, id, peer, link, *proof);
+            }
+            (Call::Introduce, NetResponse::Done) => self.sync(id, peer, link),
+            (Call::Introduce | Call::Greet, _) => {}
             (_, NetResponse::UnknownNetwork) => {
                 self.pulling.remove(&(id, peer));
+                self.introduce(now.mono, id, peer, link);
                 let newcomer = self.networks.get(&id).is_some_and(|network| now.mono < network.started + NEWCOMER);
                 if let Some(link) = self.links.get_mut(link).filter(|_| newcomer) {
                     link.speak_at = now.mono + ASK_AGAIN;
                 }
             }
             _ => drop(self.pulling.remove(&(id, peer))),
+        }
+    }
+
+    /// A member says that we were put out. What it sends is looked at like everything else; if it proves that, the
+    /// constitution says so from now on, and if not, nothing has changed.
+    fn on_put_out(&mut self, now: Moment, id: NetworkId, peer: PeerId, link: LinkId, proof: Bundle) {
+        let Some(network) = self.networks.get_mut(&id) else { return };
+        let more = proof.more;
+        let proof = Bundle { statements: proof.statements, ..Bundle::default() };
+        let absorbed = network.absorb(now.unix_ms, Some(peer), proof);
+        network.note_events(now.unix_ms, &absorbed.events);
+        if network.constitution.view().revoked.contains_key(&self.shared.own) {
+            return;
+        }
+        if more && absorbed.news {
+            return self.sync(id, peer, link);
+        }
+        network.counters.unproven += 1;
+    }
+
+    /// The member has shed signatures that we need; admins have them.
+    fn ask_admins(&mut self, now: Moment, id: NetworkId, peer: PeerId, admins: Vec<Door>) {
+        self.pulling.remove(&(id, peer));
+        let links = self.links.one_each();
+        let Some(network) = self.networks.get_mut(&id) else { return };
+        // An admin sends nobody on: two that did would send us round for ever.
+        if network.constitution.view().is_admin(&peer) {
+            return;
+        }
+        let mut ask = Vec::new();
+        for Door { peer: admin, addresses } in admins {
+            if admin != self.shared.own && network.is_member(now.unix_ms, &admin) {
+                network.hint(admin, addresses);
+                ask.push(admin);
+            }
+        }
+        for admin in ask {
+            match links.get(&admin) {
+                Some(link) => self.sync(id, admin, *link),
+                None => self.dial(admin),
+            }
         }
     }
 
@@ -304,6 +410,10 @@ impl Driver {
     fn on_page(&mut self, now: Moment, id: NetworkId, peer: PeerId, link: LinkId, bundle: Bundle) {
         let (more, invites) = (bundle.more, bundle.invites.len() as u64);
         let Some(network) = self.networks.get_mut(&id) else { return };
+        if network.is_deaf_to(now.mono, &peer) {
+            self.pulling.remove(&(id, peer));
+            return;
+        }
         let absorbed = network.absorb(now.unix_ms, Some(peer), bundle);
         network.note_events(now.unix_ms, &absorbed.events);
         let Some(pulling) = self.pulling.get_mut(&(id, peer)) else { return };
@@ -317,9 +427,15 @@ impl Driver {
         network.missing.clear();
         if let Some(pulling) = self.pulling.remove(&(id, peer))
             && let Some(network) = self.networks.get_mut(&id)
-            && network.knows_all(&pulling.theirs)
+            && network.is_member(now.unix_ms, &peer)
         {
-            network.note_synced(now.mono);
+            if network.knows_all(&pulling.theirs) {
+                network.note_agreed(now, peer);
+            }
+            // Whoever was introduced and is a member by what it brought is talked to like all.
+            if !network.heard.contains_key(&peer) {
+                self.sync(id, peer, link);
+            }
         }
     }
 
@@ -336,20 +452,18 @@ impl Driver {
     ) -> NetResponse {
         let Some(network) = self.networks.get_mut(&id) else { return NetResponse::UnknownNetwork };
         match request {
-            NetRequest::Sync(theirs) if theirs.cursor.is_some() => {
-                NetResponse::Bundle(Box::new(network.answer(&theirs)))
-            }
+            NetRequest::Sync(theirs) if theirs.cursor.is_some() => bundle_or_admins(network, &theirs),
             NetRequest::Sync(theirs) => {
-                let mut state = network.state();
-                state.sent_ms = now.unix_ms;
+                let mut state = network.state_at(now);
                 state.observed = self.links.get(link).map(|link| link.connection.remote());
                 self.compare(now, id, from, link, theirs);
                 NetResponse::State(state)
             }
             NetRequest::Pull { ids } => {
                 let wanted = SyncState { tips: network.constitution.tips(), want: ids, ..SyncState::default() };
-                NetResponse::Bundle(Box::new(network.answer(&wanted)))
+                bundle_or_admins(network, &wanted)
             }
+            NetRequest::Push(_) if network.is_deaf_to(now.mono, &from) => NetResponse::Done,
             NetRequest::Push(bundle) => {
                 let absorbed = network.absorb(now.unix_ms, Some(from), *bundle);
                 network.note_events(now.unix_ms, &absorbed.events);
@@ -362,8 +476,50 @@ impl Driver {
             }
             NetRequest::Ping => NetResponse::Done,
             NetRequest::RelayOffer(pair) => self.take_offer(id, from, link, pair),
-            NetRequest::Join(_) | NetRequest::RelayOpen(_) | _ => NetResponse::UnknownNetwork,
+            NetRequest::Beat(theirs) => {
+                let remote = self.links.get(link).map(|link| link.connection.remote());
+                let (head, ours) = network.beat(now.mono, remote);
+                if ours.digest == theirs.digest {
+                    network.hear_same(now, from, head, &theirs.alive);
+                    return NetResponse::Beat(ours);
+                }
+                // Whoever asked now compares all.
+                NetResponse::State(network.state_at(now))
+            }
+            NetRequest::Join(_) | NetRequest::RelayOpen(_) | NetRequest::Introduce { .. } | _ => {
+                NetResponse::UnknownNetwork
+            }
         }
+    }
+}
+
+/// What a member lacks, or who can tell it where signatures of it were shed here.
+pub(super) fn bundle_or_admins(network: &Network, theirs: &SyncState) -> NetResponse {
+    let bundle = network.answer(theirs);
+    if is_bare(&bundle) {
+        return NetResponse::Elsewhere { admins: network.doors(&[]) };
+    }
+    NetResponse::Bundle(Box::new(bundle))
+}
+
+/// Whether a message takes rights away.
+fn is_urgent(request: &NetRequest) -> bool {
+    let takes_away = |act: &Act| matches!(act, Act::Revoke { .. } | Act::RemoveAdmin { .. } | Act::Disable { .. });
+    let NetRequest::Push(bundle) = request else { return false };
+    bundle.statements.iter().any(|statement| takes_away(&statement.body().act))
+}
+
+/// A member was not reached.
+#[derive(Debug)]
+pub(in crate::membership) struct Missed {
+    why: String,
+    /// Where somebody else answered in its place.
+    pub(super) instead: Option<SocketAddr>,
+}
+
+impl fmt::Display for Missed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.why)
     }
 }
 
@@ -376,12 +532,47 @@ pub(in crate::membership) async fn dial(
     peer: PeerId,
     known: Option<PublicIdentity>,
     addresses: Vec<SocketAddr>,
-) -> Result<Arc<dyn Connection>, String> {
-    let attempts = addresses.into_iter().map(|address| endpoint.connect(address, peer, known.clone()));
+) -> Result<Arc<dyn Connection>, Missed> {
+    let instead = Mutex::new(None);
+    let attempts = addresses.into_iter().map(|address| {
+        let (dialed, instead) = (endpoint.connect(address, peer, known.clone()), &instead);
+        async move {
+            dialed.await.inspect_err(|error| {
+                if matches!(error, LinkError::RefusedByUs(Refusal::WrongPeerId)) {
+                    *instead.lock().unwrap_or_else(PoisonError::into_inner) = Some(address);
+                }
+            })
+        }
+        .boxed()
+    });
     let none = LinkError::Local("it has no address".to_owned());
-    match timeout(DIAL_LIMIT, race(attempts, none, |_worse, _| true)).await {
-        Ok(Ok(link)) => Ok(Arc::from(link)),
-        Ok(Err(error)) => Err(error.to_string()),
-        Err(_elapsed) => Err("no answer in time".to_owned()),
+    let why = match timeout(DIAL_LIMIT, race(attempts, none, |_worse, _| true)).await {
+        Ok(Ok(link)) => return Ok(Arc::from(link)),
+        Ok(Err(error)) => error.to_string(),
+        Err(_elapsed) => "no answer in time".to_owned(),
+    };
+    Err(Missed { why, instead: instead.into_inner().unwrap_or_else(PoisonError::into_inner) })
+}
+
+#[cfg(test)]
+mod tests {
+    use pqvpn_wire::network::{Statement, StatementBody, StatementId};
+
+    use super::*;
+
+    fn push(act: Act) -> NetRequest {
+        let parents = vec![StatementId::from_bytes([1; 32])];
+        let body = StatementBody { network: NetworkId::from_bytes([1; 32]), seq: 1, parents, at_ms: 0, act };
+        let statements = vec![Arc::new(Statement::draft(body).unwrap())];
+        NetRequest::Push(Box::new(Bundle { statements, ..Bundle::default() }))
+    }
+
+    #[test]
+    fn only_what_takes_rights_away_finds_the_reserved_room() {
+        let peer = PeerId::from_bytes([2; 32]);
+        assert!(is_urgent(&push(Act::Revoke { peer, reason: String::new() })));
+        assert!(is_urgent(&push(Act::RemoveAdmin { peer })));
+        assert!(!is_urgent(&push(Act::Checkpoint { seal: [0; 32] })));
+        assert!(!is_urgent(&NetRequest::Push(Box::default())) && !is_urgent(&NetRequest::Ping));
     }
 }

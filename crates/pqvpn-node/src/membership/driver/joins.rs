@@ -26,6 +26,7 @@ use super::{
         store::{Change, Head, WaitingJoin},
     },
     Driver, TaskDone,
+    gossip::bundle_or_admins,
 };
 use crate::clock;
 
@@ -134,7 +135,8 @@ impl Driver {
     fn joined(&self, id: NetworkId) -> NetResponse {
         let Some(network) = self.networks.get(&id) else { return NetResponse::UnknownNetwork };
         let nothing = SyncState { held: Some(Vec::new()), invites: [1; 32], ..SyncState::default() };
-        NetResponse::Joined(Box::new(network.answer(&nothing)))
+        let answer = bundle_or_admins(network, &nothing);
+        if let NetResponse::Bundle(bundle) = answer { NetResponse::Joined(bundle) } else { answer }
     }
 
     fn queue(
@@ -259,7 +261,7 @@ impl Driver {
         if let Some(network) = self.networks.get(&code.network) {
             let now_ms = clock::unix_millis();
             let view = network.constitution.view();
-            if network.am_member(now_ms) && !network.is_turned_away() {
+            if network.am_member(now_ms) {
                 let own = view.members.get(&self.shared.own).map(|own| own.name.clone()).unwrap_or_default();
                 return Err(NetworkError::AlreadyMember(network.head.name.clone(), own));
             }
@@ -364,7 +366,7 @@ impl Driver {
 
     /// This node is a member now.
     fn enter(&mut self, member: Member) -> JoinReport {
-        let Member { constitution, records, invites, link, name } = member;
+        let Member { constitution, records, invites, covers, link, name } = member;
         let now = Moment::now();
         let id = constitution.id();
         let view = constitution.view();
@@ -377,10 +379,11 @@ impl Driver {
         network.keep_head();
         network.keep_all();
         // What the network says of itself is no news to it.
-        network.absorb(now.unix_ms, None, Bundle { records, invites, ..Bundle::default() });
+        network.absorb(now.unix_ms, None, Bundle { records, invites, covers, ..Bundle::default() });
         network.news = super::super::network::News::default();
         network.note_synced(now.mono);
         network.reached_at(now.unix_ms, link.peer(), link.remote());
+        network.lives.heard(now.mono, link.peer());
         self.shared.counts.add_network(id);
         let own = network.constitution.view().members.get(&self.shared.own);
         let report = JoinReport {

@@ -164,6 +164,9 @@ fn parts(bundle: Bundle) -> Vec<Bundle> {
             part.pending.push(pending);
         }
     }
+    if let Some(part) = parts.first_mut() {
+        part.covers = bundle.covers;
+    }
     parts.retain(|part| *part != Bundle::default());
     parts
 }

@@ -7,8 +7,7 @@ use std::{
 };
 
 use data_encoding::HEXLOWER_PERMISSIVE;
-use pqvpn_crypto::peer_id::PeerId;
-use pqvpn_wire::network::{Act, Code, Invite, InviteSecret, NetworkId, SignedInvite, Statement};
+use pqvpn_wire::network::{Act, Code, Invite, InviteSecret, NetworkId, SignedInvite, Statement, misleads};
 
 use super::{
     super::{
@@ -48,8 +47,10 @@ impl Driver {
                 let now_ms = clock::unix_millis();
                 self.networks.values_mut().for_each(|network| network.note_twin(now_ms));
             }
-            // The run loop has taken this one already.
+            Order::HadSession(peer, remote) => self.had_session(Moment::now(), peer, remote),
+            // The run loop has taken these already.
             Order::Stop(done) => drop(done),
+            Order::Rotate(rotating) => drop(rotating),
         }
     }
 
@@ -82,9 +83,7 @@ impl Driver {
                 self.answer_later(reply, report);
             }
             NetworkCommand::Members(which, reply) => {
-                let links = self.links.one_each();
-                let linked = |peer: &PeerId| links.contains_key(peer);
-                drop(reply.send(self.find(&which).map(|network| network.member_reports(now, &linked))));
+                drop(reply.send(self.find(&which).map(|network| network.member_reports(now))));
             }
             NetworkCommand::Revoke(which, who, reason, reply) => self.revoke(now, &which, &who, reason, reply),
             NetworkCommand::LockStatus(which, reply) => {
@@ -94,6 +93,9 @@ impl Driver {
                 drop(reply.send(self.find(&which).map(|network| network.log_reports(limit.min(MAX_LOG)))));
             }
             NetworkCommand::LockSign(which, id, reply) => self.sign(&which, &id, reply),
+            NetworkCommand::LockContest(which, ids, who, reply) => {
+                self.contest(now, &which, &ids, who.as_deref(), reply);
+            }
             NetworkCommand::AdminAdd(which, who, reply) => self.decide(now, &which, reply, |network| {
                 let found = find_member(network, &who)?;
                 let unknown = || NetworkError::NotAllowed {
@@ -148,12 +150,11 @@ impl Driver {
 
     pub(super) fn report(&self, now: Moment, network: &Network) -> NetworkReport {
         let links = self.links.one_each();
-        let linked = |peer: &PeerId| links.contains_key(peer);
         let (tx_bytes, rx_bytes) = self.shared.counts.of_network(&network.id);
         let own_links = links.keys().filter(|peer| network.is_member(now.unix_ms, peer)).count();
         let counters = network.counters.named().into_iter().chain(self.shared.counts.named()).collect();
         let synced = network.head_age(now.mono);
-        network.report(now, GossipReport { links: own_links, tx_bytes, rx_bytes, synced, counters }, &linked)
+        network.report(now, GossipReport { links: own_links, tx_bytes, rx_bytes, synced, counters })
     }
 
     fn list(&self, now: Moment) -> Vec<NetworkReport> {
@@ -177,7 +178,10 @@ impl Driver {
         options: InviteOptions,
     ) -> Result<(NetworkId, InviteReport), NetworkError> {
         let id = self.find_id(which)?;
+        // An interface may have come or gone a moment ago.
+        self.find_endpoints();
         let (identity, endpoints) = (Arc::clone(&self.shared.identity), self.endpoints.clone());
+        let listen: Vec<String> = self.listen.iter().map(ToString::to_string).collect();
         let network = self.networks.get_mut(&id).ok_or(NetworkError::NoNetwork)?;
         let name = network.head.name.clone();
         if network.constitution.view().disabled {
@@ -189,8 +193,11 @@ impl Driver {
         check_options(&options)?;
         let doors = network.doors(&endpoints);
         if doors.is_empty() {
-            let why = "no admin has an address that others could dial".to_owned();
-            return Err(NetworkError::NotAllowed { network: name, why });
+            let why = format!(
+                "this node listens at {}, and this machine has no address there that others could reach",
+                listen.join(" and ")
+            );
+            return Err(NetworkError::NoAddress { network: name, why });
         }
         let secret = InviteSecret::from_bytes(entropy::bytes());
         let life_ms = u64::try_from(options.expires.as_millis()).unwrap_or(u64::MAX);
@@ -216,6 +223,7 @@ impl Driver {
         let code = Code { network: id, network_name, secret, not_after_s, doors };
         let mut report = network.invite_report(now.unix_ms, &signed);
         report.code = Some(code.to_string());
+        network.made.insert(signed.serial(), now.unix_ms);
         network.keep_invite(signed);
         Ok((id, report))
     }
@@ -276,15 +284,20 @@ impl Driver {
 
     fn revoke(&mut self, now: Moment, which: &NetRef, who: &str, reason: String, reply: Reply<RevokeReport>) {
         let identity = Arc::clone(&self.shared.identity);
+        if let Some(bad) = reason.chars().find(|c| misleads(*c)) {
+            let why = format!("a reason is plain text; it has the character {}", bad.escape_unicode());
+            return drop(reply.send(Err(NetworkError::BadOption(why))));
+        }
         let revoked = self.find_id(which).and_then(|id| {
             let network = self.networks.get_mut(&id).ok_or(NetworkError::NoNetwork)?;
             let found = find_member(network, who)?;
             let was_admin = network.constitution.view().is_admin(&found.peer);
-            network.act(&identity, now.unix_ms, Act::Revoke { peer: found.peer, reason })?;
+            let statement = network.act(&identity, now.unix_ms, Act::Revoke { peer: found.peer, reason })?;
+            network.cover(&identity, now, true);
             network.prune(now.unix_ms);
-            Ok((id, found, was_admin))
+            Ok((id, found, was_admin, statement))
         });
-        let (id, found, was_admin) = match revoked {
+        let (id, found, was_admin, statement) = match revoked {
             Ok(revoked) => revoked,
             Err(error) => return drop(reply.send(Err(error))),
         };
@@ -292,16 +305,16 @@ impl Driver {
         self.tell_views(now);
         let peer = found.peer;
         self.push_and_wait(id, HEARD, move |driver, pushed_to| {
-            let network = driver.networks.get(&id).ok_or(NetworkError::NoNetwork);
-            drop(reply.send(network.map(|network| RevokeReport {
+            let report = driver.networks.get(&id).ok_or(NetworkError::NoNetwork).map(|network| RevokeReport {
                 network: network.head.name.clone(),
                 peer,
                 name: found.name,
                 pushed_to,
                 online: driver.report(Moment::now(), network).online.saturating_sub(1),
                 was_admin,
-            })));
-            driver.links.close_peer(&peer, pqvpn_wire::control::CloseReason::NotAdmitted);
+                act: network.act_report(&statement, pushed_to),
+            });
+            drop(reply.send(report));
         });
     }
 
@@ -332,7 +345,9 @@ impl Driver {
         statement: pqvpn_wire::network::StatementId,
         reply: Reply<ActReport>,
     ) {
+        let identity = Arc::clone(&self.shared.identity);
         if let Some(network) = self.networks.get_mut(&id) {
+            network.cover(&identity, now, true);
             network.prune(now.unix_ms);
         }
         let finish: Waiter<ActReport> = Box::new(move |driver, pushed_to| {
@@ -346,11 +361,13 @@ impl Driver {
         let identity = Arc::clone(&self.shared.identity);
         let signed = self.find_id(which).and_then(|id| {
             let network = self.networks.get_mut(&id).ok_or(NetworkError::NoNetwork)?;
-            if !network.am_admin() {
+            let found = network.find_proposal(text);
+            // Whose say a coup took away can still sign what stands beside it.
+            if !network.am_admin() && !found.as_ref().is_ok_and(|(_, contests)| *contests) {
                 let (network, admins) = (network.head.name.clone(), network.admin_names());
                 return Err(NetworkError::NotAdmin { network, admins });
             }
-            let statement = network.find_proposal(text)?;
+            let (statement, _) = found?;
             let held = network.constitution.get(&statement);
             let mut proposal = Statement::clone(&*held.ok_or(NetworkError::NoNetwork)?);
             proposal.sign(&identity).map_err(|error| NetworkError::Internal(error.to_string()))?;
@@ -361,6 +378,25 @@ impl Driver {
         });
         match signed {
             Ok((id, statement)) => self.tell_act(Moment::now(), id, statement, reply),
+            Err(error) => drop(reply.send(Err(error))),
+        }
+    }
+
+    fn contest(
+        &mut self,
+        now: Moment,
+        which: &NetRef,
+        statements: &[String],
+        who: Option<&str>,
+        reply: Reply<ActReport>,
+    ) {
+        let identity = Arc::clone(&self.shared.identity);
+        let contested = self.find_id(which).and_then(|id| {
+            let network = self.networks.get_mut(&id).ok_or(NetworkError::NoNetwork)?;
+            Ok((id, network.contest(&identity, now.unix_ms, statements, who)?))
+        });
+        match contested {
+            Ok((id, statement)) => self.tell_act(now, id, statement, reply),
             Err(error) => drop(reply.send(Err(error))),
         }
     }

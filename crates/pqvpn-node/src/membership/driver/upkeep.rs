@@ -2,7 +2,7 @@
 //! What has to be done from time to time, and when next.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
     sync::Arc,
     time::{Duration, Instant},
@@ -35,21 +35,25 @@ const LOOK: Duration = Duration::from_secs(30);
 const REST: Duration = Duration::from_millis(20);
 /// Another admin heard within this time does what one admin has to do.
 const DUTY: Duration = Duration::from_secs(60);
+/// Nodes of the local network that are remembered: as many as one look takes.
+const MAX_NEARBY: usize = 64;
 /// How long a node that stops waits until others have heard that it leaves.
 const GOODBYE: Duration = Duration::from_secs(1);
 
 impl Driver {
     /// Does what is due.
-    pub(super) fn keep_up(&mut self, now: Moment) {
+    pub(super) fn keep_up(&mut self, now: Moment, wanted: &BTreeSet<PeerId>) {
         if now.mono >= self.endpoints_at + LOOK {
             self.find_endpoints();
         }
         self.renew_records(now);
         self.watch_time(now);
         self.do_duties(now);
+        self.draw_covers(now);
         self.ask_again(now.mono);
-        self.dial_wanted(now);
-        self.speak(now);
+        self.dial_wanted(now, wanted);
+        self.speak(now, wanted);
+        self.say_where(now);
         self.seek(now);
         self.keep_relaying(now);
     }
@@ -64,6 +68,7 @@ impl Driver {
         if !self.paused {
             next.push(self.next_ask());
             next.push(self.relaying.next());
+            next.push(self.next_in_dht(now));
             if !self.networks.is_empty() {
                 next.push(Some(self.endpoints_at + LOOK));
             }
@@ -85,22 +90,20 @@ impl Driver {
         let links = self.links.one_each();
         let counts = |peer: &PeerId| others.contains(peer) && !links.contains_key(peer) && !self.dialing.contains(peer);
         let reach = network.reach.next(side, counts);
-        [Some(due), grace, network.next_change.map(at), reach].into_iter().flatten().min()
+        [Some(due), grace, network.next_change.map(at), reach, network.lives.next(), network.cover_due()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Says anew what we have to say of ourselves: before it runs out, and when it has changed.
     fn renew_records(&mut self, now: Moment) {
         let identity = Arc::clone(&self.shared.identity);
-        let mut publish = Vec::new();
         for network in self.networks.values_mut() {
             let due = network.own_record_due(now.unix_ms, &self.endpoints) <= now.unix_ms;
             if due && network.is_enabled(now.unix_ms) {
                 network.renew(&identity, now.unix_ms, &self.endpoints, false);
-                publish.push(network.id);
             }
-        }
-        for id in publish {
-            self.publish(now, id);
         }
     }
 
@@ -111,6 +114,7 @@ impl Driver {
                 network.next_change = network.next_change_ms(now.unix_ms);
                 network.dirty = true;
             }
+            network.dirty |= network.lives.expire(now.mono);
             let ready = network.is_ready(now);
             if ready != network.was_ready {
                 network.was_ready = ready;
@@ -124,7 +128,11 @@ impl Driver {
         let identity = Arc::clone(&self.shared.identity);
         for network in self.networks.values_mut() {
             network.note_awake(now.unix_ms);
-            if !network.dirty || !network.is_enabled(now.unix_ms) || !network.is_on_duty(now.mono) {
+            if !network.dirty || !network.is_enabled(now.unix_ms) {
+                continue;
+            }
+            network.co_sign_checkpoints(&identity);
+            if !network.is_on_duty(now.mono) {
                 continue;
             }
             for act in network.duties(now.unix_ms) {
@@ -132,6 +140,22 @@ impl Driver {
                 if let Err(error) = network.act(&identity, now.unix_ms, act) {
                     tracing::debug!(%error, what, "a duty is not done");
                 }
+            }
+        }
+    }
+
+    /// Where somebody was put out and nobody has given a cover, the admin on duty does.
+    fn draw_covers(&mut self, now: Moment) {
+        let identity = Arc::clone(&self.shared.identity);
+        for network in self.networks.values_mut() {
+            network.look_at_covers(now.mono);
+            if network.cover_due().is_none_or(|at| at > now.mono) {
+                continue;
+            }
+            if network.is_on_duty(now.mono) {
+                network.cover(&identity, now, false);
+            } else {
+                network.postpone_cover(now.mono);
             }
         }
     }
@@ -160,11 +184,22 @@ impl Driver {
     /// The local network tells of a node.
     pub(super) fn on_found(&mut self, door: &NewDoor) {
         let addresses: Vec<SocketAddr> = door.endpoints.iter().filter_map(|endpoint| endpoint.parse().ok()).collect();
+        self.note_nearby(door.peer, &addresses);
         for network in self.networks.values_mut() {
             if network.hint(door.peer, addresses.clone()) {
                 tracing::debug!(peer = %door.peer.short(), ?addresses, "a member on the local network");
             }
         }
+    }
+
+    /// Remembers who is nearby, for joins: a door of a code may have moved.
+    fn note_nearby(&self, peer: PeerId, addresses: &[SocketAddr]) {
+        let mut nearby = BTreeMap::clone(&self.shared.nearby.load());
+        if addresses.is_empty() || (nearby.len() >= MAX_NEARBY && !nearby.contains_key(&peer)) {
+            return;
+        }
+        nearby.insert(peer, addresses.to_vec());
+        self.shared.nearby.store(Arc::new(nearby));
     }
 
     // ---- joins that wait ------------------------------------------------------------------------------------------
@@ -259,8 +294,9 @@ impl Network {
         };
         let gone = self.records.values().filter(|record| is_silent(&record.peer()));
         let mut acts: Vec<Act> = gone.map(|record| Act::Leave { key: record.key().clone() }).collect();
-        if acts.is_empty() && self.constitution.checkpoint_due() && view.quorum() == 1 {
-            acts.push(Act::Checkpoint { view_hash: view.hash() });
+        if acts.is_empty() && self.constitution.checkpoint_due() && !self.checkpoint_waits() {
+            // What it seals is found when it is drafted.
+            acts.push(Act::Checkpoint { seal: [0; 32] });
         }
         acts
     }

@@ -7,7 +7,7 @@ use data_encoding::HEXLOWER;
 use pqvpn_crypto::peer_id::PeerId;
 use pqvpn_packet::addr::{NetworkHash, ula};
 use pqvpn_trust::View;
-use pqvpn_wire::network::Act;
+use pqvpn_wire::network::{Act, plain};
 
 use super::Network;
 use crate::membership::error::NetworkError;
@@ -88,7 +88,7 @@ pub(in crate::membership) fn act_text(view: &View, act: &Act) -> String {
         Act::RemoveAdmin { peer } => format!("{} may sign no more", name(peer)),
         Act::AddMember(member) => format!("{} ({}) is a member", member.name, member.peer.short()),
         Act::Revoke { peer, reason } if reason.is_empty() => format!("{} is revoked", name(peer)),
-        Act::Revoke { peer, reason } => format!("{} is revoked: {reason}", name(peer)),
+        Act::Revoke { peer, reason } => format!("{} is revoked: {}", name(peer), plain(reason)),
         Act::CancelInvite { serial } => format!("invite {} is cancelled", serial.short()),
         Act::SetParams(params) => format!(
             "quorum {}, addresses {}, joins {}, head at most {} s old",
@@ -98,7 +98,7 @@ pub(in crate::membership) fn act_text(view: &View, act: &Act) -> String {
             params.max_head_age_s
         ),
         Act::SetPolicy { hash, schema } => format!("policy {} of schema {schema}", hex(&hash[..4])),
-        Act::Checkpoint { view_hash } => format!("checkpoint {}", hex(&view_hash[..4])),
+        Act::Checkpoint { seal } => format!("checkpoint {}", hex(&seal[..4])),
         Act::Rotate { old, key, .. } => format!("{} now has the key {}", name(&old.peer_id()), key.peer_id().short()),
         Act::Leave { key } => format!("{} leaves", name(&key.peer_id())),
         Act::Disable { .. } => "the network is disabled for good".to_owned(),

@@ -21,8 +21,12 @@ pub(in crate::membership) const RENEW_MS: u64 = 6 * 3_600_000;
 /// theirs every 3 s at most (ephemeral ones), and 2 s after a change of addresses.
 const TALK_BURST: u32 = 16;
 const TALK_PERIOD: Duration = Duration::from_secs(1);
+/// A record signed so lately shows that its owner is there, in ms.
+const FRESH_MS: u64 = 20_000;
 /// A changed address waits so long for further ones before it is told again, in ms.
 const CALM_MS: u64 = 2_000;
+/// A second user of our identity is told of for so long after the last sign of it, in ms.
+pub(super) const TWIN_MS: u64 = 24 * 3_600_000;
 /// How far ahead the clock of another member may be, in ms.
 pub(in crate::membership) const MAX_SKEW_MS: u64 = 10 * 60_000;
 
@@ -54,7 +58,12 @@ impl Network {
     pub(in crate::membership) fn own_record_due(&self, now_ms: u64, endpoints: &[SocketAddr]) -> u64 {
         let current = self.records.get(&self.own).map(|record| record.draft());
         let ephemeral = self.constitution.view().members.get(&self.own).and_then(|member| member.ephemeral_s);
-        renewal_due(current, now_ms, &endpoints[..endpoints.len().min(MAX_ENDPOINTS)], ephemeral)
+        let mut endpoints = &endpoints[..endpoints.len().min(MAX_ENDPOINTS)];
+        // Two that correct each other's addresses would never end.
+        if let Some(current) = current.filter(|_| self.has_twin(now_ms) && !self.answers_twin) {
+            endpoints = &current.endpoints;
+        }
+        renewal_due(current, now_ms, endpoints, ephemeral)
     }
 
     /// Signs a new record of our own, with a number that was never used, and takes it in.
@@ -79,6 +88,7 @@ impl Network {
         match MemberRecord::sign(draft, identity) {
             Ok(record) => {
                 self.head.seq = seq;
+                self.answers_twin = false;
                 self.keep_head();
                 self.keep_record(Arc::new(record));
             }
@@ -121,6 +131,7 @@ impl Network {
         }
         if !record.verify() {
             self.counters.bad_records += 1;
+            self.counters.false_signatures += 1;
             return false;
         }
         if held.is_some_and(|held| held.seq() == record.seq()) {
@@ -135,6 +146,10 @@ impl Network {
             return self.absorb_own(now_ms, &record);
         }
         let moved = held.is_none_or(|held| held.draft().endpoints != draft.endpoints);
+        // Just signed, it is a word of its owner.
+        if !draft.left && now_ms.abs_diff(draft.issued_ms) < FRESH_MS {
+            self.lives.heard(now, peer);
+        }
         self.keep_record(record);
         if moved {
             self.reach.forgive(&peer);
@@ -142,8 +157,8 @@ impl Network {
         true
     }
 
-    /// A record of ours that is newer than ours was made by an earlier life of this node, or by a twin. It is not
-    /// contradicted: whoever answers a twin starts a fight that nobody wins.
+    /// A record of ours that is newer than ours was made by an earlier life of this node, or by a twin. It is kept:
+    /// whoever contradicts a twin again and again starts a fight that nobody wins.
     fn absorb_own(&mut self, now_ms: u64, record: &Arc<MemberRecord>) -> bool {
         let (seq, issued_ms) = (record.seq(), record.draft().issued_ms);
         self.head.seq = self.head.seq.max(seq);
@@ -158,10 +173,17 @@ impl Network {
         false
     }
 
-    /// Somebody else uses our identity.
+    /// Somebody else uses our identity. It may not know of us: the first time it is answered once, by a record of ours,
+    /// and no more.
     pub(in crate::membership) fn note_twin(&mut self, now_ms: u64) {
+        self.answers_twin |= !self.has_twin(now_ms);
         self.twin = Some(now_ms);
         self.dirty = true;
+    }
+
+    /// Whether a second user of our identity was seen of late.
+    pub(super) fn has_twin(&self, now_ms: u64) -> bool {
+        self.twin.is_some_and(|seen| now_ms.saturating_sub(seen) < TWIN_MS)
     }
 
     /// Believes an invite that an admin of now signed; says whether it is news.
@@ -170,7 +192,9 @@ impl Network {
             return false;
         }
         let view = self.constitution.view();
-        let signed = view.admins.get(&invite.invite().issuer).is_some_and(|key| invite.verify(key));
+        let issuer = view.admins.get(&invite.invite().issuer);
+        let signed = issuer.is_some_and(|key| invite.verify(key));
+        self.counters.false_signatures += u64::from(issuer.is_some() && !signed);
         if invite.invite().network != self.id || !signed {
             self.counters.bad_invites += 1;
             return false;
@@ -205,6 +229,7 @@ impl Network {
 
     pub(super) fn drop_invite(&mut self, serial: &Serial) {
         self.invites.remove(serial);
+        self.made.remove(serial);
         self.changes.push(Change::Extra(self.id, extra_key(b'i', serial.as_bytes()), None));
     }
 
@@ -219,7 +244,9 @@ impl Network {
         if view.members.contains_key(&peer) {
             return false;
         }
-        let vouched = view.admins.get(&pending.via).is_some_and(|key| pending.verify(&self.id, key));
+        let via = view.admins.get(&pending.via);
+        let vouched = via.is_some_and(|key| pending.verify(&self.id, key));
+        self.counters.false_signatures += u64::from(via.is_some() && !vouched);
         if !vouched || pending.asked_ms > now_ms.saturating_add(MAX_SKEW_MS) {
             self.counters.bad_pending += 1;
             return false;

@@ -20,17 +20,11 @@ use crate::membership::{
 
 impl Network {
     /// The network itself.
-    pub(in crate::membership) fn report(
-        &self,
-        now: Moment,
-        gossip: GossipReport,
-        linked: &dyn Fn(&PeerId) -> bool,
-    ) -> NetworkReport {
+    pub(in crate::membership) fn report(&self, now: Moment, gossip: GossipReport) -> NetworkReport {
         let view = self.constitution.view();
         let own = view.members.get(&self.own);
         let others = self.others(now.unix_ms);
-        let is_online =
-            |peer: &&PeerId| view.members.get(*peer).is_some_and(|member| self.member_view(now, member, linked).online);
+        let is_online = |peer: &&PeerId| self.lives.is_online(now.mono, peer);
         NetworkReport {
             id: self.id,
             name: self.head.name.clone(),
@@ -51,11 +45,7 @@ impl Network {
     }
 
     /// Every member, this node first.
-    pub(in crate::membership) fn member_reports(
-        &self,
-        now: Moment,
-        linked: &dyn Fn(&PeerId) -> bool,
-    ) -> Vec<MemberReport> {
+    pub(in crate::membership) fn member_reports(&self, now: Moment) -> Vec<MemberReport> {
         let view = self.constitution.view();
         let live = view.live_members(|peer| {
             let mut presence = self.presence(now.unix_ms, peer);
@@ -76,7 +66,7 @@ impl Network {
                     name: member.name.clone(),
                     addresses: self.addresses(&member.peer, Some(member)),
                     endpoints: self.endpoints(&member.peer),
-                    online: own || self.member_view(now, member, linked).online,
+                    online: own || self.lives.is_online(now.mono, &member.peer),
                     own,
                     admin: view.is_admin(&member.peer),
                     tags: member.tags.clone(),
@@ -204,26 +194,30 @@ impl Network {
 
     fn proposal_reports(&self) -> Vec<ProposalReport> {
         let view = self.constitution.view();
-        let proposals = self.constitution.proposals();
-        let report = |proposal: pqvpn_trust::Proposal| ProposalReport {
+        let report = |proposal: pqvpn_trust::Proposal, contests| ProposalReport {
             id: proposal.statement.id().to_string(),
             what: act_text(view, &proposal.statement.body().act),
             have: proposal.have,
             need: proposal.need,
+            signers: proposal.statement.signers().map(|peer| name_of(view, peer)).collect(),
+            contests,
         };
-        proposals.into_iter().map(report).collect()
+        let proposals = self.constitution.proposals().into_iter().map(|proposal| report(proposal, false));
+        let answers = self.constitution.answers(&self.own).into_iter().map(|answer| report(answer, true));
+        proposals.chain(answers).collect()
     }
 
-    /// The proposal a text means.
+    /// What a text means of that which lacks signatures, and whether this node was an admin on its path only.
     ///
     /// # Errors
     /// None, or several.
-    pub(in crate::membership) fn find_proposal(&self, text: &str) -> Result<StatementId, NetworkError> {
-        let proposals = self.constitution.proposals();
-        let ids: Vec<StatementId> = proposals.iter().map(|proposal| proposal.statement.id()).collect();
-        let fitting: Vec<&StatementId> = ids.iter().filter(|id| is_prefix(text, &id.to_string())).collect();
+    pub(in crate::membership) fn find_proposal(&self, text: &str) -> Result<(StatementId, bool), NetworkError> {
+        let proposals = self.constitution.proposals().into_iter().map(|proposal| (proposal.statement.id(), false));
+        let answers = self.constitution.answers(&self.own).into_iter().map(|answer| (answer.statement.id(), true));
+        let fits = |(id, _): &(StatementId, bool)| is_prefix(text, &id.to_string());
+        let fitting: Vec<(StatementId, bool)> = proposals.chain(answers).filter(fits).collect();
         match fitting.as_slice() {
-            [id] => Ok(**id),
+            [one] => Ok(*one),
             _ => Err(NetworkError::NoSuchProposal { network: self.head.name.clone(), id: text.to_owned() }),
         }
     }
@@ -236,13 +230,19 @@ impl Network {
             .map(|entry| {
                 let body = entry.statement.body();
                 let what = act_text(view, &body.act);
-                let is_proposal = !entry.effective;
+                let is_wrong =
+                    matches!(body.act, Act::Checkpoint { .. }) && !self.constitution.seals_truly(&entry.statement.id());
+                let standing = match entry.effective {
+                    true => "",
+                    false if is_wrong => " (not in force: not what is held here)",
+                    false => " (not in force)",
+                };
                 StatementReport {
                     id: entry.statement.id().to_string(),
                     seq: body.seq,
                     at_ms: body.at_ms,
                     act: body.act.name(),
-                    what: if is_proposal { format!("{what} (not in force)") } else { what },
+                    what: format!("{what}{standing}"),
                     signers: entry.statement.signers().map(|peer| name_of(view, peer)).collect(),
                 }
             })
@@ -252,15 +252,23 @@ impl Network {
     /// What came of an act.
     pub(in crate::membership) fn act_report(&self, id: &StatementId, pushed_to: usize) -> ActReport {
         let view = self.constitution.view();
-        let proposal = self.constitution.proposals().into_iter().find(|proposal| proposal.statement.id() == *id);
         let statement = self.constitution.get(id);
         let signers = statement.as_ref().map_or(0, |statement| statement.signers().len());
-        let (have, need) = proposal.as_ref().map_or((signers, signers), |proposal| (proposal.have, proposal.need));
+        let proposal = self.constitution.proposals().into_iter().find(|proposal| proposal.statement.id() == *id);
+        // A removal that nobody is bound by, proposal or not: it contests others, and does not win yet.
+        let contests = statement.as_ref().is_some_and(|statement| {
+            view.void.contains(id) && matches!(statement.body().act, Act::RemoveAdmin { .. } | Act::Revoke { .. })
+        });
+        let lacking = match proposal {
+            Some(proposal) => Some((proposal.have, proposal.need)),
+            None => contests.then(|| self.constitution.tally(id)).flatten(),
+        };
+        let (have, need) = lacking.unwrap_or((signers, signers));
         ActReport {
             network: self.head.name.clone(),
             id: id.to_string(),
             what: statement.map(|statement| act_text(view, &statement.body().act)).unwrap_or_default(),
-            in_force: proposal.is_none(),
+            in_force: lacking.is_none(),
             have,
             need,
             pushed_to,

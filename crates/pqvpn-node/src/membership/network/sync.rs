@@ -4,20 +4,33 @@
 //! Each tells digests of what it holds; whoever sees a difference pulls what it lacks. Both see it, so both pull, and
 //! nobody has to know what the other lacks.
 
-use std::{sync::Arc, time::Duration, time::Instant};
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use pqvpn_crypto::peer_id::PeerId;
 use pqvpn_wire::network::{
-    Bundle, MemberRecord, SyncState,
+    Beat, Bundle, MemberRecord, NetRequest, NetResponse, StatementId, SyncState,
+    cover::MAX_COVER_LEN,
     message::{MAX_BUNDLE, MAX_BUNDLE_SMALL, MAX_IDS},
 };
 
-use super::{Heard, Moment, Network, digest_of};
+use super::{Heard, Lives, Moment, Network, digest_of};
 
 /// Bytes of one answer: what is around it must fit into a message as well.
 const MAX_ANSWER: usize = 440 * 1024;
 /// An all-out comparison of signatures with one member happens at most so often.
 const MERGE_AGAIN: Duration = Duration::from_secs(60);
+
+/// Members whose word is enough for sessions to start.
+const ENOUGH: usize = 2;
+/// Statements sent to whoever was put out without being asked.
+const FAREWELL_STATEMENTS: usize = 32;
+/// Proofs for those that were put out: so many at once, and one more each time this passes.
+const PROOF_BURST: u32 = 16;
+const PROOF_PERIOD: Duration = Duration::from_secs(1);
 
 /// What another holds and we do not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -37,6 +50,13 @@ impl Lacks {
 }
 
 impl Network {
+    /// What this node holds, in short, and of whom it has heard.
+    pub(in crate::membership) fn state_at(&self, now: Moment) -> SyncState {
+        let members = self.constitution.view().members.keys();
+        let alive = self.lives.tell(now.mono, &self.own, members);
+        SyncState { sent_ms: now.unix_ms, alive, ..self.state() }
+    }
+
     /// What this node holds, in short.
     pub(in crate::membership) fn state(&self) -> SyncState {
         let tips = self.constitution.tips_within(MAX_IDS);
@@ -67,17 +87,18 @@ impl Network {
                 line
             })
             .collect();
-        digest_of(serials.chain(waiting.iter().map(<[u8; 49]>::as_slice)))
+        let cover = self.cover_in_use().map(|cover| cover.id());
+        let cover = cover.as_ref().map(<[u8; 32]>::as_slice);
+        digest_of(serials.chain(cover).chain(waiting.iter().map(<[u8; 49]>::as_slice)))
     }
 
     /// What the other may have that we lack.
     pub(in crate::membership) fn lacks(&self, now: Instant, peer: &PeerId, theirs: &SyncState) -> Lacks {
+        let fresh = self.merged.get(peer).is_none_or(|last| now >= *last + MERGE_AGAIN);
         let statements = theirs.tips.iter().any(|tip| !self.constitution.contains(tip)) || !self.missing.is_empty();
+        let restore = !statements && fresh && self.asks_to_restore(peer);
         let tips = self.constitution.tips_within(MAX_IDS);
-        let signers = !statements
-            && theirs.head != self.constitution.head()
-            && theirs.tips == tips
-            && self.merged.get(peer).is_none_or(|last| now >= *last + MERGE_AGAIN);
+        let signers = !statements && theirs.head != self.constitution.head() && theirs.tips == tips && fresh || restore;
         let records = theirs.records != self.records_digest();
         Lacks { statements, signers, records, invites: theirs.invites != self.invites_digest() }
     }
@@ -88,6 +109,10 @@ impl Network {
         let mut state = self.state();
         state.held = lacks.records.then(held);
         state.want = self.missing.iter().take(MAX_IDS).copied().collect();
+        if lacks.signers {
+            state.want.extend(self.to_restore());
+            state.want.truncate(MAX_IDS);
+        }
         if !lacks.invites {
             // Nothing of them is wanted: their digest is taken as ours.
             state.invites = [0; 32];
@@ -160,6 +185,8 @@ impl Network {
         if page > 0 {
             return;
         }
+        bundle.covers.extend(self.cover_in_use().filter(|_| *left >= MAX_COVER_LEN).cloned());
+        *left = left.saturating_sub(MAX_COVER_LEN);
         // 64 of at most 9 kB each may be more than fits; those left out come by themselves when they change.
         for pending in self.pending.values().take(MAX_BUNDLE_SMALL) {
             if *left < 16 * 1024 {
@@ -168,6 +195,14 @@ impl Network {
             *left -= 16 * 1024;
             bundle.pending.push(pending.clone());
         }
+    }
+
+    /// Begins anew, as after a start: what was heard before says nothing of now.
+    pub(in crate::membership) fn begin_anew(&mut self, now: Instant) {
+        (self.started, self.synced, self.confirmed) = (now, None, false);
+        self.agreed.clear();
+        self.lives = Lives::default();
+        self.dirty = true;
     }
 
     /// Notes what another member said; two that hold the same are in sync.
@@ -179,8 +214,38 @@ impl Network {
         let before = self.heard.insert(peer, Heard { head: theirs.head, at: now.mono, ahead_ms });
         self.reach.reached(&peer);
         self.dirty |= before.is_none() || off_before != self.clock_off().is_some();
+        self.dirty |= self.lives.heard(now.mono, peer);
+        // Only of one and the same list can be told by place.
+        if theirs.head == self.constitution.head() {
+            let members = self.constitution.view().members.keys();
+            self.dirty |= self.lives.learn(now.mono, (&self.own, &peer), members, &theirs.alive);
+        }
         if self.knows_all(theirs) {
-            self.note_synced(now.mono);
+            self.note_agreed(now, peer);
+        }
+    }
+
+    /// What is said on a quiet link to a peer at `remote`, and the head it is about.
+    pub(in crate::membership) fn beat(&self, now: Instant, remote: Option<SocketAddr>) -> ([u8; 32], Beat) {
+        let state = self.state();
+        let members = self.constitution.view().members.keys();
+        let alive = self.lives.tell(now, &self.own, members);
+        (state.head, Beat { digest: state.digest(), observed: remote, alive })
+    }
+
+    /// Another member holds what we hold, whose head was this, and has heard of these.
+    pub(in crate::membership) fn hear_same(&mut self, now: Moment, peer: PeerId, head: [u8; 32], alive: &[u8]) {
+        let ahead_ms = self.heard.get(&peer).and_then(|heard| heard.ahead_ms);
+        let before = self.heard.insert(peer, Heard { head, at: now.mono, ahead_ms });
+        self.reach.reached(&peer);
+        self.dirty |= before.is_none() | self.lives.heard(now.mono, peer);
+        // The list may have changed while the answer was on its way.
+        if head == self.constitution.head() {
+            let members = self.constitution.view().members.keys();
+            self.dirty |= self.lives.learn(now.mono, (&self.own, &peer), members, alive);
+        }
+        if self.missing.is_empty() {
+            self.note_agreed(now, peer);
         }
     }
 
@@ -189,13 +254,70 @@ impl Network {
         self.missing.is_empty() && theirs.tips.iter().all(|tip| self.constitution.contains(tip))
     }
 
-    /// We hold what another member holds.
-    pub(in crate::membership) fn note_synced(&mut self, now: Instant) {
-        if self.synced.is_none() {
-            self.dirty = true;
+    /// We hold what this member says that it holds. One that lies about that is not enough for sessions to start: two of
+    /// them are, or an admin.
+    pub(in crate::membership) fn note_agreed(&mut self, now: Moment, peer: PeerId) {
+        self.dirty |= self.synced.is_none() || self.is_head_old(now.mono);
+        self.synced = Some(now.mono);
+        if self.confirmed {
+            return;
         }
-        self.synced = Some(now);
-        self.refused_by.clear();
+        self.agreed.insert(peer);
+        let (others, view) = (self.others(now.unix_ms), self.constitution.view());
+        let agreed = others.iter().filter(|peer| self.agreed.contains(*peer));
+        self.confirmed =
+            agreed.clone().count() >= others.len().min(ENOUGH) || agreed.clone().any(|peer| view.is_admin(peer));
+        self.dirty |= self.confirmed;
+    }
+
+    /// We hold what the network holds: we made it, or were just let in.
+    pub(in crate::membership) fn note_synced(&mut self, now: Instant) {
+        self.dirty |= self.synced.is_none() || !self.confirmed || self.is_head_old(now);
+        (self.synced, self.confirmed) = (Some(now), true);
+    }
+
+    /// Whether nothing was heard for so long that people are warned.
+    fn is_head_old(&self, now: Instant) -> bool {
+        let limit = u64::from(self.constitution.view().params.max_head_age_s);
+        self.head_age(now).is_none_or(|age| age.as_secs() > limit)
+    }
+
+    /// What proves to a peer that it was put out, as far as fits; `tips`: what it holds.
+    pub(in crate::membership) fn proof_for(&self, peer: &PeerId, tips: &[StatementId]) -> Option<Bundle> {
+        let revocation = self.constitution.view().revoked.get(peer)?;
+        let proof = self.constitution.proof(&revocation.statement, tips, MAX_ANSWER);
+        let mut statements = proof.statements;
+        let more = proof.more || statements.len() > MAX_BUNDLE;
+        statements.truncate(MAX_BUNDLE);
+        Some(Bundle { statements, more, ..Bundle::default() })
+    }
+
+    /// What is sent to a peer that was put out without being asked: the statement, and the nearest it stands on.
+    pub(in crate::membership) fn farewell(&self, peer: &PeerId) -> Option<Bundle> {
+        let revocation = self.constitution.view().revoked.get(peer)?;
+        let mut statements = self.constitution.proof(&revocation.statement, &[], usize::MAX).statements;
+        statements.drain(..statements.len().saturating_sub(FAREWELL_STATEMENTS));
+        Some(Bundle { statements, ..Bundle::default() })
+    }
+
+    /// Answers somebody who is no member, and learns nothing but that it was put out, if it was.
+    pub(in crate::membership) fn answer_outsider(
+        &mut self,
+        now: Moment,
+        from: &PeerId,
+        request: &NetRequest,
+    ) -> NetResponse {
+        self.counters.not_members += 1;
+        if !self.is_out(now.unix_ms, from) {
+            return NetResponse::UnknownNetwork;
+        }
+        let (NetRequest::Sync(theirs), true) = (request, self.constitution.view().revoked.contains_key(from)) else {
+            return NetResponse::NotAMember;
+        };
+        if !self.proofs.take(now.mono, PROOF_BURST, PROOF_PERIOD) {
+            return NetResponse::NotAMember;
+        }
+        self.proof_for(from, &theirs.tips).map_or(NetResponse::NotAMember, |proof| NetResponse::PutOut(Box::new(proof)))
     }
 }
 

@@ -7,8 +7,13 @@ use ipnet::{Ipv4Net, Ipv6Net};
 use pqvpn_crypto::peer_id::PeerId;
 use pqvpn_packet::addr::{NetworkHash, ula};
 use pqvpn_trust::{Event, Member};
+use pqvpn_wire::network::plain;
 
-use super::{GRACE, Moment, Network, names::name_of, records::MAX_SKEW_MS};
+use super::{
+    GRACE, Moment, Network,
+    names::name_of,
+    records::{MAX_SKEW_MS, TWIN_MS},
+};
 use crate::{
     membership::report::{MemberView, NetworkState, NetworkView},
     snapshot::{HealthItem, HealthLevel},
@@ -16,15 +21,10 @@ use crate::{
 
 /// Prefix length of a network's IPv6 addresses.
 const V6_PREFIX: u8 = 48;
-/// Warnings before a membership ends, in days.
-const WARN_DAYS: [(u64, HealthLevel); 3] = [(1, HealthLevel::Error), (7, HealthLevel::Warn), (30, HealthLevel::Info)];
-const DAY_MS: u64 = 24 * 3_600_000;
 /// What happened to this node is told for so long, in ms.
 const LATELY_MS: u64 = 3_600_000;
 /// Events told at most.
 const MAX_LATELY: usize = 16;
-/// A second user of our identity is told of for so long after the last sign of it, in ms.
-const TWIN_MS: u64 = DAY_MS;
 
 impl Network {
     pub(in crate::membership) fn pool(&self) -> Ipv4Net {
@@ -45,23 +45,13 @@ impl Network {
 
     /// Whether sessions may start.
     pub(in crate::membership) fn is_ready(&self, now: Moment) -> bool {
-        self.synced.is_some() || now.mono >= self.started + GRACE || self.others(now.unix_ms).is_empty()
+        self.confirmed || now.mono >= self.started + GRACE || self.others(now.unix_ms).is_empty()
     }
 
-    /// Whether traffic may flow, as far as the constitution and its people say.
+    /// Whether members are spoken to and traffic may flow, as far as the constitution and its people say. That a member
+    /// says we are none is no reason: only a statement is.
     pub(in crate::membership) fn is_enabled(&self, now_ms: u64) -> bool {
-        self.gossips(now_ms) && !self.is_turned_away()
-    }
-
-    /// Whether members are spoken to; also while one turns us away, which need not last: it may be behind, or lie.
-    pub(in crate::membership) fn gossips(&self, now_ms: u64) -> bool {
         self.head.enabled && !self.constitution.view().disabled && self.am_member(now_ms)
-    }
-
-    /// An admin that we know as one does not know us: we missed our revocation.
-    pub(in crate::membership) fn is_turned_away(&self) -> bool {
-        let view = self.constitution.view();
-        self.refused_by.iter().any(|peer| view.is_admin(peer))
     }
 
     /// How this node stands here.
@@ -69,7 +59,7 @@ impl Network {
         let view = self.constitution.view();
         if view.disabled {
             NetworkState::Disabled
-        } else if view.revoked.contains_key(&self.own) || self.is_turned_away() {
+        } else if view.revoked.contains_key(&self.own) {
             NetworkState::Revoked
         } else if !self.am_member(now.unix_ms) {
             NetworkState::Expired
@@ -82,11 +72,11 @@ impl Network {
         }
     }
 
-    /// The whole network for the state task; `linked`: whether there is a link with a peer.
-    pub(in crate::membership) fn view(&self, now: Moment, linked: &dyn Fn(&PeerId) -> bool) -> NetworkView {
+    /// The whole network for the state task.
+    pub(in crate::membership) fn view(&self, now: Moment) -> NetworkView {
         let view = self.constitution.view();
         let live = view.live_members(|peer| self.presence(now.unix_ms, peer));
-        let members = live.filter(|member| member.peer != self.own).map(|member| self.member_view(now, member, linked));
+        let members = live.filter(|member| member.peer != self.own).map(|member| self.member_view(now, member));
         let own = view.members.get(&self.own);
         NetworkView {
             id: self.id,
@@ -115,23 +105,17 @@ impl Network {
         }
     }
 
-    pub(super) fn member_view(&self, now: Moment, member: &Member, linked: &dyn Fn(&PeerId) -> bool) -> MemberView {
+    pub(super) fn member_view(&self, now: Moment, member: &Member) -> MemberView {
         MemberView {
             peer: member.peer,
             name: member.name.clone(),
             addresses: self.addresses(&member.peer, Some(member)),
             endpoints: self.endpoints(&member.peer),
-            online: linked(&member.peer) || self.seems_online(now.unix_ms, &member.peer),
+            online: self.lives.is_online(now.mono, &member.peer),
             admin: self.constitution.view().is_admin(&member.peer),
             level_cap: member.level_cap,
             tags: member.tags.clone(),
         }
-    }
-
-    /// Whether a member without a link to us seems to be there: its record is in force and nobody missed it here.
-    fn seems_online(&self, now_ms: u64, peer: &PeerId) -> bool {
-        let record = self.records.get(peer).map(|record| record.draft());
-        record.is_some_and(|draft| draft.not_after_ms > now_ms && !draft.left) && self.reach.seems_there(peer)
     }
 
     /// When the view changes by time alone, ms since 1970.
@@ -144,7 +128,11 @@ impl Network {
             [member.expires_ms, silence]
         };
         let view = self.constitution.view();
-        view.members.values().flat_map(of_member).flatten().filter(|at| *at > now_ms).min()
+        let changes = view.members.values().flat_map(of_member).flatten();
+        // What people are told changes as well.
+        let told = self.lately.iter().map(|(at, _)| at.saturating_add(LATELY_MS));
+        let told = told.chain(self.twin.map(|seen| seen.saturating_add(TWIN_MS))).chain(self.next_warning_ms(now_ms));
+        changes.chain(told).filter(|at| *at > now_ms).min()
     }
 
     /// Notes what happened to us, for people, and writes all of it to the log.
@@ -193,27 +181,16 @@ impl Network {
         if view.disabled {
             say(HealthLevel::Error, "network-disabled", format!("{name} has been disabled for good"));
         } else if let Some(revocation) = view.revoked.get(&self.own) {
-            let why = if revocation.reason.is_empty() { String::new() } else { format!(": {}", revocation.reason) };
+            let reason = plain(&revocation.reason);
+            let why = if reason.is_empty() { reason } else { format!(": {reason}") };
             say(HealthLevel::Error, "network-revoked", format!("{name} has revoked this node{why}"));
-        } else if self.is_turned_away() {
-            say(
-                HealthLevel::Error,
-                "network-revoked",
-                format!("an admin of {name} no longer knows this node as a member"),
-            );
         } else if !view.members.contains_key(&self.own) {
             let text = format!("{name}: the invite was used by another node at the same time; ask for a new code");
             say(HealthLevel::Error, "network-not-member", text);
         } else if !self.am_member(now.unix_ms) {
             say(HealthLevel::Error, "network-expired", format!("the membership in {name} has ended"));
         }
-        if let Some((level, text)) = self.expiry_warning(now.unix_ms) {
-            say(level, "membership-expires", text);
-        }
-        if let Some(text) = self.head_warning(now) {
-            say(HealthLevel::Warn, "head-old", text);
-        }
-        if self.twin.is_some_and(|seen| now.unix_ms.saturating_sub(seen) < TWIN_MS) {
+        if self.has_twin(now.unix_ms) {
             let text = format!(
                 "{name}: another daemon uses the identity of this node; stop one of them, or give it an identity of its own"
             );
@@ -221,50 +198,29 @@ impl Network {
         }
         if let Some(ahead) = self.clock_off() {
             let direction = if ahead > 0 { "behind" } else { "ahead of" };
-            let minutes = ahead.unsigned_abs() / 60_000;
-            let text = format!("the clock of this machine is {minutes} min {direction} those of {name}");
-            say(HealthLevel::Error, "clock-off", text);
-        }
-        if view.admins.len() < usize::from(view.params.quorum) {
-            let (have, need) = (view.admins.len(), view.params.quorum);
-            let text = format!("{name} has {have} admins left of the {need} that should sign together");
-            say(HealthLevel::Warn, "quorum-lost", text);
+            let minutes = (ahead.unsigned_abs() + 30_000) / 60_000;
+            let heard = self.heard.values().filter(|heard| heard.ahead_ms.is_some()).count();
+            // Of two clocks nobody knows which is right.
+            let (level, text) = if heard == 1 {
+                let text = format!(
+                    "{name}: the clocks of this machine and of the only other one heard are {minutes} min apart"
+                );
+                (HealthLevel::Warn, text)
+            } else {
+                let text = format!("the clock of this machine is {minutes} min {direction} those of {name}");
+                (HealthLevel::Error, text)
+            };
+            say(level, "clock-off", text);
         }
         let waiting = self.pending.values().filter(|pending| !pending.denied).count();
         if waiting > 0 && view.is_admin(&self.own) {
-            say(HealthLevel::Info, "joins-waiting", format!("{waiting} wait to join {name}: `pqvpn approve`"));
+            let wait = if waiting == 1 { "one waits".to_owned() } else { format!("{waiting} wait") };
+            say(HealthLevel::Info, "joins-waiting", format!("{wait} to join {name}: `pqvpn approve`"));
         }
+        items.extend(self.warnings(now));
         let lately = self.lately.iter().filter(|(at, _)| now.unix_ms.saturating_sub(*at) < LATELY_MS);
         items.extend(lately.map(|(_, item)| item.clone()));
         items
-    }
-
-    fn expiry_warning(&self, now_ms: u64) -> Option<(HealthLevel, String)> {
-        let ends = self.constitution.view().members.get(&self.own)?.expires_ms?;
-        let left = ends.checked_sub(now_ms).filter(|left| *left > 0)?;
-        let (_, level) = WARN_DAYS.into_iter().find(|(days, _)| left <= days * DAY_MS)?;
-        let amount = if left >= 2 * DAY_MS {
-            format!("{} days", left / DAY_MS)
-        } else if left >= 2 * 3_600_000 {
-            format!("{} h", left / 3_600_000)
-        } else {
-            format!("{} min", left / 60_000)
-        };
-        let text = format!("the membership of this node in {} ends in {amount}; an admin can renew it", self.head.name);
-        Some((level, text))
-    }
-
-    /// Nobody has confirmed for too long that what we hold is what is in force.
-    fn head_warning(&self, now: Moment) -> Option<String> {
-        let limit = u64::from(self.constitution.view().params.max_head_age_s);
-        if self.others(now.unix_ms).is_empty() {
-            return None;
-        }
-        let age = self.head_age(now.mono).unwrap_or_else(|| now.mono.saturating_duration_since(self.started));
-        (age.as_secs() > limit).then(|| {
-            let hours = age.as_secs() / 3600;
-            format!("{}: no other member was heard for {hours} h; a revocation may have been missed", self.head.name)
-        })
     }
 
     pub(in crate::membership) fn head_age(&self, now: Instant) -> Option<std::time::Duration> {
@@ -275,7 +231,9 @@ impl Network {
     pub(in crate::membership) fn clock_off(&self) -> Option<i64> {
         let mut ahead: Vec<i64> = self.heard.values().filter_map(|heard| heard.ahead_ms).collect();
         ahead.sort_unstable();
-        let median = ahead.get(ahead.len() / 2).copied()?;
+        // Of two in the middle the one nearer to ours: half of the others are not most of them.
+        let middle = [ahead.len().checked_sub(1)? / 2, ahead.len() / 2].map(|at| ahead.get(at).copied());
+        let median = middle.into_iter().flatten().min_by_key(|off| off.unsigned_abs())?;
         (median.unsigned_abs() > MAX_SKEW_MS).then_some(median)
     }
 }

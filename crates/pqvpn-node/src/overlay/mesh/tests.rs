@@ -173,3 +173,22 @@ fn networks_beyond_the_realms_there_are_carry_nothing() {
     let mesh = Mesh::plan(&Config::default(), OWN, &views);
     assert_eq!(mesh.host.iter().filter(|part| part.addresses[0].is_ipv6()).count(), MAX_REALMS - 1);
 }
+
+#[test]
+fn a_network_that_is_not_ready_lends_no_addresses_to_who_may_have_sessions_by_another() {
+    let ready = network(1, "work", "10.1.0.0/16", "10.1.0.1", &[(NAS, "nas", "10.1.0.2")]);
+    let mut late = network(2, "home", "10.2.0.0/16", "10.2.0.1", &[(NAS, "nas", "10.2.0.2"), (BOX, "box", "10.2.0.3")]);
+    late.ready = false;
+    let mesh = Mesh::plan(&Config::default(), OWN, &[late.clone(), ready.clone()]);
+    let (nas, other) = (&mesh.peers[&NAS], &mesh.peers[&BOX]);
+    assert!(nas.ready && !other.ready);
+    assert!(nas.addresses.contains(&ip("10.1.0.2")) && !nas.addresses.contains(&ip("10.2.0.2")));
+    assert!(nas.prefixes.iter().all(|net| !net.contains(&ip("10.2.0.2"))));
+    assert!(other.addresses.contains(&ip("10.2.0.3")), "its packets wait for the network");
+    // A pinned peer is no exception.
+    let mesh = Mesh::plan(&pinned(&[NAS]), OWN, &[late.clone()]);
+    assert!(mesh.peers[&NAS].ready && !mesh.peers[&NAS].addresses.contains(&ip("10.2.0.2")));
+    late.ready = true;
+    let mesh = Mesh::plan(&Config::default(), OWN, &[late, ready]);
+    assert!(mesh.peers[&NAS].addresses.contains(&ip("10.2.0.2")));
+}

@@ -15,7 +15,7 @@ use crate::{
     cli::AddArgs,
     context::{Context, absolute_path},
     failure::Failure,
-    output::printable,
+    output::{counted, printable},
 };
 
 const WHAT: &str = "no bootstrap node was added";
@@ -38,8 +38,8 @@ pub(super) async fn run(context: &Context, args: &AddArgs) -> Result<(), Failure
     };
     context.output.done(&added, |_| {
         let mut text = match &added.signer {
-            Some(signer) => format!("added a list of {signer}; {} nodes in it were new", added.added),
-            None => format!("added {} of {} nodes; the rest was known", added.added, count(&new)),
+            Some(signer) => format!("added a list of {signer}; {} in it were new", counted(added.added, "node")),
+            None => entries_line(added.added, count(&new)),
         };
         if added.newly_trusted {
             text.push_str("\nits signer is believed from now on");
@@ -113,6 +113,14 @@ fn offline(context: &Context, new: &New, trust: bool) -> Result<BootstrapAdded, 
     }
 }
 
+fn entries_line(added: usize, given: usize) -> String {
+    match (added, given) {
+        (0, _) => "nothing was added: all of it was known".to_owned(),
+        (added, given) if added == given => format!("added {}", counted(added, "node")),
+        (added, given) => format!("added {added} of {}; the rest was known", counted(given, "node")),
+    }
+}
+
 fn refused(error: &ShelfError) -> Failure {
     #[expect(clippy::wildcard_enum_match_arm, reason = "whatever else is wrong with a list, only another one helps")]
     match error {
@@ -127,7 +135,12 @@ fn refused(error: &ShelfError) -> Failure {
             Failure::refused("refused", WHAT, error, "ask for a list of the DHT this node is in")
         }
         ShelfError::List(_) => Failure::usage("list", WHAT, error, "ask its signer for the file again"),
-        ShelfError::Full { .. } => Failure::failed("full", WHAT, error, "remove what is no longer needed"),
+        ShelfError::Full { .. } => Failure::failed(
+            "full",
+            WHAT,
+            error,
+            "`pqvpn bootstrap remove` makes room: `pqvpn bootstrap list` shows what there is",
+        ),
         _ => Failure::failed("file", WHAT, error, "check the state directory, or give another with `--state DIR`"),
     }
 }

@@ -4,28 +4,35 @@
 use std::{io, path::Path};
 
 use pqvpn_crypto::identity::Identity;
-use pqvpn_node::{Interface, Node, StartError, StartOptions, config::Config, handle::NodeHandle, link::Backend};
+use pqvpn_node::{
+    Interface, Node, StartError, config::Config, handle::NodeHandle, link::Backend, store::KeystoreFile,
+    supervisor::Supervised,
+};
 use tokio::task::JoinHandle;
 
 use crate::failure::Failure;
 
-/// Starts a node on the kernel's TUN device; the task ends after a shutdown.
+/// Starts a node on the kernel's TUN device; the task ends after a shutdown, or when it cannot start again with another
+/// key.
 pub(super) async fn start(
     config: Config,
     identity: Identity,
     state_dir: &Path,
-) -> Result<(NodeHandle, JoinHandle<()>), Failure> {
-    let options = StartOptions {
+    keystore: Option<KeystoreFile>,
+) -> Result<(NodeHandle, JoinHandle<Result<(), StartError>>), Failure> {
+    let supervised = Supervised {
         config,
         identity,
         state_dir: state_dir.to_owned(),
-        interface: Interface::Kernel,
+        interface: Box::new(|| Interface::Kernel),
         backend: Backend::default(),
+        keystore,
     };
-    Node::start(options).await.map_err(|error| refused(&error))
+    Node::supervise(supervised).await.map_err(|error| refused(&error))
 }
 
-fn refused(error: &StartError) -> Failure {
+/// Says in words of the command line why the node did not start.
+pub(super) fn refused(error: &StartError) -> Failure {
     let what = "the node did not start";
     if is_denied(error) {
         let hint = "run as root, or give the program CAP_NET_ADMIN";

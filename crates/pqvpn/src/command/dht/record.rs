@@ -23,8 +23,12 @@ pub(super) async fn get(context: &Context, args: &GetArgs) -> Result<(), Failure
     let got = context.client()?.dht_get(&request(args)?).await?;
     let Some(record) = &got.record else {
         let asked = got.lookup.answered;
-        let why = format!("none of the answers, {asked} in all, held one");
-        let hint = "check the name; a record is gone a day after its owner was last there";
+        let mut why = format!("none of the answers, {asked} in all, held one");
+        let mut hint = "check the name; a record is gone a day after its owner was last there".to_owned();
+        if let Some(successor) = &got.rotated_to {
+            why = format!("its owner rotated its key to {successor}; {why}");
+            hint = format!("`pqvpn dht get {successor}`");
+        }
         let failure = Failure::failed("no-record", "no record was found", why, hint);
         // Scripts get the whole answer: that nobody has a record is one.
         return Err(Failure { json: serde_json::to_value(&got).ok().map(Box::new), ..failure });
@@ -32,7 +36,8 @@ pub(super) async fn get(context: &Context, args: &GetArgs) -> Result<(), Failure
     context.output.result(&got, |output| {
         let first = got.first_ms.map(|first| format!(", the first after {first:.1} ms")).unwrap_or_default();
         let sources = nodes(got.sources as usize);
-        format!("{}\nsources    {sources}{first}\n{}", about(record), summary(output, &got.lookup))
+        let rotated = got.rotated_to.as_ref().map(|to| format!("rotated to {to}\n")).unwrap_or_default();
+        format!("{rotated}{}\nsources    {sources}{first}\n{}", about(record), summary(output, &got.lookup))
     });
     Ok(())
 }

@@ -8,11 +8,11 @@ use pqvpn_api::{
     model::{Bootstrap, DhtAdmission, DhtContent, DhtOwnRecord, DhtState, DhtStatus, DoorState},
 };
 
-use super::{counted, eclipse, nodes};
+use super::{eclipse, nodes};
 use crate::{
     context::Context,
     failure::Failure,
-    output::{Output, Tone, age, bytes, printable},
+    output::{Output, Tone, age, bytes, counted, printable},
 };
 
 pub(super) async fn run(context: &Context) -> Result<(), Failure> {

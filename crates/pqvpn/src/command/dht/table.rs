@@ -3,11 +3,11 @@
 
 use pqvpn_api::model::{DhtBucket, DhtTable};
 
-use super::{counted, short};
+use super::short;
 use crate::{
     context::Context,
     failure::Failure,
-    output::{Output, Tone, age, table},
+    output::{Output, Tone, age, counted, table},
 };
 
 pub(super) async fn run(context: &Context) -> Result<(), Failure> {

@@ -1,19 +1,22 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What members and strangers with bad intentions try.
 
-use pqvpn_crypto::{identity::IdentitySeed, proofs::schnorr::JoinContext};
+use pqvpn_crypto::{
+    identity::{CompositeSignature, IdentitySeed, SIGNATURE_LEN},
+    proofs::schnorr::JoinContext,
+};
 use pqvpn_wire::network::{Genesis, Invite, InviteSecret, JoinRequest, MemberDraft, NewMember, Params, StatementBody};
 
 use super::super::*;
 
-const NOW: u64 = 1_800_000_000_000;
+pub(super) const NOW: u64 = 1_800_000_000_000;
 
-fn identity(number: u8) -> Identity {
+pub(super) fn identity(number: u8) -> Identity {
     Identity::from_seed(&IdentitySeed::from_bytes(&[number; 64])).unwrap()
 }
 
 /// A network of `founder`, as its node holds it.
-fn network(founder: &Identity) -> Network {
+pub(super) fn network(founder: &Identity) -> Network {
     let genesis = Genesis {
         name: "home".into(),
         founder: founder.public().clone(),
@@ -36,7 +39,7 @@ fn network(founder: &Identity) -> Network {
     Network::new(founder.peer_id(), constitution, head, Moment { mono: clock::now(), unix_ms: NOW })
 }
 
-fn member(peer: PeerId, ephemeral_s: Option<u32>) -> Act {
+pub(super) fn member(peer: PeerId, ephemeral_s: Option<u32>) -> Act {
     let name = "x".to_owned();
     Act::AddMember(NewMember {
         peer,
@@ -212,4 +215,69 @@ fn who_waits_under_a_name_like_another_peer_id_is_not_approved_for_that_other() 
     assert!(matches!(network.find_pending(&prefix), Err(NetworkError::AmbiguousMember { .. })));
     assert_eq!(network.find_pending(&honest.peer_id().to_string()), Ok(honest.peer_id()));
     assert_eq!(network.find_pending("laptop"), Ok(honest.peer_id()));
+}
+
+/// A statement of `of`'s act with somebody else's bytes for a signature.
+fn forged(network: &Network, of: &Identity, act: Act) -> Arc<Statement> {
+    let mut statement = Statement::draft(network.constitution.draft(NOW, act)).unwrap();
+    statement.add_signature(of.peer_id(), false_signature(7));
+    Arc::new(statement)
+}
+
+fn false_signature(byte: u8) -> CompositeSignature {
+    CompositeSignature::from_bytes(&[byte; SIGNATURE_LEN]).unwrap()
+}
+
+fn statements(statements: Vec<Arc<Statement>>) -> Bundle {
+    Bundle { statements, ..Bundle::default() }
+}
+
+#[test]
+fn who_passes_on_false_signatures_is_not_listened_to_and_everybody_else_is() {
+    let (founder, honest, liar) = (identity(1), identity(2), identity(3));
+    let mut network = network(&founder);
+    for peer in [&honest, &liar] {
+        network.act(&founder, NOW, member(peer.peer_id(), None)).unwrap();
+    }
+    let forge = |network: &Network, number: u8| forged(network, &founder, member(identity(number).peer_id(), None));
+    let few = (10..25).map(|number| forge(&network, number)).collect();
+    network.absorb(NOW, Some(liar.peer_id()), statements(few));
+    assert_eq!(network.counters.false_signatures, 15);
+    assert!(!network.is_deaf_to(clock::now(), &liar.peer_id()), "15 may be some mistake");
+    // The true one comes after so many false ones that nobody looks at it any more.
+    let mut true_one = Statement::draft(network.constitution.draft(NOW, member(identity(60).peer_id(), None))).unwrap();
+    true_one.sign(&founder).unwrap();
+    let true_one = Arc::new(true_one);
+    let many = (25..45).map(|number| forge(&network, number)).chain([Arc::clone(&true_one)]).collect();
+    let absorbed = network.absorb(NOW, Some(liar.peer_id()), statements(many));
+    assert!(!absorbed.news && network.is_deaf_to(clock::now(), &liar.peer_id()));
+    assert!(!network.is_deaf_to(clock::now(), &honest.peer_id()));
+    assert!(network.absorb(NOW, Some(honest.peer_id()), statements(vec![true_one])).news, "it is nobody's fault");
+    let later = clock::now() + Duration::from_secs(61);
+    assert!(!network.is_deaf_to(later, &liar.peer_id()), "nobody is shut out for good");
+}
+
+#[test]
+fn false_copies_that_wait_are_not_blamed_on_who_sends_the_true_one() {
+    let (founder, honest, liar) = (identity(1), identity(2), identity(3));
+    let (mut network, mut elsewhere) = (network(&founder), network(&founder));
+    for peer in [&honest, &liar] {
+        let id = network.act(&founder, NOW, member(peer.peer_id(), None)).unwrap();
+        let statement = network.constitution.get(&id).unwrap();
+        elsewhere.absorb(NOW, None, statements(vec![statement]));
+    }
+    let parent = elsewhere.act(&founder, NOW, member(identity(4).peer_id(), None)).unwrap();
+    let child = elsewhere.act(&founder, NOW, member(identity(5).peer_id(), None)).unwrap();
+    let (parent, child) = (elsewhere.constitution.get(&parent).unwrap(), elsewhere.constitution.get(&child).unwrap());
+    let copies = (0..40).map(|byte| {
+        let mut copy = Statement::draft(child.body().clone()).unwrap();
+        copy.add_signature(founder.peer_id(), false_signature(byte));
+        Arc::new(copy)
+    });
+    network.absorb(NOW, Some(liar.peer_id()), statements(copies.collect()));
+    assert_eq!(network.constitution.waiting(), 40);
+    let absorbed = network.absorb(NOW, Some(honest.peer_id()), statements(vec![parent, Arc::clone(&child)]));
+    assert!(absorbed.news && network.constitution.contains(&child.id()));
+    assert_eq!((network.constitution.waiting(), network.counters.false_signatures), (0, 0));
+    assert!(!network.is_deaf_to(clock::now(), &honest.peer_id()));
 }

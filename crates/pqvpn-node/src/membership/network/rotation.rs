@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Members that go on under another key: how they show it to who has not heard, and where they are found then.
+
+use std::sync::Arc;
+
+use pqvpn_crypto::{identity::Identity, peer_id::PeerId};
+use pqvpn_trust::{CompositeVerifier, StatementVerifier as _, View};
+use pqvpn_wire::network::{Act, MAX_LINE, NetworkId, Statement};
+
+use super::Network;
+use crate::membership::{error::NetworkError, report::RotatedNetwork};
+
+impl Network {
+    /// Whether this node can rotate its key here: it is a member, or may sign, and the network is not at its end.
+    pub(in crate::membership) fn rotates(&self) -> bool {
+        let view = self.constitution.view();
+        !view.disabled && (view.members.contains_key(&self.own) || view.is_admin(&self.own))
+    }
+
+    /// Signs over membership and rights of this node to the next identity, and takes that in.
+    ///
+    /// # Errors
+    /// The constitution does not allow it, or it cannot be signed.
+    pub(in crate::membership) fn rotate(
+        &mut self,
+        now_ms: u64,
+        own: &Identity,
+        next: &Identity,
+    ) -> Result<RotatedNetwork, NetworkError> {
+        let view = self.constitution.view();
+        let report = RotatedNetwork {
+            network: self.head.name.clone(),
+            name: view.members.get(&self.own).map_or_else(String::new, |own| own.name.clone()),
+            told: 0,
+            others: self.others(now_ms).len(),
+            admin: view.is_admin(&self.own),
+            invites: self.invites.values().filter(|invite| invite.invite().issuer == self.own).count(),
+        };
+        let act = Act::rotate(&self.id, own.public().clone(), next);
+        let act = act.map_err(|error| NetworkError::Internal(error.to_string()))?;
+        self.act(own, now_ms, act)?;
+        Ok(report)
+    }
+
+    /// The rotations that led to our own key, as we show them to members that know us by an earlier one.
+    pub(in crate::membership) fn own_line(&self) -> Vec<Arc<Statement>> {
+        self.constitution.rotations_to(&self.own, MAX_LINE)
+    }
+
+    /// Whether these rotations lead from a member of now to `peer`, each signed by its old key and its new one.
+    ///
+    /// That makes `peer` nothing but somebody worth asking: whether it is the member follows from all statements.
+    pub(in crate::membership) fn leads_to(&self, now_ms: u64, peer: &PeerId, line: &[Arc<Statement>]) -> bool {
+        let known = |statement: &Arc<Statement>| {
+            keys_of(&self.id, statement).is_some_and(|(old, _)| self.is_member(now_ms, &old))
+        };
+        let Some(first) = line.iter().rposition(known) else { return false };
+        let mut at = None;
+        for statement in line.get(first..).unwrap_or_default() {
+            let Some((old, new)) = keys_of(&self.id, statement) else { return false };
+            if at.is_some_and(|at| at != old) || !is_signed(statement) {
+                return false;
+            }
+            at = Some(new);
+        }
+        at == Some(*peer)
+    }
+
+    /// Who has another key is where it was, until it says more.
+    pub(super) fn inherit_places(&mut self, before: &View) {
+        let view = self.constitution.view();
+        let fresh: Vec<PeerId> =
+            view.members.keys().filter(|peer| !before.members.contains_key(*peer)).copied().collect();
+        for new in fresh {
+            let line = self.constitution.rotations_to(&new, 1);
+            let Some((old, _)) = line.first().and_then(|statement| keys_of(&self.id, statement)) else { continue };
+            let places = self.endpoints(&old);
+            if new != self.own && !places.is_empty() {
+                self.hints.insert(new, places);
+            }
+        }
+    }
+}
+
+/// Old and new key of a rotation of this network.
+fn keys_of(network: &NetworkId, statement: &Statement) -> Option<(PeerId, PeerId)> {
+    let Act::Rotate { old, key, .. } = &statement.body().act else { return None };
+    (statement.network() == *network).then(|| (old.peer_id(), key.peer_id()))
+}
+
+fn is_signed(statement: &Statement) -> bool {
+    let Act::Rotate { old, .. } = &statement.body().act else { return false };
+    CompositeVerifier.rotation(statement) && CompositeVerifier.signature(statement, &old.peer_id(), old)
+}

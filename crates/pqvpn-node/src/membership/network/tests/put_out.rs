@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Whoever was put out is told so with a proof, and believes nothing less.
+
+use super::*;
+use pqvpn_wire::network::{NetRequest, NetResponse};
+
+fn revoked(network: &Network) -> bool {
+    network.constitution.view().revoked.contains_key(&network.own)
+}
+
+#[test]
+fn a_proof_is_what_the_revocation_stands_on_and_comes_in_pages() {
+    let mut alice = home();
+    do_act(&mut alice, member(1, "bob"));
+    let mut bob = founded(1, Params::default());
+    pull_all(&mut bob, &alice, moment(NOW));
+    for n in 2..5 {
+        do_act(&mut alice, member(n, &format!("m{n}")));
+    }
+    do_act(&mut alice, Act::Revoke { peer: who(1).peer_id(), reason: "lost".to_owned() });
+    let statements = alice.constitution.len();
+    do_act(&mut alice, member(5, "later"));
+    let peer = who(1).peer_id();
+    let answer = alice.answer_outsider(moment(NOW), &peer, &NetRequest::Sync(bob.state()));
+    let NetResponse::PutOut(proof) = answer else { panic!("{answer:?}") };
+    assert_eq!((proof.statements.len(), proof.more), (4, false), "what bob lacks, and nothing that came later");
+    assert_eq!(alice.proof_for(&peer, &[]).unwrap().statements.len(), statements);
+    assert_eq!(alice.farewell(&peer).unwrap().statements.len(), statements, "few enough to send them all");
+    assert!(!revoked(&bob) && bob.standing(moment(NOW)) != crate::membership::report::NetworkState::Revoked);
+    bob.absorb(NOW, Some(who(0).peer_id()), *proof);
+    assert!(revoked(&bob) && !bob.is_enabled(NOW));
+    assert_eq!(bob.standing(moment(NOW)), crate::membership::report::NetworkState::Revoked);
+    assert!(bob.health(moment(NOW)).iter().any(|item| item.text.ends_with("has revoked this node: lost")));
+    // Who was never a member gets no proof of anything.
+    assert_eq!(alice.proof_for(&who(7).peer_id(), &[]), None);
+    // Proofs are rationed: they are long.
+    let asked = (0..100).filter(|_| {
+        let answer = alice.answer_outsider(moment(NOW), &peer, &NetRequest::Sync(SyncState::default()));
+        matches!(answer, NetResponse::PutOut(_))
+    });
+    assert_eq!(asked.count(), 15);
+}
+
+#[test]
+fn a_reason_is_shown_as_plain_text() {
+    let mut alice = home();
+    do_act(&mut alice, member(1, "bob"));
+    do_act(&mut alice, Act::Revoke { peer: who(1).peer_id(), reason: "a\u{202e}b".to_owned() });
+    assert!(alice.log_reports(1)[0].what.ends_with("is revoked: a\\u{202e}b"));
+    let mut bob = founded(1, Params::default());
+    pull_all(&mut bob, &alice, moment(NOW));
+    assert!(bob.health(moment(NOW)).iter().any(|item| item.text.ends_with("a\\u{202e}b")));
+}
+
+#[test]
+fn one_word_that_is_not_an_admins_is_not_enough_for_sessions_to_start() {
+    let mut alice = home();
+    for n in 1..4 {
+        do_act(&mut alice, member(n, &format!("m{n}")));
+    }
+    let mut ours = founded(1, Params::default());
+    pull_all(&mut ours, &alice, moment(NOW));
+    let same = ours.state();
+    assert!(!ours.is_ready(moment(NOW)));
+    for _ in 0..3 {
+        ours.hear(moment(NOW), who(2).peer_id(), &same);
+    }
+    assert!(ours.synced.is_some() && !ours.is_ready(moment(NOW)), "one member that says it three times");
+    ours.hear(moment(NOW), who(3).peer_id(), &same);
+    assert!(ours.is_ready(moment(NOW)));
+    ours.begin_anew(moment(NOW).mono);
+    assert!(!ours.is_ready(moment(NOW)));
+    ours.hear(moment(NOW), who(0).peer_id(), &same);
+    assert!(ours.is_ready(moment(NOW)), "an admin");
+}

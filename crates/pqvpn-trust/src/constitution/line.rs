@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The line of keys of one member: which rotations led to a key, and as whom a key goes on.
+
+use std::sync::Arc;
+
+use pqvpn_crypto::peer_id::PeerId;
+use pqvpn_wire::network::{Act, Statement};
+
+use super::Constitution;
+use crate::{MAX_OWN_ACTS, graph::Node};
+
+impl Constitution {
+    /// The newest `most` rotations with an effect that led to `peer`, oldest first: each one's new key is the old key of
+    /// the next, the last one's is `peer`.
+    #[must_use]
+    pub fn rotations_to(&self, peer: &PeerId, most: usize) -> Vec<Arc<Statement>> {
+        let (mut line, mut at) = (Vec::new(), *peer);
+        while line.len() < most.min(MAX_OWN_ACTS) {
+            let found = self.graph.entries(&at).iter().filter_map(|node| self.rotation(*node)).next_back();
+            let Some((statement, old, _)) = found else { break };
+            (at, _) = (old, line.push(statement));
+        }
+        line.reverse();
+        line
+    }
+
+    /// As whom `peer` goes on, if it rotated its key and the last key of its line is a member's.
+    #[must_use]
+    pub fn successor(&self, peer: &PeerId) -> Option<PeerId> {
+        let mut at = *peer;
+        for _ in 0..MAX_OWN_ACTS {
+            let next = self.graph.rotations_from(&at).iter().filter_map(|node| self.rotation(*node)).next_back();
+            match next {
+                Some((_, _, new)) => at = new,
+                None => break,
+            }
+        }
+        (at != *peer && self.view.members.contains_key(&at)).then_some(at)
+    }
+
+    /// A rotation that has an effect: statement, old and new key.
+    fn rotation(&self, node: Node) -> Option<(Arc<Statement>, PeerId, PeerId)> {
+        let statement = &self.graph.held(node)?.statement;
+        let Act::Rotate { old, key, .. } = &statement.body().act else { return None };
+        let effective = !self.view.void.contains(&statement.id());
+        effective.then(|| (Arc::clone(statement), old.peer_id(), key.peer_id()))
+    }
+}
