@@ -22,6 +22,7 @@ mod side;
 #[cfg(test)]
 pub(crate) mod tests;
 mod transition;
+pub(crate) mod watch;
 
 use std::{
     net::IpAddr,

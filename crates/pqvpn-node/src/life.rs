@@ -27,9 +27,9 @@ const IN_USE_WITHIN: Duration = Duration::from_secs(30);
 /// an idle peer.
 const IDLE_AFTER: Duration = Duration::from_secs(180);
 /// Data sent and nothing heard for this long raises suspicion.
-const SUSPECT_AFTER: Duration = Duration::from_secs(1);
+const SUSPECT_AFTER: Duration = Duration::from_millis(600);
 /// Shortest time between repeated probes.
-const PROBE_RETRY: Duration = Duration::from_millis(500);
+const PROBE_RETRY: Duration = Duration::from_millis(400);
 /// Unanswered probes in a row after which the peer is taken for dead.
 const PROBES_UNTIL_DEAD: usize = 6;
 /// And after which another path is looked for.
@@ -42,8 +42,8 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::fro
 const REFUSED_PAUSE: Duration = Duration::from_secs(30);
 /// A session that ends sooner counts as a failed dial: a peer that accepts us only to close again is not hammered.
 const SETTLED_AFTER: Duration = Duration::from_secs(5);
-/// How often a session is looked at.
-const TICK: Duration = Duration::from_secs(1);
+/// How often a session is looked at: one that is in use, and one that rests.
+const TICK: (Duration, Duration) = (Duration::from_millis(300), Duration::from_secs(1));
 /// Weight of the newest loss sample.
 const LOSS_WEIGHT: f64 = 0.1;
 
@@ -250,7 +250,9 @@ impl PeerLife {
                 self.probe(now);
             }
             let watchful = self.unanswered_since.is_some() || !self.outstanding.is_empty();
-            self.look_at = Some(now + if watchful { self.probe_retry() } else { TICK });
+            let in_use = now.saturating_duration_since(last_data) < IN_USE_WITHIN;
+            let tick = if in_use { TICK.0 } else { TICK.1 };
+            self.look_at = Some(now + if watchful { self.probe_retry().min(tick) } else { tick });
         }
     }
 
@@ -264,7 +266,7 @@ impl PeerLife {
     pub fn poll_timeout(&self, now: Instant) -> Option<Instant> {
         match self.phase {
             Phase::Dialing => None,
-            Phase::Up { since } => Some(self.look_at.unwrap_or(since + TICK)),
+            Phase::Up { since } => Some(self.look_at.unwrap_or(since + TICK.0)),
             Phase::Resting { not_before } => {
                 let wanted = self.keepalive.is_some() || self.demand_until.is_some_and(|until| until > now);
                 wanted.then(|| not_before.unwrap_or(now).max(now))

@@ -245,7 +245,12 @@ impl Node {
             state.stop().await;
             return Err(error.into());
         }
-        let task = tokio::spawn(state.run(Inputs { commands, packets, links, views, barriers: barriers_in }));
+        let (watch, changes) = host::watch::watch(state.host.interface.as_deref());
+        let inputs = Inputs { commands, packets, links, views, barriers: barriers_in, changes };
+        let task = tokio::spawn(async move {
+            state.run(inputs).await;
+            drop(watch);
+        });
         Ok((NodeHandle::new(command_sender), door_to_networks, task))
     }
 }

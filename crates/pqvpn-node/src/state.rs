@@ -59,6 +59,8 @@ pub(crate) struct Inputs {
     pub(crate) links: mpsc::Receiver<LinkEvent>,
     pub(crate) views: mpsc::Receiver<Views>,
     pub(crate) barriers: mpsc::Receiver<Barrier>,
+    /// The host's network has changed.
+    pub(crate) changes: mpsc::Receiver<()>,
 }
 
 /// Everything the node knows.
@@ -144,6 +146,7 @@ impl State {
                     let _nobody_waits = barrier.send(());
                     None
                 }
+                Some(()) = inputs.changes.recv() => { self.on_network_change(clock::now()); None }
                 () = wait_until(deadline) => { self.on_timeout(clock::now()); None }
             };
             if let Some(done) = stop {

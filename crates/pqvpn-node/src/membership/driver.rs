@@ -175,6 +175,8 @@ pub(super) struct Driver {
     untold: bool,
     pools: PoolChooser,
     relaying: Relaying,
+    /// Ways that wait for a link.
+    ways_wanted: Vec<relaying::WantedWay>,
     /// Where members see this node.
     reflexive: Reflexive,
     standing: Vec<HealthItem>,
@@ -249,6 +251,7 @@ impl Driver {
             untold: true,
             pools,
             relaying,
+            ways_wanted: Vec::new(),
             reflexive,
             standing,
             endpoints: Vec::new(),

@@ -53,6 +53,8 @@ pub(crate) enum Order {
     Hold(SocketAddr),
     /// Go on under another identity; this one has no further use for the driver than to be told.
     Rotate(Box<Rotating>),
+    /// The host's network has changed.
+    NetworkChanged,
     /// Take no part, or take part again.
     Pause(bool),
     /// A link with our own identity at its other end was seen.

@@ -42,14 +42,22 @@ pub(super) fn neighbours<'a>(
     own: &PeerId,
     others: impl IntoIterator<Item = &'a PeerId>,
 ) -> Vec<PeerId> {
-    let from = place(network, own);
-    let ring: BTreeMap<[u8; 32], PeerId> =
-        others.into_iter().filter(|peer| *peer != own).map(|peer| (place(network, peer), *peer)).collect();
-    let after = ring.range(from..).chain(ring.range(..from));
-    let circle: Vec<PeerId> = after.map(|(_, peer)| *peer).collect();
+    let circle = following(network, own, others);
     let half = circle.len().div_ceil(2);
     let distances = (0..MAX_CHORDS).map(|chord| 3_usize.pow(chord)).take_while(|distance| *distance <= half);
     distances.map_while(|distance| circle.get(distance - 1).copied()).collect()
+}
+
+/// `others` in their order on the ring after `peer`.
+pub(super) fn following<'a>(
+    network: &NetworkId,
+    peer: &PeerId,
+    others: impl IntoIterator<Item = &'a PeerId>,
+) -> Vec<PeerId> {
+    let from = place(network, peer);
+    let ring: BTreeMap<[u8; 32], PeerId> =
+        others.into_iter().filter(|other| *other != peer).map(|other| (place(network, other), *other)).collect();
+    ring.range(from..).chain(ring.range(..from)).map(|(_, other)| *other).collect()
 }
 
 /// When to speak next on a link; `random` spreads the links.

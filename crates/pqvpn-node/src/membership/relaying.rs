@@ -268,9 +268,11 @@ impl Relaying {
         self.forwarder.remove_forward(pair.other.sends.get());
     }
 
-    /// How many pairs this node forwards between.
-    pub(super) const fn pairs(&self) -> usize {
-        self.pairs.len()
+    /// Whose links carry what is relayed: both ends of pairs, and the relays of ways that are in use.
+    pub(super) fn partners(&self, now: Instant) -> Vec<PeerId> {
+        let ends = self.pairs.iter().flat_map(|pair| [pair.asker.peer, pair.other.peer]);
+        let ways = self.ways.iter().filter(|way| !way.ours || now < way.held_until);
+        ends.chain(ways.map(|way| way.relay)).collect()
     }
 
     // ---- ways of ours ---------------------------------------------------------------------------------------------

@@ -31,6 +31,10 @@ const TRY_AGAIN: [Duration; 5] = [
 ];
 /// A try that nobody answered in this time has come to nothing.
 const TRY_LASTS: Duration = Duration::from_secs(3);
+/// While the path is suspect, how often a relay is asked for, and how long a check over its way may take until a new link
+/// is made over it.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
+const LINK_BESIDE_CHECK: Duration = Duration::from_millis(200);
 /// Addresses checked at a time: what the peer names and where it was heard.
 const MAX_TRIED: usize = 24;
 /// Addresses at which the peer was heard that are checked in one try.
@@ -102,6 +106,10 @@ pub(crate) struct Paths {
     /// When the first answer came while the other end chooses.
     answered: Option<Instant>,
     link_due: Option<Instant>,
+    /// The newest way through a relay.
+    way: Option<SocketAddr>,
+    /// When a relay is asked for again, while the path is suspect.
+    ask_again: Option<Instant>,
     /// Since when the present path does not answer.
     suspect: Option<Instant>,
     told_debt: Duration,
@@ -124,6 +132,8 @@ impl Paths {
             failed: 0,
             answered: None,
             link_due: None,
+            way: None,
+            ask_again: None,
             suspect: None,
             told_debt: Duration::ZERO,
             told_at: None,
@@ -135,7 +145,7 @@ impl Paths {
     pub(crate) fn on_session(&mut self, now: Instant, remote: SocketAddr) {
         self.current = Some(remote);
         self.link_relayed = is_relayed(remote);
-        self.suspect = None;
+        self.calm();
         self.link_due = None;
         if self.link_relayed {
             self.failed = 0;
@@ -155,14 +165,14 @@ impl Paths {
     /// Packets take another path: the peer moved it, or we did.
     pub(crate) fn on_path(&mut self, now: Instant, remote: SocketAddr) {
         self.current = Some(remote);
-        self.suspect = None;
+        self.calm();
         if is_relayed(remote) {
             self.next_try.get_or_insert(now);
         } else {
             self.next_try = None;
             self.failed = 0;
-            self.want_link(now);
         }
+        self.want_link(now);
     }
 
     /// The peer has named addresses; those that may be tried. `false` if it asks too often.
@@ -192,7 +202,12 @@ impl Paths {
 
     /// A way through a relay is there.
     pub(crate) fn on_way(&mut self, now: Instant, way: SocketAddr) {
+        self.way = Some(way);
         self.try_at(now, way, false);
+        if self.suspect.is_some() {
+            // The peer may have been restarted, and then knows nothing of this session: a check would never be answered.
+            self.link_due = Some(now + LINK_BESIDE_CHECK);
+        }
         self.handle_timeout(now);
     }
 
@@ -218,6 +233,7 @@ impl Paths {
             return;
         }
         self.suspect = Some(now);
+        self.ask_again = Some(now + ASK_AGAIN);
         self.tried.retain(|_, tried| tried.rtt.is_some());
         for tried in self.tried.values_mut() {
             *tried = Tried { since: now, sent: 0, rtt: None, heard: false };
@@ -228,18 +244,25 @@ impl Paths {
 
     /// The present path answers.
     pub(crate) fn on_alive(&mut self) {
-        self.suspect = None;
+        if self.suspect.is_some() {
+            self.calm();
+            self.link_due = None;
+        }
     }
 
-    /// The host's network has changed: what was tried before may work now.
+    fn calm(&mut self) {
+        (self.suspect, self.ask_again) = (None, None);
+    }
+
+    /// The host's network has changed: nothing is known of any path any more.
     pub(crate) fn on_network(&mut self, now: Instant) {
         if self.current.is_none() {
             return;
         }
         self.failed = 0;
         self.tried.clear();
-        self.begin(now);
-        self.handle_timeout(now);
+        // The session's own link may be cut off as well: only a relay is sure to carry what both have to tell each other.
+        self.on_suspect(now);
     }
 
     /// Does what is due.
@@ -248,11 +271,11 @@ impl Paths {
             self.begin(now);
         }
         if self.link_due.is_some_and(|at| at <= now) {
-            self.link_due = None;
-            if let Some(direct) = self.current.filter(|at| self.link_relayed && !is_relayed(*at)) {
-                self.link_due = Some(now + TRY_AGAIN[1]);
-                self.actions.push_back(Action::Link(direct));
-            }
+            self.link_due = self.make_link(now);
+        }
+        if self.ask_again.is_some_and(|at| at <= now) {
+            self.ask_again = Some(now + ASK_AGAIN);
+            self.actions.push_back(Action::Relay);
         }
         if self.answered.is_some_and(|at| now >= at + OTHER_CHOOSES) {
             self.answered = None;
@@ -272,7 +295,7 @@ impl Paths {
             |tried: &Tried| CHECK_AT.get(tried.sent).map_or(tried.since + TRY_LASTS, |after| tried.since + *after);
         let checks = self.tried.values().filter(|tried| tried.rtt.is_none()).map(check).min();
         let choose = self.answered.map(|at| at + OTHER_CHOOSES);
-        [checks, choose, self.next_try, self.link_due].into_iter().flatten().min()
+        [checks, choose, self.next_try, self.link_due, self.ask_again].into_iter().flatten().min()
     }
 
     /// Takes the next thing to do.
@@ -349,9 +372,19 @@ impl Paths {
         self.on_path(now, at);
     }
 
+    /// Makes a link where packets go, or where they might, and says when to look again.
+    fn make_link(&mut self, now: Instant) -> Option<Instant> {
+        let beside = self.way.filter(|_| self.suspect.is_some());
+        let moved = self.current.filter(|at| self.link_relayed != is_relayed(*at));
+        let at = beside.or(moved)?;
+        self.actions.push_back(Action::Link(at));
+        Some(now + TRY_AGAIN[1])
+    }
+
     /// Who chooses the path makes the link as well, once the other end has followed.
     fn want_link(&mut self, now: Instant) {
-        if self.link_relayed && self.link_due.is_none() {
+        let elsewhere = self.current.is_some_and(|at| self.link_relayed != is_relayed(at));
+        if elsewhere && self.link_due.is_none() {
             let after = if self.chooses { Duration::from_millis(200) } else { OTHER_CHOOSES * 4 };
             self.link_due = Some(now + after);
         }

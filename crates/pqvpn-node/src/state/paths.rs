@@ -13,6 +13,7 @@ use pqvpn_wire::control::{Candidates, MAX_CANDIDATES, Message};
 use super::State;
 use crate::{
     dht::{dialable, realm},
+    membership,
     path::{Action, is_relayed, sift},
     session::{self, LinkEvent},
 };
@@ -113,12 +114,25 @@ impl State {
         }
     }
 
+    /// The host has another address or another way out: every path is in doubt, and what members saw was another place.
+    pub(super) fn on_network_change(&mut self, now: Instant) {
+        tracing::info!("the network has changed: every path is looked at anew");
+        self.reflexive.forget();
+        let _told_by_its_own_look = self.context.networks.order(membership::Order::NetworkChanged);
+        for peer in self.peers.iter_mut().filter(|peer| peer.life.is_up()) {
+            // Who watches both networks cannot link them by the receiver index.
+            self.control.rotate_indices(peer.slot);
+            peer.life.probe(now);
+            peer.paths.on_network(now);
+        }
+    }
+
     /// Says which ways are in use, so that they are kept.
     pub(super) fn hold_ways(&self) {
         let paths = self.peers.iter().filter_map(|peer| self.control.path(peer.slot));
         let links = self.live.values().map(|live| live.connection.remote());
         for way in paths.chain(links).filter(|at| is_relayed(*at)) {
-            let _next_time = self.context.networks.order(crate::membership::Order::Hold(way));
+            let _next_time = self.context.networks.order(membership::Order::Hold(way));
         }
     }
 }

@@ -69,7 +69,14 @@ impl Driver {
         for network in self.networks.values().filter(|network| network.is_enabled(now.unix_ms)) {
             let ring = network.ring(now.unix_ms);
             wanted.extend(overlay::neighbours(&network.id, &self.shared.own, &ring));
+            if !self.is_open() {
+                wanted.extend(network.homes(&self.shared.own));
+            }
         }
+        // What goes through others, or through us, needs the links that it was opened over.
+        let links = self.links.one_each();
+        wanted.extend(self.relaying.partners(now.mono).into_iter().filter(|peer| links.contains_key(peer)));
+        wanted.remove(&self.shared.own);
         wanted
     }
 
@@ -94,7 +101,7 @@ impl Driver {
         }
     }
 
-    fn dial(&mut self, peer: PeerId) {
+    pub(super) fn dial(&mut self, peer: PeerId) {
         if self.dialing.len() >= MAX_DIALS || self.dialing.contains(&peer) {
             return;
         }
@@ -130,6 +137,7 @@ impl Driver {
             Ok(connection) => {
                 let at = connection.remote();
                 let Some(link) = self.adopt_dialed(connection) else { return };
+                self.ask_again_for_ways(peer);
                 for id in self.shared_networks(now.unix_ms, &peer) {
                     if let Some(network) = self.networks.get_mut(&id) {
                         if !network.reach.seems_there(&peer) {
@@ -149,6 +157,7 @@ impl Driver {
                 if let Some(at) = missed.instead {
                     self.ask_stranger(now.mono, at);
                 }
+                self.ask_again_for_ways(peer);
                 let random = entropy::u64();
                 for network in self.networks.values_mut() {
                     if network.constitution.view().members.contains_key(&peer) {
@@ -322,6 +331,7 @@ impl Driver {
                 self.compare(now, id, peer, link, theirs);
             }
             (Call::Beat(head), NetResponse::Beat(theirs)) => {
+                self.note_sight(now, peer, link, theirs.observed);
                 if let Some(network) = self.networks.get_mut(&id) {
                     network.hear_same(now, peer, *head, &theirs.alive);
                 }
@@ -395,12 +405,17 @@ impl Driver {
         }
     }
 
-    /// Both have said what they hold.
-    pub(super) fn compare(&mut self, now: Moment, id: NetworkId, peer: PeerId, link: LinkId, theirs: SyncState) {
+    /// A member says where it sees us.
+    fn note_sight(&self, now: Moment, peer: PeerId, link: LinkId, observed: Option<SocketAddr>) {
         let remote = self.links.get(link).map(|link| link.connection.remote()).filter(|at| !is_relayed(*at));
-        if let Some((at, sees)) = remote.zip(theirs.observed) {
+        if let Some((at, sees)) = remote.zip(observed) {
             self.reflexive.note(now.mono, peer, at, sees);
         }
+    }
+
+    /// Both have said what they hold.
+    pub(super) fn compare(&mut self, now: Moment, id: NetworkId, peer: PeerId, link: LinkId, theirs: SyncState) {
+        self.note_sight(now, peer, link, theirs.observed);
         let Some(network) = self.networks.get_mut(&id) else { return };
         network.hear(now, peer, &theirs);
         let lacks = network.lacks(now.mono, &peer, &theirs);
@@ -477,6 +492,8 @@ impl Driver {
             NetRequest::Ping => NetResponse::Done,
             NetRequest::RelayOffer(pair) => self.take_offer(id, from, link, pair),
             NetRequest::Beat(theirs) => {
+                self.note_sight(now, from, link, theirs.observed);
+                let Some(network) = self.networks.get_mut(&id) else { return NetResponse::UnknownNetwork };
                 let remote = self.links.get(link).map(|link| link.connection.remote());
                 let (head, ours) = network.beat(now.mono, remote);
                 if ours.digest == theirs.digest {

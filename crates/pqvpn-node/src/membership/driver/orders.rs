@@ -42,6 +42,7 @@ impl Driver {
             Order::Command(command) => self.on_command(command),
             Order::Relay(peer, reply) => self.find_relay(peer, reply),
             Order::Hold(way) => self.relaying.hold(clock::now(), way),
+            Order::NetworkChanged => self.on_network_change(),
             Order::Pause(paused) => self.pause(paused),
             Order::Twin => {
                 let now_ms = clock::unix_millis();

@@ -1,10 +1,16 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Members that cannot reach each other, and the one that both have a link with.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use futures_util::{FutureExt as _, StreamExt as _, stream::FuturesUnordered};
 use pqvpn_crypto::peer_id::PeerId;
+use pqvpn_dht::address::{Class, class};
 use pqvpn_wire::network::{Channel, NetRequest, NetResponse, NetworkId, RelayOpened, RelayPair, RelayRefusal};
 use tokio::sync::oneshot;
 
@@ -12,15 +18,20 @@ use super::{
     super::{
         error::RelayError,
         links::LinkId,
-        network::Moment,
+        network::{Moment, Network},
+        overlay,
         relaying::{Planned, Refresh},
         rpc::CallError,
     },
     Driver, TaskDone,
-    gossip::MAX_TASKS,
+    gossip::{DIAL_LIMIT, MAX_TASKS},
 };
 use crate::{clock, entropy, path::is_relayed};
 
+/// Members that a member behind a router keeps links with, so that others find it through them.
+const HOMES: usize = 2;
+/// Ways that wait for a link at once.
+const MAX_WANTED: usize = 256;
 /// Members asked at once whether they relay.
 const MAX_ASKED: usize = 3;
 /// How long the other end of a pair may take to say that it is there.
@@ -38,6 +49,16 @@ struct Chance {
     at: SocketAddr,
     takes: Channel,
     link: LinkId,
+    /// Whether the peer keeps a link with it.
+    is_home: bool,
+}
+
+/// A way that waits for a link with somebody who may relay.
+pub(in crate::membership) struct WantedWay {
+    peer: PeerId,
+    homes: BTreeSet<PeerId>,
+    pub(super) until: Instant,
+    reply: WayReply,
 }
 
 /// A relay has answered, or nobody has.
@@ -64,12 +85,72 @@ impl Driver {
 
     /// Looks for somebody who relays to a peer.
     pub(super) fn find_relay(&mut self, peer: PeerId, reply: WayReply) {
+        let now = clock::now();
         let chances = self.chances(&peer);
+        let homes = self.unlinked_homes(&peer);
+        let is_home_linked = chances.iter().any(|chance| chance.is_home);
+        if is_home_linked || homes.is_empty() {
+            return self.ask_now(peer, chances, reply);
+        }
+        // A link with who surely has one with the peer is worth the wait for it.
+        self.ways_wanted.truncate(MAX_WANTED - 1);
+        self.ways_wanted.push(WantedWay {
+            peer,
+            homes: homes.iter().copied().collect(),
+            until: now + DIAL_LIMIT,
+            reply,
+        });
+        for home in homes {
+            self.dial(home);
+        }
+        self.give_up_ways(now);
+    }
+
+    fn ask_now(&mut self, peer: PeerId, chances: Vec<Chance>, reply: WayReply) {
         if chances.is_empty() {
             let _gone = reply.send(Err(RelayError::NobodyLinked));
             return;
         }
         self.ask_for_way(peer, chances, Some(reply));
+    }
+
+    /// A dial of `home` has ended, one way or the other: who waited for it asks now, or waits for the other one.
+    pub(super) fn ask_again_for_ways(&mut self, home: PeerId) {
+        let linked = self.links.one_each().contains_key(&home);
+        for wanted in &mut self.ways_wanted {
+            if wanted.homes.remove(&home) && linked {
+                wanted.homes.clear();
+            }
+        }
+        self.give_up_ways(clock::now());
+    }
+
+    /// Asks for ways that wait for nobody any more.
+    pub(super) fn give_up_ways(&mut self, now: Instant) {
+        let dialing = &self.dialing;
+        let over = |wanted: &mut WantedWay| {
+            wanted.homes.retain(|home| dialing.contains(home));
+            wanted.homes.is_empty() || wanted.until <= now
+        };
+        let over: Vec<WantedWay> = self.ways_wanted.extract_if(.., over).collect();
+        for WantedWay { peer, reply, .. } in over {
+            let chances = self.chances(&peer);
+            self.ask_now(peer, chances, reply);
+        }
+    }
+
+    /// Those that a peer behind a router keeps links with, and this node has none with.
+    fn unlinked_homes(&self, peer: &PeerId) -> Vec<PeerId> {
+        let links = self.links.one_each();
+        let now_ms = clock::unix_millis();
+        let networks = self.shared_networks(now_ms, peer);
+        let homes = networks.iter().filter_map(|id| self.networks.get(id)).flat_map(|network| network.homes(peer));
+        homes.filter(|home| *home != self.shared.own && !links.contains_key(home)).collect()
+    }
+
+    /// Whether others can dial this node from anywhere.
+    pub(super) fn is_open(&self) -> bool {
+        self.endpoints.iter().any(|at| class(at) == Class::Public)
     }
 
     /// The members with a link that may have one with the peer too, the nearest first.
@@ -85,12 +166,14 @@ impl Driver {
                 linked.push((connection.rtt(), network, relay, at, link));
             }
         }
-        linked.sort_by_key(|(rtt, _, relay, ..)| (*rtt, *relay));
+        let homes: BTreeSet<PeerId> =
+            theirs.iter().filter_map(|id| self.networks.get(id)).flat_map(|network| network.homes(peer)).collect();
+        linked.sort_by_key(|(rtt, _, relay, ..)| (!homes.contains(relay), *rtt, *relay));
         linked.truncate(MAX_ASKED);
         let mut chances = Vec::new();
         for (_, network, relay, at, link) in linked {
             if let Ok(takes) = self.relaying.channel(&relay, peer, entropy::u64) {
-                chances.push(Chance { network, relay, at, takes, link });
+                chances.push(Chance { network, relay, at, takes, link, is_home: homes.contains(&relay) });
             }
         }
         chances
@@ -105,7 +188,7 @@ impl Driver {
         }
         let asked: FuturesUnordered<_> = chances
             .into_iter()
-            .filter_map(|Chance { network, relay, at, takes, link }| {
+            .filter_map(|Chance { network, relay, at, takes, link, .. }| {
                 let using = self.links.get(link)?;
                 let (connection, using) = (Arc::clone(&using.connection), using.usage.begin(clock::now()));
                 let shared = Arc::clone(&self.shared);
@@ -257,7 +340,7 @@ impl Driver {
             // Without a link with the relay the way ends by itself, and the node looks for another.
             let Some(link) = each.get(&relay).copied() else { continue };
             let Some(at) = self.links.get(link).map(|link| link.connection.remote()) else { continue };
-            self.ask_for_way(peer, vec![Chance { network, relay, at, takes, link }], None);
+            self.ask_for_way(peer, vec![Chance { network, relay, at, takes, link, is_home: true }], None);
         }
         self.share_ways();
     }
@@ -267,6 +350,24 @@ impl Driver {
         if **self.shared.ways.load() != ways {
             self.shared.ways.store(Arc::new(ways));
         }
+    }
+}
+
+impl Network {
+    /// The members that `peer` keeps links with if it cannot be dialled itself: the first after it on the ring that can be
+    /// dialled from anywhere. Everybody computes the same from the same records.
+    pub(super) fn homes(&self, peer: &PeerId) -> Vec<PeerId> {
+        let now_ms = clock::unix_millis();
+        let is_open = |other: &PeerId| {
+            let record = self.records.get(other);
+            record.is_some_and(|record| record.draft().endpoints.iter().any(|at| class(at) == Class::Public))
+        };
+        let all: Vec<PeerId> = self.others(now_ms).into_iter().chain([self.own]).filter(is_open).collect();
+        overlay::following(&self.id, peer, &all)
+            .into_iter()
+            .filter(|other| self.reach.seems_there(other))
+            .take(HOMES)
+            .collect()
     }
 }
 

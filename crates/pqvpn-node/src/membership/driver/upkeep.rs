@@ -56,6 +56,7 @@ impl Driver {
         self.say_where(now);
         self.seek(now);
         self.keep_relaying(now);
+        self.give_up_ways(now.mono);
     }
 
     /// When something is due next.
@@ -68,6 +69,7 @@ impl Driver {
         if !self.paused {
             next.push(self.next_ask());
             next.push(self.relaying.next());
+            next.extend(self.ways_wanted.iter().map(|wanted| Some(wanted.until)));
             next.push(self.next_in_dht(now));
             if !self.networks.is_empty() {
                 next.push(Some(self.endpoints_at + LOOK));
@@ -177,6 +179,22 @@ impl Driver {
         endpoints.retain(|at| !inside(at.ip()));
         endpoints.truncate(MAX_ENDPOINTS);
         self.endpoints = endpoints;
+    }
+
+    /// The host's network has changed: our links are heard from the new place at once, and members may be in reach now.
+    pub(super) fn on_network_change(&mut self) {
+        self.find_endpoints();
+        let now = clock::now();
+        let outbound: Vec<_> = self.links.iter().filter(|(_, link)| link.is_outbound()).map(|(id, _)| id).collect();
+        for id in outbound {
+            if let Some(link) = self.links.get_mut(id) {
+                link.speak_at = now;
+            }
+        }
+        for network in self.networks.values_mut() {
+            network.reach.forgive_all();
+            network.dirty = true;
+        }
     }
 
     // ---- where others are -----------------------------------------------------------------------------------------

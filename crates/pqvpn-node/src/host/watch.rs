@@ -1,0 +1,166 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Notices that the host's own network has changed: another address, another default route.
+
+use std::{collections::BTreeSet, net::IpAddr, time::Duration};
+
+use futures_util::StreamExt as _;
+use rtnetlink::{
+    MulticastGroup,
+    packet_core::{NetlinkMessage, NetlinkPayload},
+    packet_route::{
+        RouteNetlinkMessage,
+        address::{AddressAttribute, AddressMessage},
+        route::{RouteAttribute, RouteMessage},
+    },
+};
+use tokio::{sync::mpsc, task::JoinHandle, time::timeout};
+
+/// Changes come in bursts; one is told when nothing more has come for so long.
+const SETTLED: Duration = Duration::from_millis(20);
+/// A burst that does not end is told all the same.
+const MOST: u32 = 50;
+
+/// Tells of changes while it is held.
+#[derive(Debug)]
+pub(crate) struct Watch(JoinHandle<()>);
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// What the host had when it was looked at last.
+struct Seen {
+    /// Index of our own interface, whose changes are ours.
+    own: Option<u32>,
+    addresses: BTreeSet<(u32, IpAddr)>,
+}
+
+/// Watches the network namespace this is called in. `own`: the interface of this node.
+pub(crate) fn watch(own: Option<&str>) -> (Option<Watch>, mpsc::Receiver<()>) {
+    let (sender, changes) = mpsc::channel(1);
+    let groups =
+        [MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv6Ifaddr, MulticastGroup::Ipv4Route, MulticastGroup::Ipv6Route];
+    let opened = rtnetlink::new_multicast_connection(&groups);
+    let Ok((connection, _handle, mut messages)) = opened.inspect_err(|error| {
+        tracing::warn!(%error, "changes of the network are noticed late: netlink does not tell of them");
+    }) else {
+        return (None, changes);
+    };
+    let own = own.and_then(|name| nix::net::if_::if_nametoindex(name).ok());
+    let mut seen = Seen { own, addresses: present() };
+    let task = tokio::spawn(async move {
+        let serving = tokio::spawn(connection);
+        while let Some((message, _)) = messages.next().await {
+            let mut changed = seen.take(&message);
+            for _ in 0..MOST {
+                let Ok(Some((message, _))) = timeout(SETTLED, messages.next()).await else { break };
+                changed |= seen.take(&message);
+            }
+            if changed && sender.send(()).await.is_err() {
+                break;
+            }
+        }
+        serving.abort();
+    });
+    (Some(Watch(task)), changes)
+}
+
+fn present() -> BTreeSet<(u32, IpAddr)> {
+    let all = nix::ifaddrs::getifaddrs().into_iter().flatten();
+    let known = all.filter_map(|interface| {
+        let index = nix::net::if_::if_nametoindex(interface.interface_name.as_str()).ok()?;
+        let address = interface.address?;
+        let v4 = address.as_sockaddr_in().map(|v4| IpAddr::V4(v4.ip()));
+        Some((index, v4.or_else(|| address.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip())))?))
+    });
+    known.collect()
+}
+
+impl Seen {
+    /// Whether a message tells of something new. Renewed leases and announcements are told again and again.
+    fn take(&mut self, message: &NetlinkMessage<RouteNetlinkMessage>) -> bool {
+        let NetlinkPayload::InnerMessage(message) = &message.payload else { return false };
+        match message {
+            RouteNetlinkMessage::NewAddress(message) => {
+                self.of_others(message).is_some_and(|address| self.addresses.insert(address))
+            }
+            RouteNetlinkMessage::DelAddress(message) => {
+                self.of_others(message).is_some_and(|address| self.addresses.remove(&address))
+            }
+            RouteNetlinkMessage::NewRoute(route) | RouteNetlinkMessage::DelRoute(route) => self.is_default(route),
+            _ => false,
+        }
+    }
+
+    fn of_others(&self, message: &AddressMessage) -> Option<(u32, IpAddr)> {
+        let address = message.attributes.iter().find_map(|attribute| match attribute {
+            AddressAttribute::Local(address) => Some(*address),
+            _ => None,
+        });
+        let other = || {
+            message.attributes.iter().find_map(|attribute| match attribute {
+                AddressAttribute::Address(address) => Some(*address),
+                _ => None,
+            })
+        };
+        let address = address.or_else(other)?;
+        let is_link_local = matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local());
+        (Some(message.header.index) != self.own && !is_link_local && !address.is_loopback())
+            .then_some((message.header.index, address))
+    }
+
+    fn is_default(&self, route: &RouteMessage) -> bool {
+        let out = route.attributes.iter().find_map(|attribute| match attribute {
+            RouteAttribute::Oif(index) => Some(*index),
+            _ => None,
+        });
+        route.header.destination_prefix_length == 0 && (out.is_none() || out != self.own)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rtnetlink::packet_core::NetlinkHeader;
+
+    use super::*;
+
+    fn told(message: RouteNetlinkMessage) -> NetlinkMessage<RouteNetlinkMessage> {
+        NetlinkMessage::new(NetlinkHeader::default(), NetlinkPayload::InnerMessage(message))
+    }
+
+    fn address(index: u32, text: &str) -> AddressMessage {
+        let mut message = AddressMessage::default();
+        message.header.index = index;
+        message.attributes.push(AddressAttribute::Local(text.parse().unwrap()));
+        message
+    }
+
+    #[test]
+    fn a_lease_that_is_renewed_is_no_change_and_our_own_interface_is_not_either() {
+        let mut seen = Seen { own: Some(9), addresses: BTreeSet::new() };
+        assert!(seen.take(&told(RouteNetlinkMessage::NewAddress(address(2, "192.168.1.7")))));
+        assert!(!seen.take(&told(RouteNetlinkMessage::NewAddress(address(2, "192.168.1.7")))));
+        assert!(!seen.take(&told(RouteNetlinkMessage::NewAddress(address(9, "10.100.0.1")))));
+        assert!(!seen.take(&told(RouteNetlinkMessage::NewAddress(address(2, "fe80::1")))));
+        assert!(seen.take(&told(RouteNetlinkMessage::DelAddress(address(2, "192.168.1.7")))));
+        assert!(
+            seen.take(&told(RouteNetlinkMessage::NewAddress(address(2, "192.168.1.7")))),
+            "another network, same address"
+        );
+    }
+
+    #[test]
+    fn a_default_route_is_a_change_and_another_one_is_not() {
+        let mut seen = Seen { own: Some(9), addresses: BTreeSet::new() };
+        let mut route = RouteMessage::default();
+        route.attributes.push(RouteAttribute::Oif(2));
+        assert!(seen.take(&told(RouteNetlinkMessage::DelRoute(route.clone()))));
+        route.header.destination_prefix_length = 24;
+        assert!(!seen.take(&told(RouteNetlinkMessage::NewRoute(route.clone()))));
+        route.header.destination_prefix_length = 0;
+        route.attributes = vec![RouteAttribute::Oif(9)];
+        assert!(!seen.take(&told(RouteNetlinkMessage::NewRoute(route))), "ours");
+    }
+}
