@@ -18,9 +18,9 @@ use pqvpn_node::{
     membership::{InviteOptions, NetworkReport, NetworkState},
 };
 use pqvpn_wire::network::{
-    Beat, Bundle, Code, JoinRefusal, JoinRequest, MemberDraft, MemberRecord, NetRequest, NetResponse, NetworkId,
-    REQUEST_TYPE, RESPONSE_TYPE, Statement, StatementId, SyncState, decode_response, encode_request, encode_response,
-    frame,
+    Beat, Bundle, Code, JoinRefusal, JoinRequest, MAX_STRANGER_MESSAGE, MemberDraft, MemberRecord, NetRequest,
+    NetResponse, NetworkId, REQUEST_TYPE, RESPONSE_TYPE, Statement, StatementId, SyncState, decode_response,
+    encode_request, encode_response, frame,
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -230,7 +230,7 @@ async fn a_stranger_sends_no_more_than_a_join_and_a_flood_is_bounded() {
     let code = alice.invite(InviteOptions { uses: 10, ..InviteOptions::default() }).await;
     let parsed = code.parse::<Code>().unwrap();
     let link = raw.link(&alice).await;
-    let long = frame(REQUEST_TYPE, &vec![0; 64 * 1024]);
+    let long = frame(REQUEST_TYPE, &vec![0; MAX_STRANGER_MESSAGE + 1]);
     assert_eq!(exchange(&*link, &long).await, Vec::<u8>::new());
     assert_eq!(exchange(&*link, &frame(REQUEST_TYPE, b"rubbish")).await, Vec::<u8>::new());
     let report = alice.network().await;

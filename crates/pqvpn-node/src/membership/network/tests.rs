@@ -583,7 +583,7 @@ fn what_nobody_has_confirmed_for_a_day_is_said_over_restarts_too() {
     let record = record_at(1, ours.id, 1, "1.1.1.1:1", NOW);
     ours.absorb(NOW, None, records(vec![record]));
     let later = NOW + 40 * HOUR;
-    (ours.synced, ours.started, ours.started_ms) = (None, moment(later).mono, later);
+    (ours.synced, ours.confirmed, ours.started, ours.started_ms) = (None, false, moment(later).mono, later);
     assert!(!has(&ours, later) && has(&ours, later + 6000));
     // Alone there is nobody to be heard.
     assert!(!has(&home(), NOW + 1000 * HOUR));
