@@ -33,7 +33,7 @@ const TRY_AGAIN: [Duration; 5] = [
 const TRY_LASTS: Duration = Duration::from_secs(3);
 /// While the path is suspect, how often a relay is asked for, and how long a check over its way may take until a new link
 /// is made over it.
-const ASK_AGAIN: Duration = Duration::from_secs(1);
+const ASK_AGAIN: Duration = Duration::from_millis(400);
 const LINK_BESIDE_CHECK: Duration = Duration::from_millis(200);
 /// Addresses checked at a time: what the peer names and where it was heard.
 const MAX_TRIED: usize = 24;

@@ -207,7 +207,7 @@ impl Driver {
     }
 
     /// A member does not answer any more: without another link it is not online.
-    fn lost(&mut self, peer: PeerId) {
+    pub(super) fn lost(&mut self, peer: PeerId) {
         if self.links.one_each().contains_key(&peer) {
             return;
         }

@@ -4,13 +4,19 @@
 use std::{
     collections::BTreeSet,
     net::SocketAddr,
+    pin::pin,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use futures_util::{FutureExt as _, StreamExt as _, stream::FuturesUnordered};
+use futures_util::{
+    FutureExt as _, StreamExt as _,
+    future::{BoxFuture, Either, select},
+    stream::FuturesUnordered,
+};
 use pqvpn_crypto::peer_id::PeerId;
 use pqvpn_dht::address::{Class, class};
+use pqvpn_wire::control::CloseReason;
 use pqvpn_wire::network::{Channel, NetRequest, NetResponse, NetworkId, RelayOpened, RelayPair, RelayRefusal};
 use tokio::sync::oneshot;
 
@@ -38,6 +44,8 @@ const MAX_ASKED: usize = 3;
 const OFFER_LIMIT: Duration = Duration::from_secs(3);
 /// How long a relay may take, the other end included.
 const OPEN_LIMIT: Duration = Duration::from_secs(4);
+/// How long a member may take to say that it is there at all.
+const THERE_LIMIT: Duration = Duration::from_millis(1200);
 
 /// Where the address of a way goes.
 pub(in crate::membership) type WayReply = oneshot::Sender<Result<SocketAddr, RelayError>>;
@@ -67,6 +75,8 @@ pub(in crate::membership) struct Relayed {
     /// Network, relay, where it is, and the channel it was told.
     by: Option<(NetworkId, PeerId, SocketAddr, Channel)>,
     opened: Result<RelayOpened, RelayError>,
+    /// Links at whose other end nobody answered.
+    dead: Vec<LinkId>,
     /// `None`: nobody waits, an open way is asked for again.
     reply: Option<WayReply>,
 }
@@ -90,6 +100,8 @@ impl Driver {
         let homes = self.unlinked_homes(&peer);
         let is_home_linked = chances.iter().any(|chance| chance.is_home);
         if is_home_linked || homes.is_empty() {
+            // Should those that are linked not be there any more, the next to ask finds these.
+            homes.into_iter().for_each(|home| self.dial(home));
             return self.ask_now(peer, chances, reply);
         }
         // A link with who surely has one with the peer is worth the wait for it.
@@ -139,13 +151,22 @@ impl Driver {
         }
     }
 
-    /// Those that a peer behind a router keeps links with, and this node has none with.
+    /// Those that a peer behind a router keeps links with, or this node should, and it has none with. One that did not
+    /// answer of late is tried all the same: it may be the only one that is left.
     fn unlinked_homes(&self, peer: &PeerId) -> Vec<PeerId> {
         let links = self.links.one_each();
-        let now_ms = clock::unix_millis();
-        let networks = self.shared_networks(now_ms, peer);
-        let homes = networks.iter().filter_map(|id| self.networks.get(id)).flat_map(|network| network.homes(peer));
-        homes.filter(|home| *home != self.shared.own && !links.contains_key(home)).collect()
+        let networks = self.shared_networks(clock::unix_millis(), peer);
+        let networks = networks.iter().filter_map(|id| self.networks.get(id));
+        let own = (!self.is_open()).then_some(&self.shared.own);
+        let homes = networks.flat_map(|network| {
+            [Some(peer), own]
+                .into_iter()
+                .flatten()
+                .flat_map(|whose| network.open_members(whose).into_iter().take(HOMES + 1))
+        });
+        let homes: BTreeSet<PeerId> =
+            homes.filter(|home| *home != self.shared.own && !links.contains_key(home)).collect();
+        homes.into_iter().collect()
     }
 
     /// Whether others can dial this node from anywhere.
@@ -194,21 +215,36 @@ impl Driver {
                 let shared = Arc::clone(&self.shared);
                 let request = NetRequest::RelayOpen(RelayPair { peer, channel: takes });
                 let ask = async move {
-                    let answer = shared.call(&*connection, &network, &request, OPEN_LIMIT).await;
+                    let open = shared.call(&*connection, &network, &request, OPEN_LIMIT);
+                    let there = shared.call(&*connection, &network, &NetRequest::Ping, THERE_LIMIT);
+                    let answer = match select(pin!(open), pin!(there)).await {
+                        Either::Left((answer, _)) => answer,
+                        // It is there; what takes so long is the other end.
+                        Either::Right((Ok(_), open)) => match open.await {
+                            Err(CallError::Timeout) => Ok(NetResponse::RelayRefused(RelayRefusal::Declined)),
+                            answer => answer,
+                        },
+                        Either::Right((Err(error), _)) => Err(error),
+                    };
                     drop(using);
-                    ((network, relay, at, takes), answer)
+                    ((network, relay, at, takes), link, answer)
                 };
                 Some(ask.boxed())
             })
             .collect();
         self.tasks.spawn(async move {
-            let (by, opened) = first_open(asked).await;
-            TaskDone::Relayed(Box::new(Relayed { peer, by, opened, reply }))
+            let (by, opened, dead) = first_open(asked).await;
+            TaskDone::Relayed(Box::new(Relayed { peer, by, opened, dead, reply }))
         });
     }
 
     pub(super) fn on_relayed(&mut self, relayed: Relayed) {
-        let Relayed { peer, by, opened, reply } = relayed;
+        let Relayed { peer, by, opened, dead, reply } = relayed;
+        for link in dead {
+            let Some(gone) = self.links.get(link).map(|link| link.connection.peer()) else { continue };
+            self.links.close(link, CloseReason::Idle);
+            self.lost(gone);
+        }
         let now = clock::now();
         let way = match (opened, by) {
             (Ok(opened), Some((network, relay, at, takes))) => {
@@ -357,6 +393,11 @@ impl Network {
     /// The members that `peer` keeps links with if it cannot be dialled itself: the first after it on the ring that can be
     /// dialled from anywhere. Everybody computes the same from the same records.
     pub(super) fn homes(&self, peer: &PeerId) -> Vec<PeerId> {
+        self.open_members(peer).into_iter().filter(|other| self.reach.seems_there(other)).take(HOMES).collect()
+    }
+
+    /// The members that can be dialled from anywhere, in their order on the ring after `peer`.
+    fn open_members(&self, peer: &PeerId) -> Vec<PeerId> {
         let now_ms = clock::unix_millis();
         let is_open = |other: &PeerId| {
             let record = self.records.get(other);
@@ -364,30 +405,28 @@ impl Network {
         };
         let all: Vec<PeerId> = self.others(now_ms).into_iter().chain([self.own]).filter(is_open).collect();
         overlay::following(&self.id, peer, &all)
-            .into_iter()
-            .filter(|other| self.reach.seems_there(other))
-            .take(HOMES)
-            .collect()
     }
 }
 
-type Answered = ((NetworkId, PeerId, SocketAddr, Channel), Result<NetResponse, CallError>);
+type By = (NetworkId, PeerId, SocketAddr, Channel);
+type Answered = (By, LinkId, Result<NetResponse, CallError>);
 
 /// The first relay that agrees; without one, what the last of them said.
 async fn first_open(
-    mut asked: FuturesUnordered<futures_util::future::BoxFuture<'static, Answered>>,
-) -> (Option<(NetworkId, PeerId, SocketAddr, Channel)>, Result<RelayOpened, RelayError>) {
-    let mut said = RelayError::NobodyLinked;
-    while let Some((by, answer)) = asked.next().await {
+    mut asked: FuturesUnordered<BoxFuture<'static, Answered>>,
+) -> (Option<By>, Result<RelayOpened, RelayError>, Vec<LinkId>) {
+    let (mut said, mut dead) = (RelayError::NobodyLinked, Vec::new());
+    while let Some((by, link, answer)) = asked.next().await {
         match answer {
-            Ok(NetResponse::RelayOpened(opened)) => return (Some(by), Ok(opened)),
+            Ok(NetResponse::RelayOpened(opened)) => return (Some(by), Ok(opened), dead),
             Ok(NetResponse::RelayRefused(refusal)) => said = RelayError::Refused(refusal),
             Ok(_) => said = RelayError::NoAnswer,
             Err(error) => {
                 tracing::debug!(%error, "a member was asked to relay");
                 said = RelayError::NoAnswer;
+                dead.extend(matches!(error, CallError::Timeout | CallError::Link(_)).then_some(link));
             }
         }
     }
-    (None, Err(said))
+    (None, Err(said), dead)
 }
