@@ -147,17 +147,9 @@ impl Node {
         let StartOptions { config, identity, state_dir, interface, backend } = options;
         let own = identity.peer_id();
         let mut standing = Vec::new();
-        let queues = match (&interface, config.interface.queues) {
-            (Interface::Given(queues), _) => queues.len(),
-            // One pair of threads fills a small machine; more queues are for more cores.
-            (Interface::Kernel, Queues::Auto) => 1,
-            (Interface::Kernel, Queues::Fixed(queues)) => usize::from(queues),
-        };
+        let queues = queue_count(&interface, config.interface.queues);
         let (sockets, listen) = bind_all(&config.node.listen, queues, &mut standing)?;
-        let inner_mtu = match config.interface.mtu {
-            Mtu::Auto => INNER_MTU,
-            Mtu::Fixed(bytes) => bytes,
-        };
+        let inner_mtu = inner_mtu(config.interface.mtu);
         let mut host = HostSide::new(inner_mtu, state_dir);
         let tun = match interface {
             Interface::Given(queues) => queues,
@@ -252,6 +244,22 @@ impl Node {
             drop(watch);
         });
         Ok((NodeHandle::new(command_sender), door_to_networks, task))
+    }
+}
+
+fn queue_count(interface: &Interface, queues: Queues) -> usize {
+    match (interface, queues) {
+        (Interface::Given(queues), _) => queues.len(),
+        // One pair of threads fills a small machine; more queues are for more cores.
+        (Interface::Kernel, Queues::Auto) => 1,
+        (Interface::Kernel, Queues::Fixed(queues)) => usize::from(queues),
+    }
+}
+
+const fn inner_mtu(mtu: Mtu) -> u16 {
+    match mtu {
+        Mtu::Auto => INNER_MTU,
+        Mtu::Fixed(bytes) => bytes,
     }
 }
 

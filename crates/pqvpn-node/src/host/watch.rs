@@ -82,40 +82,40 @@ impl Seen {
     /// Whether a message tells of something new. Renewed leases and announcements are told again and again.
     fn take(&mut self, message: &NetlinkMessage<RouteNetlinkMessage>) -> bool {
         let NetlinkPayload::InnerMessage(message) = &message.payload else { return false };
-        match message {
-            RouteNetlinkMessage::NewAddress(message) => {
-                self.of_others(message).is_some_and(|address| self.addresses.insert(address))
-            }
-            RouteNetlinkMessage::DelAddress(message) => {
-                self.of_others(message).is_some_and(|address| self.addresses.remove(&address))
-            }
-            RouteNetlinkMessage::NewRoute(route) | RouteNetlinkMessage::DelRoute(route) => self.is_default(route),
-            _ => false,
+        if let RouteNetlinkMessage::NewAddress(message) = message {
+            return self.of_others(message).is_some_and(|address| self.addresses.insert(address));
         }
+        if let RouteNetlinkMessage::DelAddress(message) = message {
+            return self.of_others(message).is_some_and(|address| self.addresses.remove(&address));
+        }
+        if let RouteNetlinkMessage::NewRoute(route) | RouteNetlinkMessage::DelRoute(route) = message {
+            return self.is_default(route);
+        }
+        false
     }
 
     fn of_others(&self, message: &AddressMessage) -> Option<(u32, IpAddr)> {
-        let address = message.attributes.iter().find_map(|attribute| match attribute {
-            AddressAttribute::Local(address) => Some(*address),
-            _ => None,
-        });
-        let other = || {
-            message.attributes.iter().find_map(|attribute| match attribute {
-                AddressAttribute::Address(address) => Some(*address),
-                _ => None,
+        let local = message
+            .attributes
+            .iter()
+            .find_map(|attribute| if let AddressAttribute::Local(address) = attribute { Some(*address) } else { None });
+        // IPv6 has only this one; on a point-to-point link of IPv4 it is the other end's.
+        let only = || {
+            message.attributes.iter().find_map(|attribute| {
+                if let AddressAttribute::Address(address) = attribute { Some(*address) } else { None }
             })
         };
-        let address = address.or_else(other)?;
+        let address = local.or_else(only)?;
         let is_link_local = matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local());
         (Some(message.header.index) != self.own && !is_link_local && !address.is_loopback())
             .then_some((message.header.index, address))
     }
 
     fn is_default(&self, route: &RouteMessage) -> bool {
-        let out = route.attributes.iter().find_map(|attribute| match attribute {
-            RouteAttribute::Oif(index) => Some(*index),
-            _ => None,
-        });
+        let out = route
+            .attributes
+            .iter()
+            .find_map(|attribute| if let RouteAttribute::Oif(index) = attribute { Some(*index) } else { None });
         route.header.destination_prefix_length == 0 && (out.is_none() || out != self.own)
     }
 }

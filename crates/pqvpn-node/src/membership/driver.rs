@@ -430,10 +430,12 @@ impl Driver {
         let response = match self.networks.get_mut(&id) {
             // A node whose key has just been rotated has still to answer who asks for what is around that.
             Some(network) if !self.retired && !network.is_enabled(now.unix_ms) => NetResponse::UnknownNetwork,
-            Some(network) if network.is_member(now.unix_ms, &from) => match request {
-                NetRequest::RelayOpen(pair) => return self.on_relay_open(id, from, link, pair, answer),
-                request => self.serve_member(now, id, from, link, request),
-            },
+            Some(network) if network.is_member(now.unix_ms, &from) => {
+                if let NetRequest::RelayOpen(pair) = request {
+                    return self.on_relay_open(id, from, link, pair, answer);
+                }
+                self.serve_member(now, id, from, link, request)
+            }
             Some(network) => network.answer_outsider(now, &from, &request),
             None => NetResponse::UnknownNetwork,
         };

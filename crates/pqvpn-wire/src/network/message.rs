@@ -45,7 +45,6 @@ const DEPTH: usize = 7;
 /// What a node asks another about a network.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
-#[expect(clippy::large_enum_variant, reason = "the largest is the most frequent, and there is one at a time")]
 pub enum NetRequest {
     /// Take me in.
     Join(Box<JoinRequest>),
@@ -130,7 +129,6 @@ pub struct Bundle {
 /// What the other answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
-#[expect(clippy::large_enum_variant, reason = "the largest is the most frequent, and there is one at a time")]
 pub enum NetResponse {
     /// You are a member; this is the constitution, or its first part.
     Joined(Box<Bundle>),
