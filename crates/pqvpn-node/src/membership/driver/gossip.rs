@@ -515,6 +515,11 @@ impl fmt::Display for Missed {
     }
 }
 
+/// Whether another key answered than the one dialled; where we hold that one's, its hash is what does not fit.
+fn is_somebody_else(error: &LinkError) -> bool {
+    matches!(error, LinkError::RefusedByUs(Refusal::WrongPeerId | Refusal::UnknownCompressedKey))
+}
+
 /// Dials a peer at each address, staggered; the first link that works is kept.
 ///
 /// # Errors
@@ -530,7 +535,7 @@ pub(in crate::membership) async fn dial(
         let (dialed, instead) = (endpoint.connect(address, peer, known.clone()), &instead);
         async move {
             dialed.await.inspect_err(|error| {
-                if matches!(error, LinkError::RefusedByUs(Refusal::WrongPeerId)) {
+                if is_somebody_else(error) {
                     *instead.lock().unwrap_or_else(PoisonError::into_inner) = Some(address);
                 }
             })
