@@ -361,7 +361,7 @@ impl Driver {
         let proof = Bundle { statements: proof.statements, ..Bundle::default() };
         let absorbed = network.absorb(now.unix_ms, Some(peer), proof);
         network.note_events(now.unix_ms, &absorbed.events);
-        if network.constitution.view().revoked.contains_key(&self.shared.own) {
+        if network.put_out_by(&self.shared.own).is_some() {
             return;
         }
         if more && absorbed.news {
