@@ -233,12 +233,16 @@ impl Network {
         now_ms.saturating_sub(self.listening.0) > u64::from(silence_s) * 1000
     }
 
-    /// Whether the peer was put out, its time is over, or it goes on under another key; one that was only silent may speak again.
+    /// Whether the peer was put out, or its time is over; one that was only silent may speak again.
     pub(super) fn is_out(&self, now_ms: u64, peer: &PeerId) -> bool {
-        let view = self.constitution.view();
-        view.revoked.contains_key(peer)
-            || view.members.get(peer).is_some_and(|member| member.expired(now_ms))
-            || self.constitution.successor(peer).is_some()
+        let member = self.constitution.view().members.get(peer);
+        self.put_out_by(peer).is_some() || member.is_some_and(|member| member.expired(now_ms))
+    }
+
+    /// The statement that put the peer out: it was revoked, or goes on under another key.
+    pub(super) fn put_out_by(&self, peer: &PeerId) -> Option<StatementId> {
+        let revoked = self.constitution.view().revoked.get(peer).map(|revocation| revocation.statement);
+        revoked.or_else(|| self.constitution.rotated_by(peer))
     }
 
     /// A network as it was kept on disk. What was checked when it came is not checked again; its ids are.

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use pqvpn_crypto::peer_id::PeerId;
-use pqvpn_wire::network::{Act, Statement};
+use pqvpn_wire::network::{Act, Statement, StatementId};
 
 use super::Constitution;
 use crate::{MAX_OWN_ACTS, graph::Node};
@@ -22,6 +22,15 @@ impl Constitution {
         }
         line.reverse();
         line
+    }
+
+    /// The rotation by which `peer` went on under another key, if it is no member under this one.
+    #[must_use]
+    pub fn rotated_by(&self, peer: &PeerId) -> Option<StatementId> {
+        let is_out = !self.view.members.contains_key(peer);
+        let mut away =
+            self.graph.rotations_from(peer).iter().filter(|_| is_out).filter_map(|node| self.rotation(*node));
+        away.next_back().map(|(statement, ..)| statement.id())
     }
 
     /// As whom `peer` goes on, if it rotated its key and the last key of its line is a member's.

@@ -424,7 +424,13 @@ fn a_line_of_keys_is_followed_both_ways_and_only_as_far_as_it_has_an_effect() {
     assert_eq!((line(&world, 5, 4), line(&world, 0, 4)), (vec![], vec![]), "nobody rotated to these");
     let after = |world: &World, number| world.constitution.successor(&peer(number));
     assert_eq!((after(&world, 5), after(&world, 10), after(&world, 11)), (Some(peer(11)), Some(peer(11)), None));
+    let by = |world: &World, number| world.constitution.rotated_by(&peer(number));
+    assert_eq!((by(&world, 5), by(&world, 10), by(&world, 11)), (Some(first.id()), Some(second.id()), None));
     // Whoever is thrown out has no successor, and a rotation of a stranger leads nowhere.
     world.say(&[0], revoke(11));
     assert_eq!((after(&world, 5), after(&world, 0)), (None, None));
+    assert_eq!((by(&world, 5), by(&world, 0)), (Some(first.id()), None), "out by its own word all the same");
+    // A key that is let in again is out no longer.
+    world.say(&[0], add(5, "y"));
+    assert_eq!(by(&world, 5), None);
 }

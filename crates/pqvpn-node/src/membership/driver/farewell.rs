@@ -24,9 +24,6 @@ impl Driver {
     /// Proves to everybody with a link who was put out that it was, and closes the link of who is no member of any other
     /// network of ours.
     pub(super) fn put_out(&mut self, now: Moment) {
-        if self.networks.values().all(|network| network.constitution.view().revoked.is_empty()) {
-            return;
-        }
         self.farewells.retain(|(link, _)| self.links.get(*link).is_some());
         let mut todo: Vec<(LinkId, PeerId, NetworkId)> = Vec::new();
         for (link, held) in self.links.iter() {
@@ -63,7 +60,9 @@ impl Driver {
 
     /// A session with somebody who is no peer any more has ended: it may have no other way to learn why.
     pub(super) fn had_session(&mut self, now: Moment, peer: PeerId, remote: SocketAddr) {
-        let out = self.networks.values().any(|network| network.has_put_out(now.unix_ms, &peer));
+        // Whoever rotated its key knows.
+        let revokes = |network: &Network| network.constitution.view().revoked.contains_key(&peer);
+        let out = self.networks.values().any(|network| revokes(network) && network.is_enabled(now.unix_ms));
         if out && !self.links.one_each().contains_key(&peer) {
             self.dial_at(peer, None, vec![remote]);
         }
@@ -73,6 +72,6 @@ impl Driver {
 impl Network {
     /// Whether we are a member, and the peer was put out.
     pub(in crate::membership) fn has_put_out(&self, now_ms: u64, peer: &PeerId) -> bool {
-        self.is_enabled(now_ms) && self.constitution.view().revoked.contains_key(peer)
+        self.put_out_by(peer).is_some() && self.is_enabled(now_ms)
     }
 }

@@ -372,7 +372,7 @@ impl Driver {
         let proof = Bundle { statements: proof.statements, ..Bundle::default() };
         let absorbed = network.absorb(now.unix_ms, Some(peer), proof);
         network.note_events(now.unix_ms, &absorbed.events);
-        if network.constitution.view().revoked.contains_key(&self.shared.own) {
+        if network.put_out_by(&self.shared.own).is_some() {
             return;
         }
         if more && absorbed.news {
@@ -540,6 +540,11 @@ impl fmt::Display for Missed {
     }
 }
 
+/// Whether another key answered than the one dialled; where we hold that one's, its hash is what does not fit.
+fn is_somebody_else(error: &LinkError) -> bool {
+    matches!(error, LinkError::RefusedByUs(Refusal::WrongPeerId | Refusal::UnknownCompressedKey))
+}
+
 /// Dials a peer at each address, staggered; the first link that works is kept.
 ///
 /// # Errors
@@ -555,7 +560,7 @@ pub(in crate::membership) async fn dial(
         let (dialed, instead) = (endpoint.connect(address, peer, known.clone()), &instead);
         async move {
             dialed.await.inspect_err(|error| {
-                if matches!(error, LinkError::RefusedByUs(Refusal::WrongPeerId)) {
+                if is_somebody_else(error) {
                     *instead.lock().unwrap_or_else(PoisonError::into_inner) = Some(address);
                 }
             })

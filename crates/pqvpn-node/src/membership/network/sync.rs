@@ -284,8 +284,7 @@ impl Network {
 
     /// What proves to a peer that it was put out, as far as fits; `tips`: what it holds.
     pub(in crate::membership) fn proof_for(&self, peer: &PeerId, tips: &[StatementId]) -> Option<Bundle> {
-        let revocation = self.constitution.view().revoked.get(peer)?;
-        let proof = self.constitution.proof(&revocation.statement, tips, MAX_ANSWER);
+        let proof = self.constitution.proof(&self.put_out_by(peer)?, tips, MAX_ANSWER);
         let mut statements = proof.statements;
         let more = proof.more || statements.len() > MAX_BUNDLE;
         statements.truncate(MAX_BUNDLE);
@@ -294,8 +293,7 @@ impl Network {
 
     /// What is sent to a peer that was put out without being asked: the statement, and the nearest it stands on.
     pub(in crate::membership) fn farewell(&self, peer: &PeerId) -> Option<Bundle> {
-        let revocation = self.constitution.view().revoked.get(peer)?;
-        let mut statements = self.constitution.proof(&revocation.statement, &[], usize::MAX).statements;
+        let mut statements = self.constitution.proof(&self.put_out_by(peer)?, &[], usize::MAX).statements;
         statements.drain(..statements.len().saturating_sub(FAREWELL_STATEMENTS));
         Some(Bundle { statements, ..Bundle::default() })
     }
@@ -311,7 +309,7 @@ impl Network {
         if !self.is_out(now.unix_ms, from) {
             return NetResponse::UnknownNetwork;
         }
-        let (NetRequest::Sync(theirs), true) = (request, self.constitution.view().revoked.contains_key(from)) else {
+        let (NetRequest::Sync(theirs), Some(_)) = (request, self.put_out_by(from)) else {
             return NetResponse::NotAMember;
         };
         if !self.proofs.take(now.mono, PROOF_BURST, PROOF_PERIOD) {

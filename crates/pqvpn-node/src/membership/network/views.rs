@@ -59,7 +59,7 @@ impl Network {
         let view = self.constitution.view();
         if view.disabled {
             NetworkState::Disabled
-        } else if view.revoked.contains_key(&self.own) {
+        } else if self.put_out_by(&self.own).is_some() {
             NetworkState::Revoked
         } else if !self.am_member(now.unix_ms) {
             NetworkState::Expired
@@ -184,6 +184,9 @@ impl Network {
             let reason = plain(&revocation.reason);
             let why = if reason.is_empty() { reason } else { format!(": {reason}") };
             say(HealthLevel::Error, "network-revoked", format!("{name} has revoked this node{why}"));
+        } else if self.constitution.rotated_by(&self.own).is_some() {
+            let text = format!("{name}: this node has a key that it was rotated away from, and is no member under it");
+            say(HealthLevel::Error, "network-revoked", text);
         } else if !view.members.contains_key(&self.own) {
             let text = format!("{name}: the invite was used by another node at the same time; ask for a new code");
             say(HealthLevel::Error, "network-not-member", text);

@@ -42,6 +42,44 @@ fn a_proof_is_what_the_revocation_stands_on_and_comes_in_pages() {
 }
 
 #[test]
+fn a_key_that_was_rotated_away_is_shown_the_rotation_and_believes_nothing_less() {
+    let mut alice = home();
+    do_act(&mut alice, member(1, "bob"));
+    let mut bob = founded(1, Params::default());
+    pull_all(&mut bob, &alice, moment(NOW));
+    // Whoever has a copy of the disk; and what others, an admin among them, say in bob's place.
+    let mut copy = founded(1, Params::default());
+    pull_all(&mut copy, &alice, moment(NOW));
+    let old = who(1).peer_id();
+    for signer in [who(6), who(0)] {
+        let rotation = Act::rotate(&alice.id, who(1).public().clone(), who(6)).unwrap();
+        let mut forged = Statement::draft(alice.constitution.draft(NOW, rotation)).unwrap();
+        forged.sign(signer).unwrap();
+        let lie = Bundle { statements: vec![Arc::new(forged)], ..Bundle::default() };
+        copy.absorb(NOW, Some(who(0).peer_id()), lie);
+        assert!(copy.put_out_by(&old).is_none() && copy.is_enabled(NOW), "signed by another");
+    }
+
+    bob.rotate(NOW, who(1), who(6)).unwrap();
+    pull_all(&mut alice, &bob, moment(NOW));
+    assert!(alice.is_out(NOW, &old) && alice.has_put_out(NOW, &old) && !alice.has_put_out(NOW, &who(6).peer_id()));
+    let answer = alice.answer_outsider(moment(NOW), &old, &NetRequest::Sync(copy.state()));
+    let NetResponse::PutOut(proof) = answer else { panic!("{answer:?}") };
+    assert_eq!((proof.statements.len(), proof.more), (1, false), "what the copy lacks");
+    assert_eq!(alice.farewell(&old).unwrap().statements.len(), alice.constitution.len(), "few enough to send them all");
+    let ping = alice.answer_outsider(moment(NOW), &old, &NetRequest::Ping);
+    assert_eq!(ping, NetResponse::NotAMember, "a word");
+    assert!(copy.is_enabled(NOW));
+    copy.absorb(NOW, Some(who(0).peer_id()), *proof);
+    assert!(!copy.is_enabled(NOW) && copy.constitution.len() == alice.constitution.len(), "it keeps what it had");
+    assert_eq!(copy.standing(moment(NOW)), crate::membership::report::NetworkState::Revoked);
+    assert!(copy.health(moment(NOW)).iter().any(|item| item.code == "network-revoked"));
+    // Also when nobody is there under the key that came after it.
+    do_act(&mut alice, Act::Revoke { peer: who(6).peer_id(), reason: String::new() });
+    assert!(alice.farewell(&old).is_some() && alice.farewell(&who(6).peer_id()).is_some());
+}
+
+#[test]
 fn a_reason_is_shown_as_plain_text() {
     let mut alice = home();
     do_act(&mut alice, member(1, "bob"));
