@@ -5,11 +5,13 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     time::{Duration, Instant},
 };
 
 use pqvpn_dataplane::way::WayId;
+
+use super::sift::is_outside;
 
 /// When an address is checked after a try has begun: soon and often, because the first checks only open the NATs.
 const CHECK_AT: [Duration; 7] = [
@@ -37,6 +39,12 @@ const MAX_TRIED: usize = 24;
 const MAX_HEARD: usize = 6;
 /// The end that does not choose takes the path it found itself when the other has not chosen for so long.
 const OTHER_CHOOSES: Duration = Duration::from_millis(700);
+/// How long checks wait for the other end's opener besides two round trips, and what a round trip is taken for while
+/// nobody has measured it.
+const OPENER_MARGIN: Duration = Duration::from_millis(150);
+const RTT_UNKNOWN: Duration = Duration::from_millis(200);
+/// Checks wait no longer than that.
+const MAX_HELD: Duration = Duration::from_millis(1500);
 /// How much shorter the round trip of another address must be to change over to it, in eighths.
 const BETTER_EIGHTHS: u32 = 6;
 /// Checks that wait for their answer.
@@ -56,6 +64,8 @@ pub(crate) enum Action {
         /// Whether that answers the peer's own candidates.
         answer: bool,
     },
+    /// Send a packet there that dies on the way: it opens our own router, and does not reach the peer's too early.
+    Open(SocketAddr),
     /// Send a check.
     Check {
         /// Comes back with the answer.
@@ -166,15 +176,30 @@ impl Paths {
     }
 
     /// The peer has named addresses; those that may be tried. `false` if it asks too often.
-    pub(crate) fn on_told(&mut self, now: Instant, round: u32, answer: bool, addresses: &[SocketAddr]) -> bool {
+    ///
+    /// Who answers has heard our addresses and opened its router to them: checks go at once. Who asks may not know ours
+    /// yet, and a plain masquerade takes the port away for a packet that is there before its own opener: we open ours,
+    /// answer, and check when the answer has had time to arrive, or as soon as we hear from there.
+    pub(crate) fn on_told(
+        &mut self,
+        now: Instant,
+        (round, answer): (u32, bool),
+        addresses: &[SocketAddr],
+        rtt: Option<Duration>,
+    ) -> bool {
         if self.current.is_none() || !self.may_be_told(now) {
             return false;
         }
+        let hold = (rtt.unwrap_or(RTT_UNKNOWN) * 2 + OPENER_MARGIN).min(MAX_HELD);
+        for &at in addresses {
+            if answer || !takes_amiss(at) {
+                let _known = self.try_at(now, at, false);
+            } else if self.try_at(now + hold, at, false) {
+                self.actions.push_back(Action::Open(at));
+            }
+        }
         if !answer {
             self.actions.push_back(Action::Tell { round, answer: true });
-        }
-        for &at in addresses {
-            self.try_at(now, at, false);
         }
         self.handle_timeout(now);
         true
@@ -183,16 +208,22 @@ impl Paths {
     /// An authenticated packet came from where the path does not lead.
     pub(crate) fn on_heard(&mut self, now: Instant, from: SocketAddr) {
         let heard = self.tried.values().filter(|tried| tried.heard).count();
-        if self.current.is_none() || self.tried.contains_key(&from) || heard >= MAX_HEARD {
-            return;
+        match self.tried.get_mut(&from) {
+            _ if self.current.is_none() => return,
+            // It can be reached now, whatever came of the checks before.
+            Some(tried) if tried.rtt.is_none() => (tried.since, tried.sent) = (now, 0),
+            Some(_) => return,
+            None if heard >= MAX_HEARD => return,
+            None => {
+                let _tried = self.try_at(now, from, true);
+            }
         }
-        self.try_at(now, from, true);
         self.handle_timeout(now);
     }
 
     /// A way through a relay is there.
     pub(crate) fn on_way(&mut self, now: Instant, way: SocketAddr) {
-        self.try_at(now, way, false);
+        let _known = self.try_at(now, way, false);
         self.handle_timeout(now);
     }
 
@@ -297,12 +328,14 @@ impl Paths {
         self.actions.push_back(Action::Tell { round: self.round, answer: false });
     }
 
-    fn try_at(&mut self, now: Instant, at: SocketAddr, heard: bool) {
+    /// Checks an address from `since` on; `false` if it is not to be.
+    fn try_at(&mut self, since: Instant, at: SocketAddr, heard: bool) -> bool {
         let is_new = !self.tried.contains_key(&at);
         if Some(at) == self.current || is_new && self.tried.len() >= MAX_TRIED {
-            return;
+            return false;
         }
-        self.tried.insert(at, Tried { since: now, sent: 0, rtt: None, heard });
+        self.tried.insert(at, Tried { since, sent: 0, rtt: None, heard });
+        true
     }
 
     fn send_checks(&mut self, now: Instant) {
@@ -368,6 +401,11 @@ impl Paths {
         self.told_debt += TOLD_EVERY;
         true
     }
+}
+
+/// Whether a router may be there that is confused by who comes too early: only IPv4 is translated, and only outside.
+fn takes_amiss(at: SocketAddr) -> bool {
+    matches!(at.ip().to_canonical(), IpAddr::V4(ip) if is_outside(ip))
 }
 
 /// Whether an address stands for a way through somebody else.

@@ -17,11 +17,16 @@ use crate::{
     session::{self, LinkEvent},
 };
 
+/// How far an opener goes: past one router. Behind two it opens only the nearer; the outer one belongs to a provider, who
+/// does not let an early packet take ports away, while one hop more would reach the router of a peer close by.
+const OPENER_HOPS: u8 = 2;
+
 impl State {
     /// Does what the machine of a peer's paths asks for.
     pub(super) fn act_on_path(&mut self, now: Instant, slot: PeerSlot, action: Action) {
         match action {
             Action::Tell { round, answer } => self.tell_candidates(now, slot, round, answer),
+            Action::Open(to) => self.open_towards(now, slot, to),
             Action::Check { id, to } => {
                 if let Err(error) = self.control.send_probe_to(slot, id, to, ProbeKind::Check, 0) {
                     tracing::trace!(%error, %to, peer = %self.peers.label(slot), "check not sent");
@@ -31,6 +36,23 @@ impl State {
             Action::Link(at) => self.link_at(slot, at),
             Action::Relay => self.ask_for_way(slot),
         }
+    }
+
+    /// Opens the router that is before us, if there is one: a packet that passes one router and is gone at the next.
+    fn open_towards(&self, now: Instant, slot: PeerSlot, to: SocketAddr) {
+        let own = self.addresses_of_host();
+        let is_translated = self.reflexive.addresses(now).iter().any(|seen| seen.is_ipv4() && !own.contains(seen));
+        if !is_translated {
+            return;
+        }
+        if let Err(error) = self.control.send_opener(slot, None, to, OPENER_HOPS) {
+            tracing::trace!(%error, %to, peer = %self.peers.label(slot), "opener not sent");
+        }
+    }
+
+    fn addresses_of_host(&self) -> Vec<SocketAddr> {
+        let listen = &self.underlay.listen;
+        dialable(listen, realm(listen, true), &self.addresses.get())
     }
 
     /// Packets go there from now; the probe says so to the peer.
@@ -79,9 +101,8 @@ impl State {
 
     /// Where this node may be reached: its interfaces, and where members see it.
     fn own_candidates(&self, now: Instant) -> Vec<SocketAddr> {
-        let listen = &self.underlay.listen;
         let mut all = self.reflexive.addresses(now);
-        all.extend(dialable(listen, realm(listen, true), &self.addresses.get()));
+        all.extend(self.addresses_of_host());
         let mut distinct: Vec<SocketAddr> = Vec::new();
         for at in all {
             if !distinct.contains(&at) && distinct.len() < MAX_CANDIDATES {
@@ -99,8 +120,9 @@ impl State {
         let peers_own: Vec<IpAddr> = self.peers.iter().flat_map(|peer| peer.addresses.iter().copied()).collect();
         let sifted = sift(&candidates.addresses, lab, |ip| overlay.contains(&ip) || peers_own.contains(&ip));
         self.candidates_refused += sifted.refused;
+        let rtt = self.live.get(&session).map(|live| live.connection.rtt());
         let Some(peer) = self.peers.get_mut(slot) else { return };
-        if !peer.paths.on_told(now, candidates.round, candidates.answer, &sifted.usable) {
+        if !peer.paths.on_told(now, (candidates.round, candidates.answer), &sifted.usable, rtt) {
             self.candidates_refused += sifted.usable.len() as u64;
             tracing::debug!(peer = %peer.label(), "candidates told too often");
         }

@@ -16,6 +16,8 @@ enum Router {
     None,
     /// One mapping, in by address and port.
     Restricted,
+    /// The same, but a packet that comes before it is open takes the port away for what is sent back.
+    Masquerade,
     /// Another mapping for each destination.
     Symmetric,
     /// Nothing comes through.
@@ -34,6 +36,8 @@ struct End {
     router: Router,
     public: SocketAddr,
     opened: BTreeMap<SocketAddr, SocketAddr>,
+    poisoned: BTreeSet<SocketAddr>,
+    openers: usize,
     uses: Vec<(Duration, SocketAddr)>,
     links: Vec<SocketAddr>,
     relays: usize,
@@ -48,6 +52,10 @@ struct World {
     queue: BTreeMap<(Instant, u64), (usize, What)>,
     sent: u64,
     dead: BTreeSet<SocketAddr>,
+    /// How long what each end says takes by the relay.
+    tells: [Duration; 2],
+    /// Whether openers are sent.
+    openers: bool,
 }
 
 fn way() -> SocketAddr {
@@ -62,6 +70,8 @@ impl World {
             router,
             public: SocketAddr::from(([203, 0, 113, n + 1], 41641)),
             opened: BTreeMap::new(),
+            poisoned: BTreeSet::new(),
+            openers: 0,
             uses: Vec::new(),
             links: Vec::new(),
             relays: 0,
@@ -69,7 +79,8 @@ impl World {
             next_port: 50_000,
         };
         let ends = [end(0, routers[0]), end(1, routers[1])];
-        let mut world = Self { start, now: start, ends, queue: BTreeMap::new(), sent: 0, dead: BTreeSet::new() };
+        let (queue, dead, tells) = (BTreeMap::new(), BTreeSet::new(), [BY_RELAY; 2]);
+        let mut world = Self { start, now: start, ends, queue, sent: 0, dead, tells, openers: true };
         for end in &mut world.ends {
             end.paths.on_session(start, way());
         }
@@ -85,12 +96,14 @@ impl World {
     fn outside(end: &mut End, to: SocketAddr) -> SocketAddr {
         let next = &mut end.next_port;
         let (router, public) = (end.router, end.public);
-        *end.opened.entry(to).or_insert_with(|| match router {
-            Router::Symmetric => {
+        let moved = router == Router::Symmetric || end.poisoned.contains(&to);
+        *end.opened.entry(to).or_insert_with(|| {
+            if moved {
                 *next += 7;
                 SocketAddr::new(public.ip(), *next)
+            } else {
+                public
             }
-            Router::None | Router::Restricted | Router::Wall => public,
         })
     }
 
@@ -103,10 +116,13 @@ impl World {
             return;
         }
         let from = Self::outside(&mut self.ends[of], to);
-        let other = &self.ends[1 - of];
+        let other = &mut self.ends[1 - of];
+        if other.router == Router::Masquerade && to == other.public && !other.opened.contains_key(&from) {
+            other.poisoned.insert(from);
+        }
         let open = match other.router {
             Router::None => to == other.public,
-            Router::Restricted | Router::Symmetric => other.opened.get(&from) == Some(&to),
+            Router::Restricted | Router::Masquerade | Router::Symmetric => other.opened.get(&from) == Some(&to),
             Router::Wall => false,
         };
         if open && self.ends[of].router != Router::Wall && !self.dead.contains(&to) && !self.dead.contains(&from) {
@@ -117,7 +133,12 @@ impl World {
     fn act(&mut self, of: usize) {
         while let Some(action) = self.ends[of].paths.poll_action() {
             match action {
-                Action::Tell { round, answer } => self.send(1 - of, BY_RELAY, What::Tell { round, answer }),
+                Action::Tell { round, answer } => self.send(1 - of, self.tells[of], What::Tell { round, answer }),
+                Action::Open(to) if self.openers => {
+                    self.ends[of].openers += 1;
+                    let _from = Self::outside(&mut self.ends[of], to);
+                }
+                Action::Open(_) => {}
                 Action::Check { id, to } => {
                     self.ends[of].checks += 1;
                     self.packet(of, to, |from| What::Check { id, from, via: to });
@@ -137,7 +158,8 @@ impl World {
         match what {
             What::Tell { round, answer } => {
                 let told = [self.ends[1 - at].public];
-                self.ends[at].paths.on_told(now, round, answer, &told);
+                let rtt = self.tells[0] + self.tells[1];
+                self.ends[at].paths.on_told(now, (round, answer), &told, Some(rtt));
             }
             What::Check { id, from, via } => {
                 if self.ends[at].paths.current != Some(from) {
@@ -191,6 +213,45 @@ fn two_home_routers_are_punched_in_a_moment_and_the_link_follows() {
 }
 
 #[test]
+fn openers_keep_a_plain_masquerade_from_taking_the_port_away() {
+    let others = [Router::Masquerade, Router::Restricted, Router::None];
+    let pairs = others.into_iter().flat_map(|other| [[Router::Masquerade, other], [other, Router::Masquerade]]);
+    for (routers, tells) in pairs.flat_map(|pair| [[1, 1], [1, 4], [4, 1], [1, 10], [10, 1]].map(|tells| (pair, tells)))
+    {
+        let mut world = World::new(routers);
+        world.tells = tells.map(|times| BY_RELAY * times);
+        world.run(Duration::from_secs(2));
+        assert_eq!(world.direct(), [true, true], "{tells:?}");
+        assert!(world.ends.iter().all(|end| end.openers <= 2 && end.poisoned.is_empty()));
+    }
+}
+
+#[test]
+fn without_openers_whoever_is_late_is_shut_out() {
+    let mut world = World::new([Router::Masquerade; 2]);
+    (world.tells, world.openers) = ([BY_RELAY * 10, BY_RELAY], false);
+    world.run(Duration::from_secs(2));
+    assert_eq!(world.direct(), [false, false]);
+}
+
+#[test]
+fn only_what_a_router_may_take_amiss_is_held_back_and_opened() {
+    let now = Instant::now();
+    let mut paths = Paths::new(true, 0);
+    paths.on_session(now, way());
+    let told = ["203.0.113.1:1", "192.168.1.5:1", "100.64.0.9:1", "[2001:db8::1]:1"].map(|at| at.parse().unwrap());
+    paths.on_told(now, (1, false), &told, Some(20 * MS));
+    let actions: Vec<Action> = std::iter::from_fn(|| paths.poll_action()).collect();
+    let opened: Vec<&Action> = actions.iter().filter(|action| matches!(action, Action::Open(_))).collect();
+    assert_eq!(opened, [&Action::Open(told[0])]);
+    let checked = |actions: &[Action]| actions.iter().filter(|action| matches!(action, Action::Check { .. })).count();
+    assert_eq!(checked(&actions), 3);
+    paths.on_heard(now + MS, told[0]);
+    let freed: Vec<Action> = std::iter::from_fn(|| paths.poll_action()).collect();
+    assert_eq!(checked(&freed), 1, "who is heard can be reached");
+}
+
+#[test]
 fn what_cannot_be_punched_stays_relayed_and_is_tried_ever_more_rarely() {
     let mut world = World::new([Router::Symmetric, Router::Restricted]);
     world.run(Duration::from_secs(3600));
@@ -213,7 +274,7 @@ fn the_end_that_does_not_choose_takes_the_path_when_the_other_stays_silent() {
     let mut paths = Paths::new(false, 0);
     let at = SocketAddr::from(([203, 0, 113, 1], 41641));
     paths.on_session(now, way());
-    assert!(paths.on_told(now, 1, true, &[at]));
+    assert!(paths.on_told(now, (1, true), &[at], None));
     let mut id = None;
     while let Some(action) = paths.poll_action() {
         if let Action::Check { id: check, .. } = action {
@@ -232,7 +293,7 @@ fn an_answer_from_elsewhere_or_to_nothing_moves_no_path() {
     let mut paths = Paths::new(true, 0);
     let (named, elsewhere) = (SocketAddr::from(([203, 0, 113, 1], 1)), SocketAddr::from(([203, 0, 113, 9], 9)));
     paths.on_session(now, way());
-    paths.on_told(now, 1, true, &[named]);
+    paths.on_told(now, (1, true), &[named], None);
     while paths.poll_action().is_some() {}
     assert_eq!(paths.on_ack(now, 99, named, now), None, "nothing of ours");
     assert!(paths.on_ack(now, 0, elsewhere, now).is_some());
@@ -266,7 +327,7 @@ fn a_peer_that_asks_all_the_time_causes_few_tries() {
     let mut paths = Paths::new(true, 0);
     paths.on_session(now, way());
     let told = |n: u16| SocketAddr::from(([203, 0, 113, 1], n));
-    let taken = (1..=1000).filter(|n| paths.on_told(now + u32::from(*n) * MS, 1, false, &[told(*n)])).count();
+    let taken = (1..=1000).filter(|n| paths.on_told(now + u32::from(*n) * MS, (1, false), &[told(*n)], None)).count();
     assert!(taken <= TOLD_BURST as usize + 2, "{taken}");
     let checks = std::iter::from_fn(|| paths.poll_action()).filter(|action| matches!(action, Action::Check { .. }));
     assert!(checks.count() <= MAX_TRIED * CHECK_AT.len());
