@@ -11,7 +11,7 @@ use std::{
 
 use pqvpn_dataplane::way::WayId;
 
-use super::sift::is_outside;
+use super::{guess::Guess, sift::is_outside};
 
 /// When an address is checked after a try has begun: soon and often, because the first checks only open the NATs.
 const CHECK_AT: [Duration; 7] = [
@@ -24,7 +24,8 @@ const CHECK_AT: [Duration; 7] = [
     Duration::from_millis(2000),
 ];
 /// Pauses between tries that came to nothing.
-const TRY_AGAIN: [Duration; 5] = [
+const TRY_AGAIN: [Duration; 6] = [
+    Duration::from_millis(1800),
     Duration::from_secs(4),
     Duration::from_secs(15),
     Duration::from_secs(60),
@@ -45,6 +46,8 @@ const OPENER_MARGIN: Duration = Duration::from_millis(150);
 const RTT_UNKNOWN: Duration = Duration::from_millis(200);
 /// Checks wait no longer than that.
 const MAX_HELD: Duration = Duration::from_millis(1500);
+/// Ports are guessed when a relayed session has found nothing for so long and two round trips.
+const GUESS_AFTER: Duration = Duration::from_millis(1300);
 /// How much shorter the round trip of another address must be to change over to it, in eighths.
 const BETTER_EIGHTHS: u32 = 6;
 /// Checks that wait for their answer.
@@ -79,6 +82,32 @@ pub(crate) enum Action {
     Link(SocketAddr),
     /// Open a way through a relay: the present path does not answer.
     Relay,
+    /// Guess ports, if that may be now: [`Paths::guess`] begins it.
+    Guess,
+    /// Open sockets, each with a packet there that dies on the way.
+    OpenSockets(SocketAddr),
+    /// Send a check from each of these sockets.
+    CheckFromAll {
+        /// Comes back with the answer.
+        id: u64,
+        /// Where to.
+        to: SocketAddr,
+    },
+    /// Close the sockets but the one that the path leads over.
+    CloseSockets,
+}
+
+/// What comes with a peer's addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Told {
+    /// The number of the try.
+    pub(crate) round: u32,
+    /// Whether that answers our own.
+    pub(crate) answer: bool,
+    /// Whether its router gives each destination another port, as far as it knows.
+    pub(crate) varies: bool,
+    /// Round trip of the session's link.
+    pub(crate) rtt: Option<Duration>,
 }
 
 /// An address that is checked.
@@ -114,6 +143,13 @@ pub(crate) struct Paths {
     link_due: Option<Instant>,
     /// Since when the present path does not answer.
     suspect: Option<Instant>,
+    /// Since when packets take a relay.
+    relayed: Option<Instant>,
+    /// Where ports would be guessed, and whether the peer knows itself to be the hard end.
+    aim: Option<(SocketAddr, bool)>,
+    guess: Option<Guess>,
+    guesses: usize,
+    next_guess: Option<Instant>,
     told_debt: Duration,
     told_at: Option<Instant>,
     actions: VecDeque<Action>,
@@ -135,6 +171,11 @@ impl Paths {
             answered: None,
             link_due: None,
             suspect: None,
+            relayed: None,
+            aim: None,
+            guess: None,
+            guesses: 0,
+            next_guess: None,
             told_debt: Duration::ZERO,
             told_at: None,
             actions: VecDeque::new(),
@@ -150,16 +191,29 @@ impl Paths {
         if self.link_relayed {
             self.failed = 0;
             self.next_try = Some(now);
+            self.relayed.get_or_insert(now);
             self.handle_timeout(now);
         } else {
             self.next_try = None;
+            self.relayed = None;
+            self.end_guess();
         }
     }
 
     /// The last session has gone.
     pub(crate) fn on_gone(&mut self) {
+        self.end_guess();
         let fresh = Self::new(self.chooses, self.next_id);
-        *self = Self { round: self.round, told_debt: self.told_debt, told_at: self.told_at, ..fresh };
+        let actions = std::mem::take(&mut self.actions).into_iter().filter(|action| *action == Action::CloseSockets);
+        *self = Self {
+            round: self.round,
+            told_debt: self.told_debt,
+            told_at: self.told_at,
+            guesses: self.guesses,
+            next_guess: self.next_guess,
+            actions: actions.collect(),
+            ..fresh
+        };
     }
 
     /// Packets take another path: the peer moved it, or we did.
@@ -168,9 +222,12 @@ impl Paths {
         self.suspect = None;
         if is_relayed(remote) {
             self.next_try.get_or_insert(now);
+            self.relayed.get_or_insert(now);
         } else {
             self.next_try = None;
             self.failed = 0;
+            self.relayed = None;
+            self.end_guess();
             self.want_link(now);
         }
     }
@@ -183,9 +240,8 @@ impl Paths {
     pub(crate) fn on_told(
         &mut self,
         now: Instant,
-        (round, answer): (u32, bool),
+        Told { round, answer, varies, rtt }: Told,
         addresses: &[SocketAddr],
-        rtt: Option<Duration>,
     ) -> bool {
         if self.current.is_none() || !self.may_be_told(now) {
             return false;
@@ -200,6 +256,11 @@ impl Paths {
         }
         if !answer {
             self.actions.push_back(Action::Tell { round, answer: true });
+        }
+        self.aim = addresses.iter().find(|at| takes_amiss(**at)).map(|&at| (at, varies));
+        let after = GUESS_AFTER + rtt.unwrap_or(RTT_UNKNOWN) * 2;
+        if self.aim.is_some() && self.may_guess(now) && self.relayed.is_some_and(|since| now >= since + after) {
+            self.actions.push_back(Action::Guess);
         }
         self.handle_timeout(now);
         true
@@ -229,6 +290,9 @@ impl Paths {
 
     /// The answer to a probe came from `from`; its round-trip time if it was one of our checks.
     pub(crate) fn on_ack(&mut self, now: Instant, id: u64, from: SocketAddr, at: Instant) -> Option<Duration> {
+        if let Some(sent) = self.guess.as_ref().and_then(|guess| guess.sent_to(id, from)) {
+            return self.on_hit(now, from, at.saturating_duration_since(sent));
+        }
         let position = self.checks.iter().position(|&(check, ..)| check == id)?;
         let (_, to, sent) = self.checks.remove(position)?;
         let rtt = at.saturating_duration_since(sent);
@@ -281,7 +345,7 @@ impl Paths {
         if self.link_due.is_some_and(|at| at <= now) {
             self.link_due = None;
             if let Some(direct) = self.current.filter(|at| self.link_relayed && !is_relayed(*at)) {
-                self.link_due = Some(now + TRY_AGAIN[1]);
+                self.link_due = Some(now + TRY_AGAIN[2]);
                 self.actions.push_back(Action::Link(direct));
             }
         }
@@ -291,6 +355,7 @@ impl Paths {
                 self.use_path(now, best);
             }
         }
+        self.drive_guess(now);
         self.send_checks(now);
         self.tried.retain(|_, tried| tried.rtt.is_some() || now < tried.since + TRY_LASTS);
         self.checks.retain(|&(_, _, sent)| now < sent + TRY_LASTS);
@@ -303,7 +368,8 @@ impl Paths {
             |tried: &Tried| CHECK_AT.get(tried.sent).map_or(tried.since + TRY_LASTS, |after| tried.since + *after);
         let checks = self.tried.values().filter(|tried| tried.rtt.is_none()).map(check).min();
         let choose = self.answered.map(|at| at + OTHER_CHOOSES);
-        [checks, choose, self.next_try, self.link_due].into_iter().flatten().min()
+        let guess = self.guess.as_ref().map(Guess::poll_timeout);
+        [checks, choose, self.next_try, self.link_due, guess].into_iter().flatten().min()
     }
 
     /// Takes the next thing to do.
@@ -413,5 +479,6 @@ pub(crate) fn is_relayed(at: SocketAddr) -> bool {
     WayId::of(at).is_some()
 }
 
+mod guessing;
 #[cfg(test)]
 mod tests;

@@ -13,13 +13,13 @@ use pqvpn_wire::control::{Candidates, MAX_CANDIDATES, Message};
 use super::State;
 use crate::{
     dht::{dialable, realm},
-    path::{Action, is_relayed, sift},
+    path::{Action, Told, is_relayed, sift},
     session::{self, LinkEvent},
 };
 
 /// How far an opener goes: past one router. Behind two it opens only the nearer; the outer one belongs to a provider, who
 /// does not let an early packet take ports away, while one hop more would reach the router of a peer close by.
-const OPENER_HOPS: u8 = 2;
+pub(super) const OPENER_HOPS: u8 = 2;
 
 impl State {
     /// Does what the machine of a peer's paths asks for.
@@ -35,19 +35,27 @@ impl State {
             Action::Use(at) => self.use_path(now, slot, at),
             Action::Link(at) => self.link_at(slot, at),
             Action::Relay => self.ask_for_way(slot),
+            Action::Guess => self.guess(now, slot),
+            Action::OpenSockets(to) => self.open_sockets(now, slot, to),
+            Action::CheckFromAll { id, to } => self.check_from_all(slot, id, to),
+            Action::CloseSockets => self.close_sockets(slot),
         }
     }
 
     /// Opens the router that is before us, if there is one: a packet that passes one router and is gone at the next.
     fn open_towards(&self, now: Instant, slot: PeerSlot, to: SocketAddr) {
-        let own = self.addresses_of_host();
-        let is_translated = self.reflexive.addresses(now).iter().any(|seen| seen.is_ipv4() && !own.contains(seen));
-        if !is_translated {
+        if !self.is_translated(now) {
             return;
         }
         if let Err(error) = self.control.send_opener(slot, None, to, OPENER_HOPS) {
             tracing::trace!(%error, %to, peer = %self.peers.label(slot), "opener not sent");
         }
+    }
+
+    /// Whether members see this host at an address that it does not have.
+    pub(super) fn is_translated(&self, now: Instant) -> bool {
+        let own = self.addresses_of_host();
+        self.reflexive.addresses(now).iter().any(|seen| seen.is_ipv4() && !own.contains(seen))
     }
 
     fn addresses_of_host(&self) -> Vec<SocketAddr> {
@@ -122,7 +130,8 @@ impl State {
         self.candidates_refused += sifted.refused;
         let rtt = self.live.get(&session).map(|live| live.connection.rtt());
         let Some(peer) = self.peers.get_mut(slot) else { return };
-        if !peer.paths.on_told(now, (candidates.round, candidates.answer), &sifted.usable, rtt) {
+        let Candidates { round, answer, varies, .. } = *candidates;
+        if !peer.paths.on_told(now, Told { round, answer, varies, rtt }, &sifted.usable) {
             self.candidates_refused += sifted.usable.len() as u64;
             tracing::debug!(peer = %peer.label(), "candidates told too often");
         }
