@@ -53,7 +53,7 @@ impl State {
         let Some(peer) = self.peers.get_mut(slot) else { return };
         if peer.paths.guess(now, varies, entropy::u64()) && self.guessing.take_turn(now, slot) {
             self.guessing.begun += 1;
-            tracing::debug!(peer = %peer.label(), "guessing ports");
+            tracing::debug!(peer = %peer.label(), guesses = self.guessing.begun, "guessing ports");
         }
     }
 
