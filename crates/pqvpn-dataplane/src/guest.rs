@@ -111,6 +111,7 @@ impl Guest {
             ecn,
             contents,
             segment: segment.and_then(|size| u16::try_from(size).ok()),
+            hops: None,
         };
         match self.send(socket, &message) {
             Err(error) if message.src.is_some() && source_refused(&error) => {

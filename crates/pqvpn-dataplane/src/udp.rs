@@ -93,8 +93,19 @@ impl Socket {
 
     /// Sends one datagram, or says why not. A source address that the system refuses is left to its choice.
     pub(crate) fn send_one(&self, dst: SocketAddr, src: Option<IpAddr>, contents: &[u8]) -> io::Result<()> {
+        self.send_within(dst, src, contents, None)
+    }
+
+    /// [`Self::send_one`] that lives no longer than `hops` say.
+    pub(crate) fn send_within(
+        &self,
+        dst: SocketAddr,
+        src: Option<IpAddr>,
+        contents: &[u8],
+        hops: Option<u8>,
+    ) -> io::Result<()> {
         let src = src.map(|src| src.to_canonical());
-        let message = Message { dst: self.to_family(dst), src, ecn: None, contents, segment: None };
+        let message = Message { dst: self.to_family(dst), src, ecn: None, contents, segment: None, hops };
         match sys::send_one(self.fd(), &message) {
             Err(error) if src.is_some() && source_refused(&error) => {
                 sys::send_one(self.fd(), &Message { src: None, ..message })

@@ -11,7 +11,7 @@ use arc_swap::{ArcSwap, Guard};
 
 use crate::{
     udp::{Sockets, extra::SocketId},
-    way::{By, Ways},
+    way::{By, WayId, Ways},
 };
 
 /// The sockets and the newest snapshot of the ways.
@@ -47,6 +47,27 @@ impl Underlay {
     /// Sends one datagram by a socket that was added later.
     pub(crate) fn send_from(&self, socket: SocketId, to: SocketAddr, datagram: &[u8]) -> io::Result<()> {
         self.sockets.extra.get(socket).ok_or(io::ErrorKind::NotConnected)?.send_one(to, None, datagram)
+    }
+
+    /// Sends one datagram that lives no longer than `hops` say, by an added socket or by the one that datagrams to the
+    /// address leave by. Over a way that makes no sense and is refused.
+    pub(crate) fn send_opener(
+        &self,
+        socket: Option<SocketId>,
+        to: SocketAddr,
+        datagram: &[u8],
+        hops: u8,
+    ) -> io::Result<()> {
+        if WayId::of(to).is_some() {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        match socket {
+            Some(socket) => {
+                let socket = self.sockets.extra.get(socket).ok_or(io::ErrorKind::NotConnected)?;
+                socket.send_within(to, None, datagram, Some(hops))
+            }
+            None => self.sockets.choose(to, 0)?.send_within(to, None, datagram, Some(hops)),
+        }
     }
 
     fn send_by(&self, by: By<'_>, src: Option<IpAddr>, datagram: &[u8]) -> io::Result<()> {

@@ -40,7 +40,7 @@ use crate::{
     path::Reflexive,
     session::{self, LinkContext, Slots},
     snapshot::NodeState,
-    state::{Inputs, Peers, State, Views},
+    state::{Guessing, Inputs, Peers, State, Views},
     underlay::{Underlay, bind_all},
 };
 
@@ -226,6 +226,7 @@ impl Node {
             accept_failures: 0,
             reflexive,
             candidates_refused: 0,
+            guessing: Guessing::default(),
             held_at: clock::now(),
             lan,
             twins: None,

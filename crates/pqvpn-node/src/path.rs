@@ -9,10 +9,12 @@
 //! Checks are probes of the session, sealed like every packet: whoever is asked to send them to an address learns nothing,
 //! and nobody but the peer can answer one. A check opens the NAT before us and waits for the peer's to open the other.
 
+mod guess;
 mod machine;
 mod reflexive;
 mod sift;
 
-pub(crate) use machine::{Action, Paths, is_relayed};
+pub(crate) use guess::{LASTS as GUESS_LASTS, SOCKETS as GUESS_SOCKETS};
+pub(crate) use machine::{Action, Paths, Told, is_relayed};
 pub(crate) use reflexive::Reflexive;
 pub(crate) use sift::sift;

@@ -3,6 +3,7 @@
 
 mod choice;
 mod command;
+mod guessing;
 mod mesh;
 mod network;
 mod paths;
@@ -43,6 +44,7 @@ use crate::{
     snapshot::{HealthItem, NodeState},
     underlay::Underlay,
 };
+pub(crate) use guessing::Guessing;
 use network::Barrier;
 pub(crate) use peers::Peers;
 
@@ -97,6 +99,8 @@ pub(crate) struct State {
     pub(crate) reflexive: Reflexive,
     /// Candidates of peers that were not tried.
     pub(crate) candidates_refused: u64,
+    /// Port guessing.
+    pub(crate) guessing: Guessing,
     /// When ways in use were last held.
     pub(crate) held_at: Instant,
     /// Finds nodes in the local network.
@@ -186,6 +190,7 @@ impl State {
             self.held_at = now;
             self.hold_ways();
         }
+        self.end_guess_in_time(now);
         if self.running == NodeState::Up {
             self.look_at_peers(now);
         }
@@ -265,7 +270,7 @@ impl State {
         let lives = lives.chain(paths).filter(|_| self.running == NodeState::Up);
         let pings = self.peers.iter().flat_map(|peer| peer.pings.iter().map(|ping| ping.deadline));
         let ratchets = self.live.values().filter_map(|live| live.ratchet.poll_timeout());
-        lives.chain(pings).chain(ratchets).min()
+        lives.chain(pings).chain(ratchets).chain(self.guessing.deadline()).min()
     }
 }
 

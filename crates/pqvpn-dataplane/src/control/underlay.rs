@@ -114,6 +114,29 @@ impl Control {
         self.probe(peer, id, (Some(socket), remote), kind, len)
     }
 
+    /// Sends a check that lives for `hops` routers and no longer: enough to pass our own NAT, which then lets the peer in,
+    /// and too little to reach the peer's, which might take a packet that comes too early amiss. `socket` is one that was
+    /// added, or none for the one that datagrams to `remote` leave by.
+    ///
+    /// # Errors
+    /// As [`Self::send_probe_to`], also for a way.
+    pub fn send_opener(
+        &self,
+        peer: PeerSlot,
+        socket: Option<SocketId>,
+        remote: SocketAddr,
+        hops: u8,
+    ) -> Result<(), SendError> {
+        let session = self.active(peer).ok_or(SendError::NoSession)?;
+        let now = clock::now();
+        // Should it arrive after all, its answer is to nobody's question.
+        let probe = Probe { kind: inner::ProbeKind::Check, id: 0 };
+        let datagram = self.shared.seal_probe(&session, probe, 0, now).ok_or(SendError::Refused)?;
+        self.shared.underlay.send_opener(socket, remote, &datagram, hops)?;
+        session.peer.tx.add(Run { bytes: datagram.len() as u64, packets: 1, data: false }, self.shared.start, now);
+        Ok(())
+    }
+
     fn probe(
         &self,
         peer: PeerSlot,

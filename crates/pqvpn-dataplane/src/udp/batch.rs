@@ -191,5 +191,6 @@ fn message<'a>(storage: &'a [u8], run: &Run, socket: &Socket) -> Message<'a> {
         ecn: None,
         contents: &storage[run.start..run.start + run.len],
         segment: if run.count > 1 { u16::try_from(run.segment).ok() } else { None },
+        hops: None,
     }
 }

@@ -251,6 +251,8 @@ pub(crate) struct Message<'a> {
     pub(crate) contents: &'a [u8],
     /// Size of the datagrams if there are several.
     pub(crate) segment: Option<u16>,
+    /// Routers that may pass it on, plus one; `None`: as many as is usual.
+    pub(crate) hops: Option<u8>,
 }
 
 /// Headers of one send call, kept so that nothing is allocated or cleared per call.
@@ -333,6 +335,13 @@ fn fill(
             writer.push(libc::IPPROTO_IP, libc::IP_TOS, c_int::from(ecn));
         } else {
             writer.push(libc::IPPROTO_IPV6, libc::IPV6_TCLASS, c_int::from(ecn));
+        }
+    }
+    if let Some(hops) = message.hops {
+        if is_v4(message.dst) {
+            writer.push(libc::IPPROTO_IP, libc::IP_TTL, c_int::from(hops));
+        } else {
+            writer.push(libc::IPPROTO_IPV6, libc::IPV6_HOPLIMIT, c_int::from(hops));
         }
     }
     match message.src {

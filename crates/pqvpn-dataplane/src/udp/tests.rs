@@ -155,3 +155,28 @@ fn a_datagram_that_came_before_the_socket_was_set_up_has_no_local_address_rather
         assert!(early.is_none_or(|local| Some(local) == later), "{early:?}: QUIC would pin the path to it");
     }
 }
+
+/// How many routers may still pass on the datagram that comes next, by the kernel's word.
+fn hops_of(bind: &str, hops: Option<u8>) -> i32 {
+    use nix::sys::socket::{ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, setsockopt, sockopt};
+    use std::{io::IoSliceMut, os::fd::AsRawFd};
+
+    let (a, b) = (sockets(&[bind]), UdpSocket::bind(bind).unwrap());
+    setsockopt(&b, sockopt::Ipv4RecvTtl, &true).unwrap();
+    a.fixed()[0].send_within(b.local_addr().unwrap(), None, b"x", hops).unwrap();
+    let mut buffer = [0; 4];
+    let mut parts = [IoSliceMut::new(&mut buffer)];
+    let mut control = nix::cmsg_space!(i32);
+    let got = recvmsg::<SockaddrStorage>(b.as_raw_fd(), &mut parts, Some(&mut control), MsgFlags::empty()).unwrap();
+    let ttl = got.cmsgs().unwrap().find_map(|message| match message {
+        ControlMessageOwned::Ipv4Ttl(ttl) => Some(ttl),
+        _ => None,
+    });
+    ttl.unwrap()
+}
+
+#[test]
+fn a_datagram_lives_for_as_many_hops_as_asked() {
+    assert_eq!(hops_of("127.0.0.1:0", Some(2)), 2);
+    assert!(hops_of("127.0.0.1:0", None) >= 32, "as usual");
+}

@@ -27,6 +27,7 @@ pub(super) fn to_toml(config: &Config) -> String {
     out.key("listen", list(&config.node.listen));
     out.optional("state_dir", config.node.state_dir.as_ref().map(|path| quoted(path.display())));
 
+    out.key("port_guessing", config.node.port_guessing);
     let interface = &config.interface;
     out.section("[interface]");
     out.key("name", quoted(&interface.name));

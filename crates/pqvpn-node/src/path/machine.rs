@@ -5,11 +5,13 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     time::{Duration, Instant},
 };
 
 use pqvpn_dataplane::way::WayId;
+
+use super::{guess::Guess, sift::is_outside};
 
 /// When an address is checked after a try has begun: soon and often, because the first checks only open the NATs.
 const CHECK_AT: [Duration; 7] = [
@@ -22,7 +24,8 @@ const CHECK_AT: [Duration; 7] = [
     Duration::from_millis(2000),
 ];
 /// Pauses between tries that came to nothing.
-const TRY_AGAIN: [Duration; 5] = [
+const TRY_AGAIN: [Duration; 6] = [
+    Duration::from_millis(1800),
     Duration::from_secs(4),
     Duration::from_secs(15),
     Duration::from_secs(60),
@@ -41,6 +44,14 @@ const MAX_TRIED: usize = 24;
 const MAX_HEARD: usize = 6;
 /// The end that does not choose takes the path it found itself when the other has not chosen for so long.
 const OTHER_CHOOSES: Duration = Duration::from_millis(700);
+/// How long checks wait for the other end's opener besides two round trips, and what a round trip is taken for while
+/// nobody has measured it.
+const OPENER_MARGIN: Duration = Duration::from_millis(150);
+const RTT_UNKNOWN: Duration = Duration::from_millis(200);
+/// Checks wait no longer than that.
+const MAX_HELD: Duration = Duration::from_millis(1500);
+/// Ports are guessed when a relayed session has found nothing for so long and two round trips.
+const GUESS_AFTER: Duration = Duration::from_millis(1300);
 /// How much shorter the round trip of another address must be to change over to it, in eighths.
 const BETTER_EIGHTHS: u32 = 6;
 /// Checks that wait for their answer.
@@ -60,6 +71,8 @@ pub(crate) enum Action {
         /// Whether that answers the peer's own candidates.
         answer: bool,
     },
+    /// Send a packet there that dies on the way: it opens our own router, and does not reach the peer's too early.
+    Open(SocketAddr),
     /// Send a check.
     Check {
         /// Comes back with the answer.
@@ -73,6 +86,32 @@ pub(crate) enum Action {
     Link(SocketAddr),
     /// Open a way through a relay: the present path does not answer.
     Relay,
+    /// Guess ports, if that may be now: [`Paths::guess`] begins it.
+    Guess,
+    /// Open sockets, each with a packet there that dies on the way.
+    OpenSockets(SocketAddr),
+    /// Send a check from each of these sockets.
+    CheckFromAll {
+        /// Comes back with the answer.
+        id: u64,
+        /// Where to.
+        to: SocketAddr,
+    },
+    /// Close the sockets but the one that the path leads over.
+    CloseSockets,
+}
+
+/// What comes with a peer's addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Told {
+    /// The number of the try.
+    pub(crate) round: u32,
+    /// Whether that answers our own.
+    pub(crate) answer: bool,
+    /// Whether its router gives each destination another port, as far as it knows.
+    pub(crate) varies: bool,
+    /// Round trip of the session's link.
+    pub(crate) rtt: Option<Duration>,
 }
 
 /// An address that is checked.
@@ -112,6 +151,13 @@ pub(crate) struct Paths {
     ask_again: Option<Instant>,
     /// Since when the present path does not answer.
     suspect: Option<Instant>,
+    /// Since when packets take a relay.
+    relayed: Option<Instant>,
+    /// Where ports would be guessed, and whether the peer knows itself to be the hard end.
+    aim: Option<(SocketAddr, bool)>,
+    guess: Option<Guess>,
+    guesses: usize,
+    next_guess: Option<Instant>,
     told_debt: Duration,
     told_at: Option<Instant>,
     actions: VecDeque<Action>,
@@ -135,6 +181,11 @@ impl Paths {
             way: None,
             ask_again: None,
             suspect: None,
+            relayed: None,
+            aim: None,
+            guess: None,
+            guesses: 0,
+            next_guess: None,
             told_debt: Duration::ZERO,
             told_at: None,
             actions: VecDeque::new(),
@@ -150,16 +201,29 @@ impl Paths {
         if self.link_relayed {
             self.failed = 0;
             self.next_try = Some(now);
+            self.relayed.get_or_insert(now);
             self.handle_timeout(now);
         } else {
             self.next_try = None;
+            self.relayed = None;
+            self.end_guess();
         }
     }
 
     /// The last session has gone.
     pub(crate) fn on_gone(&mut self) {
+        self.end_guess();
         let fresh = Self::new(self.chooses, self.next_id);
-        *self = Self { round: self.round, told_debt: self.told_debt, told_at: self.told_at, ..fresh };
+        let actions = std::mem::take(&mut self.actions).into_iter().filter(|action| *action == Action::CloseSockets);
+        *self = Self {
+            round: self.round,
+            told_debt: self.told_debt,
+            told_at: self.told_at,
+            guesses: self.guesses,
+            next_guess: self.next_guess,
+            actions: actions.collect(),
+            ..fresh
+        };
     }
 
     /// Packets take another path: the peer moved it, or we did.
@@ -168,23 +232,45 @@ impl Paths {
         self.calm();
         if is_relayed(remote) {
             self.next_try.get_or_insert(now);
+            self.relayed.get_or_insert(now);
         } else {
             self.next_try = None;
             self.failed = 0;
+            self.relayed = None;
+            self.end_guess();
         }
         self.want_link(now);
     }
 
     /// The peer has named addresses; those that may be tried. `false` if it asks too often.
-    pub(crate) fn on_told(&mut self, now: Instant, round: u32, answer: bool, addresses: &[SocketAddr]) -> bool {
+    ///
+    /// Who answers has heard our addresses and opened its router to them: checks go at once. Who asks may not know ours
+    /// yet, and a plain masquerade takes the port away for a packet that is there before its own opener: we open ours,
+    /// answer, and check when the answer has had time to arrive, or as soon as we hear from there.
+    pub(crate) fn on_told(
+        &mut self,
+        now: Instant,
+        Told { round, answer, varies, rtt }: Told,
+        addresses: &[SocketAddr],
+    ) -> bool {
         if self.current.is_none() || !self.may_be_told(now) {
             return false;
+        }
+        let hold = (rtt.unwrap_or(RTT_UNKNOWN) * 2 + OPENER_MARGIN).min(MAX_HELD);
+        for &at in addresses {
+            if answer || !takes_amiss(at) {
+                let _known = self.try_at(now, at, false);
+            } else if self.try_at(now + hold, at, false) {
+                self.actions.push_back(Action::Open(at));
+            }
         }
         if !answer {
             self.actions.push_back(Action::Tell { round, answer: true });
         }
-        for &at in addresses {
-            self.try_at(now, at, false);
+        self.aim = addresses.iter().find(|at| takes_amiss(**at)).map(|&at| (at, varies));
+        let after = GUESS_AFTER + rtt.unwrap_or(RTT_UNKNOWN) * 2;
+        if self.aim.is_some() && self.may_guess(now) && self.relayed.is_some_and(|since| now >= since + after) {
+            self.actions.push_back(Action::Guess);
         }
         self.handle_timeout(now);
         true
@@ -193,17 +279,23 @@ impl Paths {
     /// An authenticated packet came from where the path does not lead.
     pub(crate) fn on_heard(&mut self, now: Instant, from: SocketAddr) {
         let heard = self.tried.values().filter(|tried| tried.heard).count();
-        if self.current.is_none() || self.tried.contains_key(&from) || heard >= MAX_HEARD {
-            return;
+        match self.tried.get_mut(&from) {
+            _ if self.current.is_none() => return,
+            // It can be reached now, whatever came of the checks before.
+            Some(tried) if tried.rtt.is_none() => (tried.since, tried.sent) = (now, 0),
+            Some(_) => return,
+            None if heard >= MAX_HEARD => return,
+            None => {
+                let _tried = self.try_at(now, from, true);
+            }
         }
-        self.try_at(now, from, true);
         self.handle_timeout(now);
     }
 
     /// A way through a relay is there.
     pub(crate) fn on_way(&mut self, now: Instant, way: SocketAddr) {
         self.way = Some(way);
-        self.try_at(now, way, false);
+        let _known = self.try_at(now, way, false);
         if self.suspect.is_some() {
             // The peer may have been restarted, and then knows nothing of this session: a check would never be answered.
             self.link_due = Some(now + LINK_BESIDE_CHECK);
@@ -213,6 +305,9 @@ impl Paths {
 
     /// The answer to a probe came from `from`; its round-trip time if it was one of our checks.
     pub(crate) fn on_ack(&mut self, now: Instant, id: u64, from: SocketAddr, at: Instant) -> Option<Duration> {
+        if let Some(sent) = self.guess.as_ref().and_then(|guess| guess.sent_to(id, from)) {
+            return self.on_hit(now, from, at.saturating_duration_since(sent));
+        }
         let position = self.checks.iter().position(|&(check, ..)| check == id)?;
         let (_, to, sent) = self.checks.remove(position)?;
         let rtt = at.saturating_duration_since(sent);
@@ -283,6 +378,7 @@ impl Paths {
                 self.use_path(now, best);
             }
         }
+        self.drive_guess(now);
         self.send_checks(now);
         self.tried.retain(|_, tried| tried.rtt.is_some() || now < tried.since + TRY_LASTS);
         self.checks.retain(|&(_, _, sent)| now < sent + TRY_LASTS);
@@ -295,7 +391,8 @@ impl Paths {
             |tried: &Tried| CHECK_AT.get(tried.sent).map_or(tried.since + TRY_LASTS, |after| tried.since + *after);
         let checks = self.tried.values().filter(|tried| tried.rtt.is_none()).map(check).min();
         let choose = self.answered.map(|at| at + OTHER_CHOOSES);
-        [checks, choose, self.next_try, self.link_due, self.ask_again].into_iter().flatten().min()
+        let guess = self.guess.as_ref().map(Guess::poll_timeout);
+        [checks, choose, self.next_try, self.link_due, self.ask_again, guess].into_iter().flatten().min()
     }
 
     /// Takes the next thing to do.
@@ -320,12 +417,14 @@ impl Paths {
         self.actions.push_back(Action::Tell { round: self.round, answer: false });
     }
 
-    fn try_at(&mut self, now: Instant, at: SocketAddr, heard: bool) {
+    /// Checks an address from `since` on; `false` if it is not to be.
+    fn try_at(&mut self, since: Instant, at: SocketAddr, heard: bool) -> bool {
         let is_new = !self.tried.contains_key(&at);
         if Some(at) == self.current || is_new && self.tried.len() >= MAX_TRIED {
-            return;
+            return false;
         }
-        self.tried.insert(at, Tried { since: now, sent: 0, rtt: None, heard });
+        self.tried.insert(at, Tried { since, sent: 0, rtt: None, heard });
+        true
     }
 
     fn send_checks(&mut self, now: Instant) {
@@ -378,7 +477,7 @@ impl Paths {
         let moved = self.current.filter(|at| self.link_relayed != is_relayed(*at));
         let at = beside.or(moved)?;
         self.actions.push_back(Action::Link(at));
-        Some(now + TRY_AGAIN[1])
+        Some(now + TRY_AGAIN[2])
     }
 
     /// Who chooses the path makes the link as well, once the other end has followed.
@@ -403,10 +502,16 @@ impl Paths {
     }
 }
 
+/// Whether a router may be there that is confused by who comes too early: only IPv4 is translated, and only outside.
+fn takes_amiss(at: SocketAddr) -> bool {
+    matches!(at.ip().to_canonical(), IpAddr::V4(ip) if is_outside(ip))
+}
+
 /// Whether an address stands for a way through somebody else.
 pub(crate) fn is_relayed(at: SocketAddr) -> bool {
     WayId::of(at).is_some()
 }
 
+mod guessing;
 #[cfg(test)]
 mod tests;

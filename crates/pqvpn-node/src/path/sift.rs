@@ -2,7 +2,7 @@
 //! Which of the addresses that a peer names are worth a check: nobody is made to send to a place of the peer's choosing
 //! that no peer can have.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use pqvpn_dataplane::way::WayId;
 use pqvpn_wire::control::MAX_CANDIDATES;
@@ -44,6 +44,14 @@ fn is_possible(at: SocketAddr, lab: bool) -> bool {
         && !ip.is_unspecified()
         && !ip.is_multicast()
         && ip.is_loopback() == lab
+}
+
+/// Whether an address is one of the internet, and not of a network behind some router.
+pub(crate) fn is_outside(ip: Ipv4Addr) -> bool {
+    let [first, second, ..] = ip.octets();
+    let shared = first == 100 && (64..128).contains(&second);
+    let nowhere = ip.is_unspecified() || ip.is_multicast() || ip.is_broadcast() || first == 0 || first >= 240;
+    !ip.is_private() && !shared && !ip.is_loopback() && !ip.is_link_local() && !nowhere
 }
 
 #[cfg(test)]

@@ -14,15 +14,20 @@ use super::State;
 use crate::{
     dht::{dialable, realm},
     membership,
-    path::{Action, is_relayed, sift},
+    path::{Action, Told, is_relayed, sift},
     session::{self, LinkEvent},
 };
+
+/// How far an opener goes: past one router. Behind two it opens only the nearer; the outer one belongs to a provider, who
+/// does not let an early packet take ports away, while one hop more would reach the router of a peer close by.
+pub(super) const OPENER_HOPS: u8 = 2;
 
 impl State {
     /// Does what the machine of a peer's paths asks for.
     pub(super) fn act_on_path(&mut self, now: Instant, slot: PeerSlot, action: Action) {
         match action {
             Action::Tell { round, answer } => self.tell_candidates(now, slot, round, answer),
+            Action::Open(to) => self.open_towards(now, slot, to),
             Action::Check { id, to } => {
                 if let Err(error) = self.control.send_probe_to(slot, id, to, ProbeKind::Check, 0) {
                     tracing::trace!(%error, %to, peer = %self.peers.label(slot), "check not sent");
@@ -31,7 +36,32 @@ impl State {
             Action::Use(at) => self.use_path(now, slot, at),
             Action::Link(at) => self.link_at(slot, at),
             Action::Relay => self.ask_for_way(slot),
+            Action::Guess => self.guess(now, slot),
+            Action::OpenSockets(to) => self.open_sockets(now, slot, to),
+            Action::CheckFromAll { id, to } => self.check_from_all(slot, id, to),
+            Action::CloseSockets => self.close_sockets(slot),
         }
+    }
+
+    /// Opens the router that is before us, if there is one: a packet that passes one router and is gone at the next.
+    fn open_towards(&self, now: Instant, slot: PeerSlot, to: SocketAddr) {
+        if !self.is_translated(now) {
+            return;
+        }
+        if let Err(error) = self.control.send_opener(slot, None, to, OPENER_HOPS) {
+            tracing::trace!(%error, %to, peer = %self.peers.label(slot), "opener not sent");
+        }
+    }
+
+    /// Whether members see this host at an address that it does not have.
+    pub(super) fn is_translated(&self, now: Instant) -> bool {
+        let own = self.addresses_of_host();
+        self.reflexive.addresses(now).iter().any(|seen| seen.is_ipv4() && !own.contains(seen))
+    }
+
+    fn addresses_of_host(&self) -> Vec<SocketAddr> {
+        let listen = &self.underlay.listen;
+        dialable(listen, realm(listen, true), &self.addresses.get())
     }
 
     /// Packets go there from now; the probe says so to the peer.
@@ -80,9 +110,8 @@ impl State {
 
     /// Where this node may be reached: its interfaces, and where members see it.
     fn own_candidates(&self, now: Instant) -> Vec<SocketAddr> {
-        let listen = &self.underlay.listen;
         let mut all = self.reflexive.addresses(now);
-        all.extend(dialable(listen, realm(listen, true), &self.addresses.get()));
+        all.extend(self.addresses_of_host());
         let mut distinct: Vec<SocketAddr> = Vec::new();
         for at in all {
             if !distinct.contains(&at) && distinct.len() < MAX_CANDIDATES {
@@ -100,8 +129,10 @@ impl State {
         let peers_own: Vec<IpAddr> = self.peers.iter().flat_map(|peer| peer.addresses.iter().copied()).collect();
         let sifted = sift(&candidates.addresses, lab, |ip| overlay.contains(&ip) || peers_own.contains(&ip));
         self.candidates_refused += sifted.refused;
+        let rtt = self.live.get(&session).map(|live| live.connection.rtt());
         let Some(peer) = self.peers.get_mut(slot) else { return };
-        if !peer.paths.on_told(now, candidates.round, candidates.answer, &sifted.usable) {
+        let Candidates { round, answer, varies, .. } = *candidates;
+        if !peer.paths.on_told(now, Told { round, answer, varies, rtt }, &sifted.usable) {
             self.candidates_refused += sifted.usable.len() as u64;
             tracing::debug!(peer = %peer.label(), "candidates told too often");
         }

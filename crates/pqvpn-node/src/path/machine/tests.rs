@@ -3,7 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::*;
+use super::{super::guess, *};
+
+mod guessing;
 
 const MS: Duration = Duration::from_millis(1);
 const DIRECT: Duration = Duration::from_millis(10);
@@ -16,6 +18,8 @@ enum Router {
     None,
     /// One mapping, in by address and port.
     Restricted,
+    /// The same, but a packet that comes before it is open takes the port away for what is sent back.
+    Masquerade,
     /// Another mapping for each destination.
     Symmetric,
     /// Nothing comes through.
@@ -34,6 +38,14 @@ struct End {
     router: Router,
     public: SocketAddr,
     opened: BTreeMap<SocketAddr, SocketAddr>,
+    poisoned: BTreeSet<SocketAddr>,
+    openers: usize,
+    /// Whether it knows what its router does.
+    varies: bool,
+    guesses: Vec<Duration>,
+    /// The outside of the sockets that it opened, and what each is opened to; which of them a destination is pinned to.
+    sockets: BTreeMap<SocketAddr, SocketAddr>,
+    pinned: BTreeMap<SocketAddr, SocketAddr>,
     uses: Vec<(Duration, SocketAddr)>,
     links: Vec<SocketAddr>,
     relays: usize,
@@ -48,6 +60,14 @@ struct World {
     queue: BTreeMap<(Instant, u64), (usize, What)>,
     sent: u64,
     dead: BTreeSet<SocketAddr>,
+    /// How long what each end says takes by the relay.
+    tells: [Duration; 2],
+    /// Whether openers are sent.
+    openers: bool,
+}
+
+fn told(answer: bool) -> Told {
+    Told { round: 1, answer, varies: false, rtt: Some(20 * MS) }
 }
 
 fn way() -> SocketAddr {
@@ -62,6 +82,12 @@ impl World {
             router,
             public: SocketAddr::from(([203, 0, 113, n + 1], 41641)),
             opened: BTreeMap::new(),
+            poisoned: BTreeSet::new(),
+            openers: 0,
+            varies: false,
+            guesses: Vec::new(),
+            sockets: BTreeMap::new(),
+            pinned: BTreeMap::new(),
             uses: Vec::new(),
             links: Vec::new(),
             relays: 0,
@@ -69,7 +95,8 @@ impl World {
             next_port: 50_000,
         };
         let ends = [end(0, routers[0]), end(1, routers[1])];
-        let mut world = Self { start, now: start, ends, queue: BTreeMap::new(), sent: 0, dead: BTreeSet::new() };
+        let (queue, dead, tells) = (BTreeMap::new(), BTreeSet::new(), [BY_RELAY; 2]);
+        let mut world = Self { start, now: start, ends, queue, sent: 0, dead, tells, openers: true };
         for end in &mut world.ends {
             end.paths.on_session(start, way());
         }
@@ -85,12 +112,17 @@ impl World {
     fn outside(end: &mut End, to: SocketAddr) -> SocketAddr {
         let next = &mut end.next_port;
         let (router, public) = (end.router, end.public);
-        *end.opened.entry(to).or_insert_with(|| match router {
-            Router::Symmetric => {
+        if let Some(pinned) = end.pinned.get(&to) {
+            return *pinned;
+        }
+        let moved = router == Router::Symmetric || end.poisoned.contains(&to);
+        *end.opened.entry(to).or_insert_with(|| {
+            if moved {
                 *next += 7;
                 SocketAddr::new(public.ip(), *next)
+            } else {
+                public
             }
-            Router::None | Router::Restricted | Router::Wall => public,
         })
     }
 
@@ -103,13 +135,26 @@ impl World {
             return;
         }
         let from = Self::outside(&mut self.ends[of], to);
-        let other = &self.ends[1 - of];
+        self.leave(of, from, to, what);
+    }
+
+    fn leave(&mut self, of: usize, from: SocketAddr, to: SocketAddr, what: impl Fn(SocketAddr) -> What) {
+        let other = &mut self.ends[1 - of];
+        if other.router == Router::Masquerade && to == other.public && !other.opened.contains_key(&from) {
+            other.poisoned.insert(from);
+        }
         let open = match other.router {
             Router::None => to == other.public,
-            Router::Restricted | Router::Symmetric => other.opened.get(&from) == Some(&to),
+            Router::Restricted | Router::Masquerade | Router::Symmetric => {
+                other.opened.get(&from) == Some(&to) || other.sockets.get(&to) == Some(&from)
+            }
             Router::Wall => false,
         };
         if open && self.ends[of].router != Router::Wall && !self.dead.contains(&to) && !self.dead.contains(&from) {
+            let other = &mut self.ends[1 - of];
+            if other.sockets.get(&to) == Some(&from) {
+                other.pinned.insert(from, to);
+            }
             self.send(1 - of, DIRECT, what(from));
         }
     }
@@ -117,7 +162,12 @@ impl World {
     fn act(&mut self, of: usize) {
         while let Some(action) = self.ends[of].paths.poll_action() {
             match action {
-                Action::Tell { round, answer } => self.send(1 - of, BY_RELAY, What::Tell { round, answer }),
+                Action::Tell { round, answer } => self.send(1 - of, self.tells[of], What::Tell { round, answer }),
+                Action::Open(to) if self.openers => {
+                    self.ends[of].openers += 1;
+                    let _from = Self::outside(&mut self.ends[of], to);
+                }
+                Action::Open(_) => {}
                 Action::Check { id, to } => {
                     self.ends[of].checks += 1;
                     self.packet(of, to, |from| What::Check { id, from, via: to });
@@ -128,6 +178,29 @@ impl World {
                 }
                 Action::Link(at) => self.ends[of].links.push(at),
                 Action::Relay => self.ends[of].relays += 1,
+                Action::Guess => {
+                    let (since, end) = (self.now - self.start, &mut self.ends[of]);
+                    if end.paths.guess(self.now, end.varies, 0x0005_1234_0000_7777 + of as u64) {
+                        end.guesses.push(since);
+                    }
+                }
+                Action::OpenSockets(to) => {
+                    // A router that varies gives each an outside port of its own, spread over all there are.
+                    let (ip, varies) = (self.ends[of].public.ip(), self.ends[of].router == Router::Symmetric);
+                    let ports = (0..guess::SOCKETS as u16).filter(|_| varies).map(|n| 2000 + n * 247);
+                    self.ends[of].sockets = ports.map(|port| (SocketAddr::new(ip, port), to)).collect();
+                }
+                Action::CheckFromAll { id, to } => {
+                    for from in self.ends[of].sockets.keys().copied().collect::<Vec<_>>() {
+                        self.leave(of, from, to, |from| What::Check { id, from, via: to });
+                    }
+                }
+                Action::CloseSockets => {
+                    let end = &mut self.ends[of];
+                    let pinned = end.paths.current.and_then(|at| end.pinned.get(&at)).copied();
+                    end.sockets.retain(|at, _| Some(*at) == pinned);
+                    end.pinned.retain(|_, at| Some(*at) == pinned);
+                }
             }
         }
     }
@@ -137,7 +210,8 @@ impl World {
         match what {
             What::Tell { round, answer } => {
                 let told = [self.ends[1 - at].public];
-                self.ends[at].paths.on_told(now, round, answer, &told);
+                let (rtt, varies) = (self.tells[0] + self.tells[1], self.ends[1 - at].varies);
+                self.ends[at].paths.on_told(now, Told { round, answer, varies, rtt: Some(rtt) }, &told);
             }
             What::Check { id, from, via } => {
                 if self.ends[at].paths.current != Some(from) {
@@ -191,11 +265,53 @@ fn two_home_routers_are_punched_in_a_moment_and_the_link_follows() {
 }
 
 #[test]
+fn openers_keep_a_plain_masquerade_from_taking_the_port_away() {
+    let others = [Router::Masquerade, Router::Restricted, Router::None];
+    let pairs = others.into_iter().flat_map(|other| [[Router::Masquerade, other], [other, Router::Masquerade]]);
+    for (routers, tells) in pairs.flat_map(|pair| [[1, 1], [1, 4], [4, 1], [1, 10], [10, 1]].map(|tells| (pair, tells)))
+    {
+        let mut world = World::new(routers);
+        world.tells = tells.map(|times| BY_RELAY * times);
+        world.run(Duration::from_secs(2));
+        assert_eq!(world.direct(), [true, true], "{tells:?}");
+        assert!(world.ends.iter().all(|end| end.openers <= 2 && end.poisoned.is_empty()));
+    }
+}
+
+#[test]
+fn without_openers_whoever_is_late_is_shut_out() {
+    let mut world = World::new([Router::Masquerade; 2]);
+    (world.tells, world.openers) = ([BY_RELAY * 10, BY_RELAY], false);
+    world.run(Duration::from_secs(2));
+    assert_eq!(world.direct(), [false, false]);
+}
+
+#[test]
+fn only_what_a_router_may_take_amiss_is_held_back_and_opened() {
+    let now = Instant::now();
+    let mut paths = Paths::new(true, 0);
+    paths.on_session(now, way());
+    let named = ["203.0.113.1:1", "192.168.1.5:1", "100.64.0.9:1", "[2001:db8::1]:1"].map(|at| at.parse().unwrap());
+    paths.on_told(now, told(false), &named);
+    let actions: Vec<Action> = std::iter::from_fn(|| paths.poll_action()).collect();
+    let opened: Vec<&Action> = actions.iter().filter(|action| matches!(action, Action::Open(_))).collect();
+    assert_eq!(opened, [&Action::Open(named[0])]);
+    let checked = |actions: &[Action]| actions.iter().filter(|action| matches!(action, Action::Check { .. })).count();
+    assert_eq!(checked(&actions), 3);
+    paths.on_heard(now + MS, named[0]);
+    let freed: Vec<Action> = std::iter::from_fn(|| paths.poll_action()).collect();
+    assert_eq!(checked(&freed), 1, "who is heard can be reached");
+}
+
+#[test]
 fn what_cannot_be_punched_stays_relayed_and_is_tried_ever_more_rarely() {
-    let mut world = World::new([Router::Symmetric, Router::Restricted]);
+    let mut world = World::new([Router::Symmetric; 2]);
     world.run(Duration::from_secs(3600));
     assert_eq!(world.direct(), [false, false]);
     let sent: usize = world.ends.iter().map(|end| end.checks).sum();
+    let guessed: usize = world.ends.iter().map(|end| end.guesses.len()).sum();
+    assert!((2..=12).contains(&guessed), "{guessed} guesses in an hour");
+    let sent = sent - guessed * usize::from(guess::PORTS);
     assert!((100..1200).contains(&sent), "{sent} checks in an hour");
     assert!(world.ends[0].paths.why_relayed().contains("no direct way"));
 }
@@ -213,7 +329,7 @@ fn the_end_that_does_not_choose_takes_the_path_when_the_other_stays_silent() {
     let mut paths = Paths::new(false, 0);
     let at = SocketAddr::from(([203, 0, 113, 1], 41641));
     paths.on_session(now, way());
-    assert!(paths.on_told(now, 1, true, &[at]));
+    assert!(paths.on_told(now, told(true), &[at]));
     let mut id = None;
     while let Some(action) = paths.poll_action() {
         if let Action::Check { id: check, .. } = action {
@@ -232,7 +348,7 @@ fn an_answer_from_elsewhere_or_to_nothing_moves_no_path() {
     let mut paths = Paths::new(true, 0);
     let (named, elsewhere) = (SocketAddr::from(([203, 0, 113, 1], 1)), SocketAddr::from(([203, 0, 113, 9], 9)));
     paths.on_session(now, way());
-    paths.on_told(now, 1, true, &[named]);
+    paths.on_told(now, told(true), &[named]);
     while paths.poll_action().is_some() {}
     assert_eq!(paths.on_ack(now, 99, named, now), None, "nothing of ours");
     assert!(paths.on_ack(now, 0, elsewhere, now).is_some());
@@ -265,8 +381,8 @@ fn a_peer_that_asks_all_the_time_causes_few_tries() {
     let now = Instant::now();
     let mut paths = Paths::new(true, 0);
     paths.on_session(now, way());
-    let told = |n: u16| SocketAddr::from(([203, 0, 113, 1], n));
-    let taken = (1..=1000).filter(|n| paths.on_told(now + u32::from(*n) * MS, 1, false, &[told(*n)])).count();
+    let named = |n: u16| SocketAddr::from(([203, 0, 113, 1], n));
+    let taken = (1..=1000).filter(|n| paths.on_told(now + u32::from(*n) * MS, told(false), &[named(*n)])).count();
     assert!(taken <= TOLD_BURST as usize + 2, "{taken}");
     let checks = std::iter::from_fn(|| paths.poll_action()).filter(|action| matches!(action, Action::Check { .. }));
     assert!(checks.count() <= MAX_TRIED * CHECK_AT.len());

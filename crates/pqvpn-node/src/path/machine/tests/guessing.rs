@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Port guessing between two ends, and what nobody can make of it.
+
+use super::*;
+
+#[test]
+fn a_symmetric_router_is_met_by_guessing_whoever_knows_of_it() {
+    let pairs = [Router::Restricted, Router::Masquerade]
+        .into_iter()
+        .flat_map(|easy| [[Router::Symmetric, easy], [easy, Router::Symmetric]]);
+    for (routers, knows) in pairs.flat_map(|pair| [false, true].map(|knows| (pair, knows))) {
+        let mut world = World::new(routers);
+        for end in &mut world.ends {
+            end.varies = knows && end.router == Router::Symmetric;
+        }
+        world.run(Duration::from_secs(6));
+        assert_eq!(world.direct(), [true, true], "knows: {knows}");
+        assert!(world.ends.iter().all(|end| end.guesses.len() <= 1 && end.sockets.len() <= 1));
+        assert!(world.ends.iter().all(|end| end.uses.iter().all(|(after, _)| *after < Duration::from_secs(4))));
+        // One way only: the end that cannot guess did not.
+        let sprayed = world.ends.iter().filter(|end| end.checks > 100).count();
+        assert!(sprayed <= if knows { 1 } else { 2 });
+    }
+}
+
+#[test]
+fn two_that_know_their_routers_to_be_symmetric_guess_nothing() {
+    let mut world = World::new([Router::Symmetric; 2]);
+    world.ends.iter_mut().for_each(|end| end.varies = true);
+    world.run(Duration::from_secs(600));
+    assert_eq!(world.direct(), [false, false]);
+    assert!(world.ends.iter().all(|end| end.guesses.is_empty()));
+}
+
+#[test]
+fn whatever_a_peer_says_it_is_guessed_once_a_minute_and_then_ever_more_rarely() {
+    let (now, victim) = (Instant::now(), SocketAddr::from(([203, 0, 113, 9], 9)));
+    let mut paths = Paths::new(true, 0);
+    paths.on_session(now, way());
+    let (mut guesses, mut sent) = (0, BTreeMap::<u64, u32>::new());
+    for second in 0..3600u64 {
+        let time = now + Duration::from_secs(second);
+        paths.on_told(time, told(second % 2 == 0), &[victim]);
+        paths.handle_timeout(time);
+        while let Some(action) = paths.poll_action() {
+            match action {
+                Action::Guess => guesses += usize::from(paths.guess(time, false, second)),
+                Action::Check { to, .. } => {
+                    assert_eq!(to.ip(), victim.ip());
+                    *sent.entry(second / 60).or_default() += 1;
+                }
+                _ => {}
+            }
+        }
+        if second % 600 == 599 {
+            // Ending the session does not begin it anew.
+            paths.on_gone();
+            paths.on_session(time, way());
+        }
+    }
+    assert!((3..=6).contains(&guesses), "{guesses}");
+    assert!(sent.values().all(|count| *count < u32::from(guess::PORTS) + 400), "{sent:?}");
+}
+
+#[test]
+fn nobody_is_made_to_guess_inside_a_network() {
+    let now = Instant::now();
+    let mut paths = Paths::new(true, 0);
+    paths.on_session(now, way());
+    let inside = ["10.0.0.1:7", "192.168.1.5:7", "172.16.0.1:7", "100.64.0.9:7", "127.0.0.1:7", "[2001:db8::1]:7"];
+    let later = now + Duration::from_secs(5);
+    paths.on_told(later, told(false), &inside.map(|at| at.parse().unwrap()));
+    assert!(!std::iter::from_fn(|| paths.poll_action()).any(|action| action == Action::Guess));
+    assert!(!paths.guess(later, false, 1), "there is nowhere to guess");
+}
+
+#[test]
+fn an_answer_to_a_guess_from_a_port_that_was_not_guessed_moves_no_path() {
+    let (now, named) = (Instant::now(), SocketAddr::from(([203, 0, 113, 1], 9)));
+    let mut paths = Paths::new(true, 0);
+    paths.on_session(now, way());
+    let later = now + Duration::from_secs(5);
+    paths.on_told(later, told(true), &[named]);
+    assert!(paths.guess(later, false, 7));
+    let guessed = |action| match action {
+        Action::Check { id, to } if to != named => Some((id, to)),
+        _ => None,
+    };
+    let (id, to) = std::iter::from_fn(|| paths.poll_action()).find_map(guessed).unwrap();
+    let elsewhere = SocketAddr::new(to.ip(), to.port() ^ 1);
+    assert_eq!(paths.on_ack(later, id, elsewhere, later), None);
+    assert_eq!(paths.on_ack(later, id + 2000, to, later), None);
+    assert_eq!(paths.current, Some(way()));
+    assert!(paths.on_ack(later, id, to, later).is_some());
+    assert_eq!(paths.current, Some(to));
+}

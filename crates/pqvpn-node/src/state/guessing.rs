@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Port guessing in the state task: one peer at a time, its sockets, and what is kept of them.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr, UdpSocket},
+    time::Instant,
+};
+
+use pqvpn_dataplane::{PeerSlot, ProbeKind, SocketId};
+
+use super::{State, paths::OPENER_HOPS};
+use crate::{
+    entropy,
+    path::{GUESS_LASTS, GUESS_SOCKETS},
+};
+
+/// Port guessing of this node.
+#[derive(Debug, Default)]
+pub(crate) struct Guessing {
+    /// Whose turn it is, and until when.
+    turn: Option<(PeerSlot, Instant)>,
+    sockets: Vec<SocketId>,
+    /// Sockets that paths lead over.
+    kept: Vec<(PeerSlot, SocketAddr, SocketId)>,
+    /// Guesses begun.
+    pub(crate) begun: u64,
+}
+
+impl Guessing {
+    /// When sockets have to be closed.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.turn.map(|(_, until)| until)
+    }
+
+    /// Gives the turn to a peer unless another has it.
+    fn take_turn(&mut self, now: Instant, slot: PeerSlot) -> bool {
+        let is_free = self.turn.is_none_or(|(_, until)| now >= until);
+        if is_free {
+            self.turn = Some((slot, now + GUESS_LASTS));
+        }
+        is_free
+    }
+}
+
+impl State {
+    /// Guesses ports if that is allowed, makes sense, and no other guess is under way.
+    pub(super) fn guess(&mut self, now: Instant, slot: PeerSlot) {
+        self.end_guess_in_time(now);
+        let varies = self.reflexive.varies(now);
+        if !self.config.node.port_guessing || !self.is_translated(now) || self.guessing.turn.is_some() {
+            return;
+        }
+        let Some(peer) = self.peers.get_mut(slot) else { return };
+        if peer.paths.guess(now, varies, entropy::u64()) && self.guessing.take_turn(now, slot) {
+            self.guessing.begun += 1;
+            tracing::debug!(peer = %peer.label(), guesses = self.guessing.begun, "guessing ports");
+        }
+    }
+
+    /// Opens the sockets of a guess, each towards the peer.
+    pub(super) fn open_sockets(&mut self, now: Instant, slot: PeerSlot, to: SocketAddr) {
+        if self.guessing.turn.is_none_or(|(turn, until)| turn != slot || now >= until) {
+            return;
+        }
+        while self.guessing.sockets.len() < GUESS_SOCKETS {
+            let added = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).and_then(|socket| self.control.add_socket(socket));
+            let socket = match added {
+                Ok(socket) => socket,
+                // Fewer sockets hit less often.
+                Err(error) => return tracing::debug!(%error, open = self.guessing.sockets.len(), "no more sockets"),
+            };
+            self.guessing.sockets.push(socket);
+            if let Err(error) = self.control.send_opener(slot, Some(socket), to, OPENER_HOPS) {
+                tracing::trace!(%error, %to, "opener not sent");
+            }
+        }
+    }
+
+    /// Checks an address from all sockets that are open.
+    pub(super) fn check_from_all(&self, slot: PeerSlot, id: u64, to: SocketAddr) {
+        if self.guessing.turn.is_none_or(|(turn, _)| turn != slot) {
+            return;
+        }
+        for &socket in &self.guessing.sockets {
+            if let Err(error) = self.control.send_probe_from(socket, slot, id, to, ProbeKind::Check, 0) {
+                tracing::trace!(%error, %to, "check not sent");
+            }
+        }
+    }
+
+    /// Ends a peer's guess: closes its sockets but the one that the path leads over.
+    pub(super) fn close_sockets(&mut self, slot: PeerSlot) {
+        if self.guessing.turn.is_none_or(|(turn, _)| turn != slot) {
+            return;
+        }
+        self.guessing.turn = None;
+        let path = self.control.path(slot).and_then(|at| Some((at, self.control.socket_towards(at)?)));
+        for socket in std::mem::take(&mut self.guessing.sockets) {
+            match path {
+                Some((at, used)) if used == socket => self.guessing.kept.push((slot, at, socket)),
+                _ => drop(self.control.remove_socket(socket)),
+            }
+        }
+    }
+
+    /// Closes what is over, and what no path leads over any more.
+    pub(super) fn end_guess_in_time(&mut self, now: Instant) {
+        if let Some((slot, _)) = self.guessing.turn.filter(|(_, until)| now >= *until) {
+            self.close_sockets(slot);
+        }
+        let control = &self.control;
+        self.guessing.kept.retain(|&(slot, at, socket)| {
+            let used = control.path(slot) == Some(at) && control.socket_towards(at) == Some(socket);
+            if !used {
+                control.remove_socket(socket);
+            }
+            used
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_peer_at_a_time_has_its_ports_guessed() {
+        let (mut guessing, now) = (Guessing::default(), Instant::now());
+        assert!(guessing.take_turn(now, 1));
+        assert!(!guessing.take_turn(now, 2) && !guessing.take_turn(now + GUESS_LASTS / 2, 1));
+        assert!(guessing.take_turn(now + GUESS_LASTS, 2));
+    }
+}
