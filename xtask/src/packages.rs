@@ -10,13 +10,14 @@ use std::{
 use anyhow::{Context, Result, bail};
 
 /// A program, the package that brings it, and what it is for.
-const NEEDED: [(&str, &str); 7] = [
+const NEEDED: [(&str, &str); 8] = [
     ("iperf3", "iperf3"),
     ("nft", "nftables"),
     ("ethtool", "ethtool"),
     ("conntrack", "conntrack"),
     ("iptables-nft", "iptables"),
     ("tc", "iproute2"),
+    ("miniupnpd", "miniupnpd"),
     ("python3", "python3-minimal"),
 ];
 

@@ -12,6 +12,7 @@ mod invites;
 mod join;
 mod lock;
 mod members;
+mod netcheck;
 mod networks;
 mod peers;
 mod ping;
@@ -80,6 +81,7 @@ impl Service {
             .route("/id", get(identity::get))
             .route("/status", get(status::get))
             .route("/peers", get(peers::get))
+            .route("/netcheck", get(netcheck::get))
             .route("/ping", post(ping::post))
             .route("/up", post(state::up))
             .route("/down", post(state::down))

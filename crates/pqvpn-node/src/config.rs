@@ -100,6 +100,8 @@ pub struct NodeConfig {
     pub listen: Vec<SocketAddr>,
     /// Where identity and state live; none: [`Paths::state_dir`].
     pub state_dir: Option<PathBuf>,
+    /// Whether the router is asked to forward the UDP port.
+    pub port_mapping: bool,
 }
 
 /// `[interface]`.
@@ -285,7 +287,7 @@ impl Default for NodeConfig {
             SocketAddr::from((Ipv4Addr::UNSPECIFIED, DEFAULT_PORT)),
             SocketAddr::from((std::net::Ipv6Addr::UNSPECIFIED, DEFAULT_PORT)),
         ];
-        Self { name: None, listen, state_dir: None }
+        Self { name: None, listen, state_dir: None, port_mapping: true }
     }
 }
 

@@ -16,6 +16,7 @@ use crate::{
     },
     membership::{NetworkCommand, NetworkError},
     names::DnsReport,
+    netcheck::NetReport,
     snapshot::{PathKind, Snapshot},
 };
 
@@ -49,6 +50,8 @@ pub enum Command {
     Network(NetworkCommand),
     /// How names are answered.
     Dns(oneshot::Sender<DnsReport>),
+    /// What the network around this node allows.
+    NetCheck(oneshot::Sender<NetReport>),
     /// Stop the node and undo what it did to the host.
     Shutdown(oneshot::Sender<()>),
 }
@@ -225,6 +228,14 @@ impl NodeHandle {
     /// [`NodeError::Stopped`] when the node has gone.
     pub async fn dns_status(&self) -> Result<DnsReport, NodeError> {
         self.ask(Command::Dns).await
+    }
+
+    /// What the network around this node allows, and how that is known.
+    ///
+    /// # Errors
+    /// [`NodeError::Stopped`] when the node has gone.
+    pub async fn netcheck(&self) -> Result<NetReport, NodeError> {
+        self.ask(Command::NetCheck).await
     }
 
     /// How the node stands in the DHT; answered also when the DHT is off.

@@ -37,7 +37,7 @@ use crate::{
     membership::{self, MembershipError, Willing},
     names::DnsSide,
     overlay::{Mesh, OwnAddresses},
-    path::Reflexive,
+    path::{Mapped, Portmap, PortmapSetup, Reflexive},
     session::{self, LinkContext, Slots},
     snapshot::NodeState,
     state::{Inputs, Peers, State, Views},
@@ -139,12 +139,7 @@ impl Node {
         let StartOptions { config, identity, state_dir, interface, backend } = options;
         let own = identity.peer_id();
         let mut standing = Vec::new();
-        let queues = match (&interface, config.interface.queues) {
-            (Interface::Given(queues), _) => queues.len(),
-            // One pair of threads fills a small machine; more queues are for more cores.
-            (Interface::Kernel, Queues::Auto) => 1,
-            (Interface::Kernel, Queues::Fixed(queues)) => usize::from(queues),
-        };
+        let queues = queues(&interface, &config);
         let (sockets, listen) = bind_all(&config.node.listen, queues, &mut standing)?;
         let inner_mtu = match config.interface.mtu {
             Mtu::Auto => INNER_MTU,
@@ -171,6 +166,7 @@ impl Node {
 
         let addresses = OwnAddresses::default();
         let reflexive = Reflexive::default();
+        let portmap = start_portmap(&config, &listen, &host);
         let around = Around {
             config: &config,
             identity: &identity,
@@ -178,6 +174,7 @@ impl Node {
             listen: &listen,
             control: &control,
             reflexive: &reflexive,
+            mapped: portmap.mapped(),
         };
         let dht = match config.dht.enabled {
             true => Some(around.start_dht(&host, addresses.clone()).await),
@@ -224,6 +221,8 @@ impl Node {
             lost_events,
             accept_failures: 0,
             reflexive,
+            mapped: portmap.mapped().clone(),
+            portmap,
             candidates_refused: 0,
             held_at: clock::now(),
             lan,
@@ -238,6 +237,25 @@ impl Node {
         let task = tokio::spawn(state.run(Inputs { commands, packets, links, views, barriers: barriers_in }));
         Ok((NodeHandle::new(command_sender), task))
     }
+}
+
+/// How many queues the interface has.
+fn queues(interface: &Interface, config: &Config) -> usize {
+    match (interface, config.interface.queues) {
+        (Interface::Given(queues), _) => queues.len(),
+        // One pair of threads fills a small machine; more queues are for more cores.
+        (Interface::Kernel, Queues::Auto) => 1,
+        (Interface::Kernel, Queues::Fixed(queues)) => usize::from(queues),
+    }
+}
+
+/// Has the router asked to let our port through.
+fn start_portmap(config: &Config, listen: &[SocketAddr], host: &HostSide) -> Portmap {
+    Portmap::start(&PortmapSetup {
+        wanted: config.node.port_mapping,
+        listen: listen.to_owned(),
+        interface: host.interface.clone(),
+    })
 }
 
 /// Where the packet threads leave their events. They never wait; what is lost here is asked again (a parked packet, a
@@ -274,6 +292,7 @@ struct Around<'n> {
     listen: &'n [SocketAddr],
     control: &'n Control,
     reflexive: &'n Reflexive,
+    mapped: &'n Mapped,
 }
 
 impl Around<'_> {
@@ -311,6 +330,7 @@ impl Around<'_> {
             forwarder: Arc::new(self.control.clone()),
             willing: willing(self.config),
             reflexive: self.reflexive.clone(),
+            mapped: self.mapped.clone(),
         };
         let (port, _ends_with_the_node) = membership::start(setup).await?;
         Ok(port)

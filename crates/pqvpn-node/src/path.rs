@@ -10,9 +10,13 @@
 //! and nobody but the peer can answer one. A check opens the NAT before us and waits for the peer's to open the other.
 
 mod machine;
+mod portmap;
 mod reflexive;
 mod sift;
+mod why;
 
 pub(crate) use machine::{Action, Paths, is_relayed};
+pub(crate) use portmap::{Mapped, Portmap, Setup as PortmapSetup};
 pub(crate) use reflexive::Reflexive;
 pub(crate) use sift::sift;
+pub(crate) use why::Relayed;

@@ -4,6 +4,7 @@
 mod choice;
 mod command;
 mod mesh;
+mod netcheck;
 mod network;
 mod paths;
 pub(crate) mod peer;
@@ -38,7 +39,7 @@ use crate::{
     membership::NetworkView,
     names::DnsSide,
     overlay::{Mesh, OwnAddresses},
-    path::Reflexive,
+    path::{Mapped, Portmap, Reflexive},
     session::{self, LinkContext, LinkEvent},
     snapshot::{HealthItem, NodeState},
     underlay::Underlay,
@@ -93,6 +94,10 @@ pub(crate) struct State {
     pub(crate) accepting: JoinHandle<()>,
     /// Where members see this node.
     pub(crate) reflexive: Reflexive,
+    /// Asks the router to let our port through.
+    pub(crate) portmap: Portmap,
+    /// What came of it.
+    pub(crate) mapped: Mapped,
     /// Candidates of peers that were not tried.
     pub(crate) candidates_refused: u64,
     /// When ways in use were last held.
@@ -142,6 +147,7 @@ impl State {
                     let _nobody_waits = barrier.send(());
                     None
                 }
+                () = self.mapped.changed() => { self.on_mapping(clock::now()); None }
                 () = wait_until(deadline) => { self.on_timeout(clock::now()); None }
             };
             if let Some(done) = stop {

@@ -25,7 +25,10 @@ pub(super) struct Section {
 
 /// The whole configuration, in the order it is written.
 pub(super) const SECTIONS: &[Section] = &[
-    section("node", &[("name", Kind::Text), ("listen", Kind::TextList), ("state_dir", Kind::Text)]),
+    section(
+        "node",
+        &[("name", Kind::Text), ("listen", Kind::TextList), ("state_dir", Kind::Text), ("port_mapping", Kind::Bool)],
+    ),
     section(
         "interface",
         &[

@@ -46,7 +46,7 @@ use crate::{
     dht::{FirstStream, NewDoor, Usage},
     link::Connection,
     overlay::OwnAddresses,
-    path::Reflexive,
+    path::{Mapped, Reflexive},
     snapshot::{HealthItem, HealthLevel},
 };
 use gossip::Pulling;
@@ -69,6 +69,7 @@ pub(super) struct Parts {
     pub(super) pools: PoolChooser,
     pub(super) relaying: Relaying,
     pub(super) reflexive: Reflexive,
+    pub(super) mapped: Mapped,
     pub(super) standing: Vec<HealthItem>,
 }
 
@@ -156,6 +157,8 @@ pub(super) struct Driver {
     relaying: Relaying,
     /// Where members see this node.
     reflexive: Reflexive,
+    /// What the router forwards to this node.
+    mapped: Mapped,
     standing: Vec<HealthItem>,
     /// Where others can dial this node.
     endpoints: Vec<SocketAddr>,
@@ -184,6 +187,7 @@ impl Driver {
             pools,
             relaying,
             reflexive,
+            mapped,
             standing,
         } = parts;
         let networks: BTreeMap<NetworkId, Network> =
@@ -215,6 +219,7 @@ impl Driver {
             pools,
             relaying,
             reflexive,
+            mapped,
             standing,
             endpoints: Vec::new(),
             endpoints_at: clock::now(),
@@ -251,6 +256,7 @@ impl Driver {
                 },
                 Some(event) = inputs.events.recv() => self.on_event(event),
                 Some(door) = inputs.found.recv() => self.on_found(&door),
+                () = self.mapped.changed() => self.find_endpoints(),
                 Some(done) = self.tasks.join_next(), if !self.tasks.is_empty() => {
                     if let Ok(done) = done {
                         self.on_task(done);
@@ -371,10 +377,12 @@ impl Driver {
         }
         let response = match self.networks.get_mut(&id) {
             Some(network) if !network.gossips(now.unix_ms) => NetResponse::UnknownNetwork,
-            Some(network) if network.is_member(now.unix_ms, &from) => match request {
-                NetRequest::RelayOpen(pair) => return self.on_relay_open(id, from, link, pair, answer),
-                request => self.serve_member(now, id, from, link, request),
-            },
+            Some(network) if network.is_member(now.unix_ms, &from) => {
+                if let NetRequest::RelayOpen(pair) = request {
+                    return self.on_relay_open(id, from, link, pair, answer);
+                }
+                self.serve_member(now, id, from, link, request)
+            }
             Some(network) => {
                 network.counters.not_members += 1;
                 // It was one: there is nothing left to hide.

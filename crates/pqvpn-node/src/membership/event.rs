@@ -10,6 +10,7 @@ use super::{command::NetworkCommand, driver::WayReply, links::LinkId, rpc::Asked
 use crate::{
     dht::{FirstStream, Place, Usage},
     link::Connection,
+    netcheck::MemberLink,
 };
 
 /// From the tasks that serve links.
@@ -37,6 +38,8 @@ pub(crate) enum Order {
     Command(NetworkCommand),
     /// A way to a peer through another member.
     Relay(PeerId, WayReply),
+    /// Which members there are links with.
+    Links(oneshot::Sender<Vec<MemberLink>>),
     /// A way is in use.
     Hold(SocketAddr),
     /// Take no part, or take part again.

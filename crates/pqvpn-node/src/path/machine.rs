@@ -289,6 +289,11 @@ impl Paths {
         }
     }
 
+    /// Whether a try for a direct way has come to nothing.
+    pub(crate) const fn has_failed(&self) -> bool {
+        self.failed > 1
+    }
+
     fn begin(&mut self, now: Instant) {
         self.round = self.round.wrapping_add(1);
         let pause = TRY_AGAIN[self.failed.min(TRY_AGAIN.len() - 1)];
