@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 
 /// A program, the package that brings it, and what it is for.
-const NEEDED: [(&str, &str); 8] = [
+const NEEDED: [(&str, &str); 9] = [
     // A daemon whose clock is off is run under its library.
     ("faketime", "faketime"),
     ("iperf3", "iperf3"),
@@ -19,6 +19,7 @@ const NEEDED: [(&str, &str); 8] = [
     ("conntrack", "conntrack"),
     ("iptables-nft", "iptables"),
     ("tc", "iproute2"),
+    ("miniupnpd", "miniupnpd"),
     ("python3", "python3-minimal"),
 ];
 

@@ -18,7 +18,7 @@ use crate::{
     error::{ApiError, Code},
     model::{
         Bootstrap, BootstrapAddRequest, BootstrapAdded, BootstrapRemoveRequest, BootstrapRemoved, DhtFound,
-        DhtGetRequest, DhtGot, DhtLookupRequest, DhtPut, DhtPutRequest, DhtStatus, DhtTable, Done, Identity,
+        DhtGetRequest, DhtGot, DhtLookupRequest, DhtPut, DhtPutRequest, DhtStatus, DhtTable, Done, Identity, NetCheck,
         PeerRequest, Peers, Ping, PingRequest, RotateRequest, Rotated, SetRequest, Setting, State, Status, Version,
     },
 };
@@ -79,6 +79,14 @@ impl Client {
     /// As [`Client::version`].
     pub async fn peers(&self) -> Result<Peers, ApiError> {
         self.get("/peers").await
+    }
+
+    /// What the network around the node allows.
+    ///
+    /// # Errors
+    /// As [`Client::version`].
+    pub async fn netcheck(&self) -> Result<NetCheck, ApiError> {
+        self.get("/netcheck").await
     }
 
     /// Brings the interface up.

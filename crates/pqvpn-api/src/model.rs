@@ -7,11 +7,14 @@ mod dns;
 #[cfg(feature = "server")]
 mod from_dht;
 #[cfg(feature = "server")]
+mod from_netcheck;
+#[cfg(feature = "server")]
 mod from_network;
 #[cfg(feature = "server")]
 mod from_node;
 mod keys;
 mod membership;
+mod netcheck;
 mod network;
 mod request;
 mod status;
@@ -30,6 +33,7 @@ pub use membership::{
     Approved, CancelRequest, Denied, Invite, InviteCreated, InviteRequest, Invites, JoinRequest, Joined, Member,
     Members, Pending, Requests, RevokeRequest, Revoked, WhoRequest,
 };
+pub use netcheck::{Finding, NetCheck, Outside, PortMapping, Relay};
 pub use network::{
     Act, Admin, ContestRequest, DisableRequest, Gossip, Lock, LockLog, LockLogRequest, NetCreateRequest, NetRequest,
     NetworkAnswer, NetworkInfo, Networks, Proposal, SignRequest, Statement,

@@ -13,6 +13,7 @@ mod join;
 mod keys;
 mod lock;
 mod members;
+mod netcheck;
 mod networks;
 mod peers;
 mod ping;
@@ -91,6 +92,7 @@ impl Service {
             .route("/id", get(identity::get))
             .route("/status", get(status::get))
             .route("/peers", get(peers::get))
+            .route("/netcheck", get(netcheck::get))
             .route("/ping", post(ping::post))
             .route("/up", post(state::up))
             .route("/down", post(state::down))

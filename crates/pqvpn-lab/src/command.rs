@@ -14,6 +14,7 @@ mod nat_kinds;
 mod nat_matrix;
 mod network;
 mod node;
+mod portmap;
 mod recover;
 mod relay_bench;
 mod seed;
@@ -42,6 +43,8 @@ pub(crate) enum Command {
     NatMatrix(nat_matrix::Args),
     /// A network cut in two that goes on in both halves, and heals: is it one again, and who has which address?
     Partition(network::partition::Args),
+    /// Members behind symmetric routers, one of which opens ports when asked by PCP, NAT-PMP or UPnP: do they meet?
+    Portmap(portmap::Args),
     /// Addresses change, routers forget, relays die, laptops sleep: how long is a stream between two members away?
     Recover(recover::Args),
     /// Throughput of two members that only meet at a relay, and what the relay pays for it.
@@ -63,6 +66,7 @@ impl Command {
             Self::NatKinds(args) => nat_kinds::run(args),
             Self::NatMatrix(args) => nat_matrix::run(args),
             Self::Partition(args) => network::partition::run(args),
+            Self::Portmap(args) => portmap::run(args),
             Self::Recover(args) => recover::run(args),
             Self::RelayBench(args) => relay_bench::run(args),
             Self::Revoke(args) => network::revoke::run(args),

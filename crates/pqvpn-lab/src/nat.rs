@@ -12,13 +12,16 @@ use ipnet::Ipv4Net;
 
 use crate::impair::ImpairError;
 use crate::netns::NetnsError;
+use crate::process::ProcessError;
 use crate::topology::TopologyError;
 
+mod forwarding;
 mod guess;
 mod measure;
 mod punch;
 mod site;
 
+pub use forwarding::{Asking, Forwarding};
 pub use guess::{Guess, guess};
 pub use measure::{Behaviour, Dependence, hairpins, measure, poison};
 pub use punch::{Punch, punch};
@@ -36,6 +39,12 @@ pub enum NatError {
     /// A kind nobody knows.
     #[error("no NAT kind {0:?}; there are: {all}", all = Kind::ALL.map(Kind::name).join(", "))]
     UnknownKind(String),
+    /// A way to ask routers that nobody knows.
+    #[error("routers are not asked by {0:?}, but by {all}", all = Asking::ALL.map(Asking::name).join(", "))]
+    UnknownAsking(String),
+    /// A process of a router.
+    #[error(transparent)]
+    Process(#[from] ProcessError),
     /// An option that this kind cannot have.
     #[error("a {kind} NAT cannot have {option}")]
     Option {

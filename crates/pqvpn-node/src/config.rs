@@ -102,6 +102,8 @@ pub struct NodeConfig {
     pub state_dir: Option<PathBuf>,
     /// Whether ports are guessed where a router gives each destination another one; off: such paths stay relayed.
     pub port_guessing: bool,
+    /// Whether the router is asked to forward the UDP port.
+    pub port_mapping: bool,
 }
 
 /// `[interface]`.
@@ -287,7 +289,7 @@ impl Default for NodeConfig {
             SocketAddr::from((Ipv4Addr::UNSPECIFIED, DEFAULT_PORT)),
             SocketAddr::from((std::net::Ipv6Addr::UNSPECIFIED, DEFAULT_PORT)),
         ];
-        Self { name: None, listen, state_dir: None, port_guessing: true }
+        Self { name: None, listen, state_dir: None, port_guessing: true, port_mapping: true }
     }
 }
 

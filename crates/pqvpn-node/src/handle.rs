@@ -19,6 +19,7 @@ use crate::{
     },
     membership::{NetworkCommand, NetworkError, RotatedNetwork, RotationError},
     names::DnsReport,
+    netcheck::NetReport,
     snapshot::{PathKind, Snapshot},
 };
 
@@ -54,6 +55,8 @@ pub enum Command {
     Dns(oneshot::Sender<DnsReport>),
     /// Go on with another key.
     RotateKeys(Box<RotateKeys>, oneshot::Sender<Result<RotationReport, NodeError>>),
+    /// What the network around this node allows.
+    NetCheck(oneshot::Sender<NetReport>),
     /// Stop the node and undo what it did to the host.
     Shutdown(oneshot::Sender<()>),
 }
@@ -257,6 +260,14 @@ impl NodeHandle {
     /// [`NodeError::Stopped`] when the node has gone.
     pub async fn dns_status(&self) -> Result<DnsReport, NodeError> {
         self.ask(Command::Dns).await
+    }
+
+    /// What the network around this node allows, and how that is known.
+    ///
+    /// # Errors
+    /// [`NodeError::Stopped`] when the node has gone.
+    pub async fn netcheck(&self) -> Result<NetReport, NodeError> {
+        self.ask(Command::NetCheck).await
     }
 
     /// How the node stands in the DHT; answered also when the DHT is off.

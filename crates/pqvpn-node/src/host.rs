@@ -16,6 +16,7 @@
 
 mod checks;
 mod error;
+mod gateway;
 mod journal;
 mod kernel;
 mod side;
@@ -33,7 +34,10 @@ use ipnet::{IpNet, Ipv4Net};
 use serde::{Deserialize, Serialize};
 
 pub use self::error::HostError;
-pub(crate) use self::side::HostSide;
+pub(crate) use self::{
+    gateway::{Gateway, default_gateway},
+    side::HostSide,
+};
 use self::{
     journal::{Journal, Loaded},
     kernel::Kernel,

@@ -14,6 +14,7 @@ pub mod link;
 pub mod membership;
 pub mod names;
 pub mod negotiate;
+pub mod netcheck;
 pub mod node;
 pub mod overlay;
 mod path;

@@ -37,7 +37,7 @@ use crate::{
     membership::{self, MembershipError, Willing},
     names::DnsSide,
     overlay::{Mesh, OwnAddresses},
-    path::Reflexive,
+    path::{Mapped, Portmap, PortmapSetup, Reflexive},
     session::{self, LinkContext, Slots},
     snapshot::NodeState,
     state::{Guessing, Inputs, Peers, State, Views},
@@ -151,10 +151,7 @@ impl Node {
         let (sockets, listen) = bind_all(&config.node.listen, queues, &mut standing)?;
         let inner_mtu = inner_mtu(config.interface.mtu);
         let mut host = HostSide::new(inner_mtu, state_dir);
-        let tun = match interface {
-            Interface::Given(queues) => queues,
-            Interface::Kernel => open_kernel_tun(&mut host, &config.interface.name, queues).await?,
-        };
+        let tun = open_tun(interface, &mut host, &config.interface.name, queues).await?;
         let (packet_events, packets) = mpsc::channel(QUEUE);
         let lost_events = Arc::new(AtomicU64::new(0));
         let plane = DataPlane::start(
@@ -166,11 +163,11 @@ impl Node {
         let slots = Arc::new(Slots::default());
         let identity = Arc::new(identity);
         let crypto = Arc::new(LinkCrypto::new(Arc::clone(&identity), Arc::clone(&slots) as Arc<dyn Admission>));
-        let socket = Arc::new(GuestSocket::new(plane.guest())?);
-        let endpoint: Arc<dyn Endpoint> = Arc::from(backend.endpoint(socket, link_config(Arc::clone(&crypto)))?);
+        let endpoint = endpoint(&plane, backend, &crypto)?;
 
         let addresses = OwnAddresses::default();
         let reflexive = Reflexive::default();
+        let portmap = start_portmap(&config, &listen, &host);
         let around = Around {
             config: &config,
             identity: &identity,
@@ -178,11 +175,9 @@ impl Node {
             listen: &listen,
             control: &control,
             reflexive: &reflexive,
+            mapped: portmap.mapped(),
         };
-        let dht = match config.dht.enabled {
-            true => Some(around.start_dht(&host, addresses.clone()).await),
-            false => None,
-        };
+        let dht = around.start_dht(&host, addresses.clone()).await;
         let networks = around.start_networks(&host, addresses.clone(), dht.clone(), driver).await?;
         let lan = Lan::new(config.bootstrap.lan.then(|| lan_setup(own, &config, &listen, dht.as_ref(), &networks)));
         let (link_events, links) = mpsc::channel(QUEUE);
@@ -225,6 +220,8 @@ impl Node {
             lost_events,
             accept_failures: 0,
             reflexive,
+            mapped: portmap.mapped().clone(),
+            portmap,
             candidates_refused: 0,
             guessing: Guessing::default(),
             held_at: clock::now(),
@@ -264,6 +261,15 @@ const fn inner_mtu(mtu: Mtu) -> u16 {
     }
 }
 
+/// Has the router asked to let our port through.
+fn start_portmap(config: &Config, listen: &[SocketAddr], host: &HostSide) -> Portmap {
+    Portmap::start(&PortmapSetup {
+        wanted: config.node.port_mapping,
+        listen: listen.to_owned(),
+        interface: host.interface.clone(),
+    })
+}
+
 /// Where the packet threads leave their events. They never wait; what is lost here is asked again (a parked packet, a
 /// probe).
 fn sink(events: mpsc::Sender<Event>, lost: Arc<AtomicU64>) -> EventSink {
@@ -274,11 +280,25 @@ fn sink(events: mpsc::Sender<Event>, lost: Arc<AtomicU64>) -> EventSink {
     })
 }
 
-async fn open_kernel_tun(host: &mut HostSide, name: &str, queues: usize) -> Result<Vec<TunQueue>, StartError> {
+async fn open_tun(
+    interface: Interface,
+    host: &mut HostSide,
+    name: &str,
+    queues: usize,
+) -> Result<Vec<TunQueue>, StartError> {
+    if let Interface::Given(queues) = interface {
+        return Ok(queues);
+    }
     host.recover().await?;
     let device = KernelTun::open(name, queues)?;
     host.interface = Some(device.name().to_owned());
     Ok(device.into_queues())
+}
+
+/// The links, as a guest on the data plane's sockets.
+fn endpoint(plane: &DataPlane, backend: Backend, crypto: &Arc<LinkCrypto>) -> Result<Arc<dyn Endpoint>, StartError> {
+    let socket = Arc::new(GuestSocket::new(plane.guest())?);
+    Ok(Arc::from(backend.endpoint(socket, link_config(Arc::clone(crypto)))?))
 }
 
 /// A link of the DHT or of a network carries several requests at once, each small; the window of a whole link stays what
@@ -298,10 +318,14 @@ struct Around<'n> {
     listen: &'n [SocketAddr],
     control: &'n Control,
     reflexive: &'n Reflexive,
+    mapped: &'n Mapped,
 }
 
 impl Around<'_> {
-    async fn start_dht(&self, host: &HostSide, overlay: OwnAddresses) -> dht::Port {
+    async fn start_dht(&self, host: &HostSide, overlay: OwnAddresses) -> Option<dht::Port> {
+        if !self.config.dht.enabled {
+            return None;
+        }
         let setup = dht::Setup {
             config: self.config.dht.clone(),
             identity: Arc::clone(self.identity),
@@ -313,7 +337,7 @@ impl Around<'_> {
             watched: self.config.peers.iter().map(|peer| peer.id).collect(),
         };
         let (port, _ends_with_the_node) = dht::start(setup).await;
-        port
+        Some(port)
     }
 
     async fn start_networks(
@@ -336,6 +360,7 @@ impl Around<'_> {
             forwarder: Arc::new(self.control.clone()),
             willing: willing(self.config),
             reflexive: self.reflexive.clone(),
+            mapped: self.mapped.clone(),
         };
         let (port, _ends_with_the_node) = membership::start(setup).await?;
         Ok(port)

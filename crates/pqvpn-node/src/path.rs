@@ -11,10 +11,14 @@
 
 mod guess;
 mod machine;
+mod portmap;
 mod reflexive;
 mod sift;
+mod why;
 
 pub(crate) use guess::{LASTS as GUESS_LASTS, SOCKETS as GUESS_SOCKETS};
 pub(crate) use machine::{Action, Paths, Told, is_relayed};
+pub(crate) use portmap::{Mapped, Portmap, Setup as PortmapSetup};
 pub(crate) use reflexive::Reflexive;
 pub(crate) use sift::sift;
+pub(crate) use why::Relayed;

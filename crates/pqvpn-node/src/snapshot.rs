@@ -9,6 +9,8 @@ use std::{
 use pqvpn_crypto::{aead::AeadId, peer_id::PeerId};
 use pqvpn_wire::dht::NetworkId;
 
+use crate::netcheck::MappingReport;
+
 /// The whole node at one moment.
 #[derive(Debug, Clone)]
 pub struct Snapshot {
@@ -34,6 +36,8 @@ pub struct Snapshot {
     pub health: Vec<HealthItem>,
     /// Since the node started.
     pub uptime: Duration,
+    /// What the router of this network forwards to the node.
+    pub port_mapping: MappingReport,
 }
 
 /// Whether the node carries traffic.

@@ -5,6 +5,7 @@ mod choice;
 mod command;
 mod guessing;
 mod mesh;
+mod netcheck;
 mod network;
 mod paths;
 pub(crate) mod peer;
@@ -39,7 +40,7 @@ use crate::{
     membership::NetworkView,
     names::DnsSide,
     overlay::{Mesh, OwnAddresses},
-    path::Reflexive,
+    path::{Mapped, Portmap, Reflexive},
     session::{self, LinkContext, LinkEvent},
     snapshot::{HealthItem, NodeState},
     underlay::Underlay,
@@ -97,6 +98,10 @@ pub(crate) struct State {
     pub(crate) accepting: JoinHandle<()>,
     /// Where members see this node.
     pub(crate) reflexive: Reflexive,
+    /// Asks the router to let our port through.
+    pub(crate) portmap: Portmap,
+    /// What came of it.
+    pub(crate) mapped: Mapped,
     /// Candidates of peers that were not tried.
     pub(crate) candidates_refused: u64,
     /// Port guessing.
@@ -151,6 +156,7 @@ impl State {
                     None
                 }
                 Some(()) = inputs.changes.recv() => { self.on_network_change(clock::now()); None }
+                () = self.mapped.changed() => { self.on_mapping(clock::now()); None }
                 () = wait_until(deadline) => { self.on_timeout(clock::now()); None }
             };
             if let Some(done) = stop {

@@ -83,6 +83,8 @@ pub(crate) enum Verb {
     Peers,
     /// Measure round trips to a peer inside the tunnel.
     Ping(PingArgs),
+    /// Show what this network allows: UDP, NAT, port mapping, IPv6, relays, and what would help.
+    Netcheck,
     /// Show PeerID, addresses and fingerprint; makes the identity when there is none.
     Id(PassphraseArgs),
     /// Make, show and leave networks.

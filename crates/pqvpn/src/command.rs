@@ -17,6 +17,7 @@ mod keys;
 mod lock;
 mod members;
 mod net;
+mod netcheck;
 mod peers;
 mod ping;
 mod requests;
@@ -38,6 +39,7 @@ pub(crate) fn run(context: &Context, verb: Verb) -> Result<(), Failure> {
         Verb::Status(args) => block_on(status::run(context, &args)),
         Verb::Peers => block_on(peers::run(context)),
         Verb::Ping(args) => block_on(ping::run(context, &args)),
+        Verb::Netcheck => block_on(netcheck::run(context)),
         Verb::Id(args) => id::run(context, &args),
         Verb::Net(verb) => net::run(context, verb),
         Verb::Invite(args) => block_on(invite::run(context, args)),

@@ -58,6 +58,7 @@ impl From<snapshot::Snapshot> for Status {
             drops,
             health: node.health.into_iter().map(Health::from).collect(),
             uptime_s: node.uptime.as_secs(),
+            port_mapping: node.port_mapping.into(),
         }
     }
 }

@@ -41,6 +41,9 @@ pub struct Status {
     pub health: Vec<Health>,
     /// Seconds since the daemon started.
     pub uptime_s: u64,
+    /// What the router of this network forwards to the node.
+    #[serde(default)]
+    pub port_mapping: super::PortMapping,
 }
 
 /// The peers alone.

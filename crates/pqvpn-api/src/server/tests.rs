@@ -120,6 +120,7 @@ fn a_snapshot() -> snapshot::Snapshot {
             text: "soon".into(),
         }],
         uptime: Duration::from_secs(9),
+        port_mapping: pqvpn_node::netcheck::MappingReport::default(),
     }
 }
 

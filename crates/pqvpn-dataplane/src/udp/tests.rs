@@ -168,10 +168,10 @@ fn hops_of(bind: &str, hops: Option<u8>) -> i32 {
     let mut parts = [IoSliceMut::new(&mut buffer)];
     let mut control = nix::cmsg_space!(i32);
     let got = recvmsg::<SockaddrStorage>(b.as_raw_fd(), &mut parts, Some(&mut control), MsgFlags::empty()).unwrap();
-    let ttl = got.cmsgs().unwrap().find_map(|message| match message {
-        ControlMessageOwned::Ipv4Ttl(ttl) => Some(ttl),
-        _ => None,
-    });
+    let ttl = got
+        .cmsgs()
+        .unwrap()
+        .find_map(|message| if let ControlMessageOwned::Ipv4Ttl(ttl) = message { Some(ttl) } else { None });
     ttl.unwrap()
 }
 

@@ -71,6 +71,7 @@ impl Reader {
             assign(&mut config.node.listen, self.list(&section, "listen", parse::<SocketAddr>));
             config.node.state_dir = self.value(&section, "state_dir", absolute_path);
             assign(&mut config.node.port_guessing, self.value(&section, "port_guessing", boolean));
+            assign(&mut config.node.port_mapping, self.value(&section, "port_mapping", boolean));
         }
         if let Some(section) = self.section(root, "interface") {
             self.interface(&section, &mut config);

@@ -27,7 +27,13 @@ pub(super) struct Section {
 pub(super) const SECTIONS: &[Section] = &[
     section(
         "node",
-        &[("name", Kind::Text), ("listen", Kind::TextList), ("state_dir", Kind::Text), ("port_guessing", Kind::Bool)],
+        &[
+            ("name", Kind::Text),
+            ("listen", Kind::TextList),
+            ("state_dir", Kind::Text),
+            ("port_guessing", Kind::Bool),
+            ("port_mapping", Kind::Bool),
+        ],
     ),
     section(
         "interface",

@@ -26,6 +26,7 @@ pub(super) fn to_toml(config: &Config) -> String {
     out.optional("name", config.node.name.as_deref().map(quoted));
     out.key("listen", list(&config.node.listen));
     out.optional("state_dir", config.node.state_dir.as_ref().map(|path| quoted(path.display())));
+    out.key("port_mapping", config.node.port_mapping);
 
     out.key("port_guessing", config.node.port_guessing);
     let interface = &config.interface;

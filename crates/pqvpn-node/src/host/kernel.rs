@@ -66,6 +66,10 @@ pub(super) struct HostRoute {
     pub(super) out: Vec<u32>,
     /// Whether packets for others take it (no broadcast, local or multicast entry).
     pub(super) forwards: bool,
+    /// The router it goes to, if to one.
+    pub(super) gateway: Option<IpAddr>,
+    /// The lower, the rather it is taken.
+    pub(super) metric: u32,
     /// The source packets of this host get on it.
     pub(super) source: Option<IpAddr>,
     /// Whether it bears our mark.
@@ -232,6 +236,7 @@ fn route(message: &RouteMessage) -> Option<HostRoute> {
         return None;
     };
     let (mut table, mut out, mut source) = (u32::from(header.table), Vec::new(), None);
+    let (mut gateway, mut metric) = (None, 0);
     for attribute in &message.attributes {
         if let RouteAttribute::Destination(RouteAddress::Inet(address)) = attribute {
             destination = IpAddr::V4(*address);
@@ -241,6 +246,12 @@ fn route(message: &RouteMessage) -> Option<HostRoute> {
             source = Some(IpAddr::V4(*address));
         } else if let RouteAttribute::PrefSource(RouteAddress::Inet6(address)) = attribute {
             source = Some(IpAddr::V6(*address));
+        } else if let RouteAttribute::Gateway(RouteAddress::Inet(address)) = attribute {
+            gateway = Some(IpAddr::V4(*address));
+        } else if let RouteAttribute::Gateway(RouteAddress::Inet6(address)) = attribute {
+            gateway = Some(IpAddr::V6(*address));
+        } else if let RouteAttribute::Priority(number) = attribute {
+            metric = *number;
         } else if let RouteAttribute::Table(number) = attribute {
             table = *number;
         } else if let RouteAttribute::Oif(index) = attribute {
@@ -252,7 +263,8 @@ fn route(message: &RouteMessage) -> Option<HostRoute> {
     let prefix = IpNet::new(destination, header.destination_prefix_length).ok()?;
     let inert = [RouteType::Local, RouteType::Broadcast, RouteType::Anycast, RouteType::Multicast];
     let ours = header.protocol == RouteProtocol::Other(ROUTE_PROTOCOL);
-    Some(HostRoute { prefix, table, out, forwards: !inert.contains(&header.kind), source, ours })
+    let forwards = !inert.contains(&header.kind);
+    Some(HostRoute { prefix, table, out, forwards, gateway, metric, source, ours })
 }
 
 fn address_message(index: u32, net: IpNet) -> AddressMessage {

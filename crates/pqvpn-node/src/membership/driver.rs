@@ -48,7 +48,7 @@ use crate::{
     dht::{FirstStream, NewDoor, Usage},
     link::Connection,
     overlay::OwnAddresses,
-    path::Reflexive,
+    path::{Mapped, Reflexive},
     snapshot::{HealthItem, HealthLevel},
 };
 use gossip::Pulling;
@@ -73,6 +73,7 @@ pub(super) struct Parts {
     pub(super) pools: PoolChooser,
     pub(super) relaying: Relaying,
     pub(super) reflexive: Reflexive,
+    pub(super) mapped: Mapped,
     pub(super) standing: Vec<HealthItem>,
 }
 
@@ -179,6 +180,8 @@ pub(super) struct Driver {
     ways_wanted: Vec<relaying::WantedWay>,
     /// Where members see this node.
     reflexive: Reflexive,
+    /// What the router forwards to this node.
+    mapped: Mapped,
     standing: Vec<HealthItem>,
     /// Where others can dial this node.
     endpoints: Vec<SocketAddr>,
@@ -221,6 +224,7 @@ impl Driver {
             pools,
             relaying,
             reflexive,
+            mapped,
             standing,
         } = parts;
         let networks: BTreeMap<NetworkId, Network> =
@@ -253,6 +257,7 @@ impl Driver {
             relaying,
             ways_wanted: Vec::new(),
             reflexive,
+            mapped,
             standing,
             endpoints: Vec::new(),
             endpoints_at: clock::now(),
@@ -298,6 +303,7 @@ impl Driver {
                 },
                 Some(event) = inputs.events.recv() => self.on_event(event),
                 Some(door) = inputs.found.recv() => self.on_found(&door),
+                () = self.mapped.changed() => self.find_endpoints(),
                 Some(done) = self.tasks.join_next(), if !self.tasks.is_empty() => {
                     if let Ok(done) = done {
                         self.on_task(done);

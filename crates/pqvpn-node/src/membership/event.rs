@@ -13,6 +13,7 @@ use super::{
 use crate::{
     dht::{FirstStream, Place, Usage},
     link::Connection,
+    netcheck::MemberLink,
 };
 
 /// From the tasks that serve links.
@@ -49,6 +50,8 @@ pub(crate) enum Order {
     Command(NetworkCommand),
     /// A way to a peer through another member.
     Relay(PeerId, WayReply),
+    /// Which members there are links with.
+    Links(oneshot::Sender<Vec<MemberLink>>),
     /// A way is in use.
     Hold(SocketAddr),
     /// Go on under another identity; this one has no further use for the driver than to be told.

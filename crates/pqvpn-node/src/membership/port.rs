@@ -40,8 +40,9 @@ use crate::{
     clock,
     dht::{self, FirstStream, NewDoor, NoPlace, Place, Places, Usage},
     link::{Connection, Endpoint},
+    netcheck::MemberLink,
     overlay::OwnAddresses,
-    path::Reflexive,
+    path::{Mapped, Reflexive},
     snapshot::{HealthItem, HealthLevel},
 };
 
@@ -78,6 +79,8 @@ pub(crate) struct Setup {
     pub(crate) willing: Willing,
     /// Where members see this node.
     pub(crate) reflexive: Reflexive,
+    /// What the router forwards to this node.
+    pub(crate) mapped: Mapped,
 }
 
 /// Why networks cannot be started.
@@ -120,6 +123,7 @@ pub(crate) async fn start(setup: Setup) -> Result<(Port, JoinHandle<()>), Member
         forwarder,
         willing,
         reflexive,
+        mapped,
     } = setup;
     let own = identity.peer_id();
     let (event_sender, events) = mpsc::channel(QUEUE);
@@ -154,6 +158,7 @@ pub(crate) async fn start(setup: Setup) -> Result<(Port, JoinHandle<()>), Member
         pools,
         relaying: Relaying::new(forwarder, willing),
         reflexive,
+        mapped,
         standing,
     };
     let mut driver = Driver::new(parts, Links::default());
@@ -245,6 +250,15 @@ impl Port {
         let (reply, way) = oneshot::channel();
         self.orders.send(Order::Relay(peer, reply)).await.map_err(|_| RelayError::Stopped)?;
         way.await.map_err(|_| RelayError::Stopped)?
+    }
+
+    /// The members there are links with; none when the networks have more to do than they can.
+    pub(crate) async fn links(&self) -> Vec<MemberLink> {
+        let (reply, links) = oneshot::channel();
+        if !self.order(Order::Links(reply)) {
+            return Vec::new();
+        }
+        timeout(FAREWELL, links).await.ok().and_then(Result::ok).unwrap_or_default()
     }
 
     /// Through whom a way goes, if it is one, and where that member is.

@@ -144,6 +144,8 @@ pub(super) struct Relaying {
     shared: Arc<ForwardLimit>,
     pairs: Vec<Pair>,
     ways: Vec<OwnWay>,
+    /// What relays said they forward for a pair, in bytes a second.
+    told: BTreeMap<PeerId, (u64, Instant)>,
     /// Requests refused because somebody asked for too much.
     pub(super) refused: u64,
 }
@@ -156,7 +158,7 @@ impl Relaying {
         };
         // A quarter of a second at full rate may come at once.
         let shared = Arc::new(ForwardLimit::new(rate, (rate / 4).max(64 * 1024)));
-        Self { forwarder, willing, shared, pairs: Vec::new(), ways: Vec::new(), refused: 0 }
+        Self { forwarder, willing, shared, pairs: Vec::new(), ways: Vec::new(), told: BTreeMap::new(), refused: 0 }
     }
 
     /// Bytes a second that are forwarded for a pair, 0 for introductions only.
@@ -340,6 +342,19 @@ impl Relaying {
             None => self.ways.push(way),
         }
         Ok(id.address())
+    }
+
+    /// A relay said how much it forwards for a pair.
+    pub(super) fn note_rate(&mut self, now: Instant, relay: PeerId, rate: u64) {
+        if self.told.len() >= MAX_WAYS && !self.told.contains_key(&relay) {
+            self.told.clear();
+        }
+        self.told.insert(relay, (rate, now));
+    }
+
+    /// What it said, and how long ago.
+    pub(super) fn rate_of(&self, now: Instant, relay: &PeerId) -> Option<(u64, Duration)> {
+        self.told.get(relay).map(|(rate, at)| (*rate, now.saturating_duration_since(*at)))
     }
 
     /// The node uses a way.

@@ -349,6 +349,15 @@ impl Paths {
         (self.suspect, self.ask_again) = (None, None);
     }
 
+    /// There is news of where we may be reached: while packets take a relay, the next try begins at once.
+    pub(crate) fn try_now(&mut self, now: Instant) {
+        if self.current.is_some_and(is_relayed) {
+            self.failed = 0;
+            self.next_try = Some(now);
+            self.handle_timeout(now);
+        }
+    }
+
     /// The host's network has changed: nothing is known of any path any more.
     pub(crate) fn on_network(&mut self, now: Instant) {
         if self.current.is_none() {
@@ -407,6 +416,11 @@ impl Paths {
         } else {
             "no direct way was found: both ends are behind NATs or firewalls that do not let them meet"
         }
+    }
+
+    /// Whether a try for a direct way has come to nothing.
+    pub(crate) const fn has_failed(&self) -> bool {
+        self.failed > 1
     }
 
     fn begin(&mut self, now: Instant) {

@@ -10,6 +10,8 @@ use std::{
 
 use pqvpn_crypto::peer_id::PeerId;
 
+use crate::netcheck::Outside;
+
 /// Observers remembered.
 const MAX_SEEN: usize = 16;
 /// Addresses told to peers.
@@ -51,6 +53,18 @@ impl Reflexive {
         }
         counted.sort_by_key(|(count, _)| std::cmp::Reverse(*count));
         counted.into_iter().take(MAX_TOLD).map(|(_, address)| address).collect()
+    }
+
+    /// Where members see us: how many, and how long ago the last of them said so.
+    pub(crate) fn sights(&self, now: Instant) -> Vec<Outside> {
+        let told = self.addresses(now);
+        let seen = self.lock();
+        let of = |address: SocketAddr| {
+            let ages = seen.iter().filter(|sight| sight.sees == address && sight.is_fresh(now));
+            let ages: Vec<Duration> = ages.map(|sight| now.saturating_duration_since(sight.when)).collect();
+            Some(Outside { address, seen_by: ages.len(), age: ages.into_iter().min()? })
+        };
+        told.into_iter().filter_map(of).collect()
     }
 
     /// Whether members at different addresses see different ports of ours: the mapping depends on the endpoint.
@@ -102,6 +116,9 @@ mod tests {
             seen.note(now, observer, at, here(2));
         }
         assert_eq!(seen.addresses(now), [here(2), here(1)]);
+        let later = now + Duration::from_secs(5);
+        let sights: Vec<_> = seen.sights(later).iter().map(|one| (one.address, one.seen_by, one.age)).collect();
+        assert_eq!(sights, [(here(2), 2, Duration::from_secs(5)), (here(1), 1, Duration::from_secs(5))]);
         assert!(seen.addresses(now + FRESH).is_empty());
     }
 

@@ -39,6 +39,7 @@ impl State {
             Command::Set(key, value, answer) => send(answer, Self::set(&key, &value)),
             Command::Dht(command) => self.dht(command),
             Command::Network(command) => self.network(command),
+            Command::NetCheck(answer) => self.netcheck(now, answer),
             Command::Dns(answer) => send(answer, self.dns.report()),
             // Whoever is started without a supervisor has no keystore either.
             Command::RotateKeys(_, answer) => send(answer, Err(membership::RotationError::NotKept.into())),
@@ -57,6 +58,7 @@ impl State {
         self.dns.follow(&self.views, &self.mesh, self.own).await;
         self.control.pause(false);
         self.context.door.set_down(false);
+        self.portmap.want(true);
         self.pause_discovery(false);
         self.running = NodeState::Up;
         self.look_at_peers(now);
@@ -70,6 +72,7 @@ impl State {
         }
         self.running = NodeState::Down;
         self.context.door.set_down(true);
+        self.portmap.want(false);
         self.pause_discovery(true);
         self.control.pause(true);
         self.close_all(CloseReason::Shutdown);
@@ -83,10 +86,10 @@ impl State {
     pub(crate) async fn stop(mut self) {
         self.context.door.set_down(true);
         self.close_all(CloseReason::Shutdown);
-        let Self { context, mut host, mut dns, underlay, accepting, lan, .. } = self;
+        let Self { context, mut host, mut dns, underlay, accepting, lan, portmap, .. } = self;
         drop(lan);
         dns.undo().await;
-        context.networks.stop().await;
+        tokio::join!(context.networks.stop(), portmap.stop());
         if let Some(dht) = &context.dht {
             dht.stop().await;
         }

@@ -10,11 +10,11 @@ use std::{
 use pqvpn_dataplane::{PeerSlot, ProbeKind, SessionId};
 use pqvpn_wire::control::{Candidates, MAX_CANDIDATES, Message};
 
-use super::State;
+use super::{State, peer::Peer};
 use crate::{
     dht::{dialable, realm},
     membership,
-    path::{Action, Told, is_relayed, sift},
+    path::{Action, Relayed, Told, is_relayed, sift},
     session::{self, LinkEvent},
 };
 
@@ -108,9 +108,35 @@ impl State {
         }
     }
 
-    /// Where this node may be reached: its interfaces, and where members see it.
+    /// Why packets to a peer go where they go, and what would make that better.
+    pub(super) fn why(&self, now: Instant, peer: &Peer, at: SocketAddr) -> String {
+        if !is_relayed(at) {
+            return peer.why.clone();
+        }
+        let facts = Relayed {
+            tried: peer.paths.has_failed(),
+            ours_varies: self.reflexive.varies(now),
+            theirs_varies: peer.varies,
+            mapping: self.mapped.report(now).state,
+            port: self.underlay.listen.iter().find(|at| at.is_ipv4()).map(SocketAddr::port),
+        };
+        facts.text()
+    }
+
+    /// The router forwards another port than before, or none any more.
+    pub(super) fn on_mapping(&mut self, now: Instant) {
+        if self.mapped.external().is_none() {
+            return;
+        }
+        for peer in self.peers.iter_mut().filter(|peer| peer.last_remote.is_some_and(is_relayed)) {
+            peer.paths.try_now(now);
+        }
+    }
+
+    /// Where this node may be reached: what its router forwards, its interfaces, and where members see it.
     fn own_candidates(&self, now: Instant) -> Vec<SocketAddr> {
-        let mut all = self.reflexive.addresses(now);
+        let mut all: Vec<SocketAddr> = self.mapped.external().into_iter().collect();
+        all.extend(self.reflexive.addresses(now));
         all.extend(self.addresses_of_host());
         let mut distinct: Vec<SocketAddr> = Vec::new();
         for at in all {
@@ -132,6 +158,7 @@ impl State {
         let rtt = self.live.get(&session).map(|live| live.connection.rtt());
         let Some(peer) = self.peers.get_mut(slot) else { return };
         let Candidates { round, answer, varies, .. } = *candidates;
+        peer.varies = Some(varies);
         if !peer.paths.on_told(now, Told { round, answer, varies, rtt }, &sifted.usable) {
             self.candidates_refused += sifted.usable.len() as u64;
             tracing::debug!(peer = %peer.label(), "candidates told too often");

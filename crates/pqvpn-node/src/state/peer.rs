@@ -50,6 +50,8 @@ pub(crate) struct Peer {
     pub(crate) last_remote: Option<SocketAddr>,
     /// Why packets take the path they take.
     pub(crate) why: String,
+    /// Whether its NAT gives every peer another port, once it has said so.
+    pub(crate) varies: Option<bool>,
     pub(crate) last_error: Option<String>,
     /// Pings that wait for a session, then for their probe.
     pub(crate) pings: Vec<Ping>,
@@ -86,6 +88,7 @@ impl Peer {
             sessions: Vec::new(),
             last_remote: None,
             why: String::new(),
+            varies: None,
             last_error: None,
             pings: Vec::new(),
             aborts: Vec::new(),

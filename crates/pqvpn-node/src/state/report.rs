@@ -40,6 +40,7 @@ impl State {
             drops: self.drops(),
             health: self.health(now),
             uptime: now.saturating_duration_since(self.started),
+            port_mapping: self.mapped.report(now),
         }
     }
 
@@ -75,12 +76,13 @@ impl State {
             state,
             verified_age,
             path: session.and_then(|(_, live)| {
-                let (kind, remote, via) = self.seen_path(peer.last_remote?);
+                let at = peer.last_remote?;
+                let (kind, remote, via) = self.seen_path(at);
                 Some(PathSnapshot {
                     kind,
                     remote,
                     via,
-                    why: peer.why.clone(),
+                    why: self.why(now, peer, at),
                     rtt: peer.life.rtt(),
                     loss: peer.life.loss(),
                     mtu: live.inner_mtu,

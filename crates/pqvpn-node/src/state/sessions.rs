@@ -182,6 +182,9 @@ impl State {
     /// The machine slept or is a revived copy: no old key may seal another packet (security.md 1.8, pitfall 4).
     pub(super) fn on_clock_jump(&mut self, now: Instant) {
         tracing::info!("the clocks jumped: every session starts over");
+        // Who slept may wake up somewhere else.
+        self.portmap.nudge();
+        self.reflexive.forget();
         for id in self.live.keys().copied().collect::<Vec<_>>() {
             self.replace_session(now, id);
         }
@@ -236,7 +239,8 @@ impl State {
         }
         let Some(position) = peer.pings.iter().position(|ping| ping.probe == Some(id)) else { return };
         let ping = peer.pings.swap_remove(position);
-        let (peer_id, name, why) = (peer.id, peer.name.clone(), peer.why.clone());
+        let (peer_id, name) = (peer.id, peer.name.clone());
+        let why = self.peers.get(slot).map(|peer| self.why(now, peer, from)).unwrap_or_default();
         let (kind, remote, via) = self.seen_path(from);
         let reply = PingReply { peer_id, name, rtt, kind, remote, via, why };
         let _nobody_waits = ping.answer.send(Ok(reply));

@@ -178,6 +178,7 @@ fn snapshot(state: NodeState) -> Snapshot {
         drops: vec![("replay", 3), ("auth", 0)],
         health: vec![HealthItem { level: HealthLevel::Warn, code: "key-expiry", text: "soon".into() }],
         uptime: Duration::from_secs(9),
+        port_mapping: pqvpn_node::netcheck::MappingReport::default(),
     }
 }
 

@@ -41,6 +41,7 @@ impl Driver {
             Order::Incoming(incoming) => self.on_incoming(*incoming),
             Order::Command(command) => self.on_command(command),
             Order::Relay(peer, reply) => self.find_relay(peer, reply),
+            Order::Links(reply) => drop(reply.send(self.member_links(clock::now()))),
             Order::Hold(way) => self.relaying.hold(clock::now(), way),
             Order::NetworkChanged => self.on_network_change(),
             Order::Pause(paused) => self.pause(paused),

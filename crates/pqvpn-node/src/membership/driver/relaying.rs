@@ -32,7 +32,7 @@ use super::{
     Driver, TaskDone,
     gossip::{DIAL_LIMIT, MAX_TASKS},
 };
-use crate::{clock, entropy, path::is_relayed};
+use crate::{clock, entropy, netcheck::MemberLink, path::is_relayed};
 
 /// Members that a member behind a router keeps links with, so that others find it through them.
 const HOMES: usize = 2;
@@ -248,6 +248,7 @@ impl Driver {
         let now = clock::now();
         let way = match (opened, by) {
             (Ok(opened), Some((network, relay, at, takes))) => {
+                self.relaying.note_rate(now, relay, opened.rate);
                 let whose = (network, relay, peer);
                 let set = self.relaying.set_way(now, whose, at, takes, opened.channel, true, entropy::u64());
                 set.map_err(|error| RelayError::Local(error.to_string()))
@@ -297,6 +298,34 @@ impl Driver {
                 refused(RelayRefusal::Declined)
             }
         }
+    }
+
+    /// The members there are links with, the nearest first.
+    pub(super) fn member_links(&self, now: Instant) -> Vec<MemberLink> {
+        let name = |peer: &PeerId| {
+            let known = self.networks.values().find_map(|network| network.constitution.view().members.get(peer));
+            known.map_or_else(|| peer.short(), |member| member.name.clone())
+        };
+        let mut links: Vec<MemberLink> = self
+            .links
+            .one_each()
+            .into_iter()
+            .filter_map(|(peer, id)| {
+                let link = self.links.get(id)?;
+                let at = Some(link.connection.remote()).filter(|at| !is_relayed(*at));
+                Some(MemberLink {
+                    peer,
+                    name: name(&peer),
+                    at,
+                    inbound: !link.is_outbound(),
+                    rtt: link.connection.rtt(),
+                    idle: now.saturating_duration_since(link.usage.last()),
+                    forwards: self.relaying.rate_of(now, &peer),
+                })
+            })
+            .collect();
+        links.sort_by_key(|link| (link.at.is_none(), link.rtt));
+        links
     }
 
     // ---- being a relay --------------------------------------------------------------------------------------------

@@ -168,7 +168,10 @@ impl Driver {
     pub(super) fn find_endpoints(&mut self) {
         self.endpoints_at = clock::now();
         let overlay = self.overlay.get();
-        let mut endpoints = dialable(&self.listen, realm(&self.listen, true), &overlay);
+        // What the router forwards is open to everybody who knows it.
+        let mapped = self.mapped.published(&self.reflexive.addresses(self.endpoints_at));
+        let mut endpoints: Vec<SocketAddr> = mapped.into_iter().collect();
+        endpoints.extend(dialable(&self.listen, realm(&self.listen, true), &overlay));
         // Addresses of our networks are no way to reach them.
         let inside = |ip: IpAddr| {
             self.networks.values().any(|network| match ip {

@@ -43,13 +43,11 @@ fn whatever_a_peer_says_it_is_guessed_once_a_minute_and_then_ever_more_rarely() 
         paths.on_told(time, told(second % 2 == 0), &[victim]);
         paths.handle_timeout(time);
         while let Some(action) = paths.poll_action() {
-            match action {
-                Action::Guess => guesses += usize::from(paths.guess(time, false, second)),
-                Action::Check { to, .. } => {
-                    assert_eq!(to.ip(), victim.ip());
-                    *sent.entry(second / 60).or_default() += 1;
-                }
-                _ => {}
+            if action == Action::Guess {
+                guesses += usize::from(paths.guess(time, false, second));
+            } else if let Action::Check { to, .. } = action {
+                assert_eq!(to.ip(), victim.ip());
+                *sent.entry(second / 60).or_default() += 1;
             }
         }
         if second % 600 == 599 {
@@ -82,10 +80,7 @@ fn an_answer_to_a_guess_from_a_port_that_was_not_guessed_moves_no_path() {
     let later = now + Duration::from_secs(5);
     paths.on_told(later, told(true), &[named]);
     assert!(paths.guess(later, false, 7));
-    let guessed = |action| match action {
-        Action::Check { id, to } if to != named => Some((id, to)),
-        _ => None,
-    };
+    let guessed = |action| if let Action::Check { id, to } = action { (to != named).then_some((id, to)) } else { None };
     let (id, to) = std::iter::from_fn(|| paths.poll_action()).find_map(guessed).unwrap();
     let elsewhere = SocketAddr::new(to.ip(), to.port() ^ 1);
     assert_eq!(paths.on_ack(later, id, elsewhere, later), None);

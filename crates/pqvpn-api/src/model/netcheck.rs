@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What the network this node is in allows: the answer of `netcheck`, and the port mapping in `status`.
+
+use std::net::{IpAddr, SocketAddr};
+
+use serde::{Deserialize, Serialize};
+
+/// What the router of this network forwards to the node.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortMapping {
+    /// `off`, `paused`, `not-needed`, `no-router`, `asking`, `mapped` or `refused`.
+    pub state: String,
+    /// The router that was asked.
+    pub router: Option<IpAddr>,
+    /// `PCP`, `NAT-PMP` or `UPnP`.
+    pub protocol: Option<String>,
+    /// The outside address that leads here.
+    pub external: Option<SocketAddr>,
+    /// Whether that address is of use to everybody.
+    pub public: bool,
+    /// How long the router keeps it without being asked again.
+    pub lifetime_s: Option<u64>,
+    /// Seconds since the router said so.
+    pub age_s: Option<u64>,
+    /// Answers that named addresses which cannot be the router's outside.
+    pub lies: u64,
+    /// Why there is none.
+    pub why: Option<String>,
+}
+
+/// What this network allows, and how that is known.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NetCheck {
+    /// Schema number, 1.
+    pub schema: u32,
+    /// Whether UDP gets through: `yes` or `unknown`.
+    pub udp: Finding,
+    /// Where members see the node, what most of them say first.
+    pub outside: Vec<Outside>,
+    /// Whether the NAT keeps one port for everybody: `none`, `same`, `varies` or `unknown`.
+    pub nat: Finding,
+    /// Who is let in: `open` or `unknown`.
+    pub filtering: Finding,
+    /// What the router forwards.
+    pub port_mapping: PortMapping,
+    /// Whether IPv6 works: `yes`, `address-only` or `no`.
+    pub ipv6: Finding,
+    /// Addresses of this host that others may try.
+    pub interfaces: Vec<SocketAddr>,
+    /// What the inner MTU rests on: `session` or `unknown`.
+    pub mtu: Finding,
+    /// Inner MTU in bytes.
+    pub inner_mtu: Option<u16>,
+    /// Members that are linked directly and can relay, the nearest first.
+    pub relays: Vec<Relay>,
+    /// What would help, one line each.
+    pub hints: Vec<String>,
+}
+
+/// Something that was found, how, and when.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finding {
+    /// A stable word for scripts.
+    pub value: String,
+    /// How it was learnt, or why it is not known.
+    pub learnt: String,
+    /// Seconds since then.
+    pub age_s: Option<u64>,
+}
+
+/// An address at which members see the node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Outside {
+    /// The address.
+    pub address: SocketAddr,
+    /// How many members see it.
+    pub seen_by: usize,
+    /// Seconds since one of them said so.
+    pub age_s: u64,
+}
+
+/// A member that can relay.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Relay {
+    /// Identity, 64 hex digits.
+    pub peer_id: String,
+    /// Name in the network.
+    pub name: String,
+    /// Where it is.
+    pub address: SocketAddr,
+    /// Round-trip time of the link in milliseconds.
+    pub rtt_ms: f64,
+    /// Seconds since the link was used.
+    pub age_s: u64,
+    /// Whether it forwards traffic, and not only what introduces two members; not known until it was asked once.
+    pub bulk: Option<bool>,
+}
