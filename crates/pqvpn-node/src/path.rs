@@ -14,7 +14,7 @@ mod machine;
 mod reflexive;
 mod sift;
 
-pub(crate) use guess::{LASTS as GUESS_LASTS, SOCKETS as GUESS_SOCKETS};
+pub(crate) use guess::{SOCKETS as GUESS_SOCKETS, SOCKETS_LAST as GUESS_SOCKETS_LAST};
 pub(crate) use machine::{Action, Paths, Told, is_relayed};
 pub(crate) use reflexive::Reflexive;
 pub(crate) use sift::sift;
