@@ -24,6 +24,7 @@ use crate::{
     session::{EpochMismatch, RxSession, TxSession},
     stats::{DropReason, Drops, PeerStats},
     table::{Session, lock},
+    udp::extra::SocketId,
 };
 
 /// Everything a new session consists of.
@@ -282,6 +283,11 @@ impl Control {
     pub fn path(&self, peer: PeerSlot) -> Option<SocketAddr> {
         let tables = self.shared.tables.load();
         tables.peers.get(&peer)?.peer.path().map(|path| path.remote)
+    }
+
+    /// The added socket on which the peer last reached us by its path with data or a nomination.
+    pub fn path_socket(&self, peer: PeerSlot) -> Option<SocketId> {
+        self.shared.tables.load().peers.get(&peer)?.peer.path()?.socket
     }
 
     /// The address or way packets to the peer go to and when something authenticated last came from there; `None` when

@@ -16,7 +16,7 @@ mod reflexive;
 mod sift;
 mod why;
 
-pub(crate) use guess::{LASTS as GUESS_LASTS, SOCKETS as GUESS_SOCKETS};
+pub(crate) use guess::{SOCKETS as GUESS_SOCKETS, SOCKETS_LAST as GUESS_SOCKETS_LAST};
 pub(crate) use machine::{Action, Paths, Told, is_relayed};
 pub(crate) use portmap::{Mapped, Portmap, Setup as PortmapSetup};
 pub(crate) use reflexive::Reflexive;

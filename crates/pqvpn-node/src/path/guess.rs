@@ -23,9 +23,12 @@ const LOWEST: u16 = 1024;
 const RANGE: u32 = 65_536 - LOWEST as u32;
 /// When the hard end checks from its sockets: the easy end has sent to all ports by then. What opened them may have died
 /// before a router further out.
-const CHECK_AFTER: Duration = Duration::from_millis(1800);
-/// How long all of it takes; the sockets are closed then.
-pub(crate) const LASTS: Duration = Duration::from_millis(2800);
+const CHECK_AFTER: Duration = Duration::from_millis(1500);
+/// How long all of it takes.
+const LASTS: Duration = Duration::from_millis(2000);
+/// How long the sockets stay open. Several may be hit, and one that is closed while the other end goes over to it is a
+/// path that swallows everything.
+pub(crate) const SOCKETS_LAST: Duration = Duration::from_millis(3000);
 /// Pauses after a guess.
 const PAUSES: [Duration; 4] =
     [Duration::from_secs(60), Duration::from_secs(180), Duration::from_secs(600), Duration::from_secs(1800)];

@@ -97,8 +97,6 @@ pub(crate) enum Action {
         /// Where to.
         to: SocketAddr,
     },
-    /// Close the sockets but the one that the path leads over.
-    CloseSockets,
 }
 
 /// What comes with a peer's addresses.
@@ -206,22 +204,19 @@ impl Paths {
         } else {
             self.next_try = None;
             self.relayed = None;
-            self.end_guess();
+            self.guess = None;
         }
     }
 
     /// The last session has gone.
     pub(crate) fn on_gone(&mut self) {
-        self.end_guess();
         let fresh = Self::new(self.chooses, self.next_id);
-        let actions = std::mem::take(&mut self.actions).into_iter().filter(|action| *action == Action::CloseSockets);
         *self = Self {
             round: self.round,
             told_debt: self.told_debt,
             told_at: self.told_at,
             guesses: self.guesses,
             next_guess: self.next_guess,
-            actions: actions.collect(),
             ..fresh
         };
     }
@@ -237,7 +232,7 @@ impl Paths {
             self.next_try = None;
             self.failed = 0;
             self.relayed = None;
-            self.end_guess();
+            self.guess = None;
         }
         self.want_link(now);
     }

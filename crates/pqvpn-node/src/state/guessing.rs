@@ -11,7 +11,7 @@ use pqvpn_dataplane::{PeerSlot, ProbeKind, SocketId};
 use super::{State, paths::OPENER_HOPS};
 use crate::{
     entropy,
-    path::{GUESS_LASTS, GUESS_SOCKETS},
+    path::{GUESS_SOCKETS, GUESS_SOCKETS_LAST},
 };
 
 /// Port guessing of this node.
@@ -36,7 +36,7 @@ impl Guessing {
     fn take_turn(&mut self, now: Instant, slot: PeerSlot) -> bool {
         let is_free = self.turn.is_none_or(|(_, until)| now >= until);
         if is_free {
-            self.turn = Some((slot, now + GUESS_LASTS));
+            self.turn = Some((slot, now + GUESS_SOCKETS_LAST));
         }
         is_free
     }
@@ -88,16 +88,14 @@ impl State {
         }
     }
 
-    /// Ends a peer's guess: closes its sockets but the one that the path leads over.
-    pub(super) fn close_sockets(&mut self, slot: PeerSlot) {
-        if self.guessing.turn.is_none_or(|(turn, _)| turn != slot) {
-            return;
-        }
+    /// Ends the guess: closes its sockets but those that the path leads over, ours and the one the peer chose.
+    fn close_sockets(&mut self, slot: PeerSlot) {
         self.guessing.turn = None;
-        let path = self.control.path(slot).and_then(|at| Some((at, self.control.socket_towards(at)?)));
+        let path = self.control.path(slot);
+        let used = [path.and_then(|at| self.control.socket_towards(at)), self.control.path_socket(slot)];
         for socket in std::mem::take(&mut self.guessing.sockets) {
             match path {
-                Some((at, used)) if used == socket => self.guessing.kept.push((slot, at, socket)),
+                Some(at) if used.contains(&Some(socket)) => self.guessing.kept.push((slot, at, socket)),
                 _ => drop(self.control.remove_socket(socket)),
             }
         }
@@ -110,11 +108,11 @@ impl State {
         }
         let control = &self.control;
         self.guessing.kept.retain(|&(slot, at, socket)| {
-            let used = control.path(slot) == Some(at) && control.socket_towards(at) == Some(socket);
-            if !used {
+            let is_used = control.path(slot) == Some(at);
+            if !is_used {
                 control.remove_socket(socket);
             }
-            used
+            is_used
         });
     }
 }
@@ -127,7 +125,7 @@ mod tests {
     fn one_peer_at_a_time_has_its_ports_guessed() {
         let (mut guessing, now) = (Guessing::default(), Instant::now());
         assert!(guessing.take_turn(now, 1));
-        assert!(!guessing.take_turn(now, 2) && !guessing.take_turn(now + GUESS_LASTS / 2, 1));
-        assert!(guessing.take_turn(now + GUESS_LASTS, 2));
+        assert!(!guessing.take_turn(now, 2) && !guessing.take_turn(now + GUESS_SOCKETS_LAST / 2, 1));
+        assert!(guessing.take_turn(now + GUESS_SOCKETS_LAST, 2));
     }
 }

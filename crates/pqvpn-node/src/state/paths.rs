@@ -39,7 +39,6 @@ impl State {
             Action::Guess => self.guess(now, slot),
             Action::OpenSockets(to) => self.open_sockets(now, slot, to),
             Action::CheckFromAll { id, to } => self.check_from_all(slot, id, to),
-            Action::CloseSockets => self.close_sockets(slot),
         }
     }
 

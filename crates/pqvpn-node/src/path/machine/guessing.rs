@@ -43,7 +43,7 @@ impl Paths {
                     self.tried.entry(to).or_insert(Tried { since: now, sent: CHECK_AT.len(), rtt: None, heard: false });
                     self.actions.push_back(Action::CheckFromAll { id, to });
                 }
-                Due::Over => self.end_guess(),
+                Due::Over => self.guess = None,
             }
         }
     }
@@ -55,11 +55,5 @@ impl Paths {
         self.tried.insert(from, hit);
         self.consider(now, from, rtt);
         Some(rtt)
-    }
-
-    pub(super) fn end_guess(&mut self) {
-        if self.guess.take().is_some() {
-            self.actions.push_back(Action::CloseSockets);
-        }
     }
 }

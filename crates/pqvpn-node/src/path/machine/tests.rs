@@ -195,12 +195,6 @@ impl World {
                         self.leave(of, from, to, |from| What::Check { id, from, via: to });
                     }
                 }
-                Action::CloseSockets => {
-                    let end = &mut self.ends[of];
-                    let pinned = end.paths.current.and_then(|at| end.pinned.get(&at)).copied();
-                    end.sockets.retain(|at, _| Some(*at) == pinned);
-                    end.pinned.retain(|_, at| Some(*at) == pinned);
-                }
             }
         }
     }

@@ -15,7 +15,7 @@ fn a_symmetric_router_is_met_by_guessing_whoever_knows_of_it() {
         }
         world.run(Duration::from_secs(6));
         assert_eq!(world.direct(), [true, true], "knows: {knows}");
-        assert!(world.ends.iter().all(|end| end.guesses.len() <= 1 && end.sockets.len() <= 1));
+        assert!(world.ends.iter().all(|end| end.guesses.len() <= 1));
         assert!(world.ends.iter().all(|end| end.uses.iter().all(|(after, _)| *after < Duration::from_secs(4))));
         // One way only: the end that cannot guess did not.
         let sprayed = world.ends.iter().filter(|end| end.checks > 100).count();
