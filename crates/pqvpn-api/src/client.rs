@@ -18,7 +18,7 @@ use crate::{
     error::{ApiError, Code},
     model::{
         Bootstrap, BootstrapAddRequest, BootstrapAdded, DhtFound, DhtGetRequest, DhtGot, DhtLookupRequest, DhtPut,
-        DhtPutRequest, DhtStatus, DhtTable, Done, Identity, NetCheck, PeerRequest, Peers, Ping, PingRequest,
+        DhtPutRequest, DhtStatus, DhtTable, Done, Identity, NetCheck, PeerRequest, Peers, Ping, PingRequest, Relaying,
         SetRequest, Setting, State, Status, Version,
     },
 };
@@ -87,6 +87,14 @@ impl Client {
     /// As [`Client::version`].
     pub async fn netcheck(&self) -> Result<NetCheck, ApiError> {
         self.get("/netcheck").await
+    }
+
+    /// What the node forwards for others.
+    ///
+    /// # Errors
+    /// As [`Client::version`].
+    pub async fn relaying(&self) -> Result<Relaying, ApiError> {
+        self.get("/relay").await
     }
 
     /// Brings the interface up.

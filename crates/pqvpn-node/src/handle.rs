@@ -14,7 +14,7 @@ use crate::{
         DhtError, DhtReport, DoorReport, GetReport, LookupReport, LookupTarget, NewDoor, PutReport, RecordRef,
         TableReport,
     },
-    membership::{NetworkCommand, NetworkError},
+    membership::{NetworkCommand, NetworkError, RelayReport},
     names::DnsReport,
     netcheck::NetReport,
     snapshot::{PathKind, Snapshot},
@@ -50,6 +50,8 @@ pub enum Command {
     Network(NetworkCommand),
     /// How names are answered.
     Dns(oneshot::Sender<DnsReport>),
+    /// What this node forwards for others.
+    Relaying(oneshot::Sender<Option<RelayReport>>),
     /// What the network around this node allows.
     NetCheck(oneshot::Sender<NetReport>),
     /// Stop the node and undo what it did to the host.
@@ -228,6 +230,14 @@ impl NodeHandle {
     /// [`NodeError::Stopped`] when the node has gone.
     pub async fn dns_status(&self) -> Result<DnsReport, NodeError> {
         self.ask(Command::Dns).await
+    }
+
+    /// What this node forwards for others; none when its networks have too much to do to say.
+    ///
+    /// # Errors
+    /// [`NodeError::Stopped`] when the node has gone.
+    pub async fn relaying(&self) -> Result<Option<RelayReport>, NodeError> {
+        self.ask(Command::Relaying).await
     }
 
     /// What the network around this node allows, and how that is known.

@@ -6,7 +6,9 @@ use std::{net::SocketAddr, sync::Arc};
 use pqvpn_crypto::peer_id::PeerId;
 use tokio::sync::oneshot;
 
-use super::{command::NetworkCommand, driver::WayReply, links::LinkId, rpc::Asked};
+use super::{
+    command::NetworkCommand, driver::WayReply, links::LinkId, relaying::Willing, report::RelayReport, rpc::Asked,
+};
 use crate::{
     dht::{FirstStream, Place, Usage},
     link::Connection,
@@ -40,6 +42,10 @@ pub(crate) enum Order {
     Relay(PeerId, WayReply),
     /// Which members there are links with.
     Links(oneshot::Sender<Vec<MemberLink>>),
+    /// Forward so much for others from now on.
+    Willing(Willing),
+    /// What is forwarded for whom.
+    Relaying(oneshot::Sender<RelayReport>),
     /// A way is in use.
     Hold(SocketAddr),
     /// Take no part, or take part again.

@@ -9,6 +9,7 @@ use std::{
 
 use futures_util::{FutureExt as _, StreamExt as _, stream::FuturesUnordered};
 use pqvpn_crypto::peer_id::PeerId;
+use pqvpn_dataplane::way::ForwardStats;
 use pqvpn_wire::network::{Channel, NetRequest, NetResponse, NetworkId, RelayOpened, RelayPair, RelayRefusal};
 use tokio::sync::oneshot;
 
@@ -18,6 +19,7 @@ use super::{
         links::LinkId,
         network::Moment,
         relaying::{Planned, Refresh},
+        report::{RelayPairReport, RelayReport},
         rpc::CallError,
     },
     Driver, TaskDone,
@@ -187,10 +189,6 @@ impl Driver {
 
     /// The members there are links with, the nearest first.
     pub(super) fn member_links(&self, now: Instant) -> Vec<MemberLink> {
-        let name = |peer: &PeerId| {
-            let known = self.networks.values().find_map(|network| network.constitution.view().members.get(peer));
-            known.map_or_else(|| peer.short(), |member| member.name.clone())
-        };
         let mut links: Vec<MemberLink> = self
             .links
             .one_each()
@@ -200,7 +198,7 @@ impl Driver {
                 let at = Some(link.connection.remote()).filter(|at| !is_relayed(*at));
                 Some(MemberLink {
                     peer,
-                    name: name(&peer),
+                    name: self.called(&peer),
                     at,
                     inbound: !link.is_outbound(),
                     rtt: link.connection.rtt(),
@@ -211,6 +209,25 @@ impl Driver {
             .collect();
         links.sort_by_key(|link| (link.at.is_none(), link.rtt));
         links
+    }
+
+    /// What people call a member.
+    fn called(&self, peer: &PeerId) -> String {
+        let known = self.networks.values().find_map(|network| network.constitution.view().members.get(peer));
+        known.map_or_else(|| peer.short(), |member| member.name.clone())
+    }
+
+    /// What this node forwards for others.
+    pub(super) fn relay_report(&self) -> RelayReport {
+        let pair = |(network, ends, stats): (NetworkId, [PeerId; 2], ForwardStats)| RelayPairReport {
+            network: self.networks.get(&network).map(|network| network.head.name.clone()).unwrap_or_default(),
+            ends: ends.map(|end| (end, self.called(&end))),
+            packets: stats.packets,
+            bytes: stats.bytes,
+            dropped: stats.dropped,
+        };
+        let pairs = self.relaying.pairs().map(pair).collect();
+        RelayReport { rate: self.relaying.rate(), pairs, refused: self.relaying.refused }
     }
 
     // ---- being a relay --------------------------------------------------------------------------------------------
