@@ -19,7 +19,8 @@ use crate::{
     model::{
         Bootstrap, BootstrapAddRequest, BootstrapAdded, BootstrapRemoveRequest, BootstrapRemoved, DhtFound,
         DhtGetRequest, DhtGot, DhtLookupRequest, DhtPut, DhtPutRequest, DhtStatus, DhtTable, Done, Identity, NetCheck,
-        PeerRequest, Peers, Ping, PingRequest, RotateRequest, Rotated, SetRequest, Setting, State, Status, Version,
+        PeerRequest, Peers, Ping, PingRequest, Relaying, RotateRequest, Rotated, SetRequest, Setting, State, Status,
+        Version,
     },
 };
 
@@ -87,6 +88,14 @@ impl Client {
     /// As [`Client::version`].
     pub async fn netcheck(&self) -> Result<NetCheck, ApiError> {
         self.get("/netcheck").await
+    }
+
+    /// What the node forwards for others.
+    ///
+    /// # Errors
+    /// As [`Client::version`].
+    pub async fn relaying(&self) -> Result<Relaying, ApiError> {
+        self.get("/relay").await
     }
 
     /// Brings the interface up.

@@ -18,6 +18,7 @@ mod networks;
 mod peers;
 mod ping;
 mod rekey;
+mod relay;
 mod reply;
 mod requests;
 mod set;
@@ -93,6 +94,7 @@ impl Service {
             .route("/status", get(status::get))
             .route("/peers", get(peers::get))
             .route("/netcheck", get(netcheck::get))
+            .route("/relay", get(relay::get))
             .route("/ping", post(ping::post))
             .route("/up", post(state::up))
             .route("/down", post(state::down))

@@ -34,7 +34,7 @@ pub use self::{
     error::{ConfigError, Problem, Warning},
     legacy::convert,
     paths::Paths,
-    value::{Cipher, DhtMode, DnsMode, Endpoint, LogFormat, LogLevel, Mtu, Queues},
+    value::{Cipher, DhtMode, DnsMode, Endpoint, LogFormat, LogLevel, Mtu, Queues, Rate},
     write::sample,
 };
 use crate::bootstrap::BootstrapEntry;
@@ -194,6 +194,8 @@ pub struct DnsConfig {
 pub struct RelayConfig {
     /// Whether this node forwards (sealed) packets of others.
     pub enabled: bool,
+    /// How much of it, all together; none: as much as comes.
+    pub limit: Option<Rate>,
 }
 
 /// `[metrics]`.

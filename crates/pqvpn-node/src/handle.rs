@@ -17,7 +17,7 @@ use crate::{
         DhtError, DhtReport, DoorReport, GetReport, GoneDoor, LookupReport, LookupTarget, NewDoor, PutReport,
         RecordRef, TableReport,
     },
-    membership::{NetworkCommand, NetworkError, RotatedNetwork, RotationError},
+    membership::{NetworkCommand, NetworkError, RelayReport, RotatedNetwork, RotationError},
     names::DnsReport,
     netcheck::NetReport,
     snapshot::{PathKind, Snapshot},
@@ -55,6 +55,8 @@ pub enum Command {
     Dns(oneshot::Sender<DnsReport>),
     /// Go on with another key.
     RotateKeys(Box<RotateKeys>, oneshot::Sender<Result<RotationReport, NodeError>>),
+    /// What this node forwards for others.
+    Relaying(oneshot::Sender<Option<RelayReport>>),
     /// What the network around this node allows.
     NetCheck(oneshot::Sender<NetReport>),
     /// Stop the node and undo what it did to the host.
@@ -260,6 +262,14 @@ impl NodeHandle {
     /// [`NodeError::Stopped`] when the node has gone.
     pub async fn dns_status(&self) -> Result<DnsReport, NodeError> {
         self.ask(Command::Dns).await
+    }
+
+    /// What this node forwards for others; none when its networks have too much to do to say.
+    ///
+    /// # Errors
+    /// [`NodeError::Stopped`] when the node has gone.
+    pub async fn relaying(&self) -> Result<Option<RelayReport>, NodeError> {
+        self.ask(Command::Relaying).await
     }
 
     /// What the network around this node allows, and how that is known.

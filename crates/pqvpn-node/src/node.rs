@@ -28,7 +28,7 @@ use tokio::{sync::mpsc, task::JoinHandle};
 use crate::{
     bootstrap,
     clock::{self, Reading},
-    config::{Cipher, Config, Mtu, Queues},
+    config::{Cipher, Config, Mtu, Queues, Rate, RelayConfig},
     dht,
     handle::NodeHandle,
     host::{self, HostError, HostSide},
@@ -358,7 +358,7 @@ impl Around<'_> {
             views: views.unwrap_or_else(|| mpsc::channel(1).0),
             pools: pools(host.interface.clone(), self.config),
             forwarder: Arc::new(self.control.clone()),
-            willing: willing(self.config),
+            willing: willing(&self.config.relay),
             reflexive: self.reflexive.clone(),
             mapped: self.mapped.clone(),
         };
@@ -384,8 +384,9 @@ fn pools(interface: Option<String>, config: &Config) -> membership::PoolChooser 
 }
 
 /// How much this node forwards for members that cannot reach each other.
-fn willing(config: &Config) -> Willing {
-    if config.relay.enabled { Willing::Bulk { rate: RELAY_RATE } } else { Willing::Introductions }
+pub(crate) fn willing(relay: &RelayConfig) -> Willing {
+    let rate = relay.limit.map_or(RELAY_RATE, Rate::bytes_per_second);
+    if relay.enabled { Willing::Bulk { rate } } else { Willing::Introductions }
 }
 
 fn lan_setup(

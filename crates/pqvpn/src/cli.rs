@@ -13,7 +13,7 @@ pub(crate) use self::{
     discovery::{AddArgs, BootstrapVerb, DhtVerb, ExportArgs, GetArgs, LookupArgs, PutArgs, RemoveArgs, SignArgs},
     network::{
         CreateArgs, DnsVerb, InviteArgs, InviteVerb, JoinArgs, JudgeArgs, LockVerb, NetVerb, NetworkArg, NewInviteArgs,
-        RevokeArgs,
+        RelayVerb, RevokeArgs,
     },
 };
 
@@ -85,6 +85,9 @@ pub(crate) enum Verb {
     Ping(PingArgs),
     /// Show what this network allows: UDP, NAT, port mapping, IPv6, relays, and what would help.
     Netcheck,
+    /// Forward (sealed) packets for members that cannot reach each other.
+    #[command(subcommand)]
+    Relay(RelayVerb),
     /// Show PeerID, addresses and fingerprint; makes the identity when there is none.
     Id(PassphraseArgs),
     /// Make, show and leave networks.

@@ -20,6 +20,7 @@ mod net;
 mod netcheck;
 mod peers;
 mod ping;
+mod relay;
 mod requests;
 mod set;
 mod status;
@@ -40,6 +41,7 @@ pub(crate) fn run(context: &Context, verb: Verb) -> Result<(), Failure> {
         Verb::Peers => block_on(peers::run(context)),
         Verb::Ping(args) => block_on(ping::run(context, &args)),
         Verb::Netcheck => block_on(netcheck::run(context)),
+        Verb::Relay(verb) => block_on(relay::run(context, &verb)),
         Verb::Id(args) => id::run(context, &args),
         Verb::Net(verb) => net::run(context, verb),
         Verb::Invite(args) => block_on(invite::run(context, args)),

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Maps the node's reports on its network to the JSON model.
 
-use pqvpn_node::netcheck;
+use pqvpn_node::{membership, netcheck};
 
-use super::{Finding, NetCheck, Outside, PortMapping, Relay};
+use super::{Finding, NetCheck, Outside, PortMapping, Relay, RelayedPair, Relaying};
 use crate::SCHEMA;
 
 impl From<netcheck::MappingReport> for PortMapping {
@@ -65,4 +65,20 @@ fn relay(link: netcheck::MemberLink) -> Option<Relay> {
         age_s: link.idle.as_secs(),
         bulk: link.forwards.map(|(rate, _)| rate > 0),
     })
+}
+
+impl From<membership::RelayReport> for Relaying {
+    fn from(report: membership::RelayReport) -> Self {
+        let pairs = report.pairs.into_iter().map(RelayedPair::from).collect();
+        let limit_bits = report.rate.saturating_mul(8);
+        Self { schema: SCHEMA, enabled: report.rate > 0, limit_bits, pairs, refused: report.refused }
+    }
+}
+
+impl From<membership::RelayPairReport> for RelayedPair {
+    fn from(pair: membership::RelayPairReport) -> Self {
+        let peer_ids = pair.ends.each_ref().map(|(peer, _)| peer.to_string());
+        let names = pair.ends.map(|(_, name)| name);
+        Self { network: pair.network, peer_ids, names, packets: pair.packets, bytes: pair.bytes, dropped: pair.dropped }
+    }
 }

@@ -95,3 +95,35 @@ pub struct Relay {
     /// Whether it forwards traffic, and not only what introduces two members; not known until it was asked once.
     pub bulk: Option<bool>,
 }
+
+/// What this node forwards for others.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Relaying {
+    /// Schema number, 1.
+    pub schema: u32,
+    /// Whether traffic is forwarded, and not only what introduces members to each other.
+    pub enabled: bool,
+    /// Most bits a second, all together.
+    pub limit_bits: u64,
+    /// The pairs of members it forwards between now.
+    pub pairs: Vec<RelayedPair>,
+    /// Requests refused because somebody asked for too much.
+    pub refused: u64,
+}
+
+/// Two members that meet here.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RelayedPair {
+    /// Name of the network.
+    pub network: String,
+    /// PeerIDs of the two.
+    pub peer_ids: [String; 2],
+    /// What they are called.
+    pub names: [String; 2],
+    /// Datagrams sent on, in both directions.
+    pub packets: u64,
+    /// Bytes sent on.
+    pub bytes: u64,
+    /// Datagrams dropped by the limit.
+    pub dropped: u64,
+}

@@ -92,6 +92,10 @@ pub(super) fn warnings(config: &Config) -> Vec<Warning> {
         };
         warn(code, "peers".to_owned(), text.to_owned());
     }
+    if config.relay.limit.is_some() && !config.relay.enabled {
+        let text = "kept, but relay.enabled is false: only what introduces members to each other is forwarded";
+        warn("relay-off", "relay.limit".to_owned(), text.to_owned());
+    }
     if let Some(listen) = config.metrics.listen.filter(|listen| !listen.ip().is_loopback()) {
         let text = format!("everybody who reaches {listen} can read the metrics; 127.0.0.1 keeps them here");
         warn("metrics-open", "metrics.listen".to_owned(), text);

@@ -7,8 +7,8 @@ use ipnet::{IpNet, Ipv4Net};
 
 use super::{
     BootstrapConfig, BootstrapEntry, Cipher, Config, ConfigError, DEFAULT_DIFFICULTY, DIFFICULTY, DhtConfig, DhtMode,
-    DnsMode, Endpoint, KEEPALIVE_SECONDS, LogFormat, LogLevel, Mtu, PeerConfig, Problem, Queues, REKEY_SECONDS, check,
-    schema,
+    DnsMode, Endpoint, KEEPALIVE_SECONDS, LogFormat, LogLevel, Mtu, PeerConfig, Problem, Queues, REKEY_SECONDS, Rate,
+    check, schema,
     tree::{At, Entry, Node, Table},
     value::{in_range, interface_name, is_name, network, peer_id},
 };
@@ -93,6 +93,7 @@ impl Reader {
         }
         if let Some(section) = self.section(root, "relay") {
             assign(&mut config.relay.enabled, self.value(&section, "enabled", boolean));
+            config.relay.limit = self.value(&section, "limit", or_empty(parse::<Rate>)).flatten();
         }
         if let Some(section) = self.section(root, "metrics") {
             config.metrics.listen = self.value(&section, "listen", or_empty(parse::<SocketAddr>)).flatten();
@@ -360,7 +361,7 @@ macro_rules! spelled_by_from_str {
     })+ };
 }
 
-spelled_by_from_str!(Cipher, DhtMode, DnsMode, LogLevel, LogFormat, Endpoint, BootstrapEntry);
+spelled_by_from_str!(Cipher, DhtMode, DnsMode, LogLevel, LogFormat, Endpoint, Rate, BootstrapEntry);
 
 impl Spelled for SocketAddr {
     fn spelled(text: &str) -> Result<Self, String> {

@@ -67,7 +67,7 @@ pub(super) const SECTIONS: &[Section] = &[
         &[("enabled", Kind::Bool), ("mode", Kind::Text), ("difficulty", Kind::Integer), ("network", Kind::Text)],
     ),
     section("dns", &[("mode", Kind::Text)]),
-    section("relay", &[("enabled", Kind::Bool)]),
+    section("relay", &[("enabled", Kind::Bool), ("limit", Kind::Text)]),
     section("metrics", &[("listen", Kind::Text)]),
     section("logging", &[("level", Kind::Text), ("format", Kind::Text), ("file", Kind::Text)]),
 ];

@@ -48,6 +48,43 @@ pub enum Cipher {
     Aes256Gcm,
 }
 
+/// Bits a second.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Rate(u64);
+
+impl Rate {
+    /// The same in whole bytes a second.
+    #[must_use]
+    pub const fn bytes_per_second(self) -> u64 {
+        self.0 / 8
+    }
+}
+
+/// Units of a [`Rate`], the largest first.
+const RATE_UNITS: [(&str, u64); 3] = [("gbit", 1_000_000_000), ("mbit", 1_000_000), ("kbit", 1_000)];
+
+impl fmt::Display for Rate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let fits = |(_, unit): &&(&str, u64)| self.0.is_multiple_of(*unit);
+        let (name, unit) = RATE_UNITS.iter().find(fits).copied().unwrap_or(("bit", 1));
+        write!(f, "{}{name}", self.0 / unit)
+    }
+}
+
+impl FromStr for Rate {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let expected =
+            || format!("expected a rate from 1kbit to 100gbit, like \"50mbit\" or \"1gbit\", found {text:?}");
+        let of_unit = |(name, unit): &(&str, u64)| Some((text.strip_suffix(name)?, *unit));
+        let (number, unit) = RATE_UNITS.iter().find_map(of_unit).ok_or_else(expected)?;
+        let number: u64 = number.trim_end().parse().map_err(|_| expected())?;
+        let bits = number.checked_mul(unit).filter(|bits| (1_000..=100_000_000_000).contains(bits));
+        bits.map(Self).ok_or_else(expected)
+    }
+}
+
 /// Least important level that is logged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum LogLevel {

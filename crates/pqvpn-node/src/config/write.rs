@@ -77,6 +77,7 @@ pub(super) fn to_toml(config: &Config) -> String {
     out.key("mode", quoted(config.dns.mode));
     out.section("[relay]");
     out.key("enabled", config.relay.enabled);
+    out.key("limit", quoted(config.relay.limit.map(|limit| limit.to_string()).unwrap_or_default()));
     out.section("[metrics]");
     out.key("listen", quoted(config.metrics.listen.map(|listen| listen.to_string()).unwrap_or_default()));
 

@@ -7,7 +7,12 @@ use pqvpn_crypto::{identity::Identity, peer_id::PeerId};
 use tokio::sync::oneshot;
 
 use super::{
-    command::NetworkCommand, driver::WayReply, links::LinkId, report::RotatedNetwork, rotation::RotationError,
+    command::NetworkCommand,
+    driver::WayReply,
+    links::LinkId,
+    relaying::Willing,
+    report::{RelayReport, RotatedNetwork},
+    rotation::RotationError,
     rpc::Asked,
 };
 use crate::{
@@ -52,6 +57,10 @@ pub(crate) enum Order {
     Relay(PeerId, WayReply),
     /// Which members there are links with.
     Links(oneshot::Sender<Vec<MemberLink>>),
+    /// Forward so much for others from now on.
+    Willing(Willing),
+    /// What is forwarded for whom.
+    Relaying(oneshot::Sender<RelayReport>),
     /// A way is in use.
     Hold(SocketAddr),
     /// Go on under another identity; this one has no further use for the driver than to be told.

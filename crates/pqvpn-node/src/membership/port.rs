@@ -31,7 +31,7 @@ use super::{
     members::Members,
     network::{Moment, Network},
     relaying::{Forwarder, Relaying, Willing},
-    report::NetworkView,
+    report::{NetworkView, RelayReport},
     rotation,
     rpc::{Counts, Shared, count},
     store::{Store, StoreError},
@@ -259,6 +259,15 @@ impl Port {
             return Vec::new();
         }
         timeout(FAREWELL, links).await.ok().and_then(Result::ok).unwrap_or_default()
+    }
+
+    /// What this node forwards for others.
+    pub(crate) async fn relaying(&self) -> Option<RelayReport> {
+        let (reply, report) = oneshot::channel();
+        if !self.order(Order::Relaying(reply)) {
+            return None;
+        }
+        timeout(FAREWELL, report).await.ok()?.ok()
     }
 
     /// Through whom a way goes, if it is one, and where that member is.

@@ -11,7 +11,7 @@ use std::{
 };
 
 use pqvpn_crypto::peer_id::PeerId;
-use pqvpn_dataplane::way::{Forward, ForwardLimit, Way, WayError, WayId};
+use pqvpn_dataplane::way::{Forward, ForwardLimit, ForwardStats, Way, WayError, WayId};
 use pqvpn_wire::network::{Channel, NetworkId, RELAY_LASTS_S, RelayRefusal};
 
 /// How long pairs and ways last when nobody asks again.
@@ -45,6 +45,8 @@ pub(crate) trait Forwarder: Send + Sync {
     fn set_forward(&self, channel: u64, forward: Forward) -> Result<(), WayError>;
     /// Ends that.
     fn remove_forward(&self, channel: u64);
+    /// What went through it.
+    fn forward_stats(&self, channel: u64) -> Option<ForwardStats>;
 }
 
 impl Forwarder for pqvpn_dataplane::Control {
@@ -62,6 +64,10 @@ impl Forwarder for pqvpn_dataplane::Control {
 
     fn remove_forward(&self, channel: u64) {
         Self::remove_forward(self, channel);
+    }
+
+    fn forward_stats(&self, channel: u64) -> Option<ForwardStats> {
+        Self::forward_stats(self, channel)
     }
 }
 
@@ -152,12 +158,7 @@ pub(super) struct Relaying {
 
 impl Relaying {
     pub(super) fn new(forwarder: Arc<dyn Forwarder>, willing: Willing) -> Self {
-        let rate = match willing {
-            Willing::Introductions => 0,
-            Willing::Bulk { rate } => rate,
-        };
-        // A quarter of a second at full rate may come at once.
-        let shared = Arc::new(ForwardLimit::new(rate, (rate / 4).max(64 * 1024)));
+        let shared = shared_limit(willing);
         Self { forwarder, willing, shared, pairs: Vec::new(), ways: Vec::new(), told: BTreeMap::new(), refused: 0 }
     }
 
@@ -215,11 +216,8 @@ impl Relaying {
     ) -> Result<(), RelayRefusal> {
         let same =
             |pair: &Pair| (pair.network, pair.asker.peer, pair.other.peer) == (plan.network, plan.asker, plan.other);
-        let limit = match (self.willing, self.pairs.iter().find(|pair| same(pair))) {
-            (_, Some(pair)) => Arc::clone(&pair.limit),
-            (Willing::Bulk { .. }, None) => Arc::clone(&self.shared),
-            (Willing::Introductions, None) => Arc::new(ForwardLimit::new(INTRODUCTION.0, INTRODUCTION.1)),
-        };
+        let known = self.pairs.iter().find(|pair| same(pair)).map(|pair| Arc::clone(&pair.limit));
+        let limit = known.unwrap_or_else(|| self.limit());
         let pair = Pair {
             network: plan.network,
             asker: End { peer: plan.asker, at: asker_at, sends: plan.asker_sends, takes: plan.asker_takes },
@@ -275,6 +273,46 @@ impl Relaying {
         let ends = self.pairs.iter().flat_map(|pair| [pair.asker.peer, pair.other.peer]);
         let ways = self.ways.iter().filter(|way| !way.ours || now < way.held_until);
         ends.chain(ways.map(|way| way.relay)).collect()
+    }
+
+    /// Forwards more or less from now on, for the pairs there are as well.
+    pub(super) fn set_willing(&mut self, willing: Willing) {
+        if self.willing == willing {
+            return;
+        }
+        (self.willing, self.shared) = (willing, shared_limit(willing));
+        let limits: Vec<Arc<ForwardLimit>> = self.pairs.iter().map(|_| self.limit()).collect();
+        for (pair, limit) in self.pairs.iter_mut().zip(limits) {
+            pair.limit = limit;
+        }
+        for pair in &self.pairs {
+            if let Err(error) = self.forward(pair) {
+                tracing::debug!(%error, "a pair keeps the limit it had");
+            }
+        }
+    }
+
+    /// What a pair that begins now counts against.
+    fn limit(&self) -> Arc<ForwardLimit> {
+        match self.willing {
+            Willing::Bulk { .. } => Arc::clone(&self.shared),
+            Willing::Introductions => Arc::new(ForwardLimit::new(INTRODUCTION.0, INTRODUCTION.1)),
+        }
+    }
+
+    /// The pairs this node forwards between: network, both ends, and what went through in both directions.
+    pub(super) fn pairs(&self) -> impl Iterator<Item = (NetworkId, [PeerId; 2], ForwardStats)> {
+        self.pairs.iter().map(|pair| {
+            let mut sum = ForwardStats::default();
+            for channel in [pair.asker.sends, pair.other.sends] {
+                let stats = self.forwarder.forward_stats(channel.get()).unwrap_or_default();
+                sum.packets += stats.packets;
+                sum.bytes += stats.bytes;
+                sum.dropped += stats.dropped;
+                sum.last = sum.last.max(stats.last);
+            }
+            (pair.network, [pair.asker.peer, pair.other.peer], sum)
+        })
     }
 
     // ---- ways of ours ---------------------------------------------------------------------------------------------
@@ -408,6 +446,15 @@ impl Relaying {
     pub(super) fn all_ways(&self) -> BTreeMap<SocketAddr, (PeerId, SocketAddr)> {
         self.ways.iter().map(|way| (way.id.address(), (way.relay, way.relay_at))).collect()
     }
+}
+
+/// What all bulk traffic counts against: a quarter of a second at full rate may come at once.
+fn shared_limit(willing: Willing) -> Arc<ForwardLimit> {
+    let rate = match willing {
+        Willing::Introductions => 0,
+        Willing::Bulk { rate } => rate,
+    };
+    Arc::new(ForwardLimit::new(rate, (rate / 4).max(64 * 1024)))
 }
 
 #[cfg(test)]

@@ -461,3 +461,29 @@ pub struct ActReport {
     /// How many members have it already.
     pub pushed_to: usize,
 }
+
+/// What this node forwards for others.
+#[derive(Debug, Clone, Default)]
+pub struct RelayReport {
+    /// Bytes a second for all traffic together; 0: only what introduces members to each other.
+    pub rate: u64,
+    /// The pairs it forwards between now.
+    pub pairs: Vec<RelayPairReport>,
+    /// Requests refused because somebody asked for too much.
+    pub refused: u64,
+}
+
+/// Two members that meet here.
+#[derive(Debug, Clone)]
+pub struct RelayPairReport {
+    /// Name of the network.
+    pub network: String,
+    /// Who they are and what they are called.
+    pub ends: [(PeerId, String); 2],
+    /// Datagrams sent on, in both directions.
+    pub packets: u64,
+    /// Bytes sent on.
+    pub bytes: u64,
+    /// Datagrams dropped by the limit.
+    pub dropped: u64,
+}

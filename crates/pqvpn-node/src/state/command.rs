@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Commands in the state task.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use pqvpn_crypto::peer_id::PeerId;
 use pqvpn_wire::control::CloseReason;
@@ -14,7 +17,7 @@ use crate::{
         report::{DhtError, DhtReport, LookupTarget, RecordRef},
     },
     handle::{Command, DhtCommand, NodeError, PeerRef, SetOutcome},
-    membership,
+    membership, node,
     snapshot::NodeState,
 };
 
@@ -36,9 +39,13 @@ impl State {
             Command::Ping(peer, timeout, answer) => self.ping(now, &peer, timeout, answer),
             Command::Rekey(peer, answer) => send(answer, self.rekey(now, &peer)),
             Command::Disconnect(peer, answer) => send(answer, self.disconnect(now, &peer)),
-            Command::Set(key, value, answer) => send(answer, Self::set(&key, &value)),
+            Command::Set(key, value, answer) => send(answer, self.set(&key, &value)),
             Command::Dht(command) => self.dht(command),
             Command::Network(command) => self.network(command),
+            Command::Relaying(answer) => {
+                let context = Arc::clone(&self.context);
+                tokio::spawn(async move { send(answer, context.networks.relaying().await) });
+            }
             Command::NetCheck(answer) => self.netcheck(now, answer),
             Command::Dns(answer) => send(answer, self.dns.report()),
             // Whoever is started without a supervisor has no keystore either.
@@ -194,8 +201,17 @@ impl State {
     }
 
     /// Every other setting is read at the start; the file has been written by the caller.
-    fn set(_key: &str, _value: &str) -> Result<SetOutcome, NodeError> {
-        Ok(SetOutcome::AfterRestart)
+    fn set(&mut self, key: &str, value: &str) -> Result<SetOutcome, NodeError> {
+        let relay = &mut self.config.relay;
+        let wrong = |expected: &str| NodeError::BadSetting(format!("{key}: {expected}, found {value:?}"));
+        match key {
+            "relay.enabled" => relay.enabled = value.parse().map_err(|_| wrong("expected true or false"))?,
+            "relay.limit" if value.is_empty() => relay.limit = None,
+            "relay.limit" => relay.limit = Some(value.parse().map_err(NodeError::BadSetting)?),
+            _ => return Ok(SetOutcome::AfterRestart),
+        }
+        let told = self.context.networks.order(membership::Order::Willing(node::willing(&self.config.relay)));
+        Ok(if told { SetOutcome::Applied } else { SetOutcome::AfterRestart })
     }
 }
 

@@ -204,6 +204,21 @@ pub(crate) enum LockVerb {
     },
 }
 
+/// Verbs of `relay`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum RelayVerb {
+    /// Forward traffic from now on, over restarts too.
+    On {
+        /// All of it together at most, like `50mbit` or `1gbit` a second; `none`: as much as comes.
+        #[arg(long, value_name = "RATE")]
+        limit: Option<String>,
+    },
+    /// Forward no traffic; members are still introduced to each other.
+    Off,
+    /// Show for whom and how much.
+    Status,
+}
+
 /// Verbs of `dns`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum DnsVerb {

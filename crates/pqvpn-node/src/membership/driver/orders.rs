@@ -42,6 +42,8 @@ impl Driver {
             Order::Command(command) => self.on_command(command),
             Order::Relay(peer, reply) => self.find_relay(peer, reply),
             Order::Links(reply) => drop(reply.send(self.member_links(clock::now()))),
+            Order::Willing(willing) => self.relaying.set_willing(willing),
+            Order::Relaying(reply) => drop(reply.send(self.relay_report())),
             Order::Hold(way) => self.relaying.hold(clock::now(), way),
             Order::NetworkChanged => self.on_network_change(),
             Order::Pause(paused) => self.pause(paused),

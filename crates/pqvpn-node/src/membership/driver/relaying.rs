@@ -15,6 +15,7 @@ use futures_util::{
     stream::FuturesUnordered,
 };
 use pqvpn_crypto::peer_id::PeerId;
+use pqvpn_dataplane::way::ForwardStats;
 use pqvpn_dht::address::{Class, class};
 use pqvpn_wire::control::CloseReason;
 use pqvpn_wire::network::{Channel, NetRequest, NetResponse, NetworkId, RelayOpened, RelayPair, RelayRefusal};
@@ -27,6 +28,7 @@ use super::{
         network::{Moment, Network},
         overlay,
         relaying::{Planned, Refresh},
+        report::{RelayPairReport, RelayReport},
         rpc::CallError,
     },
     Driver, TaskDone,
@@ -302,10 +304,6 @@ impl Driver {
 
     /// The members there are links with, the nearest first.
     pub(super) fn member_links(&self, now: Instant) -> Vec<MemberLink> {
-        let name = |peer: &PeerId| {
-            let known = self.networks.values().find_map(|network| network.constitution.view().members.get(peer));
-            known.map_or_else(|| peer.short(), |member| member.name.clone())
-        };
         let mut links: Vec<MemberLink> = self
             .links
             .one_each()
@@ -315,7 +313,7 @@ impl Driver {
                 let at = Some(link.connection.remote()).filter(|at| !is_relayed(*at));
                 Some(MemberLink {
                     peer,
-                    name: name(&peer),
+                    name: self.called(&peer),
                     at,
                     inbound: !link.is_outbound(),
                     rtt: link.connection.rtt(),
@@ -326,6 +324,25 @@ impl Driver {
             .collect();
         links.sort_by_key(|link| (link.at.is_none(), link.rtt));
         links
+    }
+
+    /// What people call a member.
+    fn called(&self, peer: &PeerId) -> String {
+        let known = self.networks.values().find_map(|network| network.constitution.view().members.get(peer));
+        known.map_or_else(|| peer.short(), |member| member.name.clone())
+    }
+
+    /// What this node forwards for others.
+    pub(super) fn relay_report(&self) -> RelayReport {
+        let pair = |(network, ends, stats): (NetworkId, [PeerId; 2], ForwardStats)| RelayPairReport {
+            network: self.networks.get(&network).map(|network| network.head.name.clone()).unwrap_or_default(),
+            ends: ends.map(|end| (end, self.called(&end))),
+            packets: stats.packets,
+            bytes: stats.bytes,
+            dropped: stats.dropped,
+        };
+        let pairs = self.relaying.pairs().map(pair).collect();
+        RelayReport { rate: self.relaying.rate(), pairs, refused: self.relaying.refused }
     }
 
     // ---- being a relay --------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ use super::*;
 struct Written {
     ways: Mutex<BTreeMap<u64, String>>,
     forwards: Mutex<BTreeMap<u64, (SocketAddr, SocketAddr, u64)>>,
+    limits: Mutex<BTreeMap<u64, Arc<ForwardLimit>>>,
 }
 
 impl Forwarder for Written {
@@ -22,12 +23,18 @@ impl Forwarder for Written {
     }
 
     fn set_forward(&self, channel: u64, forward: Forward) -> Result<(), WayError> {
+        self.limits.lock().unwrap().insert(channel, Arc::clone(&forward.limit));
         self.forwards.lock().unwrap().insert(channel, (forward.from, forward.to, forward.out_channel));
         Ok(())
     }
 
     fn remove_forward(&self, channel: u64) {
         self.forwards.lock().unwrap().remove(&channel);
+    }
+
+    fn forward_stats(&self, channel: u64) -> Option<ForwardStats> {
+        let bytes = if self.forwards.lock().unwrap().contains_key(&channel) { 100 } else { return None };
+        Some(ForwardStats { packets: 1, bytes, ..ForwardStats::default() })
     }
 }
 
@@ -175,4 +182,36 @@ fn ways_through_one_relay_are_bounded() {
     }
     assert_eq!(books.ways.len(), MAX_WAYS_EACH);
     assert!(books.channel(&peer(6), &peer(2), &mut random).is_ok());
+}
+
+#[test]
+fn who_relays_no_longer_holds_the_pairs_there_are_to_introductions() {
+    let (mut books, written) = books(Willing::Bulk { rate: 1_000_000 });
+    let now = Instant::now();
+    for (asker, other) in [(1, 2), (3, 4)] {
+        let takes = channel(u64::from(asker));
+        let plan = books.plan(HOME, peer(asker), takes, peer(other), rand_from(u64::from(asker) * 1000)).unwrap();
+        books.open(now, plan, channel(u64::from(other)), at(1), at(2)).unwrap();
+    }
+    let limits =
+        |written: &Written| -> Vec<Arc<ForwardLimit>> { written.limits.lock().unwrap().values().cloned().collect() };
+    let shared = limits(&written);
+    assert!(shared.iter().all(|limit| Arc::ptr_eq(limit, &shared[0])), "one limit for all");
+    books.set_willing(Willing::Introductions);
+    assert_eq!(books.rate(), 0);
+    let now_each = limits(&written);
+    assert!(now_each.iter().all(|limit| !Arc::ptr_eq(limit, &shared[0])), "nobody goes on at full rate");
+    let mut distinct = now_each.clone();
+    distinct.dedup_by(|a, b| Arc::ptr_eq(a, b));
+    assert!(distinct.len() > 1, "each pair has its own");
+    let told: Vec<u64> = books.pairs().map(|(_, _, stats)| stats.bytes).collect();
+    assert_eq!(told, [200, 200], "both directions count");
+}
+
+fn rand_from(start: u64) -> impl FnMut() -> u64 {
+    let mut next = start;
+    move || {
+        next += 1;
+        next
+    }
 }
