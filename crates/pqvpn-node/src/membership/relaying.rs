@@ -231,7 +231,13 @@ impl Relaying {
             self.pairs.retain(|pair| !same(pair));
             return Err(RelayRefusal::Full);
         }
-        self.pairs.retain(|pair| !same(pair));
+        // Two requests for one new pair get channels of their own; only the last ones are kept.
+        let channels = [pair.asker.sends, pair.other.sends];
+        for old in self.pairs.extract_if(.., |pair| same(pair)) {
+            for channel in [old.asker.sends, old.other.sends].into_iter().filter(|old| !channels.contains(old)) {
+                self.forwarder.remove_forward(channel.get());
+            }
+        }
         self.pairs.push(pair);
         Ok(())
     }
@@ -373,7 +379,8 @@ impl Relaying {
             ours: ours || before.is_some_and(|way| way.ours),
             until: now + LASTS,
             refresh_at: now + REFRESH,
-            held_until: before.map_or(now + HELD, |way| way.held_until.max(now + HELD)),
+            // Only who uses a way holds it: asking for it again does not.
+            held_until: before.map_or(now + HELD, |way| way.held_until),
         };
         match known.and_then(|at| self.ways.get_mut(at)) {
             Some(slot) => *slot = way,

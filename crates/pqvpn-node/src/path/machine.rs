@@ -289,6 +289,10 @@ impl Paths {
 
     /// A way through a relay is there.
     pub(crate) fn on_way(&mut self, now: Instant, way: SocketAddr) {
+        // It may come after the session it was for.
+        if self.current.is_none() {
+            return;
+        }
         self.way = Some(way);
         let _known = self.try_at(now, way, false);
         if self.suspect.is_some() {
@@ -366,6 +370,9 @@ impl Paths {
 
     /// Does what is due.
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
+        if self.current.is_none() {
+            return;
+        }
         if self.next_try.is_some_and(|at| at <= now) {
             self.begin(now);
         }
@@ -393,7 +400,12 @@ impl Paths {
         self.current?;
         let check =
             |tried: &Tried| CHECK_AT.get(tried.sent).map_or(tried.since + TRY_LASTS, |after| tried.since + *after);
-        let checks = self.tried.values().filter(|tried| tried.rtt.is_none()).map(check).min();
+        // With no room for another check the oldest has to end first.
+        let checks = if self.checks.len() < MAX_CHECKS {
+            self.tried.values().filter(|tried| tried.rtt.is_none()).map(check).min()
+        } else {
+            self.checks.front().map(|&(_, _, sent)| sent + TRY_LASTS)
+        };
         let choose = self.answered.map(|at| at + OTHER_CHOOSES);
         let guess = self.guess.as_ref().map(Guess::poll_timeout);
         [checks, choose, self.next_try, self.link_due, self.ask_again, guess].into_iter().flatten().min()

@@ -121,7 +121,6 @@ impl State {
         if !peer.sessions.is_empty() {
             return;
         }
-        peer.paths.on_gone();
         let taken = matches!(error, SessionError::Closed(CloseReason::Duplicate)) && peer.pings.is_empty();
         if !taken {
             return peer.life.on_session_gone(now);
@@ -164,6 +163,9 @@ impl State {
         self.control.remove_session(id);
         if let Some(peer) = self.peers.get_mut(live.slot) {
             peer.sessions.retain(|&other| other != id);
+            if peer.sessions.is_empty() {
+                peer.paths.on_gone();
+            }
         }
         Some(live)
     }

@@ -134,7 +134,7 @@ def lines():
     digest = hashlib.sha256(b"pqvpn beat" + bytes([1] * 32) + bytes([3] * 32) + bytes([4] * 32)).digest()[:16]
     yield "beat", cbor([1, NETWORK, [6, digest, v4[1:] + port, bytes([0, 9])]]).hex()
     yield "push", cbor([1, NETWORK, [4, [[], [], [], [], True]]]).hex()
-    yield "introduce", cbor([1, NETWORK, [6, []]]).hex()
+    yield "introduce", cbor([1, NETWORK, [7, []]]).hex()
     door = [bytes([2] * 32), [v4[1:] + port, v6[1:] + port]]
     yield "elsewhere", cbor([1, NETWORK, [3, [door]]]).hex()
     yield "name-taken", cbor([1, NETWORK, [4, 7, "phone-2"]]).hex()

@@ -256,11 +256,11 @@ impl Driver {
 
     /// Compares what both hold.
     pub(super) fn sync(&mut self, id: NetworkId, peer: PeerId, link: LinkId) {
+        let at = self.links.get(link).map(|link| link.connection.remote());
+        let Some(network) = self.networks.get(&id) else { return };
         if !self.syncing.insert((id, peer)) {
             return;
         }
-        let at = self.links.get(link).map(|link| link.connection.remote());
-        let Some(network) = self.networks.get(&id) else { return };
         let mut state = network.state_at(Moment::now());
         state.observed = at;
         if !self.call(id, link, NetRequest::Sync(state), Call::Sync, CALL_LIMIT) {
@@ -368,6 +368,9 @@ impl Driver {
     /// constitution says so from now on, and if not, nothing has changed.
     fn on_put_out(&mut self, now: Moment, id: NetworkId, peer: PeerId, link: LinkId, proof: Bundle) {
         let Some(network) = self.networks.get_mut(&id) else { return };
+        if network.is_deaf_to(now.mono, &peer) {
+            return;
+        }
         let more = proof.more;
         let proof = Bundle { statements: proof.statements, ..Bundle::default() };
         let absorbed = network.absorb(now.unix_ms, Some(peer), proof);

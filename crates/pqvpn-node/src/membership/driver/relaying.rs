@@ -265,6 +265,9 @@ impl Driver {
             Err(error) => tracing::debug!(peer = %peer.short(), %error, "no relay"),
         }
         self.share_ways();
+        if let (Ok(way), true) = (&way, reply.is_some()) {
+            self.relaying.hold(now, *way);
+        }
         if let Some(reply) = reply {
             let _gone = reply.send(way);
         }

@@ -66,7 +66,7 @@ impl Driver {
         if self.untold {
             next.push(Some(now.mono + REST * 5));
         }
-        if !self.paused {
+        if !self.paused && !self.retired {
             next.push(self.next_ask());
             next.push(self.relaying.next());
             next.extend(self.ways_wanted.iter().map(|wanted| Some(wanted.until)));

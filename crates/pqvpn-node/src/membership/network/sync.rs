@@ -286,6 +286,8 @@ impl Network {
     pub(in crate::membership) fn proof_for(&self, peer: &PeerId, tips: &[StatementId]) -> Option<Bundle> {
         let proof = self.constitution.proof(&self.put_out_by(peer)?, tips, MAX_ANSWER);
         let mut statements = proof.statements;
+        // What was shed here would be refused, and the rest with it.
+        statements.retain(|statement| !statement.is_bare());
         let more = proof.more || statements.len() > MAX_BUNDLE;
         statements.truncate(MAX_BUNDLE);
         Some(Bundle { statements, more, ..Bundle::default() })
@@ -294,6 +296,7 @@ impl Network {
     /// What is sent to a peer that was put out without being asked: the statement, and the nearest it stands on.
     pub(in crate::membership) fn farewell(&self, peer: &PeerId) -> Option<Bundle> {
         let mut statements = self.constitution.proof(&self.put_out_by(peer)?, &[], usize::MAX).statements;
+        statements.retain(|statement| !statement.is_bare());
         statements.drain(..statements.len().saturating_sub(FAREWELL_STATEMENTS));
         Some(Bundle { statements, ..Bundle::default() })
     }

@@ -102,6 +102,36 @@ fn the_same_pair_again_keeps_its_channels() {
 }
 
 #[test]
+fn two_requests_for_one_new_pair_leave_one_pair_of_forwards() {
+    let now = Instant::now();
+    let (mut books, written) = books(Willing::default());
+    let mut random = counter();
+    let first = books.plan(HOME, peer(1), channel(11), peer(2), &mut random).unwrap();
+    let second = books.plan(HOME, peer(1), channel(11), peer(2), &mut random).unwrap();
+    books.open(now, first, channel(22), at(1), at(2)).unwrap();
+    books.open(now, second, channel(22), at(1), at(2)).unwrap();
+    let left: Vec<u64> = written.forwards.lock().unwrap().keys().copied().collect();
+    assert_eq!(left, [second.asker_sends.get(), second.other_sends.get()]);
+}
+
+#[test]
+fn asking_again_for_a_way_does_not_hold_it() {
+    let start = Instant::now();
+    let (mut books, written) = books(Willing::default());
+    let takes = books.channel(&peer(5), &peer(2), counter()).unwrap();
+    let whose = (HOME, peer(5), peer(2));
+    let mut now = start;
+    books.set_way(now, whose, at(5), takes, channel(50), true, 7).unwrap();
+    for _ in 0..20 {
+        now += REFRESH;
+        if !books.keep_up(now, everybody).is_empty() {
+            books.set_way(now, whose, at(5), takes, channel(50), true, 7).unwrap();
+        }
+    }
+    assert!(written.ways.lock().unwrap().is_empty(), "nobody has used it for a quarter of an hour");
+}
+
+#[test]
 fn who_moved_is_followed() {
     let (mut books, written) = books(Willing::default());
     let plan = books.plan(HOME, peer(1), channel(11), peer(2), counter()).unwrap();

@@ -383,6 +383,34 @@ fn a_peer_that_asks_all_the_time_causes_few_tries() {
 }
 
 #[test]
+fn without_a_session_nobody_is_asked_and_nothing_is_waited_for() {
+    let now = Instant::now();
+    let mut paths = Paths::new(true, 0);
+    paths.on_session(now, SocketAddr::from(([203, 0, 113, 1], 1)));
+    paths.on_suspect(now);
+    paths.on_gone();
+    while paths.poll_action().is_some() {}
+    paths.on_way(now, way());
+    paths.handle_timeout(now + Duration::from_secs(60));
+    assert_eq!((paths.poll_action(), paths.poll_timeout()), (None, None));
+}
+
+#[test]
+fn a_peer_that_fills_the_checks_does_not_keep_us_awake() {
+    let now = Instant::now();
+    let mut paths = Paths::new(true, 0);
+    paths.on_session(now, way());
+    for number in 0..MAX_CHECKS {
+        let port = u16::try_from(number).unwrap() + 1;
+        paths.checks.push_back((u64::MAX - u64::from(port), SocketAddr::from(([203, 0, 113, 1], port)), now));
+    }
+    paths.try_at(now, SocketAddr::from(([203, 0, 113, 2], 2)), false);
+    paths.next_try = None;
+    paths.handle_timeout(now);
+    assert!(paths.poll_timeout().is_some_and(|at| at > now));
+}
+
+#[test]
 fn what_is_heard_is_bounded() {
     let now = Instant::now();
     let mut paths = Paths::new(true, 0);
