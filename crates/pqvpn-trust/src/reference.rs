@@ -515,11 +515,14 @@ impl Folding<'_> {
         match self.members.iter().position(|m| m.0 == new.peer) {
             None => self.admit(x, new.peer, &new.name, terms),
             Some(at) => {
-                let mut member = self.members.remove(at).1;
+                let mut member = self.members[at].1.clone();
                 if member.wanted != new.name {
+                    // The old name is free for its holder, who stays a member: letting another go must not cost its address.
+                    self.members[at].1.name.clear();
                     member.name = self.name_for(&new.name, at_ms);
                     member.wanted.clone_from(&new.name);
                 }
+                self.members.retain(|m| m.0 != new.peer);
                 self.members.push((new.peer, ModelMember { terms, statement: x.statement.id(), ..member }));
             }
         }

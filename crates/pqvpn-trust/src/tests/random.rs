@@ -345,6 +345,13 @@ fn random_sequences_evaluate_as_the_reference_model_says() {
     });
 }
 
+/// Seeds that once differed.
+#[test]
+fn sequences_that_differed_evaluate_as_the_reference_model_says() {
+    // 2169608: the model took its address from a member whose new name cost an expired successor its membership.
+    [2_169_608].into_iter().for_each(compare);
+}
+
 #[test]
 fn the_sequences_do_quarrel() {
     let mut seen = [0_usize; 11];
