@@ -98,6 +98,9 @@ impl Inbound {
                     wake.clear();
                     shared.injected[self.queue].take(&mut injected);
                     self.take_injected(&mut injected, tables.load());
+                    for packet in shared.notices[self.queue].take() {
+                        self.deliver.write_local(&packet);
+                    }
                 }
             }
         }

@@ -61,8 +61,14 @@ drop_reasons! {
     Realm => "realm",
     /// Inbound: authentic, but not a packet this version knows.
     MalformedInner => "malformed_inner",
-    /// Inbound: an onion cell or fragment, which this version does not take.
+    /// Inbound: an onion cell, which this version does not take.
     UnsupportedInner => "unsupported_inner",
+    /// Inbound: a piece of a packet that contradicts itself, or the others of its packet.
+    Fragment => "fragment",
+    /// Inbound: a piece of a packet that was there already.
+    FragmentTwice => "fragment_twice",
+    /// Inbound: packets of which some pieces came, and then no more, or too many others.
+    FragmentLost => "fragment_lost",
     /// Inbound: the guest's ring was full.
     GuestRingFull => "guest_ring_full",
     /// Inbound: longer than the receive buffer.

@@ -11,12 +11,14 @@
 pub mod addr;
 pub mod checksum;
 pub mod coalesce;
+pub mod fragment;
 pub mod header;
 pub mod inner;
 pub mod ip;
 pub mod relay;
 pub mod replay;
 pub mod segment;
+pub mod too_big;
 pub mod virtio;
 
 #[cfg(test)]

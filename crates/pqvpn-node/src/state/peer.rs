@@ -15,7 +15,7 @@ use crate::{
     handle::{NodeError, PingReply},
     life::PeerLife,
     overlay::MeshPeer,
-    path::Paths,
+    path::{Mtu, Paths},
 };
 
 /// Two ratchet failures within this time quarantine a peer (security.md 1.8).
@@ -44,6 +44,7 @@ pub(crate) struct Peer {
     pub(crate) endpoints: Vec<String>,
     pub(crate) life: PeerLife,
     pub(crate) paths: Paths,
+    pub(crate) mtu: Mtu,
     /// Sessions with the peer, oldest first.
     pub(crate) sessions: Vec<SessionId>,
     /// Where the peer was last seen.
@@ -85,6 +86,7 @@ impl Peer {
             endpoints: Vec::new(),
             life,
             paths,
+            mtu: Mtu::new(0),
             sessions: Vec::new(),
             last_remote: None,
             why: String::new(),
