@@ -4,7 +4,7 @@
 //! ```text
 //!  new path -> First: the longest there is -- answered --------------------------------> Idle
 //!                | no answer                                                              | long datagrams in use,
-//!                v                                                                        | unconfirmed for a second
+//!                v                                                                        | unconfirmed for a while
 //!              Ladder: many lengths at once, the best that is answered counts             v
 //!                |                      ^ answered                                     Confirm: the length in use
 //!                v                      |                                                 |
@@ -36,16 +36,18 @@ const RUNGS: [u16; 13] = [1472, 1452, 1424, 1400, 1372, 1352, 1252, 1232, 1200, 
 const LEAD: u16 = 8;
 /// Where the search for the exact length ends.
 const NEAR: u16 = 24;
-/// Time between probes: twice the round trip, within these bounds, and this before it is known.
-const WAIT: (Duration, Duration) = (Duration::from_millis(60), Duration::from_secs(1));
-const RTT_UNKNOWN: Duration = Duration::from_millis(100);
+/// Time between probes: half the round trip, within these bounds, and which is taken for it before it is known.
+const WAIT: (Duration, Duration) = (Duration::from_millis(60), Duration::from_millis(500));
+const RTT_UNKNOWN: Duration = Duration::from_millis(200);
+/// How long after the answer to a small probe that to the padded one before it may come, besides half a round trip.
+const GRACE: Duration = Duration::from_millis(30);
 /// Longest time between probes where nothing is answered, and how often they are sent then.
 const SLOW: Duration = Duration::from_secs(2);
 const SILENT_TICKS: u32 = 24;
 /// A small probe without an answer for so long is lost.
 const LOST_AFTER: Duration = Duration::from_secs(1);
 /// A length in use is confirmed when it was not for so long.
-const CONFIRM_EVERY: Duration = Duration::from_secs(1);
+const CONFIRM_EVERY: Duration = Duration::from_millis(500);
 /// First and longest time until longer datagrams are tried again.
 const RAISE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(600));
 /// Probes of all lengths that make a ladder.
@@ -122,7 +124,7 @@ pub(crate) struct Mtu {
     witnessed: VecDeque<(u64, Instant)>,
     tick: u64,
     ticks_of_phase: u32,
-    /// Whether a small probe was answered in this phase.
+    /// Whether a small probe of this phase was answered long ago enough.
     heard: bool,
     silent: u32,
     due: Option<Instant>,
@@ -196,8 +198,11 @@ impl Mtu {
         if self.remote.is_none() || self.phase != Phase::Idle {
             return;
         }
-        let age = self.confirmed.map(|at| now.saturating_duration_since(at));
-        if self.carry() > FLOOR && age.is_none_or(|age| age >= CONFIRM_EVERY) {
+        let confirm_at = self.confirmed.map_or(now, |at| at + CONFIRM_EVERY);
+        if self.carry() > FLOOR && confirm_at > now {
+            // Later: what was confirmed a moment ago may be lost by now.
+            self.due = Some(confirm_at);
+        } else if self.raise_at.is_none_or(|at| at > now) && self.carry() > FLOOR {
             self.enter(now, Phase::Confirm);
         } else if self.raise_at.is_some_and(|at| at <= now) {
             self.enter(now, Phase::Raise);
@@ -232,7 +237,6 @@ impl Mtu {
         self.silent = 0;
         if sent.len == 0 {
             self.loss.add(false);
-            self.heard = true;
             self.witnessed.push_back((sent.tick, at));
             return true;
         }
@@ -262,7 +266,7 @@ impl Mtu {
         }
         let over = self.ticks_of_phase >= LADDER_TICKS;
         match self.phase {
-            Phase::Idle => {}
+            Phase::Idle => self.enter(now, Phase::Confirm),
             // Without any answer there is nothing to compare with.
             Phase::First if over && self.heard => self.enter(now, Phase::Ladder),
             Phase::Ladder if over && self.heard => self.on_ladder_done(now),
@@ -426,12 +430,12 @@ impl Mtu {
     }
 
     fn wait(&self) -> Duration {
-        let wait = (self.rtt.unwrap_or(RTT_UNKNOWN) * 2).clamp(WAIT.0, WAIT.1);
+        let wait = (self.rtt.unwrap_or(RTT_UNKNOWN) / 2).clamp(WAIT.0, WAIT.1);
         (wait * (1 << (self.silent / 4).min(5))).min(SLOW.max(wait))
     }
 
     fn forget_lost(&mut self, now: Instant) {
-        let patience = LOST_AFTER.max(self.wait() * 2);
+        let patience = LOST_AFTER.max(self.rtt.unwrap_or(RTT_UNKNOWN) * 3);
         while let Some(sent) = self.sent.front()
             && now.saturating_duration_since(sent.at) >= patience
         {
@@ -444,11 +448,12 @@ impl Mtu {
 
     /// Counts the small probes that were answered long enough ago for the padded one before them to be answered too.
     fn weigh(&mut self, now: Instant) {
-        let grace = self.wait() / 2;
+        let grace = GRACE + self.rtt.unwrap_or(RTT_UNKNOWN) / 2;
         while let Some(&(tick, at)) = self.witnessed.front()
             && now.saturating_duration_since(at) >= grace
         {
             self.witnessed.pop_front();
+            self.heard = true;
             self.trials.iter_mut().filter(|trial| trial.since <= tick).for_each(|trial| trial.evidence += 1);
         }
     }
@@ -467,9 +472,9 @@ impl Loss {
         self.lost += if lost { 1.0 } else { 0.0 };
     }
 
-    /// A cautious estimate: of nothing known, a quarter.
+    /// A cautious estimate: of nothing known a half, and a deviation more than was seen.
     fn share(self) -> f64 {
-        (self.lost + 1.0) / (self.total + 4.0)
+        (self.lost + 1.0 + (self.lost + 1.0).sqrt()) / (self.total + 4.0)
     }
 }
 
