@@ -28,6 +28,9 @@ use crate::{
     udp::extra::SocketId,
 };
 
+/// Length of the datagrams that QUIC needs (RFC 9000 14).
+const QUIC_LEN: usize = 1200;
+
 /// Everything a new session consists of.
 pub struct SessionInstall {
     /// The number the node gives it.
@@ -260,6 +263,9 @@ impl Control {
     pub fn set_path_size(&self, peer: PeerSlot, size: PathSize) {
         if let Some(entry) = self.shared.tables.load().peers.get(&peer) {
             entry.peer.size.set(size);
+            if let Some(path) = entry.peer.path() {
+                self.shared.underlay.narrow.know(path.remote, usize::from(size.carry) < QUIC_LEN);
+            }
         }
     }
 

@@ -12,11 +12,15 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
+use pqvpn_packet::piece;
+
 use crate::{
+    clock,
+    narrow::{self, Shape},
     stats::{DropCounters, DropReason},
     table::lock,
     udp::{
-        Chosen, MAX_GSO_BYTES, MAX_GSO_SEGMENTS, Socket, gso_refused, source_refused,
+        Chosen, MAX_GSO_BYTES, MAX_GSO_SEGMENTS, Socket, canonical, gso_refused, source_refused,
         sys::{Message, send_one},
     },
     underlay::Underlay,
@@ -88,6 +92,30 @@ impl Guest {
     /// when there is no socket of the destination's family, and for a way that is not there. Errors that a network may cure by itself, and datagrams too
     /// big for the path, are counted and swallowed: QUIC sees them as loss.
     pub fn try_send(&self, transmit: &GuestTransmit<'_>) -> io::Result<()> {
+        let size = transmit.segment().unwrap_or(transmit.contents.len()).max(1);
+        let longest = transmit.contents.get(..size).unwrap_or(transmit.contents);
+        match self.underlay.narrow.shape(canonical(transmit.dst), longest, clock::now()) {
+            Shape::Whole => self.send_whole(transmit),
+            Shape::Pieces => self.send_pieces(transmit, size),
+            Shape::Both => self.send_whole(transmit).and_then(|()| self.send_pieces(transmit, size)),
+        }
+    }
+
+    /// Sends each datagram in pieces, which the path carries where it does not carry QUIC.
+    fn send_pieces(&self, transmit: &GuestTransmit<'_>, size: usize) -> io::Result<()> {
+        for datagram in transmit.contents.chunks(size) {
+            for piece in piece::pieces(datagram, self.underlay.narrow.next_id(), narrow::LONG) {
+                // One that is missing is loss, which the guest repairs.
+                let whole = GuestTransmit { contents: &piece, segment_size: None, ..*transmit };
+                if self.send_whole(&whole).is_err() {
+                    self.ring.drops.count(DropReason::GuestSendError);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn send_whole(&self, transmit: &GuestTransmit<'_>) -> io::Result<()> {
         if WayId::of(transmit.dst).is_some() {
             return self.send_way(transmit);
         }

@@ -21,6 +21,7 @@ mod inbound;
 mod inject;
 mod ip;
 pub mod mem;
+mod narrow;
 mod outbound;
 mod park;
 mod path;

@@ -67,6 +67,8 @@ drop_reasons! {
     Fragment => "fragment",
     /// Inbound: a piece of a packet that was there already.
     FragmentTwice => "fragment_twice",
+    /// Inbound: a piece of a datagram that contradicts itself or the others, came twice, or that nothing whole came of.
+    Piece => "piece",
     /// Inbound: packets of which some pieces came, and then no more, or too many others.
     FragmentLost => "fragment_lost",
     /// Inbound: the guest's ring was full.

@@ -15,6 +15,7 @@ pub mod fragment;
 pub mod header;
 pub mod inner;
 pub mod ip;
+pub mod piece;
 pub mod relay;
 pub mod replay;
 pub mod segment;
