@@ -141,8 +141,12 @@ impl Seen {
             }
         }
         let is_ipv6 = route.header.address_family == AddressFamily::Inet6;
-        (route.header.destination_prefix_length == 0 && (out.is_none() || out != self.own))
-            .then_some(DefaultRoute { is_ipv6, out, gateway, priority })
+        (route.header.destination_prefix_length == 0 && (out.is_none() || out != self.own)).then_some(DefaultRoute {
+            is_ipv6,
+            out,
+            gateway,
+            priority,
+        })
     }
 }
 
