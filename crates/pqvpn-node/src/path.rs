@@ -13,6 +13,7 @@ mod guess;
 mod machine;
 mod mtu;
 mod portmap;
+mod quality;
 mod reflexive;
 mod sift;
 mod why;
@@ -21,6 +22,7 @@ pub(crate) use guess::{SOCKETS as GUESS_SOCKETS, SOCKETS_LAST as GUESS_SOCKETS_L
 pub(crate) use mtu::Mtu;
 pub(crate) use machine::{Action, Paths, Told, is_relayed};
 pub(crate) use portmap::{Mapped, Portmap, Setup as PortmapSetup};
+pub(crate) use quality::Quality;
 pub(crate) use reflexive::Reflexive;
 pub(crate) use sift::sift;
 pub(crate) use why::Relayed;

@@ -253,6 +253,7 @@ impl State {
             }
             peer.paths.handle_timeout(now);
             peer.mtu.handle_timeout(now);
+            peer.quality.on_bytes(now, [stats.tx_bytes, stats.rx_bytes]);
         }
     }
 

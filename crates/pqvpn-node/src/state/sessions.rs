@@ -241,6 +241,7 @@ impl State {
             }
             return;
         };
+        peer.quality.on_rtt(from, rtt);
         peer.paths.on_alive();
         if let (Some(srtt), Some(&session)) = (peer.life.rtt(), peer.sessions.last()) {
             // 3 x PTO with a PTO of twice the smoothed round trip; the session clamps it (security.md 1.7, PREV_KEEP).

@@ -11,6 +11,7 @@ impl State {
     /// Packets to a peer take this path: how long they may be is sought there.
     pub(super) fn search_size(&mut self, now: Instant, slot: PeerSlot, remote: SocketAddr) {
         let Some(peer) = self.peers.get_mut(slot) else { return };
+        peer.quality.on_path(remote);
         let Some(live) = peer.sessions.last().and_then(|id| self.live.get(id)) else { return };
         peer.mtu.on_path(now, remote, live.inner_mtu);
         self.act_on_size(now, slot);
