@@ -19,8 +19,8 @@ use crate::{
     clock,
     event::Event,
     inject::Injected,
-    path::Path,
     narrow::LONGEST,
+    path::Path,
     plane::Shared,
     reassembly::{Bounds, Reassembly},
     stats::{DropCounters, DropReason},
@@ -231,7 +231,7 @@ impl Inbound {
     /// Keeps a piece of a datagram; the guest gets the whole, if it may be one of its own.
     fn piece(&mut self, datagram: &[u8], meta: &RecvMeta, now: Instant) {
         let Ok((head, bytes)) = Piece::decode(datagram) else {
-            return self.drops.count(DropReason::Piece);
+            return self.drops.count(DropReason::Garbage);
         };
         let id = u64::from(meta.addr.port()) << 16 | u64::from(head.id);
         let taken = self.pieces.take(meta.addr.ip(), id, head.place, bytes, now);

@@ -33,7 +33,7 @@ macro_rules! drop_reasons {
 }
 
 drop_reasons! {
-    /// Inbound: neither QUIC nor STUN nor a tunnel packet.
+    /// Inbound: neither QUIC nor STUN nor a tunnel packet nor a piece of a datagram.
     Garbage => "garbage",
     /// Inbound: a STUN message, which nobody here asked for.
     Stun => "stun",
@@ -67,7 +67,7 @@ drop_reasons! {
     Fragment => "fragment",
     /// Inbound: a piece of a packet that was there already.
     FragmentTwice => "fragment_twice",
-    /// Inbound: a piece of a datagram that contradicts itself or the others, came twice, or that nothing whole came of.
+    /// Inbound: a piece of a datagram that contradicts the others, came twice, or of which nothing came that QUIC knows.
     Piece => "piece",
     /// Inbound: packets of which some pieces came, and then no more, or too many others.
     FragmentLost => "fragment_lost",

@@ -263,7 +263,9 @@ impl Facts {
         match self.mtu {
             Some(mtu) => {
                 let learnt = if self.narrow {
-                    format!("a path carries packets of {mtu} bytes whole, as probes found out; longer ones go in pieces")
+                    format!(
+                        "a path carries packets of {mtu} bytes whole, as probes found out; longer ones go in pieces"
+                    )
                 } else {
                     format!("paths carry packets of {mtu} bytes whole, which needs {} outside", u32::from(mtu) + 80)
                 };

@@ -19,8 +19,8 @@ mod sift;
 mod why;
 
 pub(crate) use guess::{SOCKETS as GUESS_SOCKETS, SOCKETS_LAST as GUESS_SOCKETS_LAST};
-pub(crate) use mtu::Mtu;
 pub(crate) use machine::{Action, Paths, Told, is_relayed};
+pub(crate) use mtu::Mtu;
 pub(crate) use portmap::{Mapped, Portmap, Setup as PortmapSetup};
 pub(crate) use quality::Quality;
 pub(crate) use reflexive::Reflexive;

@@ -90,7 +90,7 @@ impl Place {
     }
 
     /// Checks the numbers against each other and takes exactly the bytes that belong to the place.
-    pub(crate) fn of<'a>(self, bytes: &'a [u8], most: usize) -> Result<&'a [u8], FragmentError> {
+    pub(crate) fn of(self, bytes: &[u8], most: usize) -> Result<&[u8], FragmentError> {
         if usize::from(self.unit) < MIN_UNIT || self.total == 0 {
             return Err(FragmentError::Malformed);
         }
@@ -150,8 +150,14 @@ mod tests {
 
     #[test]
     fn numbers_that_contradict_each_other_are_refused() {
-        for (total, unit, index) in [(1001, 500, 3), (1001, 500, 255), (0, 500, 0), (1001, 0, 0), (1001, 127, 0), (65535, 128, 0)] {
-            assert_eq!(Fragment::decode(&piece(total, unit, index)), Err(FragmentError::Malformed), "{total} {unit} {index}");
+        for (total, unit, index) in
+            [(1001, 500, 3), (1001, 500, 255), (0, 500, 0), (1001, 0, 0), (1001, 127, 0), (65535, 128, 0)]
+        {
+            assert_eq!(
+                Fragment::decode(&piece(total, unit, index)),
+                Err(FragmentError::Malformed),
+                "{total} {unit} {index}"
+            );
         }
         assert_eq!(Fragment::decode(&piece(1001, 500, 1)[..FRAGMENT_LEN + 499]), Err(FragmentError::Truncated));
         let mut bytes = piece(1001, 500, 0);

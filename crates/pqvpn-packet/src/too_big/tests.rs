@@ -51,7 +51,8 @@ fn who_wants_no_word_gets_none() {
     let mut fragmentable = packet(false, 1400);
     fragmentable[6] = 0;
     assert_eq!(too_big(&fragmentable, 1400, 1200), None);
-    for (v6, kind, told) in [(false, 8, true), (false, 0, true), (false, 3, false), (true, 128, true), (true, 2, false)] {
+    for (v6, kind, told) in [(false, 8, true), (false, 0, true), (false, 3, false), (true, 128, true), (true, 2, false)]
+    {
         let mut icmp = packet(v6, 1400);
         icmp[if v6 { 6 } else { 9 }] = if v6 { ICMPV6 } else { ICMP };
         icmp[if v6 { 40 } else { 20 }] = kind;
@@ -107,7 +108,13 @@ fn a_partial_checksum_knows_nothing_of_options() {
 fn what_is_no_syn_or_has_no_mss_stays_as_it_is() {
     let mut data = Super { options: 4, ..Super::tcp(1) }.packet();
     data[40..44].copy_from_slice(&[2, 4, 5, 180]);
-    let cases = [data, syn(false, &[1, 1, 1, 1]), syn(false, &[0, 2, 4, 5, 180, 0, 0, 0]), syn(false, &[3, 0, 2, 4, 5, 180, 0, 0]), syn(false, &[2, 3, 5, 1])];
+    let cases = [
+        data,
+        syn(false, &[1, 1, 1, 1]),
+        syn(false, &[0, 2, 4, 5, 180, 0, 0, 0]),
+        syn(false, &[3, 0, 2, 4, 5, 180, 0, 0]),
+        syn(false, &[2, 3, 5, 1]),
+    ];
     for mut packet in cases {
         let before = packet.clone();
         assert!(!clamp_mss(&mut packet, false, 600));
