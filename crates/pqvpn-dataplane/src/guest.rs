@@ -84,6 +84,15 @@ impl Guest {
         self.ring.poll_take(cx, bufs, meta)
     }
 
+    /// A handshake of ours begins with an address or way: what of it is not answered goes in pieces too. A carrier has no
+    /// path whose length counts.
+    pub fn on_dial(&self, to: SocketAddr) {
+        let to = canonical(to);
+        if WayId::of(to).is_none_or(|way| !self.underlay.ways().is_carried(way)) {
+            self.underlay.narrow.on_dial(to, clock::now());
+        }
+    }
+
     /// Sends at once.
     ///
     /// # Errors

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Where the long datagrams of the QUIC guest go in pieces, because the path does not carry the 1200 bytes QUIC needs.
 //!
-//! A handshake that is not answered in time is sent both ways, and whoever gets pieces answers in pieces for a while: that
-//! costs a forger's victim a little efficiency and nothing else. Where the control side knows the path it says so.
+//! A handshake of ours that is not answered in time is sent both ways; one of somebody else's never is, since its address may
+//! be forged, and what goes there may not be more than QUIC allows. Whoever gets pieces answers in pieces for a while: that costs a
+//! forger's victim a little efficiency and nothing else. Where the control side knows the path it says so.
 
 use std::{
     collections::HashMap,
@@ -24,7 +25,7 @@ pub(crate) const LONGEST: usize = 1500;
 const LONG_ANSWER: usize = 900;
 /// A handshake without an answer for so long goes in pieces too.
 const UNANSWERED: Duration = Duration::from_millis(400);
-/// A handshake that was not continued for so long is another one.
+/// A dial so long ago is over.
 const FORGET: Duration = Duration::from_secs(30);
 /// Pieces are answered in pieces for so long.
 const MARK_LASTS: Duration = Duration::from_secs(10);
@@ -53,12 +54,19 @@ pub(crate) struct Narrow {
 
 #[derive(Debug, Default)]
 struct Tables {
-    /// First and last long datagram of a handshake that has no answer.
-    dialed: HashMap<SocketAddr, (Instant, Instant)>,
+    /// Handshakes of ours that have no answer.
+    dialed: HashMap<SocketAddr, Dial>,
     /// Who sent pieces, and until when that counts.
     marked: HashMap<SocketAddr, Instant>,
     /// Paths of which the control side knows that they are narrow.
     known: HashMap<SocketAddr, ()>,
+}
+
+/// Dials of one address without an answer.
+#[derive(Debug, Clone, Copy)]
+struct Dial {
+    first: Instant,
+    last: Instant,
 }
 
 impl Narrow {
@@ -69,13 +77,24 @@ impl Narrow {
     /// How a datagram of the guest goes.
     pub(crate) fn shape(&self, to: SocketAddr, datagram: &[u8], now: Instant) -> Shape {
         let is_handshake = datagram.first().is_some_and(|first| first & LONG_HEADER_BIT != 0);
-        if datagram.len() <= LONG || datagram.len() > LONGEST || !is_handshake && self.count.load(Relaxed) == 0 {
+        if datagram.len() <= LONG || datagram.len() > LONGEST || self.count.load(Relaxed) == 0 {
             return Shape::Whole;
         }
         let mut tables = lock(&self.tables);
         let shape = tables.shape(to, is_handshake, now);
         self.count.store(tables.len(), Relaxed);
         shape
+    }
+
+    /// A handshake of ours begins there.
+    pub(crate) fn on_dial(&self, to: SocketAddr, now: Instant) {
+        let mut tables = lock(&self.tables);
+        tables.dialed.retain(|_, dial| now.saturating_duration_since(dial.last) < FORGET);
+        if tables.dialed.len() < ADDRESSES || tables.dialed.contains_key(&to) {
+            // Where the dial before had no answer this one need not wait.
+            tables.dialed.entry(to).or_insert(Dial { first: now, last: now }).last = now;
+        }
+        self.count.store(tables.len(), Relaxed);
     }
 
     /// A datagram of `from` came whole.
@@ -137,21 +156,11 @@ impl Tables {
             // What was found out of an earlier link need not hold for a new one.
             return if is_handshake { Shape::Both } else { Shape::Pieces };
         }
-        if !is_handshake {
-            return Shape::Whole;
-        }
-        if self.dialed.len() >= ADDRESSES && !self.dialed.contains_key(&to) {
-            self.dialed.retain(|_, (_, last)| now.saturating_duration_since(*last) < FORGET);
-            if self.dialed.len() >= ADDRESSES {
-                return Shape::Whole;
-            }
-        }
-        let (first, last) = self.dialed.entry(to).or_insert((now, now));
-        if now.saturating_duration_since(*last) >= FORGET {
-            *first = now;
-        }
-        *last = now;
-        if now.saturating_duration_since(*first) >= UNANSWERED { Shape::Both } else { Shape::Whole }
+        let unanswered = self.dialed.get(&to).filter(|_| is_handshake).is_some_and(|dial| {
+            let since = |at| now.saturating_duration_since(at);
+            since(dial.first) >= UNANSWERED && since(dial.last) < FORGET
+        });
+        if unanswered { Shape::Both } else { Shape::Whole }
     }
 }
 
@@ -167,18 +176,34 @@ mod tests {
     }
 
     #[test]
-    fn a_handshake_without_an_answer_goes_in_pieces_too() {
+    fn a_handshake_of_ours_without_an_answer_goes_in_pieces_too() {
         let (narrow, now) = (Narrow::default(), Instant::now());
+        narrow.on_dial(at(1), now);
         assert_eq!(narrow.shape(at(1), &INITIAL, now), Shape::Whole);
         assert_eq!(narrow.shape(at(1), &INITIAL, now + UNANSWERED / 2), Shape::Whole);
         assert_eq!(narrow.shape(at(1), &INITIAL, now + UNANSWERED), Shape::Both);
         assert_eq!(narrow.shape(at(1), &INITIAL[..LONG], now + UNANSWERED), Shape::Whole, "short enough");
-        assert_eq!(narrow.shape(at(2), &INITIAL, now + UNANSWERED), Shape::Whole, "another address");
+        assert_eq!(narrow.shape(at(1), &SHORT, now + UNANSWERED), Shape::Whole, "no handshake");
         narrow.on_whole(at(1), &INITIAL[..LONG]);
         assert_eq!(narrow.shape(at(1), &INITIAL, now + UNANSWERED), Shape::Both, "a short answer proves little");
+        narrow.on_dial(at(1), now + UNANSWERED);
+        assert_eq!(narrow.shape(at(1), &INITIAL, now + UNANSWERED), Shape::Both, "the dial before had none");
+        assert_eq!(narrow.shape(at(1), &INITIAL, now + UNANSWERED + FORGET), Shape::Whole, "that is over");
         narrow.on_whole(at(1), &INITIAL);
         assert_eq!(narrow.shape(at(1), &INITIAL, now + UNANSWERED), Shape::Whole);
-        assert_eq!(narrow.shape(at(1), &INITIAL, now + UNANSWERED + FORGET), Shape::Whole, "that is another handshake");
+    }
+
+    #[test]
+    fn the_handshake_of_somebody_else_is_answered_once() {
+        let (narrow, now) = (Narrow::default(), Instant::now());
+        narrow.on_dial(at(1), now);
+        for wait in 0..100 {
+            assert_eq!(
+                narrow.shape(at(2), &INITIAL, now + UNANSWERED * wait),
+                Shape::Whole,
+                "its address may be forged"
+            );
+        }
     }
 
     #[test]
@@ -207,7 +232,7 @@ mod tests {
         let (narrow, now) = (Narrow::default(), Instant::now());
         for port in 1..5000 {
             narrow.on_pieces(at(port), now + Duration::from_nanos(port.into()));
-            narrow.shape(SocketAddr::from(([192, 0, 2, 2], port)), &INITIAL, now);
+            narrow.on_dial(SocketAddr::from(([192, 0, 2, 2], port)), now);
         }
         assert!(lock(&narrow.tables).len() <= 2 * ADDRESSES);
         assert_eq!(narrow.shape(at(4999), &SHORT, now), Shape::Pieces, "the newest is there");

@@ -255,6 +255,12 @@ impl State {
             peer.mtu.handle_timeout(now);
             peer.quality.on_bytes(now, [stats.tx_bytes, stats.rx_bytes]);
         }
+        // Events of moves may be lost.
+        let up = self.peers.iter().filter(|peer| !peer.sessions.is_empty());
+        let paths: Vec<_> = up.filter_map(|peer| Some((peer.slot, self.control.path(peer.slot)?))).collect();
+        for (slot, path) in paths {
+            self.search_size(now, slot, path);
+        }
     }
 
     fn act(&mut self, now: Instant, slot: PeerSlot, action: Action) {
