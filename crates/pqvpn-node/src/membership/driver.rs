@@ -137,6 +137,8 @@ pub(super) enum Call {
     Beat([u8; 32]),
     /// For a page of what we lack.
     Pull,
+    /// For more of what proves that we were put out.
+    Prove,
     /// To tell news; the campaign that counts who has heard, if any.
     Push(Option<u64>),
     /// To prove to whoever was put out that it was.
@@ -532,3 +534,6 @@ async fn wait_until(deadline: Option<Instant>) {
         None => pending().await,
     }
 }
+
+#[cfg(test)]
+mod tests;

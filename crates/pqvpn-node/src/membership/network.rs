@@ -48,7 +48,6 @@ pub(super) use counters::Counters;
 pub(super) use joins::{JoinFacts, Judged, refusal_error};
 pub(super) use names::{find_member, hex, is_prefix};
 use own_disk::OwnDisk;
-pub(super) use shed::is_bare;
 use shed::tellable;
 pub(super) use sync::Lacks;
 
@@ -130,7 +129,9 @@ pub(super) struct Network {
     /// The secrets that places in the DHT follow from.
     covers: covers::Covers,
     /// Proofs for those that were put out.
-    pub(super) proofs: Allowance,
+    pub(super) proofs: sync::Proofs,
+    /// How often members may send us on to admins.
+    pub(super) sent_on: Allowance,
     /// The twin is to be told once that we are here as well.
     pub(super) answers_twin: bool,
     pub(super) counters: Counters,
@@ -203,7 +204,8 @@ impl Network {
             lives: Lives::default(),
             agreed: BTreeSet::new(),
             covers: covers::Covers { stale: true, ..covers::Covers::default() },
-            proofs: Allowance::default(),
+            proofs: sync::Proofs::default(),
+            sent_on: Allowance::default(),
             answers_twin: false,
             counters: Counters::default(),
             merged: BTreeMap::new(),
@@ -304,6 +306,40 @@ impl Network {
         let network = name();
         self.author(statement).map_err(|refusal| NetworkError::NotAllowed { network, why: refusal.to_string() })?;
         Ok(id)
+    }
+
+    /// Puts somebody out; a proposal to do so that is open is signed instead of making another.
+    ///
+    /// # Errors
+    /// The constitution does not allow it, or it cannot be signed.
+    pub(super) fn revoke(
+        &mut self,
+        identity: &Identity,
+        now_ms: u64,
+        peer: PeerId,
+        reason: String,
+    ) -> Result<StatementId, NetworkError> {
+        let same =
+            |statement: &Arc<Statement>| matches!(&statement.body().act, Act::Revoke { peer: of, .. } if *of == peer);
+        let mut open = self.constitution.proposals().into_iter().map(|proposal| proposal.statement);
+        let Some(open) = open.find(same).filter(|_| self.am_admin()) else {
+            return self.act(identity, now_ms, Act::Revoke { peer, reason });
+        };
+        if open.signature(&self.own).is_none() {
+            self.co_sign(identity, &open.id())?;
+        }
+        Ok(open.id())
+    }
+
+    /// Signs what is held.
+    ///
+    /// # Errors
+    /// It is not held, cannot be signed, or the constitution refuses it.
+    pub(super) fn co_sign(&mut self, identity: &Identity, id: &StatementId) -> Result<(), NetworkError> {
+        let mut statement = Statement::clone(&*self.constitution.get(id).ok_or(NetworkError::NoNetwork)?);
+        statement.sign(identity).map_err(|error| NetworkError::Internal(error.to_string()))?;
+        let network = self.head.name.clone();
+        self.author(statement).map_err(|refusal| NetworkError::NotAllowed { network, why: refusal.to_string() })
     }
 
     fn insert(&mut self, statement: Statement, verifier: &dyn StatementVerifier) -> Result<Inserted, Refusal> {
@@ -526,4 +562,4 @@ pub(super) fn extra_key(kind: u8, name: &[u8]) -> [u8; 16] {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

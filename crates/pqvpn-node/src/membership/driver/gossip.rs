@@ -13,14 +13,14 @@ use futures_util::FutureExt as _;
 use pqvpn_crypto::{identity::PublicIdentity, peer_id::PeerId, tls::Refusal};
 use pqvpn_wire::{
     control::CloseReason,
-    network::{Act, Bundle, Door, NetRequest, NetResponse, NetworkId, SyncState},
+    network::{Act, Bundle, Door, NetRequest, NetResponse, NetworkId, StatementId, SyncState, message::MAX_IDS},
 };
 use tokio::time::timeout;
 
 use super::{
     super::{
         links::LinkId,
-        network::{Lacks, Moment, Network, is_bare},
+        network::{Lacks, Moment, Network},
         overlay,
         rpc::{CallError, count},
     },
@@ -51,6 +51,10 @@ const ASK_AGAIN: Duration = Duration::from_millis(500);
 /// And for so long.
 const NEWCOMER: Duration = Duration::from_secs(30);
 
+/// Members that send us on to admins make us dial: so many at once, and one more each time this passes.
+const SENT_ON_BURST: u32 = 4;
+const SENT_ON_PERIOD: Duration = Duration::from_secs(30);
+
 /// A pull under way.
 #[derive(Debug)]
 pub(super) struct Pulling {
@@ -58,6 +62,8 @@ pub(super) struct Pulling {
     lacks: Lacks,
     page: u64,
     pages: u32,
+    /// Statements that were asked for by name.
+    asked: BTreeSet<StatementId>,
 }
 
 impl Driver {
@@ -274,17 +280,18 @@ impl Driver {
         if deaf || !lacks.any() || self.pulling.contains_key(&(id, peer)) {
             return;
         }
-        self.pulling.insert((id, peer), Pulling { theirs, lacks, page: 0, pages: 0 });
+        self.pulling.insert((id, peer), Pulling { theirs, lacks, page: 0, pages: 0, asked: BTreeSet::new() });
         self.next_page(id, peer, link);
     }
 
     fn next_page(&mut self, id: NetworkId, peer: PeerId, link: LinkId) {
-        let Some(pulling) = self.pulling.get(&(id, peer)) else { return };
+        let Some(pulling) = self.pulling.get_mut(&(id, peer)) else { return };
         let Some(network) = self.networks.get_mut(&id) else { return };
         if pulling.lacks.signers {
             network.merged.insert(peer, clock::now());
         }
         let state = network.pull(pulling.lacks, pulling.page);
+        pulling.asked.extend(&state.want);
         let request = NetRequest::Sync(SyncState { sent_ms: clock::unix_millis(), ..state });
         if !self.call(id, link, request, Call::Pull, PULL_LIMIT) {
             self.pulling.remove(&(id, peer));
@@ -307,7 +314,7 @@ impl Driver {
                 }
             }
             Call::Farewell => return self.on_parted(link),
-            Call::Pull | Call::Beat(_) | Call::Introduce | Call::Greet => {}
+            Call::Pull | Call::Prove | Call::Beat(_) | Call::Introduce | Call::Greet => {}
         }
         let response = match answer {
             Ok(response) => response,
@@ -348,7 +355,7 @@ impl Driver {
             }
             (_, NetResponse::PutOut(proof)) => {
                 self.pulling.remove(&(id, peer));
-                self.on_put_out(now, id, peer, link, *proof);
+                self.on_put_out(now, id, (peer, link), matches!(call, Call::Prove), *proof);
             }
             (Call::Introduce, NetResponse::Done) => self.sync(id, peer, link),
             (Call::Introduce | Call::Greet, _) => {}
@@ -366,7 +373,10 @@ impl Driver {
 
     /// A member says that we were put out. What it sends is looked at like everything else; if it proves that, the
     /// constitution says so from now on, and if not, nothing has changed.
-    fn on_put_out(&mut self, now: Moment, id: NetworkId, peer: PeerId, link: LinkId, proof: Bundle) {
+    ///
+    /// `marked`: it was asked with waymarks. Who has a tip that the other lacks is told from the beginning without them.
+    fn on_put_out(&mut self, now: Moment, id: NetworkId, from: (PeerId, LinkId), marked: bool, proof: Bundle) {
+        let (peer, link) = from;
         let Some(network) = self.networks.get_mut(&id) else { return };
         if network.is_deaf_to(now.mono, &peer) {
             return;
@@ -378,10 +388,12 @@ impl Driver {
         if network.put_out_by(&self.shared.own).is_some() {
             return;
         }
-        if more && absorbed.news {
-            return self.sync(id, peer, link);
+        if !more || !absorbed.news && marked {
+            network.counters.unproven += 1;
+            return;
         }
-        network.counters.unproven += 1;
+        let state = network.pull(Lacks { statements: true, ..Lacks::default() }, 0);
+        self.call(id, link, NetRequest::Sync(state), Call::Prove, PULL_LIMIT);
     }
 
     /// The member has shed signatures that we need; admins have them.
@@ -390,7 +402,8 @@ impl Driver {
         let links = self.links.one_each();
         let Some(network) = self.networks.get_mut(&id) else { return };
         // An admin sends nobody on: two that did would send us round for ever.
-        if network.constitution.view().is_admin(&peer) {
+        if network.constitution.view().is_admin(&peer) || !network.sent_on.take(now.mono, SENT_ON_BURST, SENT_ON_PERIOD)
+        {
             return;
         }
         let mut ask = Vec::new();
@@ -438,7 +451,9 @@ impl Driver {
         pulling.page += invites;
         pulling.pages += 1;
         let progress = absorbed.news || invites > 0;
-        if more && progress && pulling.pages < MAX_PAGES {
+        // What came may stand on something else that we lack.
+        let unasked = pulling.asked.len() < MAX_IDS && !network.missing.is_subset(&pulling.asked);
+        if (more && progress || unasked) && pulling.pages < MAX_PAGES {
             return self.next_page(id, peer, link);
         }
         // It was asked for them and has no more to say: whoever holds what stands on them will name them again.
@@ -515,11 +530,8 @@ impl Driver {
 
 /// What a member lacks, or who can tell it where signatures of it were shed here.
 pub(super) fn bundle_or_admins(network: &Network, theirs: &SyncState) -> NetResponse {
-    let bundle = network.answer(theirs);
-    if is_bare(&bundle) {
-        return NetResponse::Elsewhere { admins: network.doors(&[]) };
-    }
-    NetResponse::Bundle(Box::new(bundle))
+    let elsewhere = || NetResponse::Elsewhere { admins: network.doors(&[]) };
+    network.answer(theirs).map_or_else(elsewhere, |bundle| NetResponse::Bundle(Box::new(bundle)))
 }
 
 /// Whether a message takes rights away.
@@ -581,7 +593,7 @@ pub(in crate::membership) async fn dial(
 
 #[cfg(test)]
 mod tests {
-    use pqvpn_wire::network::{Statement, StatementBody, StatementId};
+    use pqvpn_wire::network::{Statement, StatementBody};
 
     use super::*;
 
