@@ -3,6 +3,7 @@
 //!
 //! What changes is noted twice: as [`Change`]s for the disk and as news for the others; the driver takes both away.
 
+mod acts;
 mod allowance;
 mod blame;
 mod contest;
@@ -27,15 +28,14 @@ use std::{
 };
 
 use aws_lc_rs::digest;
-use pqvpn_crypto::{identity::Identity, peer_id::PeerId};
+use pqvpn_crypto::peer_id::PeerId;
 use pqvpn_packet::addr::ipv4_candidate;
-use pqvpn_trust::{CompositeVerifier, Constitution, Event, Inserted, Presence, Refusal, StatementVerifier};
+use pqvpn_trust::{Constitution, Event, Inserted, Presence, Refusal, StatementVerifier};
 use pqvpn_wire::network::{
-    Act, Bundle, MemberRecord, NetworkId, PendingJoin, Serial, SignedInvite, Statement, StatementId, message::MAX_IDS,
+    Bundle, MemberRecord, NetworkId, PendingJoin, Serial, SignedInvite, Statement, StatementId, message::MAX_IDS,
 };
 
 use super::{
-    error::NetworkError,
     overlay::Reach,
     presence::Lives,
     store::{Change, Head, Kept, Seen},
@@ -273,73 +273,6 @@ impl Network {
         network.seen = kept.seen.into_iter().collect();
         network.shed(now.unix_ms);
         Ok(network)
-    }
-
-    /// Takes a statement in that was just made here.
-    ///
-    /// # Errors
-    /// The constitution refuses it.
-    pub(super) fn author(&mut self, statement: Statement) -> Result<(), Refusal> {
-        self.insert(statement, &CompositeVerifier).map(drop)
-    }
-
-    /// Drafts an act on everything held, signs it and takes it in.
-    ///
-    /// # Errors
-    /// The constitution does not allow it, or it cannot be signed.
-    pub(super) fn act(&mut self, identity: &Identity, now_ms: u64, act: Act) -> Result<StatementId, NetworkError> {
-        let name = || self.head.name.clone();
-        if let Err(why) = self.constitution.allowed(&self.own, &act) {
-            return Err(self.not_allowed(&why));
-        }
-        let body = if matches!(act, Act::Checkpoint { .. }) {
-            self.constitution.draft_checkpoint(now_ms)
-        } else {
-            self.constitution.draft(now_ms, act)
-        };
-        let internal = |error: &dyn std::fmt::Display| NetworkError::Internal(error.to_string());
-        let mut statement = Statement::draft(body).map_err(|error| NetworkError::BadOption(error.to_string()))?;
-        if !matches!(statement.body().act, Act::Disable { .. }) {
-            statement.sign(identity).map_err(|error| internal(&error))?;
-        }
-        let id = statement.id();
-        let network = name();
-        self.author(statement).map_err(|refusal| NetworkError::NotAllowed { network, why: refusal.to_string() })?;
-        Ok(id)
-    }
-
-    /// Puts somebody out; a proposal to do so that is open is signed instead of making another.
-    ///
-    /// # Errors
-    /// The constitution does not allow it, or it cannot be signed.
-    pub(super) fn revoke(
-        &mut self,
-        identity: &Identity,
-        now_ms: u64,
-        peer: PeerId,
-        reason: String,
-    ) -> Result<StatementId, NetworkError> {
-        let same =
-            |statement: &Arc<Statement>| matches!(&statement.body().act, Act::Revoke { peer: of, .. } if *of == peer);
-        let mut open = self.constitution.proposals().into_iter().map(|proposal| proposal.statement);
-        let Some(open) = open.find(same).filter(|_| self.am_admin()) else {
-            return self.act(identity, now_ms, Act::Revoke { peer, reason });
-        };
-        if open.signature(&self.own).is_none() {
-            self.co_sign(identity, &open.id())?;
-        }
-        Ok(open.id())
-    }
-
-    /// Signs what is held.
-    ///
-    /// # Errors
-    /// It is not held, cannot be signed, or the constitution refuses it.
-    pub(super) fn co_sign(&mut self, identity: &Identity, id: &StatementId) -> Result<(), NetworkError> {
-        let mut statement = Statement::clone(&*self.constitution.get(id).ok_or(NetworkError::NoNetwork)?);
-        statement.sign(identity).map_err(|error| NetworkError::Internal(error.to_string()))?;
-        let network = self.head.name.clone();
-        self.author(statement).map_err(|refusal| NetworkError::NotAllowed { network, why: refusal.to_string() })
     }
 
     fn insert(&mut self, statement: Statement, verifier: &dyn StatementVerifier) -> Result<Inserted, Refusal> {

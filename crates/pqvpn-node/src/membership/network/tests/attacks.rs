@@ -2,12 +2,16 @@
 //! What members and strangers with bad intentions try.
 
 use pqvpn_crypto::{
-    identity::{CompositeSignature, IdentitySeed, SIGNATURE_LEN},
+    identity::{CompositeSignature, Identity, IdentitySeed, SIGNATURE_LEN},
     proofs::schnorr::JoinContext,
 };
-use pqvpn_wire::network::{Genesis, Invite, InviteSecret, JoinRequest, MemberDraft, NewMember, Params, StatementBody};
+use pqvpn_trust::CompositeVerifier;
+use pqvpn_wire::network::{
+    Act, Genesis, Invite, InviteSecret, JoinRequest, MemberDraft, NewMember, Params, StatementBody,
+};
 
 use super::super::*;
+use crate::membership::NetworkError;
 
 pub(in crate::membership) const NOW: u64 = 1_800_000_000_000;
 

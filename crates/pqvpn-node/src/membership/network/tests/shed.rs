@@ -5,7 +5,8 @@ use super::super::{
     shed::{SHED_AFTER_MS, tellable},
     *,
 };
-use pqvpn_wire::network::{NetRequest, SyncState};
+use pqvpn_trust::CompositeVerifier;
+use pqvpn_wire::network::{Act, NetRequest, SyncState};
 
 use super::{
     attacks::{NOW, identity, member, network},
