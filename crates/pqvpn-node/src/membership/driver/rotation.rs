@@ -26,7 +26,8 @@ use super::{
         rotation::{Decided, RotationError, decide},
     },
     Call, Driver, TaskDone,
-    gossip::{CALL_LIMIT, DIAL_LIMIT},
+    dialing::DIAL_LIMIT,
+    gossip::CALL_LIMIT,
     orders::HEARD,
 };
 use crate::{clock, dht, link::Connection};

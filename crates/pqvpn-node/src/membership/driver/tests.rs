@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The driver by itself: what it remembers, when it wakes, whom it believes.
 
-use std::{sync::atomic::AtomicUsize, time::Duration};
+use std::{
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
 
 use arc_swap::ArcSwap;
 use futures_util::future::BoxFuture;
@@ -11,6 +14,7 @@ use pqvpn_wire::network::{Bundle, Door, Statement, SyncState};
 use super::{
     super::{
         links::tests::link,
+        members::Members,
         network::{
             Lacks,
             tests::attacks::{identity, member, network},
