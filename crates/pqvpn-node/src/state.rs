@@ -243,6 +243,7 @@ impl State {
             if peer.life.is_suspicious() {
                 peer.paths.on_suspect(now);
             }
+            debug_assert!(!peer.sessions.is_empty() || peer.paths.is_gone(), "nobody is asked after without a session");
             peer.paths.handle_timeout(now);
         }
     }

@@ -431,6 +431,11 @@ impl Paths {
         }
     }
 
+    /// Whether there is no session, and so nothing to do.
+    pub(crate) const fn is_gone(&self) -> bool {
+        self.current.is_none()
+    }
+
     /// Whether a try for a direct way has come to nothing.
     pub(crate) const fn has_failed(&self) -> bool {
         self.failed > 1
