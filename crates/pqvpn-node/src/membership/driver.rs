@@ -158,9 +158,9 @@ pub(super) struct Driver {
     links: Links,
     tasks: JoinSet<TaskDone>,
     dialing: BTreeSet<PeerId>,
-    pulling: BTreeMap<(NetworkId, PeerId), Pulling>,
+    pulling: BTreeMap<(NetworkId, LinkId), Pulling>,
     /// Calls to compare that are under way.
-    syncing: BTreeSet<(NetworkId, PeerId)>,
+    syncing: BTreeSet<(NetworkId, LinkId)>,
     campaigns: BTreeMap<u64, Campaign>,
     next_campaign: u64,
     /// Campaigns that begin when what they tell is on disk.

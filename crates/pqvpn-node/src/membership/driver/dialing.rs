@@ -115,7 +115,7 @@ impl Driver {
                         network.reached_at(now.unix_ms, peer, at);
                         network.dirty = true;
                     }
-                    self.sync(id, peer, link);
+                    self.sync(id, link);
                 }
             }
             Err(missed) => {

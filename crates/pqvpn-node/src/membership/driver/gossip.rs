@@ -79,7 +79,7 @@ impl Driver {
             }
             if wanted.contains(&peer) {
                 for id in self.shared_networks(now.unix_ms, &peer) {
-                    self.beat(now.mono, id, peer, link);
+                    self.beat(now.mono, id, link);
                 }
             }
         }
@@ -133,39 +133,39 @@ impl Driver {
     }
 
     /// Says that we still hold the same, which keeps the link alive; now and then all is compared.
-    fn beat(&mut self, now: Instant, id: NetworkId, peer: PeerId, link: LinkId) {
+    fn beat(&mut self, now: Instant, id: NetworkId, link: LinkId) {
         let enough = self.links.get(link).is_some_and(|link| link.may_beat(&id, now));
-        let Some(network) = self.networks.get(&id).filter(|_| enough) else { return self.sync(id, peer, link) };
+        let Some(network) = self.networks.get(&id).filter(|_| enough) else { return self.sync(id, link) };
         let (head, beat) = network.beat(now, self.links.get(link).map(|link| link.connection.remote()));
         self.call(id, link, NetRequest::Beat(beat), Call::Beat(head), CALL_LIMIT);
     }
 
-    /// Compares what both hold.
-    pub(super) fn sync(&mut self, id: NetworkId, peer: PeerId, link: LinkId) {
+    /// Compares what both hold. What another link of the same peer waits for does not count: that one may be dead.
+    pub(super) fn sync(&mut self, id: NetworkId, link: LinkId) {
         let at = self.links.get(link).map(|link| link.connection.remote());
         let Some(network) = self.networks.get(&id) else { return };
-        if !self.syncing.insert((id, peer)) {
+        if !self.syncing.insert((id, link)) {
             return;
         }
         let mut state = network.state_at(Moment::now());
         state.observed = at;
         if !self.call(id, link, NetRequest::Sync(state), Call::Sync, CALL_LIMIT) {
-            self.syncing.remove(&(id, peer));
+            self.syncing.remove(&(id, link));
         }
     }
 
     pub(super) fn pull(&mut self, id: NetworkId, peer: PeerId, link: LinkId, theirs: SyncState, lacks: Lacks) {
         let deaf =
             self.networks.get_mut(&id).is_some_and(|network| lacks.any() && network.is_deaf_to(clock::now(), &peer));
-        if deaf || !lacks.any() || self.pulling.contains_key(&(id, peer)) {
+        if deaf || !lacks.any() || self.pulling.contains_key(&(id, link)) {
             return;
         }
-        self.pulling.insert((id, peer), Pulling { theirs, lacks, page: 0, pages: 0, asked: BTreeSet::new() });
+        self.pulling.insert((id, link), Pulling { theirs, lacks, page: 0, pages: 0, asked: BTreeSet::new() });
         self.next_page(id, peer, link);
     }
 
     fn next_page(&mut self, id: NetworkId, peer: PeerId, link: LinkId) {
-        let Some(pulling) = self.pulling.get_mut(&(id, peer)) else { return };
+        let Some(pulling) = self.pulling.get_mut(&(id, link)) else { return };
         let Some(network) = self.networks.get_mut(&id) else { return };
         if pulling.lacks.signers {
             network.merged.insert(peer, clock::now());
@@ -174,7 +174,7 @@ impl Driver {
         pulling.asked.extend(&state.want);
         let request = NetRequest::Sync(SyncState { sent_ms: clock::unix_millis(), ..state });
         if !self.call(id, link, request, Call::Pull, PULL_LIMIT) {
-            self.pulling.remove(&(id, peer));
+            self.pulling.remove(&(id, link));
         }
     }
 
@@ -187,7 +187,7 @@ impl Driver {
         answer: Result<NetResponse, CallError>,
     ) {
         match call {
-            Call::Sync => drop(self.syncing.remove(&(id, peer))),
+            Call::Sync => drop(self.syncing.remove(&(id, link))),
             Call::Push(campaign) => {
                 if let Some(campaign) = campaign {
                     self.acked(*campaign, matches!(answer, Ok(NetResponse::Done)));
@@ -200,7 +200,7 @@ impl Driver {
             Ok(response) => response,
             Err(error) => {
                 tracing::debug!(peer = %peer.short(), ?call, %error, "a member does not answer");
-                self.pulling.remove(&(id, peer));
+                self.pulling.remove(&(id, link));
                 // Another request of ours may have been too much for it; only a link that is dead is given up.
                 if !matches!(error, CallError::Wire(_) | CallError::TooLong(_)) {
                     self.links.close(link, CloseReason::Idle);
@@ -223,31 +223,31 @@ impl Driver {
                     network.hear_same(now, peer, *head, &theirs.alive);
                 }
             }
-            (Call::Beat(_), NetResponse::State(_)) => self.sync(id, peer, link),
+            (Call::Beat(_), NetResponse::State(_)) => self.sync(id, link),
             (Call::Pull, NetResponse::Bundle(bundle)) => self.on_page(now, id, peer, link, *bundle),
-            (Call::Pull, NetResponse::Elsewhere { admins }) => self.ask_admins(now, id, peer, admins),
+            (Call::Pull, NetResponse::Elsewhere { admins }) => self.ask_admins(now, id, (peer, link), admins),
             (_, NetResponse::NotAMember) => {
-                self.pulling.remove(&(id, peer));
+                self.pulling.remove(&(id, link));
                 // A word, not a proof.
                 if let Some(network) = self.networks.get_mut(&id) {
                     network.counters.unproven += 1;
                 }
             }
             (_, NetResponse::PutOut(proof)) => {
-                self.pulling.remove(&(id, peer));
+                self.pulling.remove(&(id, link));
                 self.on_put_out(now, id, (peer, link), matches!(call, Call::Prove), *proof);
             }
-            (Call::Introduce, NetResponse::Done) => self.sync(id, peer, link),
+            (Call::Introduce, NetResponse::Done) => self.sync(id, link),
             (Call::Introduce | Call::Greet, _) => {}
             (_, NetResponse::UnknownNetwork) => {
-                self.pulling.remove(&(id, peer));
+                self.pulling.remove(&(id, link));
                 self.introduce(now.mono, id, peer, link);
                 let newcomer = self.networks.get(&id).is_some_and(|network| now.mono < network.started + NEWCOMER);
                 if let Some(link) = self.links.get_mut(link).filter(|_| newcomer) {
                     link.speak_at = now.mono + ASK_AGAIN;
                 }
             }
-            _ => drop(self.pulling.remove(&(id, peer))),
+            _ => drop(self.pulling.remove(&(id, link))),
         }
     }
 
@@ -277,8 +277,8 @@ impl Driver {
     }
 
     /// The member has shed signatures that we need; admins have them.
-    fn ask_admins(&mut self, now: Moment, id: NetworkId, peer: PeerId, admins: Vec<Door>) {
-        self.pulling.remove(&(id, peer));
+    fn ask_admins(&mut self, now: Moment, id: NetworkId, (peer, link): (PeerId, LinkId), admins: Vec<Door>) {
+        self.pulling.remove(&(id, link));
         let links = self.links.one_each();
         let Some(network) = self.networks.get_mut(&id) else { return };
         // An admin sends nobody on: two that did would send us round for ever.
@@ -295,7 +295,7 @@ impl Driver {
         }
         for admin in ask {
             match links.get(&admin) {
-                Some(link) => self.sync(id, admin, *link),
+                Some(link) => self.sync(id, *link),
                 None => self.dial(admin),
             }
         }
@@ -322,12 +322,12 @@ impl Driver {
         let (more, invites) = (bundle.more, bundle.invites.len() as u64);
         let Some(network) = self.networks.get_mut(&id) else { return };
         if network.is_deaf_to(now.mono, &peer) {
-            self.pulling.remove(&(id, peer));
+            self.pulling.remove(&(id, link));
             return;
         }
         let absorbed = network.absorb(now.unix_ms, Some(peer), bundle);
         network.note_events(now.unix_ms, &absorbed.events);
-        let Some(pulling) = self.pulling.get_mut(&(id, peer)) else { return };
+        let Some(pulling) = self.pulling.get_mut(&(id, link)) else { return };
         pulling.page += invites;
         pulling.pages += 1;
         let progress = absorbed.news || invites > 0;
@@ -338,7 +338,7 @@ impl Driver {
         }
         // It was asked for them and has no more to say: whoever holds what stands on them will name them again.
         network.missing.clear();
-        if let Some(pulling) = self.pulling.remove(&(id, peer))
+        if let Some(pulling) = self.pulling.remove(&(id, link))
             && let Some(network) = self.networks.get_mut(&id)
             && network.is_member(now.unix_ms, &peer)
         {
@@ -347,7 +347,7 @@ impl Driver {
             }
             // Whoever was introduced and is a member by what it brought is talked to like all.
             if !network.heard.contains_key(&peer) {
-                self.sync(id, peer, link);
+                self.sync(id, link);
             }
         }
     }

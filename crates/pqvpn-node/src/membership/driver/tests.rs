@@ -125,11 +125,27 @@ async fn a_network_that_is_gone_leaves_no_call_behind_that_is_waited_for() {
     let peer = identity(3).peer_id();
     let at = driver.links.insert(link(peer, clock::now())).unwrap();
     let held = driver.networks.remove(&id).unwrap();
-    driver.sync(id, peer, at);
+    driver.sync(id, at);
     assert!(driver.syncing.is_empty());
     driver.networks.insert(id, held);
-    driver.sync(id, peer, at);
-    assert!(driver.syncing.contains(&(id, peer)) && driver.tasks.len() == 1, "it is compared when it is back");
+    driver.sync(id, at);
+    assert!(driver.syncing.contains(&(id, at)) && driver.tasks.len() == 1, "it is compared when it is back");
+}
+
+#[tokio::test]
+async fn what_a_dead_link_owes_is_asked_for_on_the_next_one() {
+    let Rig { mut driver, id, .. } = rig();
+    let peer = identity(3).peer_id();
+    let lacks = Lacks { statements: true, ..Lacks::default() };
+    for calls in [2, 4] {
+        // The member was started again, or somebody else has its key: the first link gives no answer any more.
+        let at = driver.links.insert(link(peer, clock::now())).unwrap();
+        driver.sync(id, at);
+        driver.pull(id, peer, at, SyncState::default(), lacks);
+        driver.sync(id, at);
+        driver.pull(id, peer, at, SyncState::default(), lacks);
+        assert_eq!(driver.tasks.len(), calls, "once on each link");
+    }
 }
 
 #[tokio::test]
