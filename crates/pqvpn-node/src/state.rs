@@ -251,6 +251,7 @@ impl State {
             if peer.life.is_suspicious() {
                 peer.paths.on_suspect(now);
             }
+            debug_assert!(!peer.sessions.is_empty() || peer.paths.is_gone(), "nobody is asked after without a session");
             peer.paths.handle_timeout(now);
             peer.mtu.handle_timeout(now);
             peer.quality.on_bytes(now, [stats.tx_bytes, stats.rx_bytes]);

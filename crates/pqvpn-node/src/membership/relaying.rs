@@ -465,4 +465,4 @@ fn shared_limit(willing: Willing) -> Arc<ForwardLimit> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
