@@ -15,7 +15,7 @@ use crate::{
     handle::{NodeError, PingReply},
     life::PeerLife,
     overlay::MeshPeer,
-    path::Paths,
+    path::{Mtu, Paths, Quality},
 };
 
 /// Two ratchet failures within this time quarantine a peer (security.md 1.8).
@@ -44,6 +44,8 @@ pub(crate) struct Peer {
     pub(crate) endpoints: Vec<String>,
     pub(crate) life: PeerLife,
     pub(crate) paths: Paths,
+    pub(crate) mtu: Mtu,
+    pub(crate) quality: Quality,
     /// Sessions with the peer, oldest first.
     pub(crate) sessions: Vec<SessionId>,
     /// Where the peer was last seen.
@@ -85,6 +87,8 @@ impl Peer {
             endpoints: Vec::new(),
             life,
             paths,
+            mtu: Mtu::new(0),
+            quality: Quality::default(),
             sessions: Vec::new(),
             last_remote: None,
             why: String::new(),

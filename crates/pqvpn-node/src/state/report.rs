@@ -84,8 +84,11 @@ impl State {
                     via,
                     why: self.why(now, peer, at),
                     rtt: peer.life.rtt(),
+                    jitter: peer.quality.jitter(),
                     loss: peer.life.loss(),
-                    mtu: live.inner_mtu,
+                    rates: peer.quality.rates(now, [stats.tx_bytes, stats.rx_bytes]),
+                    mtu: peer.mtu.inner().map_or(live.inner_mtu, |mtu| mtu.min(live.inner_mtu)),
+                    holes: peer.mtu.holes(),
                 })
             }),
             session: session.map(|(id, live)| {
