@@ -217,6 +217,9 @@ fn a_removed_admin_leaves_no_covers_that_keep_new_ones_out() {
     assert_eq!((carol.covers.held.len(), carol.covers.held[0].issuer()), (4, who(0).peer_id()));
     // What was in use before is looked under for a while.
     assert!(names(&carol).len() == 3);
+    let before = name(&alice);
+    revoke(&mut alice, 3);
+    assert!(name(&alice) != before && Some(&names(&alice)[1]) == before.as_ref(), "an admin's before a thief's");
 }
 
 #[test]
