@@ -27,6 +27,7 @@ use tokio::{sync::mpsc, task::JoinHandle};
 
 use crate::{
     bootstrap,
+    carrier::{Carriers, Listening},
     clock::{self, Reading},
     config::{Cipher, Config, Mtu, Queues, Rate, RelayConfig},
     dht,
@@ -163,7 +164,12 @@ impl Node {
         let slots = Arc::new(Slots::default());
         let identity = Arc::new(identity);
         let crypto = Arc::new(LinkCrypto::new(Arc::clone(&identity), Arc::clone(&slots) as Arc<dyn Admission>));
-        let endpoint = endpoint(&plane, backend, &crypto)?;
+        let plain = endpoint(&plane, backend, &crypto)?;
+        let carriers =
+            Carriers::new(plain, Arc::new(control.clone()), config.node.proxy.proxy(), &host.state_dir).await?;
+        carriers.look_around(host.interface.as_deref(), false).await;
+        let endpoint: Arc<dyn Endpoint> = Arc::new(carriers.clone());
+        let listening = listening(&carriers, own, &config.relay);
 
         let addresses = OwnAddresses::default();
         let reflexive = Reflexive::default();
@@ -172,6 +178,7 @@ impl Node {
             config: &config,
             identity: &identity,
             endpoint: &endpoint,
+            carriers: &carriers,
             listen: &listen,
             control: &control,
             reflexive: &reflexive,
@@ -213,6 +220,8 @@ impl Node {
             accepting: tokio::spawn(session::accept_all(Arc::clone(&context))),
             context,
             control,
+            carriers,
+            listening,
             dns: DnsSide::new(config.dns.mode, host.interface.clone(), host.state_dir.clone()),
             host,
             underlay: Underlay { listen, plane },
@@ -315,6 +324,7 @@ struct Around<'n> {
     config: &'n Config,
     identity: &'n Arc<Identity>,
     endpoint: &'n Arc<dyn Endpoint>,
+    carriers: &'n Carriers,
     listen: &'n [SocketAddr],
     control: &'n Control,
     reflexive: &'n Reflexive,
@@ -361,6 +371,7 @@ impl Around<'_> {
             willing: willing(&self.config.relay),
             reflexive: self.reflexive.clone(),
             mapped: self.mapped.clone(),
+            carriers: self.carriers.clone(),
         };
         let (port, _ends_with_the_node) = membership::start(setup).await?;
         Ok(port)
@@ -381,6 +392,11 @@ fn pools(interface: Option<String>, config: &Config) -> membership::PoolChooser 
             free.inspect_err(|error| tracing::warn!(%error, "no IPv4 addresses chosen")).ok().flatten()
         })
     })
+}
+
+/// Listens for members that cannot send UDP, if this node relays.
+pub(crate) fn listening(carriers: &Carriers, own: PeerId, relay: &RelayConfig) -> Listening {
+    if relay.enabled { Listening::open(carriers, own, &relay.listen) } else { Listening::default() }
 }
 
 /// How much this node forwards for members that cannot reach each other.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The task that owns the networks: messages, timers and orders come in one at a time; nothing of them is shared.
 
+mod carried;
 mod farewell;
 mod founding;
 mod gossip;
@@ -44,6 +45,7 @@ use super::{
     store::{Change, Head, Store},
 };
 use crate::{
+    carrier::Carriers,
     clock, dht,
     dht::{FirstStream, NewDoor, Usage},
     link::Connection,
@@ -74,6 +76,7 @@ pub(super) struct Parts {
     pub(super) relaying: Relaying,
     pub(super) reflexive: Reflexive,
     pub(super) mapped: Mapped,
+    pub(super) carriers: Carriers,
     pub(super) standing: Vec<HealthItem>,
 }
 
@@ -121,6 +124,13 @@ pub(super) enum TaskDone {
     Relayed(Box<relaying::Relayed>),
     /// Somebody was told that another member wants to reach it through us.
     Offered(Box<relaying::Offered>),
+    /// A member that a carrier leads to was reached by UDP.
+    UdpBack {
+        peer: PeerId,
+        link: Arc<dyn Connection>,
+    },
+    /// UDP was looked for and is not there.
+    NoUdp,
     /// A pool was chosen for a new network.
     Pool {
         create: Box<founding::Creating>,
@@ -182,6 +192,8 @@ pub(super) struct Driver {
     reflexive: Reflexive,
     /// What the router forwards to this node.
     mapped: Mapped,
+    /// What takes datagrams where UDP does not pass.
+    carriers: Carriers,
     standing: Vec<HealthItem>,
     /// Where others can dial this node.
     endpoints: Vec<SocketAddr>,
@@ -225,6 +237,7 @@ impl Driver {
             relaying,
             reflexive,
             mapped,
+            carriers,
             standing,
         } = parts;
         let networks: BTreeMap<NetworkId, Network> =
@@ -258,6 +271,7 @@ impl Driver {
             ways_wanted: Vec::new(),
             reflexive,
             mapped,
+            carriers,
             standing,
             endpoints: Vec::new(),
             endpoints_at: clock::now(),
@@ -384,6 +398,8 @@ impl Driver {
             TaskDone::Stranger { link } => self.on_stranger(link),
             TaskDone::Relayed(relayed) => self.on_relayed(*relayed),
             TaskDone::Offered(offered) => self.on_offered(*offered),
+            TaskDone::UdpBack { peer, link } => self.on_udp_back(peer, link),
+            TaskDone::NoUdp => {}
             TaskDone::Pool { create, pool } => self.create(*create, pool),
         }
     }

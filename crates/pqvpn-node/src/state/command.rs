@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 
 use super::{State, peer::Peer};
 use crate::{
+    carrier::Listening,
     dht::{
         Order, Wanted,
         report::{DhtError, DhtReport, LookupTarget, RecordRef},
@@ -209,6 +210,11 @@ impl State {
             "relay.limit" if value.is_empty() => relay.limit = None,
             "relay.limit" => relay.limit = Some(value.parse().map_err(NodeError::BadSetting)?),
             _ => return Ok(SetOutcome::AfterRestart),
+        }
+        if key == "relay.enabled" {
+            // What listened lets go of its ports first.
+            self.listening = Listening::default();
+            self.listening = node::listening(&self.carriers, self.own, &self.config.relay);
         }
         let told = self.context.networks.order(membership::Order::Willing(node::willing(&self.config.relay)));
         Ok(if told { SetOutcome::Applied } else { SetOutcome::AfterRestart })

@@ -12,6 +12,7 @@ use pqvpn_wire::control::{Candidates, MAX_CANDIDATES, Message};
 
 use super::{State, peer::Peer};
 use crate::{
+    carrier::{Rung, is_carried},
     dht::{dialable, realm},
     membership,
     path::{Action, Relayed, Told, is_relayed, sift},
@@ -26,6 +27,8 @@ impl State {
     /// Does what the machine of a peer's paths asks for.
     pub(super) fn act_on_path(&mut self, now: Instant, slot: PeerSlot, action: Action) {
         match action {
+            // Where no UDP gets out no direct way is looked for.
+            Action::Tell { .. } if self.carriers.is_udp_blocked() => {}
             Action::Tell { round, answer } => self.tell_candidates(now, slot, round, answer),
             Action::Open(to) => self.open_towards(now, slot, to),
             Action::Check { id, to } => {
@@ -96,6 +99,17 @@ impl State {
         });
     }
 
+    /// What carries to an address, and why, where it is not UDP to the port of the peer.
+    fn carried_because(&self, at: SocketAddr) -> Option<String> {
+        let by = match self.carriers.rung(at) {
+            Rung::Udp => return None,
+            Rung::Quic => "quic (UDP port 443)",
+            Rung::Wss => "wss (WebSocket over TLS, TCP port 443)",
+        };
+        let whose = if self.carriers.is_udp_blocked() { "here" } else { "where the other end is" };
+        Some(format!("{by}: no other UDP gets out {whose}"))
+    }
+
     fn tell_candidates(&self, now: Instant, slot: PeerSlot, round: u32, answer: bool) {
         let Some(peer) = self.peers.get(slot) else { return };
         let Some(live) = peer.sessions.last().and_then(|id| self.live.get(id)) else { return };
@@ -109,8 +123,15 @@ impl State {
 
     /// Why packets to a peer go where they go, and what would make that better.
     pub(super) fn why(&self, now: Instant, peer: &Peer, at: SocketAddr) -> String {
+        if is_carried(at) {
+            return self.carried_because(at).unwrap_or_default();
+        }
         if !is_relayed(at) {
             return peer.why.clone();
+        }
+        let by = self.context.networks.via(at).and_then(|(_, relay_at)| self.carried_because(relay_at));
+        if let Some(by) = by {
+            return format!("the relay is reached by {by}");
         }
         let facts = Relayed {
             tried: peer.paths.has_failed(),
@@ -120,6 +141,13 @@ impl State {
             port: self.underlay.listen.iter().find(|at| at.is_ipv4()).map(SocketAddr::port),
         };
         facts.text()
+    }
+
+    /// UDP gets out again: direct ways have a chance.
+    pub(super) fn on_udp_back(&mut self, now: Instant) {
+        for peer in self.peers.iter_mut() {
+            peer.paths.try_now(now);
+        }
     }
 
     /// The router forwards another port than before, or none any more.
@@ -149,6 +177,9 @@ impl State {
     /// The peer says where it may be reached.
     pub(super) fn on_candidates(&mut self, now: Instant, session: SessionId, candidates: &Candidates) {
         let Some(slot) = self.live.get(&session).map(|live| live.slot) else { return };
+        if self.carriers.is_udp_blocked() {
+            return;
+        }
         let lab = self.underlay.listen.iter().all(|at| at.ip().is_loopback());
         let overlay = self.addresses.get();
         let peers_own: Vec<IpAddr> = self.peers.iter().flat_map(|peer| peer.addresses.iter().copied()).collect();
@@ -175,6 +206,8 @@ impl State {
     pub(super) fn on_network_change(&mut self, now: Instant) {
         tracing::info!("the network has changed: every path is looked at anew");
         self.reflexive.forget();
+        let (carriers, interface) = (self.carriers.clone(), self.host.interface.clone());
+        tokio::spawn(async move { carriers.look_around(interface.as_deref(), true).await });
         let _told_by_its_own_look = self.context.networks.order(membership::Order::NetworkChanged);
         for peer in self.peers.iter_mut().filter(|peer| peer.life.is_up()) {
             // Who watches both networks cannot link them by the receiver index.

@@ -13,10 +13,10 @@ use pqvpn_dataplane::DropReason;
 
 use super::{State, peer::Peer};
 use crate::{
+    carrier::is_by_member,
     dht,
     life::VERIFIED_WITHIN,
     membership::NetworkView,
-    path::is_relayed,
     snapshot::{
         HealthItem, HealthLevel, NetworkSnapshot, NodeState, PathKind, PathSnapshot, PeerSnapshot, PeerState,
         SessionSnapshot, Snapshot,
@@ -108,13 +108,14 @@ impl State {
 
     /// A path as people see it: kind, address, through whom.
     pub(super) fn seen_path(&self, at: SocketAddr) -> (PathKind, SocketAddr, Option<String>) {
-        if !is_relayed(at) {
-            return (PathKind::Direct, at, None);
+        let place = |at| self.carriers.place(at).map_or(at, |place| place.at);
+        if !is_by_member(at) {
+            return (PathKind::Direct, place(at), None);
         }
         let via = self.context.networks.via(at);
         let name =
             via.map(|(relay, _)| self.peers.of(&relay).map_or_else(|| relay.short(), |slot| self.peers.label(slot)));
-        (PathKind::Relay, via.map_or(at, |(_, relay_at)| relay_at), name)
+        (PathKind::Relay, via.map_or(at, |(_, relay_at)| place(relay_at)), name)
     }
 
     fn network_snapshot(&self, view: &NetworkView) -> NetworkSnapshot {
@@ -157,6 +158,7 @@ impl State {
         items.extend(self.views.iter().flat_map(|view| view.health.iter().cloned()));
         items.extend(self.host.health());
         items.extend(self.dns.health());
+        items.extend(self.listening.health());
         items.extend(self.context.dht.iter().flat_map(dht::Port::health));
         let lost = self.lost_events.load(Ordering::Relaxed);
         if lost > 0 {

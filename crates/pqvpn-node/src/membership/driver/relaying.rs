@@ -34,7 +34,7 @@ use super::{
     Driver, TaskDone,
     gossip::{DIAL_LIMIT, MAX_TASKS},
 };
-use crate::{clock, entropy, netcheck::MemberLink, path::is_relayed};
+use crate::{carrier::is_by_member, clock, entropy, netcheck::MemberLink, path::is_relayed};
 
 /// Members that a member behind a router keeps links with, so that others find it through them.
 const HOMES: usize = 2;
@@ -185,7 +185,7 @@ impl Driver {
             let Some(connection) = self.links.get(link).map(|link| &link.connection) else { continue };
             let at = connection.remote();
             let network = self.shared_networks(now_ms, &relay).into_iter().find(|id| theirs.contains(id));
-            if let Some(network) = network.filter(|_| relay != *peer && !is_relayed(at)) {
+            if let Some(network) = network.filter(|_| relay != *peer && !is_by_member(at)) {
                 linked.push((connection.rtt(), network, relay, at, link));
             }
         }
@@ -288,7 +288,7 @@ impl Driver {
             return refused(RelayRefusal::NotAMember);
         }
         let at = self.links.get(link).map(|link| link.connection.remote());
-        let Some(at) = at.filter(|at| !is_relayed(*at)) else { return refused(RelayRefusal::Declined) };
+        let Some(at) = at.filter(|at| !is_by_member(*at)) else { return refused(RelayRefusal::Declined) };
         let takes = match self.relaying.channel(&relay, &pair.peer, entropy::u64) {
             Ok(takes) => takes,
             Err(refusal) => return refused(refusal),
@@ -313,7 +313,9 @@ impl Driver {
             .into_iter()
             .filter_map(|(peer, id)| {
                 let link = self.links.get(id)?;
-                let at = Some(link.connection.remote()).filter(|at| !is_relayed(*at));
+                let remote = link.connection.remote();
+                let place = self.carriers.place(remote).map_or(remote, |place| place.at);
+                let at = Some(place).filter(|at| !is_relayed(*at));
                 Some(MemberLink {
                     peer,
                     name: self.called(&peer),
@@ -363,7 +365,7 @@ impl Driver {
         let other = pair.peer;
         let is_member = self.networks.get(&network).is_some_and(|network| network.is_member(now_ms, &other));
         let other_link = self.links.one_each().get(&other).copied();
-        let direct = |link: LinkId| self.links.get(link).is_some_and(|link| !is_relayed(link.connection.remote()));
+        let direct = |link: LinkId| self.links.get(link).is_some_and(|link| !is_by_member(link.connection.remote()));
         let planned = match other_link.filter(|link| direct(*link) && direct(asker_link)) {
             _ if !is_member || other == asker || other == self.shared.own => Err(RelayRefusal::NotAMember),
             None => Err(RelayRefusal::NotLinked),
@@ -414,7 +416,11 @@ impl Driver {
         let each = links.one_each();
         self.relaying.follow(|peer| {
             let at = links.get(*each.get(peer)?)?.connection.remote();
-            (!is_relayed(at)).then_some(at)
+            (!is_by_member(at)).then_some(at)
+        });
+        self.relaying.follow_relays(|relay| {
+            let at = links.get(*each.get(relay)?)?.connection.remote();
+            (!is_by_member(at)).then_some(at)
         });
         let own = self.shared.own;
         let is_member = |network: &NetworkId, peer: &PeerId| {

@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! WebSockets of this node: one to each server, made when a dial needs it, made again when it breaks, closed when idle.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use pqvpn_crypto::peer_id::PeerId;
+use rustls::ClientConfig;
+use tokio::{sync::watch, time::sleep};
+
+use super::{
+    Place, Ways,
+    dial::{self, DialError, Dialled},
+    ladder::{PORT, Rung},
+    proxy::Proxy,
+    stream::{self, StreamError},
+    ways::OpenWay,
+};
+
+/// Servers at a time.
+const MAX_SERVERS: usize = 32;
+/// Pauses before a broken one is made again; after the last it is given up.
+const AGAIN_MS: [u64; 7] = [0, 250, 500, 1000, 2000, 4000, 8000];
+
+/// All of them.
+pub(super) struct Client {
+    ways: Arc<Ways>,
+    tls: Arc<ClientConfig>,
+    proxy: Option<Proxy>,
+    servers: Mutex<BTreeMap<(IpAddr, PeerId), Arc<Server>>>,
+    /// Counts changes of the host's network: every stream is made anew.
+    moved: watch::Sender<u64>,
+}
+
+/// One server; the lock is held while it is dialled.
+type Server = tokio::sync::Mutex<Option<Open>>;
+
+struct Open {
+    at: SocketAddr,
+    is_alive: Arc<AtomicBool>,
+}
+
+impl Open {
+    fn alive(&self) -> Option<SocketAddr> {
+        self.is_alive.load(Ordering::Acquire).then_some(self.at)
+    }
+}
+
+impl Client {
+    pub(super) fn new(ways: Arc<Ways>, tls: Arc<ClientConfig>, proxy: Option<Proxy>) -> Arc<Self> {
+        Arc::new(Self { ways, tls, proxy, servers: Mutex::default(), moved: watch::Sender::new(0) })
+    }
+
+    /// The address of a way by a WebSocket to a peer's address.
+    ///
+    /// # Errors
+    /// [`DialError`].
+    pub(super) async fn way(self: &Arc<Self>, at: IpAddr, peer: PeerId) -> Result<SocketAddr, DialError> {
+        let server = self.server(at, peer).ok_or(std::io::Error::from(std::io::ErrorKind::QuotaExceeded))?;
+        let mut open = server.lock().await;
+        if let Some(way) = open.as_ref().and_then(Open::alive) {
+            return Ok(way);
+        }
+        let stream = dial::dial(&self.tls, self.proxy.as_ref(), at, &peer).await?;
+        let place = Place { rung: Rung::Wss, at: SocketAddr::new(at, PORT) };
+        let way = self.ways.open(place).ok_or(std::io::Error::from(std::io::ErrorKind::QuotaExceeded))?;
+        let (address, is_alive) = (way.id.address(), Arc::new(AtomicBool::new(true)));
+        *open = Some(Open { at: address, is_alive: Arc::clone(&is_alive) });
+        let client = Arc::clone(self);
+        tokio::spawn(async move {
+            client.keep(stream, &way, at, peer).await;
+            is_alive.store(false, Ordering::Release);
+        });
+        Ok(address)
+    }
+
+    /// The host's network has changed.
+    pub(super) fn on_network_change(&self) {
+        self.moved.send_modify(|times| *times += 1);
+    }
+
+    fn server(&self, at: IpAddr, peer: PeerId) -> Option<Arc<Server>> {
+        let mut servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
+        if servers.len() >= MAX_SERVERS && !servers.contains_key(&(at, peer)) {
+            let in_use = |server: &Server| {
+                server.try_lock().map_or(true, |open| open.as_ref().is_some_and(|open| open.alive().is_some()))
+            };
+            servers.retain(|_, server| in_use(server));
+            if servers.len() >= MAX_SERVERS {
+                return None;
+            }
+        }
+        Some(Arc::clone(servers.entry((at, peer)).or_default()))
+    }
+
+    async fn keep(&self, mut stream: Dialled, way: &OpenWay, at: IpAddr, peer: PeerId) {
+        let mut moved = self.moved.subscribe();
+        loop {
+            let ended = tokio::select! {
+                ended = stream::carry(stream, way.id, &way.sink, self.ways.plane(), true) => Some(ended),
+                _ = moved.changed() => None,
+            };
+            if matches!(ended, Some(StreamError::Idle)) {
+                return;
+            }
+            tracing::debug!(peer = %peer.short(), ended = ended.map(|error| error.to_string()), "a WebSocket is made again");
+            let Some(again) = self.again(at, &peer).await else { return };
+            stream = again;
+        }
+    }
+
+    async fn again(&self, at: IpAddr, peer: &PeerId) -> Option<Dialled> {
+        for pause in AGAIN_MS {
+            sleep(Duration::from_millis(pause)).await;
+            match dial::dial(&self.tls, self.proxy.as_ref(), at, peer).await {
+                Ok(stream) => return Some(stream),
+                Err(error) => tracing::debug!(%error, "no WebSocket"),
+            }
+        }
+        None
+    }
+}
