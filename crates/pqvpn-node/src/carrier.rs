@@ -62,6 +62,7 @@ pub use self::{
     proxy::{BadProxy, Proxy, ProxyChoice},
 };
 use crate::{
+    clock,
     host::{Gateway, default_gateway},
     link::{Connection, Endpoint, EndpointStats, LinkError},
 };
@@ -129,7 +130,7 @@ impl Carriers {
     pub(crate) async fn look_around(&self, own_interface: Option<&str>, is_news: bool) {
         let gateway = default_gateway(own_interface).await;
         let gateway = gateway.inspect_err(|error| tracing::debug!(%error, "no network is recognised")).ok().flatten();
-        self.on_network(crate::clock::now(), gateway.as_ref(), is_news);
+        self.on_network(clock::now(), gateway.as_ref(), is_news);
     }
 
     /// Dials by UDP alone.
@@ -208,48 +209,60 @@ impl Carriers {
         let way = self.0.client.way(at, peer).await;
         let way = way.map_err(|error| {
             tracing::debug!(peer = %peer.short(), %error, "no WebSocket");
-            lock(&self.0.ladder).on_failed(crate::clock::now(), at);
+            lock(&self.0.ladder).on_failed(clock::now(), at);
             LinkError::TimedOut
         })?;
         self.0.plain.connect(way, peer, known).await
     }
 
-    /// UDP, and after a while what else there is; the first link is kept.
-    async fn climb(self, at: SocketAddr, peer: PeerId, known: Option<PublicIdentity>, plan: Plan) -> Link {
-        let udp = self.0.plain.connect(at, peer, known.clone());
-        let mut others: FuturesUnordered<BoxFuture<'_, (Rung, Link)>> = FuturesUnordered::new();
-        if let Some(pause) = plan.udp443 {
-            let (plain, known) = (&self.0.plain, known.clone());
-            // Made when its turn comes: an endpoint sends as soon as it is asked.
-            let dialled = async move { plain.connect(SocketAddr::new(at.ip(), PORT), peer, known).await };
-            others.push(after(pause, Rung::Quic, dialled));
-        }
-        if let Some(pause) = plan.wss {
-            others.push(after(pause, Rung::Wss, self.by_websocket(at.ip(), peer, known)));
-        }
-        let above = async {
-            while let Some((rung, link)) = others.next().await {
-                match link {
-                    Ok(link) => return Some((rung, link)),
-                    Err(error) => tracing::debug!(carrier = rung.name(), %error, "nothing gets through"),
-                }
-            }
-            None
-        };
-        let made = match select(udp, pin!(above)).await {
-            Either::Left((Ok(link), _)) => (Rung::Udp, link),
-            // Who answers there is not to be found at another port.
-            Either::Left((Err(error), _)) if says_who_is_there(&error) => return Err(error),
-            Either::Left((Err(error), above)) => above.await.ok_or(error)?,
-            Either::Right((Some(made), _)) => made,
-            Either::Right((None, udp)) => (Rung::Udp, udp.await?),
-        };
-        self.worked(crate::clock::now(), made.0, at);
-        Ok(made.1)
+    async fn dial(self, at: SocketAddr, peer: PeerId, known: Option<PublicIdentity>, plan: Plan) -> Link {
+        let plain = &self.0.plain;
+        // Each is asked for when its turn comes: an endpoint sends as soon as it is asked.
+        let udp = async { plain.connect(at, peer, known.clone()).await };
+        let quic = async { plain.connect(SocketAddr::new(at.ip(), PORT), peer, known.clone()).await };
+        let wss = self.by_websocket(at.ip(), peer, known.clone());
+        let (rung, link) = climb(plan, udp, quic, wss).await?;
+        self.worked(clock::now(), rung, at);
+        Ok(link)
     }
 }
 
-fn after<'f>(pause: Duration, rung: Rung, dial: impl Future<Output = Link> + Send + 'f) -> BoxFuture<'f, (Rung, Link)> {
+/// UDP at once, and after a while what else there is; the first that works.
+///
+/// # Errors
+/// What UDP said, where nothing works; or that somebody answered and refused, which no other rung will change.
+async fn climb<T: Send>(
+    plan: Plan,
+    udp: impl Future<Output = Result<T, LinkError>> + Send,
+    quic: impl Future<Output = Result<T, LinkError>> + Send,
+    wss: impl Future<Output = Result<T, LinkError>> + Send,
+) -> Result<(Rung, T), LinkError> {
+    let mut others: FuturesUnordered<BoxFuture<'_, (Rung, Result<T, LinkError>)>> = FuturesUnordered::new();
+    others.extend(plan.quic.map(|pause| after(pause, Rung::Quic, quic)));
+    others.extend(plan.wss.map(|pause| after(pause, Rung::Wss, wss)));
+    let above = async {
+        while let Some((rung, made)) = others.next().await {
+            match made {
+                Ok(made) => return Some((rung, made)),
+                Err(error) => tracing::debug!(carrier = rung.name(), %error, "nothing gets through"),
+            }
+        }
+        None
+    };
+    match select(pin!(udp), pin!(above)).await {
+        Either::Left((Ok(made), _)) => Ok((Rung::Udp, made)),
+        Either::Left((Err(error), _)) if says_who_is_there(&error) => Err(error),
+        Either::Left((Err(error), above)) => above.await.ok_or(error),
+        Either::Right((Some(made), _)) => Ok(made),
+        Either::Right((None, udp)) => Ok((Rung::Udp, udp.await?)),
+    }
+}
+
+fn after<'f, T>(
+    pause: Duration,
+    rung: Rung,
+    dial: impl Future<Output = Result<T, LinkError>> + Send + 'f,
+) -> BoxFuture<'f, (Rung, Result<T, LinkError>)> {
     async move {
         sleep(pause).await;
         (rung, dial.await)
@@ -264,11 +277,11 @@ const fn says_who_is_there(error: &LinkError) -> bool {
 
 impl Endpoint for Carriers {
     fn connect(&self, at: SocketAddr, peer: PeerId, known: Option<PublicIdentity>) -> BoxFuture<'static, Link> {
-        let plan = lock(&self.0.ladder).plan(crate::clock::now(), at);
+        let plan = lock(&self.0.ladder).plan(clock::now(), at);
         if WayId::of(at).is_some() {
             return self.0.plain.connect(at, peer, known);
         }
-        self.clone().climb(at, peer, known, plan).boxed()
+        self.clone().dial(at, peer, known, plan).boxed()
     }
 
     fn connect_anybody(&self, at: SocketAddr) -> BoxFuture<'static, Link> {
@@ -295,3 +308,6 @@ impl Endpoint for Carriers {
         self.0.plain.stats()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -146,6 +146,7 @@ fn a_peer() -> snapshot::PeerSnapshot {
         path: Some(snapshot::PathSnapshot {
             kind: snapshot::PathKind::Direct,
             via: None,
+            carrier: "udp",
             remote: "203.0.113.5:41999".parse().unwrap(),
             why: "pinned endpoint".into(),
             rtt: Some(Duration::from_micros(11_200)),

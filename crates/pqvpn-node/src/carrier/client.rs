@@ -68,14 +68,14 @@ impl Client {
         if let Some(way) = open.as_ref().and_then(Open::alive) {
             return Ok(way);
         }
-        let stream = dial::dial(&self.tls, self.proxy.as_ref(), at, &peer).await?;
         let place = Place { rung: Rung::Wss, at: SocketAddr::new(at, PORT) };
+        let stream = dial::dial(&self.tls, self.proxy.as_ref(), place.at, &peer).await?;
         let way = self.ways.open(place).ok_or(std::io::Error::from(std::io::ErrorKind::QuotaExceeded))?;
         let (address, is_alive) = (way.id.address(), Arc::new(AtomicBool::new(true)));
         *open = Some(Open { at: address, is_alive: Arc::clone(&is_alive) });
         let client = Arc::clone(self);
         tokio::spawn(async move {
-            client.keep(stream, &way, at, peer).await;
+            client.keep(stream, &way, place.at, peer).await;
             is_alive.store(false, Ordering::Release);
         });
         Ok(address)
@@ -100,7 +100,7 @@ impl Client {
         Some(Arc::clone(servers.entry((at, peer)).or_default()))
     }
 
-    async fn keep(&self, mut stream: Dialled, way: &OpenWay, at: IpAddr, peer: PeerId) {
+    async fn keep(&self, mut stream: Dialled, way: &OpenWay, at: SocketAddr, peer: PeerId) {
         let mut moved = self.moved.subscribe();
         loop {
             let ended = tokio::select! {
@@ -116,7 +116,7 @@ impl Client {
         }
     }
 
-    async fn again(&self, at: IpAddr, peer: &PeerId) -> Option<Dialled> {
+    async fn again(&self, at: SocketAddr, peer: &PeerId) -> Option<Dialled> {
         for pause in AGAIN_MS {
             sleep(Duration::from_millis(pause)).await;
             match dial::dial(&self.tls, self.proxy.as_ref(), at, peer).await {

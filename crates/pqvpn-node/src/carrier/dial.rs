@@ -1,18 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A WebSocket to a peer: TCP, straight or by a proxy, TLS, the secret path.
 
-use std::{
-    io,
-    net::{IpAddr, SocketAddr},
-    sync::Arc,
-    time::Duration,
-};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use futures_util::FutureExt as _;
 use pqvpn_crypto::peer_id::PeerId;
 use rustls::{ClientConfig, pki_types::ServerName};
 use thiserror::Error;
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::{TcpSocket, TcpStream, lookup_host},
     time::{sleep, timeout},
 };
@@ -20,7 +16,6 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 use tokio_tungstenite::{WebSocketStream, client_async_with_config, tungstenite};
 
 use super::{
-    ladder::PORT,
     proxy::{Proxy, ProxyError},
     secret, stream,
 };
@@ -62,10 +57,9 @@ pub(super) type Dialled = WebSocketStream<TlsStream<TcpStream>>;
 pub(super) async fn dial(
     tls: &Arc<ClientConfig>,
     proxy: Option<&Proxy>,
-    at: IpAddr,
+    to: SocketAddr,
     peer: &PeerId,
 ) -> Result<Dialled, DialError> {
-    let to = SocketAddr::new(at, PORT);
     let straight = async {
         if proxy.is_some() {
             sleep(BEFORE_STRAIGHT).await;
@@ -109,12 +103,19 @@ async fn connect(to: SocketAddr) -> io::Result<TcpStream> {
     socket.connect(to).await
 }
 
-async fn speak(
+/// Makes a WebSocket out of a stream to a server.
+///
+/// # Errors
+/// [`DialError`].
+pub(super) async fn speak<S>(
     tls: &Arc<ClientConfig>,
-    stream: TcpStream,
+    stream: S,
     to: SocketAddr,
     peer: &PeerId,
-) -> Result<Dialled, DialError> {
+) -> Result<WebSocketStream<TlsStream<S>>, DialError>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     // An address is no server name: none is sent.
     let name = ServerName::IpAddress(to.ip().into());
     let stream = TlsConnector::from(Arc::clone(tls)).connect(name, stream).await?;

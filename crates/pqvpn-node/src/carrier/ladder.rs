@@ -14,7 +14,7 @@ use pqvpn_dht::address::{Class, class};
 use serde::{Deserialize, Serialize};
 
 /// Head start of UDP over UDP to port 443, and over a WebSocket.
-const BEFORE_UDP443: Duration = Duration::from_millis(250);
+const BEFORE_QUIC: Duration = Duration::from_millis(250);
 const BEFORE_WSS: Duration = Duration::from_secs(1);
 /// UDP that worked so lately works still.
 const FRESH: Duration = Duration::from_secs(60);
@@ -54,7 +54,7 @@ impl Rung {
 /// After what time the rungs above the first are tried in one dial.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Plan {
-    pub(super) udp443: Option<Duration>,
+    pub(super) quic: Option<Duration>,
     pub(super) wss: Option<Duration>,
 }
 
@@ -82,7 +82,7 @@ impl Ladder {
         let after = |rung, pause| if known == Some(rung) { Duration::ZERO } else { pause };
         let rests = self.resting.get(&at.ip()).is_some_and(|(_, until)| now < *until);
         Plan {
-            udp443: (at.port() != PORT).then(|| after(Rung::Quic, BEFORE_UDP443)),
+            quic: (at.port() != PORT).then(|| after(Rung::Quic, BEFORE_QUIC)),
             wss: (!rests).then(|| after(Rung::Wss, BEFORE_WSS)),
         }
     }
@@ -170,15 +170,15 @@ mod tests {
         "192.168.1.7:41641".parse().unwrap()
     }
 
-    fn plan(udp443: u64, wss: u64) -> Plan {
-        Plan { udp443: Some(Duration::from_millis(udp443)), wss: Some(Duration::from_millis(wss)) }
+    fn plan(quic: u64, wss: u64) -> Plan {
+        Plan { quic: Some(Duration::from_millis(quic)), wss: Some(Duration::from_millis(wss)) }
     }
 
     #[test]
     fn rungs_follow_one_another_until_udp_has_worked() {
         let (mut ladder, now) = (Ladder::default(), Instant::now());
         assert_eq!(ladder.plan(now, relay()), plan(250, 1000));
-        assert_eq!(ladder.plan(now, "8.8.4.4:443".parse().unwrap()).udp443, None, "that is the first rung");
+        assert_eq!(ladder.plan(now, "8.8.4.4:443".parse().unwrap()).quic, None, "that is the first rung");
         assert!(!ladder.on_worked(now, Rung::Udp, relay()), "no news");
         assert_eq!(ladder.plan(now + FRESH - MS, relay()), Plan::default());
         assert_eq!(ladder.plan(now + FRESH, relay()), plan(250, 1000));

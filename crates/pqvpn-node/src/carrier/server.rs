@@ -28,7 +28,8 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use pqvpn_crypto::peer_id::PeerId;
 use rustls::ServerConfig;
 use tokio::{
-    net::{TcpListener, TcpSocket, TcpStream},
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, TcpSocket},
     sync::watch,
     time::{sleep, timeout},
 };
@@ -153,6 +154,7 @@ pub(super) async fn accept_all(server: Arc<Server>, listener: TcpListener) {
             tracing::debug!(?refused, "a connection to the carriers is closed");
             continue;
         }
+        let _best_effort = stream.set_nodelay(true);
         let visit = Arc::new(Visit { server: Arc::clone(&server), from });
         let mut stop = server.stop.clone();
         tokio::spawn(async move {
@@ -164,9 +166,11 @@ pub(super) async fn accept_all(server: Arc<Server>, listener: TcpListener) {
     }
 }
 
-async fn serve(visit: Arc<Visit>, stream: TcpStream) {
+async fn serve<S>(visit: Arc<Visit>, stream: S)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let server = &visit.server;
-    let _best_effort = stream.set_nodelay(true);
     let stream = match timeout(HANDSHAKE, server.tls.accept(stream)).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(_)) | Err(_) => {
@@ -238,3 +242,6 @@ pub(super) fn canonical(at: SocketAddr) -> SocketAddr {
         IpAddr::V6(_) => at,
     }
 }
+
+#[cfg(test)]
+mod tests;

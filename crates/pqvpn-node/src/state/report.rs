@@ -13,7 +13,7 @@ use pqvpn_dataplane::DropReason;
 
 use super::{State, peer::Peer};
 use crate::{
-    carrier::is_by_member,
+    carrier::{Rung, is_by_member},
     dht,
     life::VERIFIED_WITHIN,
     membership::NetworkView,
@@ -82,6 +82,7 @@ impl State {
                     kind,
                     remote,
                     via,
+                    carrier: self.carrier(at).name(),
                     why: self.why(now, peer, at),
                     rtt: peer.life.rtt(),
                     loss: peer.life.loss(),
@@ -104,6 +105,11 @@ impl State {
             rx_packets: stats.rx_packets,
             last_error: peer.last_error.clone(),
         }
+    }
+
+    /// What carries to an address, or to the relay before it.
+    pub(super) fn carrier(&self, at: SocketAddr) -> Rung {
+        self.carriers.rung(self.context.networks.via(at).map_or(at, |(_, relay_at)| relay_at))
     }
 
     /// A path as people see it: kind, address, through whom.

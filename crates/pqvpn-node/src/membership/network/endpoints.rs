@@ -8,6 +8,7 @@ use pqvpn_wire::network::{Door, MAX_DOOR_ADDRESSES, MAX_DOORS};
 
 use super::Network;
 use crate::{
+    config::CARRIER_PORT,
     membership::store::{Change, Seen},
     path::is_relayed,
 };
@@ -38,8 +39,8 @@ impl Network {
 
     /// A dial of ours reached a member there: after a restart that is tried first, whoever else is gone.
     pub(in crate::membership) fn reached_at(&mut self, now_ms: u64, peer: PeerId, at: SocketAddr) {
-        // The address of a way is no place.
-        if is_relayed(at) {
+        // The address of a way is no place, and a port that a carrier found is no other place than the member's own.
+        if is_relayed(at) || at.port() == CARRIER_PORT && !self.endpoints(&peer).contains(&at) {
             return;
         }
         let before = self.seen.get(&peer);
