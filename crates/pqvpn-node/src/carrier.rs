@@ -133,6 +133,11 @@ impl Carriers {
         self.on_network(clock::now(), gateway.as_ref(), is_news);
     }
 
+    /// Ends what this node dialled.
+    pub(crate) fn stop(&self) {
+        self.0.client.stop();
+    }
+
     /// Dials by UDP alone.
     pub(crate) fn plain(&self) -> Arc<dyn Endpoint> {
         Arc::clone(&self.0.plain)

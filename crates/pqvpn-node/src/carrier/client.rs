@@ -35,8 +35,8 @@ pub(super) struct Client {
     tls: Arc<ClientConfig>,
     proxy: Option<Proxy>,
     servers: Mutex<BTreeMap<(IpAddr, PeerId), Arc<Server>>>,
-    /// Counts changes of the host's network: every stream is made anew.
-    moved: watch::Sender<u64>,
+    /// Counts changes of the host's network: every stream is made anew. None: the node stops.
+    moved: watch::Sender<Option<u64>>,
 }
 
 /// One server; the lock is held while it is dialled.
@@ -55,7 +55,7 @@ impl Open {
 
 impl Client {
     pub(super) fn new(ways: Arc<Ways>, tls: Arc<ClientConfig>, proxy: Option<Proxy>) -> Arc<Self> {
-        Arc::new(Self { ways, tls, proxy, servers: Mutex::default(), moved: watch::Sender::new(0) })
+        Arc::new(Self { ways, tls, proxy, servers: Mutex::default(), moved: watch::Sender::new(Some(0)) })
     }
 
     /// The address of a way by a WebSocket to a peer's address.
@@ -83,7 +83,12 @@ impl Client {
 
     /// The host's network has changed.
     pub(super) fn on_network_change(&self) {
-        self.moved.send_modify(|times| *times += 1);
+        self.moved.send_modify(|times| *times = times.map(|times| times + 1));
+    }
+
+    /// Ends every stream, and makes no other.
+    pub(super) fn stop(&self) {
+        self.moved.send_replace(None);
     }
 
     fn server(&self, at: IpAddr, peer: PeerId) -> Option<Arc<Server>> {
@@ -107,11 +112,15 @@ impl Client {
                 ended = stream::carry(stream, way.id, &way.sink, self.ways.plane(), true) => Some(ended),
                 _ = moved.changed() => None,
             };
-            if matches!(ended, Some(StreamError::Idle)) {
+            if matches!(ended, Some(StreamError::Idle)) || self.moved.borrow().is_none() {
                 return;
             }
             tracing::debug!(peer = %peer.short(), ended = ended.map(|error| error.to_string()), "a WebSocket is made again");
-            let Some(again) = self.again(at, &peer).await else { return };
+            let again = tokio::select! {
+                again = self.again(at, &peer) => again,
+                _ = moved.wait_for(Option::is_none) => None,
+            };
+            let Some(again) = again else { return };
             stream = again;
         }
     }

@@ -5,6 +5,8 @@ use thiserror::Error;
 
 /// Bytes in front of each datagram.
 pub(super) const PREFIX: usize = 2;
+/// Longest datagram: what its length can say.
+pub(super) const MAX_DATAGRAM: usize = u16::MAX as usize;
 /// Longest message that is taken: one more datagram than a sender puts together, and the longest there is.
 pub(super) const MAX_MESSAGE: usize = 96 * 1024;
 

@@ -128,6 +128,10 @@ impl CarrierSink for Sink {
         }
         taken
     }
+
+    fn max_datagram(&self) -> Option<usize> {
+        Some(frame::MAX_DATAGRAM)
+    }
 }
 
 #[cfg(test)]

@@ -320,6 +320,7 @@ impl Driver {
                     peer,
                     name: self.called(&peer),
                     at,
+                    carrier: self.carriers.rung(remote).name(),
                     inbound: !link.is_outbound(),
                     rtt: link.connection.rtt(),
                     idle: now.saturating_duration_since(link.usage.last()),
@@ -347,7 +348,8 @@ impl Driver {
             dropped: stats.dropped,
         };
         let pairs = self.relaying.pairs().map(pair).collect();
-        RelayReport { rate: self.relaying.rate(), pairs, refused: self.relaying.refused }
+        let (rate, refused) = (self.relaying.rate(), self.relaying.refused);
+        RelayReport { rate, pairs, refused, listen: Vec::new(), visitors: [0; 3] }
     }
 
     // ---- being a relay --------------------------------------------------------------------------------------------
