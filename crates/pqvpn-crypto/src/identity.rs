@@ -14,6 +14,7 @@ use sha2::{Digest, Sha256};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use crate::peer_id::PeerId;
+use crate::reset::ResetKey;
 
 /// Length of an ML-DSA-87 public key in bytes (FIPS 204 table 2).
 pub const MLDSA_PUBLIC_LEN: usize = 2592;
@@ -213,6 +214,7 @@ pub struct Identity {
     ed25519: Ed25519KeyPair,
     mldsa: PqdsaKeyPair,
     public: PublicIdentity,
+    reset: ResetKey,
 }
 
 impl Identity {
@@ -225,7 +227,8 @@ impl Identity {
         let mldsa = PqdsaKeyPair::from_seed(&ML_DSA_87_SIGNING, seed.mldsa()).map_err(|_| IdentityError::KeyPair)?;
         let public = PublicIdentity::from_key_bytes(mldsa.public_key().as_ref(), ed25519.public_key().as_ref())
             .ok_or(IdentityError::KeyPair)?;
-        Ok(Self { ed25519, mldsa, public })
+        let reset = ResetKey::of(seed).ok_or(IdentityError::KeyPair)?;
+        Ok(Self { ed25519, mldsa, public, reset })
     }
 
     /// Makes an identity whose seeds are forgotten at once, for `--ephemeral` nodes and tests.
@@ -244,6 +247,11 @@ impl Identity {
     /// Returns this node's PeerID.
     pub fn peer_id(&self) -> PeerId {
         self.public.peer_id()
+    }
+
+    /// Returns what this node's endpoints make stateless resets with.
+    pub const fn reset_key(&self) -> &ResetKey {
+        &self.reset
     }
 
     /// Signs PREFIX || label || message with both keys; the ML-DSA half is hedged (FIPS 204 §3.4).

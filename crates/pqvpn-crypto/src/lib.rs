@@ -14,5 +14,6 @@ pub mod peer_id;
 pub mod pow;
 pub mod proofs;
 pub mod ratchet;
+pub mod reset;
 pub mod schedule;
 pub mod tls;

@@ -2,32 +2,10 @@
 //! One cell of the NAT matrix with real daemons: the lab finds a direct path where there is one, and says so where not.
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
-use std::io::Write;
-use std::path::Path;
-use std::process::Command;
+mod lab_support;
 
-use serde_json::Value;
-
-/// Runs `nat-matrix` once for the given cells; a loud skip where there is no daemon or no privilege.
-fn run(arguments: &[&str]) -> Option<(Option<i32>, Value)> {
-    let lab = Path::new(env!("CARGO_BIN_EXE_pqvpn-lab"));
-    if !lab.with_file_name("pqvpn").is_file() {
-        _ = writeln!(std::io::stderr(), "SKIP: there is no pqvpn beside {}; cargo build -p pqvpn", lab.display());
-        return None;
-    }
-    let mut command = Command::new(lab);
-    // Without cargo, the program takes the daemon that is there and builds none.
-    command.args(["nat-matrix", "--json", "--seed", "5"]).args(arguments).env_remove("CARGO");
-    let output = command.output().unwrap();
-    let errors = String::from_utf8_lossy(&output.stderr);
-    if output.status.code() == Some(2) && (errors.contains("user namespace") || errors.contains("not installed")) {
-        _ = writeln!(std::io::stderr(), "SKIP: {errors}");
-        return None;
-    }
-    let text = String::from_utf8(output.stdout).unwrap();
-    let report = text.lines().last().and_then(|line| serde_json::from_str(line).ok());
-    let report = report.unwrap_or_else(|| panic!("no report: {text}{errors}"));
-    Some((output.status.code(), report))
+fn run(arguments: &[&str]) -> Option<(Option<i32>, serde_json::Value)> {
+    lab_support::run(&[&["nat-matrix", "--seed", "5"], arguments].concat(), &[])
 }
 
 #[test]

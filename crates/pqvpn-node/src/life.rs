@@ -31,9 +31,11 @@ const SUSPECT_AFTER: Duration = Duration::from_millis(600);
 /// Shortest time between repeated probes.
 const PROBE_RETRY: Duration = Duration::from_millis(400);
 /// Unanswered probes in a row after which the peer is taken for dead.
-const PROBES_UNTIL_DEAD: usize = 6;
+const PROBES_UNTIL_DEAD: usize = 8;
 /// And after which another path is looked for.
 const PROBES_UNTIL_SUSPECT: usize = 2;
+/// How long the last of these may take, after those before it have had their time.
+const JUDGE_AFTER: Duration = Duration::from_millis(200);
 /// Demand (a parked packet, a ping) lasts this long without being repeated.
 const DEMAND_LASTS: Duration = Duration::from_secs(30);
 /// First and longest pause between dials.
@@ -249,10 +251,8 @@ impl PeerLife {
             if self.probe_due(now, last_data, seen) {
                 self.probe(now);
             }
-            let watchful = self.unanswered_since.is_some() || !self.outstanding.is_empty();
             let in_use = now.saturating_duration_since(last_data) < IN_USE_WITHIN;
-            let tick = if in_use { TICK.0 } else { TICK.1 };
-            self.look_at = Some(now + if watchful { self.probe_retry().min(tick) } else { tick });
+            self.look_at = Some(self.next_look(now, if in_use { TICK.0 } else { TICK.1 }));
         }
     }
 
@@ -349,6 +349,17 @@ impl PeerLife {
         let stale = in_use && since(self.verified_at) >= REFRESH_AFTER;
         let keepalive = self.keepalive.is_some_and(|every| since(seen.last_tx) >= every);
         suspicious || repeat || stale || keepalive
+    }
+
+    /// When to look again: after `tick`, or as soon as silence becomes suspicious, a probe is repeated, or one that was
+    /// repeated has had its time. Who waits for the next tick each time finds another path half a second later.
+    fn next_look(&self, now: Instant, tick: Duration) -> Instant {
+        let suspicious = self.unanswered_since.map(|at| at + SUSPECT_AFTER);
+        let last = self.last_probe.filter(|_| !self.outstanding.is_empty());
+        let repeat = last.map(|at| at + self.probe_retry());
+        let judge = last.filter(|_| self.outstanding.len() >= PROBES_UNTIL_SUSPECT).map(|at| at + JUDGE_AFTER);
+        let next = [suspicious, repeat, judge].into_iter().flatten().filter(|at| *at > now).min();
+        next.map_or(now + tick, |at| at.min(now + tick))
     }
 
     fn probe_retry(&self) -> Duration {

@@ -38,6 +38,8 @@ mod loss;
 mod pair;
 #[path = "link_quic/refusals.rs"]
 mod refusals;
+#[path = "link_quic/restart.rs"]
+mod restart;
 #[path = "link_quic/strangers.rs"]
 mod strangers;
 #[path = "link_quic/wire.rs"]

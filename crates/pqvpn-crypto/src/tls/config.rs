@@ -21,6 +21,7 @@ use super::suite::{initial_suite, link_suite};
 use super::verifier::{Admission, DialerVerifier, ListenerVerifier};
 use crate::identity::{Identity, PublicIdentity};
 use crate::peer_id::PeerId;
+use crate::reset::ResetKey;
 
 /// Application protocol of a link (RFC 7301). The link layer checks that exactly this one was selected.
 pub const ALPN: &[u8] = b"pqvpn/1";
@@ -33,6 +34,7 @@ const PADDING_NAME_LEN: usize = 250;
 #[derive(Debug)]
 pub struct LinkCrypto {
     provider: Arc<CryptoProvider>,
+    identity: Arc<Identity>,
     key: Arc<CertifiedKey>,
     admission: Arc<dyn Admission>,
     server: Arc<ServerConfig>,
@@ -43,9 +45,14 @@ impl LinkCrypto {
     /// Prepares the profile for one identity.
     pub fn new(identity: Arc<Identity>, admission: Arc<dyn Admission>) -> Self {
         let provider = Arc::new(provider());
-        let key = certified_key(identity);
+        let key = certified_key(Arc::clone(&identity));
         let server = Arc::new(server_config(&provider, &key, &admission));
-        Self { provider, key, admission, server, refusals: Arc::default() }
+        Self { provider, identity, key, admission, server, refusals: Arc::default() }
+    }
+
+    /// Returns what makes the stateless resets of this node's endpoints believable after a restart.
+    pub fn reset_key(&self) -> &ResetKey {
+        self.identity.reset_key()
     }
 
     /// Returns the configuration of the listening side, one for all peers.

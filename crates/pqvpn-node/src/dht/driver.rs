@@ -18,7 +18,7 @@ use pqvpn_crypto::peer_id::PeerId;
 use pqvpn_dht::{Dht, LookupId, Notice, Now, Output, address::Realm};
 use pqvpn_wire::{
     control::CloseReason,
-    dht::{Fact, Point, Response},
+    dht::{Point, Response},
 };
 use tokio::{
     sync::{mpsc, oneshot},
@@ -99,7 +99,7 @@ pub(super) struct Driver {
     met: bool,
     health: Arc<Mutex<Vec<HealthItem>>>,
     /// Facts about keys of our own.
-    own_facts: Vec<Arc<Fact>>,
+    own_facts: facts::OwnFacts,
 }
 
 impl Driver {
@@ -120,7 +120,7 @@ impl Driver {
             paused: false,
             met: false,
             health,
-            own_facts: Vec::new(),
+            own_facts: facts::OwnFacts::default(),
         }
     }
 

@@ -8,9 +8,9 @@ use rtnetlink::{
     MulticastGroup,
     packet_core::{NetlinkMessage, NetlinkPayload},
     packet_route::{
-        RouteNetlinkMessage,
+        AddressFamily, RouteNetlinkMessage,
         address::{AddressAttribute, AddressMessage},
-        route::{RouteAttribute, RouteMessage},
+        route::{RouteAddress, RouteAttribute, RouteMessage},
     },
 };
 use tokio::{sync::mpsc, task::JoinHandle, time::timeout};
@@ -35,6 +35,17 @@ struct Seen {
     /// Index of our own interface, whose changes are ours.
     own: Option<u32>,
     addresses: BTreeSet<(u32, IpAddr)>,
+    /// Default routes that were told since; a router announces the same one every few seconds or minutes.
+    defaults: BTreeSet<DefaultRoute>,
+}
+
+/// A default route: what it leads to, and by which interface.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct DefaultRoute {
+    is_ipv6: bool,
+    out: Option<u32>,
+    gateway: Option<IpAddr>,
+    priority: Option<u32>,
 }
 
 /// Watches the network namespace this is called in. `own`: the interface of this node.
@@ -49,7 +60,7 @@ pub(crate) fn watch(own: Option<&str>) -> (Option<Watch>, mpsc::Receiver<()>) {
         return (None, changes);
     };
     let own = own.and_then(|name| nix::net::if_::if_nametoindex(name).ok());
-    let mut seen = Seen { own, addresses: present() };
+    let mut seen = Seen { own, addresses: present(), defaults: BTreeSet::new() };
     let task = tokio::spawn(async move {
         let serving = tokio::spawn(connection);
         while let Some((message, _)) = messages.next().await {
@@ -88,8 +99,14 @@ impl Seen {
         if let RouteNetlinkMessage::DelAddress(message) = message {
             return self.of_others(message).is_some_and(|address| self.addresses.remove(&address));
         }
-        if let RouteNetlinkMessage::NewRoute(route) | RouteNetlinkMessage::DelRoute(route) = message {
-            return self.is_default(route);
+        if let RouteNetlinkMessage::NewRoute(route) = message {
+            return self.default_of(route).is_some_and(|route| self.defaults.insert(route));
+        }
+        if let RouteNetlinkMessage::DelRoute(route) = message {
+            // One that was there before we looked counts too.
+            let Some(route) = self.default_of(route) else { return false };
+            let _told_before = self.defaults.remove(&route);
+            return true;
         }
         false
     }
@@ -111,12 +128,25 @@ impl Seen {
             .then_some((message.header.index, address))
     }
 
-    fn is_default(&self, route: &RouteMessage) -> bool {
-        let out = route
-            .attributes
-            .iter()
-            .find_map(|attribute| if let RouteAttribute::Oif(index) = attribute { Some(*index) } else { None });
-        route.header.destination_prefix_length == 0 && (out.is_none() || out != self.own)
+    /// The default route a message tells of, if it is one and not by our own interface.
+    fn default_of(&self, route: &RouteMessage) -> Option<DefaultRoute> {
+        let (mut out, mut gateway, mut priority) = (None, None, None);
+        for attribute in &route.attributes {
+            match attribute {
+                RouteAttribute::Oif(index) => out = Some(*index),
+                RouteAttribute::Priority(number) => priority = Some(*number),
+                RouteAttribute::Gateway(RouteAddress::Inet(address)) => gateway = Some(IpAddr::V4(*address)),
+                RouteAttribute::Gateway(RouteAddress::Inet6(address)) => gateway = Some(IpAddr::V6(*address)),
+                _ => {}
+            }
+        }
+        let is_ipv6 = route.header.address_family == AddressFamily::Inet6;
+        (route.header.destination_prefix_length == 0 && (out.is_none() || out != self.own)).then_some(DefaultRoute {
+            is_ipv6,
+            out,
+            gateway,
+            priority,
+        })
     }
 }
 
@@ -139,7 +169,7 @@ mod tests {
 
     #[test]
     fn a_lease_that_is_renewed_is_no_change_and_our_own_interface_is_not_either() {
-        let mut seen = Seen { own: Some(9), addresses: BTreeSet::new() };
+        let mut seen = Seen { own: Some(9), addresses: BTreeSet::new(), defaults: BTreeSet::new() };
         assert!(seen.take(&told(RouteNetlinkMessage::NewAddress(address(2, "192.168.1.7")))));
         assert!(!seen.take(&told(RouteNetlinkMessage::NewAddress(address(2, "192.168.1.7")))));
         assert!(!seen.take(&told(RouteNetlinkMessage::NewAddress(address(9, "10.100.0.1")))));
@@ -153,7 +183,7 @@ mod tests {
 
     #[test]
     fn a_default_route_is_a_change_and_another_one_is_not() {
-        let mut seen = Seen { own: Some(9), addresses: BTreeSet::new() };
+        let mut seen = Seen { own: Some(9), addresses: BTreeSet::new(), defaults: BTreeSet::new() };
         let mut route = RouteMessage::default();
         route.attributes.push(RouteAttribute::Oif(2));
         assert!(seen.take(&told(RouteNetlinkMessage::DelRoute(route.clone()))));
@@ -162,5 +192,19 @@ mod tests {
         route.header.destination_prefix_length = 0;
         route.attributes = vec![RouteAttribute::Oif(9)];
         assert!(!seen.take(&told(RouteNetlinkMessage::NewRoute(route))), "ours");
+    }
+    #[test]
+    fn a_default_route_announced_again_is_no_change_and_one_that_came_back_is() {
+        let mut seen = Seen { own: Some(9), addresses: BTreeSet::new(), defaults: BTreeSet::new() };
+        let mut route = RouteMessage::default();
+        route.attributes.push(RouteAttribute::Oif(2));
+        route.attributes.push(RouteAttribute::Gateway(RouteAddress::Inet6("fe80::1".parse().unwrap())));
+        assert!(seen.take(&told(RouteNetlinkMessage::NewRoute(route.clone()))));
+        assert!(!seen.take(&told(RouteNetlinkMessage::NewRoute(route.clone()))), "the next announcement");
+        let mut other = route.clone();
+        other.attributes[1] = RouteAttribute::Gateway(RouteAddress::Inet6("fe80::2".parse().unwrap()));
+        assert!(seen.take(&told(RouteNetlinkMessage::NewRoute(other))), "another router");
+        assert!(seen.take(&told(RouteNetlinkMessage::DelRoute(route.clone()))));
+        assert!(seen.take(&told(RouteNetlinkMessage::NewRoute(route))));
     }
 }

@@ -107,6 +107,38 @@ fn a_silent_peer_is_found_dead_within_four_seconds_and_dialed_again() {
 }
 
 #[test]
+fn a_path_that_falls_silent_is_suspicious_soon_and_one_that_is_heard_never() {
+    for (offset, falls_silent) in (0..30).flat_map(|step| [(step * 10 * MS, true), (step * 10 * MS, false)]) {
+        let now = Instant::now();
+        let mut life = up(now);
+        let died = now + 10 * S + offset;
+        let (mut at, mut suspicious) = (now, None);
+        while at < now + 20 * S && suspicious.is_none() {
+            let heard = if falls_silent { at.min(died) } else { at };
+            let seen =
+                Activity { last_rx: Some(heard), last_tx: Some(at), last_data_rx: Some(heard), last_data_tx: Some(at) };
+            // A datagram every 20 ms; the answer to the last one is still on its way.
+            life.handle_timeout(at, Activity { last_data_tx: Some(at + MS), ..seen });
+            if at < died {
+                for action in actions(&mut life) {
+                    if let Action::Probe(id) = action {
+                        life.on_probe_ack(id, at + MS);
+                    }
+                }
+            }
+            suspicious = life.is_suspicious().then_some(at);
+            at = life.poll_timeout(at).unwrap().max(at + MS);
+        }
+        let after = suspicious.map(|at| at.saturating_duration_since(died));
+        if falls_silent {
+            assert!(after.is_some_and(|after| after >= SUSPECT_AFTER && after <= 1500 * MS), "{offset:?}: {after:?}");
+        } else {
+            assert_eq!(after, None);
+        }
+    }
+}
+
+#[test]
 fn lost_probes_alone_do_not_kill_a_peer_that_is_heard() {
     let now = Instant::now();
     let mut life = up(now);

@@ -53,7 +53,11 @@ pub(in crate::link) fn endpoint(
     let transport = Arc::new(transport(&config)?);
     let server = server_config(&config, Arc::clone(&transport))?;
     let quic = quic::Endpoint::new_with_abstract_socket(
-        super::count_strangers(endpoint_config(), Arc::clone(&counters.strangers)),
+        super::count_strangers(
+            endpoint_config(&config.crypto),
+            config.crypto.reset_key().connection_ids(),
+            Arc::clone(&counters.strangers),
+        ),
         Some(server),
         super::abstract_socket(socket),
         Arc::new(OwnedDrivers),

@@ -17,7 +17,6 @@ use noq_proto::HashedConnectionIdGenerator;
 
 use super::config::TransportKnobs;
 use super::socket::Writable;
-use crate::entropy;
 use backend::QuicSocket;
 use paced::PacedConfig;
 
@@ -36,9 +35,9 @@ fn abstract_socket(socket: QuicSocket) -> AbstractSocket {
 }
 
 /// Counts the datagrams whose connection id is none of ours: garbage that only looks like QUIC.
-fn count_strangers(mut config: noq::EndpointConfig, strangers: Arc<AtomicU64>) -> noq::EndpointConfig {
-    // One key for all generators of the endpoint: each must know the ids of the others.
-    let key = entropy::u64();
+///
+/// One key for all generators of the endpoint, and of that after a restart: each must know the ids of the others.
+fn count_strangers(mut config: noq::EndpointConfig, key: u64, strangers: Arc<AtomicU64>) -> noq::EndpointConfig {
     let generator = move || -> Box<dyn ConnectionIdGenerator> {
         Box::new(CountingIds { ids: HashedConnectionIdGenerator::from_key(key), strangers: Arc::clone(&strangers) })
     };

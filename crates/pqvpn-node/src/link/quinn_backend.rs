@@ -31,8 +31,8 @@ fn abstract_socket(socket: QuicSocket) -> AbstractSocket {
     Arc::new(socket)
 }
 
-/// quinn does not export what a counting generator is made of.
-fn count_strangers(config: quinn::EndpointConfig, _strangers: Arc<AtomicU64>) -> quinn::EndpointConfig {
+/// quinn does not export what a counting generator is made of, or one with a key.
+fn count_strangers(config: quinn::EndpointConfig, _key: u64, _strangers: Arc<AtomicU64>) -> quinn::EndpointConfig {
     config
 }
 

@@ -131,8 +131,8 @@ pub(crate) struct Paths {
     /// Whether this end chooses: it has the lower PeerID.
     chooses: bool,
     current: Option<SocketAddr>,
-    /// Whether the session's link goes through a relay.
-    link_relayed: bool,
+    /// Where the session's link was made.
+    link: Option<SocketAddr>,
     round: u32,
     tried: BTreeMap<SocketAddr, Tried>,
     checks: VecDeque<(u64, SocketAddr, Instant)>,
@@ -167,7 +167,7 @@ impl Paths {
         Self {
             chooses,
             current: None,
-            link_relayed: false,
+            link: None,
             round: 0,
             tried: BTreeMap::new(),
             checks: VecDeque::new(),
@@ -193,10 +193,10 @@ impl Paths {
     /// A session came up over a link with `remote`, and packets take that path.
     pub(crate) fn on_session(&mut self, now: Instant, remote: SocketAddr) {
         self.current = Some(remote);
-        self.link_relayed = is_relayed(remote);
+        self.link = Some(remote);
         self.calm();
         self.link_due = None;
-        if self.link_relayed {
+        if is_relayed(remote) {
             self.failed = 0;
             self.next_try = Some(now);
             self.relayed.get_or_insert(now);
@@ -495,15 +495,21 @@ impl Paths {
     /// Makes a link where packets go, or where they might, and says when to look again.
     fn make_link(&mut self, now: Instant) -> Option<Instant> {
         let beside = self.way.filter(|_| self.suspect.is_some());
-        let moved = self.current.filter(|at| self.link_relayed != is_relayed(*at));
+        let moved = self.current.filter(|at| self.needs_link(*at));
         let at = beside.or(moved)?;
         self.actions.push_back(Action::Link(at));
         Some(now + TRY_AGAIN[2])
     }
 
+    /// Whether the link there is goes another way than packets to `at`: not if both go straight, for QUIC follows a peer
+    /// to another address by itself.
+    fn needs_link(&self, at: SocketAddr) -> bool {
+        self.link.is_some_and(|link| link != at && (is_relayed(link) || is_relayed(at)))
+    }
+
     /// Who chooses the path makes the link as well, once the other end has followed.
     fn want_link(&mut self, now: Instant) {
-        let elsewhere = self.current.is_some_and(|at| self.link_relayed != is_relayed(at));
+        let elsewhere = self.current.is_some_and(|at| self.needs_link(at));
         if elsewhere && self.link_due.is_none() {
             let after = if self.chooses { Duration::from_millis(200) } else { OTHER_CHOOSES * 4 };
             self.link_due = Some(now + after);

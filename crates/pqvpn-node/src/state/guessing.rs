@@ -2,8 +2,9 @@
 //! Port guessing in the state task: one peer at a time, its sockets, and what is kept of them.
 
 use std::{
-    net::{Ipv4Addr, SocketAddr, UdpSocket},
-    time::Instant,
+    collections::VecDeque,
+    net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
+    time::{Duration, Instant},
 };
 
 use pqvpn_dataplane::{PeerSlot, ProbeKind, SocketId};
@@ -14,11 +15,17 @@ use crate::{
     path::{GUESS_SOCKETS, GUESS_SOCKETS_LAST},
 };
 
+/// However many peers name an address, its ports are guessed at most once in this time, and this many addresses at most.
+const TARGET_RESTS: Duration = Duration::from_secs(60);
+const MAX_TARGETS: usize = 6;
+
 /// Port guessing of this node.
 #[derive(Debug, Default)]
 pub(crate) struct Guessing {
     /// Whose turn it is, and until when.
     turn: Option<(PeerSlot, Instant)>,
+    /// Addresses of which ports were guessed of late, oldest first.
+    targets: VecDeque<(IpAddr, Instant)>,
     sockets: Vec<SocketId>,
     /// Sockets that paths lead over.
     kept: Vec<(PeerSlot, SocketAddr, SocketId)>,
@@ -40,6 +47,18 @@ impl Guessing {
         }
         is_free
     }
+
+    /// Notes that ports of an address are to be guessed; `false` if they were, or too many others, a moment ago.
+    fn take_target(&mut self, now: Instant, target: IpAddr) -> bool {
+        while self.targets.front().is_some_and(|&(_, at)| now >= at + TARGET_RESTS) {
+            self.targets.pop_front();
+        }
+        let is_free = self.targets.len() < MAX_TARGETS && self.targets.iter().all(|&(known, _)| known != target);
+        if is_free {
+            self.targets.push_back((target, now));
+        }
+        is_free
+    }
 }
 
 impl State {
@@ -51,6 +70,10 @@ impl State {
             return;
         }
         let Some(peer) = self.peers.get_mut(slot) else { return };
+        // Members that conspire, or one who lies about where it sees others, shall not make us flood a bystander.
+        if peer.paths.aims_at().is_none_or(|target| !self.guessing.take_target(now, target)) {
+            return;
+        }
         if peer.paths.guess(now, varies, entropy::u64()) && self.guessing.take_turn(now, slot) {
             self.guessing.begun += 1;
             tracing::debug!(peer = %peer.label(), guesses = self.guessing.begun, "guessing ports");
@@ -127,5 +150,16 @@ mod tests {
         assert!(guessing.take_turn(now, 1));
         assert!(!guessing.take_turn(now, 2) && !guessing.take_turn(now + GUESS_SOCKETS_LAST / 2, 1));
         assert!(guessing.take_turn(now + GUESS_SOCKETS_LAST, 2));
+    }
+    #[test]
+    fn an_address_is_a_target_once_a_minute_whoever_names_it_and_few_are() {
+        let (mut guessing, now) = (Guessing::default(), Instant::now());
+        let target = |last| IpAddr::from([203, 0, 113, last]);
+        assert!(guessing.take_target(now, target(1)));
+        assert!(!guessing.take_target(now + TARGET_RESTS / 2, target(1)), "by another peer");
+        let taken = (2..100).filter(|&last| guessing.take_target(now + TARGET_RESTS / 2, target(last))).count();
+        assert_eq!(taken, MAX_TARGETS - 1);
+        assert!(guessing.take_target(now + TARGET_RESTS, target(1)));
+        assert!(!guessing.take_target(now + TARGET_RESTS, target(99)));
     }
 }

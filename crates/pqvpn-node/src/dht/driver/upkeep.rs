@@ -114,6 +114,7 @@ impl Driver {
         self.keep_position(now);
         self.keep_contact();
         self.keep_records(now);
+        self.keep_facts(now);
         self.knock(now);
         if self.upkeep.save_at.is_some_and(|at| at <= now) {
             self.upkeep.save_at = Some(now + SAVE);
@@ -128,7 +129,8 @@ impl Driver {
         let publish = upkeep.publish_at.filter(|_| !self.parts.dht.table().is_empty());
         // A node that nobody knows and that knows nobody has nothing to keep up.
         let look = (!self.is_alone()).then_some(upkeep.look_at);
-        [look, upkeep.save_at, publish, upkeep.position_at, doors, patience].into_iter().flatten().min()
+        let facts = self.own_facts.next();
+        [look, upkeep.save_at, publish, upkeep.position_at, doors, patience, facts].into_iter().flatten().min()
     }
 
     // ---- position and contact -------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use aws_lc_rs::hmac;
 use pqvpn_crypto::identity::PublicIdentity;
 use pqvpn_crypto::peer_id::PeerId;
 use pqvpn_crypto::tls::LinkCrypto;
@@ -23,8 +24,10 @@ const QUIC_V1: u32 = 1;
 /// The smallest datagram size every path carries (RFC 9000 §14).
 const DATAGRAM_BYTES: u16 = 1200;
 
-pub(super) fn endpoint_config() -> quic::EndpointConfig {
-    let mut endpoint = quic::EndpointConfig::default();
+pub(super) fn endpoint_config(crypto: &LinkCrypto) -> quic::EndpointConfig {
+    // Peers of the time before a restart learn at their first packet that their links are gone (RFC 9000 §10.3).
+    let key = hmac::Key::new(hmac::HMAC_SHA256, crypto.reset_key().tokens());
+    let mut endpoint = quic::EndpointConfig::new(Arc::new(key));
     // The demultiplexer tells QUIC from tunnel packets by this bit.
     endpoint.grease_quic_bit(false);
     endpoint.supported_versions(vec![QUIC_V1]);

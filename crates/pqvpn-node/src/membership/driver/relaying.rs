@@ -216,9 +216,11 @@ impl Driver {
                 let (connection, using) = (Arc::clone(&using.connection), using.usage.begin(clock::now()));
                 let shared = Arc::clone(&self.shared);
                 let request = NetRequest::RelayOpen(RelayPair { peer, channel: takes });
+                // A slow line is not a dead one.
+                let there_limit = THERE_LIMIT.max(connection.rtt() * 4);
                 let ask = async move {
                     let open = shared.call(&*connection, &network, &request, OPEN_LIMIT);
-                    let there = shared.call(&*connection, &network, &NetRequest::Ping, THERE_LIMIT);
+                    let there = shared.call(&*connection, &network, &NetRequest::Ping, there_limit);
                     let answer = match select(pin!(open), pin!(there)).await {
                         Either::Left((answer, _)) => answer,
                         // It is there; what takes so long is the other end.

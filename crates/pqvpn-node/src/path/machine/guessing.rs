@@ -2,7 +2,7 @@
 //! When ports are guessed for a peer, and what comes of it.
 
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     time::{Duration, Instant},
 };
 
@@ -25,6 +25,12 @@ impl Paths {
         self.guess = Some(begun);
         self.handle_timeout(now);
         true
+    }
+
+    /// The address of which ports would be guessed now.
+    pub(crate) fn aims_at(&self) -> Option<IpAddr> {
+        let (at, _) = self.aim?;
+        Some(at.ip().to_canonical())
     }
 
     /// Whether it is time to guess: a relay costs somebody something, and nothing of the sort was done of late.

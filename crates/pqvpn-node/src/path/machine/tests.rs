@@ -371,6 +371,30 @@ fn a_dead_path_is_left_for_a_relay_and_the_direct_way_is_found_again() {
 }
 
 #[test]
+fn from_one_relay_to_another_the_link_follows() {
+    for chooses in [true, false] {
+        let (start, other) = (Instant::now(), WayId(8).address());
+        let mut paths = Paths::new(chooses, 0);
+        paths.on_session(start, way());
+        paths.on_suspect(start);
+        paths.on_way(start, other);
+        let check = |action| if let Action::Check { id, to } = action { (to == other).then_some(id) } else { None };
+        let id = std::iter::from_fn(|| paths.poll_action()).find_map(check).unwrap();
+        // The check is answered before a link beside it is due.
+        let soon = start + LINK_BESIDE_CHECK / 4;
+        assert!(paths.on_ack(soon, id, other, soon).is_some());
+        assert_eq!(paths.poll_action(), Some(Action::Use(other)));
+        paths.handle_timeout(start + OTHER_CHOOSES * 5);
+        let links: Vec<Action> = std::iter::from_fn(|| paths.poll_action()).collect();
+        assert!(links.contains(&Action::Link(other)), "{links:?}");
+        // Once it is there nothing more is made.
+        paths.on_session(start + OTHER_CHOOSES * 6, other);
+        paths.handle_timeout(start + OTHER_CHOOSES * 60);
+        assert!(!std::iter::from_fn(|| paths.poll_action()).any(|action| matches!(action, Action::Link(_))));
+    }
+}
+
+#[test]
 fn a_peer_that_asks_all_the_time_causes_few_tries() {
     let now = Instant::now();
     let mut paths = Paths::new(true, 0);
