@@ -193,11 +193,15 @@ async fn what_is_no_message_ends_the_carrier() {
 #[tokio::test(start_paused = true)]
 async fn who_says_nothing_or_only_half_is_sent_away() {
     let lab = Lab::new();
+    let start = tokio::time::Instant::now();
     let (_mute, task) = lab.visit();
     task.await.unwrap();
+    assert_eq!(start.elapsed().as_secs(), HANDSHAKE.as_secs(), "a handshake has its time");
     let (mut half, task) = lab.tls().await;
     half.write_all(b"GET / HTTP/1.1\r\nHost:").await.unwrap();
+    let start = tokio::time::Instant::now();
     task.await.unwrap();
+    assert_eq!(start.elapsed().as_secs(), HEAD.as_secs(), "a head has its time");
     let (mut endless, task) = lab.tls().await;
     let filler = format!("GET / HTTP/1.1\r\nX: {}", "x".repeat(2 * MAX_HEAD));
     let _may_be_cut = endless.write_all(filler.as_bytes()).await;
@@ -209,10 +213,12 @@ async fn who_says_nothing_or_only_half_is_sent_away() {
 #[tokio::test(start_paused = true)]
 async fn a_carrier_whose_other_end_takes_or_says_nothing_ends() {
     let lab = Lab::new();
+    let start = tokio::time::Instant::now();
     let _silent = lab.dialled().await;
     while lab.plane.open() > 0 {
         sleep(Duration::from_secs(1)).await;
     }
+    assert!(start.elapsed() < Duration::from_secs(60), "the other end shows every 15 s that it is there");
     let _deaf = lab.dialled().await;
     let Way::Carried(down) = lab.plane.ways.lock().unwrap()[0].1.clone() else { panic!("a carried way") };
     let start = tokio::time::Instant::now();
