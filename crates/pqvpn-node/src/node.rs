@@ -164,12 +164,8 @@ impl Node {
         let slots = Arc::new(Slots::default());
         let identity = Arc::new(identity);
         let crypto = Arc::new(LinkCrypto::new(Arc::clone(&identity), Arc::clone(&slots) as Arc<dyn Admission>));
-        let plain = endpoint(&plane, backend, &crypto)?;
-        let carriers =
-            Carriers::new(plain, Arc::new(control.clone()), config.node.proxy.proxy(), &host.state_dir).await?;
-        carriers.look_around(host.interface.as_deref(), false).await;
+        let carriers = start_carriers(&config, &host, endpoint(&plane, backend, &crypto)?, &control).await?;
         let endpoint: Arc<dyn Endpoint> = Arc::new(carriers.clone());
-        let listening = listening(&carriers, own, &config.relay);
 
         let addresses = OwnAddresses::default();
         let reflexive = Reflexive::default();
@@ -220,8 +216,8 @@ impl Node {
             accepting: tokio::spawn(session::accept_all(Arc::clone(&context))),
             context,
             control,
+            listening: listening(&carriers, own, &config.relay),
             carriers,
-            listening,
             dns: DnsSide::new(config.dns.mode, host.interface.clone(), host.state_dir.clone()),
             host,
             underlay: Underlay { listen, plane },
@@ -244,14 +240,24 @@ impl Node {
             state.stop().await;
             return Err(error.into());
         }
-        let (watch, changes) = host::watch::watch(state.host.interface.as_deref());
-        let inputs = Inputs { commands, packets, links, views, barriers: barriers_in, changes };
-        let task = tokio::spawn(async move {
-            state.run(inputs).await;
-            drop(watch);
-        });
+        let watched = host::watch::watch(state.host.interface.as_deref());
+        let inputs = |changes| Inputs { commands, packets, links, views, barriers: barriers_in, changes };
+        let task = run(state, watched, inputs);
         Ok((NodeHandle::new(command_sender), door_to_networks, task))
     }
+}
+
+/// Runs the state task, with the watch of the host's network beside it.
+fn run(
+    state: State,
+    (watch, changes): (Option<host::watch::Watch>, mpsc::Receiver<()>),
+    inputs: impl FnOnce(mpsc::Receiver<()>) -> Inputs,
+) -> JoinHandle<()> {
+    let inputs = inputs(changes);
+    tokio::spawn(async move {
+        state.run(inputs).await;
+        drop(watch);
+    })
 }
 
 fn queue_count(interface: &Interface, queues: Queues) -> usize {
@@ -392,6 +398,19 @@ fn pools(interface: Option<String>, config: &Config) -> membership::PoolChooser 
             free.inspect_err(|error| tracing::warn!(%error, "no IPv4 addresses chosen")).ok().flatten()
         })
     })
+}
+
+/// The ladder over an endpoint that dials by UDP alone, for the network this host is in now.
+async fn start_carriers(
+    config: &Config,
+    host: &HostSide,
+    plain: Arc<dyn Endpoint>,
+    control: &Control,
+) -> Result<Carriers, StartError> {
+    let (plane, proxy) = (Arc::new(control.clone()), config.node.proxy.proxy());
+    let carriers = Carriers::new(plain, plane, proxy, &host.state_dir).await?;
+    carriers.look_around(host.interface.as_deref(), false).await;
+    Ok(carriers)
 }
 
 /// Listens for members that cannot send UDP, if this node relays.

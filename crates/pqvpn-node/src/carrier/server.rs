@@ -171,12 +171,9 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let server = &visit.server;
-    let stream = match timeout(HANDSHAKE, server.tls.accept(stream)).await {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(_)) | Err(_) => {
-            server.counts.broken.fetch_add(1, Ordering::Relaxed);
-            return;
-        }
+    let Ok(Ok(stream)) = timeout(HANDSHAKE, server.tls.accept(stream)).await else {
+        server.counts.broken.fetch_add(1, Ordering::Relaxed);
+        return;
     };
     let service = service_fn(|request| {
         let answer = answer(&visit, request);
