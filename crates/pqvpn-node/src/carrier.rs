@@ -15,7 +15,10 @@
 
 mod client;
 mod dial;
+#[cfg(test)]
+mod fake;
 mod frame;
+mod hush;
 mod ladder;
 mod limits;
 mod listen;
@@ -53,6 +56,7 @@ use self::{
     ways::Ways,
 };
 pub(crate) use self::{
+    hush::Hush,
     ladder::Rung,
     listen::Listening,
     ways::{Place, Plane, by_member, is_by_member, is_carried},
@@ -157,9 +161,14 @@ impl Carriers {
         }
     }
 
-    /// Whether links of late needed something else than UDP: then no direct way is tried.
+    /// Whether links of late needed something else than UDP.
     pub(crate) fn is_udp_blocked(&self) -> bool {
         lock(&self.0.ladder).is_udp_blocked()
+    }
+
+    /// Whether direct ways are tried seldom, because no UDP seems to pass at all.
+    pub(crate) fn is_hushed(&self) -> bool {
+        lock(&self.0.ladder).won() == Some(Rung::Wss)
     }
 
     /// Whether it is time to see whether UDP works by now.

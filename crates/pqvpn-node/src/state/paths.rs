@@ -27,8 +27,7 @@ impl State {
     /// Does what the machine of a peer's paths asks for.
     pub(super) fn act_on_path(&mut self, now: Instant, slot: PeerSlot, action: Action) {
         match action {
-            // Where no UDP gets out no direct way is looked for.
-            Action::Tell { .. } if self.carriers.is_udp_blocked() => {}
+            Action::Tell { .. } if !self.may_try(now, slot) => {}
             Action::Tell { round, answer } => self.tell_candidates(now, slot, round, answer),
             Action::Open(to) => self.open_towards(now, slot, to),
             Action::Check { id, to } => {
@@ -43,6 +42,11 @@ impl State {
             Action::OpenSockets(to) => self.open_sockets(now, slot, to),
             Action::CheckFromAll { id, to } => self.check_from_all(slot, id, to),
         }
+    }
+
+    /// Whether a direct way may be tried: seldom where no UDP seems to pass.
+    fn may_try(&mut self, now: Instant, slot: PeerSlot) -> bool {
+        !self.carriers.is_hushed() || self.peers.get_mut(slot).is_some_and(|peer| peer.hush.lets(now))
     }
 
     /// Opens the router that is before us, if there is one: a packet that passes one router and is gone at the next.
@@ -106,8 +110,7 @@ impl State {
             Rung::Quic => "quic (UDP port 443)",
             Rung::Wss => "wss (WebSocket over TLS, TCP port 443)",
         };
-        let whose = if self.carriers.is_udp_blocked() { "here" } else { "where the other end is" };
-        Some(format!("{by}: no other UDP gets out {whose}"))
+        Some(format!("{by}: UDP to its own port does not get through"))
     }
 
     fn tell_candidates(&self, now: Instant, slot: PeerSlot, round: u32, answer: bool) {
@@ -177,7 +180,7 @@ impl State {
     /// The peer says where it may be reached.
     pub(super) fn on_candidates(&mut self, now: Instant, session: SessionId, candidates: &Candidates) {
         let Some(slot) = self.live.get(&session).map(|live| live.slot) else { return };
-        if self.carriers.is_udp_blocked() {
+        if !self.may_try(now, slot) {
             return;
         }
         let lab = self.underlay.listen.iter().all(|at| at.ip().is_loopback());

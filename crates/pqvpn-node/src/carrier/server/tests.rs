@@ -4,7 +4,7 @@
 use std::net::Ipv4Addr;
 
 use futures_util::{SinkExt as _, StreamExt as _};
-use pqvpn_dataplane::way::{CarrierSink as _, Way, WayError, WayId};
+use pqvpn_dataplane::way::{CarrierSink as _, Way, WayId};
 use rustls::pki_types::ServerName;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream},
@@ -15,42 +15,11 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 use tokio_tungstenite::tungstenite::Message;
 
 use super::{
-    super::{Plane, dial, frame, queue::Sink, tls},
+    super::{dial, fake::FakePlane, frame, queue::Sink, tls},
     *,
 };
 
 const OWN: [u8; 32] = [7; 32];
-
-/// Remembers what a data plane would be told.
-#[derive(Default)]
-struct FakePlane {
-    ways: Mutex<Vec<(WayId, Way)>>,
-    came: Mutex<Vec<Vec<u8>>>,
-    notify: tokio::sync::Notify,
-}
-
-impl Plane for FakePlane {
-    fn set_way(&self, id: WayId, way: Way) -> Result<(), WayError> {
-        self.ways.lock().unwrap().push((id, way));
-        Ok(())
-    }
-
-    fn remove_way(&self, id: WayId) {
-        self.ways.lock().unwrap().retain(|(known, _)| *known != id);
-    }
-
-    fn inject(&self, _: WayId, datagrams: &[&[u8]]) -> usize {
-        self.came.lock().unwrap().extend(datagrams.iter().map(|datagram| datagram.to_vec()));
-        self.notify.notify_one();
-        datagrams.len()
-    }
-}
-
-impl FakePlane {
-    fn open(&self) -> usize {
-        self.ways.lock().unwrap().len()
-    }
-}
 
 struct Lab {
     plane: Arc<FakePlane>,
@@ -61,7 +30,7 @@ struct Lab {
 impl Lab {
     fn new() -> Self {
         let (plane, stop) = (Arc::new(FakePlane::default()), watch::Sender::new(()));
-        let ways = Ways::new(Arc::clone(&plane) as Arc<dyn Plane>);
+        let ways = Ways::new(plane.shared());
         let own = PeerId::from_bytes(OWN);
         let server = Server::new(own, tls::server().unwrap(), ways, Arc::default(), stop.subscribe());
         Self { plane, server, _stop: stop }
@@ -148,19 +117,15 @@ async fn datagrams_go_both_ways() {
     let lab = Lab::new();
     let stream = lab.dialled().await;
     let (theirs, sink) = (Arc::new(FakePlane::default()), Arc::new(Sink::default()));
-    let plane = Arc::clone(&theirs) as Arc<dyn Plane>;
+    let plane = theirs.shared();
     let out = Arc::clone(&sink);
     let client = tokio::spawn(async move { stream::carry(stream, WayId(1), &out, &plane, true).await });
     assert!(sink.send(b"up") && sink.send(&[5; 1400]));
-    while lab.plane.came.lock().unwrap().len() < 2 {
-        lab.plane.notify.notified().await;
-    }
+    lab.plane.wait_for(2).await;
     assert_eq!(*lab.plane.came.lock().unwrap(), [b"up".to_vec(), vec![5; 1400]]);
-    let Way::Carried(down) = lab.plane.ways.lock().unwrap()[0].1.clone() else { panic!("a carried way") };
+    let Way::Carried(down) = lab.plane.way(0) else { panic!("a carried way") };
     assert!(down.send(b"down"));
-    while theirs.came.lock().unwrap().is_empty() {
-        theirs.notify.notified().await;
-    }
+    theirs.wait_for(1).await;
     assert_eq!(*theirs.came.lock().unwrap(), [b"down"]);
     client.abort();
     let _gone = client.await;
@@ -220,7 +185,7 @@ async fn a_carrier_whose_other_end_takes_or_says_nothing_ends() {
     }
     assert!(start.elapsed() < Duration::from_secs(60), "the other end shows every 15 s that it is there");
     let _deaf = lab.dialled().await;
-    let Way::Carried(down) = lab.plane.ways.lock().unwrap()[0].1.clone() else { panic!("a carried way") };
+    let Way::Carried(down) = lab.plane.way(0) else { panic!("a carried way") };
     let start = tokio::time::Instant::now();
     while lab.plane.open() > 0 {
         while down.send(&[0; 1400]) {}
