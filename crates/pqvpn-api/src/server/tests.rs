@@ -220,7 +220,7 @@ async fn status_has_the_shape_of_schema_1() {
     assert_eq!(peer["verified_age_s"], 2.1);
     assert_eq!(
         peer["path"],
-        serde_json::json!({"kind": "direct", "remote": "203.0.113.5:41999", "via": null, "why": "pinned endpoint",
+        serde_json::json!({"kind": "direct", "remote": "203.0.113.5:41999", "via": null, "carrier": "udp", "why": "pinned endpoint",
             "rtt_ms": 11.2, "loss": 0.0, "mtu": 1420})
     );
     assert_eq!(peer["session"]["suite"], "X25519MLKEM1024/MLDSA87-Ed25519");
