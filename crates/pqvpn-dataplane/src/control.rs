@@ -22,10 +22,14 @@ use crate::{
     realm::{RealmSet, Realms},
     route::Routes,
     session::{EpochMismatch, RxSession, TxSession},
+    size::PathSize,
     stats::{DropReason, Drops, PeerStats},
     table::{Session, lock},
     udp::extra::SocketId,
 };
+
+/// Length of the datagrams that QUIC needs (RFC 9000 14).
+const QUIC_LEN: usize = 1200;
 
 /// Everything a new session consists of.
 pub struct SessionInstall {
@@ -195,6 +199,8 @@ impl Control {
         for session in self.shared.sessions() {
             lock(&session.tx).retire_phase(now);
             lock(&session.rx).erase_expired(now);
+            let given_up = lock(&session.pieces).expire(now);
+            self.shared.drops().count_many(DropReason::FragmentLost, given_up);
         }
     }
 
@@ -250,6 +256,16 @@ impl Control {
         let old = lock(&peer.place).set(remote, clock::now());
         if old.is_some_and(|old| old != remote) {
             self.rotate_indices(peer.slot);
+        }
+    }
+
+    /// Says how long datagrams to a peer may be; nothing when it is unknown.
+    pub fn set_path_size(&self, peer: PeerSlot, size: PathSize) {
+        if let Some(entry) = self.shared.tables.load().peers.get(&peer) {
+            entry.peer.size.set(size);
+            if let Some(path) = entry.peer.path() {
+                self.shared.underlay.narrow.know(path.remote, usize::from(size.carry) < QUIC_LEN);
+            }
         }
     }
 

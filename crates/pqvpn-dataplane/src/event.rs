@@ -78,6 +78,16 @@ pub enum Event {
         /// When the batch with the answer was received.
         at: Instant,
     },
+    /// Datagrams longer than [`SURE_LEN`](crate::SURE_LEN) are sent to the peer. At most twice a second and peer.
+    LongInUse {
+        /// The peer they are for.
+        peer: PeerSlot,
+    },
+    /// The system refused a datagram to the peer as too long. At most ten times a second and peer.
+    TooLong {
+        /// The peer it was for.
+        peer: PeerSlot,
+    },
     /// A packet thread ended on an error it cannot work around, or panicked.
     Failed {
         /// Which part ("tun", "udp"), or "packet" when it is not known.

@@ -12,11 +12,15 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
+use pqvpn_packet::piece;
+
 use crate::{
+    clock,
+    narrow::{self, Shape},
     stats::{DropCounters, DropReason},
     table::lock,
     udp::{
-        Chosen, MAX_GSO_BYTES, MAX_GSO_SEGMENTS, Socket, gso_refused, source_refused,
+        Chosen, MAX_GSO_BYTES, MAX_GSO_SEGMENTS, Socket, canonical, gso_refused, source_refused,
         sys::{Message, send_one},
     },
     underlay::Underlay,
@@ -80,6 +84,15 @@ impl Guest {
         self.ring.poll_take(cx, bufs, meta)
     }
 
+    /// A handshake of ours begins with an address or way: what of it is not answered goes in pieces too. A carrier has no
+    /// path whose length counts.
+    pub fn on_dial(&self, to: SocketAddr) {
+        let to = canonical(to);
+        if WayId::of(to).is_none_or(|way| !self.underlay.ways().is_carried(way)) {
+            self.underlay.narrow.on_dial(to, clock::now());
+        }
+    }
+
     /// Sends at once.
     ///
     /// # Errors
@@ -88,6 +101,30 @@ impl Guest {
     /// when there is no socket of the destination's family, and for a way that is not there. Errors that a network may cure by itself, and datagrams too
     /// big for the path, are counted and swallowed: QUIC sees them as loss.
     pub fn try_send(&self, transmit: &GuestTransmit<'_>) -> io::Result<()> {
+        let size = transmit.segment().unwrap_or(transmit.contents.len()).max(1);
+        let longest = transmit.contents.get(..size).unwrap_or(transmit.contents);
+        match self.underlay.narrow.shape(canonical(transmit.dst), longest, clock::now()) {
+            Shape::Whole => self.send_whole(transmit),
+            Shape::Pieces => self.send_pieces(transmit, size),
+            Shape::Both => self.send_whole(transmit).and_then(|()| self.send_pieces(transmit, size)),
+        }
+    }
+
+    /// Sends each datagram in pieces, which the path carries where it does not carry QUIC.
+    fn send_pieces(&self, transmit: &GuestTransmit<'_>, size: usize) -> io::Result<()> {
+        for datagram in transmit.contents.chunks(size) {
+            for piece in piece::pieces(datagram, self.underlay.narrow.next_id(), narrow::LONG) {
+                // One that is missing is loss, which the guest repairs.
+                let whole = GuestTransmit { contents: &piece, segment_size: None, ..*transmit };
+                if self.send_whole(&whole).is_err() {
+                    self.ring.drops.count(DropReason::GuestSendError);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn send_whole(&self, transmit: &GuestTransmit<'_>) -> io::Result<()> {
         if WayId::of(transmit.dst).is_some() {
             return self.send_way(transmit);
         }
@@ -388,111 +425,4 @@ impl Ring {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const FROM: &str = "192.0.2.7:4433";
-
-    fn ring() -> GuestRing {
-        GuestRing::new(Arc::new(DropCounters::new()))
-    }
-
-    fn push(ring: &GuestRing, datagram: &[u8]) -> bool {
-        ring.push(datagram, FROM.parse().unwrap(), Some("192.0.2.1".parse().unwrap()), 2)
-    }
-
-    fn take(ring: &GuestRing) -> Option<(Vec<u8>, GuestMeta)> {
-        let mut buf = vec![0; 65_536];
-        let mut meta = [EMPTY_META];
-        let mut cx = Context::from_waker(Waker::noop());
-        match ring.poll_take(&mut cx, &mut [IoSliceMut::new(&mut buf)], &mut meta) {
-            Poll::Ready(Ok(1)) => Some((buf[..meta[0].len].to_vec(), meta[0])),
-            Poll::Ready(result) => panic!("{result:?}"),
-            Poll::Pending => None,
-        }
-    }
-
-    const EMPTY_META: GuestMeta = GuestMeta {
-        addr: SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 0),
-        len: 0,
-        stride: 0,
-        ecn: None,
-        dst_ip: None,
-    };
-
-    #[test]
-    fn datagrams_come_out_in_order_over_many_turns_of_the_ring() {
-        let ring = ring();
-        let mut expected = VecDeque::new();
-        for i in 0..20_000usize {
-            let datagram = vec![i.to_le_bytes()[0]; 200 + (i * 37) % 1300];
-            if push(&ring, &datagram) {
-                expected.push_back(datagram);
-            }
-            if i % 3 != 0 {
-                assert_eq!(take(&ring).map(|(bytes, _)| bytes), expected.pop_front());
-            }
-        }
-        assert!(expected.len() < RING_DATAGRAMS);
-        while let Some(want) = expected.pop_front() {
-            assert_eq!(take(&ring).unwrap().0, want);
-        }
-        assert!(take(&ring).is_none());
-    }
-
-    #[test]
-    fn datagrams_and_bytes_are_bounded() {
-        let small = ring();
-        assert!((0..RING_DATAGRAMS).all(|_| push(&small, b"x")));
-        assert!(!push(&small, b"x"));
-        let large = ring();
-        let datagram = vec![7; 65_000];
-        let fitted = (0..RING_DATAGRAMS).take_while(|_| push(&large, &datagram)).count();
-        assert_eq!(fitted, RING_BYTES / datagram.len());
-        assert!(lock(&large.ring).bytes.len() <= RING_BYTES);
-        assert!(take(&large).is_some() && take(&large).is_some());
-        assert!(push(&large, &datagram), "room at the front again");
-        assert!(!push(&large, &datagram));
-    }
-
-    #[test]
-    fn addresses_come_as_ipv6() {
-        let ring = ring();
-        push(&ring, b"a");
-        let meta = take(&ring).unwrap().1;
-        assert_eq!((meta.addr, meta.ecn), ("[::ffff:192.0.2.7]:4433".parse().unwrap(), Some(2)));
-        assert_eq!(meta.dst_ip, Some("::ffff:192.0.2.1".parse().unwrap()));
-        let way = WayId(7).address();
-        ring.push(b"a", way, None, 0);
-        assert_eq!(take(&ring).unwrap().1.addr, way);
-    }
-
-    #[test]
-    fn a_closed_ring_gives_what_is_left_and_then_an_error() {
-        let ring = ring();
-        push(&ring, b"last");
-        ring.close();
-        assert_eq!(take(&ring).unwrap().0, b"last");
-        let mut cx = Context::from_waker(Waker::noop());
-        let polled = ring.poll_take(&mut cx, &mut [IoSliceMut::new(&mut [0; 9])], &mut [EMPTY_META]);
-        assert!(matches!(polled, Poll::Ready(Err(e)) if e.kind() == io::ErrorKind::BrokenPipe));
-    }
-
-    #[test]
-    fn the_waiting_task_is_woken() {
-        struct Flag(std::sync::atomic::AtomicBool);
-        impl std::task::Wake for Flag {
-            fn wake(self: Arc<Self>) {
-                self.0.store(true, std::sync::atomic::Ordering::Relaxed);
-            }
-        }
-        let flag = Arc::new(Flag(false.into()));
-        let waker = Waker::from(Arc::clone(&flag));
-        let ring = ring();
-        let mut cx = Context::from_waker(&waker);
-        let polled = ring.poll_take(&mut cx, &mut [IoSliceMut::new(&mut [0; 9])], &mut [EMPTY_META]);
-        assert!(polled.is_pending());
-        push(&ring, b"x");
-        assert!(flag.0.load(std::sync::atomic::Ordering::Relaxed));
-    }
-}
+mod tests;

@@ -5,11 +5,12 @@ mod deliver;
 mod relay;
 mod run;
 
-use std::{io, ops::Range, sync::Arc, time::Instant};
+use std::{io, net::IpAddr, ops::Range, sync::Arc, time::Instant};
 
 use arc_swap::cache::Cache;
 use pqvpn_packet::{
     header::{is_tunnel, receiver_of},
+    piece::{Piece, is_piece},
     relay::{Channel, RELAY_LEN, is_relay},
 };
 
@@ -18,8 +19,10 @@ use crate::{
     clock,
     event::Event,
     inject::Injected,
+    narrow::LONGEST,
     path::Path,
     plane::Shared,
+    reassembly::{Bounds, Reassembly},
     stats::{DropCounters, DropReason},
     sys::{Waited, wait},
     table::Tables,
@@ -36,6 +39,8 @@ const LONG_HEADER_BIT: u8 = 0x80;
 const MIN_QUIC_LEN: usize = 21;
 /// QUIC version 1 (RFC 9000), the only one the guest speaks.
 const QUIC_V1: [u8; 4] = [0, 0, 0, 1];
+/// Datagrams in pieces that wait for the rest: anybody may send some, so that few are kept and of each address fewer.
+const PIECES: Bounds = Bounds { wholes: 128, bytes: 128 * LONGEST, longest: LONGEST, of_one: 8 };
 /// First bytes of STUN messages (RFC 7983).
 const STUN_MAX: u8 = 3;
 
@@ -48,6 +53,7 @@ pub(crate) struct Inbound {
     sockets: Vec<usize>,
     deliver: Deliver,
     onward: Onward,
+    pieces: Reassembly<IpAddr>,
 }
 
 /// What goes through the treatment of one batch.
@@ -65,7 +71,8 @@ impl Inbound {
         let queues = shared.inbound_wakes.len();
         let sockets = (0..shared.underlay.sockets.fixed().len()).filter(|i| i % queues == queue).collect();
         let onward = Onward::new(Arc::clone(&shared), queue, Arc::clone(&drops));
-        Self { deliver: Deliver::new(writer, Arc::clone(&drops)), onward, drops, sockets, queue, shared }
+        let pieces = Reassembly::new(PIECES);
+        Self { deliver: Deliver::new(writer, Arc::clone(&drops)), onward, drops, sockets, queue, shared, pieces }
     }
 
     /// Runs until the data plane stops or a socket fails.
@@ -98,6 +105,9 @@ impl Inbound {
                     wake.clear();
                     shared.injected[self.queue].take(&mut injected);
                     self.take_injected(&mut injected, tables.load());
+                    for packet in shared.notices[self.queue].take() {
+                        self.deliver.write_local(&packet);
+                    }
                 }
             }
         }
@@ -187,6 +197,8 @@ impl Inbound {
                 self.tunnel(pass, storage, range, path);
             } else if is_relay(first) {
                 self.relayed(pass, storage, range, meta);
+            } else if is_piece(first) {
+                self.piece(&storage[range], meta, pass.now);
             } else {
                 self.foreign(&storage[range], meta);
             }
@@ -199,13 +211,38 @@ impl Inbound {
         if first & QUIC_BIT != 0 {
             if is_no_quic(datagram) {
                 self.drops.count(DropReason::Garbage);
-            } else if !self.shared.ring.push(datagram, meta.addr, meta.local, meta.ecn) {
-                self.drops.count(DropReason::GuestRingFull);
+            } else {
+                self.shared.underlay.narrow.on_whole(meta.addr, datagram);
+                self.to_guest(datagram, meta);
             }
         } else if first <= STUN_MAX {
             self.drops.count(DropReason::Stun);
         } else {
             self.drops.count(DropReason::Garbage);
+        }
+    }
+
+    fn to_guest(&self, datagram: &[u8], meta: &RecvMeta) {
+        if !self.shared.ring.push(datagram, meta.addr, meta.local, meta.ecn) {
+            self.drops.count(DropReason::GuestRingFull);
+        }
+    }
+
+    /// Keeps a piece of a datagram; the guest gets the whole, if it may be one of its own.
+    fn piece(&mut self, datagram: &[u8], meta: &RecvMeta, now: Instant) {
+        let Ok((head, bytes)) = Piece::decode(datagram) else {
+            return self.drops.count(DropReason::Garbage);
+        };
+        let id = u64::from(meta.addr.port()) << 16 | u64::from(head.id);
+        let taken = self.pieces.take(meta.addr.ip(), id, head.place, bytes, now);
+        self.drops.count_many(DropReason::Piece, taken.given_up);
+        match taken.whole {
+            Ok(None) => {}
+            Ok(Some(whole)) if whole[0] & QUIC_BIT != 0 && !is_no_quic(&whole) => {
+                self.shared.underlay.narrow.on_pieces(meta.addr, now);
+                self.to_guest(&whole, meta);
+            }
+            Ok(Some(_)) | Err(_) => self.drops.count(DropReason::Piece),
         }
     }
 
@@ -247,6 +284,7 @@ impl Inbound {
                 self.tunnel(pass, storage, inside, Path { remote: meta.addr, local: None, socket: None });
             }
             first if is_relay(first) => self.drops.count(DropReason::RelayNested),
+            first if is_piece(first) => self.piece(&storage[inside], &meta, pass.now),
             _ => self.foreign(&storage[inside], &meta),
         }
     }

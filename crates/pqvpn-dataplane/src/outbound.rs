@@ -3,15 +3,17 @@
 
 use std::{
     io,
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     sync::{Arc, MutexGuard},
     time::{Duration, Instant},
 };
 
 use arc_swap::cache::Cache;
 use pqvpn_packet::{
-    header::{HEADER_LEN, OVERHEAD},
+    fragment::{self, Cut, FRAGMENT_LEN, Fragment, Place},
+    header::{HEADER_LEN, OVERHEAD, PacketKind, TAG_LEN},
     segment::Segmenter,
+    too_big::{clamp_mss, may_be_syn, too_big},
     virtio::VirtioNetHdr,
 };
 
@@ -21,9 +23,10 @@ use crate::{
     ip,
     plane::Shared,
     session::TxSession,
+    size::{REFUSED_EVERY, SURE_LEN, TELL_EVERY, TOO_BIG_EVERY},
     stats::{DropCounters, DropReason, Run},
     sys::{Waited, wait},
-    table::{PeerEntry, Session, Tables, lock},
+    table::{Peer, PeerEntry, Session, Tables, lock},
     tun::{ReadBatch, TunReader, VNET_HDR_LEN},
     udp::SendBatch,
     way::{By, Exit},
@@ -47,7 +50,8 @@ pub(crate) struct Outbound {
 impl Outbound {
     pub(crate) fn new(shared: Arc<Shared>, queue: usize, reader: Box<dyn TunReader>) -> Self {
         let drops = shared.outbound_drops(queue);
-        let sealer = Sealer { shared: Arc::clone(&shared), queue, drops, send: SendBatch::new(SEND_BYTES) };
+        let send = SendBatch::new(SEND_BYTES);
+        let sealer = Sealer { shared: Arc::clone(&shared), queue, drops, send, whole: Vec::new() };
         Self { shared, queue, reader, sealer }
     }
 
@@ -95,6 +99,8 @@ struct Sealer {
     queue: usize,
     drops: Arc<DropCounters>,
     send: SendBatch,
+    /// A packet about to be cut into pieces.
+    whole: Vec<u8>,
 }
 
 /// A run of packets to one peer; its session stays locked meanwhile.
@@ -104,6 +110,12 @@ struct TxRun<'t> {
     exit: Exit<'t>,
     local: Option<IpAddr>,
     receiver: u32,
+    /// Longest datagram the path carries.
+    carry: usize,
+    /// Longest packet that local senders should send.
+    advise: Option<usize>,
+    /// Longest datagram sealed.
+    longest: usize,
     sealed: Run,
 }
 
@@ -160,18 +172,33 @@ impl Sealer {
         let path = session.peer.path()?;
         let exit = tables.ways.exit(path.remote)?;
         let receiver = session.remote_index();
-        Some(TxRun { session, tx: lock(&session.tx), exit, local: path.local, receiver, sealed: Run::default() })
+        let size = &session.peer.size;
+        Some(TxRun {
+            session,
+            tx: lock(&session.tx),
+            exit,
+            local: path.local,
+            receiver,
+            carry: size.carry(),
+            advise: size.advise(),
+            longest: 0,
+            sealed: Run::default(),
+        })
     }
 
     /// Unlocks the session and adds up its traffic.
     fn end_run(&self, run: &mut Option<TxRun<'_>>, now: Instant) {
-        let Some(TxRun { session, tx, sealed, .. }) = run.take() else {
+        let Some(TxRun { session, tx, sealed, longest, .. }) = run.take() else {
             return;
         };
         let wanted = tx.wants_step() && session.first_wanted(tx.epoch());
         drop(tx);
         if sealed.packets > 0 {
             session.peer.tx.add(sealed, self.shared.start, now);
+        }
+        let peer = &session.peer;
+        if longest > SURE_LEN && peer.size.used.due(self.shared.start, now, TELL_EVERY) {
+            self.shared.emit(Event::LongInUse { peer: peer.slot });
         }
         if wanted {
             self.shared.emit(Event::StepWanted { session: session.id });
@@ -188,40 +215,100 @@ impl Sealer {
         if segments.max_len() > self.shared.inner_mtu {
             return self.drops.count(DropReason::TooBig);
         }
+        let longest = segments.max_len();
+        if run.advise.is_some_and(|advise| longest > advise) {
+            self.tell_sender(run, &packet[VNET_HDR_LEN..], longest, now);
+        }
+        let cut = if longest + OVERHEAD <= run.carry {
+            None
+        } else if let Some(cut) = fragment::cut(longest, run.carry.saturating_sub(OVERHEAD)) {
+            Some(cut)
+        } else {
+            return self.drops.count(DropReason::TooBig);
+        };
         let count = segments.count();
-        if run.tx.begin_batch(now, u32::try_from(count).unwrap_or(u32::MAX)).is_err() {
+        let datagrams = count * cut.map_or(1, |cut| cut.count);
+        if run.tx.begin_batch(now, u32::try_from(datagrams).unwrap_or(u32::MAX)).is_err() {
             self.drops.count_many(DropReason::SealRefused, count as u64);
             return self.shared.report_refused(run.session, now);
         }
-        let lead = run.exit.lead();
         for i in 0..count {
-            let len = segments.len(i) + OVERHEAD;
-            if self.send.room(lead + len).is_none() {
-                self.flush(tables);
-            }
-            let Some(room) = self.send.room(lead + len) else {
-                self.drops.count(DropReason::TooBig);
-                continue;
-            };
-            segments.write(i, &mut room[lead + HEADER_LEN..]);
-            if run.tx.seal(run.receiver, segments.kind(), &mut room[lead..]).is_err() {
-                self.drops.count(DropReason::SealRefused);
-                continue;
-            }
-            if let Some(channel) = run.exit.channel {
-                channel.write(room);
-            }
-            match run.exit.by {
-                By::Udp(to) => self.send.commit(to, run.local, lead + len),
-                By::Carrier(sink) if sink.send(room) => {}
-                By::Carrier(_) => {
-                    self.drops.count(DropReason::CarrierFull);
-                    continue;
+            match cut {
+                Some(cut) if segments.len(i) + OVERHEAD > run.carry => self.seal_pieces(run, &segments, i, cut, tables),
+                _ => {
+                    let advise = run.advise;
+                    self.datagram(run, segments.kind(), segments.len(i), tables, |out| {
+                        segments.write(i, out);
+                        if let Some(advise) = advise.filter(|_| may_be_syn(out)) {
+                            clamp_mss(out, segments.kind() == PacketKind::DataPartial, advise);
+                        }
+                    });
                 }
             }
-            run.sealed.bytes += len as u64;
-            run.sealed.packets += 1;
-            run.sealed.data = true;
+        }
+    }
+
+    /// Seals inner packet `i` in pieces: the path does not carry it whole.
+    fn seal_pieces(&mut self, run: &mut TxRun<'_>, segments: &Segmenter<'_>, i: usize, cut: Cut, tables: &Tables) {
+        let mut whole = std::mem::take(&mut self.whole);
+        whole.resize(segments.len(i), 0);
+        segments.write(i, &mut whole);
+        // No two packets begin at the same count of what was sealed.
+        #[expect(clippy::cast_possible_truncation, reason = "it tells packets of about the same time apart")]
+        let id = run.tx.counter() as u32;
+        // The cut is one of a packet whose length and pieces fit these types.
+        let (total, unit) = (u16::try_from(whole.len()).unwrap_or(0), u16::try_from(cut.unit).unwrap_or(0));
+        for (index, piece) in (0..).zip(whole.chunks(cut.unit)) {
+            let head = Fragment { kind: segments.kind(), id, place: Place { total, unit, index } };
+            self.datagram(run, PacketKind::Data, FRAGMENT_LEN + piece.len(), tables, |out| {
+                out[..FRAGMENT_LEN].copy_from_slice(&head.encode());
+                out[FRAGMENT_LEN..].copy_from_slice(piece);
+            });
+        }
+        self.whole = whole;
+    }
+
+    /// Seals one datagram whose plaintext of `len` bytes is what `write` writes.
+    fn datagram(
+        &mut self,
+        run: &mut TxRun<'_>,
+        kind: PacketKind,
+        len: usize,
+        tables: &Tables,
+        write: impl FnOnce(&mut [u8]),
+    ) {
+        let (lead, len) = (run.exit.lead(), len + OVERHEAD);
+        if self.send.room(lead + len).is_none() {
+            self.flush(tables);
+        }
+        let Some(room) = self.send.room(lead + len) else {
+            return self.drops.count(DropReason::TooBig);
+        };
+        write(&mut room[lead + HEADER_LEN..lead + len - TAG_LEN]);
+        if run.tx.seal(run.receiver, kind, &mut room[lead..]).is_err() {
+            return self.drops.count(DropReason::SealRefused);
+        }
+        if let Some(channel) = run.exit.channel {
+            channel.write(room);
+        }
+        match run.exit.by {
+            By::Udp(to) => self.send.commit(to, run.local, lead + len),
+            By::Carrier(sink) if sink.send(room) => {}
+            By::Carrier(_) => return self.drops.count(DropReason::CarrierFull),
+        }
+        run.longest = run.longest.max(len);
+        run.sealed.bytes += len as u64;
+        run.sealed.packets += 1;
+        run.sealed.data = true;
+    }
+
+    /// Tells the sender of a packet, now and then, that shorter ones go whole.
+    fn tell_sender(&self, run: &TxRun<'_>, packet: &[u8], len: usize, now: Instant) {
+        let told = &run.session.peer.size.told;
+        let Some(reply) = run.advise.and_then(|advise| too_big(packet, len, advise)) else { return };
+        if told.due(self.shared.start, now, TOO_BIG_EVERY) {
+            self.shared.notices[self.queue].push(reply);
+            self.shared.inbound_wakes[self.queue].wake();
         }
     }
 
@@ -265,11 +352,28 @@ impl Sealer {
         if sent.failed > 0 {
             self.drops.count_many(DropReason::SendError, sent.failed);
         }
+        for remote in sent.too_long {
+            self.report_too_long(remote, tables);
+        }
         for remote in sent.source_refused {
             let peers = tables.peers.values().map(|entry| &entry.peer);
             peers
                 .filter(|peer| peer.path().is_some_and(|path| path.remote == remote))
                 .for_each(|peer| peer.forget_local());
+        }
+    }
+
+    /// Tells the control side whose datagrams the system refuses as too long; they leave for `remote`, a relay or the peer.
+    fn report_too_long(&self, remote: SocketAddr, tables: &Tables) {
+        let now = clock::now();
+        let leads_there = |peer: &Peer| {
+            let exit = peer.path().and_then(|path| tables.ways.exit(path.remote));
+            exit.is_some_and(|exit| matches!(exit.by, By::Udp(to) if to == remote))
+        };
+        for peer in tables.peers.values().map(|entry| &entry.peer).filter(|peer| leads_there(peer)) {
+            if peer.size.refused.due(self.shared.start, now, REFUSED_EVERY) {
+                self.shared.emit(Event::TooLong { peer: peer.slot });
+            }
         }
     }
 }

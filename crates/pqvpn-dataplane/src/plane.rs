@@ -28,6 +28,7 @@ use crate::{
     inbound::Inbound,
     inject::InjectQueue,
     outbound::Outbound,
+    size::Notices,
     stats::{DropCounters, Drops},
     sys::Wake,
     table::{Registry, Session, Tables, lock},
@@ -164,6 +165,8 @@ pub(crate) struct Shared {
     pub(crate) inbound_wakes: Vec<Wake>,
     /// One per inbound thread.
     pub(crate) injected: Vec<InjectQueue>,
+    /// One per inbound thread.
+    pub(crate) notices: Vec<Notices>,
     pub(crate) stop: AtomicBool,
     pub(crate) inner_mtu: usize,
 }
@@ -183,6 +186,7 @@ impl Shared {
             outbound_wakes: wakes()?,
             inbound_wakes: wakes()?,
             injected: (0..queues).map(|_| InjectQueue::default()).collect(),
+            notices: (0..queues).map(|_| Notices::default()).collect(),
             stop: AtomicBool::new(false),
             inner_mtu: usize::from(inner_mtu),
         })

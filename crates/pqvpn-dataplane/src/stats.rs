@@ -33,7 +33,7 @@ macro_rules! drop_reasons {
 }
 
 drop_reasons! {
-    /// Inbound: neither QUIC nor STUN nor a tunnel packet.
+    /// Inbound: neither QUIC nor STUN nor a tunnel packet nor a piece of a datagram.
     Garbage => "garbage",
     /// Inbound: a STUN message, which nobody here asked for.
     Stun => "stun",
@@ -61,8 +61,16 @@ drop_reasons! {
     Realm => "realm",
     /// Inbound: authentic, but not a packet this version knows.
     MalformedInner => "malformed_inner",
-    /// Inbound: an onion cell or fragment, which this version does not take.
+    /// Inbound: an onion cell, which this version does not take.
     UnsupportedInner => "unsupported_inner",
+    /// Inbound: a piece of a packet that contradicts itself, or the others of its packet.
+    Fragment => "fragment",
+    /// Inbound: a piece of a packet that was there already.
+    FragmentTwice => "fragment_twice",
+    /// Inbound: a piece of a datagram that contradicts the others, came twice, or of which nothing came that QUIC knows.
+    Piece => "piece",
+    /// Inbound: packets of which some pieces came, and then no more, or too many others.
+    FragmentLost => "fragment_lost",
     /// Inbound: the guest's ring was full.
     GuestRingFull => "guest_ring_full",
     /// Inbound: longer than the receive buffer.

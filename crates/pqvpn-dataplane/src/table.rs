@@ -10,13 +10,17 @@ use std::{
     time::Instant,
 };
 
+use pqvpn_packet::header::PacketKind;
+
 use crate::{
     event::{PeerSlot, SessionId},
     park::Parked,
     path::{Path, Place},
     realm::Realms,
+    reassembly::{Bounds, Reassembly},
     route::{Mixed, Routes},
     session::{RxSession, TxSession},
+    size::Size,
     stats::{PeerStats, Stamp, Traffic},
     way::Ways,
 };
@@ -36,6 +40,7 @@ pub(crate) struct Peer {
     pub(crate) rx: Traffic,
     /// When a session was last asked for.
     pub(crate) asked: Stamp,
+    pub(crate) size: Size,
 }
 
 impl Peer {
@@ -47,6 +52,7 @@ impl Peer {
             tx: Traffic::default(),
             rx: Traffic::default(),
             asked: Stamp::default(),
+            size: Size::default(),
         }
     }
 
@@ -76,12 +82,17 @@ impl Peer {
     }
 }
 
+/// Packets of one session that wait for pieces: they come one after the other, so that few are ever half there.
+const PIECES: Bounds = Bounds { wholes: 64, bytes: 256 * 1024, longest: u16::MAX as usize, of_one: 64 };
+
 /// A session as the packet threads share it. Each half is locked once per run of packets.
 pub(crate) struct Session {
     pub(crate) id: SessionId,
     pub(crate) peer: Arc<Peer>,
     pub(crate) tx: Mutex<TxSession>,
     pub(crate) rx: Mutex<RxSession>,
+    /// Pieces of packets; locked once per piece.
+    pub(crate) pieces: Mutex<Reassembly<PacketKind>>,
     pub(crate) local_indices: Vec<u32>,
     remote_indices: Vec<u32>,
     remote_at: AtomicUsize,
@@ -102,6 +113,7 @@ impl Session {
             peer,
             tx: Mutex::new(install.tx),
             rx: Mutex::new(install.rx),
+            pieces: Mutex::new(Reassembly::new(PIECES)),
             local_indices: install.local_indices,
             remote_indices: install.remote_indices,
             remote_at: AtomicUsize::new(0),

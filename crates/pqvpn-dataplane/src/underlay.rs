@@ -10,6 +10,7 @@ use std::{
 use arc_swap::{ArcSwap, Guard};
 
 use crate::{
+    narrow::Narrow,
     udp::{Sockets, extra::SocketId},
     way::{By, WayId, Ways},
 };
@@ -18,11 +19,12 @@ use crate::{
 pub(crate) struct Underlay {
     pub(crate) sockets: Sockets,
     ways: ArcSwap<Ways>,
+    pub(crate) narrow: Narrow,
 }
 
 impl Underlay {
     pub(crate) fn new(sockets: Sockets) -> Self {
-        Self { sockets, ways: ArcSwap::default() }
+        Self { sockets, ways: ArcSwap::default(), narrow: Narrow::default() }
     }
 
     pub(crate) fn ways(&self) -> Guard<Arc<Ways>> {

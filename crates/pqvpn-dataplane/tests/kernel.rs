@@ -115,6 +115,42 @@ fn packets_go_through_the_kernels_device_and_the_portable_one() {
     .unwrap();
 }
 
+/// The MTU that the kernel knows of the road to an address.
+fn mtu_towards(address: &str) -> String {
+    let output = Command::new("ip").args(["route", "get", address]).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let mut words = text.split_whitespace().skip_while(|word| *word != "mtu").skip(1);
+    words.next().unwrap_or_default().to_owned()
+}
+
+#[test]
+fn the_kernel_believes_what_it_is_told_of_long_packets() {
+    if !usable() {
+        return;
+    }
+    in_namespace(|| {
+        let device = KernelTun::open("pqt0", 1).unwrap();
+        ip("addr add 10.77.0.1/24 dev pqt0").unwrap();
+        ip("addr add fd77::1/64 dev pqt0 nodad").unwrap();
+        ip("link set pqt0 mtu 1420 up").unwrap();
+        let (mut reader, mut writer) = device.into_queues().remove(0);
+        for (from, to) in [("10.77.0.1", "10.77.0.2"), ("fd77::1", "fd77::2")] {
+            let from: std::net::IpAddr = from.parse().unwrap();
+            let socket = UdpSocket::bind((from, 0)).unwrap();
+            socket.send_to(&[7; 1300], (to, 7001)).unwrap();
+            let packet = read_packet(reader.as_mut(), |packet| packet.len() > 1300);
+            let told = pqvpn_packet::too_big::too_big(&packet, packet.len(), 1290).unwrap();
+            writer.write(&[IoSlice::new(&[0; 10]), IoSlice::new(&told)]).unwrap();
+            let deadline = Instant::now() + PATIENCE;
+            while mtu_towards(to) != "1290" {
+                assert!(Instant::now() < deadline, "{to}: {:?}", mtu_towards(to));
+            }
+        }
+    })
+    .join()
+    .unwrap();
+}
+
 #[test]
 fn the_device_tells_its_errors_apart() {
     for bad in ["", "a-name-too-long-for-it", "a/b", "a b", ".."] {

@@ -108,12 +108,27 @@ impl Carriers {
         proxy: Option<Proxy>,
         dir: &Path,
     ) -> Result<Self, LinkError> {
+        Self::with_memory(plain, plane, proxy, Memory::load(dir).await)
+    }
+
+    fn with_memory(
+        plain: Arc<dyn Endpoint>,
+        plane: Arc<dyn Plane>,
+        proxy: Option<Proxy>,
+        memory: Memory,
+    ) -> Result<Self, LinkError> {
         let tls = tls::client().map_err(|error| LinkError::Local(error.to_string()))?;
         let ways = Ways::new(plane);
         let client = Client::new(Arc::clone(&ways), tls, proxy);
-        let memory = Mutex::new((Memory::load(dir).await, None));
+        let memory = Mutex::new((memory, None));
         let (ladder, udp_back) = (Mutex::default(), watch::Sender::new(0));
         Ok(Self(Arc::new(Inner { plain, ways, client, ladder, memory, udp_back })))
+    }
+
+    /// Carriers of a node without a data plane and without a memory.
+    #[cfg(test)]
+    pub(crate) fn of_tests(plain: Arc<dyn Endpoint>) -> Self {
+        Self::with_memory(plain, Arc::<fake::FakePlane>::default(), None, Memory::default()).unwrap()
     }
 
     /// The host is in a network: at the start, and when it has changed.

@@ -149,6 +149,8 @@ pub struct Facts {
     pub links: Vec<MemberLink>,
     /// Inner MTU, if there is a session.
     pub mtu: Option<u16>,
+    /// Whether that is less than the interfaces of both ends take.
+    pub narrow: bool,
 }
 
 /// Something `netcheck` found, how, and how long ago.
@@ -293,7 +295,13 @@ impl Facts {
     fn mtu(&self) -> Finding {
         match self.mtu {
             Some(mtu) => {
-                let learnt = format!("sessions carry packets of {mtu} bytes, which fits every path of {}", mtu + 80);
+                let learnt = if self.narrow {
+                    format!(
+                        "a path carries packets of {mtu} bytes whole, as probes found out; longer ones go in pieces"
+                    )
+                } else {
+                    format!("paths carry packets of {mtu} bytes whole, which needs {} outside", u32::from(mtu) + 80)
+                };
                 Finding { value: "session", learnt, age: Some(Duration::ZERO) }
             }
             None => unknown("there is no session"),

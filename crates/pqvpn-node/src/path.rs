@@ -11,14 +11,18 @@
 
 mod guess;
 mod machine;
+mod mtu;
 mod portmap;
+mod quality;
 mod reflexive;
 mod sift;
 mod why;
 
 pub(crate) use guess::{SOCKETS as GUESS_SOCKETS, SOCKETS_LAST as GUESS_SOCKETS_LAST};
 pub(crate) use machine::{Action, Paths, Told, is_relayed};
+pub(crate) use mtu::Mtu;
 pub(crate) use portmap::{Mapped, Portmap, Setup as PortmapSetup};
+pub(crate) use quality::Quality;
 pub(crate) use reflexive::Reflexive;
 pub(crate) use sift::sift;
 pub(crate) use why::Relayed;

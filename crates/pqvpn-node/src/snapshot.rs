@@ -133,10 +133,16 @@ pub struct PathSnapshot {
     pub why: String,
     /// Smoothed in-tunnel round-trip time.
     pub rtt: Option<Duration>,
+    /// Smoothed difference of one round trip to the next, on this path.
+    pub jitter: Option<Duration>,
     /// Share of probes lost, 0.0 to 1.0.
     pub loss: f64,
-    /// Inner MTU in bytes.
+    /// Bytes a second sent and received, smoothed.
+    pub rates: [f64; 2],
+    /// Longest inner packet that goes whole; longer ones go in pieces.
     pub mtu: u16,
+    /// Times that long packets began to vanish on the way to this peer.
+    pub holes: u64,
 }
 
 /// What is between this node and a peer.

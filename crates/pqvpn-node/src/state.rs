@@ -14,6 +14,7 @@ mod ping;
 mod ratchet;
 mod report;
 mod sessions;
+mod sizes;
 
 use std::{
     collections::BTreeMap,
@@ -94,6 +95,8 @@ pub(crate) struct State {
     /// Names of the networks' members.
     pub(crate) dns: DnsSide,
     pub(crate) underlay: Underlay,
+    /// MTU of the interface.
+    pub(crate) inner_mtu: u16,
     /// What is wrong since the start and stays so.
     pub(crate) standing: Vec<HealthItem>,
     /// Events of the packet threads that found the queue full.
@@ -187,6 +190,8 @@ impl State {
             Event::Roamed { peer, from, to } => self.on_roamed(now, peer, from, to),
             Event::Heard { peer, from } => self.on_heard(now, peer, from),
             Event::ProbeAck { peer, id, from, at } => self.on_probe_ack(now, peer, id, from, at),
+            Event::LongInUse { peer } => self.on_long_in_use(now, peer),
+            Event::TooLong { peer } => self.on_too_long(now, peer),
             Event::Failed { what, error } => self.on_failed(what, &error),
             other => tracing::debug!(?other, "unknown data-plane event"),
         }
@@ -214,6 +219,9 @@ impl State {
     fn drive(&mut self, now: Instant) {
         // Ratchets first: one that gives up leaves a dial to do, and nothing else might wake this task for it.
         self.drive_ratchets(now);
+        for slot in self.peers.slots() {
+            self.act_on_size(now, slot);
+        }
         loop {
             let (mut actions, mut on_paths) = (Vec::new(), Vec::new());
             for peer in self.peers.iter_mut() {
@@ -250,7 +258,16 @@ impl State {
             if peer.life.is_suspicious() {
                 peer.paths.on_suspect(now);
             }
+            debug_assert!(!peer.sessions.is_empty() || peer.paths.is_gone(), "nobody is asked after without a session");
             peer.paths.handle_timeout(now);
+            peer.mtu.handle_timeout(now);
+            peer.quality.on_bytes(now, [stats.tx_bytes, stats.rx_bytes]);
+        }
+        // Events of moves may be lost.
+        let up = self.peers.iter().filter(|peer| !peer.sessions.is_empty());
+        let paths: Vec<_> = up.filter_map(|peer| Some((peer.slot, self.control.path(peer.slot)?))).collect();
+        for (slot, path) in paths {
+            self.search_size(now, slot, path);
         }
     }
 
@@ -280,7 +297,8 @@ impl State {
     fn deadline(&self, now: Instant) -> Option<Instant> {
         let lives = self.peers.iter().filter_map(|peer| peer.life.poll_timeout(now));
         let paths = self.peers.iter().filter_map(|peer| peer.paths.poll_timeout());
-        let lives = lives.chain(paths).filter(|_| self.running == NodeState::Up);
+        let sizes = self.peers.iter().filter_map(|peer| peer.mtu.poll_timeout());
+        let lives = lives.chain(paths).chain(sizes).filter(|_| self.running == NodeState::Up);
         let pings = self.peers.iter().flat_map(|peer| peer.pings.iter().map(|ping| ping.deadline));
         let ratchets = self.live.values().filter_map(|live| live.ratchet.poll_timeout());
         lives.chain(pings).chain(ratchets).chain(self.guessing.deadline()).min()

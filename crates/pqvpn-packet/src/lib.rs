@@ -11,12 +11,15 @@
 pub mod addr;
 pub mod checksum;
 pub mod coalesce;
+pub mod fragment;
 pub mod header;
 pub mod inner;
 pub mod ip;
+pub mod piece;
 pub mod relay;
 pub mod replay;
 pub mod segment;
+pub mod too_big;
 pub mod virtio;
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use pqvpn_wire::network::{Statement, StatementId};
 
 use crate::constitution::Constitution;
+use crate::graph::Node;
 
 /// What somebody who holds some tips and everything under them is missing.
 #[derive(Debug, Clone, Default)]
@@ -16,33 +17,64 @@ pub struct Missing {
     pub unknown: Vec<StatementId>,
     /// There is more than fitted.
     pub more: bool,
+    /// Some were left out because their signatures were shed here: nobody would believe them.
+    pub bare: bool,
 }
 
+/// Statements that [`Constitution::waymarks`] names besides the tips.
+const WAYMARKS: usize = 32;
+
 impl Constitution {
-    /// Everything that is not under `tips`, in order, at most `max_bytes` encoded (but at least one statement).
+    /// Everything that is not under `tips`, in order, shed or not.
     #[must_use]
     pub fn after(&self, tips: &[StatementId], max_bytes: usize) -> Missing {
+        self.missing(tips, None, (max_bytes, false))
+    }
+
+    /// Everything that is not under `tips` and that others would believe, in order, at most `max_bytes` encoded (but at least
+    /// one statement).
+    #[must_use]
+    pub fn told_after(&self, tips: &[StatementId], max_bytes: usize) -> Missing {
+        self.missing(tips, None, (max_bytes, true))
+    }
+
+    /// A statement and what it stands on, but for what is under `tips` and what was shed here, in order, at most `max_bytes`
+    /// encoded (but at least one statement): all that somebody needs who is to see for himself that it holds.
+    #[must_use]
+    pub fn proof(&self, of: &StatementId, tips: &[StatementId], max_bytes: usize) -> Missing {
+        self.missing(tips, Some(of), (max_bytes, true))
+    }
+
+    fn missing(&self, tips: &[StatementId], of: Option<&StatementId>, (max_bytes, told): (usize, bool)) -> Missing {
         let (known, unknown): (Vec<_>, Vec<_>) =
             tips.iter().map(|tip| (tip, self.graph.node(tip))).partition(|(_, node)| node.is_some());
         let known: Vec<_> = known.into_iter().filter_map(|(_, node)| node).collect();
         let held = self.graph.ancestors(&known);
-        let missing = self.graph.in_order().filter(|node| !held.contains(*node));
-        let (statements, more) =
-            fitting(missing.filter_map(|node| Some(Arc::clone(&self.graph.held(node)?.statement))), max_bytes);
-        Missing { statements, unknown: unknown.into_iter().map(|(tip, _)| *tip).collect(), more }
+        let needed = of.map(|of| self.graph.ancestors(self.graph.node(of).as_slice()));
+        let is_missing =
+            |node: &Node| !held.contains(*node) && needed.as_ref().is_none_or(|needed| needed.contains(*node));
+        let missing = self.graph.in_order().filter(is_missing).filter_map(|node| self.graph.held(node));
+        let mut bare = false;
+        let believed = missing.filter(|held| {
+            let left_out = told && held.statement.is_bare();
+            bare |= left_out;
+            !left_out
+        });
+        let (statements, more) = fitting(believed.map(|held| Arc::clone(&held.statement)), max_bytes);
+        Missing { statements, unknown: unknown.into_iter().map(|(tip, _)| *tip).collect(), more, bare }
     }
 
-    /// A statement and what it stands on, but for what is under `tips`, in order, at most `max_bytes` encoded (but at least
-    /// one statement): all that somebody needs who is to see for himself that it holds.
+    /// At most `most` tips, and statements before them at ever greater distances: whoever does not know the tips finds among
+    /// them something that both hold, and begins there.
     #[must_use]
-    pub fn proof(&self, of: &StatementId, tips: &[StatementId], max_bytes: usize) -> Missing {
-        let known: Vec<_> = tips.iter().filter_map(|tip| self.graph.node(tip)).collect();
-        let (held, needed) = (self.graph.ancestors(&known), self.graph.node(of));
-        let needed = self.graph.ancestors(needed.as_slice());
-        let missing = self.graph.in_order().filter(|node| needed.contains(*node) && !held.contains(*node));
-        let statements = missing.filter_map(|node| Some(Arc::clone(&self.graph.held(node)?.statement)));
-        let (statements, more) = fitting(statements, max_bytes);
-        Missing { statements, unknown: Vec::new(), more }
+    pub fn waymarks(&self, most: usize) -> Vec<StatementId> {
+        let mut ids = self.tips_within(most.saturating_sub(WAYMARKS));
+        let back = self.graph.in_order().rev().zip(0_usize..).skip(1);
+        let marks = back.filter(|(_, distance)| distance.is_power_of_two()).take(WAYMARKS);
+        ids.extend(marks.filter_map(|(node, _)| Some(self.graph.held(node)?.statement.id())));
+        ids.sort_unstable();
+        ids.dedup();
+        ids
     }
 
     /// Whether each of these statements is one of `tips`, or something they stand on.

@@ -125,8 +125,12 @@ impl From<snapshot::PathSnapshot> for Path {
             carrier: path.carrier.to_owned(),
             why: path.why,
             rtt_ms: path.rtt.map(millis),
+            jitter_ms: path.jitter.map(millis),
             loss: rounded(path.loss, 1000.0),
+            tx_rate: rounded(path.rates[0], 1.0),
+            rx_rate: rounded(path.rates[1], 1.0),
             mtu: path.mtu,
+            mtu_holes: path.holes,
         }
     }
 }

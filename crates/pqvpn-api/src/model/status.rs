@@ -165,10 +165,22 @@ pub struct Path {
     pub why: String,
     /// Smoothed in-tunnel round-trip time in milliseconds.
     pub rtt_ms: Option<f64>,
+    /// Smoothed difference of one round trip to the next in milliseconds.
+    #[serde(default)]
+    pub jitter_ms: Option<f64>,
     /// Share of probes lost, 0.0 to 1.0.
     pub loss: f64,
-    /// Inner MTU in bytes.
+    /// Bytes a second sent, smoothed.
+    #[serde(default)]
+    pub tx_rate: f64,
+    /// Bytes a second received, smoothed.
+    #[serde(default)]
+    pub rx_rate: f64,
+    /// Longest inner packet in bytes that goes whole; longer ones go in pieces.
     pub mtu: u16,
+    /// Times that long packets began to vanish on the way.
+    #[serde(default)]
+    pub mtu_holes: u64,
 }
 
 /// Kind of a path.

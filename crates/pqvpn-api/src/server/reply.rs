@@ -112,7 +112,10 @@ fn rotation_code_and_hint(error: &RotationError) -> (Code, &'static str) {
             (Code::Host, "free some space, or check the state directory")
         }
         RotationError::Busy => (Code::Busy, "try again in a second"),
-        RotationError::Undecided | RotationError::Restart(_) => (Code::Failed, "`pqvpn up` starts the daemon again"),
+        RotationError::Undecided => {
+            (Code::Failed, "check the disk of the state directory, then end the daemon and start it again")
+        }
+        RotationError::Restart(_) => (Code::Failed, "`pqvpn up` starts the daemon again"),
         RotationError::Signing(_) | _ => (Code::Failed, "the daemon's log says more"),
     }
 }

@@ -150,8 +150,11 @@ fn a_peer() -> snapshot::PeerSnapshot {
             remote: "203.0.113.5:41999".parse().unwrap(),
             why: "pinned endpoint".into(),
             rtt: Some(Duration::from_micros(11_200)),
+            jitter: Some(Duration::from_micros(400)),
             loss: 0.0,
+            rates: [1000.4, 20.0],
             mtu: 1420,
+            holes: 1,
         }),
         session: Some(snapshot::SessionSnapshot {
             aead: AeadId::Aes256Gcm,
@@ -221,7 +224,8 @@ async fn status_has_the_shape_of_schema_1() {
     assert_eq!(
         peer["path"],
         serde_json::json!({"kind": "direct", "remote": "203.0.113.5:41999", "via": null, "carrier": "udp", "why": "pinned endpoint",
-            "rtt_ms": 11.2, "loss": 0.0, "mtu": 1420})
+            "rtt_ms": 11.2, "jitter_ms": 0.4, "loss": 0.0,
+            "tx_rate": 1000.0, "rx_rate": 20.0, "mtu": 1420, "mtu_holes": 1})
     );
     assert_eq!(peer["session"]["suite"], "X25519MLKEM1024/MLDSA87-Ed25519");
     assert_eq!(peer["session"]["aead"], "AES-256-GCM");

@@ -76,6 +76,20 @@ impl Deliver {
         }
     }
 
+    /// Writes a packet that was put together from pieces, after what came before it.
+    pub(super) fn push_whole(&mut self, kind: PacketKind, storage: &mut [u8], packet: &mut [u8]) {
+        self.flush(storage);
+        self.write_plain(kind, packet);
+    }
+
+    /// Writes a packet of our own making.
+    pub(super) fn write_local(&mut self, packet: &[u8]) {
+        let header = VirtioNetHdr::default().encode();
+        if self.writer.write(&[IoSlice::new(&header), IoSlice::new(packet)]).is_err() {
+            self.drops.count(DropReason::TunError);
+        }
+    }
+
     /// Finishes the checksum and writes the packet alone.
     fn write_plain(&mut self, kind: PacketKind, packet: &mut [u8]) {
         let Some(len) = finish(kind, packet) else {

@@ -9,8 +9,10 @@ use std::{
 };
 
 use pqvpn_packet::{
+    fragment::Fragment,
     header::{HEADER_LEN, PacketKind},
     inner::{Inner, Probe, ProbeKind},
+    too_big::{clamp_mss, may_be_syn},
 };
 
 use super::deliver::Deliver;
@@ -19,6 +21,7 @@ use crate::{
     ip,
     path::{Followed, Mover, Path},
     plane::Shared,
+    reassembly::Refused,
     session::{OpenError, Opened, RxSession},
     stats::{DropCounters, DropReason, Run},
     table::{Session, Tables, lock},
@@ -95,7 +98,8 @@ impl<'t> RxRun<'t> {
             Ok(Inner::Ip) => self.ip(kind, storage, inner, len, tables, deliver),
             Ok(Inner::Cover) => {}
             Ok(Inner::Probe) => mover = self.probe(&storage[inner..inner + len], deliver),
-            Ok(Inner::Cell | Inner::Fragment) => deliver.drops.count(DropReason::UnsupportedInner),
+            Ok(Inner::Fragment) => self.fragment(storage, inner..inner + len, tables, now, deliver),
+            Ok(Inner::Cell) => deliver.drops.count(DropReason::UnsupportedInner),
             Err(_) => deliver.drops.count(DropReason::MalformedInner),
         }
         if newest {
@@ -136,31 +140,64 @@ impl<'t> RxRun<'t> {
         tables: &Tables,
         deliver: &mut Deliver,
     ) {
-        let Some(source) = ip::source(&storage[offset..offset + len]) else {
-            return deliver.drops.count(DropReason::MalformedInner);
+        match self.admit(kind, &mut storage[offset..offset + len], tables) {
+            Ok(()) => deliver.push(kind, storage, offset, len),
+            Err(reason) => deliver.drops.count(reason),
+        }
+    }
+
+    /// Keeps a piece of a packet; hands the packet on when it is whole.
+    fn fragment(
+        &mut self,
+        storage: &mut [u8],
+        range: Range<usize>,
+        tables: &Tables,
+        now: Instant,
+        deliver: &mut Deliver,
+    ) {
+        let Ok((head, bytes)) = Fragment::decode(&storage[range]) else {
+            return deliver.drops.count(DropReason::Fragment);
         };
+        let taken = lock(&self.session.pieces).take(head.kind, u64::from(head.id), head.place, bytes, now);
+        deliver.drops.count_many(DropReason::FragmentLost, taken.given_up);
+        match taken.whole {
+            Ok(None) => {}
+            Err(Refused::Twice) => deliver.drops.count(DropReason::FragmentTwice),
+            Err(Refused::Misfit) => deliver.drops.count(DropReason::Fragment),
+            Ok(Some(mut packet)) => match self.admit(head.kind, &mut packet, tables) {
+                Ok(()) => deliver.push_whole(head.kind, storage, &mut packet),
+                Err(reason) => deliver.drops.count(reason),
+            },
+        }
+    }
+
+    /// Whether an inner packet may come from this peer and go where it goes. What a SYN in it asks of the local sender is
+    /// lowered to what the path carries.
+    fn admit(&mut self, kind: PacketKind, packet: &mut [u8], tables: &Tables) -> Result<(), DropReason> {
+        let source = ip::source(packet).ok_or(DropReason::MalformedInner)?;
         if self.source != Some(source) {
             if tables.routes.lookup(source) != Some(self.session.peer.slot) {
-                return deliver.drops.count(DropReason::Spoof);
+                return Err(DropReason::Spoof);
             }
             (self.source, self.destination) = (Some(source), None);
         }
         if let Some(realms) = &tables.realms {
-            let Some(destination) = ip::destination(&storage[offset..offset + len]) else {
-                return deliver.drops.count(DropReason::MalformedInner);
-            };
+            let destination = ip::destination(packet).ok_or(DropReason::MalformedInner)?;
             if self.destination != Some(destination) {
                 if !realms.meet(source, destination) {
-                    return deliver.drops.count(DropReason::Realm);
+                    return Err(DropReason::Realm);
                 }
                 self.destination = Some(destination);
             }
         }
         self.opened.data = true;
         if tables.paused {
-            return deliver.drops.count(DropReason::Paused);
+            return Err(DropReason::Paused);
         }
-        deliver.push(kind, storage, offset, len);
+        if let Some(advise) = self.session.peer.size.advise().filter(|_| may_be_syn(packet)) {
+            clamp_mss(packet, kind == PacketKind::DataPartial, advise);
+        }
+        Ok(())
     }
 
     /// Keeps a probe for the end of the run; gives what it may do to the path.

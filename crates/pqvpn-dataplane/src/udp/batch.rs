@@ -31,6 +31,17 @@ pub(crate) struct Sent {
     pub(crate) failed: u64,
     /// Destinations for which it refused our source address.
     pub(crate) source_refused: Vec<SocketAddr>,
+    /// Destinations for which a datagram was too long.
+    pub(crate) too_long: Vec<SocketAddr>,
+}
+
+impl Sent {
+    fn refuse(&mut self, run: Run, error: &io::Error, datagrams: u64) {
+        self.failed += datagrams;
+        if error.raw_os_error() == Some(libc::EMSGSIZE) && !self.too_long.contains(&run.dst) {
+            self.too_long.push(run.dst);
+        }
+    }
 }
 
 /// A buffer of sealed datagrams on their way out.
@@ -160,7 +171,7 @@ impl SendRuns {
             }
             return 1;
         }
-        sent.failed += run.count as u64;
+        sent.refuse(run, error, run.count as u64);
         1
     }
 }
@@ -178,7 +189,7 @@ fn send_singly(run: Run, storage: &[u8], socket: &Socket, sent: &mut Sent) -> us
         }
         match result {
             Ok(()) => went += 1,
-            Err(_) => sent.failed += 1,
+            Err(error) => sent.refuse(run, &error, 1),
         }
     }
     went

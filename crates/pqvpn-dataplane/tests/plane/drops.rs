@@ -138,7 +138,7 @@ fn authentic_packets_that_mean_nothing_are_counted() {
         (&[0x45, 0, 0], DropReason::MalformedInner),
         (&[0x01, 9, 0, 0, 0, 0, 0, 0, 0, 0], DropReason::MalformedInner),
         (&[0x02; 60], DropReason::UnsupportedInner),
-        (&[0x03; 60], DropReason::UnsupportedInner),
+        (&[0x03; 60], DropReason::Fragment),
     ] {
         let before = node.drops(reason);
         peer.send(inner);

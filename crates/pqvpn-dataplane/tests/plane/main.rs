@@ -12,6 +12,7 @@ mod paths;
 mod realms;
 mod rekey;
 mod relaying;
+mod sizes;
 mod sockets;
 mod traffic;
 mod ways;

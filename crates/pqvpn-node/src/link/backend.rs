@@ -49,6 +49,7 @@ pub(in crate::link) fn endpoint(
     config: LinkConfig,
 ) -> Result<Box<dyn Endpoint>, LinkError> {
     let counters = Arc::new(Counters::default());
+    let dialing = Arc::clone(&socket);
     let socket = QuicSocket::new(socket, Arc::clone(&counters)).map_err(local)?;
     let transport = Arc::new(transport(&config)?);
     let server = server_config(&config, Arc::clone(&transport))?;
@@ -74,7 +75,7 @@ pub(in crate::link) fn endpoint(
     };
     let acceptor = tokio::spawn(acceptor.run());
     let incoming = tokio::sync::Mutex::new(incoming);
-    Ok(Box::new(QuicEndpoint { quic, config, transport, counters, incoming, acceptor }))
+    Ok(Box::new(QuicEndpoint { quic, socket: dialing, config, transport, counters, incoming, acceptor }))
 }
 
 fn local(error: impl std::fmt::Display) -> LinkError {
@@ -123,6 +124,7 @@ fn count(counter: &AtomicU64) {
 #[derive(Debug)]
 struct QuicEndpoint {
     quic: quic::Endpoint,
+    socket: Arc<dyn LinkSocket>,
     config: LinkConfig,
     transport: Arc<quic::TransportConfig>,
     counters: Arc<Counters>,
@@ -138,6 +140,7 @@ impl QuicEndpoint {
         known: Option<PublicIdentity>,
     ) -> BoxFuture<'static, Result<Box<dyn Connection>, LinkError>> {
         count(&self.counters.dialed);
+        self.socket.on_dial(addr);
         let started = Instant::now();
         let client = client_config(&self.config.crypto, peer.as_ref(), known.as_ref(), Arc::clone(&self.transport));
         let connecting = client.and_then(|client| {

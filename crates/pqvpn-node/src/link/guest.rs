@@ -35,6 +35,10 @@ impl GuestSocket {
 }
 
 impl LinkSocket for GuestSocket {
+    fn on_dial(&self, to: SocketAddr) {
+        self.guest.on_dial(to);
+    }
+
     fn poll_recv(
         &self,
         cx: &mut Context<'_>,

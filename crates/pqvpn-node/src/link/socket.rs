@@ -33,6 +33,9 @@ pub trait LinkSocket: Send + Sync + fmt::Debug + 'static {
     /// Any other error loses the datagram and nothing else: QUIC recovers as from a loss.
     fn try_send(&self, transmit: &LinkTransmit<'_>) -> io::Result<()>;
 
+    /// A handshake of ours begins there: long datagrams that get no answer may be sent otherwise too.
+    fn on_dial(&self, _to: SocketAddr) {}
+
     /// Waits until a send is worth another attempt. Several tasks may wait at once.
     fn writable(self: Arc<Self>) -> Writable;
 

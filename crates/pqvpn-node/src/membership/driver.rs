@@ -2,6 +2,7 @@
 //! The task that owns the networks: messages, timers and orders come in one at a time; nothing of them is shared.
 
 mod carried;
+mod dialing;
 mod farewell;
 mod founding;
 mod gossip;
@@ -11,13 +12,14 @@ mod orders;
 mod relaying;
 mod rotation;
 mod seek;
+mod telling;
 mod upkeep;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     future::pending,
     net::SocketAddr,
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
     time::Instant,
 };
 
@@ -36,7 +38,6 @@ use super::{
     event::{Event, Incoming, Order},
     join::JoinDone,
     links::{LinkId, Links, NetLink},
-    members::Members,
     network::{Allowance, Moment, Network},
     port::PoolChooser,
     relaying::Relaying,
@@ -51,10 +52,10 @@ use crate::{
     link::Connection,
     overlay::OwnAddresses,
     path::{Mapped, Reflexive},
-    snapshot::{HealthItem, HealthLevel},
+    snapshot::HealthItem,
 };
+pub(super) use dialing::dial;
 use gossip::Pulling;
-pub(super) use gossip::dial;
 use joins::{Held, Joining};
 use news::{Campaign, ToCome};
 pub(super) use relaying::WayReply;
@@ -92,7 +93,7 @@ pub(super) struct Inputs {
 pub(super) enum TaskDone {
     Dialed {
         peer: PeerId,
-        link: Result<Arc<dyn Connection>, gossip::Missed>,
+        link: Result<Arc<dyn Connection>, dialing::Missed>,
     },
     Called {
         network: NetworkId,
@@ -147,6 +148,8 @@ pub(super) enum Call {
     Beat([u8; 32]),
     /// For a page of what we lack.
     Pull,
+    /// For more of what proves that we were put out.
+    Prove,
     /// To tell news; the campaign that counts who has heard, if any.
     Push(Option<u64>),
     /// To prove to whoever was put out that it was.
@@ -165,9 +168,9 @@ pub(super) struct Driver {
     links: Links,
     tasks: JoinSet<TaskDone>,
     dialing: BTreeSet<PeerId>,
-    pulling: BTreeMap<(NetworkId, PeerId), Pulling>,
+    pulling: BTreeMap<(NetworkId, LinkId), Pulling>,
     /// Calls to compare that are under way.
-    syncing: BTreeSet<(NetworkId, PeerId)>,
+    syncing: BTreeSet<(NetworkId, LinkId)>,
     campaigns: BTreeMap<u64, Campaign>,
     next_campaign: u64,
     /// Campaigns that begin when what they tell is on disk.
@@ -223,31 +226,14 @@ pub(super) struct Driver {
 
 impl Driver {
     pub(super) fn new(parts: Parts, links: Links) -> Self {
-        let Parts {
-            shared,
-            store,
-            networks,
-            waiting,
-            listen,
-            overlay,
-            name,
-            dht,
-            views,
-            pools,
-            relaying,
-            reflexive,
-            mapped,
-            carriers,
-            standing,
-        } = parts;
         let networks: BTreeMap<NetworkId, Network> =
-            networks.into_iter().map(|network| (network.id, network)).collect();
+            parts.networks.into_iter().map(|network| (network.id, network)).collect();
         for id in networks.keys() {
-            shared.counts.add_network(*id);
+            parts.shared.counts.add_network(*id);
         }
         let mut driver = Self {
-            shared,
-            store,
+            shared: parts.shared,
+            store: parts.store,
             networks,
             links,
             tasks: JoinSet::new(),
@@ -260,19 +246,19 @@ impl Driver {
             answers: Vec::new(),
             joining: BTreeMap::new(),
             held: Vec::new(),
-            listen,
-            overlay,
-            name,
-            dht,
-            views,
+            listen: parts.listen,
+            overlay: parts.overlay,
+            name: parts.name,
+            dht: parts.dht,
+            views: parts.views,
             untold: true,
-            pools,
-            relaying,
+            pools: parts.pools,
+            relaying: parts.relaying,
             ways_wanted: Vec::new(),
-            reflexive,
-            mapped,
-            carriers,
-            standing,
+            reflexive: parts.reflexive,
+            mapped: parts.mapped,
+            carriers: parts.carriers,
+            standing: parts.standing,
             endpoints: Vec::new(),
             endpoints_at: clock::now(),
             paused: false,
@@ -289,7 +275,7 @@ impl Driver {
             rotation: None,
         };
         driver.find_endpoints();
-        for (id, head) in waiting {
+        for (id, head) in parts.waiting {
             driver.resume_join(id, head);
         }
         driver
@@ -467,54 +453,6 @@ impl Driver {
         let _link_gone = answer.send(response);
     }
 
-    /// Shows the state task what has changed.
-    pub(super) fn tell_views(&mut self, now: Moment) {
-        // That our old key is no member any more is no news for a node that starts again with the new one.
-        if self.retired {
-            return;
-        }
-        self.shared.joining.store(self.joining.len(), Ordering::Relaxed);
-        let dirty = self.networks.values().any(|network| network.dirty);
-        if dirty {
-            self.share_members(now);
-        }
-        if !dirty && !self.untold {
-            return;
-        }
-        let mut views: Vec<NetworkView> =
-            oldest_first(self.networks.values()).into_iter().map(|network| network.view(now)).collect();
-        if let Some(view) = views.first_mut() {
-            view.health.extend(self.own_health());
-        }
-        // Where the state task is slow, the next round tells it again.
-        let told = self.views.try_send(Arc::new(views));
-        self.untold = matches!(told, Err(mpsc::error::TrySendError::Full(_)));
-        for network in self.networks.values_mut() {
-            network.dirty = false;
-        }
-    }
-
-    fn own_health(&self) -> Vec<HealthItem> {
-        let mut items = self.standing.clone();
-        if let Some(why) = &self.store_failed {
-            let text = format!("changes of networks cannot be stored: {why}");
-            items.push(HealthItem { level: HealthLevel::Error, code: "networks-store", text });
-        }
-        items
-    }
-
-    fn share_members(&mut self, now: Moment) {
-        let peers = self.networks.values().flat_map(|network| network.others(now.unix_ms)).collect();
-        self.shared.members.store(Arc::new(Members { peers }));
-    }
-
-    /// Members change, or their liveness: looked at again soon.
-    fn touch(&mut self) {
-        for network in self.networks.values_mut() {
-            network.dirty = true;
-        }
-    }
-
     fn pause(&mut self, paused: bool) {
         if self.paused == paused {
             return;
@@ -534,17 +472,12 @@ impl Driver {
     }
 }
 
-/// Networks in the order they were joined. Where two want one IPv4 address on this node the first has it, so the order
-/// must be nothing that the founder of a new network can choose, as its id is.
-fn oldest_first<'n>(networks: impl Iterator<Item = &'n Network>) -> Vec<&'n Network> {
-    let mut networks: Vec<&Network> = networks.collect();
-    networks.sort_by_key(|network| (network.head.since_ms, network.id));
-    networks
-}
-
 async fn wait_until(deadline: Option<Instant>) {
     match deadline {
         Some(at) => sleep_until(at.into()).await,
         None => pending().await,
     }
 }
+
+#[cfg(test)]
+mod tests;

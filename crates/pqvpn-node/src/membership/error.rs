@@ -126,7 +126,7 @@ pub enum NetworkError {
         ahead: bool,
     },
     /// This identity was revoked.
-    #[error("{network} has revoked this node; an admin has to invite it anew")]
+    #[error("{network} has revoked this node; it can come back only under another key")]
     Revoked {
         /// The network.
         network: String,

@@ -181,4 +181,4 @@ impl Links {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

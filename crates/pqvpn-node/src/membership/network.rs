@@ -3,6 +3,7 @@
 //!
 //! What changes is noted twice: as [`Change`]s for the disk and as news for the others; the driver takes both away.
 
+mod acts;
 mod allowance;
 mod blame;
 mod contest;
@@ -27,15 +28,14 @@ use std::{
 };
 
 use aws_lc_rs::digest;
-use pqvpn_crypto::{identity::Identity, peer_id::PeerId};
+use pqvpn_crypto::peer_id::PeerId;
 use pqvpn_packet::addr::ipv4_candidate;
-use pqvpn_trust::{CompositeVerifier, Constitution, Event, Inserted, Presence, Refusal, StatementVerifier};
+use pqvpn_trust::{Constitution, Event, Inserted, Presence, Refusal, StatementVerifier};
 use pqvpn_wire::network::{
-    Act, Bundle, MemberRecord, NetworkId, PendingJoin, Serial, SignedInvite, Statement, StatementId, message::MAX_IDS,
+    Bundle, MemberRecord, NetworkId, PendingJoin, Serial, SignedInvite, Statement, StatementId, message::MAX_IDS,
 };
 
 use super::{
-    error::NetworkError,
     overlay::Reach,
     presence::Lives,
     store::{Change, Head, Kept, Seen},
@@ -48,7 +48,6 @@ pub(super) use counters::Counters;
 pub(super) use joins::{JoinFacts, Judged, refusal_error};
 pub(super) use names::{find_member, hex, is_prefix};
 use own_disk::OwnDisk;
-pub(super) use shed::is_bare;
 use shed::tellable;
 pub(super) use sync::Lacks;
 
@@ -130,7 +129,9 @@ pub(super) struct Network {
     /// The secrets that places in the DHT follow from.
     covers: covers::Covers,
     /// Proofs for those that were put out.
-    pub(super) proofs: Allowance,
+    pub(super) proofs: sync::Proofs,
+    /// How often members may send us on to admins.
+    pub(super) sent_on: Allowance,
     /// The twin is to be told once that we are here as well.
     pub(super) answers_twin: bool,
     pub(super) counters: Counters,
@@ -203,7 +204,8 @@ impl Network {
             lives: Lives::default(),
             agreed: BTreeSet::new(),
             covers: covers::Covers { stale: true, ..covers::Covers::default() },
-            proofs: Allowance::default(),
+            proofs: sync::Proofs::default(),
+            sent_on: Allowance::default(),
             answers_twin: false,
             counters: Counters::default(),
             merged: BTreeMap::new(),
@@ -271,39 +273,6 @@ impl Network {
         network.seen = kept.seen.into_iter().collect();
         network.shed(now.unix_ms);
         Ok(network)
-    }
-
-    /// Takes a statement in that was just made here.
-    ///
-    /// # Errors
-    /// The constitution refuses it.
-    pub(super) fn author(&mut self, statement: Statement) -> Result<(), Refusal> {
-        self.insert(statement, &CompositeVerifier).map(drop)
-    }
-
-    /// Drafts an act on everything held, signs it and takes it in.
-    ///
-    /// # Errors
-    /// The constitution does not allow it, or it cannot be signed.
-    pub(super) fn act(&mut self, identity: &Identity, now_ms: u64, act: Act) -> Result<StatementId, NetworkError> {
-        let name = || self.head.name.clone();
-        if let Err(why) = self.constitution.allowed(&self.own, &act) {
-            return Err(self.not_allowed(&why));
-        }
-        let body = if matches!(act, Act::Checkpoint { .. }) {
-            self.constitution.draft_checkpoint(now_ms)
-        } else {
-            self.constitution.draft(now_ms, act)
-        };
-        let internal = |error: &dyn std::fmt::Display| NetworkError::Internal(error.to_string());
-        let mut statement = Statement::draft(body).map_err(|error| NetworkError::BadOption(error.to_string()))?;
-        if !matches!(statement.body().act, Act::Disable { .. }) {
-            statement.sign(identity).map_err(|error| internal(&error))?;
-        }
-        let id = statement.id();
-        let network = name();
-        self.author(statement).map_err(|refusal| NetworkError::NotAllowed { network, why: refusal.to_string() })?;
-        Ok(id)
     }
 
     fn insert(&mut self, statement: Statement, verifier: &dyn StatementVerifier) -> Result<Inserted, Refusal> {
@@ -526,4 +495,4 @@ pub(super) fn extra_key(kind: u8, name: &[u8]) -> [u8; 16] {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

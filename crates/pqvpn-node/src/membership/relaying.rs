@@ -481,4 +481,4 @@ fn shared_limit(willing: Willing) -> Arc<ForwardLimit> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -9,17 +9,25 @@
 //!  4 keystore.old written, keystore.next        a crash until here: finished at the next start
 //!    renamed to keystore
 //! ```
+//!
+//! Where 2 fails and the store cannot even be read nobody knows which side of the line we are on: the node goes on with
+//! the old key, tells nobody, and keeps both files for its next start.
 
-use std::path::Path;
+use std::{collections::BTreeMap, path::Path};
 
 use data_encoding::HEXLOWER;
-use pqvpn_crypto::peer_id::PeerId;
-use pqvpn_wire::dht::Fact;
+use pqvpn_crypto::{identity::Identity, peer_id::PeerId};
+use pqvpn_wire::{
+    dht::{Fact, Rotation},
+    network::{NetworkId, StatementId},
+};
 use thiserror::Error;
 
 use super::{
     error::NetworkError,
-    store::{FILE, KeptRotation, Store, StoreError as NetworksError},
+    network::{Network, hex},
+    report::RotatedNetwork,
+    store::{Change, FILE, KeptRotation, Store, StoreError as NetworksError},
 };
 use crate::{
     dht,
@@ -48,8 +56,8 @@ pub enum RotationError {
     /// One is under way.
     #[error("a rotation is under way already")]
     Busy,
-    /// The node ended before it said whether the rotation is decided; the next start knows.
-    #[error("the node ended meanwhile; its next start ends the rotation")]
+    /// The node ended, or its store failed, before it was known whether the rotation is decided; the next start knows.
+    #[error("it is not known whether the rotation was written down: both keys are kept, and the next start decides")]
     Undecided,
     /// The cryptographic library refused.
     #[error("it cannot be signed: {0}")]
@@ -84,6 +92,81 @@ pub fn finish_rotation(state_dir: &Path, keystore: &KeystoreFile) -> Result<Opti
     Ok(Some(Interrupted::Undone))
 }
 
+/// What was decided.
+pub(super) struct Decided {
+    pub(super) told: Vec<(NetworkId, RotatedNetwork)>,
+    pub(super) fact: Fact,
+}
+
+/// Signs every membership over to the next identity and writes that down, all or nothing; `file`: SHA-256 of its key file.
+///
+/// # Errors
+/// Why it is not decided: networks and what they would tell are as before. [`RotationError::Undecided`]: it may be.
+pub(super) async fn decide(
+    networks: &mut BTreeMap<NetworkId, Network>,
+    store: &Store,
+    (identity, next): (&Identity, &Identity),
+    (file, now_ms): ([u8; 32], u64),
+) -> Result<Decided, RotationError> {
+    let mut signed = Vec::new();
+    let decided = match sign(networks, (identity, next), now_ms, &mut signed) {
+        Ok(fact) => write(networks, store, (identity, next), (file, now_ms), &fact).await.map(|()| fact),
+        Err(error) => Err(error),
+    };
+    match decided {
+        Ok(fact) => {
+            Ok(Decided { told: signed.into_iter().map(|(network, _, report)| (network, report)).collect(), fact })
+        }
+        Err(error) => {
+            for (network, rotation, _) in &signed {
+                if let Some(network) = networks.get_mut(network) {
+                    network.take_back(rotation);
+                }
+            }
+            Err(error)
+        }
+    }
+}
+
+fn sign(
+    networks: &mut BTreeMap<NetworkId, Network>,
+    (identity, next): (&Identity, &Identity),
+    now_ms: u64,
+    signed: &mut Vec<(NetworkId, StatementId, RotatedNetwork)>,
+) -> Result<Fact, RotationError> {
+    for network in networks.values_mut().filter(|network| network.rotates()) {
+        let (rotation, report) = network.rotate(now_ms, identity, next)?;
+        signed.push((network.id, rotation, report));
+    }
+    let fact = Rotation::sign(identity, next, 1, now_ms).map(Fact::Rotation);
+    fact.map_err(|error| RotationError::Signing(error.to_string()))
+}
+
+/// One transaction: the statements of all networks and what says that the next key file counts.
+async fn write(
+    networks: &mut BTreeMap<NetworkId, Network>,
+    store: &Store,
+    (identity, next): (&Identity, &Identity),
+    (file, at_ms): ([u8; 32], u64),
+    fact: &Fact,
+) -> Result<(), RotationError> {
+    let (old, new) = (*identity.peer_id().as_bytes(), *next.peer_id().as_bytes());
+    let kept = KeptRotation { old, new, file, at_ms, fact: hex(&fact.encode()) };
+    let mut changes = vec![Change::Rotation(Box::new(kept))];
+    changes.extend(networks.values().flat_map(|network| network.changes.iter().cloned()));
+    if let Err(failed) = store.write(changes).await {
+        let Ok(found) = store.settled_rotations().await else {
+            tracing::error!(%failed, "whether the rotation is written down is not known");
+            return Err(RotationError::Undecided);
+        };
+        if !found.iter().any(|rotation| rotation.file == file) {
+            return Err(RotationError::Store(failed.to_string()));
+        }
+    }
+    networks.values_mut().for_each(|network| network.changes.clear());
+    Ok(())
+}
+
 /// The facts of the rotations that led to the key `own`, oldest first. An older key that was brought back has none.
 pub(super) fn facts_of(store: &Store, own: &PeerId) -> Result<Vec<Fact>, NetworksError> {
     let (mut facts, mut at) = (Vec::new(), *own.as_bytes());
@@ -103,6 +186,7 @@ fn decided(state_dir: &Path, next: &[u8; 32]) -> Result<Option<KeptRotation>, Ne
     if !state_dir.join(FILE).exists() {
         return Ok(None);
     }
-    let (store, _) = Store::open(state_dir)?;
+    // A damaged one is left where it is: what it decided may be read from a copy, and nothing else says it.
+    let store = Store::open_as_it_is(state_dir)?;
     Ok(store.rotations()?.into_iter().find(|rotation| rotation.file == *next))
 }

@@ -148,6 +148,21 @@ impl Store {
         }
     }
 
+    /// Opens the file, or makes it, and leaves one that is no store where it is.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub(super) fn open_as_it_is(dir: &Path) -> Result<Self, StoreError> {
+        Self::open_file(&dir.join(FILE))
+    }
+
+    /// On something else than a file.
+    #[cfg(test)]
+    pub(super) fn on(backend: impl redb::StorageBackend) -> Result<Self, StoreError> {
+        let database = Database::builder().create_with_backend(backend).map_err(failed)?;
+        Ok(Self { database: Arc::new(database) })
+    }
+
     fn open_file(path: &Path) -> Result<Self, StoreError> {
         let flags = OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let mut options = OpenOptions::new();
@@ -217,10 +232,19 @@ impl Store {
         Ok(kept)
     }
 
+    /// The same after a write has failed: what that left on disk is known only once another one has succeeded.
+    ///
+    /// # Errors
+    /// [`StoreError::Failed`]: it is still not known.
+    pub(super) async fn settled_rotations(&self) -> Result<Vec<KeptRotation>, StoreError> {
+        let store = self.clone();
+        spawn_blocking(move || store.apply(&[]).and_then(|()| store.rotations())).await.map_err(failed)?
+    }
+
     /// Makes changes, all or none; when this returns they are on disk.
     ///
     /// # Errors
-    /// [`StoreError::Failed`]: nothing was changed.
+    /// [`StoreError::Failed`]: nothing was changed, or, where the disk fails in the last moment, all may be.
     pub(super) async fn write(&self, changes: Vec<Change>) -> Result<(), StoreError> {
         if changes.is_empty() {
             return Ok(());

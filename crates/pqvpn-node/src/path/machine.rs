@@ -38,7 +38,9 @@ const TRY_LASTS: Duration = Duration::from_secs(3);
 /// is made over it.
 const ASK_AGAIN: Duration = Duration::from_millis(400);
 const LINK_BESIDE_CHECK: Duration = Duration::from_millis(200);
-/// Addresses checked at a time: what the peer names and where it was heard.
+/// An address that answered is remembered for so long, for when the path in use dies.
+const ANSWER_LASTS: Duration = Duration::from_secs(3600);
+/// Addresses known at a time: what the peer names, where it was heard, and ports that were guessed.
 const MAX_TRIED: usize = 24;
 /// Addresses at which the peer was heard that are checked in one try.
 const MAX_HEARD: usize = 6;
@@ -391,7 +393,11 @@ impl Paths {
         }
         self.drive_guess(now);
         self.send_checks(now);
-        self.tried.retain(|_, tried| tried.rtt.is_some() || now < tried.since + TRY_LASTS);
+        let current = self.current;
+        self.tried.retain(|at, tried| {
+            let lasts = if tried.rtt.is_some() { ANSWER_LASTS } else { TRY_LASTS };
+            current == Some(*at) || now < tried.since + lasts
+        });
         self.checks.retain(|&(_, _, sent)| now < sent + TRY_LASTS);
     }
 
@@ -425,6 +431,11 @@ impl Paths {
         }
     }
 
+    /// Whether there is no session, and so nothing to do.
+    pub(crate) const fn is_gone(&self) -> bool {
+        self.current.is_none()
+    }
+
     /// Whether a try for a direct way has come to nothing.
     pub(crate) const fn has_failed(&self) -> bool {
         self.failed > 1
@@ -441,11 +452,21 @@ impl Paths {
     /// Checks an address from `since` on; `false` if it is not to be.
     fn try_at(&mut self, since: Instant, at: SocketAddr, heard: bool) -> bool {
         let is_new = !self.tried.contains_key(&at);
-        if Some(at) == self.current || is_new && self.tried.len() >= MAX_TRIED {
+        if Some(at) == self.current || is_new && !self.make_room() {
             return false;
         }
         self.tried.insert(at, Tried { since, sent: 0, rtt: None, heard });
         true
+    }
+
+    /// Whether there is room for one more address; the one that answered first and is not in use gives way.
+    fn make_room(&mut self) -> bool {
+        if self.tried.len() < MAX_TRIED {
+            return true;
+        }
+        let idle = self.tried.iter().filter(|(at, tried)| tried.rtt.is_some() && self.current != Some(**at));
+        let oldest = idle.min_by_key(|(_, tried)| tried.since).map(|(at, _)| *at);
+        oldest.and_then(|at| self.tried.remove(&at)).is_some()
     }
 
     fn send_checks(&mut self, now: Instant) {

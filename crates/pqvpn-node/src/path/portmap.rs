@@ -73,6 +73,12 @@ pub(crate) struct Setup {
 }
 
 impl Mapped {
+    /// No router that forwards anything.
+    #[cfg(test)]
+    pub(crate) fn none() -> Self {
+        Self(watch::channel(Arc::default()).1)
+    }
+
     /// What there is to report.
     pub(crate) fn report(&self, now: Instant) -> MappingReport {
         let known = self.0.borrow();

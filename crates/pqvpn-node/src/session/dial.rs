@@ -6,7 +6,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use pqvpn_crypto::peer_id::PeerId;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use super::{LinkContext, SessionError};
 use crate::{
@@ -18,7 +18,8 @@ use crate::{
 const MAX_ADDRESSES: usize = 8;
 /// Head start of what is configured over a lookup, which costs others something too.
 const BEFORE_LOOKUP: Duration = Duration::from_millis(750);
-
+/// How long other ways may take after one was refused.
+const AFTER_REFUSAL: Duration = Duration::from_millis(500);
 /// Head start of a direct link over one by a relay.
 const BEFORE_RELAY: Duration = Duration::from_millis(200);
 
@@ -69,18 +70,35 @@ pub(super) async fn dial_at(
     Ok(Arc::from(context.endpoint.connect(at, peer, context.known_key(peer)).await?))
 }
 
-/// The first of several ways that leads there; else the more telling failure.
-async fn at_once(ways: Vec<Attempt<'_>>) -> Result<Box<dyn Connection>, SessionError> {
-    let mut running: FuturesUnordered<Attempt<'_>> = ways.into_iter().collect();
+/// The first of several ways that leads there; else the more telling failure, soon after one is a refusal.
+async fn at_once<T>(ways: Vec<BoxFuture<'_, Result<T, SessionError>>>) -> Result<T, SessionError> {
+    let mut running: FuturesUnordered<_> = ways.into_iter().collect();
     let mut worst = SessionError::NoEndpoint;
+    if let Some(reached) = next_of(&mut running, &mut worst, true).await {
+        return Ok(reached);
+    }
+    // Who refuses may be somebody else at an old address.
+    let reached = timeout(AFTER_REFUSAL, next_of(&mut running, &mut worst, false)).await;
+    reached.ok().flatten().ok_or(worst)
+}
+
+/// The first that leads there; none when all have failed, or one was refused and `heeds` is set.
+async fn next_of<T>(
+    running: &mut FuturesUnordered<BoxFuture<'_, Result<T, SessionError>>>,
+    worst: &mut SessionError,
+    heeds: bool,
+) -> Option<T> {
     while let Some(outcome) = running.next().await {
         match outcome {
-            Ok(reached) => return Ok(reached),
-            Err(error) if says_more(&worst, &error) => worst = error,
+            Ok(reached) => return Some(reached),
+            Err(error) if says_more(worst, &error) => *worst = error,
             Err(_) => {}
         }
+        if heeds && worst.is_refusal() {
+            return None;
+        }
     }
-    Err(worst)
+    None
 }
 
 /// Dials the peer through another member of a network that both are in.
@@ -155,4 +173,31 @@ async fn connect_any(
         async move { Ok(context.endpoint.connect(address, peer, context.known_key(peer)).await?) }.boxed()
     });
     race(attempts, SessionError::NoEndpoint, says_more).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn after(ms: u64, outcome: Result<u8, SessionError>) -> BoxFuture<'static, Result<u8, SessionError>> {
+        async move {
+            sleep(Duration::from_millis(ms)).await;
+            outcome
+        }
+        .boxed()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_refusal_is_told_soon_though_another_way_hangs() {
+        let begun = tokio::time::Instant::now();
+        let refused = at_once(vec![after(10, Err(SessionError::UnknownPeer)), after(9000, Ok(7))]).await;
+        assert!(matches!(refused, Err(SessionError::UnknownPeer)));
+        assert!(begun.elapsed() < Duration::from_secs(1));
+        // Whoever refused may not be the peer: a way that leads there in time counts.
+        let other = at_once(vec![after(10, Err(SessionError::UnknownPeer)), after(400, Ok(7))]).await;
+        assert!(matches!(other, Ok(7)));
+        // A silence is no refusal.
+        let late = at_once(vec![after(10, Err(SessionError::Silent)), after(9000, Ok(7))]).await;
+        assert!(matches!(late, Ok(7)));
+    }
 }

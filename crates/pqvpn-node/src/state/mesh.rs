@@ -14,7 +14,7 @@ use crate::{
     life::PeerLife,
     membership::Order,
     overlay::{Mesh, MeshPeer},
-    path::Paths,
+    path::{Mtu, Paths},
     snapshot::NodeState,
 };
 
@@ -99,8 +99,10 @@ impl State {
                 None => {
                     let life = PeerLife::new(plan.keepalive, entropy::u64());
                     let paths = Paths::new(self.own < id, entropy::u64());
+                    let sizes = entropy::u64();
                     let added = self.peers.add(|slot| {
                         let mut peer = Peer::new(id, slot, life, paths);
+                        peer.mtu = Mtu::new(sizes);
                         peer.take(plan);
                         peer
                     });

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Instant};
 
 use tokio::sync::oneshot;
 
-use super::State;
+use super::{Live, State};
 use crate::{
     dht::{dialable, realm},
     netcheck::{Facts, NetReport},
@@ -13,6 +13,12 @@ use crate::{
 };
 
 impl State {
+    /// Longest packet that goes whole to the peer of a session.
+    fn inner_of(&self, live: &Live) -> u16 {
+        let found = self.peers.get(live.slot).and_then(|peer| peer.mtu.inner());
+        found.map_or(live.inner_mtu, |inner| inner.min(live.inner_mtu))
+    }
+
     /// Answers once the networks have said whom they have links with; this task does not wait for it.
     pub(super) fn netcheck(&self, now: Instant, answer: oneshot::Sender<NetReport>) {
         let listen = &self.underlay.listen;
@@ -25,7 +31,8 @@ impl State {
             varies: self.reflexive.varies(now),
             mapping: self.mapped.report(now),
             links: Vec::new(),
-            mtu: self.live.values().map(|live| live.inner_mtu).min(),
+            mtu: self.live.values().map(|live| self.inner_of(live)).min(),
+            narrow: self.live.values().any(|live| self.inner_of(live) < live.inner_mtu),
         };
         let context = Arc::clone(&self.context);
         tokio::spawn(async move {

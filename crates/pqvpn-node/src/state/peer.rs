@@ -16,7 +16,7 @@ use crate::{
     handle::{NodeError, PingReply},
     life::PeerLife,
     overlay::MeshPeer,
-    path::Paths,
+    path::{Mtu, Paths, Quality},
 };
 
 /// Two ratchet failures within this time quarantine a peer (security.md 1.8).
@@ -45,6 +45,8 @@ pub(crate) struct Peer {
     pub(crate) endpoints: Vec<String>,
     pub(crate) life: PeerLife,
     pub(crate) paths: Paths,
+    pub(crate) mtu: Mtu,
+    pub(crate) quality: Quality,
     /// Sessions with the peer, oldest first.
     pub(crate) sessions: Vec<SessionId>,
     /// Where the peer was last seen.
@@ -88,6 +90,8 @@ impl Peer {
             endpoints: Vec::new(),
             life,
             paths,
+            mtu: Mtu::new(0),
+            quality: Quality::default(),
             sessions: Vec::new(),
             last_remote: None,
             why: String::new(),

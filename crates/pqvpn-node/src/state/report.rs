@@ -85,8 +85,11 @@ impl State {
                     carrier: self.carrier(at).name(),
                     why: self.why(now, peer, at),
                     rtt: peer.life.rtt(),
+                    jitter: peer.quality.jitter(),
                     loss: peer.life.loss(),
-                    mtu: live.inner_mtu,
+                    rates: peer.quality.rates(now, [stats.tx_bytes, stats.rx_bytes]),
+                    mtu: peer.mtu.inner().map_or(live.inner_mtu, |mtu| mtu.min(live.inner_mtu)),
+                    holes: peer.mtu.holes(),
                 })
             }),
             session: session.map(|(id, live)| {

@@ -87,6 +87,9 @@ impl State {
         // A probe on a session that was just retired may be lost with it: every ping gets a new one.
         peer.pings.iter_mut().for_each(|ping| ping.probe = None);
         self.probe_for_pings(now, slot);
+        if kept == Some(id) {
+            self.search_size(now, slot, remote);
+        }
     }
 
     /// Ends every session with a peer but the one both ends keep; gives that one.
@@ -166,6 +169,7 @@ impl State {
             peer.sessions.retain(|&other| other != id);
             if peer.sessions.is_empty() {
                 peer.paths.on_gone();
+                peer.mtu.on_gone();
             }
         }
         Some(live)
@@ -220,6 +224,7 @@ impl State {
             (false, false) => "the peer moved here; an authenticated packet proved it",
         }
         .to_owned();
+        self.search_size(now, slot, to);
     }
 
     /// An authenticated packet came from where packets do not go.
@@ -232,9 +237,12 @@ impl State {
     pub(super) fn on_probe_ack(&mut self, now: Instant, slot: PeerSlot, id: u64, from: SocketAddr, at: Instant) {
         let Some(peer) = self.peers.get_mut(slot) else { return };
         let Some(rtt) = peer.life.on_probe_ack(id, at) else {
-            peer.paths.on_ack(now, id, from, at);
+            if !peer.mtu.on_ack(now, id, from, at) {
+                peer.paths.on_ack(now, id, from, at);
+            }
             return;
         };
+        peer.quality.on_rtt(from, rtt);
         peer.paths.on_alive();
         if let (Some(srtt), Some(&session)) = (peer.life.rtt(), peer.sessions.last()) {
             // 3 x PTO with a PTO of twice the smoothed round trip; the session clamps it (security.md 1.7, PREV_KEEP).

@@ -9,7 +9,7 @@ use pqvpn_crypto::{
 };
 use pqvpn_node::{
     handle::{PeerRef, RotateKeys, RotationReport},
-    membership::{InviteOptions, NetworkState},
+    membership::{InviteOptions, NetRef, NetworkState},
 };
 
 use pqvpn_wire::network::{Act, NetResponse, NetworkId, Statement, StatementBody, StatementId};
@@ -48,6 +48,15 @@ impl TestNode {
 
 fn uses(uses: u32) -> InviteOptions {
     InviteOptions { uses, ..InviteOptions::default() }
+}
+
+/// A network of two; both can rotate their keys.
+async fn alice_and_bob() -> (TestNode, TestNode) {
+    let (alice, bob) = (TestNode::kept("alice").await, TestNode::kept("bob").await);
+    alice.create("home").await;
+    bob.join(&alice.invite(InviteOptions::default()).await).await.unwrap();
+    until_equal(&[&alice, &bob]).await;
+    (alice, bob)
 }
 
 /// Copies the files of a stopped or running node, as a backup would.
@@ -106,12 +115,7 @@ async fn a_node_with_another_key_is_the_same_member_and_its_backup_is_nobody() {
 
 #[tokio::test]
 async fn an_admin_stays_one_and_a_member_that_was_away_meets_it_under_its_new_key() {
-    let mut alice = TestNode::kept("alice").await;
-    let bob = TestNode::new("bob").await;
-    alice.create("home").await;
-    let code = alice.invite(InviteOptions::default()).await;
-    bob.join(&code).await.unwrap();
-    until_equal(&[&alice, &bob]).await;
+    let (mut alice, bob) = alice_and_bob().await;
     let bob = bob.stop().await;
     let report = alice.rotate().await;
     let told = &report.networks[0];
@@ -131,12 +135,7 @@ async fn an_admin_stays_one_and_a_member_that_was_away_meets_it_under_its_new_ke
 
 #[tokio::test]
 async fn a_member_that_only_it_can_dial_asks_who_is_in_the_others_place() {
-    let mut alice = TestNode::kept("alice").await;
-    let bob = TestNode::new("bob").await;
-    alice.create("home").await;
-    let code = alice.invite(InviteOptions::default()).await;
-    bob.join(&code).await.unwrap();
-    until_equal(&[&alice, &bob]).await;
+    let (mut alice, bob) = alice_and_bob().await;
     let mut bob = bob.stop().await;
     alice.rotate().await;
     // Where it is now alice does not know: nobody but bob can begin.
@@ -145,6 +144,22 @@ async fn a_member_that_only_it_can_dial_asks_who_is_in_the_others_place() {
     bob.meets("alice").await;
     assert_eq!(bob.id_of("alice").await, Some(alice.id));
     eventually("equal", || async { alice.network().await.head == bob.network().await.head }).await;
+}
+
+#[tokio::test]
+async fn a_revoked_node_comes_back_under_another_key_and_a_new_code_and_not_without() {
+    let (alice, mut bob) = alice_and_bob().await;
+    alice.handle.revoke(NetRef(None), PeerRef(bob.id.to_string()), String::new()).await.unwrap();
+    bob.until("told", |report| report.state == NetworkState::Revoked).await;
+    let code = alice.invite(InviteOptions::default()).await;
+    let refused = bob.join(&code).await.unwrap_err();
+    assert!(refused.to_string().contains("only under another key"), "{refused}");
+    // What the daemon says helps.
+    assert_eq!(bob.rotate().await.networks.len(), 0, "there is nothing to sign over");
+    bob.join(&code).await.unwrap();
+    bob.meets("alice").await;
+    until_equal(&[&alice, &bob]).await;
+    assert_eq!((alice.network().await.members, alice.id_of("bob").await), (2, Some(bob.id)));
 }
 
 #[tokio::test]

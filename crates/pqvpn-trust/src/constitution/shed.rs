@@ -13,10 +13,10 @@ use crate::graph::Node;
 
 impl Constitution {
     /// Sheds the signatures of what the checkpoint in force stands on and that was said before `before_ms`, but not of what
-    /// says who may sign: of that everybody can convince everybody. Gives what is to be written down anew.
+    /// says who may sign, of which everybody can convince everybody, nor of `keep`. Gives what is to be written down anew.
     ///
     /// A checkpoint in force says that a quorum of admins, who shed nothing, hold all of it.
-    pub fn shed(&mut self, before_ms: u64) -> Vec<Arc<Statement>> {
+    pub fn shed(&mut self, before_ms: u64, keep: &[StatementId]) -> Vec<Arc<Statement>> {
         let Some(checkpoint) = self.view.checkpoint.as_ref().and_then(|last| self.graph.node(&last.statement)) else {
             return Vec::new();
         };
@@ -25,7 +25,7 @@ impl Constitution {
         for node in under.iter().collect::<Vec<Node>>() {
             let Some(held) = self.graph.held(node).filter(|held| held.act.is_none()) else { continue };
             let has_bytes = held.statement.signers().any(|signer| held.statement.signature(signer).is_some());
-            if !has_bytes || held.statement.body().at_ms >= before_ms {
+            if !has_bytes || held.statement.body().at_ms >= before_ms || keep.contains(&held.statement.id()) {
                 continue;
             }
             let mut statement = Statement::clone(&held.statement);

@@ -316,7 +316,7 @@ fn compare(seed: u64) {
         let _refused = fourth.insert(statement, &Fake);
         if story.dice.chance(30) {
             let before_ms = story.dice.below(120) as u64;
-            let shed = fourth.shed(before_ms);
+            let shed = fourth.shed(before_ms, &[]);
             assert!(shed.iter().all(|s| s.is_bare() && s.body().at_ms < before_ms), "seed {seed}");
         }
     }
@@ -358,7 +358,7 @@ fn the_sequences_do_quarrel() {
     for seed in 0..2_000 {
         let story = Story::tell(seed);
         let mut constitution = deliver(&story.all[0], &story.all[1..]);
-        let shed = !constitution.shed(50).is_empty();
+        let shed = !constitution.shed(50, &[]).is_empty();
         let view = constitution.view();
         let checkpoints = story.all.iter().filter(|s| matches!(s.body().act, Act::Checkpoint { .. }));
         let mut checkpoints = checkpoints.map(|s| (constitution.seals_truly(&s.id()), view.void.contains(&s.id())));

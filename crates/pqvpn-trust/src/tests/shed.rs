@@ -17,7 +17,7 @@ fn a_checkpoint_that_says_something_else_than_what_is_held_is_void() {
     let wrong = world.say(&[0], Act::Checkpoint { seal: [7; 32] });
     assert!(world.is_void(&wrong) && !world.constitution.seals_truly(&wrong.id()));
     assert_eq!(world.constitution.view().checkpoint, None);
-    assert!(world.constitution.shed(u64::MAX).is_empty(), "nothing is shed under it");
+    assert!(world.constitution.shed(u64::MAX, &[]).is_empty(), "nothing is shed under it");
     let right = world.checkpoint(&[0]);
     world.insert(&right).unwrap();
     assert!(!world.is_void(&right) && world.constitution.seals_truly(&right.id()));
@@ -32,7 +32,7 @@ fn a_checkpoint_needs_the_quorum_and_covers_the_signers_too() {
     let alone = world.checkpoint(&[0]);
     world.insert(&alone).unwrap();
     assert!(world.is_void(&alone) && world.constitution.seals_truly(&alone.id()), "true, but one of two");
-    assert!(world.constitution.shed(u64::MAX).is_empty());
+    assert!(world.constitution.shed(u64::MAX, &[]).is_empty());
     let mut both = alone.clone();
     both.add_signature(peer(1), signature(true));
     world.insert(&both).unwrap();
@@ -59,13 +59,25 @@ fn only_what_is_old_and_under_a_checkpoint_and_says_not_who_may_sign_is_shed() {
     let after = world.say(&[0], add(7, "after"));
     let (view, head, bytes) =
         (world.constitution.view().clone(), world.constitution.head(), world.constitution.bytes());
-    let shed = world.constitution.shed(2000);
+    let shed = world.constitution.shed(2000, &[]);
     assert_eq!(shed.iter().map(|held| held.id()).collect::<Vec<_>>(), [early.id()]);
-    assert!(is_bare(&world, &early) && world.constitution.shed(2000).is_empty(), "once");
+    assert!(is_bare(&world, &early) && world.constitution.shed(2000, &[]).is_empty(), "once");
     assert!([&admin, &late, &checkpoint, &after].into_iter().all(|kept| !is_bare(&world, kept)));
     assert_eq!((world.constitution.view(), world.constitution.head()), (&view, head));
     assert!(bytes - world.constitution.bytes() > 4600, "{bytes} {}", world.constitution.bytes());
     assert_eq!(world.constitution.bare(9), [early.id()]);
+}
+
+#[test]
+fn what_is_to_be_shown_is_kept() {
+    let mut world = World::new(1);
+    world.say(&[0], add(5, "x"));
+    let rotation = world.say(&[5], rotate(5, 10));
+    let checkpoint = world.checkpoint(&[0]);
+    world.insert(&checkpoint).unwrap();
+    assert_eq!(world.constitution.shed(u64::MAX, &[rotation.id()]).len(), 1);
+    assert!(!is_bare(&world, &rotation));
+    assert_eq!(world.constitution.shed(u64::MAX, &[]).len(), 1, "of somebody else it goes");
 }
 
 #[test]
@@ -77,7 +89,7 @@ fn what_was_shed_still_decides() {
     world.say(&[6], rotate(6, 10));
     let checkpoint = world.checkpoint(&[0]);
     world.insert(&checkpoint).unwrap();
-    assert_eq!(world.constitution.shed(u64::MAX).len(), 3);
+    assert_eq!(world.constitution.shed(u64::MAX, &[]).len(), 3);
     // A removal that does not know what admin 1 said makes it void, bare or not.
     let removal = world.fork(&[&world.constitution.get(&fork.body().parents[0]).unwrap()], &[0], revoke(1));
     world.insert(&removal).unwrap();
@@ -91,7 +103,7 @@ fn signatures_come_back_only_to_who_keeps_them_and_only_if_they_are_right() {
     let statements = [world.say(&[0], add(5, "x")), world.say(&[5], leave(5))];
     let checkpoint = world.checkpoint(&[0]);
     world.insert(&checkpoint).unwrap();
-    assert_eq!(world.constitution.shed(u64::MAX).len(), 2);
+    assert_eq!(world.constitution.shed(u64::MAX, &[]).len(), 2);
     for (statement, signer) in statements.iter().zip([0, 5]) {
         assert_eq!(world.insert(statement), Ok(Inserted::Known), "a member does not want them");
         let mut wrong = statement.clone();
@@ -112,7 +124,7 @@ fn what_was_shed_is_read_from_the_own_disk_and_from_nobody_else() {
     let statement = world.say(&[0], add(5, "x"));
     let checkpoint = world.checkpoint(&[0]);
     world.insert(&checkpoint).unwrap();
-    let shed = world.constitution.shed(u64::MAX).remove(0);
+    let shed = world.constitution.shed(u64::MAX, &[]).remove(0);
     let bytes = shed.encode();
     assert_eq!(bytes.len(), shed.encoded_len());
     assert_eq!(Statement::decode_kept(&bytes).unwrap(), *shed);
@@ -133,7 +145,7 @@ fn ten_thousand_statements_shrink_to_a_tenth() {
     let checkpoint = world.checkpoint(&[0]);
     world.insert(&checkpoint).unwrap();
     let before = world.constitution.bytes();
-    assert_eq!(world.constitution.shed(u64::MAX).len(), 10_000);
+    assert_eq!(world.constitution.shed(u64::MAX, &[]).len(), 10_000);
     let after = world.constitution.bytes();
     assert!(before > 48_000_000 && after < 3_000_000, "{before} {after}");
 }

@@ -101,3 +101,42 @@ fn in_turns_every_statement_with_several_signers_is_told() {
     assert_eq!(told, both.into_iter().collect());
     assert!(World::new(1).constitution.multi_signed(3, 1).is_empty());
 }
+
+/// Two that held the same and have each heard something that the other has not.
+fn parted(statements: u32) -> (World, World) {
+    let (mut one, mut other) = (World::new(1), World::new(1));
+    for number in 0..statements {
+        let statement = one.say(&[0], super::bounds::add_somebody(number));
+        other.insert(&statement).unwrap();
+    }
+    one.say(&[0], add(5, "left"));
+    other.say(&[0], add(6, "right"));
+    (one, other)
+}
+
+#[test]
+fn who_knows_nothing_of_our_tips_begins_at_what_both_hold() {
+    let (one, other) = parted(300);
+    let from_genesis = other.constitution.told_after(&one.constitution.tips(), usize::MAX);
+    assert_eq!((from_genesis.statements.len(), from_genesis.unknown.len()), (302, 1), "by the tips alone");
+    let waymarks = one.constitution.waymarks(256);
+    assert!(waymarks.len() <= 256 && waymarks.is_sorted() && one.constitution.waymarks(1).len() <= 33);
+    let few = other.constitution.told_after(&waymarks, usize::MAX);
+    assert_eq!(few.statements.len(), 1, "what the other has heard since");
+}
+
+#[test]
+fn what_was_shed_is_left_out_and_that_is_said() {
+    let (mut one, other) = parted(30);
+    let checkpoint = one.checkpoint(&[0]);
+    one.insert(&checkpoint).unwrap();
+    let all = one.constitution.told_after(&other.constitution.tips(), usize::MAX);
+    assert_eq!((all.statements.len(), all.bare), (33, false));
+    assert_eq!(one.constitution.shed(u64::MAX, &[]).len(), 31);
+    let told = one.constitution.told_after(&other.constitution.tips(), usize::MAX);
+    assert_eq!((told.statements.len(), told.bare), (2, true), "genesis and checkpoint");
+    assert!(!told.statements.iter().any(|statement| statement.is_bare()));
+    assert_eq!(one.constitution.after(&[], usize::MAX).statements.len(), 33, "for the own disk");
+    let proof = one.constitution.proof(&checkpoint.id(), &[], usize::MAX);
+    assert!(proof.bare && !proof.statements.iter().any(|statement| statement.is_bare()));
+}

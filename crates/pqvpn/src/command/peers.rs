@@ -35,7 +35,10 @@ fn block(output: &Output, peer: &Peer) -> String {
     if let Some(path) = &peer.path {
         let rtt = path.rtt_ms.map_or_else(|| "unknown".into(), |rtt| format!("{rtt:.3} ms"));
         lines.push(format!("  path: {} {} ({})", kind(path.kind), path.remote, printable(&path.why)));
-        lines.push(format!("  rtt {rtt}, loss {:.1}%, mtu {}", path.loss * 100.0, path.mtu));
+        let jitter = path.jitter_ms.map_or_else(String::new, |jitter| format!(" +- {jitter:.3}"));
+        lines.push(format!("  rtt {rtt}{jitter}, loss {:.1}%, mtu {}", path.loss * 100.0, path.mtu));
+        let (tx, rx) = (path.tx_rate / 1000.0, path.rx_rate / 1000.0);
+        lines.push(format!("  sending {tx:.1} kB/s, receiving {rx:.1} kB/s"));
     }
     if let Some(session) = &peer.session {
         lines.push(format!("  suite: {} with {}", session.suite, session.aead));

@@ -33,7 +33,9 @@ pub(super) fn code_and_hint(error: &NetworkError) -> (Code, &'static str) {
         E::BadProof { .. } | E::ForeignNetwork(_) => (Code::BadProof, NEW_CODE),
         E::NameTaken { .. } => (Code::NameTaken, "join with another `--name NAME`; the code still works"),
         E::ClockSkew { .. } => (Code::ClockSkew, "set the clock (`timedatectl set-ntp true`), then join again"),
-        E::Revoked { .. } => (Code::Revoked, "an admin has to invite this node anew"),
+        E::Revoked { .. } => {
+            (Code::Revoked, "`pqvpn keys rotate` gives this node another key; then join with a new code")
+        }
         E::Denied { .. } => (Code::Denied, "talk to an admin; a new code asks again"),
         E::Full { .. } => (Code::Full, "an admin can make room with `pqvpn revoke`"),
         E::Disabled { .. } => (Code::NetworkDisabled, "`pqvpn net create NAME` makes another one"),

@@ -3,43 +3,32 @@
 
 use std::{
     collections::BTreeSet,
-    fmt,
     net::SocketAddr,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
-use futures_util::FutureExt as _;
-use pqvpn_crypto::{identity::PublicIdentity, peer_id::PeerId, tls::Refusal};
+use pqvpn_crypto::peer_id::PeerId;
 use pqvpn_wire::{
     control::CloseReason,
-    network::{Act, Bundle, Door, NetRequest, NetResponse, NetworkId, SyncState},
+    network::{Act, Bundle, Door, NetRequest, NetResponse, NetworkId, StatementId, SyncState, message::MAX_IDS},
 };
-use tokio::time::timeout;
 
 use super::{
     super::{
         links::LinkId,
-        network::{Lacks, Moment, Network, is_bare},
+        network::{Lacks, Moment, Network},
         overlay,
         rpc::{CallError, count},
     },
     Call, Driver, TaskDone,
 };
-use crate::{
-    clock, entropy,
-    link::{Connection, Endpoint, LinkError, race},
-    path::is_relayed,
-};
+use crate::{clock, entropy, path::is_relayed};
 
-/// Dials under way at once.
-const MAX_DIALS: usize = 16;
 /// Calls under way at once.
 pub(super) const MAX_TASKS: usize = 512;
 /// And so many more that tell who was put out: members that do not answer must not keep that from the others.
 const URGENT_TASKS: usize = 256;
-/// How long a dial may take.
-pub(super) const DIAL_LIMIT: Duration = Duration::from_secs(4);
 /// How long a member may take to answer.
 pub(super) const CALL_LIMIT: Duration = Duration::from_secs(5);
 /// How long a page may take.
@@ -51,6 +40,10 @@ const ASK_AGAIN: Duration = Duration::from_millis(500);
 /// And for so long.
 const NEWCOMER: Duration = Duration::from_secs(30);
 
+/// Members that send us on to admins make us dial: so many at once, and one more each time this passes.
+const SENT_ON_BURST: u32 = 4;
+const SENT_ON_PERIOD: Duration = Duration::from_secs(30);
+
 /// A pull under way.
 #[derive(Debug)]
 pub(super) struct Pulling {
@@ -58,119 +51,12 @@ pub(super) struct Pulling {
     lacks: Lacks,
     page: u64,
     pages: u32,
+    /// Statements that were asked for by name.
+    asked: BTreeSet<StatementId>,
 }
 
 impl Driver {
-    // ---- whom to talk to ------------------------------------------------------------------------------------------
-
-    /// Whom this node keeps a link with, over all its networks.
-    pub(super) fn wanted(&self, now: Moment) -> BTreeSet<PeerId> {
-        let mut wanted = BTreeSet::new();
-        for network in self.networks.values().filter(|network| network.is_enabled(now.unix_ms)) {
-            let ring = network.ring(now.unix_ms);
-            wanted.extend(overlay::neighbours(&network.id, &self.shared.own, &ring));
-            if !self.is_open() {
-                wanted.extend(network.homes(&self.shared.own));
-            }
-        }
-        // What goes through others, or through us, needs the links that it was opened over.
-        let links = self.links.one_each();
-        wanted.extend(self.relaying.partners(now.mono).into_iter().filter(|peer| links.contains_key(peer)));
-        wanted.remove(&self.shared.own);
-        wanted
-    }
-
-    /// Dials whom we lack, and now and then who was away.
-    pub(super) fn dial_wanted(&mut self, now: Moment, wanted: &BTreeSet<PeerId>) {
-        let links = self.links.one_each();
-        let mut todo: Vec<PeerId> = wanted.iter().filter(|peer| !links.contains_key(peer)).copied().collect();
-        for network in self.networks.values().filter(|network| network.is_enabled(now.unix_ms)) {
-            let others = network.others(now.unix_ms);
-            let side = 1 + others.iter().filter(|peer| network.reach.seems_there(peer)).count();
-            todo.extend(others.into_iter().filter(|peer| network.reach.is_due(now.mono, peer, side)));
-        }
-        for peer in todo {
-            let may = self.shared_networks(now.unix_ms, &peer).into_iter().all(|id| {
-                self.networks
-                    .get(&id)
-                    .is_some_and(|network| network.reach.may_dial(now.mono, &peer) || !network.reach.seems_there(&peer))
-            });
-            if may && !links.contains_key(&peer) {
-                self.dial(peer);
-            }
-        }
-    }
-
-    pub(super) fn dial(&mut self, peer: PeerId) {
-        if self.dialing.len() >= MAX_DIALS || self.dialing.contains(&peer) {
-            return;
-        }
-        let mut addresses: Vec<SocketAddr> = Vec::new();
-        let mut known = None;
-        for network in self.networks.values() {
-            for at in network.endpoints(&peer) {
-                if !addresses.contains(&at) {
-                    addresses.push(at);
-                }
-            }
-            known = known.or_else(|| network.records.get(&peer).map(|record| record.key().clone()));
-        }
-        if addresses.is_empty() {
-            return self.on_dialed(peer, Err(Missed { why: "nobody knows where it is".to_owned(), instead: None }));
-        }
-        self.dial_at(peer, known, addresses);
-    }
-
-    pub(super) fn dial_at(&mut self, peer: PeerId, known: Option<PublicIdentity>, addresses: Vec<SocketAddr>) {
-        if self.dialing.len() >= MAX_DIALS || !self.dialing.insert(peer) {
-            return;
-        }
-        let endpoint = Arc::clone(&self.shared.endpoint);
-        self.tasks.spawn(async move { TaskDone::Dialed { peer, link: dial(&endpoint, peer, known, addresses).await } });
-    }
-
-    pub(super) fn on_dialed(&mut self, peer: PeerId, link: Result<Arc<dyn Connection>, Missed>) {
-        self.dialing.remove(&peer);
-        let now = Moment::now();
-        match link {
-            Ok(connection) if self.paused => connection.close(CloseReason::Shutdown.code(), ""),
-            Ok(connection) => {
-                let at = connection.remote();
-                let Some(link) = self.adopt_dialed(connection) else { return };
-                self.ask_again_for_ways(peer);
-                for id in self.shared_networks(now.unix_ms, &peer) {
-                    if let Some(network) = self.networks.get_mut(&id) {
-                        if !network.reach.seems_there(&peer) {
-                            // One that was away is back: so may be those it was away with.
-                            network.reach.forgive_all();
-                        }
-                        network.reach.reached(&peer);
-                        network.lives.heard(now.mono, peer);
-                        network.reached_at(now.unix_ms, peer, at);
-                        network.dirty = true;
-                    }
-                    self.sync(id, peer, link);
-                }
-            }
-            Err(missed) => {
-                tracing::debug!(peer = %peer.short(), %missed, "a member is not reached");
-                if let Some(at) = missed.instead {
-                    self.ask_stranger(now.mono, at);
-                }
-                self.ask_again_for_ways(peer);
-                let random = entropy::u64();
-                for network in self.networks.values_mut() {
-                    if network.constitution.view().members.contains_key(&peer) {
-                        network.reach.failed(now.mono, peer, random);
-                        if !network.reach.seems_there(&peer) {
-                            network.lives.missed(now.mono, peer);
-                        }
-                        network.dirty = true;
-                    }
-                }
-            }
-        }
-    }
+    // ---- links -------------------------------------------------------------------------------------------------
 
     /// The networks that this node and a peer are members of.
     pub(super) fn shared_networks(&self, now_ms: u64, peer: &PeerId) -> Vec<NetworkId> {
@@ -193,7 +79,7 @@ impl Driver {
             }
             if wanted.contains(&peer) {
                 for id in self.shared_networks(now.unix_ms, &peer) {
-                    self.beat(now.mono, id, peer, link);
+                    self.beat(now.mono, id, link);
                 }
             }
         }
@@ -247,47 +133,48 @@ impl Driver {
     }
 
     /// Says that we still hold the same, which keeps the link alive; now and then all is compared.
-    fn beat(&mut self, now: Instant, id: NetworkId, peer: PeerId, link: LinkId) {
+    fn beat(&mut self, now: Instant, id: NetworkId, link: LinkId) {
         let enough = self.links.get(link).is_some_and(|link| link.may_beat(&id, now));
-        let Some(network) = self.networks.get(&id).filter(|_| enough) else { return self.sync(id, peer, link) };
+        let Some(network) = self.networks.get(&id).filter(|_| enough) else { return self.sync(id, link) };
         let (head, beat) = network.beat(now, self.sight(link));
         self.call(id, link, NetRequest::Beat(beat), Call::Beat(head), CALL_LIMIT);
     }
 
-    /// Compares what both hold.
-    pub(super) fn sync(&mut self, id: NetworkId, peer: PeerId, link: LinkId) {
+    /// Compares what both hold. What another link of the same peer waits for does not count: that one may be dead.
+    pub(super) fn sync(&mut self, id: NetworkId, link: LinkId) {
         let at = self.sight(link);
         let Some(network) = self.networks.get(&id) else { return };
-        if !self.syncing.insert((id, peer)) {
+        if !self.syncing.insert((id, link)) {
             return;
         }
         let mut state = network.state_at(Moment::now());
         state.observed = at;
         if !self.call(id, link, NetRequest::Sync(state), Call::Sync, CALL_LIMIT) {
-            self.syncing.remove(&(id, peer));
+            self.syncing.remove(&(id, link));
         }
     }
 
     pub(super) fn pull(&mut self, id: NetworkId, peer: PeerId, link: LinkId, theirs: SyncState, lacks: Lacks) {
         let deaf =
             self.networks.get_mut(&id).is_some_and(|network| lacks.any() && network.is_deaf_to(clock::now(), &peer));
-        if deaf || !lacks.any() || self.pulling.contains_key(&(id, peer)) {
+        if deaf || !lacks.any() || self.pulling.contains_key(&(id, link)) {
             return;
         }
-        self.pulling.insert((id, peer), Pulling { theirs, lacks, page: 0, pages: 0 });
+        self.pulling.insert((id, link), Pulling { theirs, lacks, page: 0, pages: 0, asked: BTreeSet::new() });
         self.next_page(id, peer, link);
     }
 
     fn next_page(&mut self, id: NetworkId, peer: PeerId, link: LinkId) {
-        let Some(pulling) = self.pulling.get(&(id, peer)) else { return };
+        let Some(pulling) = self.pulling.get_mut(&(id, link)) else { return };
         let Some(network) = self.networks.get_mut(&id) else { return };
         if pulling.lacks.signers {
             network.merged.insert(peer, clock::now());
         }
         let state = network.pull(pulling.lacks, pulling.page);
+        pulling.asked.extend(&state.want);
         let request = NetRequest::Sync(SyncState { sent_ms: clock::unix_millis(), ..state });
         if !self.call(id, link, request, Call::Pull, PULL_LIMIT) {
-            self.pulling.remove(&(id, peer));
+            self.pulling.remove(&(id, link));
         }
     }
 
@@ -300,20 +187,20 @@ impl Driver {
         answer: Result<NetResponse, CallError>,
     ) {
         match call {
-            Call::Sync => drop(self.syncing.remove(&(id, peer))),
+            Call::Sync => drop(self.syncing.remove(&(id, link))),
             Call::Push(campaign) => {
                 if let Some(campaign) = campaign {
                     self.acked(*campaign, matches!(answer, Ok(NetResponse::Done)));
                 }
             }
             Call::Farewell => return self.on_parted(link),
-            Call::Pull | Call::Beat(_) | Call::Introduce | Call::Greet => {}
+            Call::Pull | Call::Prove | Call::Beat(_) | Call::Introduce | Call::Greet => {}
         }
         let response = match answer {
             Ok(response) => response,
             Err(error) => {
                 tracing::debug!(peer = %peer.short(), ?call, %error, "a member does not answer");
-                self.pulling.remove(&(id, peer));
+                self.pulling.remove(&(id, link));
                 // Another request of ours may have been too much for it; only a link that is dead is given up.
                 if !matches!(error, CallError::Wire(_) | CallError::TooLong(_)) {
                     self.links.close(link, CloseReason::Idle);
@@ -336,37 +223,40 @@ impl Driver {
                     network.hear_same(now, peer, *head, &theirs.alive);
                 }
             }
-            (Call::Beat(_), NetResponse::State(_)) => self.sync(id, peer, link),
+            (Call::Beat(_), NetResponse::State(_)) => self.sync(id, link),
             (Call::Pull, NetResponse::Bundle(bundle)) => self.on_page(now, id, peer, link, *bundle),
-            (Call::Pull, NetResponse::Elsewhere { admins }) => self.ask_admins(now, id, peer, admins),
+            (Call::Pull, NetResponse::Elsewhere { admins }) => self.ask_admins(now, id, (peer, link), admins),
             (_, NetResponse::NotAMember) => {
-                self.pulling.remove(&(id, peer));
+                self.pulling.remove(&(id, link));
                 // A word, not a proof.
                 if let Some(network) = self.networks.get_mut(&id) {
                     network.counters.unproven += 1;
                 }
             }
             (_, NetResponse::PutOut(proof)) => {
-                self.pulling.remove(&(id, peer));
-                self.on_put_out(now, id, peer, link, *proof);
+                self.pulling.remove(&(id, link));
+                self.on_put_out(now, id, (peer, link), matches!(call, Call::Prove), *proof);
             }
-            (Call::Introduce, NetResponse::Done) => self.sync(id, peer, link),
+            (Call::Introduce, NetResponse::Done) => self.sync(id, link),
             (Call::Introduce | Call::Greet, _) => {}
             (_, NetResponse::UnknownNetwork) => {
-                self.pulling.remove(&(id, peer));
+                self.pulling.remove(&(id, link));
                 self.introduce(now.mono, id, peer, link);
                 let newcomer = self.networks.get(&id).is_some_and(|network| now.mono < network.started + NEWCOMER);
                 if let Some(link) = self.links.get_mut(link).filter(|_| newcomer) {
                     link.speak_at = now.mono + ASK_AGAIN;
                 }
             }
-            _ => drop(self.pulling.remove(&(id, peer))),
+            _ => drop(self.pulling.remove(&(id, link))),
         }
     }
 
     /// A member says that we were put out. What it sends is looked at like everything else; if it proves that, the
     /// constitution says so from now on, and if not, nothing has changed.
-    fn on_put_out(&mut self, now: Moment, id: NetworkId, peer: PeerId, link: LinkId, proof: Bundle) {
+    ///
+    /// `marked`: it was asked with waymarks. Who has a tip that the other lacks is told from the beginning without them.
+    fn on_put_out(&mut self, now: Moment, id: NetworkId, from: (PeerId, LinkId), marked: bool, proof: Bundle) {
+        let (peer, link) = from;
         let Some(network) = self.networks.get_mut(&id) else { return };
         if network.is_deaf_to(now.mono, &peer) {
             return;
@@ -378,19 +268,22 @@ impl Driver {
         if network.put_out_by(&self.shared.own).is_some() {
             return;
         }
-        if more && absorbed.news {
-            return self.sync(id, peer, link);
+        if !more || !absorbed.news && marked {
+            network.counters.unproven += 1;
+            return;
         }
-        network.counters.unproven += 1;
+        let state = network.pull(Lacks { statements: true, ..Lacks::default() }, 0);
+        self.call(id, link, NetRequest::Sync(state), Call::Prove, PULL_LIMIT);
     }
 
     /// The member has shed signatures that we need; admins have them.
-    fn ask_admins(&mut self, now: Moment, id: NetworkId, peer: PeerId, admins: Vec<Door>) {
-        self.pulling.remove(&(id, peer));
+    fn ask_admins(&mut self, now: Moment, id: NetworkId, (peer, link): (PeerId, LinkId), admins: Vec<Door>) {
+        self.pulling.remove(&(id, link));
         let links = self.links.one_each();
         let Some(network) = self.networks.get_mut(&id) else { return };
         // An admin sends nobody on: two that did would send us round for ever.
-        if network.constitution.view().is_admin(&peer) {
+        if network.constitution.view().is_admin(&peer) || !network.sent_on.take(now.mono, SENT_ON_BURST, SENT_ON_PERIOD)
+        {
             return;
         }
         let mut ask = Vec::new();
@@ -402,7 +295,7 @@ impl Driver {
         }
         for admin in ask {
             match links.get(&admin) {
-                Some(link) => self.sync(id, admin, *link),
+                Some(link) => self.sync(id, *link),
                 None => self.dial(admin),
             }
         }
@@ -434,21 +327,23 @@ impl Driver {
         let (more, invites) = (bundle.more, bundle.invites.len() as u64);
         let Some(network) = self.networks.get_mut(&id) else { return };
         if network.is_deaf_to(now.mono, &peer) {
-            self.pulling.remove(&(id, peer));
+            self.pulling.remove(&(id, link));
             return;
         }
         let absorbed = network.absorb(now.unix_ms, Some(peer), bundle);
         network.note_events(now.unix_ms, &absorbed.events);
-        let Some(pulling) = self.pulling.get_mut(&(id, peer)) else { return };
+        let Some(pulling) = self.pulling.get_mut(&(id, link)) else { return };
         pulling.page += invites;
         pulling.pages += 1;
         let progress = absorbed.news || invites > 0;
-        if more && progress && pulling.pages < MAX_PAGES {
+        // What came may stand on something else that we lack.
+        let unasked = pulling.asked.len() < MAX_IDS && !network.missing.is_subset(&pulling.asked);
+        if (more && progress || unasked) && pulling.pages < MAX_PAGES {
             return self.next_page(id, peer, link);
         }
         // It was asked for them and has no more to say: whoever holds what stands on them will name them again.
         network.missing.clear();
-        if let Some(pulling) = self.pulling.remove(&(id, peer))
+        if let Some(pulling) = self.pulling.remove(&(id, link))
             && let Some(network) = self.networks.get_mut(&id)
             && network.is_member(now.unix_ms, &peer)
         {
@@ -457,7 +352,7 @@ impl Driver {
             }
             // Whoever was introduced and is a member by what it brought is talked to like all.
             if !network.heard.contains_key(&peer) {
-                self.sync(id, peer, link);
+                self.sync(id, link);
             }
         }
     }
@@ -520,11 +415,8 @@ impl Driver {
 
 /// What a member lacks, or who can tell it where signatures of it were shed here.
 pub(super) fn bundle_or_admins(network: &Network, theirs: &SyncState) -> NetResponse {
-    let bundle = network.answer(theirs);
-    if is_bare(&bundle) {
-        return NetResponse::Elsewhere { admins: network.doors(&[]) };
-    }
-    NetResponse::Bundle(Box::new(bundle))
+    let elsewhere = || NetResponse::Elsewhere { admins: network.doors(&[]) };
+    network.answer(theirs).map_or_else(elsewhere, |bundle| NetResponse::Bundle(Box::new(bundle)))
 }
 
 /// Whether a message takes rights away.
@@ -534,59 +426,9 @@ fn is_urgent(request: &NetRequest) -> bool {
     bundle.statements.iter().any(|statement| takes_away(&statement.body().act))
 }
 
-/// A member was not reached.
-#[derive(Debug)]
-pub(in crate::membership) struct Missed {
-    why: String,
-    /// Where somebody else answered in its place.
-    pub(super) instead: Option<SocketAddr>,
-}
-
-impl fmt::Display for Missed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.why)
-    }
-}
-
-/// Whether another key answered than the one dialled; where we hold that one's, its hash is what does not fit.
-fn is_somebody_else(error: &LinkError) -> bool {
-    matches!(error, LinkError::RefusedByUs(Refusal::WrongPeerId | Refusal::UnknownCompressedKey))
-}
-
-/// Dials a peer at each address, staggered; the first link that works is kept.
-///
-/// # Errors
-/// None works in time; the last reason.
-pub(in crate::membership) async fn dial(
-    endpoint: &Arc<dyn Endpoint>,
-    peer: PeerId,
-    known: Option<PublicIdentity>,
-    addresses: Vec<SocketAddr>,
-) -> Result<Arc<dyn Connection>, Missed> {
-    let instead = Mutex::new(None);
-    let attempts = addresses.into_iter().map(|address| {
-        let (dialed, instead) = (endpoint.connect(address, peer, known.clone()), &instead);
-        async move {
-            dialed.await.inspect_err(|error| {
-                if is_somebody_else(error) {
-                    *instead.lock().unwrap_or_else(PoisonError::into_inner) = Some(address);
-                }
-            })
-        }
-        .boxed()
-    });
-    let none = LinkError::Local("it has no address".to_owned());
-    let why = match timeout(DIAL_LIMIT, race(attempts, none, |_worse, _| true)).await {
-        Ok(Ok(link)) => return Ok(Arc::from(link)),
-        Ok(Err(error)) => error.to_string(),
-        Err(_elapsed) => "no answer in time".to_owned(),
-    };
-    Err(Missed { why, instead: instead.into_inner().unwrap_or_else(PoisonError::into_inner) })
-}
-
 #[cfg(test)]
 mod tests {
-    use pqvpn_wire::network::{Statement, StatementBody, StatementId};
+    use pqvpn_wire::network::{Statement, StatementBody};
 
     use super::*;
 

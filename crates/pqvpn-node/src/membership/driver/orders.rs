@@ -7,7 +7,7 @@ use std::{
 };
 
 use data_encoding::HEXLOWER_PERMISSIVE;
-use pqvpn_wire::network::{Act, Code, Invite, InviteSecret, NetworkId, SignedInvite, Statement, misleads};
+use pqvpn_wire::network::{Act, Code, Invite, InviteSecret, NetworkId, SignedInvite, misleads};
 
 use super::{
     super::{
@@ -296,7 +296,7 @@ impl Driver {
             let network = self.networks.get_mut(&id).ok_or(NetworkError::NoNetwork)?;
             let found = find_member(network, who)?;
             let was_admin = network.constitution.view().is_admin(&found.peer);
-            let statement = network.act(&identity, now.unix_ms, Act::Revoke { peer: found.peer, reason })?;
+            let statement = network.revoke(&identity, now.unix_ms, found.peer, reason)?;
             network.cover(&identity, now, true);
             network.prune(now.unix_ms);
             Ok((id, found, was_admin, statement))
@@ -372,12 +372,7 @@ impl Driver {
                 return Err(NetworkError::NotAdmin { network, admins });
             }
             let (statement, _) = found?;
-            let held = network.constitution.get(&statement);
-            let mut proposal = Statement::clone(&*held.ok_or(NetworkError::NoNetwork)?);
-            proposal.sign(&identity).map_err(|error| NetworkError::Internal(error.to_string()))?;
-            let name = network.head.name.clone();
-            let not_allowed = |why: String| NetworkError::NotAllowed { network: name, why };
-            network.author(proposal).map_err(|refusal| not_allowed(refusal.to_string()))?;
+            network.co_sign(&identity, &statement)?;
             Ok((id, statement))
         });
         match signed {

@@ -32,7 +32,8 @@ use super::{
         rpc::CallError,
     },
     Driver, TaskDone,
-    gossip::{DIAL_LIMIT, MAX_TASKS},
+    dialing::DIAL_LIMIT,
+    gossip::MAX_TASKS,
 };
 use crate::{carrier::is_by_member, clock, entropy, netcheck::MemberLink, path::is_relayed};
 

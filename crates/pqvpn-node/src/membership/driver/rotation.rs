@@ -10,25 +10,24 @@ use std::{
     time::{Duration, Instant},
 };
 
-use pqvpn_crypto::{identity::Identity, peer_id::PeerId};
+use pqvpn_crypto::peer_id::PeerId;
 use pqvpn_wire::{
     control::CloseReason,
-    dht::{Fact, Rotation},
     network::{MAX_LINE, NetRequest, NetResponse, NetworkId, Statement, SyncState},
 };
-use tokio::{sync::oneshot, task::spawn_blocking, time::timeout};
+use tokio::{sync::oneshot, time::timeout};
 
 use super::{
     super::{
         event::Rotating,
         links::LinkId,
-        network::{Lacks, Moment, Network, hex},
+        network::{Lacks, Moment},
         report::RotatedNetwork,
-        rotation::RotationError,
-        store::{Change, KeptRotation},
+        rotation::{Decided, RotationError, decide},
     },
     Call, Driver, TaskDone,
-    gossip::{CALL_LIMIT, DIAL_LIMIT},
+    dialing::DIAL_LIMIT,
+    gossip::CALL_LIMIT,
     orders::HEARD,
 };
 use crate::{clock, dht, link::Connection};
@@ -61,8 +60,12 @@ impl Driver {
         if self.retired {
             return drop(reply.send(Err(RotationError::Busy)));
         }
-        match self.decide_rotation(&next, file).await {
-            Ok((told, fact)) => {
+        // What waits otherwise is not part of it.
+        self.save().await;
+        let (identity, now) = (Arc::clone(&self.shared.identity), Moment::now());
+        let decided = decide(&mut self.networks, &self.store, (&identity, &next), (file, now.unix_ms)).await;
+        match decided {
+            Ok(Decided { told, fact }) => {
                 tracing::info!(old = %self.shared.own.short(), new = %next.peer_id().short(), "the key is rotated");
                 self.retired = true;
                 if let Some(dht) = &self.dht {
@@ -71,38 +74,11 @@ impl Driver {
                 self.tell_rotation(told, reply);
             }
             Err(error) => {
-                self.reload().await;
+                if matches!(error, RotationError::Store(_) | RotationError::Undecided) {
+                    self.store_failed = Some(error.to_string());
+                }
                 drop(reply.send(Err(error)));
             }
-        }
-    }
-
-    async fn decide_rotation(
-        &mut self,
-        next: &Identity,
-        file: [u8; 32],
-    ) -> Result<(Vec<(NetworkId, RotatedNetwork)>, Fact), RotationError> {
-        let (now, identity) = (Moment::now(), Arc::clone(&self.shared.identity));
-        let signing = |error: &dyn std::fmt::Display| RotationError::Signing(error.to_string());
-        let mut told = Vec::new();
-        for network in self.networks.values_mut().filter(|network| network.rotates()) {
-            told.push((network.id, network.rotate(now.unix_ms, &identity, next)?));
-        }
-        let fact =
-            Rotation::sign(&identity, next, 1, now.unix_ms).map(Fact::Rotation).map_err(|error| signing(&error))?;
-        let kept = KeptRotation {
-            old: *self.shared.own.as_bytes(),
-            new: *next.peer_id().as_bytes(),
-            file,
-            at_ms: now.unix_ms,
-            fact: hex(&fact.encode()),
-        };
-        // One transaction: the statements of all networks and what says that the next key file counts.
-        self.unsaved.push(Change::Rotation(Box::new(kept)));
-        self.save().await;
-        match &self.store_failed {
-            Some(why) => Err(RotationError::Store(why.clone())),
-            None => Ok((told, fact)),
         }
     }
 
@@ -129,27 +105,6 @@ impl Driver {
             return drop(under_way.reply.send(Ok(under_way.reports)));
         }
         self.rotation = Some(under_way);
-    }
-
-    /// Holds again what is on disk, where a change could not be written; what was heard since the start stays heard.
-    async fn reload(&mut self) {
-        self.unsaved.clear();
-        let store = self.store.clone();
-        let Ok(Ok(kept)) = spawn_blocking(move || store.load()).await else { return };
-        for (id, kept) in kept {
-            let Some(before) = self.networks.get_mut(&id) else { continue };
-            let Ok(mut network) = Network::load(self.shared.own, id, kept, Moment::now()) else { continue };
-            network.started = before.started;
-            network.started_ms = before.started_ms;
-            network.synced = before.synced;
-            network.was_ready = before.was_ready;
-            network.heard = std::mem::take(&mut before.heard);
-            network.reach = std::mem::take(&mut before.reach);
-            network.hints = std::mem::take(&mut before.hints);
-            network.lately = std::mem::take(&mut before.lately);
-            network.counters = before.counters;
-            *before = network;
-        }
     }
 
     // ---- members that know us by an earlier key -------------------------------------------------------------------

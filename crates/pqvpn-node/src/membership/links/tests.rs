@@ -58,6 +58,12 @@ fn peer(n: u8) -> PeerId {
     PeerId::from_bytes([n; 32])
 }
 
+/// A link that leads nowhere.
+pub(in crate::membership) fn link(peer: PeerId, now: Instant) -> NetLink {
+    let connection = Arc::new(Fake { peer, side: Role::Initiator, closed: Mutex::new(false) });
+    NetLink::new(connection, Usage::new(now), None, now)
+}
+
 /// Both ends of one link: that of `dialler` and that of `other`.
 fn both(links: &mut [Links; 2], (dialler, other): (usize, usize), now: Instant) -> [LinkId; 2] {
     let mut end = |at: usize, of: usize, side| {

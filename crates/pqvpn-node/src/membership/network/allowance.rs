@@ -17,4 +17,9 @@ impl Allowance {
         self.0 = Some(busy_until + period);
         true
     }
+
+    /// Whether nothing of it is used any more.
+    pub(in crate::membership) fn is_whole(&self, now: Instant) -> bool {
+        self.0.is_none_or(|busy_until| busy_until <= now)
+    }
 }

@@ -3,8 +3,11 @@
 //!
 //! A cover names the statements its issuer knew. Whoever does not hold all of them neither takes it nor passes it on, so
 //! everybody who passes it on knows everybody whom its issuer knew to be out, and gives it to none of them. A cover is good
-//! if it knows of every revocation in force; of the good ones the newest is used. Before the first revocation the secret of
-//! the genesis is.
+//! if it knows of every revocation in force and an admin of now made it; of the good ones the newest is used. Before the
+//! first revocation the secret of the genesis is.
+//!
+//! An admin may be a thief. So a number says no more than what the cover knows, good covers are kept before all others, and
+//! those of who is no admin any more after all others: nobody can fill the places that the next good one needs.
 
 use std::{
     cmp::Reverse,
@@ -44,7 +47,7 @@ pub(super) enum InUse {
 /// The covers of a network.
 #[derive(Debug, Default)]
 pub(super) struct Covers {
-    /// Newest first.
+    /// In order of rank.
     pub(super) held: Vec<Arc<Cover>>,
     pub(super) in_use: InUse,
     /// Statements or covers have come since that was found out.
@@ -53,28 +56,43 @@ pub(super) struct Covers {
     pub(super) lacking: Option<Instant>,
 }
 
-fn rank(cover: &Cover) -> (u64, [u8; 32]) {
-    (cover.number(), cover.id())
-}
-
 impl Network {
     /// Finds out which cover is used, if that may have changed.
     pub(in crate::membership) fn look_at_covers(&mut self, now: Instant) {
         if !std::mem::take(&mut self.covers.stale) {
             return;
         }
-        let view = self.constitution.view();
-        let revoked: Vec<StatementId> = view.revoked.values().map(|revocation| revocation.statement).collect();
-        let is_good = |cover: &&Arc<Cover>| {
-            view.is_admin(&cover.issuer()) && self.constitution.are_under(&revoked, cover.after())
-        };
-        self.covers.in_use = match self.covers.held.iter().find(is_good) {
-            Some(cover) => InUse::Cover(Arc::clone(cover)),
-            None if revoked.is_empty() => InUse::Genesis,
+        let none_revoked = self.constitution.view().revoked.is_empty();
+        self.covers.in_use = match self.rank_covers() {
+            Some(cover) => InUse::Cover(cover),
+            None if none_revoked => InUse::Genesis,
             None => InUse::Nothing,
         };
         let lacks = matches!(self.covers.in_use, InUse::Nothing);
         self.covers.lacking = lacks.then(|| self.covers.lacking.unwrap_or(now));
+    }
+
+    /// Puts the covers in order: the good ones, then those of admins of now, each newest first. Gives the first, if good.
+    fn rank_covers(&mut self) -> Option<Arc<Cover>> {
+        let view = self.constitution.view();
+        let revoked: Vec<StatementId> = view.revoked.values().map(|revocation| revocation.statement).collect();
+        let rank = |cover: &Arc<Cover>| {
+            let is_admins = view.is_admin(&cover.issuer());
+            let is_good = is_admins && self.constitution.are_under(&revoked, cover.after());
+            (is_good, is_admins, cover.number(), cover.id())
+        };
+        let mut ranked: Vec<_> = self.covers.held.drain(..).map(|cover| (rank(&cover), cover)).collect();
+        ranked.sort_by_key(|(rank, _)| Reverse(*rank));
+        let best = ranked.first().filter(|((is_good, ..), _)| *is_good).map(|(_, cover)| Arc::clone(cover));
+        self.covers.held = ranked.into_iter().map(|(_, cover)| cover).collect();
+        best
+    }
+
+    /// The number of a cover that knows these statements, and the highest that is believed of one: one more than the
+    /// greatest `seq`. So whoever knows more can always make a newer one.
+    fn cover_number(&self, after: &[StatementId]) -> u64 {
+        let seqs = after.iter().filter_map(|id| self.constitution.get(id)).map(|statement| statement.body().seq);
+        seqs.max().unwrap_or(0).saturating_add(1)
     }
 
     /// Draws a cover if there is none to use and we may; `at_once`: we have just put somebody out.
@@ -84,8 +102,8 @@ impl Network {
         if !due || !self.am_admin() || !self.am_member(now.unix_ms) {
             return;
         }
-        let number = self.covers.held.first().map_or(0, |newest| newest.number()).saturating_add(1);
         let (after, secret) = (self.constitution.tips_within(MAX_AFTER), CoverSecret::from_bytes(entropy::bytes()));
+        let number = self.cover_number(&after);
         match Cover::sign(self.id, (number, now.unix_ms), after, secret, identity) {
             Ok(cover) => drop(self.keep_cover(Arc::new(cover))),
             Err(error) => tracing::warn!(%error, network = %self.head.name, "no cover is made"),
@@ -119,16 +137,17 @@ impl Network {
         }
         let view = self.constitution.view();
         let signed = view.admins.get(&cover.issuer()).is_some_and(|key| cover.verify(key));
-        if cover.network() != self.id || !signed || cover.at_ms() > now_ms.saturating_add(MAX_SKEW_MS) {
+        let (late_ms, highest) = (now_ms.saturating_add(MAX_SKEW_MS), self.cover_number(cover.after()));
+        if cover.network() != self.id || !signed || cover.at_ms() > late_ms || cover.number() > highest {
             self.counters.bad_covers += 1;
             return false;
         }
         self.keep_cover(cover)
     }
 
-    fn keep_cover(&mut self, cover: Arc<Cover>) -> bool {
+    pub(super) fn keep_cover(&mut self, cover: Arc<Cover>) -> bool {
         self.covers.held.push(Arc::clone(&cover));
-        self.covers.held.sort_by_key(|cover| Reverse(rank(cover)));
+        self.rank_covers();
         for old in self.covers.held.split_off(self.covers.held.len().min(MAX_COVERS)) {
             if *old == *cover {
                 return false;
@@ -146,7 +165,6 @@ impl Network {
     /// Takes covers over from our own disk.
     pub(super) fn load_covers(&mut self, covers: Vec<Arc<Cover>>) {
         self.covers.held.extend(covers);
-        self.covers.held.sort_by_key(|cover| Reverse(rank(cover)));
         self.covers.stale = true;
     }
 

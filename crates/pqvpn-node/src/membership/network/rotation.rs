@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use pqvpn_crypto::{identity::Identity, peer_id::PeerId};
 use pqvpn_trust::{CompositeVerifier, StatementVerifier as _, View};
-use pqvpn_wire::network::{Act, MAX_LINE, NetworkId, Statement};
+use pqvpn_wire::network::{Act, MAX_LINE, NetworkId, Statement, StatementId};
 
-use super::Network;
-use crate::membership::{error::NetworkError, report::RotatedNetwork};
+use super::{Network, OwnDisk, constitution};
+use crate::membership::{error::NetworkError, report::RotatedNetwork, store::Change};
 
 impl Network {
     /// Whether this node can rotate its key here: it is a member, or may sign, and the network is not at its end.
@@ -26,7 +26,7 @@ impl Network {
         now_ms: u64,
         own: &Identity,
         next: &Identity,
-    ) -> Result<RotatedNetwork, NetworkError> {
+    ) -> Result<(StatementId, RotatedNetwork), NetworkError> {
         let view = self.constitution.view();
         let report = RotatedNetwork {
             network: self.head.name.clone(),
@@ -38,13 +38,29 @@ impl Network {
         };
         let act = Act::rotate(&self.id, own.public().clone(), next);
         let act = act.map_err(|error| NetworkError::Internal(error.to_string()))?;
-        self.act(own, now_ms, act)?;
-        Ok(report)
+        Ok((self.act(own, now_ms, act)?, report))
+    }
+
+    /// Undoes what [`Self::rotate`] did, where nobody has heard of it yet.
+    pub(in crate::membership) fn take_back(&mut self, rotation: &StatementId) {
+        let is_it = |change: &Change| matches!(change, Change::Statement(_, id, _) if id == rotation.as_bytes());
+        self.changes.retain(|change| !is_it(change));
+        self.news.bundle.statements.retain(|statement| statement.id() != *rotation);
+        let held = self.constitution.after(&[], usize::MAX).statements.into_iter();
+        let before = held.filter(|statement| statement.id() != *rotation).map(Arc::unwrap_or_clone);
+        match constitution(&self.id, before, &OwnDisk) {
+            Ok(before) => self.constitution = before,
+            Err(why) => tracing::error!(why, network = %self.head.name, "a rotation is not taken back"),
+        }
+        (self.dirty, self.covers.stale) = (true, true);
     }
 
     /// The rotations that led to our own key, as we show them to members that know us by an earlier one.
     pub(in crate::membership) fn own_line(&self) -> Vec<Arc<Statement>> {
-        self.constitution.rotations_to(&self.own, MAX_LINE)
+        let mut line = self.constitution.rotations_to(&self.own, MAX_LINE);
+        // From what was shed on nobody would believe the line; the rest may be enough.
+        let shown = line.iter().rposition(|rotation| rotation.is_bare()).map_or(0, |bare| bare + 1);
+        line.split_off(shown)
     }
 
     /// Whether these rotations lead from a member of now to `peer`, each signed by its old key and its new one.

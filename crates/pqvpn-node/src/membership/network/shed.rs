@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use pqvpn_crypto::identity::Identity;
 use pqvpn_crypto::peer_id::PeerId;
-use pqvpn_wire::network::{Act, Bundle, Statement, StatementId, message::MAX_IDS};
+use pqvpn_wire::network::{Act, Statement, StatementId, message::MAX_IDS};
 
 use super::Network;
 use crate::membership::store::Change;
@@ -28,7 +28,9 @@ impl Network {
             return;
         }
         self.shed_under = Some((checkpoint, now_ms));
-        let shed = self.constitution.shed(now_ms.saturating_sub(SHED_AFTER_MS));
+        // Members that know us by an earlier key are shown these.
+        let own_line: Vec<StatementId> = self.own_line().iter().map(|rotation| rotation.id()).collect();
+        let shed = self.constitution.shed(now_ms.saturating_sub(SHED_AFTER_MS), &own_line);
         self.counters.shed += shed.len() as u64;
         let changes = shed.iter().map(|held| Change::Statement(self.id, *held.id().as_bytes(), held.encode()));
         self.changes.extend(changes);
@@ -73,11 +75,6 @@ impl Network {
             is_young && self.constitution.seals_truly(&statement.id())
         })
     }
-}
-
-/// Whether an answer would need signatures that were shed: it is not given, admins give it.
-pub(in crate::membership) fn is_bare(bundle: &Bundle) -> bool {
-    bundle.statements.iter().any(|statement| statement.is_bare())
 }
 
 /// A statement as others can be told it: with the signatures whose bytes are here.

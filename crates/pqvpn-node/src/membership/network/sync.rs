@@ -5,6 +5,7 @@
 //! nobody has to know what the other lacks.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
@@ -12,12 +13,12 @@ use std::{
 
 use pqvpn_crypto::peer_id::PeerId;
 use pqvpn_wire::network::{
-    Beat, Bundle, MemberRecord, NetRequest, NetResponse, StatementId, SyncState,
+    Beat, Bundle, MemberRecord, NetRequest, NetResponse, Statement, StatementId, SyncState,
     cover::MAX_COVER_LEN,
     message::{MAX_BUNDLE, MAX_BUNDLE_SMALL, MAX_IDS},
 };
 
-use super::{Heard, Lives, Moment, Network, digest_of};
+use super::{Allowance, Heard, Lives, Moment, Network, digest_of};
 
 /// Bytes of one answer: what is around it must fit into a message as well.
 const MAX_ANSWER: usize = 440 * 1024;
@@ -28,9 +29,33 @@ const MERGE_AGAIN: Duration = Duration::from_secs(60);
 const ENOUGH: usize = 2;
 /// Statements sent to whoever was put out without being asked.
 const FAREWELL_STATEMENTS: usize = 32;
-/// Proofs for those that were put out: so many at once, and one more each time this passes.
-const PROOF_BURST: u32 = 16;
-const PROOF_PERIOD: Duration = Duration::from_secs(1);
+/// Proofs for those that were put out: so many at once, and one more each time this passes; for all, and for each.
+const PROOF_BURST: u32 = 64;
+const PROOF_PERIOD: Duration = Duration::from_millis(500);
+const PROOF_BURST_EACH: u32 = 8;
+const PROOF_PERIOD_EACH: Duration = Duration::from_secs(4);
+/// Who asked of late is remembered of so many.
+const MAX_ASKERS: usize = 256;
+
+/// How often proofs are given: they are long, and one that asks all the time must not keep them from the others.
+#[derive(Debug, Default)]
+pub(in crate::membership) struct Proofs {
+    all: Allowance,
+    each: BTreeMap<PeerId, Allowance>,
+}
+
+impl Proofs {
+    fn take(&mut self, now: Instant, peer: &PeerId) -> bool {
+        if !self.each.contains_key(peer) && self.each.len() >= MAX_ASKERS {
+            self.each.retain(|_, asked| !asked.is_whole(now));
+        }
+        if !self.each.contains_key(peer) && self.each.len() >= MAX_ASKERS {
+            return false;
+        }
+        let own = self.each.entry(*peer).or_default().take(now, PROOF_BURST_EACH, PROOF_PERIOD_EACH);
+        own && self.all.take(now, PROOF_BURST, PROOF_PERIOD)
+    }
+}
 
 /// What another holds and we do not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -107,6 +132,10 @@ impl Network {
     pub(in crate::membership) fn pull(&self, lacks: Lacks, page: u64) -> SyncState {
         let held = || self.records.iter().map(|(peer, record)| (*peer, record.seq())).collect();
         let mut state = self.state();
+        // Who compares signers asks by the same tips.
+        if !lacks.signers {
+            state.tips = self.constitution.waymarks(MAX_IDS);
+        }
         state.held = lacks.records.then(held);
         state.want = self.missing.iter().take(MAX_IDS).copied().collect();
         if lacks.signers {
@@ -121,10 +150,16 @@ impl Network {
         state
     }
 
-    /// What somebody who holds `theirs` lacks, as far as fits.
-    pub(in crate::membership) fn answer(&self, theirs: &SyncState) -> Bundle {
+    /// What somebody who holds `theirs` lacks, as far as fits and is not shed here; none where that is no help.
+    pub(in crate::membership) fn answer(&self, theirs: &SyncState) -> Option<Bundle> {
         let mut left = MAX_ANSWER;
-        let missing = self.constitution.after(&theirs.tips, left);
+        let wanted: Vec<_> = theirs.want.iter().filter_map(|id| self.constitution.get(id)).collect();
+        let missing = self.constitution.told_after(&theirs.tips, left);
+        // Without a tip of its own the other lacks just what is missing; with one it may hold that, and asks by name if not.
+        let needs_bare = missing.bare && missing.unknown.is_empty();
+        if needs_bare || wanted.iter().any(|statement| statement.is_bare()) {
+            return None;
+        }
         let mut bundle = Bundle { more: missing.more, ..Bundle::default() };
         let own_tips = self.constitution.tips_within(MAX_IDS);
         let signers = if theirs.tips == own_tips && theirs.head != self.constitution.head() {
@@ -132,8 +167,12 @@ impl Network {
         } else {
             Vec::new()
         };
-        let wanted = theirs.want.iter().filter_map(|id| self.constitution.get(id));
-        for statement in missing.statements.into_iter().chain(signers).chain(wanted) {
+        // First what is asked for by name: what comes after may stand on it.
+        let mut given = BTreeSet::new();
+        for statement in wanted.into_iter().chain(missing.statements).chain(signers) {
+            if !given.insert(statement.id()) {
+                continue;
+            }
             if bundle.statements.len() >= MAX_BUNDLE || statement.encoded_len() > left {
                 bundle.more = true;
                 break;
@@ -143,11 +182,12 @@ impl Network {
         }
         if bundle.more {
             // Records of members that are not known yet would only be refused.
-            return bundle;
+            return Some(bundle);
         }
         self.answer_records(theirs, &mut bundle, &mut left);
         self.answer_invites(theirs, &mut bundle, &mut left);
-        bundle
+        let is_no_help = missing.bare && bundle == Bundle::default();
+        (!is_no_help).then_some(bundle)
     }
 
     fn answer_records(&self, theirs: &SyncState, bundle: &mut Bundle, left: &mut usize) {
@@ -286,8 +326,6 @@ impl Network {
     pub(in crate::membership) fn proof_for(&self, peer: &PeerId, tips: &[StatementId]) -> Option<Bundle> {
         let proof = self.constitution.proof(&self.put_out_by(peer)?, tips, MAX_ANSWER);
         let mut statements = proof.statements;
-        // What was shed here would be refused, and the rest with it.
-        statements.retain(|statement| !statement.is_bare());
         let more = proof.more || statements.len() > MAX_BUNDLE;
         statements.truncate(MAX_BUNDLE);
         Some(Bundle { statements, more, ..Bundle::default() })
@@ -295,9 +333,16 @@ impl Network {
 
     /// What is sent to a peer that was put out without being asked: the statement, and the nearest it stands on.
     pub(in crate::membership) fn farewell(&self, peer: &PeerId) -> Option<Bundle> {
-        let mut statements = self.constitution.proof(&self.put_out_by(peer)?, &[], usize::MAX).statements;
-        statements.retain(|statement| !statement.is_bare());
-        statements.drain(..statements.len().saturating_sub(FAREWELL_STATEMENTS));
+        let proof = self.constitution.proof(&self.put_out_by(peer)?, &[], usize::MAX).statements;
+        let mut left = MAX_ANSWER;
+        let fits = |statement: &&Arc<Statement>| {
+            let length = statement.encoded_len();
+            let fits = length <= left;
+            left = left.saturating_sub(length);
+            fits
+        };
+        let mut statements: Vec<_> = proof.iter().rev().take(FAREWELL_STATEMENTS).take_while(fits).cloned().collect();
+        statements.reverse();
         Some(Bundle { statements, ..Bundle::default() })
     }
 
@@ -315,7 +360,7 @@ impl Network {
         let (NetRequest::Sync(theirs), Some(_)) = (request, self.put_out_by(from)) else {
             return NetResponse::NotAMember;
         };
-        if !self.proofs.take(now.mono, PROOF_BURST, PROOF_PERIOD) {
+        if !self.proofs.take(now.mono, from) {
             return NetResponse::NotAMember;
         }
         self.proof_for(from, &theirs.tips).map_or(NetResponse::NotAMember, |proof| NetResponse::PutOut(Box::new(proof)))

@@ -183,7 +183,11 @@ impl Network {
         } else if let Some(revocation) = view.revoked.get(&self.own) {
             let reason = plain(&revocation.reason);
             let why = if reason.is_empty() { reason } else { format!(": {reason}") };
-            say(HealthLevel::Error, "network-revoked", format!("{name} has revoked this node{why}"));
+            let text = format!(
+                "{name} has revoked this node{why}; it can come back only under another key (`pqvpn keys rotate`, then a new \
+                 code)"
+            );
+            say(HealthLevel::Error, "network-revoked", text);
         } else if self.constitution.rotated_by(&self.own).is_some() {
             let text = format!("{name}: this node has a key that it was rotated away from, and is no member under it");
             say(HealthLevel::Error, "network-revoked", text);

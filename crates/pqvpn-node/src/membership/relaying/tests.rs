@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, sync::Mutex};
 use super::*;
 
 #[derive(Default)]
-struct Written {
+pub(in crate::membership) struct Written {
     ways: Mutex<BTreeMap<u64, String>>,
     forwards: Mutex<BTreeMap<u64, (SocketAddr, SocketAddr, u64)>>,
     limits: Mutex<BTreeMap<u64, Arc<ForwardLimit>>>,

@@ -57,6 +57,10 @@ impl Paths {
     /// A guessed port answers: nothing more is sent to others.
     pub(super) fn on_hit(&mut self, now: Instant, from: SocketAddr, rtt: Duration) -> Option<Duration> {
         self.guess.as_mut()?.hit();
+        if !self.tried.contains_key(&from) && !self.make_room() {
+            let oldest = self.tried.iter().min_by_key(|(_, tried)| tried.since).map(|(at, _)| *at);
+            oldest.and_then(|at| self.tried.remove(&at));
+        }
         let hit = Tried { since: now, sent: CHECK_AT.len(), rtt: Some(rtt), heard: true };
         self.tried.insert(from, hit);
         self.consider(now, from, rtt);

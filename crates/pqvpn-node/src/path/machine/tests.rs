@@ -444,3 +444,32 @@ fn what_is_heard_is_bounded() {
     }
     assert_eq!(paths.tried.len(), MAX_HEARD);
 }
+
+/// Has addresses answer, each after a check there.
+fn answer_from(paths: &mut Paths, now: Instant, ports: std::ops::Range<u16>) {
+    for port in ports {
+        let at = SocketAddr::from(([203, 0, 113, 1], port));
+        paths.on_told(now, told(true), &[at]);
+        (paths.told_debt, paths.told_at) = (Duration::ZERO, None);
+        let ids: Vec<u64> = std::iter::from_fn(|| paths.poll_action())
+            .filter_map(|action| if let Action::Check { id, to } = action { (to == at).then_some(id) } else { None })
+            .collect();
+        let _rtts: Vec<_> = ids.into_iter().map(|id| paths.on_ack(now, id, at, now)).collect();
+    }
+}
+
+#[test]
+fn what_has_answered_gives_way_to_what_is_new_and_ends_some_day() {
+    let now = Instant::now();
+    let mut paths = Paths::new(false, 0);
+    paths.on_session(now, way());
+    answer_from(&mut paths, now, 1..200);
+    assert_eq!(paths.tried.len(), MAX_TRIED);
+    assert!(paths.tried.contains_key(&SocketAddr::from(([203, 0, 113, 1], 199))), "the newest is known");
+    let in_use = SocketAddr::from(([203, 0, 113, 1], 199));
+    paths.on_path(now, in_use);
+    paths.handle_timeout(now + Duration::from_secs(1800));
+    assert_eq!(paths.tried.len(), MAX_TRIED, "for when the path dies");
+    paths.handle_timeout(now + ANSWER_LASTS);
+    assert_eq!(paths.tried.keys().copied().collect::<Vec<_>>(), [in_use]);
+}

@@ -2,21 +2,25 @@
 //! What members and strangers with bad intentions try.
 
 use pqvpn_crypto::{
-    identity::{CompositeSignature, IdentitySeed, SIGNATURE_LEN},
+    identity::{CompositeSignature, Identity, IdentitySeed, SIGNATURE_LEN},
     proofs::schnorr::JoinContext,
 };
-use pqvpn_wire::network::{Genesis, Invite, InviteSecret, JoinRequest, MemberDraft, NewMember, Params, StatementBody};
+use pqvpn_trust::CompositeVerifier;
+use pqvpn_wire::network::{
+    Act, Genesis, Invite, InviteSecret, JoinRequest, MemberDraft, NewMember, Params, StatementBody,
+};
 
 use super::super::*;
+use crate::membership::NetworkError;
 
-pub(super) const NOW: u64 = 1_800_000_000_000;
+pub(in crate::membership) const NOW: u64 = 1_800_000_000_000;
 
-pub(super) fn identity(number: u8) -> Identity {
+pub(in crate::membership) fn identity(number: u8) -> Identity {
     Identity::from_seed(&IdentitySeed::from_bytes(&[number; 64])).unwrap()
 }
 
 /// A network of `founder`, as its node holds it.
-pub(super) fn network(founder: &Identity) -> Network {
+pub(in crate::membership) fn network(founder: &Identity) -> Network {
     let genesis = Genesis {
         name: "home".into(),
         founder: founder.public().clone(),
@@ -39,7 +43,7 @@ pub(super) fn network(founder: &Identity) -> Network {
     Network::new(founder.peer_id(), constitution, head, Moment { mono: clock::now(), unix_ms: NOW })
 }
 
-pub(super) fn member(peer: PeerId, ephemeral_s: Option<u32>) -> Act {
+pub(in crate::membership) fn member(peer: PeerId, ephemeral_s: Option<u32>) -> Act {
     let name = "x".to_owned();
     Act::AddMember(NewMember {
         peer,

@@ -89,3 +89,27 @@ fn an_answer_to_a_guess_from_a_port_that_was_not_guessed_moves_no_path() {
     assert!(paths.on_ack(later, id, to, later).is_some());
     assert_eq!(paths.current, Some(to));
 }
+
+#[test]
+fn however_many_guesses_a_peer_answers_few_addresses_are_known() {
+    let (now, named) = (Instant::now(), SocketAddr::from(([203, 0, 113, 1], 9)));
+    let mut paths = Paths::new(true, 0);
+    paths.on_session(now, way());
+    let later = now + Duration::from_secs(5);
+    paths.on_told(later, told(true), &[named]);
+    assert!(paths.guess(later, false, 7));
+    paths.handle_timeout(later + Duration::from_millis(1400));
+    let guessed = |action| if let Action::Check { id, to } = action { (to != named).then_some((id, to)) } else { None };
+    let all: Vec<_> = std::iter::from_fn(|| paths.poll_action()).filter_map(guessed).collect();
+    assert_eq!(all.len(), usize::from(guess::PORTS));
+    // The guess ends with the first that moves the path: the answers that come in the same moment are all of one guess.
+    let guess = paths.guess.take();
+    let mut hits = 0;
+    for (id, to) in all {
+        paths.guess =
+            guess.as_ref().map(|_| Guess::new(later, guess::Part::of(false, true).unwrap(), named, 7, id).unwrap());
+        hits += usize::from(paths.on_hit(later, to, Duration::from_millis(9)).is_some());
+    }
+    assert_eq!(hits, usize::from(guess::PORTS));
+    assert!(paths.tried.len() <= MAX_TRIED, "{}", paths.tried.len());
+}

@@ -1,0 +1,240 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Where the long datagrams of the QUIC guest go in pieces, because the path does not carry the 1200 bytes QUIC needs.
+//!
+//! A handshake of ours that is not answered in time is sent both ways; one of somebody else's never is, since its address may
+//! be forged, and what goes there may not be more than QUIC allows. Whoever gets pieces answers in pieces for a while: that costs a
+//! forger's victim a little efficiency and nothing else. Where the control side knows the path it says so.
+
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    sync::{
+        Mutex,
+        atomic::{AtomicU16, AtomicUsize, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
+
+use crate::table::lock;
+
+/// Datagrams up to this length go whole: whatever passes anywhere passes so.
+pub(crate) const LONG: usize = 484;
+/// Longest datagram that is put together again.
+pub(crate) const LONGEST: usize = 1500;
+/// What answers to long datagrams are like; shorter ones may come although long ones do not pass.
+const LONG_ANSWER: usize = 900;
+/// A handshake without an answer for so long goes in pieces too.
+const UNANSWERED: Duration = Duration::from_millis(400);
+/// A dial so long ago is over.
+const FORGET: Duration = Duration::from_secs(30);
+/// Pieces are answered in pieces for so long.
+const MARK_LASTS: Duration = Duration::from_secs(10);
+/// Addresses of each kind.
+const ADDRESSES: usize = 1024;
+/// The bit of QUIC's long headers (RFC 8999 5).
+const LONG_HEADER_BIT: u8 = 0x80;
+
+/// How a datagram goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Shape {
+    Whole,
+    Pieces,
+    Both,
+}
+
+/// What is known of paths that may not carry long datagrams.
+#[derive(Debug, Default)]
+pub(crate) struct Narrow {
+    /// Handshakes of ours without an answer, and marks; asked before the lock is taken.
+    count: AtomicUsize,
+    /// Tells datagrams in pieces apart.
+    next: AtomicU16,
+    tables: Mutex<Tables>,
+}
+
+#[derive(Debug, Default)]
+struct Tables {
+    /// Handshakes of ours that have no answer.
+    dialed: HashMap<SocketAddr, Dial>,
+    /// Who sent pieces, and until when that counts.
+    marked: HashMap<SocketAddr, Instant>,
+    /// Paths of which the control side knows that they are narrow.
+    known: HashMap<SocketAddr, ()>,
+}
+
+/// Dials of one address without an answer.
+#[derive(Debug, Clone, Copy)]
+struct Dial {
+    first: Instant,
+    last: Instant,
+}
+
+impl Narrow {
+    pub(crate) fn next_id(&self) -> u16 {
+        self.next.fetch_add(1, Relaxed)
+    }
+
+    /// How a datagram of the guest goes.
+    pub(crate) fn shape(&self, to: SocketAddr, datagram: &[u8], now: Instant) -> Shape {
+        let is_handshake = datagram.first().is_some_and(|first| first & LONG_HEADER_BIT != 0);
+        if datagram.len() <= LONG || datagram.len() > LONGEST || self.count.load(Relaxed) == 0 {
+            return Shape::Whole;
+        }
+        let mut tables = lock(&self.tables);
+        let shape = tables.shape(to, is_handshake, now);
+        self.count.store(tables.len(), Relaxed);
+        shape
+    }
+
+    /// A handshake of ours begins there.
+    pub(crate) fn on_dial(&self, to: SocketAddr, now: Instant) {
+        let mut tables = lock(&self.tables);
+        tables.dialed.retain(|_, dial| now.saturating_duration_since(dial.last) < FORGET);
+        if tables.dialed.len() < ADDRESSES || tables.dialed.contains_key(&to) {
+            // Where the dial before had no answer this one need not wait.
+            tables.dialed.entry(to).or_insert(Dial { first: now, last: now }).last = now;
+        }
+        self.count.store(tables.len(), Relaxed);
+    }
+
+    /// A datagram of `from` came whole.
+    pub(crate) fn on_whole(&self, from: SocketAddr, datagram: &[u8]) {
+        if self.count.load(Relaxed) == 0 {
+            return;
+        }
+        let is_short_header = datagram.first().is_some_and(|first| first & LONG_HEADER_BIT == 0);
+        if is_short_header || datagram.len() > LONG_ANSWER {
+            lock(&self.tables).dialed.remove(&from);
+        }
+    }
+
+    /// A datagram of `from` came in pieces.
+    pub(crate) fn on_pieces(&self, from: SocketAddr, now: Instant) {
+        let mut tables = lock(&self.tables);
+        if tables.marked.len() >= ADDRESSES && !tables.marked.contains_key(&from) {
+            tables.marked.retain(|_, until| *until > now);
+            if tables.marked.len() >= ADDRESSES
+                && let Some(oldest) = tables.marked.iter().min_by_key(|(_, until)| **until).map(|(&addr, _)| addr)
+            {
+                tables.marked.remove(&oldest);
+            }
+        }
+        tables.marked.insert(from, now + MARK_LASTS);
+        self.count.store(tables.len(), Relaxed);
+    }
+
+    /// The control side has found out what the path carries.
+    pub(crate) fn know(&self, to: SocketAddr, is_narrow: bool) {
+        if !is_narrow && self.count.load(Relaxed) == 0 {
+            return;
+        }
+        let mut tables = lock(&self.tables);
+        if is_narrow {
+            if tables.known.len() < ADDRESSES {
+                tables.known.insert(to, ());
+            }
+        } else {
+            tables.known.remove(&to);
+            tables.marked.remove(&to);
+        }
+        self.count.store(tables.len(), Relaxed);
+    }
+}
+
+impl Tables {
+    fn len(&self) -> usize {
+        self.dialed.len() + self.marked.len() + self.known.len()
+    }
+
+    fn shape(&mut self, to: SocketAddr, is_handshake: bool, now: Instant) -> Shape {
+        match self.marked.get(&to) {
+            Some(until) if *until > now => return Shape::Pieces,
+            Some(_) => _ = self.marked.remove(&to),
+            None => {}
+        }
+        if self.known.contains_key(&to) {
+            // What was found out of an earlier link need not hold for a new one.
+            return if is_handshake { Shape::Both } else { Shape::Pieces };
+        }
+        let unanswered = self.dialed.get(&to).filter(|_| is_handshake).is_some_and(|dial| {
+            let since = |at| now.saturating_duration_since(at);
+            since(dial.first) >= UNANSWERED && since(dial.last) < FORGET
+        });
+        if unanswered { Shape::Both } else { Shape::Whole }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const INITIAL: [u8; 1200] = [0xc0; 1200];
+    const SHORT: [u8; 1200] = [0x40; 1200];
+
+    fn at(port: u16) -> SocketAddr {
+        SocketAddr::from(([192, 0, 2, 1], port))
+    }
+
+    #[test]
+    fn a_handshake_of_ours_without_an_answer_goes_in_pieces_too() {
+        let (narrow, now) = (Narrow::default(), Instant::now());
+        narrow.on_dial(at(1), now);
+        assert_eq!(narrow.shape(at(1), &INITIAL, now), Shape::Whole);
+        assert_eq!(narrow.shape(at(1), &INITIAL, now + UNANSWERED / 2), Shape::Whole);
+        assert_eq!(narrow.shape(at(1), &INITIAL, now + UNANSWERED), Shape::Both);
+        assert_eq!(narrow.shape(at(1), &INITIAL[..LONG], now + UNANSWERED), Shape::Whole, "short enough");
+        assert_eq!(narrow.shape(at(1), &SHORT, now + UNANSWERED), Shape::Whole, "no handshake");
+        narrow.on_whole(at(1), &INITIAL[..LONG]);
+        assert_eq!(narrow.shape(at(1), &INITIAL, now + UNANSWERED), Shape::Both, "a short answer proves little");
+        narrow.on_dial(at(1), now + UNANSWERED);
+        assert_eq!(narrow.shape(at(1), &INITIAL, now + UNANSWERED), Shape::Both, "the dial before had none");
+        assert_eq!(narrow.shape(at(1), &INITIAL, now + UNANSWERED + FORGET), Shape::Whole, "that is over");
+        narrow.on_whole(at(1), &INITIAL);
+        assert_eq!(narrow.shape(at(1), &INITIAL, now + UNANSWERED), Shape::Whole);
+    }
+
+    #[test]
+    fn the_handshake_of_somebody_else_is_answered_once() {
+        let (narrow, now) = (Narrow::default(), Instant::now());
+        narrow.on_dial(at(1), now);
+        for wait in 0..100 {
+            assert_eq!(
+                narrow.shape(at(2), &INITIAL, now + UNANSWERED * wait),
+                Shape::Whole,
+                "its address may be forged"
+            );
+        }
+    }
+
+    #[test]
+    fn pieces_are_answered_in_pieces_for_a_while() {
+        let (narrow, now) = (Narrow::default(), Instant::now());
+        assert_eq!(narrow.shape(at(1), &SHORT, now), Shape::Whole);
+        narrow.on_pieces(at(1), now);
+        assert_eq!(narrow.shape(at(1), &INITIAL, now), Shape::Pieces);
+        assert_eq!(narrow.shape(at(1), &SHORT, now), Shape::Pieces);
+        assert_eq!(narrow.shape(at(2), &SHORT, now), Shape::Whole);
+        assert_eq!(narrow.shape(at(1), &SHORT, now + MARK_LASTS), Shape::Whole);
+    }
+
+    #[test]
+    fn what_the_control_side_knows_counts() {
+        let (narrow, now) = (Narrow::default(), Instant::now());
+        narrow.know(at(1), true);
+        assert_eq!(narrow.shape(at(1), &SHORT, now + FORGET), Shape::Pieces);
+        narrow.know(at(1), false);
+        assert_eq!(narrow.shape(at(1), &SHORT, now), Shape::Whole);
+        assert_eq!(narrow.count.load(Relaxed), 0);
+    }
+
+    #[test]
+    fn a_flood_from_many_addresses_takes_bounded_room() {
+        let (narrow, now) = (Narrow::default(), Instant::now());
+        for port in 1..5000 {
+            narrow.on_pieces(at(port), now + Duration::from_nanos(port.into()));
+            narrow.on_dial(SocketAddr::from(([192, 0, 2, 2], port)), now);
+        }
+        assert!(lock(&narrow.tables).len() <= 2 * ADDRESSES);
+        assert_eq!(narrow.shape(at(4999), &SHORT, now), Shape::Pieces, "the newest is there");
+    }
+}

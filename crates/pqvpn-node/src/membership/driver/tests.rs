@@ -1,0 +1,247 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The driver by itself: what it remembers, when it wakes, whom it believes.
+
+use std::{
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use futures_util::future::BoxFuture;
+use pqvpn_crypto::identity::{CompositeSignature, PublicIdentity, SIGNATURE_LEN};
+use pqvpn_wire::network::{Bundle, Door, Statement, SyncState};
+
+use super::{
+    super::{
+        links::tests::link,
+        members::Members,
+        network::{
+            Lacks,
+            tests::attacks::{identity, member, network},
+        },
+        relaying::{Willing, tests::Written},
+    },
+    *,
+};
+use crate::link::{Endpoint, EndpointStats, LinkError};
+
+/// Nobody is reached, and how often that was tried is counted.
+#[derive(Debug, Default)]
+struct Nowhere(AtomicUsize);
+
+impl Endpoint for Nowhere {
+    fn connect(
+        &self,
+        _addr: SocketAddr,
+        _peer: PeerId,
+        _known: Option<PublicIdentity>,
+    ) -> BoxFuture<'static, Result<Box<dyn Connection>, LinkError>> {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Box::pin(pending())
+    }
+
+    fn connect_anybody(&self, _addr: SocketAddr) -> BoxFuture<'static, Result<Box<dyn Connection>, LinkError>> {
+        Box::pin(pending())
+    }
+
+    fn accept(&self) -> BoxFuture<'_, Option<Result<Box<dyn Connection>, LinkError>>> {
+        Box::pin(pending())
+    }
+
+    fn close(&self) {}
+
+    fn drained(&self) -> BoxFuture<'_, ()> {
+        Box::pin(pending())
+    }
+
+    fn local_addr(&self) -> Result<SocketAddr, LinkError> {
+        Err(LinkError::ClosedByUs)
+    }
+
+    fn stats(&self) -> EndpointStats {
+        EndpointStats::default()
+    }
+}
+
+struct Rig {
+    driver: Driver,
+    id: NetworkId,
+    _state: tempfile::TempDir,
+    _events: mpsc::Receiver<Event>,
+    _views: mpsc::Receiver<Arc<Vec<NetworkView>>>,
+}
+
+/// The node of identity 2, in a network that identity 1 has founded; others are members too.
+fn rig() -> Rig {
+    let (founder, own) = (identity(1), identity(2));
+    let mut founders = network(&founder);
+    for number in 2..5 {
+        founders.act(&founder, Moment::now().unix_ms, member(identity(number).peer_id(), None)).unwrap();
+    }
+    let statements = founders.constitution.after(&[], usize::MAX).statements.into_iter();
+    let constitution = super::super::network::constitution(
+        &founders.id,
+        statements.map(|statement| Statement::clone(&statement)),
+        &pqvpn_trust::CompositeVerifier,
+    );
+    let held = Network::new(own.peer_id(), constitution.unwrap(), founders.head.clone(), Moment::now());
+    let state = tempfile::tempdir().unwrap();
+    let (events, waiting) = mpsc::channel(16);
+    let (views, shown) = mpsc::channel(16);
+    let shared = Arc::new(Shared {
+        endpoint: Arc::new(Nowhere::default()),
+        own: own.peer_id(),
+        identity: Arc::new(own),
+        events,
+        members: ArcSwap::from_pointee(Members::default()),
+        ways: ArcSwap::default(),
+        nearby: ArcSwap::default(),
+        joining: AtomicUsize::new(0),
+        counts: super::super::rpc::Counts::default(),
+    });
+    let parts = Parts {
+        shared,
+        store: Store::open(state.path()).unwrap().0,
+        networks: vec![held],
+        waiting: Vec::new(),
+        listen: Vec::new(),
+        overlay: OwnAddresses::default(),
+        name: "desk".to_owned(),
+        dht: None,
+        views,
+        pools: Arc::new(|_| Box::pin(async { None })),
+        relaying: Relaying::new(Arc::new(Written::default()), Willing::default()),
+        reflexive: Reflexive::default(),
+        mapped: Mapped::none(),
+        carriers: Carriers::of_tests(Arc::new(Nowhere::default())),
+        standing: Vec::new(),
+    };
+    let driver = Driver::new(parts, Links::default());
+    Rig { driver, id: founders.id, _state: state, _events: waiting, _views: shown }
+}
+
+#[tokio::test]
+async fn a_network_that_is_gone_leaves_no_call_behind_that_is_waited_for() {
+    let Rig { mut driver, id, .. } = rig();
+    let peer = identity(3).peer_id();
+    let at = driver.links.insert(link(peer, clock::now())).unwrap();
+    let held = driver.networks.remove(&id).unwrap();
+    driver.sync(id, at);
+    assert!(driver.syncing.is_empty());
+    driver.networks.insert(id, held);
+    driver.sync(id, at);
+    assert!(driver.syncing.contains(&(id, at)) && driver.tasks.len() == 1, "it is compared when it is back");
+}
+
+#[tokio::test]
+async fn what_a_dead_link_owes_is_asked_for_on_the_next_one() {
+    let Rig { mut driver, id, .. } = rig();
+    let peer = identity(3).peer_id();
+    let lacks = Lacks { statements: true, ..Lacks::default() };
+    for calls in [2, 4] {
+        // The member was started again, or somebody else has its key: the first link gives no answer any more.
+        let at = driver.links.insert(link(peer, clock::now())).unwrap();
+        driver.sync(id, at);
+        driver.pull(id, peer, at, SyncState::default(), lacks);
+        driver.sync(id, at);
+        driver.pull(id, peer, at, SyncState::default(), lacks);
+        assert_eq!(driver.tasks.len(), calls, "once on each link");
+    }
+}
+
+#[tokio::test]
+async fn a_node_at_the_end_of_its_run_waits_for_nothing_that_it_does_not_do() {
+    let Rig { mut driver, .. } = rig();
+    driver.untold = false;
+    driver.endpoints_at = clock::now() - Duration::from_secs(3600);
+    let soon = clock::now() + Duration::from_secs(1);
+    assert!(driver.deadline().is_some_and(|at| at < soon), "something is due");
+    driver.retired = true;
+    assert!(driver.deadline().is_none_or(|at| at > soon), "and is not done any more");
+}
+
+#[tokio::test]
+async fn a_member_that_nobody_listens_to_proves_nothing() {
+    let Rig { mut driver, id, .. } = rig();
+    let (liar, now) = (identity(3).peer_id(), Moment::now());
+    let at = driver.links.insert(link(liar, now.mono)).unwrap();
+    let held = driver.networks.get_mut(&id).unwrap();
+    let statement = |good: bool, number: u8| {
+        let act = member(PeerId::from_bytes([number; 32]), None);
+        let mut statement = Statement::draft(held.constitution.draft(now.unix_ms, act)).unwrap();
+        if good {
+            statement.sign(&identity(1)).unwrap();
+        } else {
+            let wrong = CompositeSignature::from_bytes(&[7; SIGNATURE_LEN]).unwrap();
+            statement.add_signature(identity(1).peer_id(), wrong);
+        }
+        Arc::new(statement)
+    };
+    let (lies, proof): (Vec<_>, _) = ((0..16).map(|number| statement(false, number)).collect(), statement(true, 99));
+    held.absorb(now.unix_ms, Some(liar), Bundle { statements: lies, ..Bundle::default() });
+    assert!(held.is_deaf_to(clock::now(), &liar));
+    let before = held.constitution.len();
+    let proof = NetResponse::PutOut(Box::new(Bundle { statements: vec![proof], ..Bundle::default() }));
+    driver.on_called(id, liar, at, &Call::Sync, Ok(proof.clone()));
+    assert_eq!(driver.networks[&id].constitution.len(), before);
+    // From another it is looked at.
+    driver.on_called(id, identity(4).peer_id(), at, &Call::Sync, Ok(proof));
+    assert_eq!(driver.networks[&id].constitution.len(), before + 1);
+}
+
+#[tokio::test]
+async fn members_that_send_us_on_make_us_dial_few_and_nobody_who_is_no_member() {
+    let Rig { mut driver, id, .. } = rig();
+    let peer = identity(3).peer_id();
+    let at = driver.links.insert(link(peer, clock::now())).unwrap();
+    let doors = |n: u8, who: u8| {
+        let addresses = vec![SocketAddr::from(([192, 0, 2, n], 7))];
+        let admins = vec![Door { peer: identity(who).peer_id(), addresses }];
+        Ok(NetResponse::Elsewhere { admins })
+    };
+    driver.on_called(id, peer, at, &Call::Pull, doors(1, 9));
+    assert!(driver.dialing.is_empty() && driver.networks[&id].hints.is_empty(), "no member");
+    let mut sent_on = BTreeSet::new();
+    for n in 0..100 {
+        driver.on_called(id, peer, at, &Call::Pull, doors(n, 1));
+        sent_on.extend(driver.networks[&id].hints.values().flatten().copied());
+    }
+    assert!(driver.dialing.contains(&identity(1).peer_id()));
+    assert!(sent_on.len() <= 4, "{sent_on:?}");
+}
+
+#[tokio::test]
+async fn a_proof_that_has_more_is_asked_for_with_what_we_hold() {
+    let Rig { mut driver, id, .. } = rig();
+    let peer = identity(3).peer_id();
+    let at = driver.links.insert(link(peer, clock::now())).unwrap();
+    let known = driver.networks[&id].constitution.log(1)[0].statement.clone();
+    let page = || {
+        Ok(NetResponse::PutOut(Box::new(Bundle { statements: vec![known.clone()], more: true, ..Bundle::default() })))
+    };
+    driver.on_called(id, peer, at, &Call::Sync, page());
+    assert_eq!((driver.tasks.len(), driver.networks[&id].counters.unproven), (1, 0), "asked once more, by waymarks");
+    driver.on_called(id, peer, at, &Call::Prove, page());
+    assert_eq!((driver.tasks.len(), driver.networks[&id].counters.unproven), (1, 1), "and not for ever");
+}
+
+#[tokio::test]
+async fn what_a_page_stands_on_is_asked_for_by_name_and_not_for_ever() {
+    let Rig { mut driver, id, .. } = rig();
+    let peer = identity(3).peer_id();
+    let at = driver.links.insert(link(peer, clock::now())).unwrap();
+    let lacks = Lacks { statements: true, ..Lacks::default() };
+    driver.pull(id, peer, at, SyncState::default(), lacks);
+    let held = &driver.networks[&id];
+    let mut draft = held.constitution.draft(1, member(PeerId::from_bytes([9; 32]), None));
+    draft.parents = vec![pqvpn_wire::network::StatementId::from_bytes([5; 32])];
+    let mut statement = Statement::draft(draft).unwrap();
+    statement.sign(&identity(1)).unwrap();
+    let page = || {
+        Ok(NetResponse::Bundle(Box::new(Bundle { statements: vec![Arc::new(statement.clone())], ..Bundle::default() })))
+    };
+    driver.on_called(id, peer, at, &Call::Pull, page());
+    assert_eq!(driver.tasks.len(), 2, "once more");
+    driver.on_called(id, peer, at, &Call::Pull, page());
+    assert!(driver.pulling.is_empty() && driver.networks[&id].missing.is_empty(), "it has no more to say");
+}

@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What this node says as an admin or a member: drafted on everything held, signed, taken in.
+
+use std::sync::Arc;
+
+use pqvpn_crypto::{identity::Identity, peer_id::PeerId};
+use pqvpn_trust::{CompositeVerifier, Refusal};
+use pqvpn_wire::network::{Act, Statement, StatementId};
+
+use super::Network;
+use crate::membership::error::NetworkError;
+
+impl Network {
+    /// Takes a statement in that was just made here.
+    ///
+    /// # Errors
+    /// The constitution refuses it.
+    pub(in crate::membership) fn author(&mut self, statement: Statement) -> Result<(), Refusal> {
+        self.insert(statement, &CompositeVerifier).map(drop)
+    }
+
+    /// Drafts an act on everything held, signs it and takes it in.
+    ///
+    /// # Errors
+    /// The constitution does not allow it, or it cannot be signed.
+    pub(in crate::membership) fn act(
+        &mut self,
+        identity: &Identity,
+        now_ms: u64,
+        act: Act,
+    ) -> Result<StatementId, NetworkError> {
+        let name = || self.head.name.clone();
+        if let Err(why) = self.constitution.allowed(&self.own, &act) {
+            return Err(self.not_allowed(&why));
+        }
+        let body = if matches!(act, Act::Checkpoint { .. }) {
+            self.constitution.draft_checkpoint(now_ms)
+        } else {
+            self.constitution.draft(now_ms, act)
+        };
+        let internal = |error: &dyn std::fmt::Display| NetworkError::Internal(error.to_string());
+        let mut statement = Statement::draft(body).map_err(|error| NetworkError::BadOption(error.to_string()))?;
+        if !matches!(statement.body().act, Act::Disable { .. }) {
+            statement.sign(identity).map_err(|error| internal(&error))?;
+        }
+        let id = statement.id();
+        let network = name();
+        self.author(statement).map_err(|refusal| NetworkError::NotAllowed { network, why: refusal.to_string() })?;
+        Ok(id)
+    }
+
+    /// Puts somebody out; a proposal to do so that is open is signed instead of making another.
+    ///
+    /// # Errors
+    /// The constitution does not allow it, or it cannot be signed.
+    pub(in crate::membership) fn revoke(
+        &mut self,
+        identity: &Identity,
+        now_ms: u64,
+        peer: PeerId,
+        reason: String,
+    ) -> Result<StatementId, NetworkError> {
+        let same =
+            |statement: &Arc<Statement>| matches!(&statement.body().act, Act::Revoke { peer: of, .. } if *of == peer);
+        let mut open = self.constitution.proposals().into_iter().map(|proposal| proposal.statement);
+        let Some(open) = open.find(same).filter(|_| self.am_admin()) else {
+            return self.act(identity, now_ms, Act::Revoke { peer, reason });
+        };
+        if open.signature(&self.own).is_none() {
+            self.co_sign(identity, &open.id())?;
+        }
+        Ok(open.id())
+    }
+
+    /// Signs what is held.
+    ///
+    /// # Errors
+    /// It is not held, cannot be signed, or the constitution refuses it.
+    pub(in crate::membership) fn co_sign(&mut self, identity: &Identity, id: &StatementId) -> Result<(), NetworkError> {
+        let mut statement = Statement::clone(&*self.constitution.get(id).ok_or(NetworkError::NoNetwork)?);
+        statement.sign(identity).map_err(|error| NetworkError::Internal(error.to_string()))?;
+        let network = self.head.name.clone();
+        self.author(statement).map_err(|refusal| NetworkError::NotAllowed { network, why: refusal.to_string() })
+    }
+}

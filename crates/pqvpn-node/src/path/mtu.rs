@@ -1,0 +1,482 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! How long datagrams to a peer may be: a search by padded probes (RFC 8899), without a word of any router.
+//!
+//! ```text
+//!  new path -> First: the longest there is -- answered --------------------------------> Idle
+//!                | no answer                                                              | long datagrams in use,
+//!                v                                                                        | unconfirmed for a while
+//!              Ladder: many lengths at once, the best that is answered counts             v
+//!                |                      ^ answered                                     Confirm: the length in use
+//!                v                      |                                                 |
+//!              Climb: the next length, until it is answered or surely lost -> Idle        | surely lost: a hole
+//!                ^                                                                        v
+//!                +--------------------------- Ladder, from the shortest length on <-------+
+//! ```
+//! Every padded probe goes with a small one. That a length is surely lost takes small ones that were answered while the
+//! padded before them was not, so often in a row that loss as it was seen on this path would do that once in a million
+//! times. What is longer than the path carries is cut into pieces meanwhile, so that a wrong verdict costs little.
+//! A pure state machine: time is an argument; ids begin at random, and only an answer from where the probe went counts.
+
+use std::{
+    collections::VecDeque,
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use pqvpn_dataplane::{PathSize, SURE_LEN};
+use pqvpn_packet::header::OVERHEAD;
+
+/// Length that is taken to pass everywhere, and the shortest a path falls to.
+const FLOOR: u16 = SURE_LEN as u16;
+/// Length taken for good on a new path until it is known better: QUIC passes there (RFC 9000 14).
+const BASE: u16 = 1200;
+/// Lengths that are tried at once: they end where tunnels and links of the internet do, over IPv4 and IPv6.
+const RUNGS: [u16; 13] = [1472, 1452, 1424, 1400, 1372, 1352, 1252, 1232, 1200, 1100, 972, 952, 750];
+/// A relay header: what must be saved where it was not expected.
+const LEAD: u16 = 8;
+/// Where the search for the exact length ends.
+const NEAR: u16 = 24;
+/// Time between probes: half the round trip, within these bounds, and which is taken for it before it is known.
+const WAIT: (Duration, Duration) = (Duration::from_millis(60), Duration::from_millis(500));
+const RTT_UNKNOWN: Duration = Duration::from_millis(200);
+/// How long after the answer to a small probe that to the padded one before it may come, besides half a round trip.
+const GRACE: Duration = Duration::from_millis(30);
+/// Longest time between probes where nothing is answered, and how often they are sent then.
+const SLOW: Duration = Duration::from_secs(2);
+const SILENT_TICKS: u32 = 24;
+/// A small probe without an answer for so long is lost.
+const LOST_AFTER: Duration = Duration::from_secs(1);
+/// A length in use is confirmed when it was not for so long.
+const CONFIRM_EVERY: Duration = Duration::from_millis(500);
+/// First and longest time until longer datagrams are tried again.
+const RAISE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(600));
+/// Probes of all lengths that make a ladder.
+const LADDER_TICKS: u32 = 2;
+/// Fewest answered small probes that make a verdict.
+const LEAST_EVIDENCE: u32 = 4;
+/// Natural logarithm of a million: how much less likely than a hole mere loss must be.
+const SURE: f64 = 13.8;
+/// Small probes remembered for the estimate of loss.
+const MEMORY: f64 = 64.0;
+/// Probes that wait for their answer.
+const MAX_SENT: usize = 128;
+
+/// A probe to be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SizeProbe {
+    /// Comes back with the answer.
+    pub(crate) id: u64,
+    /// Where to.
+    pub(crate) to: SocketAddr,
+    /// Length of the datagram; 0: as short as it can be.
+    pub(crate) len: u16,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Idle,
+    First,
+    Ladder,
+    Climb,
+    Confirm,
+    Raise,
+}
+
+/// A length under test.
+#[derive(Debug, Clone, Copy)]
+struct Trial {
+    len: u16,
+    /// The tick of its first probe.
+    since: u64,
+    /// Small probes that were answered while it was not.
+    evidence: u32,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Sent {
+    id: u64,
+    len: u16,
+    at: Instant,
+    tick: u64,
+}
+
+/// Loss of small probes, there and back.
+#[derive(Debug, Clone, Copy, Default)]
+struct Loss {
+    lost: f64,
+    total: f64,
+}
+
+/// The search on the path to one peer.
+#[derive(Debug)]
+pub(crate) struct Mtu {
+    remote: Option<SocketAddr>,
+    target: u16,
+    /// Longest length that was answered on this path, 0 if none.
+    proven: u16,
+    /// What is taken for good without that.
+    assumed: u16,
+    /// Shortest length that is surely lost.
+    bad: u16,
+    phase: Phase,
+    trials: Vec<Trial>,
+    sent: VecDeque<Sent>,
+    witnessed: VecDeque<(u64, Instant)>,
+    tick: u64,
+    ticks_of_phase: u32,
+    /// Whether a small probe of this phase was answered long ago enough.
+    heard: bool,
+    silent: u32,
+    due: Option<Instant>,
+    loss: Loss,
+    rtt: Option<Duration>,
+    confirmed: Option<Instant>,
+    raise_at: Option<Instant>,
+    raise_after: Duration,
+    next_id: u64,
+    probes: VecDeque<SizeProbe>,
+    told: PathSize,
+    holes: u64,
+}
+
+impl Mtu {
+    /// A peer without a path. `first_id` is random.
+    pub(crate) fn new(first_id: u64) -> Self {
+        Self {
+            remote: None,
+            target: 0,
+            proven: 0,
+            assumed: BASE,
+            bad: u16::MAX,
+            phase: Phase::Idle,
+            trials: Vec::new(),
+            sent: VecDeque::new(),
+            witnessed: VecDeque::new(),
+            tick: 0,
+            ticks_of_phase: 0,
+            heard: false,
+            silent: 0,
+            due: None,
+            loss: Loss::default(),
+            rtt: None,
+            confirmed: None,
+            raise_at: None,
+            raise_after: RAISE.0,
+            next_id: first_id,
+            probes: VecDeque::new(),
+            told: PathSize::default(),
+            holes: 0,
+        }
+    }
+
+    /// Packets take a path on which inner packets of `inner` bytes are wanted; a new one is searched.
+    pub(crate) fn on_path(&mut self, now: Instant, remote: SocketAddr, inner: u16) {
+        let target = inner.saturating_add(OVERHEAD as u16);
+        if self.remote == Some(remote) && self.target == target {
+            return;
+        }
+        *self = Self {
+            remote: Some(remote),
+            target,
+            assumed: BASE.min(target),
+            bad: target.saturating_add(1),
+            tick: self.tick,
+            told: self.told,
+            holes: self.holes,
+            ..Self::new(self.next_id)
+        };
+        self.enter(now, Phase::First);
+    }
+
+    /// The last session has gone.
+    pub(crate) fn on_gone(&mut self) {
+        *self = Self { told: self.told, holes: self.holes, ..Self::new(self.next_id) };
+    }
+
+    /// Long datagrams are being sent.
+    pub(crate) fn on_long_in_use(&mut self, now: Instant) {
+        if self.remote.is_none() || self.phase != Phase::Idle {
+            return;
+        }
+        let confirm_at = self.confirmed.map_or(now, |at| at + CONFIRM_EVERY);
+        if self.carry() > FLOOR && confirm_at > now {
+            // Later: what was confirmed a moment ago may be lost by now.
+            self.due = Some(confirm_at);
+        } else if self.raise_at.is_none_or(|at| at > now) && self.carry() > FLOOR {
+            self.enter(now, Phase::Confirm);
+        } else if self.raise_at.is_some_and(|at| at <= now) {
+            self.enter(now, Phase::Raise);
+        }
+    }
+
+    /// The system refuses datagrams as too long: a hint that the length in use is to be looked at.
+    pub(crate) fn on_too_long(&mut self, now: Instant) {
+        if self.remote.is_some() && self.phase == Phase::Idle && self.carry() > FLOOR {
+            self.enter(now, Phase::Confirm);
+        }
+    }
+
+    /// A probe was refused as too long before it left.
+    pub(crate) fn on_unsent(&mut self, now: Instant, id: u64) {
+        let Some(at) = self.sent.iter().position(|sent| sent.id == id) else { return };
+        let Some(Sent { len, .. }) = self.sent.remove(at) else { return };
+        if len > FLOOR && self.trials.iter().any(|trial| trial.len == len) {
+            self.fail(now, len);
+        }
+    }
+
+    /// The answer to a probe came from `from`; `false` when it was none of ours. An answer by another road says nothing.
+    pub(crate) fn on_ack(&mut self, now: Instant, id: u64, from: SocketAddr, at: Instant) -> bool {
+        let Some(position) = self.sent.iter().position(|sent| sent.id == id) else { return false };
+        let Some(sent) = self.sent.remove(position) else { return false };
+        if self.remote != Some(from) {
+            return true;
+        }
+        let sample = at.saturating_duration_since(sent.at);
+        self.rtt = Some(self.rtt.map_or(sample, |rtt| rtt * 7 / 8 + sample / 8));
+        self.silent = 0;
+        if sent.len == 0 {
+            self.loss.add(false);
+            self.witnessed.push_back((sent.tick, at));
+            return true;
+        }
+        self.proven = self.proven.max(sent.len);
+        self.bad = self.bad.max(self.proven.saturating_add(1));
+        if sent.len >= self.carry() {
+            self.confirmed = Some(now);
+        }
+        self.trials.retain(|trial| trial.len > sent.len);
+        if self.trials.is_empty() {
+            self.on_all_answered(now);
+        }
+        true
+    }
+
+    /// Does what is due.
+    pub(crate) fn handle_timeout(&mut self, now: Instant) {
+        if self.due.is_none_or(|due| due > now) {
+            return;
+        }
+        self.forget_lost(now);
+        self.weigh(now);
+        if self.silent >= SILENT_TICKS {
+            // Nobody is there: this is not about lengths.
+            self.rest(now);
+            return;
+        }
+        let over = self.ticks_of_phase >= LADDER_TICKS;
+        match self.phase {
+            Phase::Idle => self.enter(now, Phase::Confirm),
+            // Without any answer there is nothing to compare with.
+            Phase::First if over && self.heard => self.enter(now, Phase::Ladder),
+            Phase::Ladder if over && self.heard => self.on_ladder_done(now),
+            Phase::Raise if over => self.rest(now),
+            Phase::First | Phase::Ladder | Phase::Raise => self.send(now),
+            Phase::Climb | Phase::Confirm => match self.trials.iter().find(|trial| self.is_lost(trial)).copied() {
+                Some(lost) => self.fail(now, lost.len),
+                None => self.send(now),
+            },
+        }
+    }
+
+    /// When [`Self::handle_timeout`] wants to run next.
+    pub(crate) const fn poll_timeout(&self) -> Option<Instant> {
+        self.due
+    }
+
+    /// Takes the next probe to be sent.
+    pub(crate) fn poll_probe(&mut self) -> Option<SizeProbe> {
+        self.probes.pop_front()
+    }
+
+    /// What the data plane is to be told, if that has changed. `own` is the MTU of the interface.
+    pub(crate) fn poll_size(&mut self, own: u16) -> Option<PathSize> {
+        self.remote?;
+        let carry = self.carry();
+        let inner = carry.saturating_sub(OVERHEAD as u16);
+        // While it is sought nobody is told a length that he would keep for minutes.
+        let settled = matches!(self.phase, Phase::Idle | Phase::Confirm | Phase::Raise) && self.proven > 0;
+        let advise = if settled && inner < own { inner } else { u16::MAX };
+        let size = PathSize { carry, advise };
+        (size != self.told).then(|| {
+            self.told = size;
+            size
+        })
+    }
+
+    /// Longest inner packet that goes whole.
+    pub(crate) fn inner(&self) -> Option<u16> {
+        self.remote.map(|_| self.carry().saturating_sub(OVERHEAD as u16))
+    }
+
+    /// Holes that were found.
+    pub(crate) const fn holes(&self) -> u64 {
+        self.holes
+    }
+
+    fn carry(&self) -> u16 {
+        self.proven.max(self.assumed).min(self.target)
+    }
+
+    fn enter(&mut self, now: Instant, phase: Phase) {
+        (self.phase, self.ticks_of_phase, self.heard, self.silent) = (phase, 0, false, 0);
+        self.witnessed.clear();
+        let lens = match phase {
+            Phase::Idle => Vec::new(),
+            Phase::First => vec![self.target],
+            Phase::Ladder | Phase::Raise => self.rungs(),
+            Phase::Climb => self.next_up().into_iter().collect(),
+            Phase::Confirm => vec![self.carry()],
+        };
+        let since = self.tick + 1;
+        self.trials = lens.into_iter().map(|len| Trial { len, since, evidence: 0 }).collect();
+        match phase {
+            _ if !self.trials.is_empty() => self.send(now),
+            // No rung is left: the exact length is.
+            Phase::Ladder => self.enter(now, Phase::Climb),
+            Phase::Idle | Phase::First | Phase::Climb | Phase::Confirm | Phase::Raise => self.rest(now),
+        }
+    }
+
+    fn rest(&mut self, now: Instant) {
+        let confirmed = std::mem::replace(&mut self.phase, Phase::Idle) == Phase::Confirm;
+        self.due = None;
+        self.trials.clear();
+        if confirmed {
+            return;
+        }
+        self.raise_at = (self.carry() < self.target).then(|| now + self.raise_after);
+        if self.raise_at.is_some() {
+            self.raise_after = (self.raise_after * 2).min(RAISE.1);
+        }
+    }
+
+    /// Everything under test passes.
+    fn on_all_answered(&mut self, now: Instant) {
+        match self.phase {
+            Phase::Idle => {}
+            Phase::Climb if self.proven < self.target => self.enter(now, Phase::Ladder),
+            Phase::Raise if self.proven < self.target => self.enter(now, Phase::Climb),
+            // The ladder leaves out what failed before.
+            Phase::Ladder => self.on_ladder_done(now),
+            Phase::First | Phase::Climb | Phase::Confirm | Phase::Raise => self.rest(now),
+        }
+    }
+
+    fn on_ladder_done(&mut self, now: Instant) {
+        // What QUIC needs did not pass either, or is proven by now.
+        self.assumed = FLOOR.min(self.target);
+        self.enter(now, Phase::Climb);
+    }
+
+    /// A length is surely lost.
+    fn fail(&mut self, now: Instant, len: u16) {
+        self.bad = self.bad.min(len).max(FLOOR + 1);
+        self.trials.retain(|trial| trial.len < len);
+        // What is answered late was sent before that.
+        self.sent.retain(|sent| sent.len < len);
+        if len <= self.carry() {
+            self.holes += 1;
+            (self.proven, self.assumed) = (0, FLOOR.min(self.target));
+            self.raise_after = RAISE.0;
+            self.enter(now, Phase::Ladder);
+        } else if self.trials.is_empty() {
+            let next = if self.phase == Phase::First { Phase::Ladder } else { Phase::Climb };
+            self.enter(now, next);
+        }
+    }
+
+    /// Lengths above the one in use that may pass; for another attempt also those that failed before.
+    fn rungs(&self) -> Vec<u16> {
+        let least = if self.phase == Phase::Ladder && self.proven == 0 { FLOOR } else { self.carry() };
+        let below = if self.phase == Phase::Raise { self.target + 1 } else { self.bad };
+        let mut rungs: Vec<u16> = RUNGS.into_iter().chain([self.target, self.target.saturating_sub(LEAD)]).collect();
+        let mut long = self.target;
+        while long > RUNGS[0] {
+            rungs.push(long);
+            long = long / 4 * 3;
+        }
+        rungs.retain(|&len| len > least && len < below && len <= self.target);
+        rungs.sort_unstable_by(|a, b| b.cmp(a));
+        rungs.dedup();
+        rungs
+    }
+
+    /// The next length worth a verdict.
+    fn next_up(&self) -> Option<u16> {
+        let (carry, bad) = (self.carry(), self.bad);
+        let rung = self.rungs().into_iter().filter(|&len| len > carry).min();
+        rung.or_else(|| (bad.saturating_sub(carry) > NEAR).then(|| carry + (bad - carry) / 2))
+            .filter(|&len| len > carry && len <= self.target)
+    }
+
+    /// Sends what is under test, and a small probe behind it.
+    fn send(&mut self, now: Instant) {
+        let Some(to) = self.remote else { return };
+        self.tick += 1;
+        self.ticks_of_phase += 1;
+        self.silent += 1;
+        let lens: Vec<u16> = self.trials.iter().map(|trial| trial.len).chain([0]).collect();
+        for len in lens {
+            let id = self.next_id;
+            self.next_id = self.next_id.wrapping_add(1);
+            if self.sent.len() >= MAX_SENT {
+                self.sent.pop_front();
+            }
+            self.sent.push_back(Sent { id, len, at: now, tick: self.tick });
+            self.probes.push_back(SizeProbe { id, to, len });
+        }
+        self.due = Some(now + self.wait());
+    }
+
+    fn wait(&self) -> Duration {
+        let wait = (self.rtt.unwrap_or(RTT_UNKNOWN) / 2).clamp(WAIT.0, WAIT.1);
+        (wait * (1 << (self.silent / 4).min(5))).min(SLOW.max(wait))
+    }
+
+    fn forget_lost(&mut self, now: Instant) {
+        let patience = LOST_AFTER.max(self.rtt.unwrap_or(RTT_UNKNOWN) * 3);
+        while let Some(sent) = self.sent.front()
+            && now.saturating_duration_since(sent.at) >= patience
+        {
+            if sent.len == 0 {
+                self.loss.add(true);
+            }
+            self.sent.pop_front();
+        }
+    }
+
+    /// Counts the small probes that were answered long enough ago for the padded one before them to be answered too.
+    fn weigh(&mut self, now: Instant) {
+        let grace = GRACE + self.rtt.unwrap_or(RTT_UNKNOWN) / 2;
+        while let Some(&(tick, at)) = self.witnessed.front()
+            && now.saturating_duration_since(at) >= grace
+        {
+            self.witnessed.pop_front();
+            self.heard = true;
+            self.trials.iter_mut().filter(|trial| trial.since <= tick).for_each(|trial| trial.evidence += 1);
+        }
+    }
+
+    fn is_lost(&self, trial: &Trial) -> bool {
+        trial.evidence >= LEAST_EVIDENCE && f64::from(trial.evidence) * -self.loss.share().ln() >= SURE
+    }
+}
+
+impl Loss {
+    fn add(&mut self, lost: bool) {
+        if self.total >= MEMORY {
+            (self.lost, self.total) = (self.lost / 2.0, self.total / 2.0);
+        }
+        self.total += 1.0;
+        self.lost += if lost { 1.0 } else { 0.0 };
+    }
+
+    /// A cautious estimate: of nothing known a half, and a deviation more than was seen.
+    fn share(self) -> f64 {
+        (self.lost + 1.0 + (self.lost + 1.0).sqrt()) / (self.total + 4.0)
+    }
+}
+
+#[cfg(test)]
+mod tests;

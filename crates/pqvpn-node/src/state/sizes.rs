@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Path sizes in the state task: what the search is told, its probes, and what the data plane learns of it.
+
+use std::{net::SocketAddr, time::Instant};
+
+use pqvpn_dataplane::{PeerSlot, ProbeKind, SendError};
+
+use super::State;
+
+impl State {
+    /// Packets to a peer take this path: how long they may be is sought there.
+    pub(super) fn search_size(&mut self, now: Instant, slot: PeerSlot, remote: SocketAddr) {
+        let Some(peer) = self.peers.get_mut(slot) else { return };
+        peer.quality.on_path(remote);
+        let Some(live) = peer.sessions.last().and_then(|id| self.live.get(id)) else { return };
+        peer.mtu.on_path(now, remote, live.inner_mtu);
+        self.act_on_size(now, slot);
+    }
+
+    pub(super) fn on_long_in_use(&mut self, now: Instant, slot: PeerSlot) {
+        if let Some(peer) = self.peers.get_mut(slot) {
+            peer.mtu.on_long_in_use(now);
+        }
+    }
+
+    pub(super) fn on_too_long(&mut self, now: Instant, slot: PeerSlot) {
+        if let Some(peer) = self.peers.get_mut(slot) {
+            peer.mtu.on_too_long(now);
+        }
+    }
+
+    /// Sends the probes of a peer's search and tells the data plane what came of it.
+    pub(super) fn act_on_size(&mut self, now: Instant, slot: PeerSlot) {
+        let Some(peer) = self.peers.get_mut(slot) else { return };
+        while let Some(probe) = peer.mtu.poll_probe() {
+            match self.control.send_probe_to(slot, probe.id, probe.to, ProbeKind::Check, probe.len.into()) {
+                Ok(()) => {}
+                Err(SendError::TooLong) => peer.mtu.on_unsent(now, probe.id),
+                Err(error) => tracing::trace!(%error, to = %probe.to, len = probe.len, "size probe not sent"),
+            }
+        }
+        if let Some(size) = peer.mtu.poll_size(self.inner_mtu) {
+            tracing::debug!(peer = %peer.label(), carry = size.carry, advise = size.advise, "path size");
+            self.control.set_path_size(slot, size);
+        }
+    }
+}
