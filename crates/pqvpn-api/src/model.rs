@@ -33,7 +33,7 @@ pub use membership::{
     Approved, CancelRequest, Denied, Invite, InviteCreated, InviteRequest, Invites, JoinRequest, Joined, Member,
     Members, Pending, Requests, RevokeRequest, Revoked, WhoRequest,
 };
-pub use netcheck::{Finding, NetCheck, Outside, PortMapping, Relay, RelayedPair, Relaying};
+pub use netcheck::{Finding, NetCheck, Outside, PortMapping, Relay, RelayedPair, Relaying, Visitors};
 pub use network::{
     Act, Admin, ContestRequest, DisableRequest, Gossip, Lock, LockLog, LockLogRequest, NetCreateRequest, NetRequest,
     NetworkAnswer, NetworkInfo, Networks, Proposal, SignRequest, Statement,

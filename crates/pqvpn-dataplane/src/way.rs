@@ -63,6 +63,11 @@ pub trait CarrierSink: Send + Sync {
     ///
     /// Called on the packet threads, with a session locked: it must neither block nor call back into the data plane.
     fn send(&self, datagram: &[u8]) -> bool;
+
+    /// The longest datagram it takes, where that does not depend on the network under it.
+    fn max_datagram(&self) -> Option<usize> {
+        None
+    }
 }
 
 /// How datagrams go a way.

@@ -38,9 +38,12 @@ pub use self::{
     write::sample,
 };
 use crate::bootstrap::BootstrapEntry;
+pub use crate::carrier::{BadProxy, CarrierListen, Proxy, ProxyChoice, Transport};
 
 /// UDP port of a node that chose no other.
 pub const DEFAULT_PORT: u16 = 41641;
+/// Port of `relay.listen`: the one that is let out where nothing else is.
+pub const CARRIER_PORT: u16 = 443;
 /// Default of `crypto.rekey_seconds` (security.md 1.7, `EPOCH_TIME`).
 pub const DEFAULT_REKEY_SECONDS: u32 = 120;
 /// Allowed `crypto.rekey_seconds`: half of `EPOCH_HARD` (security.md 1.7) leaves room for retries.
@@ -104,6 +107,8 @@ pub struct NodeConfig {
     pub port_guessing: bool,
     /// Whether the router is asked to forward the UDP port.
     pub port_mapping: bool,
+    /// The HTTP proxy to TCP port 443.
+    pub proxy: ProxyChoice,
 }
 
 /// `[interface]`.
@@ -190,12 +195,14 @@ pub struct DnsConfig {
 }
 
 /// `[relay]`.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RelayConfig {
     /// Whether this node forwards (sealed) packets of others.
     pub enabled: bool,
     /// How much of it, all together; none: as much as comes.
     pub limit: Option<Rate>,
+    /// Where members come in that cannot send UDP anywhere, while `enabled`.
+    pub listen: Vec<CarrierListen>,
 }
 
 /// `[metrics]`.
@@ -291,7 +298,17 @@ impl Default for NodeConfig {
             SocketAddr::from((Ipv4Addr::UNSPECIFIED, DEFAULT_PORT)),
             SocketAddr::from((std::net::Ipv6Addr::UNSPECIFIED, DEFAULT_PORT)),
         ];
-        Self { name: None, listen, state_dir: None, port_guessing: true, port_mapping: true }
+        Self { name: None, listen, state_dir: None, port_guessing: true, port_mapping: true, proxy: ProxyChoice::Auto }
+    }
+}
+
+impl Default for RelayConfig {
+    fn default() -> Self {
+        let at = |transport| CarrierListen {
+            transport,
+            address: SocketAddr::from((std::net::Ipv6Addr::UNSPECIFIED, CARRIER_PORT)),
+        };
+        Self { enabled: false, limit: None, listen: vec![at(Transport::Wss), at(Transport::Udp)] }
     }
 }
 

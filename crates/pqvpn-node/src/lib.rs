@@ -2,6 +2,7 @@
 //! The PQVPN node: one task owns the state, links and the data plane feed it, the host is changed in one place.
 
 pub mod bootstrap;
+mod carrier;
 pub mod clock;
 pub mod config;
 pub mod dht;

@@ -9,6 +9,11 @@ use std::{
 use pqvpn_crypto::peer_id::PeerId;
 use pqvpn_dht::address::{Class, class};
 
+use crate::carrier::Rung;
+
+const UDP: &str = Rung::Udp.name();
+const WSS: &str = Rung::Wss.name();
+
 /// How a router was asked to let a port through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MappingProtocol {
@@ -100,6 +105,8 @@ pub struct MemberLink {
     pub name: String,
     /// Where it is; none: through another member.
     pub at: Option<SocketAddr>,
+    /// What carries the link: `udp`, `quic` (UDP port 443) or `wss`.
+    pub carrier: &'static str,
     /// Whether it dialled us.
     pub inbound: bool,
     /// Round-trip time of the link.
@@ -160,8 +167,10 @@ pub struct Finding {
 /// What this network allows.
 #[derive(Debug, Clone)]
 pub struct NetReport {
-    /// Whether UDP gets through: `yes` or `unknown`.
+    /// Whether UDP gets through: `yes`, `no` or `unknown`.
     pub udp: Finding,
+    /// Whether TCP to port 443 leads to a member: `yes` or `unknown`.
+    pub tcp443: Finding,
     /// Whether the NAT keeps one port for all: `none`, `same`, `varies` or `unknown`.
     pub nat: Finding,
     /// Who is let in: `open` or `unknown`.
@@ -182,7 +191,7 @@ impl NetReport {
     pub fn of(facts: Facts) -> Self {
         let (udp, nat, filtering) = (facts.udp(), facts.nat(), facts.filtering());
         let hints = facts.hints(nat.value);
-        Self { udp, nat, filtering, ipv6: facts.ipv6(), mtu: facts.mtu(), facts, hints }
+        Self { udp, tcp443: facts.tcp443(), nat, filtering, ipv6: facts.ipv6(), mtu: facts.mtu(), facts, hints }
     }
 }
 
@@ -191,8 +200,26 @@ fn unknown(learnt: &str) -> Finding {
 }
 
 impl Facts {
+    /// Links by UDP, through nobody.
     fn direct(&self) -> impl Iterator<Item = (&MemberLink, SocketAddr)> {
-        self.links.iter().filter_map(|link| Some((link, link.at?)))
+        let by_udp = self.links.iter().filter(|link| link.carrier == UDP);
+        by_udp.filter_map(|link| Some((link, link.at?)))
+    }
+
+    /// The links that we dialled by a carrier.
+    fn carried(&self) -> impl Iterator<Item = (&MemberLink, SocketAddr)> {
+        let carried = self.links.iter().filter(|link| link.carrier != UDP && !link.inbound);
+        carried.filter_map(|link| Some((link, link.at?)))
+    }
+
+    fn tcp443(&self) -> Finding {
+        match self.carried().find(|(link, _)| link.carrier == WSS) {
+            Some((link, at)) => {
+                let learnt = format!("{} answers by a WebSocket at {at}", link.name);
+                Finding { value: "yes", learnt, age: Some(link.idle) }
+            }
+            None => unknown("not tried: it is where UDP does not get through"),
+        }
     }
 
     fn udp(&self) -> Finding {
@@ -201,7 +228,13 @@ impl Facts {
                 let learnt = format!("{} answers at {at}", link.name);
                 Finding { value: "yes", learnt, age: Some(link.idle) }
             }
-            None => unknown("no member is linked directly: nobody answers who could tell"),
+            None => match self.carried().next() {
+                Some((link, at)) => {
+                    let learnt = format!("{} is reached by {} alone, at {at}", link.name, link.carrier);
+                    Finding { value: "no", learnt, age: Some(link.idle) }
+                }
+                None => unknown("no member is linked directly: nobody answers who could tell"),
+            },
         }
     }
 
@@ -318,6 +351,7 @@ mod tests {
             peer: PeerId::from_bytes([n; 32]),
             name: format!("m{n}"),
             at: at.parse().ok(),
+            carrier: "udp",
             inbound,
             rtt: Duration::from_millis(10),
             idle: Duration::from_secs(u64::from(n)),
@@ -374,6 +408,18 @@ mod tests {
         // A link through another member proves nothing of this network.
         let relayed = NetReport::of(facts(vec![link(4, "", true)]));
         assert_eq!((relayed.udp.value, relayed.filtering.value), ("unknown", "unknown"));
+    }
+
+    #[test]
+    fn who_is_reached_by_a_carrier_says_that_udp_does_not_get_through() {
+        let carried = |inbound| MemberLink { carrier: "wss", ..link(1, "20.1.1.1:443", inbound) };
+        let report = NetReport::of(Facts { links: vec![carried(false)], ..up() });
+        assert_eq!((report.udp.value, report.tcp443.value, report.filtering.value), ("no", "yes", "unknown"));
+        // That the other end's network lets no UDP out says nothing of this one.
+        let report = NetReport::of(Facts { links: vec![carried(true)], ..up() });
+        assert_eq!((report.udp.value, report.tcp443.value, report.filtering.value), ("unknown", "unknown", "unknown"));
+        let report = NetReport::of(Facts { links: vec![carried(false), link(2, "20.1.1.1:5", false)], ..up() });
+        assert_eq!((report.udp.value, report.tcp443.value), ("yes", "yes"));
     }
 
     #[test]

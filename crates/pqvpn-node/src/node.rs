@@ -27,6 +27,7 @@ use tokio::{sync::mpsc, task::JoinHandle};
 
 use crate::{
     bootstrap,
+    carrier::{Carriers, Listening},
     clock::{self, Reading},
     config::{Cipher, Config, Mtu, Queues, Rate, RelayConfig},
     dht,
@@ -163,7 +164,8 @@ impl Node {
         let slots = Arc::new(Slots::default());
         let identity = Arc::new(identity);
         let crypto = Arc::new(LinkCrypto::new(Arc::clone(&identity), Arc::clone(&slots) as Arc<dyn Admission>));
-        let endpoint = endpoint(&plane, backend, &crypto)?;
+        let carriers = start_carriers(&config, &host, endpoint(&plane, backend, &crypto)?, &control).await?;
+        let endpoint: Arc<dyn Endpoint> = Arc::new(carriers.clone());
 
         let addresses = OwnAddresses::default();
         let reflexive = Reflexive::default();
@@ -172,6 +174,7 @@ impl Node {
             config: &config,
             identity: &identity,
             endpoint: &endpoint,
+            carriers: &carriers,
             listen: &listen,
             control: &control,
             reflexive: &reflexive,
@@ -213,6 +216,8 @@ impl Node {
             accepting: tokio::spawn(session::accept_all(Arc::clone(&context))),
             context,
             control,
+            listening: listening(&carriers, own, &config.relay),
+            carriers,
             dns: DnsSide::new(config.dns.mode, host.interface.clone(), host.state_dir.clone()),
             host,
             underlay: Underlay { listen, plane },
@@ -236,14 +241,24 @@ impl Node {
             state.stop().await;
             return Err(error.into());
         }
-        let (watch, changes) = host::watch::watch(state.host.interface.as_deref());
-        let inputs = Inputs { commands, packets, links, views, barriers: barriers_in, changes };
-        let task = tokio::spawn(async move {
-            state.run(inputs).await;
-            drop(watch);
-        });
+        let watched = host::watch::watch(state.host.interface.as_deref());
+        let inputs = |changes| Inputs { commands, packets, links, views, barriers: barriers_in, changes };
+        let task = run(state, watched, inputs);
         Ok((NodeHandle::new(command_sender), door_to_networks, task))
     }
+}
+
+/// Runs the state task, with the watch of the host's network beside it.
+fn run(
+    state: State,
+    (watch, changes): (Option<host::watch::Watch>, mpsc::Receiver<()>),
+    inputs: impl FnOnce(mpsc::Receiver<()>) -> Inputs,
+) -> JoinHandle<()> {
+    let inputs = inputs(changes);
+    tokio::spawn(async move {
+        state.run(inputs).await;
+        drop(watch);
+    })
 }
 
 fn queue_count(interface: &Interface, queues: Queues) -> usize {
@@ -316,6 +331,7 @@ struct Around<'n> {
     config: &'n Config,
     identity: &'n Arc<Identity>,
     endpoint: &'n Arc<dyn Endpoint>,
+    carriers: &'n Carriers,
     listen: &'n [SocketAddr],
     control: &'n Control,
     reflexive: &'n Reflexive,
@@ -362,6 +378,7 @@ impl Around<'_> {
             willing: willing(&self.config.relay),
             reflexive: self.reflexive.clone(),
             mapped: self.mapped.clone(),
+            carriers: self.carriers.clone(),
         };
         let (port, _ends_with_the_node) = membership::start(setup).await?;
         Ok(port)
@@ -382,6 +399,24 @@ fn pools(interface: Option<String>, config: &Config) -> membership::PoolChooser 
             free.inspect_err(|error| tracing::warn!(%error, "no IPv4 addresses chosen")).ok().flatten()
         })
     })
+}
+
+/// The ladder over an endpoint that dials by UDP alone, for the network this host is in now.
+async fn start_carriers(
+    config: &Config,
+    host: &HostSide,
+    plain: Arc<dyn Endpoint>,
+    control: &Control,
+) -> Result<Carriers, StartError> {
+    let (plane, proxy) = (Arc::new(control.clone()), config.node.proxy.proxy());
+    let carriers = Carriers::new(plain, plane, proxy, &host.state_dir).await?;
+    carriers.look_around(host.interface.as_deref(), false).await;
+    Ok(carriers)
+}
+
+/// Listens for members that cannot send UDP, if this node relays.
+pub(crate) fn listening(carriers: &Carriers, own: PeerId, relay: &RelayConfig) -> Listening {
+    if relay.enabled { Listening::open(carriers, own, &relay.listen) } else { Listening::default() }
 }
 
 /// How much this node forwards for members that cannot reach each other.

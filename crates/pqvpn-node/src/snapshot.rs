@@ -127,6 +127,8 @@ pub struct PathSnapshot {
     pub remote: SocketAddr,
     /// Through whom they go.
     pub via: Option<String>,
+    /// What carries them there, or to the relay: `udp`, `quic` (UDP port 443) or `wss`.
+    pub carrier: &'static str,
     /// Why this path and not a better one.
     pub why: String,
     /// Smoothed in-tunnel round-trip time.

@@ -30,6 +30,7 @@ use pqvpn_wire::control::Message;
 use tokio::{sync::mpsc, task::JoinHandle, time::sleep_until};
 
 use crate::{
+    carrier::{Carriers, Listening},
     clock::{self, Reading},
     config::Config,
     dht::report::DhtReport,
@@ -86,6 +87,10 @@ pub(crate) struct State {
     pub(crate) live: BTreeMap<SessionId, Live>,
     pub(crate) context: Arc<LinkContext>,
     pub(crate) control: Control,
+    /// What takes datagrams where UDP does not pass.
+    pub(crate) carriers: Carriers,
+    /// Where members come in by it.
+    pub(crate) listening: Listening,
     pub(crate) host: HostSide,
     /// Names of the networks' members.
     pub(crate) dns: DnsSide,
@@ -140,6 +145,7 @@ impl State {
     /// Runs until it is told to shut down or every handle is gone.
     pub(crate) async fn run(mut self, mut inputs: Inputs) {
         self.drive(clock::now());
+        let mut udp_back = self.carriers.udp_back();
         loop {
             let deadline = self.deadline(clock::now());
             let stop = tokio::select! {
@@ -159,6 +165,7 @@ impl State {
                     None
                 }
                 Some(()) = inputs.changes.recv() => { self.on_network_change(clock::now()); None }
+                Ok(()) = udp_back.changed() => { self.on_udp_back(clock::now()); None }
                 () = self.mapped.changed() => { self.on_mapping(clock::now()); None }
                 () = wait_until(deadline) => { self.on_timeout(clock::now()); None }
             };

@@ -3,7 +3,7 @@
 
 use pqvpn_node::{membership, netcheck};
 
-use super::{Finding, NetCheck, Outside, PortMapping, Relay, RelayedPair, Relaying};
+use super::{Finding, NetCheck, Outside, PortMapping, Relay, RelayedPair, Relaying, Visitors};
 use crate::SCHEMA;
 
 impl From<netcheck::MappingReport> for PortMapping {
@@ -28,6 +28,7 @@ impl From<netcheck::NetReport> for NetCheck {
         Self {
             schema: SCHEMA,
             udp: report.udp.into(),
+            tcp443: Some(report.tcp443.into()),
             outside: facts.outside.into_iter().map(Outside::from).collect(),
             nat: report.nat.into(),
             filtering: report.filtering.into(),
@@ -71,7 +72,11 @@ impl From<membership::RelayReport> for Relaying {
     fn from(report: membership::RelayReport) -> Self {
         let pairs = report.pairs.into_iter().map(RelayedPair::from).collect();
         let limit_bits = report.rate.saturating_mul(8);
-        Self { schema: SCHEMA, enabled: report.rate > 0, limit_bits, pairs, refused: report.refused }
+        let listen = report.listen.iter().map(ToString::to_string).collect();
+        let [refused, broken, strangers] = report.visitors;
+        let visitors = Visitors { refused, broken, strangers };
+        let (enabled, refused) = (report.rate > 0, report.refused);
+        Self { schema: SCHEMA, enabled, limit_bits, pairs, listen, visitors, refused }
     }
 }
 

@@ -122,6 +122,7 @@ impl From<snapshot::PathSnapshot> for Path {
             kind: path.kind.into(),
             remote: path.remote,
             via: path.via,
+            carrier: path.carrier.to_owned(),
             why: path.why,
             rtt_ms: path.rtt.map(millis),
             jitter_ms: path.jitter.map(millis),

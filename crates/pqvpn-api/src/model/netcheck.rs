@@ -33,8 +33,11 @@ pub struct PortMapping {
 pub struct NetCheck {
     /// Schema number, 1.
     pub schema: u32,
-    /// Whether UDP gets through: `yes` or `unknown`.
+    /// Whether UDP gets through: `yes`, `no` or `unknown`.
     pub udp: Finding,
+    /// Whether TCP to port 443 leads to a member: `yes` or `unknown`.
+    #[serde(default)]
+    pub tcp443: Option<Finding>,
     /// Where members see the node, what most of them say first.
     pub outside: Vec<Outside>,
     /// Whether the NAT keeps one port for everybody: `none`, `same`, `varies` or `unknown`.
@@ -107,8 +110,25 @@ pub struct Relaying {
     pub limit_bits: u64,
     /// The pairs of members it forwards between now.
     pub pairs: Vec<RelayedPair>,
+    /// Where members come in whose network lets no UDP out, as `wss://[::]:443`.
+    #[serde(default)]
+    pub listen: Vec<String>,
+    /// What happened there.
+    #[serde(default)]
+    pub visitors: Visitors,
     /// Requests refused because somebody asked for too much.
     pub refused: u64,
+}
+
+/// Connections to the carriers that carry nothing.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Visitors {
+    /// Closed at once: too many from one place, or in all.
+    pub refused: u64,
+    /// Handshakes and requests that came to nothing.
+    pub broken: u64,
+    /// Requests that got an ordinary page.
+    pub strangers: u64,
 }
 
 /// Two members that meet here.

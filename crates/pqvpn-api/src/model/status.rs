@@ -158,6 +158,9 @@ pub struct Path {
     pub remote: SocketAddr,
     /// Relay or first hop, when there is one.
     pub via: Option<String>,
+    /// What carries packets there, or to the relay: `udp`, `quic` (UDP port 443) or `wss`.
+    #[serde(default)]
+    pub carrier: String,
     /// Why this path and not a better one.
     pub why: String,
     /// Smoothed in-tunnel round-trip time in milliseconds.

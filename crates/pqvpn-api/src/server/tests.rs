@@ -146,6 +146,7 @@ fn a_peer() -> snapshot::PeerSnapshot {
         path: Some(snapshot::PathSnapshot {
             kind: snapshot::PathKind::Direct,
             via: None,
+            carrier: "udp",
             remote: "203.0.113.5:41999".parse().unwrap(),
             why: "pinned endpoint".into(),
             rtt: Some(Duration::from_micros(11_200)),
@@ -222,7 +223,7 @@ async fn status_has_the_shape_of_schema_1() {
     assert_eq!(peer["verified_age_s"], 2.1);
     assert_eq!(
         peer["path"],
-        serde_json::json!({"kind": "direct", "remote": "203.0.113.5:41999", "via": null, "why": "pinned endpoint",
+        serde_json::json!({"kind": "direct", "remote": "203.0.113.5:41999", "via": null, "carrier": "udp", "why": "pinned endpoint",
             "rtt_ms": 11.2, "jitter_ms": 0.4, "loss": 0.0,
             "tx_rate": 1000.0, "rx_rate": 20.0, "mtu": 1420, "mtu_holes": 1})
     );

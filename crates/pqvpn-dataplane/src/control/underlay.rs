@@ -19,7 +19,7 @@ use crate::{
     event::PeerSlot,
     stats::{DropReason, Run},
     udp::{MAX_GSO_BYTES, extra::SocketId},
-    way::{Forward, ForwardStats, Way, WayError, WayId, Ways},
+    way::{By, Forward, ForwardStats, Way, WayError, WayId, Ways},
 };
 
 /// Longest probe: a relay header still fits into the datagram.
@@ -185,6 +185,15 @@ impl Control {
         self.shared.inbound_wakes[queue].wake();
         self.shared.drops().count_many(DropReason::CarrierOverflow, (datagrams.len() - taken) as u64);
         taken
+    }
+
+    /// The longest datagram that a carried way takes; `None` for every other address, and where only the network under the
+    /// carrier knows.
+    pub fn max_datagram(&self, remote: SocketAddr) -> Option<usize> {
+        match self.shared.underlay.ways().direct(remote)? {
+            By::Carrier(sink) => sink.max_datagram(),
+            By::Udp(_) => None,
+        }
     }
 
     /// Relays what comes on `channel` (56 bits), in the place of what was to be done with it before; the counters of

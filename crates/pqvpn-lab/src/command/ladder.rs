@@ -21,6 +21,8 @@ mod proxy;
 
 /// How long the first packet may take; the bar is shorter.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// How long a path may take to become direct when everything is let through again; the bar is shorter.
+const BACK: Duration = Duration::from_secs(120);
 /// Seconds of a transfer.
 const SECONDS: u32 = 4;
 /// Least Mbit/s where only TCP to port 443 gets out.
@@ -88,6 +90,8 @@ impl Carrier {
 struct Met {
     connected: Vec<f64>,
     mbit: Vec<f64>,
+    /// Seconds from when everything is let through again to a direct path.
+    back: Option<f64>,
     path: String,
     trouble: String,
 }
@@ -120,7 +124,7 @@ fn meet(program: &Path, carrier: Carrier, args: &Args, met: &mut Met) -> anyhow:
     trio.found()?;
     let port = Interface::find(&trio.internet.router, "port0")?;
     let [out, back] = carrier.lets_through(&proxy);
-    let _only = impair::only(&port, &[&out], &[&back])?;
+    let only = impair::only(&port, &[&out], &[&back])?;
     if carrier == Carrier::Proxy {
         // As programs are told of one everywhere.
         let address = format!("http://{}", proxy.address);
@@ -133,10 +137,16 @@ fn meet(program: &Path, carrier: Carrier, args: &Args, met: &mut Met) -> anyhow:
         trio.first_packet(PATIENCE)?;
         met.connected.push(start.elapsed().as_secs_f64());
         let seen = trio.seen(0)?;
-        met.path = format!("{} {}", seen.kind, seen.why);
+        met.path = format!("{} {} {}", seen.kind, seen.path["carrier"].as_str().unwrap_or_default(), seen.why);
+        let wanted = if carrier == Carrier::Udp443 { "quic" } else { "wss" };
+        anyhow::ensure!(seen.path["carrier"] == wanted, "the status names another rung: {}", met.path);
         let [one, two] = trio.ends.each_ref().map(|end| &end.node.host);
         met.mbit.push(iperf::tcp(one, two, trio.inner(1)?, SECONDS, 1)?.gbit_s * 1000.0);
     }
+    drop(only);
+    let start = Instant::now();
+    trio.wait_for_path("direct", BACK)?;
+    met.back = Some(start.elapsed().as_secs_f64());
     trio.stop()
 }
 
@@ -151,6 +161,8 @@ fn tell(carrier: Carrier, met: Met, repeat: u8, report: &mut Report) {
     if carrier == Carrier::Tcp443 {
         report.bar(&figure("mbit_s"), Op::AtLeast, CARRIER_MBIT);
     }
+    report.figure(&figure("back_s"), met.back.map_or(Value::Null, rounded));
+    report.bar(&figure("back_s"), Op::Below, 60.0);
     report.row([
         ("rung", carrier.name().into()),
         ("n", repeat.into()),

@@ -234,6 +234,8 @@ mod tests {
             ("crypto.rekey_seconds", "9999", "expected 5 to 300, found 9999"),
             ("crypto.rekey_seconds", "soon", "expected an integer"),
             ("relay.enabled", "maybe", "expected true or false"),
+            ("relay.listen", "tcp://[::]:443", "expected wss://address:port or udp://address:port"),
+            ("node.proxy", "socks5://proxy:1080", "expected http://[user:password@]host[:port], \"auto\" or \"none\""),
             ("relay.limit", "50", "expected a rate from 1kbit to 100gbit"),
             ("relay.limit", "0mbit", "expected a rate from 1kbit to 100gbit"),
             ("relay.limit", "99999999999999gbit", "expected a rate from 1kbit to 100gbit"),

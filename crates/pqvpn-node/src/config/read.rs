@@ -6,9 +6,9 @@ use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, str::FromStr};
 use ipnet::{IpNet, Ipv4Net};
 
 use super::{
-    BootstrapConfig, BootstrapEntry, Cipher, Config, ConfigError, DEFAULT_DIFFICULTY, DIFFICULTY, DhtConfig, DhtMode,
-    DnsMode, Endpoint, KEEPALIVE_SECONDS, LogFormat, LogLevel, Mtu, PeerConfig, Problem, Queues, REKEY_SECONDS, Rate,
-    check, schema,
+    BootstrapConfig, BootstrapEntry, CarrierListen, Cipher, Config, ConfigError, DEFAULT_DIFFICULTY, DIFFICULTY,
+    DhtConfig, DhtMode, DnsMode, Endpoint, KEEPALIVE_SECONDS, LogFormat, LogLevel, Mtu, PeerConfig, Problem,
+    ProxyChoice, Queues, REKEY_SECONDS, Rate, check, schema,
     tree::{At, Entry, Node, Table},
     value::{in_range, interface_name, is_name, network, peer_id},
 };
@@ -72,6 +72,7 @@ impl Reader {
             config.node.state_dir = self.value(&section, "state_dir", absolute_path);
             assign(&mut config.node.port_guessing, self.value(&section, "port_guessing", boolean));
             assign(&mut config.node.port_mapping, self.value(&section, "port_mapping", boolean));
+            assign(&mut config.node.proxy, self.value(&section, "proxy", parse::<ProxyChoice>));
         }
         if let Some(section) = self.section(root, "interface") {
             self.interface(&section, &mut config);
@@ -93,6 +94,7 @@ impl Reader {
         }
         if let Some(section) = self.section(root, "relay") {
             assign(&mut config.relay.enabled, self.value(&section, "enabled", boolean));
+            assign(&mut config.relay.listen, self.list(&section, "listen", parse::<CarrierListen>));
             config.relay.limit = self.value(&section, "limit", or_empty(parse::<Rate>)).flatten();
         }
         if let Some(section) = self.section(root, "metrics") {
@@ -361,7 +363,18 @@ macro_rules! spelled_by_from_str {
     })+ };
 }
 
-spelled_by_from_str!(Cipher, DhtMode, DnsMode, LogLevel, LogFormat, Endpoint, Rate, BootstrapEntry);
+spelled_by_from_str!(
+    Cipher,
+    DhtMode,
+    DnsMode,
+    LogLevel,
+    LogFormat,
+    Endpoint,
+    Rate,
+    CarrierListen,
+    ProxyChoice,
+    BootstrapEntry
+);
 
 impl Spelled for SocketAddr {
     fn spelled(text: &str) -> Result<Self, String> {

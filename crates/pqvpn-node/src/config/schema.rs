@@ -33,6 +33,7 @@ pub(super) const SECTIONS: &[Section] = &[
             ("state_dir", Kind::Text),
             ("port_guessing", Kind::Bool),
             ("port_mapping", Kind::Bool),
+            ("proxy", Kind::Text),
         ],
     ),
     section(
@@ -67,7 +68,7 @@ pub(super) const SECTIONS: &[Section] = &[
         &[("enabled", Kind::Bool), ("mode", Kind::Text), ("difficulty", Kind::Integer), ("network", Kind::Text)],
     ),
     section("dns", &[("mode", Kind::Text)]),
-    section("relay", &[("enabled", Kind::Bool), ("limit", Kind::Text)]),
+    section("relay", &[("enabled", Kind::Bool), ("limit", Kind::Text), ("listen", Kind::TextList)]),
     section("metrics", &[("listen", Kind::Text)]),
     section("logging", &[("level", Kind::Text), ("format", Kind::Text), ("file", Kind::Text)]),
 ];

@@ -27,6 +27,7 @@ pub(super) fn to_toml(config: &Config) -> String {
     out.key("listen", list(&config.node.listen));
     out.optional("state_dir", config.node.state_dir.as_ref().map(|path| quoted(path.display())));
     out.key("port_mapping", config.node.port_mapping);
+    out.key("proxy", quoted(&config.node.proxy));
 
     out.key("port_guessing", config.node.port_guessing);
     let interface = &config.interface;
@@ -78,6 +79,7 @@ pub(super) fn to_toml(config: &Config) -> String {
     out.section("[relay]");
     out.key("enabled", config.relay.enabled);
     out.key("limit", quoted(config.relay.limit.map(|limit| limit.to_string()).unwrap_or_default()));
+    out.key("listen", list(&config.relay.listen));
     out.section("[metrics]");
     out.key("listen", quoted(config.metrics.listen.map(|listen| listen.to_string()).unwrap_or_default()));
 

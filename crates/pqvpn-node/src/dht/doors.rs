@@ -10,6 +10,7 @@ use std::{
 use pqvpn_crypto::peer_id::PeerId;
 
 use super::report::{DhtError, DoorReport, DoorSource, DoorState, GoneDoor, NewDoor};
+use crate::path::is_relayed;
 
 /// Addresses kept of one door.
 pub const MAX_DOOR_ADDRESSES: usize = 4;
@@ -229,8 +230,11 @@ impl Doors {
     /// A handshake proved that the identity answers at an address of the door.
     pub(super) fn verified(&mut self, peer: &PeerId, at: SocketAddr, unix_ms: u64) {
         if let Some(door) = self.doors.get_mut(peer) {
-            let at = SocketAddr::new(at.ip().to_canonical(), at.port());
-            (door.verified_ms, door.answered_at) = (Some(unix_ms), Some(at));
+            door.verified_ms = Some(unix_ms);
+            // The address of a way is no place.
+            if !is_relayed(at) {
+                door.answered_at = Some(SocketAddr::new(at.ip().to_canonical(), at.port()));
+            }
         }
     }
 

@@ -10,8 +10,10 @@
 //! Pure: time is an argument, memory is bounded by `sources`.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
+
+use pqvpn_dataplane::way::WayId;
 
 /// Limits on incoming handshakes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -142,10 +144,16 @@ impl Sources {
     }
 }
 
-/// What one attacker can be assumed to own: an IPv4 address, an IPv6 /64.
+/// Whether a source is a way of the data plane, whatever its port.
+fn is_way(source: IpAddr) -> bool {
+    WayId::of(SocketAddr::new(source, WayId(0).address().port())).is_some()
+}
+
+/// What one attacker can be assumed to own: an IPv4 address, an IPv6 /64. A way of ours stands for a host of its own.
 fn prefix(source: IpAddr) -> IpAddr {
     match source.to_canonical() {
         IpAddr::V4(v4) => IpAddr::V4(v4),
+        IpAddr::V6(_) if is_way(source) => source,
         IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from(u128::from(v6) & (u128::MAX << 64))),
     }
 }
@@ -201,6 +209,14 @@ mod tests {
         let host = |n: u16| IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 1, 0, 0, 0, n));
         let verdicts: Vec<_> = (0..6).map(|n| gate.judge(now, host(n), false, 0)).collect();
         assert_eq!(verdicts[4..], [Verdict::Accept, Verdict::Retry]);
+    }
+
+    #[test]
+    fn who_comes_by_a_carrier_has_a_rate_of_its_own() {
+        let (mut gate, now) = (Gate::new(GateConfig::default()), Instant::now());
+        let verdicts: Vec<_> = (0..20).map(|n| gate.judge(now, WayId(n).address().ip(), false, 0)).collect();
+        assert_eq!(verdicts, [Verdict::Accept; 20]);
+        assert_eq!(judged(&mut gate, now, WayId(1).address().ip(), false, 5)[3..], [Verdict::Accept, Verdict::Retry]);
     }
 
     #[test]

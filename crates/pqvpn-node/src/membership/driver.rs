@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The task that owns the networks: messages, timers and orders come in one at a time; nothing of them is shared.
 
+mod carried;
 mod dialing;
 mod farewell;
 mod founding;
@@ -45,6 +46,7 @@ use super::{
     store::{Change, Head, Store},
 };
 use crate::{
+    carrier::Carriers,
     clock, dht,
     dht::{FirstStream, NewDoor, Usage},
     link::Connection,
@@ -75,6 +77,7 @@ pub(super) struct Parts {
     pub(super) relaying: Relaying,
     pub(super) reflexive: Reflexive,
     pub(super) mapped: Mapped,
+    pub(super) carriers: Carriers,
     pub(super) standing: Vec<HealthItem>,
 }
 
@@ -122,6 +125,13 @@ pub(super) enum TaskDone {
     Relayed(Box<relaying::Relayed>),
     /// Somebody was told that another member wants to reach it through us.
     Offered(Box<relaying::Offered>),
+    /// A member that a carrier leads to was reached by UDP.
+    UdpBack {
+        peer: PeerId,
+        link: Arc<dyn Connection>,
+    },
+    /// UDP was looked for and is not there.
+    NoUdp,
     /// A pool was chosen for a new network.
     Pool {
         create: Box<founding::Creating>,
@@ -185,6 +195,8 @@ pub(super) struct Driver {
     reflexive: Reflexive,
     /// What the router forwards to this node.
     mapped: Mapped,
+    /// What takes datagrams where UDP does not pass.
+    carriers: Carriers,
     standing: Vec<HealthItem>,
     /// Where others can dial this node.
     endpoints: Vec<SocketAddr>,
@@ -245,6 +257,7 @@ impl Driver {
             ways_wanted: Vec::new(),
             reflexive: parts.reflexive,
             mapped: parts.mapped,
+            carriers: parts.carriers,
             standing: parts.standing,
             endpoints: Vec::new(),
             endpoints_at: clock::now(),
@@ -371,6 +384,8 @@ impl Driver {
             TaskDone::Stranger { link } => self.on_stranger(link),
             TaskDone::Relayed(relayed) => self.on_relayed(*relayed),
             TaskDone::Offered(offered) => self.on_offered(*offered),
+            TaskDone::UdpBack { peer, link } => self.on_udp_back(peer, link),
+            TaskDone::NoUdp => {}
             TaskDone::Pool { create, pool } => self.create(*create, pool),
         }
     }

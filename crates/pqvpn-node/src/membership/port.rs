@@ -37,6 +37,7 @@ use super::{
     store::{Store, StoreError},
 };
 use crate::{
+    carrier::Carriers,
     clock,
     dht::{self, FirstStream, NewDoor, NoPlace, Place, Places, Usage},
     link::{Connection, Endpoint},
@@ -81,6 +82,8 @@ pub(crate) struct Setup {
     pub(crate) reflexive: Reflexive,
     /// What the router forwards to this node.
     pub(crate) mapped: Mapped,
+    /// What takes datagrams where UDP does not pass.
+    pub(crate) carriers: Carriers,
 }
 
 /// Why networks cannot be started.
@@ -124,6 +127,7 @@ pub(crate) async fn start(setup: Setup) -> Result<(Port, JoinHandle<()>), Member
         willing,
         reflexive,
         mapped,
+        carriers,
     } = setup;
     let own = identity.peer_id();
     let (event_sender, events) = mpsc::channel(QUEUE);
@@ -159,6 +163,7 @@ pub(crate) async fn start(setup: Setup) -> Result<(Port, JoinHandle<()>), Member
         relaying: Relaying::new(forwarder, willing),
         reflexive,
         mapped,
+        carriers,
         standing,
     };
     let mut driver = Driver::new(parts, Links::default());

@@ -14,6 +14,8 @@ use pqvpn_crypto::peer_id::PeerId;
 use pqvpn_dataplane::way::{Forward, ForwardLimit, ForwardStats, Way, WayError, WayId};
 use pqvpn_wire::network::{Channel, NetworkId, RELAY_LASTS_S, RelayRefusal};
 
+use crate::carrier::by_member;
+
 /// How long pairs and ways last when nobody asks again.
 pub(super) const LASTS: Duration = Duration::from_secs(RELAY_LASTS_S);
 /// How often a way that is in use is asked for again.
@@ -114,6 +116,7 @@ struct OwnWay {
     relay_at: SocketAddr,
     peer: PeerId,
     takes: Channel,
+    sends: Channel,
     /// Whether we asked for it; then it is ours to keep it.
     ours: bool,
     until: Instant,
@@ -366,7 +369,7 @@ impl Relaying {
     ) -> Result<SocketAddr, WayError> {
         let known = self.ways.iter().position(|way| way.relay == relay && way.peer == peer);
         let before = known.and_then(|at| self.ways.get(at).copied());
-        let id = before.map_or(WayId(random), |way| way.id);
+        let id = before.map_or(WayId(by_member(random)), |way| way.id);
         let way = Way::Relay { relay: relay_at, out_channel: sends.get(), in_channel: takes.get() };
         self.forwarder.set_way(id, way)?;
         let way = OwnWay {
@@ -376,6 +379,7 @@ impl Relaying {
             relay_at,
             peer,
             takes,
+            sends,
             ours: ours || before.is_some_and(|way| way.ours),
             until: now + LASTS,
             refresh_at: now + REFRESH,
@@ -387,6 +391,18 @@ impl Relaying {
             None => self.ways.push(way),
         }
         Ok(id.address())
+    }
+
+    /// Follows relays that are reached at another address, or by another carrier, than before.
+    pub(super) fn follow_relays(&mut self, at: impl Fn(&PeerId) -> Option<SocketAddr>) {
+        for way in &mut self.ways {
+            let Some(now_at) = at(&way.relay).filter(|now_at| *now_at != way.relay_at) else { continue };
+            let moved = Way::Relay { relay: now_at, out_channel: way.sends.get(), in_channel: way.takes.get() };
+            match self.forwarder.set_way(way.id, moved) {
+                Ok(()) => way.relay_at = now_at,
+                Err(error) => tracing::debug!(%error, "a relay moved to where it cannot be reached"),
+            }
+        }
     }
 
     /// A relay said how much it forwards for a pair.

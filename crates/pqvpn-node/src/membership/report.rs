@@ -11,7 +11,7 @@ use ipnet::{Ipv4Net, Ipv6Net};
 use pqvpn_crypto::peer_id::PeerId;
 use pqvpn_wire::dht::NetworkId;
 
-use crate::snapshot::HealthItem;
+use crate::{config::CarrierListen, snapshot::HealthItem};
 
 pub use super::error::NetworkError;
 
@@ -471,6 +471,10 @@ pub struct RelayReport {
     pub pairs: Vec<RelayPairReport>,
     /// Requests refused because somebody asked for too much.
     pub refused: u64,
+    /// Where members come in whose network lets no UDP out.
+    pub listen: Vec<CarrierListen>,
+    /// Connections there that were closed at once, handshakes that came to nothing, requests that got a page.
+    pub visitors: [u64; 3],
 }
 
 /// Two members that meet here.

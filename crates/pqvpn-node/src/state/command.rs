@@ -12,12 +12,14 @@ use tokio::sync::oneshot;
 
 use super::{State, peer::Peer};
 use crate::{
+    carrier::Listening,
     dht::{
         Order, Wanted,
         report::{DhtError, DhtReport, LookupTarget, RecordRef},
     },
     handle::{Command, DhtCommand, NodeError, PeerRef, SetOutcome},
-    membership, node,
+    membership::{self, RelayReport},
+    node,
     snapshot::NodeState,
 };
 
@@ -44,7 +46,11 @@ impl State {
             Command::Network(command) => self.network(command),
             Command::Relaying(answer) => {
                 let context = Arc::clone(&self.context);
-                tokio::spawn(async move { send(answer, context.networks.relaying().await) });
+                let (listen, visitors) = (self.listening.at.clone(), self.listening.counts());
+                tokio::spawn(async move {
+                    let report = context.networks.relaying().await;
+                    send(answer, report.map(|report| RelayReport { listen, visitors, ..report }));
+                });
             }
             Command::NetCheck(answer) => self.netcheck(now, answer),
             Command::Dns(answer) => send(answer, self.dns.report()),
@@ -67,6 +73,7 @@ impl State {
         self.context.door.set_down(false);
         self.portmap.want(true);
         self.pause_discovery(false);
+        self.listening = node::listening(&self.carriers, self.own, &self.config.relay);
         self.running = NodeState::Up;
         self.look_at_peers(now);
         tracing::info!("up");
@@ -80,6 +87,7 @@ impl State {
         self.running = NodeState::Down;
         self.context.door.set_down(true);
         self.portmap.want(false);
+        self.listening = Listening::default();
         self.pause_discovery(true);
         self.control.pause(true);
         self.close_all(CloseReason::Shutdown);
@@ -93,8 +101,9 @@ impl State {
     pub(crate) async fn stop(mut self) {
         self.context.door.set_down(true);
         self.close_all(CloseReason::Shutdown);
-        let Self { context, mut host, mut dns, underlay, accepting, lan, portmap, .. } = self;
+        let Self { context, carriers, listening, mut host, mut dns, underlay, accepting, lan, portmap, .. } = self;
         drop(lan);
+        drop(listening);
         dns.undo().await;
         tokio::join!(context.networks.stop(), portmap.stop());
         if let Some(dht) = &context.dht {
@@ -105,6 +114,8 @@ impl State {
         accepting.abort();
         let _aborted = accepting.await;
         // QUIC lets go of its socket before the packet threads close it.
+        carriers.stop();
+        drop(carriers);
         drop(context);
         if let Err(error) = host.undo().await {
             tracing::warn!(%error, "the host was not wholly restored; the next start tries again");
@@ -209,6 +220,11 @@ impl State {
             "relay.limit" if value.is_empty() => relay.limit = None,
             "relay.limit" => relay.limit = Some(value.parse().map_err(NodeError::BadSetting)?),
             _ => return Ok(SetOutcome::AfterRestart),
+        }
+        if key == "relay.enabled" && self.running == NodeState::Up {
+            // What listened lets go of its ports first.
+            self.listening = Listening::default();
+            self.listening = node::listening(&self.carriers, self.own, &self.config.relay);
         }
         let told = self.context.networks.order(membership::Order::Willing(node::willing(&self.config.relay)));
         Ok(if told { SetOutcome::Applied } else { SetOutcome::AfterRestart })

@@ -12,6 +12,7 @@ use pqvpn_wire::control::{Candidates, MAX_CANDIDATES, Message};
 
 use super::{State, peer::Peer};
 use crate::{
+    carrier::{Rung, is_carried},
     dht::{dialable, realm},
     membership,
     path::{Action, Relayed, Told, is_relayed, sift},
@@ -26,6 +27,7 @@ impl State {
     /// Does what the machine of a peer's paths asks for.
     pub(super) fn act_on_path(&mut self, now: Instant, slot: PeerSlot, action: Action) {
         match action {
+            Action::Tell { .. } if !self.may_try(now, slot) => {}
             Action::Tell { round, answer } => self.tell_candidates(now, slot, round, answer),
             Action::Open(to) => self.open_towards(now, slot, to),
             Action::Check { id, to } => {
@@ -40,6 +42,11 @@ impl State {
             Action::OpenSockets(to) => self.open_sockets(now, slot, to),
             Action::CheckFromAll { id, to } => self.check_from_all(slot, id, to),
         }
+    }
+
+    /// Whether a direct way may be tried: seldom where no UDP seems to pass.
+    fn may_try(&mut self, now: Instant, slot: PeerSlot) -> bool {
+        !self.carriers.is_hushed() || self.peers.get_mut(slot).is_some_and(|peer| peer.hush.lets(now))
     }
 
     /// Opens the router that is before us, if there is one: a packet that passes one router and is gone at the next.
@@ -97,6 +104,16 @@ impl State {
         });
     }
 
+    /// What carries to an address, and why, where it is not UDP to the port of the peer.
+    fn carried_because(&self, at: SocketAddr) -> Option<String> {
+        let by = match self.carriers.rung(at) {
+            Rung::Udp => return None,
+            Rung::Quic => "quic (UDP port 443)",
+            Rung::Wss => "wss (WebSocket over TLS, TCP port 443)",
+        };
+        Some(format!("{by}: UDP to its own port does not get through"))
+    }
+
     fn tell_candidates(&self, now: Instant, slot: PeerSlot, round: u32, answer: bool) {
         let Some(peer) = self.peers.get(slot) else { return };
         let Some(live) = peer.sessions.last().and_then(|id| self.live.get(id)) else { return };
@@ -110,8 +127,15 @@ impl State {
 
     /// Why packets to a peer go where they go, and what would make that better.
     pub(super) fn why(&self, now: Instant, peer: &Peer, at: SocketAddr) -> String {
+        if is_carried(at) {
+            return self.carried_because(at).unwrap_or_default();
+        }
         if !is_relayed(at) {
             return peer.why.clone();
+        }
+        let by = self.context.networks.via(at).and_then(|(_, relay_at)| self.carried_because(relay_at));
+        if let Some(by) = by {
+            return format!("the relay is reached by {by}");
         }
         let facts = Relayed {
             tried: peer.paths.has_failed(),
@@ -121,6 +145,13 @@ impl State {
             port: self.underlay.listen.iter().find(|at| at.is_ipv4()).map(SocketAddr::port),
         };
         facts.text()
+    }
+
+    /// UDP gets out again: direct ways have a chance.
+    pub(super) fn on_udp_back(&mut self, now: Instant) {
+        for peer in self.peers.iter_mut() {
+            peer.paths.try_now(now);
+        }
     }
 
     /// The router forwards another port than before, or none any more.
@@ -150,6 +181,9 @@ impl State {
     /// The peer says where it may be reached.
     pub(super) fn on_candidates(&mut self, now: Instant, session: SessionId, candidates: &Candidates) {
         let Some(slot) = self.live.get(&session).map(|live| live.slot) else { return };
+        if !self.may_try(now, slot) {
+            return;
+        }
         let lab = self.underlay.listen.iter().all(|at| at.ip().is_loopback());
         let overlay = self.addresses.get();
         let peers_own: Vec<IpAddr> = self.peers.iter().flat_map(|peer| peer.addresses.iter().copied()).collect();
@@ -176,6 +210,8 @@ impl State {
     pub(super) fn on_network_change(&mut self, now: Instant) {
         tracing::info!("the network has changed: every path is looked at anew");
         self.reflexive.forget();
+        let (carriers, interface) = (self.carriers.clone(), self.host.interface.clone());
+        tokio::spawn(async move { carriers.look_around(interface.as_deref(), true).await });
         let _told_by_its_own_look = self.context.networks.order(membership::Order::NetworkChanged);
         for peer in self.peers.iter_mut().filter(|peer| peer.life.is_up()) {
             // Who watches both networks cannot link them by the receiver index.

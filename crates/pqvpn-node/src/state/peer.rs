@@ -12,6 +12,7 @@ use pqvpn_dataplane::{PeerSlot, SessionId};
 use tokio::sync::oneshot;
 
 use crate::{
+    carrier::Hush,
     handle::{NodeError, PingReply},
     life::PeerLife,
     overlay::MeshPeer,
@@ -54,6 +55,8 @@ pub(crate) struct Peer {
     pub(crate) why: String,
     /// Whether its NAT gives every peer another port, once it has said so.
     pub(crate) varies: Option<bool>,
+    /// How seldom direct paths to it are tried where no UDP seems to pass.
+    pub(crate) hush: Hush,
     pub(crate) last_error: Option<String>,
     /// Pings that wait for a session, then for their probe.
     pub(crate) pings: Vec<Ping>,
@@ -93,6 +96,7 @@ impl Peer {
             last_remote: None,
             why: String::new(),
             varies: None,
+            hush: Hush::default(),
             last_error: None,
             pings: Vec::new(),
             aborts: Vec::new(),

@@ -13,10 +13,10 @@ use pqvpn_dataplane::DropReason;
 
 use super::{State, peer::Peer};
 use crate::{
+    carrier::{Rung, is_by_member},
     dht,
     life::VERIFIED_WITHIN,
     membership::NetworkView,
-    path::is_relayed,
     snapshot::{
         HealthItem, HealthLevel, NetworkSnapshot, NodeState, PathKind, PathSnapshot, PeerSnapshot, PeerState,
         SessionSnapshot, Snapshot,
@@ -82,6 +82,7 @@ impl State {
                     kind,
                     remote,
                     via,
+                    carrier: self.carrier(at).name(),
                     why: self.why(now, peer, at),
                     rtt: peer.life.rtt(),
                     jitter: peer.quality.jitter(),
@@ -109,15 +110,21 @@ impl State {
         }
     }
 
+    /// What carries to an address, or to the relay before it.
+    pub(super) fn carrier(&self, at: SocketAddr) -> Rung {
+        self.carriers.rung(self.context.networks.via(at).map_or(at, |(_, relay_at)| relay_at))
+    }
+
     /// A path as people see it: kind, address, through whom.
     pub(super) fn seen_path(&self, at: SocketAddr) -> (PathKind, SocketAddr, Option<String>) {
-        if !is_relayed(at) {
-            return (PathKind::Direct, at, None);
+        let place = |at| self.carriers.place(at).map_or(at, |place| place.at);
+        if !is_by_member(at) {
+            return (PathKind::Direct, place(at), None);
         }
         let via = self.context.networks.via(at);
         let name =
             via.map(|(relay, _)| self.peers.of(&relay).map_or_else(|| relay.short(), |slot| self.peers.label(slot)));
-        (PathKind::Relay, via.map_or(at, |(_, relay_at)| relay_at), name)
+        (PathKind::Relay, via.map_or(at, |(_, relay_at)| place(relay_at)), name)
     }
 
     fn network_snapshot(&self, view: &NetworkView) -> NetworkSnapshot {
@@ -160,6 +167,7 @@ impl State {
         items.extend(self.views.iter().flat_map(|view| view.health.iter().cloned()));
         items.extend(self.host.health());
         items.extend(self.dns.health());
+        items.extend(self.listening.health());
         items.extend(self.context.dht.iter().flat_map(dht::Port::health));
         let lost = self.lost_events.load(Ordering::Relaxed);
         if lost > 0 {

@@ -12,6 +12,7 @@ use pqvpn_wire::control::CloseReason;
 
 use super::{Live, State, choice};
 use crate::{
+    carrier::is_by_member,
     handle::PingReply,
     path::is_relayed,
     session::{Established, LinkEvent, SessionError},
@@ -56,7 +57,7 @@ impl State {
         }
         let remote = made.connection.remote();
         let why = match made.role {
-            _ if is_relayed(remote) => peer.paths.why_relayed(),
+            _ if is_by_member(remote) => peer.paths.why_relayed(),
             Role::Initiator if peer.endpoints.is_empty() && peer.last_remote != Some(remote) => {
                 "its record in the DHT named this address"
             }
@@ -217,7 +218,7 @@ impl State {
         tracing::debug!(peer = %peer.label(), %from, %to, "roamed");
         peer.last_remote = Some(to);
         peer.paths.on_path(now, to);
-        peer.why = match (is_relayed(from), is_relayed(to)) {
+        peer.why = match (is_relayed(from), is_by_member(to)) {
             (_, true) => peer.paths.why_relayed(),
             (true, false) => "both ends sent to each other at once and met",
             (false, false) => "the peer moved here; an authenticated packet proved it",

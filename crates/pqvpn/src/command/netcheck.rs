@@ -19,6 +19,7 @@ type Row = Vec<(Tone, String)>;
 
 fn render(output: &Output, check: &NetCheck) -> String {
     let mut rows = vec![finding("UDP", &check.udp, udp(&check.udp))];
+    rows.extend(check.tcp443.as_ref().map(|tcp| finding("TCP 443", tcp, tcp443(tcp))));
     for outside in &check.outside {
         let learnt = format!("{} of the members see it", outside.seen_by);
         rows.push(row("outside", (Tone::Plain, outside.address.to_string()), &learnt, Some(outside.age_s)));
@@ -65,7 +66,18 @@ fn said(finding: &Finding, words: &[(&str, Tone, &str)]) -> (Tone, String) {
 }
 
 fn udp(udp: &Finding) -> (Tone, String) {
-    said(udp, &[("yes", Tone::Good, "works"), ("unknown", Tone::Warn, "not known")])
+    said(
+        udp,
+        &[
+            ("yes", Tone::Good, "works"),
+            ("no", Tone::Warn, "does not get through"),
+            ("unknown", Tone::Warn, "not known"),
+        ],
+    )
+}
+
+fn tcp443(tcp: &Finding) -> (Tone, String) {
+    said(tcp, &[("yes", Tone::Good, "works"), ("unknown", Tone::Plain, "not known")])
 }
 
 fn nat(nat: &Finding) -> (Tone, String) {

@@ -34,6 +34,9 @@ fn render(output: &Output, relaying: &Relaying) -> String {
     } else {
         format!("{}: members are introduced to each other, no traffic is forwarded\n", output.tone(Tone::Dim, "off"))
     };
+    if !relaying.listen.is_empty() {
+        text.push_str(&format!("listens at {} for members without UDP\n", relaying.listen.join(", ")));
+    }
     let plain = |text: String| (Tone::Plain, text);
     let rows: Vec<Vec<(Tone, String)>> = relaying
         .pairs

@@ -135,7 +135,8 @@ pub(super) fn state(peer: &Peer) -> (Tone, String) {
 fn path_text(path: &Path) -> String {
     match &path.via {
         Some(via) => format!("{} {} ({})", kind(path.kind), printable(via), printable(&path.why)),
-        None => format!("{} {}", kind(path.kind), path.remote),
+        None if matches!(path.carrier.as_str(), "" | "udp") => format!("{} {}", kind(path.kind), path.remote),
+        None => format!("{} {} by {}", kind(path.kind), path.remote, printable(&path.carrier)),
     }
 }
 

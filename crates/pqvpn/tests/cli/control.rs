@@ -144,6 +144,7 @@ fn snapshot(state: NodeState) -> Snapshot {
         path: session.is_some().then(|| PathSnapshot {
             kind: PathKind::Direct,
             via: None,
+            carrier: "udp",
             remote: "203.0.113.5:41999".parse().unwrap(),
             why: "pinned endpoint".into(),
             rtt: Some(Duration::from_micros(11_200)),

@@ -120,7 +120,7 @@ mod tests {
             times.push(at);
         }
         assert_eq!(times.len(), AGAIN.len());
-        assert_eq!(times.last().unwrap().duration_since(start), AGAIN.iter().sum());
+        assert_eq!(times.last().unwrap().duration_since(start), AGAIN.iter().sum::<Duration>());
         own.begin(start);
         assert_eq!(own.next(), Some(start + AGAIN[0]));
     }

@@ -136,13 +136,13 @@ impl Driver {
     fn beat(&mut self, now: Instant, id: NetworkId, link: LinkId) {
         let enough = self.links.get(link).is_some_and(|link| link.may_beat(&id, now));
         let Some(network) = self.networks.get(&id).filter(|_| enough) else { return self.sync(id, link) };
-        let (head, beat) = network.beat(now, self.links.get(link).map(|link| link.connection.remote()));
+        let (head, beat) = network.beat(now, self.sight(link));
         self.call(id, link, NetRequest::Beat(beat), Call::Beat(head), CALL_LIMIT);
     }
 
     /// Compares what both hold. What another link of the same peer waits for does not count: that one may be dead.
     pub(super) fn sync(&mut self, id: NetworkId, link: LinkId) {
-        let at = self.links.get(link).map(|link| link.connection.remote());
+        let at = self.sight(link);
         let Some(network) = self.networks.get(&id) else { return };
         if !self.syncing.insert((id, link)) {
             return;
@@ -301,9 +301,14 @@ impl Driver {
         }
     }
 
+    /// Where a link's other end is seen, which the address of a way does not say.
+    fn sight(&self, link: LinkId) -> Option<SocketAddr> {
+        self.links.get(link).map(|link| link.connection.remote()).filter(|at| !is_relayed(*at))
+    }
+
     /// A member says where it sees us.
     fn note_sight(&self, now: Moment, peer: PeerId, link: LinkId, observed: Option<SocketAddr>) {
-        let remote = self.links.get(link).map(|link| link.connection.remote()).filter(|at| !is_relayed(*at));
+        let remote = self.sight(link);
         if let Some((at, sees)) = remote.zip(observed) {
             self.reflexive.note(now.mono, peer, at, sees);
         }
@@ -363,12 +368,13 @@ impl Driver {
         link: LinkId,
         request: NetRequest,
     ) -> NetResponse {
+        let sight = self.sight(link);
         let Some(network) = self.networks.get_mut(&id) else { return NetResponse::UnknownNetwork };
         match request {
             NetRequest::Sync(theirs) if theirs.cursor.is_some() => bundle_or_admins(network, &theirs),
             NetRequest::Sync(theirs) => {
                 let mut state = network.state_at(now);
-                state.observed = self.links.get(link).map(|link| link.connection.remote());
+                state.observed = sight;
                 self.compare(now, id, from, link, theirs);
                 NetResponse::State(state)
             }
@@ -392,8 +398,7 @@ impl Driver {
             NetRequest::Beat(theirs) => {
                 self.note_sight(now, from, link, theirs.observed);
                 let Some(network) = self.networks.get_mut(&id) else { return NetResponse::UnknownNetwork };
-                let remote = self.links.get(link).map(|link| link.connection.remote());
-                let (head, ours) = network.beat(now.mono, remote);
+                let (head, ours) = network.beat(now.mono, sight);
                 if ours.digest == theirs.digest {
                     network.hear_same(now, from, head, &theirs.alive);
                     return NetResponse::Beat(ours);

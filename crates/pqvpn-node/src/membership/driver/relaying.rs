@@ -35,7 +35,7 @@ use super::{
     dialing::DIAL_LIMIT,
     gossip::MAX_TASKS,
 };
-use crate::{clock, entropy, netcheck::MemberLink, path::is_relayed};
+use crate::{carrier::is_by_member, clock, entropy, netcheck::MemberLink, path::is_relayed};
 
 /// Members that a member behind a router keeps links with, so that others find it through them.
 const HOMES: usize = 2;
@@ -186,7 +186,7 @@ impl Driver {
             let Some(connection) = self.links.get(link).map(|link| &link.connection) else { continue };
             let at = connection.remote();
             let network = self.shared_networks(now_ms, &relay).into_iter().find(|id| theirs.contains(id));
-            if let Some(network) = network.filter(|_| relay != *peer && !is_relayed(at)) {
+            if let Some(network) = network.filter(|_| relay != *peer && !is_by_member(at)) {
                 linked.push((connection.rtt(), network, relay, at, link));
             }
         }
@@ -291,7 +291,7 @@ impl Driver {
             return refused(RelayRefusal::NotAMember);
         }
         let at = self.links.get(link).map(|link| link.connection.remote());
-        let Some(at) = at.filter(|at| !is_relayed(*at)) else { return refused(RelayRefusal::Declined) };
+        let Some(at) = at.filter(|at| !is_by_member(*at)) else { return refused(RelayRefusal::Declined) };
         let takes = match self.relaying.channel(&relay, &pair.peer, entropy::u64) {
             Ok(takes) => takes,
             Err(refusal) => return refused(refusal),
@@ -316,11 +316,14 @@ impl Driver {
             .into_iter()
             .filter_map(|(peer, id)| {
                 let link = self.links.get(id)?;
-                let at = Some(link.connection.remote()).filter(|at| !is_relayed(*at));
+                let remote = link.connection.remote();
+                let place = self.carriers.place(remote).map_or(remote, |place| place.at);
+                let at = Some(place).filter(|at| !is_relayed(*at));
                 Some(MemberLink {
                     peer,
                     name: self.called(&peer),
                     at,
+                    carrier: self.carriers.rung(remote).name(),
                     inbound: !link.is_outbound(),
                     rtt: link.connection.rtt(),
                     idle: now.saturating_duration_since(link.usage.last()),
@@ -348,7 +351,8 @@ impl Driver {
             dropped: stats.dropped,
         };
         let pairs = self.relaying.pairs().map(pair).collect();
-        RelayReport { rate: self.relaying.rate(), pairs, refused: self.relaying.refused }
+        let (rate, refused) = (self.relaying.rate(), self.relaying.refused);
+        RelayReport { rate, pairs, refused, listen: Vec::new(), visitors: [0; 3] }
     }
 
     // ---- being a relay --------------------------------------------------------------------------------------------
@@ -366,7 +370,7 @@ impl Driver {
         let other = pair.peer;
         let is_member = self.networks.get(&network).is_some_and(|network| network.is_member(now_ms, &other));
         let other_link = self.links.one_each().get(&other).copied();
-        let direct = |link: LinkId| self.links.get(link).is_some_and(|link| !is_relayed(link.connection.remote()));
+        let direct = |link: LinkId| self.links.get(link).is_some_and(|link| !is_by_member(link.connection.remote()));
         let planned = match other_link.filter(|link| direct(*link) && direct(asker_link)) {
             _ if !is_member || other == asker || other == self.shared.own => Err(RelayRefusal::NotAMember),
             None => Err(RelayRefusal::NotLinked),
@@ -417,7 +421,11 @@ impl Driver {
         let each = links.one_each();
         self.relaying.follow(|peer| {
             let at = links.get(*each.get(peer)?)?.connection.remote();
-            (!is_relayed(at)).then_some(at)
+            (!is_by_member(at)).then_some(at)
+        });
+        self.relaying.follow_relays(|relay| {
+            let at = links.get(*each.get(relay)?)?.connection.remote();
+            (!is_by_member(at)).then_some(at)
         });
         let own = self.shared.own;
         let is_member = |network: &NetworkId, peer: &PeerId| {

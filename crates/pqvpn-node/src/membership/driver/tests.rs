@@ -113,6 +113,7 @@ fn rig() -> Rig {
         relaying: Relaying::new(Arc::new(Written::default()), Willing::default()),
         reflexive: Reflexive::default(),
         mapped: Mapped::none(),
+        carriers: Carriers::of_tests(Arc::new(Nowhere::default())),
         standing: Vec::new(),
     };
     let driver = Driver::new(parts, Links::default());

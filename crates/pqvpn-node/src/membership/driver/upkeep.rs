@@ -57,6 +57,7 @@ impl Driver {
         self.seek(now);
         self.keep_relaying(now);
         self.give_up_ways(now.mono);
+        self.look_for_udp(now.mono);
     }
 
     /// When something is due next.
@@ -69,6 +70,7 @@ impl Driver {
         if !self.paused && !self.retired {
             next.push(self.next_ask());
             next.push(self.relaying.next());
+            next.push(self.carriers.next_look());
             next.extend(self.ways_wanted.iter().map(|wanted| Some(wanted.until)));
             next.push(self.next_in_dht(now));
             if !self.networks.is_empty() {

@@ -7,7 +7,11 @@ use pqvpn_crypto::peer_id::PeerId;
 use pqvpn_wire::network::{Door, MAX_DOOR_ADDRESSES, MAX_DOORS};
 
 use super::Network;
-use crate::membership::store::{Change, Seen};
+use crate::{
+    config::CARRIER_PORT,
+    membership::store::{Change, Seen},
+    path::is_relayed,
+};
 
 /// Addresses of one member that are tried.
 const MAX_TRIED: usize = 12;
@@ -35,6 +39,10 @@ impl Network {
 
     /// A dial of ours reached a member there: after a restart that is tried first, whoever else is gone.
     pub(in crate::membership) fn reached_at(&mut self, now_ms: u64, peer: PeerId, at: SocketAddr) {
+        // The address of a way is no place, and a port that a carrier found is no other place than the member's own.
+        if is_relayed(at) || at.port() == CARRIER_PORT && !self.endpoints(&peer).contains(&at) {
+            return;
+        }
         let before = self.seen.get(&peer);
         let known = before.is_some_and(|seen| {
             seen.addresses.first() == Some(&at) && now_ms.saturating_sub(seen.at_ms) < SEEN_AGAIN_MS

@@ -1,0 +1,342 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Carriers: what takes datagrams where plain UDP does not pass. The ladder is UDP, QUIC to UDP port 443, a WebSocket over
+//! TLS to TCP port 443, straight or by an HTTP proxy.
+//!
+//! ```text
+//!  dial ─► Carriers (an Endpoint) ─┬─ at once ─────► UDP ────────────────► link
+//!                                  ├─ after 250 ms ► UDP port 443 ───────► link
+//!                                  └─ after 1 s ───► Client ─► WebSocket ─► way ─► link over the way
+//!  TCP 443 ─► Server ─► a page, or with the secret path a WebSocket ─► way     UDP 443 ─► way for each address
+//!  packet threads ─► way ─► Sink (bounded, 200 ms) ─► stream          stream ─► Plane::inject ─► packet threads
+//! ```
+//! A carrier is a *carried way* of the data plane: links, sessions and probes go it like any other address, so nothing above
+//! knows of carriers, and what they carry is sealed already. While something else than UDP carries, UDP is looked for now and
+//! then, and links move back to it.
+
+mod client;
+mod dial;
+#[cfg(test)]
+mod fake;
+mod frame;
+mod hush;
+mod ladder;
+mod limits;
+mod listen;
+mod memory;
+mod proxy;
+mod queue;
+mod secret;
+mod server;
+mod stream;
+mod tls;
+mod udp;
+mod ways;
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::Path,
+    pin::pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use futures_util::{
+    FutureExt as _, StreamExt as _,
+    future::{BoxFuture, Either, select},
+    stream::FuturesUnordered,
+};
+use pqvpn_crypto::{identity::PublicIdentity, peer_id::PeerId};
+use pqvpn_dataplane::way::WayId;
+use tokio::{sync::watch, time::sleep};
+
+use self::{
+    client::Client,
+    ladder::{Ladder, PORT, Plan},
+    memory::{Fingerprint, Memory},
+    ways::Ways,
+};
+pub(crate) use self::{
+    hush::Hush,
+    ladder::Rung,
+    listen::Listening,
+    ways::{Place, Plane, by_member, is_by_member, is_carried},
+};
+pub use self::{
+    listen::{CarrierListen, Transport},
+    proxy::{BadProxy, Proxy, ProxyChoice},
+};
+use crate::{
+    clock,
+    host::{Gateway, default_gateway},
+    link::{Connection, Endpoint, EndpointStats, LinkError},
+};
+
+type Link = Result<Box<dyn Connection>, LinkError>;
+
+/// The carriers of a node; cheap to clone. As an [`Endpoint`] it dials by whatever gets through.
+#[derive(Clone)]
+pub(crate) struct Carriers(Arc<Inner>);
+
+struct Inner {
+    plain: Arc<dyn Endpoint>,
+    ways: Arc<Ways>,
+    client: Arc<Client>,
+    ladder: Mutex<Ladder>,
+    memory: Mutex<(Memory, Option<Fingerprint>)>,
+    /// Counts how often UDP came back.
+    udp_back: watch::Sender<u64>,
+}
+
+impl std::fmt::Debug for Carriers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Carriers")
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Carriers {
+    /// Over `plain`, which dials by UDP alone; what worked earlier is read from `dir`.
+    ///
+    /// # Errors
+    /// [`LinkError::Local`]: no TLS.
+    pub(crate) async fn new(
+        plain: Arc<dyn Endpoint>,
+        plane: Arc<dyn Plane>,
+        proxy: Option<Proxy>,
+        dir: &Path,
+    ) -> Result<Self, LinkError> {
+        Self::with_memory(plain, plane, proxy, Memory::load(dir).await)
+    }
+
+    fn with_memory(
+        plain: Arc<dyn Endpoint>,
+        plane: Arc<dyn Plane>,
+        proxy: Option<Proxy>,
+        memory: Memory,
+    ) -> Result<Self, LinkError> {
+        let tls = tls::client().map_err(|error| LinkError::Local(error.to_string()))?;
+        let ways = Ways::new(plane);
+        let client = Client::new(Arc::clone(&ways), tls, proxy);
+        let memory = Mutex::new((memory, None));
+        let (ladder, udp_back) = (Mutex::default(), watch::Sender::new(0));
+        Ok(Self(Arc::new(Inner { plain, ways, client, ladder, memory, udp_back })))
+    }
+
+    /// Carriers of a node without a data plane and without a memory.
+    #[cfg(test)]
+    pub(crate) fn of_tests(plain: Arc<dyn Endpoint>) -> Self {
+        Self::with_memory(plain, Arc::<fake::FakePlane>::default(), None, Memory::default()).unwrap()
+    }
+
+    /// The host is in a network: at the start, and when it has changed.
+    fn on_network(&self, now: Instant, gateway: Option<&Gateway>, is_news: bool) {
+        let network = gateway.map(Fingerprint::of);
+        let mut memory = lock(&self.0.memory);
+        let remembered = network.as_ref().and_then(|network| memory.0.rung(network));
+        memory.1 = network;
+        drop(memory);
+        tracing::debug!(remembered = remembered.map(Rung::name), "a network");
+        lock(&self.0.ladder).on_network(now, remembered);
+        if is_news {
+            self.0.client.on_network_change();
+        }
+    }
+
+    /// Looks which network this host is in. `own_interface` leads into the overlay and is none.
+    pub(crate) async fn look_around(&self, own_interface: Option<&str>, is_news: bool) {
+        let gateway = default_gateway(own_interface).await;
+        let gateway = gateway.inspect_err(|error| tracing::debug!(%error, "no network is recognised")).ok().flatten();
+        self.on_network(clock::now(), gateway.as_ref(), is_news);
+    }
+
+    /// Ends what this node dialled.
+    pub(crate) fn stop(&self) {
+        self.0.client.stop();
+    }
+
+    /// Dials by UDP alone.
+    pub(crate) fn plain(&self) -> Arc<dyn Endpoint> {
+        Arc::clone(&self.0.plain)
+    }
+
+    /// What is at the other end of a carried way.
+    pub(crate) fn place(&self, at: SocketAddr) -> Option<Place> {
+        self.0.ways.place(at)
+    }
+
+    /// The rung that datagrams to an address go by.
+    pub(crate) fn rung(&self, at: SocketAddr) -> Rung {
+        match self.place(at) {
+            Some(place) => place.rung,
+            None if at.port() == PORT && lock(&self.0.ladder).won() == Some(Rung::Quic) => Rung::Quic,
+            None => Rung::Udp,
+        }
+    }
+
+    /// Whether links of late needed something else than UDP.
+    pub(crate) fn is_udp_blocked(&self) -> bool {
+        lock(&self.0.ladder).is_udp_blocked()
+    }
+
+    /// Whether direct ways are tried seldom, because no UDP seems to pass at all.
+    pub(crate) fn is_hushed(&self) -> bool {
+        lock(&self.0.ladder).won() == Some(Rung::Wss)
+    }
+
+    /// Whether it is time to see whether UDP works by now.
+    pub(crate) fn is_look_due(&self, now: Instant) -> bool {
+        lock(&self.0.ladder).is_look_due(now)
+    }
+
+    /// When that is next.
+    pub(crate) fn next_look(&self) -> Option<Instant> {
+        lock(&self.0.ladder).next_look()
+    }
+
+    /// A link was made by UDP, not dialled by the ladder.
+    pub(crate) fn on_udp(&self, now: Instant, at: SocketAddr) {
+        self.worked(now, Rung::Udp, at);
+    }
+
+    /// Waits until UDP is back. Cancel-safe on one receiver of [`Self::udp_back`].
+    pub(crate) fn udp_back(&self) -> watch::Receiver<u64> {
+        self.0.udp_back.subscribe()
+    }
+
+    fn ways(&self) -> &Arc<Ways> {
+        &self.0.ways
+    }
+
+    fn worked(&self, now: Instant, rung: Rung, at: SocketAddr) {
+        let mut ladder = lock(&self.0.ladder);
+        let was_blocked = ladder.is_udp_blocked();
+        let is_news = ladder.on_worked(now, rung, at);
+        let is_back = was_blocked && !ladder.is_udp_blocked();
+        drop(ladder);
+        if is_back {
+            tracing::info!("UDP works again");
+            self.0.udp_back.send_modify(|times| *times += 1);
+        }
+        if !is_news {
+            return;
+        }
+        if rung != Rung::Udp {
+            tracing::info!(carrier = rung.name(), "UDP does not get through here");
+        }
+        let mut memory = lock(&self.0.memory);
+        let (kept, network) = &mut *memory;
+        let writing = network.clone().and_then(|network| kept.note(network, rung));
+        if let Some(writing) = writing {
+            tokio::spawn(writing.write());
+        }
+    }
+
+    async fn by_websocket(&self, at: IpAddr, peer: PeerId, known: Option<PublicIdentity>) -> Link {
+        let way = self.0.client.way(at, peer).await;
+        let way = way.map_err(|error| {
+            tracing::debug!(peer = %peer.short(), %error, "no WebSocket");
+            lock(&self.0.ladder).on_failed(clock::now(), at);
+            LinkError::TimedOut
+        })?;
+        self.0.plain.connect(way, peer, known).await
+    }
+
+    async fn dial(self, at: SocketAddr, peer: PeerId, known: Option<PublicIdentity>, plan: Plan) -> Link {
+        let plain = &self.0.plain;
+        // Each is asked for when its turn comes: an endpoint sends as soon as it is asked.
+        let udp = async { plain.connect(at, peer, known.clone()).await };
+        let quic = async { plain.connect(SocketAddr::new(at.ip(), PORT), peer, known.clone()).await };
+        let wss = self.by_websocket(at.ip(), peer, known.clone());
+        let (rung, link) = climb(plan, udp, quic, wss).await?;
+        self.worked(clock::now(), rung, at);
+        Ok(link)
+    }
+}
+
+/// UDP at once, and after a while what else there is; the first that works.
+///
+/// # Errors
+/// What UDP said, where nothing works; or that somebody answered and refused, which no other rung will change.
+async fn climb<T: Send>(
+    plan: Plan,
+    udp: impl Future<Output = Result<T, LinkError>> + Send,
+    quic: impl Future<Output = Result<T, LinkError>> + Send,
+    wss: impl Future<Output = Result<T, LinkError>> + Send,
+) -> Result<(Rung, T), LinkError> {
+    let mut others: FuturesUnordered<BoxFuture<'_, (Rung, Result<T, LinkError>)>> = FuturesUnordered::new();
+    others.extend(plan.quic.map(|pause| after(pause, Rung::Quic, quic)));
+    others.extend(plan.wss.map(|pause| after(pause, Rung::Wss, wss)));
+    let above = async {
+        while let Some((rung, made)) = others.next().await {
+            match made {
+                Ok(made) => return Some((rung, made)),
+                Err(error) => tracing::debug!(carrier = rung.name(), %error, "nothing gets through"),
+            }
+        }
+        None
+    };
+    match select(pin!(udp), pin!(above)).await {
+        Either::Left((Ok(made), _)) => Ok((Rung::Udp, made)),
+        Either::Left((Err(error), _)) if says_who_is_there(&error) => Err(error),
+        Either::Left((Err(error), above)) => above.await.ok_or(error),
+        Either::Right((Some(made), _)) => Ok(made),
+        Either::Right((None, udp)) => Ok((Rung::Udp, udp.await?)),
+    }
+}
+
+fn after<'f, T>(
+    pause: Duration,
+    rung: Rung,
+    dial: impl Future<Output = Result<T, LinkError>> + Send + 'f,
+) -> BoxFuture<'f, (Rung, Result<T, LinkError>)> {
+    async move {
+        sleep(pause).await;
+        (rung, dial.await)
+    }
+    .boxed()
+}
+
+/// Whether somebody answered, be it to refuse.
+const fn says_who_is_there(error: &LinkError) -> bool {
+    !matches!(error, LinkError::TimedOut | LinkError::Local(_) | LinkError::Reset)
+}
+
+impl Endpoint for Carriers {
+    fn connect(&self, at: SocketAddr, peer: PeerId, known: Option<PublicIdentity>) -> BoxFuture<'static, Link> {
+        let plan = lock(&self.0.ladder).plan(clock::now(), at);
+        if WayId::of(at).is_some() {
+            return self.0.plain.connect(at, peer, known);
+        }
+        self.clone().dial(at, peer, known, plan).boxed()
+    }
+
+    fn connect_anybody(&self, at: SocketAddr) -> BoxFuture<'static, Link> {
+        self.0.plain.connect_anybody(at)
+    }
+
+    fn accept(&self) -> BoxFuture<'_, Option<Link>> {
+        self.0.plain.accept()
+    }
+
+    fn close(&self) {
+        self.0.plain.close();
+    }
+
+    fn drained(&self) -> BoxFuture<'_, ()> {
+        self.0.plain.drained()
+    }
+
+    fn local_addr(&self) -> Result<SocketAddr, LinkError> {
+        self.0.plain.local_addr()
+    }
+
+    fn stats(&self) -> EndpointStats {
+        self.0.plain.stats()
+    }
+}
+
+#[cfg(test)]
+mod tests;

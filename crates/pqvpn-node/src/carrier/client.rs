@@ -1,0 +1,236 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! WebSockets of this node: one to each server, made when a dial needs it, made again when it breaks, closed when idle.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use pqvpn_crypto::peer_id::PeerId;
+use rustls::ClientConfig;
+use tokio::{sync::watch, time::sleep};
+
+use super::{
+    Place, Ways,
+    dial::{self, DialError, Dialled},
+    ladder::{PORT, Rung},
+    proxy::Proxy,
+    stream::{self, StreamError},
+    ways::OpenWay,
+};
+
+/// Servers at a time.
+const MAX_SERVERS: usize = 32;
+/// Pauses before a broken one is made again; after the last it is given up.
+const AGAIN_MS: [u64; 7] = [0, 250, 500, 1000, 2000, 4000, 8000];
+
+/// All of them.
+pub(super) struct Client {
+    ways: Arc<Ways>,
+    tls: Arc<ClientConfig>,
+    proxy: Option<Proxy>,
+    /// The port of servers.
+    port: u16,
+    servers: Mutex<BTreeMap<(IpAddr, PeerId), Arc<Server>>>,
+    /// Counts changes of the host's network: every stream is made anew. None: the node stops.
+    moved: watch::Sender<Option<u64>>,
+}
+
+/// One server; the lock is held while it is dialled.
+type Server = tokio::sync::Mutex<Option<Open>>;
+
+struct Open {
+    at: SocketAddr,
+    is_alive: Arc<AtomicBool>,
+}
+
+impl Open {
+    fn alive(&self) -> Option<SocketAddr> {
+        self.is_alive.load(Ordering::Acquire).then_some(self.at)
+    }
+}
+
+impl Client {
+    pub(super) fn new(ways: Arc<Ways>, tls: Arc<ClientConfig>, proxy: Option<Proxy>) -> Arc<Self> {
+        Self::with_port(ways, tls, proxy, PORT)
+    }
+
+    fn with_port(ways: Arc<Ways>, tls: Arc<ClientConfig>, proxy: Option<Proxy>, port: u16) -> Arc<Self> {
+        Arc::new(Self { ways, tls, proxy, port, servers: Mutex::default(), moved: watch::Sender::new(Some(0)) })
+    }
+
+    /// The address of a way by a WebSocket to a peer's address.
+    ///
+    /// # Errors
+    /// [`DialError`].
+    pub(super) async fn way(self: &Arc<Self>, at: IpAddr, peer: PeerId) -> Result<SocketAddr, DialError> {
+        let server = self.server(at, peer).ok_or(std::io::Error::from(std::io::ErrorKind::QuotaExceeded))?;
+        let mut open = server.lock().await;
+        if let Some(way) = open.as_ref().and_then(Open::alive) {
+            return Ok(way);
+        }
+        let place = Place { rung: Rung::Wss, at: SocketAddr::new(at, self.port) };
+        let stream = dial::dial(&self.tls, self.proxy.as_ref(), place.at, &peer).await?;
+        let way = self.ways.open(place).ok_or(std::io::Error::from(std::io::ErrorKind::QuotaExceeded))?;
+        let (address, is_alive) = (way.id.address(), Arc::new(AtomicBool::new(true)));
+        *open = Some(Open { at: address, is_alive: Arc::clone(&is_alive) });
+        let client = Arc::clone(self);
+        tokio::spawn(async move {
+            client.keep(stream, &way, place.at, peer).await;
+            is_alive.store(false, Ordering::Release);
+        });
+        Ok(address)
+    }
+
+    /// The host's network has changed.
+    pub(super) fn on_network_change(&self) {
+        self.moved.send_modify(|times| *times = times.map(|times| times + 1));
+    }
+
+    /// Ends every stream, and makes no other.
+    pub(super) fn stop(&self) {
+        self.moved.send_replace(None);
+    }
+
+    fn server(&self, at: IpAddr, peer: PeerId) -> Option<Arc<Server>> {
+        let mut servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
+        if servers.len() >= MAX_SERVERS && !servers.contains_key(&(at, peer)) {
+            let in_use = |server: &Server| {
+                server.try_lock().map_or(true, |open| open.as_ref().is_some_and(|open| open.alive().is_some()))
+            };
+            servers.retain(|_, server| in_use(server));
+            if servers.len() >= MAX_SERVERS {
+                return None;
+            }
+        }
+        Some(Arc::clone(servers.entry((at, peer)).or_default()))
+    }
+
+    async fn keep(&self, mut stream: Dialled, way: &OpenWay, at: SocketAddr, peer: PeerId) {
+        let mut moved = self.moved.subscribe();
+        loop {
+            let ended = tokio::select! {
+                ended = stream::carry(stream, way.id, &way.sink, self.ways.plane(), true) => Some(ended),
+                _ = moved.changed() => None,
+            };
+            if matches!(ended, Some(StreamError::Idle)) || self.moved.borrow().is_none() {
+                return;
+            }
+            tracing::debug!(peer = %peer.short(), ended = ended.map(|error| error.to_string()), "a WebSocket is made again");
+            let again = tokio::select! {
+                again = self.again(at, &peer) => again,
+                _ = moved.wait_for(Option::is_none) => None,
+            };
+            let Some(again) = again else { return };
+            stream = again;
+        }
+    }
+
+    async fn again(&self, at: SocketAddr, peer: &PeerId) -> Option<Dialled> {
+        for pause in AGAIN_MS {
+            sleep(Duration::from_millis(pause)).await;
+            match dial::dial(&self.tls, self.proxy.as_ref(), at, peer).await {
+                Ok(stream) => return Some(stream),
+                Err(error) => tracing::debug!(%error, "no WebSocket"),
+            }
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use pqvpn_dataplane::way::Way;
+
+    use super::{
+        super::{fake::FakePlane, server, tls},
+        *,
+    };
+
+    const OWN: PeerId = PeerId::from_bytes([7; 32]);
+    const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+    struct TestServer {
+        plane: Arc<FakePlane>,
+        at: SocketAddr,
+        accepting: tokio::task::JoinHandle<()>,
+        _stop: watch::Sender<()>,
+    }
+
+    fn serve(port: u16) -> TestServer {
+        let (plane, stop) = (Arc::new(FakePlane::default()), watch::Sender::new(()));
+        let listener = server::listen(SocketAddr::new(HERE, port)).unwrap();
+        let at = listener.local_addr().unwrap();
+        let ways = Ways::new(plane.shared());
+        let server = server::Server::new(OWN, tls::server().unwrap(), ways, Arc::default(), stop.subscribe());
+        TestServer { plane, at, accepting: tokio::spawn(server::accept_all(server, listener)), _stop: stop }
+    }
+
+    fn client(port: u16) -> (Arc<FakePlane>, Arc<Client>) {
+        let plane = Arc::new(FakePlane::default());
+        let client = Client::with_port(Ways::new(plane.shared()), tls::client().unwrap(), None, port);
+        (plane, client)
+    }
+
+    fn send(plane: &FakePlane, datagram: &[u8]) -> bool {
+        let Way::Carried(sink) = plane.way(0) else { panic!("a carried way") };
+        sink.send(datagram)
+    }
+
+    #[tokio::test]
+    async fn one_stream_serves_a_server_and_is_made_again_when_it_breaks() {
+        let first = serve(0);
+        let (plane, client) = client(first.at.port());
+        let way = client.way(HERE, OWN).await.unwrap();
+        assert_eq!(client.way(HERE, OWN).await.unwrap(), way, "it is there already");
+        assert_eq!(plane.open(), 1);
+        assert!(send(&plane, b"one"));
+        first.plane.wait_for(1).await;
+        let port = first.at.port();
+        first.accepting.abort();
+        let _ended = first.accepting.await;
+        drop(first._stop);
+        let second = serve(port);
+        // What is sent while nobody is there may be lost; the way stays.
+        while second.plane.came() == 0 {
+            send(&plane, b"two");
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(client.way(HERE, OWN).await.unwrap(), way);
+        client.stop();
+        while plane.open() > 0 {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn another_network_is_another_stream_of_the_same_way() {
+        let server = serve(0);
+        let (plane, client) = client(server.at.port());
+        client.way(HERE, OWN).await.unwrap();
+        assert!(send(&plane, b"before"));
+        server.plane.wait_for(1).await;
+        let before = server.plane.way_id(0);
+        client.on_network_change();
+        while server.plane.open() != 1 || server.plane.way_id(0) == before {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(plane.open(), 1);
+    }
+
+    #[tokio::test]
+    async fn somebody_else_s_server_is_none() {
+        let server = serve(0);
+        let (plane, client) = client(server.at.port());
+        let other = PeerId::from_bytes([8; 32]);
+        assert!(matches!(client.way(HERE, other).await, Err(DialError::WebSocket(_))));
+        assert_eq!((plane.open(), server.plane.open()), (0, 0));
+    }
+}

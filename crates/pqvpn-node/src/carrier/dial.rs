@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A WebSocket to a peer: TCP, straight or by a proxy, TLS, the secret path.
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use futures_util::FutureExt as _;
+use pqvpn_crypto::peer_id::PeerId;
+use rustls::{ClientConfig, pki_types::ServerName};
+use thiserror::Error;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpSocket, TcpStream, lookup_host},
+    time::{sleep, timeout},
+};
+use tokio_rustls::{TlsConnector, client::TlsStream};
+use tokio_tungstenite::{WebSocketStream, client_async_with_config, tungstenite};
+
+use super::{
+    proxy::{Proxy, ProxyError},
+    secret, stream,
+};
+use crate::{clock, link::race};
+
+/// How long all of it may take.
+const LIMIT: Duration = Duration::from_secs(8);
+/// Head start of a proxy, where one is set, over going straight.
+const BEFORE_STRAIGHT: Duration = Duration::from_millis(150);
+/// What the kernel holds of what was sent: it is old when the network is slow, and too little when it is far.
+pub(super) const SEND_BUFFER: u32 = 256 * 1024;
+
+/// Why there is no WebSocket.
+#[derive(Debug, Error)]
+pub(crate) enum DialError {
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error(transparent)]
+    Proxy(Box<dyn std::error::Error + Send + Sync>),
+    #[error("the server speaks no WebSocket there: {0}")]
+    WebSocket(Box<tungstenite::Error>),
+    #[error("no answer in time")]
+    Timeout,
+}
+
+impl From<ProxyError> for DialError {
+    fn from(error: ProxyError) -> Self {
+        Self::Proxy(Box::new(error))
+    }
+}
+
+/// A WebSocket as it was dialled.
+pub(super) type Dialled = WebSocketStream<TlsStream<TcpStream>>;
+
+/// Makes a WebSocket to a peer's address.
+///
+/// # Errors
+/// [`DialError`].
+pub(super) async fn dial(
+    tls: &Arc<ClientConfig>,
+    proxy: Option<&Proxy>,
+    to: SocketAddr,
+    peer: &PeerId,
+) -> Result<Dialled, DialError> {
+    let straight = async {
+        if proxy.is_some() {
+            sleep(BEFORE_STRAIGHT).await;
+        }
+        speak(tls, connect(to).await?, to, peer).await
+    };
+    let all = async {
+        let Some(proxy) = proxy else { return straight.await };
+        let by_proxy = async { speak(tls, through(proxy, to).await?, to, peer).await };
+        first(by_proxy, straight).await
+    };
+    timeout(LIMIT, all).await.map_err(|_elapsed| DialError::Timeout)?
+}
+
+/// The first of two that works; else what the first said.
+async fn first<T, E>(
+    one: impl Future<Output = Result<T, E>>,
+    other: impl Future<Output = Result<T, E>>,
+) -> Result<T, E> {
+    let (one, other) = (std::pin::pin!(one.fuse()), std::pin::pin!(other.fuse()));
+    match futures_util::future::select(one, other).await {
+        futures_util::future::Either::Left((Ok(made), _)) | futures_util::future::Either::Right((Ok(made), _)) => {
+            Ok(made)
+        }
+        futures_util::future::Either::Left((Err(error), other)) => other.await.map_err(|_| error),
+        futures_util::future::Either::Right((Err(_), one)) => one.await,
+    }
+}
+
+async fn through(proxy: &Proxy, to: SocketAddr) -> Result<TcpStream, DialError> {
+    let found: Vec<SocketAddr> = lookup_host(proxy.authority()).await?.take(4).collect();
+    let attempts = found.into_iter().map(|at| connect(at).boxed());
+    let stream = race(attempts, io::Error::from(io::ErrorKind::NotFound), |_, _| true).await?;
+    Ok(proxy.connect(stream, to).await?)
+}
+
+async fn connect(to: SocketAddr) -> io::Result<TcpStream> {
+    let socket = if to.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.set_send_buffer_size(SEND_BUFFER)?;
+    socket.set_nodelay(true)?;
+    socket.connect(to).await
+}
+
+/// Makes a WebSocket out of a stream to a server.
+///
+/// # Errors
+/// [`DialError`].
+pub(super) async fn speak<S>(
+    tls: &Arc<ClientConfig>,
+    stream: S,
+    to: SocketAddr,
+    peer: &PeerId,
+) -> Result<WebSocketStream<TlsStream<S>>, DialError>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    // An address is no server name: none is sent.
+    let name = ServerName::IpAddress(to.ip().into());
+    let stream = TlsConnector::from(Arc::clone(tls)).connect(name, stream).await?;
+    let host = if to.is_ipv4() { to.ip().to_string() } else { format!("[{}]", to.ip()) };
+    let uri = format!("wss://{host}{}", secret::path(peer, clock::unix_seconds()));
+    let made = client_async_with_config(uri, stream, Some(stream::config())).await;
+    made.map(|(stream, _response)| stream).map_err(|error| DialError::WebSocket(Box::new(error)))
+}

@@ -1,0 +1,245 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! UDP port 443, beside the data plane's own sockets: each address that is heard there is a carried way, so that answers
+//! leave by this port.
+
+use std::{
+    collections::HashMap,
+    io,
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use pqvpn_dataplane::way::CarrierSink;
+use tokio::{net::UdpSocket, sync::watch, time::sleep};
+
+use super::{
+    Place, Ways,
+    ladder::Rung,
+    limits::{Limits, Refused},
+    queue::Sink,
+    server::canonical,
+    ways::OpenWay,
+};
+use crate::clock;
+
+/// The first packet of a link is padded to so much (RFC 9000 14.1).
+const FIRST: usize = 1200;
+/// Bits of its first byte: a long header.
+const LONG_HEADER: u8 = 0xc0;
+/// Who sent so many has heard answers of ours, most likely.
+const KNOWN: u32 = 6;
+/// Who is not known yet goes after so long without a packet, who is after so long.
+const FORGET_NEW: Duration = Duration::from_secs(15);
+const FORGET: Duration = Duration::from_secs(180);
+/// How often it is looked at.
+const SWEEP: Duration = Duration::from_secs(10);
+
+/// Opens the socket.
+///
+/// # Errors
+/// The system refuses.
+pub(super) fn listen(at: SocketAddr) -> io::Result<UdpSocket> {
+    let socket = std::net::UdpSocket::bind(at)?;
+    socket.set_nonblocking(true)?;
+    UdpSocket::from_std(socket)
+}
+
+/// Sends what leaves one of the ways.
+struct Port {
+    socket: Arc<UdpSocket>,
+    to: SocketAddr,
+}
+
+impl CarrierSink for Port {
+    fn send(&self, datagram: &[u8]) -> bool {
+        // A refusal of the network (ICMP) is for whoever sends next; it says nothing of this datagram.
+        match self.socket.try_send_to(datagram, self.to) {
+            Ok(_) => true,
+            Err(error) => error.kind() != io::ErrorKind::WouldBlock,
+        }
+    }
+}
+
+struct Heard<W> {
+    way: W,
+    last: Instant,
+    packets: u32,
+}
+
+/// Who was heard: pure, time is an argument.
+struct Table<W> {
+    heard: HashMap<SocketAddr, Heard<W>>,
+    limits: Limits,
+}
+
+impl<W> Default for Table<W> {
+    fn default() -> Self {
+        Self { heard: HashMap::new(), limits: Limits::default() }
+    }
+}
+
+impl<W> Table<W> {
+    /// The way of whoever sent a datagram: the one there is, or for the first packet of a link what `open` makes.
+    fn way(&mut self, now: Instant, from: SocketAddr, datagram: &[u8], open: impl FnOnce() -> Option<W>) -> Option<&W> {
+        if !self.heard.contains_key(&from) {
+            let is_first =
+                datagram.len() >= FIRST && datagram.first().is_some_and(|byte| byte & LONG_HEADER == LONG_HEADER);
+            if !is_first || !self.admits(now, from) {
+                return None;
+            }
+            let Some(way) = open() else {
+                self.limits.leave(from.ip());
+                return None;
+            };
+            self.heard.insert(from, Heard { way, last: now, packets: 0 });
+        }
+        let heard = self.heard.get_mut(&from)?;
+        heard.last = now;
+        heard.packets = heard.packets.saturating_add(1);
+        Some(&heard.way)
+    }
+
+    /// Sources can be forged: of all that are too many, one goes that did not go on.
+    fn admits(&mut self, now: Instant, from: SocketAddr) -> bool {
+        match self.limits.enter(now, from.ip()) {
+            Ok(()) => true,
+            Err(Refused::Each | Refused::Rate) => false,
+            Err(Refused::All) => {
+                let new = self.heard.iter().filter(|(_, heard)| heard.packets < KNOWN);
+                let oldest = new.min_by_key(|(_, heard)| heard.last).map(|(from, _)| *from);
+                oldest.is_some_and(|oldest| {
+                    self.forget(oldest);
+                    self.limits.enter(now, from.ip()).is_ok()
+                })
+            }
+        }
+    }
+
+    fn forget(&mut self, from: SocketAddr) {
+        if self.heard.remove(&from).is_some() {
+            self.limits.leave(from.ip());
+        }
+    }
+
+    fn sweep(&mut self, now: Instant) {
+        let over = |heard: &Heard<W>| {
+            let lasts = if heard.packets < KNOWN { FORGET_NEW } else { FORGET };
+            now.saturating_duration_since(heard.last) >= lasts
+        };
+        let over: Vec<SocketAddr> = self.heard.iter().filter(|(_, heard)| over(heard)).map(|(from, _)| *from).collect();
+        over.into_iter().for_each(|from| self.forget(from));
+    }
+}
+
+/// Takes datagrams until the server stops.
+pub(super) async fn receive_all(socket: UdpSocket, ways: Arc<Ways>, mut stop: watch::Receiver<()>) {
+    let socket = Arc::new(socket);
+    let table: Mutex<Table<OpenWay>> = Mutex::default();
+    let lock = || table.lock().unwrap_or_else(PoisonError::into_inner);
+    let receive = async {
+        let mut buffer = vec![0; 65_536];
+        loop {
+            let (len, from) = match socket.recv_from(&mut buffer).await {
+                Ok(received) => received,
+                Err(error) => {
+                    // What a host we sent to says by ICMP.
+                    tracing::trace!(%error, "receiving on the carriers' port");
+                    sleep(Duration::from_millis(1)).await;
+                    continue;
+                }
+            };
+            let Some(datagram) = buffer.get(..len) else { continue };
+            let mut table = lock();
+            let way = table.way(clock::now(), from, datagram, || {
+                let place = Place { rung: Rung::Quic, at: canonical(from) };
+                let port = Port { socket: Arc::clone(&socket), to: from };
+                ways.open_by(place, Arc::new(port), Arc::new(Sink::default()))
+            });
+            if let Some(way) = way {
+                ways.plane().inject(way.id, &[datagram]);
+            }
+        }
+    };
+    let sweep = async {
+        loop {
+            sleep(SWEEP).await;
+            lock().sweep(clock::now());
+        }
+    };
+    tokio::select! {
+        () = receive => {}
+        () = sweep => {}
+        _ = stop.changed() => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::limits::{MAX_ALL, MAX_EACH},
+        *,
+    };
+
+    fn from(host: u32, port: u16) -> SocketAddr {
+        SocketAddr::from((std::net::Ipv4Addr::from_bits(host), port))
+    }
+
+    fn first() -> Vec<u8> {
+        vec![0xc3; FIRST]
+    }
+
+    #[test]
+    fn only_the_first_packet_of_a_link_makes_a_way() {
+        let (mut table, now) = (Table::default(), Instant::now());
+        let mut made = 0;
+        let mut hear = |from, datagram: &[u8]| {
+            let way = table.way(now, from, datagram, || {
+                made += 1;
+                Some(made)
+            });
+            way.copied()
+        };
+        for bad in [&[0xc3; FIRST - 1][..], &[0x43; FIRST], &[0x24; 1400], &[]] {
+            assert_eq!(hear(from(1, 1), bad), None);
+        }
+        assert_eq!(hear(from(1, 1), &first()), Some(1));
+        assert_eq!(hear(from(1, 1), b"any"), Some(1), "one that is known may send anything");
+        assert_eq!(hear(from(1, 2), &first()), Some(2));
+    }
+
+    #[test]
+    fn forged_sources_are_bounded_and_put_nobody_out() {
+        let (mut table, now) = (Table::default(), Instant::now());
+        for _ in 0..KNOWN {
+            table.way(now, from(1, 1), &first(), || Some(()));
+        }
+        for host in 0..20_000 {
+            table.way(now + Duration::from_millis(host.into()), from(1000 + host, 1), &first(), || Some(()));
+        }
+        assert_eq!(table.heard.len(), MAX_ALL);
+        assert!(table.heard.contains_key(&from(1, 1)), "who went on stays");
+        assert!(table.heard.contains_key(&from(20_999, 1)), "the newest has its chance");
+        for port in 0..500 {
+            table.way(now + Duration::from_secs(100 + u64::from(port)), from(7, port), &first(), || Some(()));
+        }
+        assert_eq!(
+            table.heard.keys().filter(|at| **at != from(7, 0) && at.ip() == from(7, 0).ip()).count(),
+            MAX_EACH - 1
+        );
+    }
+
+    #[test]
+    fn who_falls_silent_is_forgotten_and_one_that_went_on_later() {
+        let (mut table, now) = (Table::default(), Instant::now());
+        table.way(now, from(1, 1), &first(), || Some(()));
+        for _ in 0..KNOWN {
+            table.way(now, from(2, 2), &first(), || Some(()));
+        }
+        table.sweep(now + FORGET_NEW);
+        assert_eq!(table.heard.keys().copied().collect::<Vec<_>>(), [from(2, 2)]);
+        table.sweep(now + FORGET);
+        assert!(table.heard.is_empty());
+        assert_eq!(table.limits.open(), 0);
+    }
+}
