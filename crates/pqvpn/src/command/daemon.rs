@@ -13,7 +13,7 @@ use nix::{
     sys::{
         mman::{MlockAllFlags, mlockall},
         prctl,
-        resource::{Resource, setrlimit},
+        resource::{Resource, getrlimit, setrlimit},
     },
     unistd::geteuid,
 };
@@ -41,6 +41,8 @@ use crate::{
 };
 
 /// Where the log of a daemon in the background goes when the config names no file.
+/// Files and sockets that may be open at a time, where the system lets us.
+const MANY_FILES: u64 = 16_384;
 const LOG_FILE: &str = "pqvpn.log";
 
 pub(crate) fn run(context: &Context, args: &DaemonArgs) -> Result<(), Failure> {
@@ -51,6 +53,7 @@ pub(crate) fn run(context: &Context, args: &DaemonArgs) -> Result<(), Failure> {
         return Ok(());
     }
     keep_memory_to_ourselves();
+    allow_many_files();
     if args.detached {
         detach::leave_session();
     }
@@ -105,6 +108,13 @@ fn keep_memory_to_ourselves() {
         // Only as root: the limit of a user is too small for what a daemon maps. On fault: nothing is touched early.
         let all = libc::MCL_CURRENT | libc::MCL_FUTURE | libc::MCL_ONFAULT;
         let _swappable = mlockall(MlockAllFlags::from_bits_retain(all));
+    }
+}
+
+/// Room for all whom a relay serves at a time: the usual soft limit is for programs that know no more of it.
+fn allow_many_files() {
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        let _fewer_are_served = setrlimit(Resource::RLIMIT_NOFILE, soft.max(hard.min(MANY_FILES)), hard);
     }
 }
 
