@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! TLS of a carrier: a disguise. Nothing is proved by it and no key comes from it; the link inside does both.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
+use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, date_time_ymd};
 use rustls::{
     ClientConfig, DigitallySignedStruct, ServerConfig, SignatureScheme,
     client::{
@@ -14,8 +15,15 @@ use rustls::{
     version::TLS13,
 };
 
-/// What a server is called on a certificate of its own making.
-const NAME: &str = "localhost";
+use crate::{clock, entropy};
+
+/// What a server may be called on a certificate of its own making: as installers and small devices do.
+const NAMES: [&str; 8] =
+    ["localhost", "localhost.localdomain", "debian", "ubuntu", "server", "nas.local", "web", "router.lan"];
+const DAY: Duration = Duration::from_secs(86_400);
+/// How long a certificate is valid, and how old it seems at most, in days.
+const VALID_DAYS: u32 = 365;
+const OLDEST_DAYS: u32 = 200;
 const ALPN: &[u8] = b"http/1.1";
 
 /// The groups of browsers: the hybrid one first.
@@ -41,15 +49,31 @@ pub(super) fn client() -> Result<Arc<ClientConfig>, rustls::Error> {
 /// The listening side, with a key made now.
 pub(super) fn server() -> Result<Arc<ServerConfig>, rustls::Error> {
     let failed = |error: rcgen::Error| rustls::Error::General(error.to_string());
-    let made = rcgen::generate_simple_self_signed(vec![NAME.to_owned()]).map_err(failed)?;
-    let key = PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
+    let signing = KeyPair::generate().map_err(failed)?;
+    let params = certificate(clock::unix_seconds(), entropy::u64()).map_err(failed)?;
+    let made = params.self_signed(&signing).map_err(failed)?;
+    let key = PrivatePkcs8KeyDer::from(signing.serialize_der());
     let mut config = ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&TLS13])?
         .with_no_client_auth()
-        .with_single_cert(vec![made.cert.der().clone()], key.into())?;
+        .with_single_cert(vec![made.der().clone()], key.into())?;
     config.alpn_protocols = vec![ALPN.to_vec()];
     config.max_early_data_size = 0;
     Ok(Arc::new(config))
+}
+
+/// A certificate that looks as if it had been made some time ago; `random` says by whom and when.
+fn certificate(unix_seconds: u64, random: u64) -> Result<CertificateParams, rcgen::Error> {
+    let pick = |shift: u32, of: u64| (random >> shift) % of;
+    let name = NAMES.get(usize::try_from(pick(0, NAMES.len() as u64)).unwrap_or(0)).copied().unwrap_or("server");
+    let age =
+        DAY * (1 + u32::try_from(pick(8, OLDEST_DAYS.into())).unwrap_or(1)) + Duration::from_secs(pick(32, 86_400));
+    let mut params = CertificateParams::new(vec![name.to_owned()])?;
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.not_before = date_time_ymd(1970, 1, 1) + Duration::from_secs(unix_seconds).saturating_sub(age);
+    params.not_after = params.not_before + DAY * VALID_DAYS;
+    Ok(params)
 }
 
 /// Takes any certificate.
@@ -88,5 +112,21 @@ impl ServerCertVerifier for Anybody {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_certificate_is_valid_for_a_year_from_a_time_that_is_past() {
+        let now = 1_800_000_000;
+        let today = date_time_ymd(1970, 1, 1) + Duration::from_secs(now);
+        for random in [0, u64::MAX, 0x1234_5678_9abc_def0] {
+            let params = certificate(now, random).unwrap();
+            assert!(params.not_before < today && today + DAY * 100 < params.not_after);
+            assert_eq!(params.not_after - params.not_before, DAY * 365);
+        }
     }
 }
