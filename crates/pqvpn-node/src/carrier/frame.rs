@@ -5,6 +5,8 @@ use thiserror::Error;
 
 /// Bytes in front of each datagram.
 pub(super) const PREFIX: usize = 2;
+/// Shortest datagram: nothing that the data plane or QUIC makes is shorter, and each costs us the same.
+const MIN_DATAGRAM: usize = 20;
 /// Longest datagram: what its length can say.
 pub(super) const MAX_DATAGRAM: usize = u16::MAX as usize;
 /// Longest message that is taken: one more datagram than a sender puts together, and the longest there is.
@@ -12,13 +14,13 @@ pub(super) const MAX_MESSAGE: usize = 96 * 1024;
 
 /// A message that is none of ours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-#[error("a message ends inside a datagram, or has an empty one")]
+#[error("a message ends inside a datagram, or has one that is too short")]
 pub(super) struct Malformed;
 
-/// Appends a datagram; `false`, and nothing appended, when it is empty or longer than any datagram.
+/// Appends a datagram; `false`, and nothing appended, when it is shorter or longer than any datagram.
 pub(super) fn append(message: &mut Vec<u8>, datagram: &[u8]) -> bool {
     let Ok(len) = u16::try_from(datagram.len()) else { return false };
-    if len == 0 {
+    if datagram.len() < MIN_DATAGRAM {
         return false;
     }
     message.extend_from_slice(&len.to_be_bytes());
@@ -35,7 +37,7 @@ pub(super) fn parse(mut message: &[u8]) -> Result<Vec<&[u8]>, Malformed> {
     while !message.is_empty() {
         let (prefix, rest) = message.split_first_chunk::<PREFIX>().ok_or(Malformed)?;
         let len = usize::from(u16::from_be_bytes(*prefix));
-        let (datagram, rest) = rest.split_at_checked(len).filter(|_| len > 0).ok_or(Malformed)?;
+        let (datagram, rest) = rest.split_at_checked(len).filter(|_| len >= MIN_DATAGRAM).ok_or(Malformed)?;
         datagrams.push(datagram);
         message = rest;
     }
@@ -53,14 +55,16 @@ mod tests {
         for bad in [&[0][..], &[0, 0], &[0, 2, 1], &[0, 1, 9, 0], &[255, 255, 1]] {
             assert_eq!(parse(bad), Err(Malformed), "{bad:?}");
         }
+        assert_eq!(parse(&[&[0, 19][..], &[1; 19]].concat()), Err(Malformed), "too short for any datagram");
+        assert!(parse(&[&[0, 20][..], &[1; 20]].concat()).is_ok());
         assert_eq!(parse(&[]), Ok(Vec::new()));
         let mut message = Vec::new();
-        assert!(!append(&mut message, &[]) && !append(&mut message, &[0; 65_536]) && message.is_empty());
+        assert!(!append(&mut message, &[1; 19]) && !append(&mut message, &[0; 65_536]) && message.is_empty());
     }
 
     proptest! {
         #[test]
-        fn datagrams_come_out_as_they_went_in(all in prop::collection::vec(prop::collection::vec(any::<u8>(), 1..300), 0..9)) {
+        fn datagrams_come_out_as_they_went_in(all in prop::collection::vec(prop::collection::vec(any::<u8>(), 20..300), 0..9)) {
             let mut message = Vec::new();
             all.iter().for_each(|datagram| assert!(append(&mut message, datagram)));
             prop_assert_eq!(parse(&message).unwrap(), all);

@@ -90,6 +90,8 @@ pub(super) struct Sink {
     filled: Notify,
     /// Datagrams there was no room for.
     full: AtomicU64,
+    /// Messages taken.
+    taken: AtomicU64,
 }
 
 impl Sink {
@@ -98,9 +100,24 @@ impl Sink {
         loop {
             let taken = self.lock().take(clock::now());
             match taken {
-                Some(message) => return message,
+                Some(message) => {
+                    self.taken.fetch_add(1, Ordering::Relaxed);
+                    return message;
+                }
                 None => self.filled.notified().await,
             }
+        }
+    }
+
+    /// How many messages were taken.
+    pub(super) fn taken(&self) -> u64 {
+        self.taken.load(Ordering::Relaxed)
+    }
+
+    /// Until something waits. Cancel-safe.
+    pub(super) async fn filled(&self) {
+        while self.lock().is_empty() {
+            self.filled.notified().await;
         }
     }
 
@@ -138,6 +155,14 @@ impl CarrierSink for Sink {
 mod tests {
     use super::*;
 
+    const ONE: &[u8] = b"the first of the datagrams";
+    const TWO: &[u8] = b"the second of the datagrams";
+    const OLD: &[u8] = b"a datagram that is old";
+    const NEW: &[u8] = b"a datagram that is new";
+    const ALL: &[u8] = b"all that is to be sent";
+    const SHORT: &[u8] = b"a datagram that is short";
+    const HELLO: &[u8] = b"hello to whoever reads it";
+
     fn taken(queue: &mut Queue, now: Instant) -> Vec<Vec<u8>> {
         queue
             .take(now)
@@ -148,19 +173,19 @@ mod tests {
     #[test]
     fn datagrams_leave_in_order_and_together() {
         let (mut queue, now) = (Queue::default(), Instant::now());
-        assert!(queue.push(now, b"one") && queue.push(now, b"two"));
-        assert_eq!(taken(&mut queue, now), [b"one", b"two"]);
+        assert!(queue.push(now, ONE) && queue.push(now, TWO));
+        assert_eq!(taken(&mut queue, now), [ONE, TWO]);
         assert!(queue.is_empty() && queue.take(now).is_none());
     }
 
     #[test]
     fn what_waited_too_long_is_dropped_and_counted() {
         let (mut queue, now) = (Queue::default(), Instant::now());
-        queue.push(now, b"old");
-        queue.push(now + MAX_AGE, b"new");
-        assert_eq!(taken(&mut queue, now + MAX_AGE + Duration::from_millis(1)), [b"new"]);
+        queue.push(now, OLD);
+        queue.push(now + MAX_AGE, NEW);
+        assert_eq!(taken(&mut queue, now + MAX_AGE + Duration::from_millis(1)), [NEW]);
         assert_eq!(queue.stale, 1);
-        queue.push(now, b"all");
+        queue.push(now, ALL);
         assert!(queue.take(now + MAX_AGE * 2).is_none());
         assert_eq!((queue.stale, queue.is_empty()), (2, true));
     }
@@ -183,9 +208,9 @@ mod tests {
     fn a_long_datagram_leaves_alone() {
         let (mut queue, now) = (Queue::default(), Instant::now());
         queue.push(now, &[1; 60_000]);
-        queue.push(now, b"short");
+        queue.push(now, SHORT);
         assert_eq!(taken(&mut queue, now), [vec![1; 60_000]]);
-        assert_eq!(taken(&mut queue, now), [b"short"]);
+        assert_eq!(taken(&mut queue, now), [SHORT]);
     }
 
     #[tokio::test]
@@ -196,8 +221,8 @@ mod tests {
             async move { sink.next().await }
         });
         tokio::task::yield_now().await;
-        assert!(sink.send(b"hello"));
-        assert_eq!(frame::parse(&waiting.await.unwrap()).unwrap(), [b"hello"]);
+        assert!(sink.send(HELLO));
+        assert_eq!(frame::parse(&waiting.await.unwrap()).unwrap(), [HELLO]);
         while sink.send(&[0; 1000]) {}
         assert_eq!(sink.dropped(), 1);
     }
