@@ -30,6 +30,7 @@ mod server;
 mod stream;
 mod tls;
 mod udp;
+mod watched;
 mod ways;
 
 use std::{
@@ -53,13 +54,13 @@ use self::{
     client::Client,
     ladder::{Ladder, PORT, Plan},
     memory::{Fingerprint, Memory},
-    ways::Ways,
+    watched::Watched,
 };
 pub(crate) use self::{
     hush::Hush,
     ladder::Rung,
     listen::Listening,
-    ways::{Place, Plane, by_member, is_by_member, is_carried},
+    ways::{Place, Plane, Ways, by_member, is_by_member, is_carried},
 };
 pub use self::{
     listen::{CarrierListen, Transport},
@@ -75,13 +76,22 @@ type Link = Result<Box<dyn Connection>, LinkError>;
 
 /// The carriers of a node; cheap to clone. As an [`Endpoint`] it dials by whatever gets through.
 #[derive(Clone)]
-pub(crate) struct Carriers(Arc<Inner>);
+pub(crate) struct Carriers(Arc<Inner>, Whom);
+
+/// Whom they dial.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Whom {
+    /// Somebody whom the user or a network names.
+    Known,
+    /// Somebody whom strangers name: what they are reached by says nothing.
+    Strangers,
+}
 
 struct Inner {
     plain: Arc<dyn Endpoint>,
     ways: Arc<Ways>,
     client: Arc<Client>,
-    ladder: Mutex<Ladder>,
+    ladder: Arc<Mutex<Ladder>>,
     memory: Mutex<(Memory, Option<Fingerprint>)>,
     /// Counts how often UDP came back.
     udp_back: watch::Sender<u64>,
@@ -104,31 +114,31 @@ impl Carriers {
     /// [`LinkError::Local`]: no TLS.
     pub(crate) async fn new(
         plain: Arc<dyn Endpoint>,
-        plane: Arc<dyn Plane>,
+        ways: Arc<Ways>,
         proxy: Option<Proxy>,
         dir: &Path,
     ) -> Result<Self, LinkError> {
-        Self::with_memory(plain, plane, proxy, Memory::load(dir).await)
+        Self::with_memory(plain, ways, proxy, Memory::load(dir).await)
     }
 
     fn with_memory(
         plain: Arc<dyn Endpoint>,
-        plane: Arc<dyn Plane>,
+        ways: Arc<Ways>,
         proxy: Option<Proxy>,
         memory: Memory,
     ) -> Result<Self, LinkError> {
         let tls = tls::client().map_err(|error| LinkError::Local(error.to_string()))?;
-        let ways = Ways::new(plane);
-        let client = Client::new(Arc::clone(&ways), tls, proxy);
+        let ladder = Arc::<Mutex<Ladder>>::default();
+        let client = Client::new(Arc::clone(&ways), tls, proxy, Arc::clone(&ladder));
         let memory = Mutex::new((memory, None));
-        let (ladder, udp_back) = (Mutex::default(), watch::Sender::new(0));
-        Ok(Self(Arc::new(Inner { plain, ways, client, ladder, memory, udp_back })))
+        let udp_back = watch::Sender::new(0);
+        Ok(Self(Arc::new(Inner { plain, ways, client, ladder, memory, udp_back }), Whom::Known))
     }
 
     /// Carriers of a node without a data plane and without a memory.
     #[cfg(test)]
     pub(crate) fn of_tests(plain: Arc<dyn Endpoint>) -> Self {
-        Self::with_memory(plain, Arc::<fake::FakePlane>::default(), None, Memory::default()).unwrap()
+        Self::with_memory(plain, Ways::new(Arc::<fake::FakePlane>::default()), None, Memory::default()).unwrap()
     }
 
     /// The host is in a network: at the start, and when it has changed.
@@ -157,6 +167,18 @@ impl Carriers {
         self.0.client.stop();
     }
 
+    /// For dials to whom strangers name: by UDP, and by carriers where they are needed anyway.
+    pub(crate) fn for_strangers(&self) -> Self {
+        Self(Arc::clone(&self.0), Whom::Strangers)
+    }
+
+    /// Somebody authenticated was heard on a way.
+    pub(crate) fn prove(&self, now: Instant, at: SocketAddr) {
+        if is_carried(at) {
+            self.0.ways.prove(now, at);
+        }
+    }
+
     /// Dials by UDP alone.
     pub(crate) fn plain(&self) -> Arc<dyn Endpoint> {
         Arc::clone(&self.0.plain)
@@ -176,11 +198,6 @@ impl Carriers {
         }
     }
 
-    /// Whether links of late needed something else than UDP.
-    pub(crate) fn is_udp_blocked(&self) -> bool {
-        lock(&self.0.ladder).is_udp_blocked()
-    }
-
     /// Whether direct ways are tried seldom, because no UDP seems to pass at all.
     pub(crate) fn is_hushed(&self) -> bool {
         lock(&self.0.ladder).won() == Some(Rung::Wss)
@@ -196,9 +213,16 @@ impl Carriers {
         lock(&self.0.ladder).next_look()
     }
 
-    /// A link was made by UDP, not dialled by the ladder.
+    /// No link is carried any more.
+    pub(crate) fn on_nothing_carried(&self) {
+        lock(&self.0.ladder).on_nothing_carried();
+    }
+
+    /// UDP was seen to work: a link that the ladder did not dial, an answer. The address of a way says nothing.
     pub(crate) fn on_udp(&self, now: Instant, at: SocketAddr) {
-        self.worked(now, Rung::Udp, at);
+        if WayId::of(at).is_none() {
+            self.worked(now, Rung::Udp, at);
+        }
     }
 
     /// Waits until UDP is back. Cancel-safe on one receiver of [`Self::udp_back`].
@@ -238,7 +262,6 @@ impl Carriers {
         let way = self.0.client.way(at, peer).await;
         let way = way.map_err(|error| {
             tracing::debug!(peer = %peer.short(), %error, "no WebSocket");
-            lock(&self.0.ladder).on_failed(clock::now(), at);
             LinkError::TimedOut
         })?;
         self.0.plain.connect(way, peer, known).await
@@ -248,11 +271,54 @@ impl Carriers {
         let plain = &self.0.plain;
         // Each is asked for when its turn comes: an endpoint sends as soon as it is asked.
         let udp = async { plain.connect(at, peer, known.clone()).await };
-        let quic = async { plain.connect(SocketAddr::new(at.ip(), PORT), peer, known.clone()).await };
+        let quic = async {
+            let mut tried = Tried { ladder: &self.0.ladder, at: at.ip(), began: Some(clock::now()) };
+            let link = plain.connect(SocketAddr::new(at.ip(), PORT), peer, known.clone()).await;
+            tried.is_over(&link);
+            link
+        };
         let wss = self.by_websocket(at.ip(), peer, known.clone());
         let (rung, link) = climb(plan, udp, quic, wss).await?;
-        self.worked(clock::now(), rung, at);
+        if self.1 == Whom::Known || rung == Rung::Udp {
+            self.worked(clock::now(), rung, at);
+        }
         Ok(link)
+    }
+
+    /// A link that leads over a carried way, or may later: the way is not a stranger's then.
+    fn watch(&self, link: Box<dyn Connection>) -> Box<dyn Connection> {
+        let (link, now): (Arc<dyn Connection>, _) = (Arc::from(link), clock::now());
+        self.0.ways.note_link(now, &link);
+        self.on_udp(now, link.remote());
+        Box::new(Watched(link))
+    }
+}
+
+/// A try of UDP port 443 under way: one that was given up after a while has failed, as nothing else tells.
+struct Tried<'l> {
+    ladder: &'l Mutex<Ladder>,
+    at: IpAddr,
+    began: Option<Instant>,
+}
+
+/// What an answer takes at most, about.
+const ANSWER: Duration = Duration::from_millis(700);
+
+impl Tried<'_> {
+    fn is_over(&mut self, link: &Link) {
+        self.began = None;
+        if matches!(link, Err(LinkError::TimedOut | LinkError::Reset)) {
+            lock(self.ladder).on_failed(clock::now(), self.at, Rung::Quic);
+        }
+    }
+}
+
+impl Drop for Tried<'_> {
+    fn drop(&mut self) {
+        let now = clock::now();
+        if self.began.is_some_and(|began| now.saturating_duration_since(began) >= ANSWER) {
+            lock(self.ladder).on_failed(now, self.at, Rung::Quic);
+        }
     }
 }
 
@@ -306,10 +372,16 @@ const fn says_who_is_there(error: &LinkError) -> bool {
 
 impl Endpoint for Carriers {
     fn connect(&self, at: SocketAddr, peer: PeerId, known: Option<PublicIdentity>) -> BoxFuture<'static, Link> {
-        let plan = lock(&self.0.ladder).plan(clock::now(), at);
         if WayId::of(at).is_some() {
-            return self.0.plain.connect(at, peer, known);
+            let (carriers, link) = (self.clone(), self.0.plain.connect(at, peer, known));
+            return async move { Ok(carriers.watch(link.await?)) }.boxed();
         }
+        let ladder = lock(&self.0.ladder);
+        let plan = match self.1 {
+            Whom::Known => ladder.plan(clock::now(), at),
+            Whom::Strangers => ladder.plan_for_stranger(clock::now(), at),
+        };
+        drop(ladder);
         self.clone().dial(at, peer, known, plan).boxed()
     }
 
@@ -318,7 +390,7 @@ impl Endpoint for Carriers {
     }
 
     fn accept(&self) -> BoxFuture<'_, Option<Link>> {
-        self.0.plain.accept()
+        async { Some(self.0.plain.accept().await?.map(|link| self.watch(link))) }.boxed()
     }
 
     fn close(&self) {

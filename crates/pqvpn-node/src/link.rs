@@ -40,7 +40,7 @@ mod race;
 pub(crate) mod request;
 mod socket;
 
-pub use config::{LinkConfig, TransportKnobs};
+pub use config::{Behind, LinkConfig, TransportKnobs};
 pub use error::{LinkError, PeerReason};
 pub use gate::{Gate, GateConfig, Verdict};
 pub use guest::GuestSocket;

@@ -27,14 +27,14 @@ use tokio::{sync::mpsc, task::JoinHandle};
 
 use crate::{
     bootstrap,
-    carrier::{Carriers, Listening},
+    carrier::{Carriers, Listening, Ways},
     clock::{self, Reading},
     config::{Cipher, Config, Mtu, Queues, Rate, RelayConfig},
     dht,
     handle::NodeHandle,
     host::{self, HostError, HostSide},
     lan::{Lan, LanSetup},
-    link::{Backend, Endpoint, GuestSocket, LinkConfig, LinkError, TransportKnobs},
+    link::{Backend, Behind, Endpoint, GuestSocket, LinkConfig, LinkError, TransportKnobs},
     membership::{self, MembershipError, Willing},
     names::DnsSide,
     overlay::{Mesh, OwnAddresses},
@@ -164,7 +164,9 @@ impl Node {
         let slots = Arc::new(Slots::default());
         let identity = Arc::new(identity);
         let crypto = Arc::new(LinkCrypto::new(Arc::clone(&identity), Arc::clone(&slots) as Arc<dyn Admission>));
-        let carriers = start_carriers(&config, &host, endpoint(&plane, backend, &crypto)?, &control).await?;
+        let ways = Ways::new(Arc::new(control.clone()));
+        let plain = endpoint(&plane, backend, &crypto, &ways)?;
+        let carriers = start_carriers(&config, &host, plain, ways).await?;
         let endpoint: Arc<dyn Endpoint> = Arc::new(carriers.clone());
 
         let addresses = OwnAddresses::default();
@@ -201,6 +203,8 @@ impl Node {
         ));
         let (command_sender, commands) = mpsc::channel(QUEUE);
         let (barriers, barriers_in) = mpsc::channel(VIEWS);
+        let mut open = Listening::default();
+        take_carriers(&mut open, &carriers, own, &config.relay).await;
         let mut state = State {
             own,
             name: config.name(),
@@ -216,7 +220,7 @@ impl Node {
             accepting: tokio::spawn(session::accept_all(Arc::clone(&context))),
             context,
             control,
-            listening: listening(&carriers, own, &config.relay),
+            listening: open,
             carriers,
             dns: DnsSide::new(config.dns.mode, host.interface.clone(), host.state_dir.clone()),
             host,
@@ -312,9 +316,16 @@ async fn open_tun(
 }
 
 /// The links, as a guest on the data plane's sockets.
-fn endpoint(plane: &DataPlane, backend: Backend, crypto: &Arc<LinkCrypto>) -> Result<Arc<dyn Endpoint>, StartError> {
+fn endpoint(
+    plane: &DataPlane,
+    backend: Backend,
+    crypto: &Arc<LinkCrypto>,
+    ways: &Arc<Ways>,
+) -> Result<Arc<dyn Endpoint>, StartError> {
     let socket = Arc::new(GuestSocket::new(plane.guest())?);
-    Ok(Arc::from(backend.endpoint(socket, link_config(Arc::clone(crypto)))?))
+    let (mut config, ways) = (link_config(Arc::clone(crypto)), Arc::clone(ways));
+    config.behind = Behind::new(move |at| Some(ways.place(at)?.at.ip()));
+    Ok(Arc::from(backend.endpoint(socket, config)?))
 }
 
 /// A link of the DHT or of a network carries several requests at once, each small; the window of a whole link stays what
@@ -347,6 +358,7 @@ impl Around<'_> {
             config: self.config.dht.clone(),
             identity: Arc::clone(self.identity),
             endpoint: Arc::clone(self.endpoint),
+            strangers: Arc::new(self.carriers.for_strangers()),
             state_dir: host.state_dir.clone(),
             listen: self.listen.to_owned(),
             overlay,
@@ -406,17 +418,17 @@ async fn start_carriers(
     config: &Config,
     host: &HostSide,
     plain: Arc<dyn Endpoint>,
-    control: &Control,
+    ways: Arc<Ways>,
 ) -> Result<Carriers, StartError> {
-    let (plane, proxy) = (Arc::new(control.clone()), config.node.proxy.proxy());
-    let carriers = Carriers::new(plain, plane, proxy, &host.state_dir).await?;
+    let carriers = Carriers::new(plain, ways, config.node.proxy.proxy(), &host.state_dir).await?;
     carriers.look_around(host.interface.as_deref(), false).await;
     Ok(carriers)
 }
 
 /// Listens for members that cannot send UDP, if this node relays.
-pub(crate) fn listening(carriers: &Carriers, own: PeerId, relay: &RelayConfig) -> Listening {
-    if relay.enabled { Listening::open(carriers, own, &relay.listen) } else { Listening::default() }
+pub(crate) async fn take_carriers(listening: &mut Listening, carriers: &Carriers, own: PeerId, relay: &RelayConfig) {
+    let wanted = if relay.enabled { relay.listen.as_slice() } else { &[] };
+    listening.change(carriers, own, wanted).await;
 }
 
 /// How much this node forwards for members that cannot reach each other.

@@ -206,7 +206,7 @@ impl State {
         self.expire_pings(now);
         if now.saturating_duration_since(self.held_at) >= HOLD_EVERY {
             self.held_at = now;
-            self.hold_ways();
+            self.hold_ways(now);
         }
         self.end_guess_in_time(now);
         if self.running == NodeState::Up {

@@ -49,7 +49,10 @@ impl Dht {
         let sender = sender.map(|sender| self.attested(now, &to, at, sender));
         self.judge.observe(now, to.peer(), &Observation { rtt: Some(rtt), ..Observation::default() });
         self.close_window(now);
-        if let Response::Pong { observed } = &response {
+        // Who is asked by something that has no address of ours sees none.
+        if let Response::Pong { observed } = &response
+            && observed.port() != 0
+        {
             self.sighted(to.peer(), *observed, at.ip());
         }
         let answered = sender.as_ref().map_or(&to, |sender| sender);

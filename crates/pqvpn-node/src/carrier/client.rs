@@ -6,34 +6,43 @@ use std::{
     net::{IpAddr, SocketAddr},
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
 
 use pqvpn_crypto::peer_id::PeerId;
 use rustls::ClientConfig;
-use tokio::{sync::watch, time::sleep};
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
 
 use super::{
     Place, Ways,
     dial::{self, DialError, Dialled},
-    ladder::{PORT, Rung},
+    ladder::{Ladder, PORT, Rung},
     proxy::Proxy,
     stream::{self, StreamError},
     ways::OpenWay,
 };
+use crate::clock;
 
 /// Servers at a time.
 const MAX_SERVERS: usize = 32;
 /// Pauses before a broken one is made again; after the last it is given up.
 const AGAIN_MS: [u64; 7] = [0, 250, 500, 1000, 2000, 4000, 8000];
 
+/// How long one that ended unused waits for something to send.
+const UNUSED: Duration = Duration::from_secs(150);
+
 /// All of them.
 pub(super) struct Client {
     ways: Arc<Ways>,
     tls: Arc<ClientConfig>,
     proxy: Option<Proxy>,
+    /// Told which addresses have no server.
+    ladder: Arc<Mutex<Ladder>>,
     /// The port of servers.
     port: u16,
     servers: Mutex<BTreeMap<(IpAddr, PeerId), Arc<Server>>>,
@@ -41,8 +50,20 @@ pub(super) struct Client {
     moved: watch::Sender<Option<u64>>,
 }
 
-/// One server; the lock is held while it is dialled.
-type Server = tokio::sync::Mutex<Option<Open>>;
+/// One server.
+#[derive(Default)]
+struct Server {
+    /// The lock is held while it is dialled.
+    open: tokio::sync::Mutex<Option<Open>>,
+    /// How often that failed.
+    failed: AtomicU64,
+}
+
+impl Server {
+    fn alive(&self) -> Option<SocketAddr> {
+        self.open.try_lock().ok()?.as_ref().and_then(Open::alive)
+    }
+}
 
 struct Open {
     at: SocketAddr,
@@ -56,26 +77,65 @@ impl Open {
 }
 
 impl Client {
-    pub(super) fn new(ways: Arc<Ways>, tls: Arc<ClientConfig>, proxy: Option<Proxy>) -> Arc<Self> {
-        Self::with_port(ways, tls, proxy, PORT)
+    pub(super) fn new(
+        ways: Arc<Ways>,
+        tls: Arc<ClientConfig>,
+        proxy: Option<Proxy>,
+        ladder: Arc<Mutex<Ladder>>,
+    ) -> Arc<Self> {
+        Self::with_port(ways, tls, proxy, ladder, PORT)
     }
 
-    fn with_port(ways: Arc<Ways>, tls: Arc<ClientConfig>, proxy: Option<Proxy>, port: u16) -> Arc<Self> {
-        Arc::new(Self { ways, tls, proxy, port, servers: Mutex::default(), moved: watch::Sender::new(Some(0)) })
+    fn with_port(
+        ways: Arc<Ways>,
+        tls: Arc<ClientConfig>,
+        proxy: Option<Proxy>,
+        ladder: Arc<Mutex<Ladder>>,
+        port: u16,
+    ) -> Arc<Self> {
+        let (servers, moved) = (Mutex::default(), watch::Sender::new(Some(0)));
+        Arc::new(Self { ways, tls, proxy, ladder, port, servers, moved })
     }
 
-    /// The address of a way by a WebSocket to a peer's address.
+    /// The address of a way by a WebSocket to a peer's address. It is made to the end also when nobody waits for it any
+    /// more: a slow one is there for whoever asks next, and one that fails is known to.
     ///
     /// # Errors
     /// [`DialError`].
     pub(super) async fn way(self: &Arc<Self>, at: IpAddr, peer: PeerId) -> Result<SocketAddr, DialError> {
         let server = self.server(at, peer).ok_or(std::io::Error::from(std::io::ErrorKind::QuotaExceeded))?;
-        let mut open = server.lock().await;
+        if let Some(way) = server.alive() {
+            return Ok(way);
+        }
+        let client = Arc::clone(self);
+        let making = tokio::spawn(async move {
+            let mut moved = client.moved.subscribe();
+            tokio::select! {
+                made = client.make(&server, at, peer) => made,
+                _ = moved.wait_for(Option::is_none) => Err(DialError::Timeout),
+            }
+        });
+        making.await.map_err(|_ended| DialError::Timeout)?
+    }
+
+    async fn make(self: &Arc<Self>, server: &Server, at: IpAddr, peer: PeerId) -> Result<SocketAddr, DialError> {
+        let failed = server.failed.load(Ordering::Acquire);
+        let mut open = server.open.lock().await;
         if let Some(way) = open.as_ref().and_then(Open::alive) {
             return Ok(way);
         }
+        if server.failed.load(Ordering::Acquire) != failed {
+            // It was tried while we waited.
+            return Err(DialError::Timeout);
+        }
         let place = Place { rung: Rung::Wss, at: SocketAddr::new(at, self.port) };
-        let stream = dial::dial(&self.tls, self.proxy.as_ref(), place.at, &peer).await?;
+        let stream = dial::dial(&self.tls, self.proxy.as_ref(), place.at, &peer).await.inspect_err(|error| {
+            server.failed.fetch_add(1, Ordering::AcqRel);
+            if !error.is_local() {
+                let mut ladder = self.ladder.lock().unwrap_or_else(PoisonError::into_inner);
+                ladder.on_failed(clock::now(), at, Rung::Wss);
+            }
+        })?;
         let way = self.ways.open(place).ok_or(std::io::Error::from(std::io::ErrorKind::QuotaExceeded))?;
         let (address, is_alive) = (way.id.address(), Arc::new(AtomicBool::new(true)));
         *open = Some(Open { at: address, is_alive: Arc::clone(&is_alive) });
@@ -101,7 +161,7 @@ impl Client {
         let mut servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
         if servers.len() >= MAX_SERVERS && !servers.contains_key(&(at, peer)) {
             let in_use = |server: &Server| {
-                server.try_lock().map_or(true, |open| open.as_ref().is_some_and(|open| open.alive().is_some()))
+                server.open.try_lock().map_or(true, |open| open.as_ref().is_some_and(|open| open.alive().is_some()))
             };
             servers.retain(|_, server| in_use(server));
             if servers.len() >= MAX_SERVERS {
@@ -114,6 +174,7 @@ impl Client {
     async fn keep(&self, mut stream: Dialled, way: &OpenWay, at: SocketAddr, peer: PeerId) {
         let mut moved = self.moved.subscribe();
         loop {
+            let taken = way.sink.taken();
             let ended = tokio::select! {
                 ended = stream::carry(stream, way.id, &way.sink, self.ways.plane(), true) => Some(ended),
                 _ = moved.changed() => None,
@@ -121,7 +182,20 @@ impl Client {
             if matches!(ended, Some(StreamError::Idle)) || self.moved.borrow().is_none() {
                 return;
             }
+            let was_ended = ended.is_some();
             tracing::debug!(peer = %peer.short(), ended = ended.map(|error| error.to_string()), "a WebSocket is made again");
+            // Servers end what nobody uses: it is made again when there is something to send.
+            if was_ended && way.sink.taken() == taken {
+                let wanted = async {
+                    tokio::select! {
+                        () = way.sink.filled() => {}
+                        _ = moved.changed() => {}
+                    }
+                };
+                if timeout(UNUSED, wanted).await.is_err() || self.moved.borrow().is_none() {
+                    return;
+                }
+            }
             let again = tokio::select! {
                 again = self.again(at, &peer) => again,
                 _ = moved.wait_for(Option::is_none) => None,
@@ -147,6 +221,7 @@ impl Client {
 mod tests {
     use std::net::Ipv4Addr;
 
+    use futures_util::FutureExt as _;
     use pqvpn_dataplane::way::Way;
 
     use super::{
@@ -175,7 +250,8 @@ mod tests {
 
     fn client(port: u16) -> (Arc<FakePlane>, Arc<Client>) {
         let plane = Arc::new(FakePlane::default());
-        let client = Client::with_port(Ways::new(plane.shared()), tls::client().unwrap(), None, port);
+        let (ways, ladder) = (Ways::new(plane.shared()), Arc::default());
+        let client = Client::with_port(ways, tls::client().unwrap(), None, ladder, port);
         (plane, client)
     }
 
@@ -191,7 +267,7 @@ mod tests {
         let way = client.way(HERE, OWN).await.unwrap();
         assert_eq!(client.way(HERE, OWN).await.unwrap(), way, "it is there already");
         assert_eq!(plane.open(), 1);
-        assert!(send(&plane, b"one"));
+        assert!(send(&plane, b"a datagram to the first"));
         first.plane.wait_for(1).await;
         let port = first.at.port();
         first.accepting.abort();
@@ -200,7 +276,7 @@ mod tests {
         let second = serve(port);
         // What is sent while nobody is there may be lost; the way stays.
         while second.plane.came() == 0 {
-            send(&plane, b"two");
+            send(&plane, b"a datagram to the second");
             tokio::task::yield_now().await;
         }
         assert_eq!(client.way(HERE, OWN).await.unwrap(), way);
@@ -215,7 +291,7 @@ mod tests {
         let server = serve(0);
         let (plane, client) = client(server.at.port());
         client.way(HERE, OWN).await.unwrap();
-        assert!(send(&plane, b"before"));
+        assert!(send(&plane, b"a datagram before that"));
         server.plane.wait_for(1).await;
         let before = server.plane.way_id(0);
         client.on_network_change();
@@ -223,6 +299,29 @@ mod tests {
             tokio::task::yield_now().await;
         }
         assert_eq!(plane.open(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_slow_one_is_there_for_whoever_asks_next_and_one_that_fails_is_known_to() {
+        let listener = server::listen(SocketAddr::new(HERE, 0)).unwrap();
+        let (plane, client) = client(listener.local_addr().unwrap().port());
+        let hurried = timeout(Duration::from_millis(20), client.way(HERE, OWN)).await;
+        assert!(hurried.is_err(), "nobody has answered yet");
+        let (theirs, stop) = (Arc::new(FakePlane::default()), watch::Sender::new(()));
+        let ways = Ways::new(theirs.shared());
+        let server = server::Server::new(OWN, tls::server().unwrap(), ways, Arc::default(), stop.subscribe());
+        let accepting = tokio::spawn(server::accept_all(server, listener));
+        while plane.open() == 0 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(client.way(HERE, OWN).await.ok(), plane.way_id(0).map(|way| way.address()));
+        accepting.abort();
+        let nobody = PeerId::from_bytes([9; 32]);
+        let asked = client.way(HERE, nobody).now_or_never();
+        assert!(asked.is_none(), "whoever asked has gone");
+        while client.ladder.lock().unwrap().is_resting(HERE).is_none() {
+            tokio::task::yield_now().await;
+        }
     }
 
     #[tokio::test]

@@ -41,6 +41,16 @@ pub(crate) enum DialError {
     Timeout,
 }
 
+impl DialError {
+    /// Whether it is for want of something here, and says nothing of the server.
+    pub(super) fn is_local(&self) -> bool {
+        use nix::libc::{EADDRNOTAVAIL, EMFILE, ENETDOWN, ENETUNREACH, ENFILE, ENOBUFS, ENOMEM, EPERM};
+        const HERE: [i32; 8] = [EADDRNOTAVAIL, EMFILE, ENETDOWN, ENETUNREACH, ENFILE, ENOBUFS, ENOMEM, EPERM];
+        matches!(self, Self::Io(error) if error.raw_os_error().is_some_and(|code| HERE.contains(&code))
+            || error.kind() == io::ErrorKind::QuotaExceeded)
+    }
+}
+
 impl From<ProxyError> for DialError {
     fn from(error: ProxyError) -> Self {
         Self::Proxy(Box::new(error))

@@ -1,12 +1,52 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A data plane that remembers what it is told, for tests.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    future::pending,
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+};
 
+use futures_util::{FutureExt as _, future::BoxFuture};
+use pqvpn_crypto::{identity::PublicIdentity, peer_id::PeerId};
 use pqvpn_dataplane::way::{Way, WayError, WayId};
 use tokio::sync::Notify;
 
-use super::Plane;
+use super::{Link, Plane};
+use crate::link::{Endpoint, EndpointStats, LinkError};
+
+/// An endpoint that reaches nobody and remembers where it tried.
+#[derive(Debug, Default)]
+pub(super) struct Nowhere(pub(super) Mutex<Vec<SocketAddr>>);
+
+impl Endpoint for Nowhere {
+    fn connect(&self, at: SocketAddr, _: PeerId, _: Option<PublicIdentity>) -> BoxFuture<'static, Link> {
+        self.0.lock().unwrap().push(at);
+        pending().boxed()
+    }
+
+    fn connect_anybody(&self, _: SocketAddr) -> BoxFuture<'static, Link> {
+        pending().boxed()
+    }
+
+    fn accept(&self) -> BoxFuture<'_, Option<Link>> {
+        pending().boxed()
+    }
+
+    fn close(&self) {}
+
+    fn drained(&self) -> BoxFuture<'_, ()> {
+        pending().boxed()
+    }
+
+    fn local_addr(&self) -> Result<SocketAddr, LinkError> {
+        Err(LinkError::ClosedByUs)
+    }
+
+    fn stats(&self) -> EndpointStats {
+        EndpointStats::default()
+    }
+}
 
 #[derive(Default)]
 pub(super) struct FakePlane {

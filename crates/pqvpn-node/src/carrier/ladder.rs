@@ -2,7 +2,8 @@
 //! Which carrier is tried when: pure, time is an argument.
 //!
 //! UDP is always tried, and first or together with what worked in this network before. The other rungs get their turn only
-//! while UDP has not been seen to work of late, and where they fail they rest, longer each time.
+//! to addresses of the internet while UDP has not been seen to work of late, and where they fail they rest, longer each
+//! time. That one peer is reached by a carrier says little of UDP: it counts for all only while nothing speaks against it.
 
 use std::{
     collections::BTreeMap,
@@ -18,19 +19,23 @@ const BEFORE_QUIC: Duration = Duration::from_millis(250);
 const BEFORE_WSS: Duration = Duration::from_secs(1);
 /// UDP that worked so lately works still.
 const FRESH: Duration = Duration::from_secs(60);
+/// UDP that worked so lately is not blocked, whatever one peer is reached by.
+const ALIVE: Duration = Duration::from_secs(120);
 /// How often UDP is looked for while something else carries.
 const LOOK: Duration = Duration::from_secs(30);
 const LOOK_MOST: Duration = Duration::from_secs(300);
 /// How long an address rests where no carrier was found: doubled each time.
 const REST: Duration = Duration::from_secs(20);
 const REST_MOST: Duration = Duration::from_secs(1800);
+/// And at most where a WebSocket is all that works.
+const REST_BLOCKED: Duration = Duration::from_secs(60);
 /// Addresses remembered for that.
 const MAX_RESTING: usize = 1024;
 /// The port of every rung but the first.
 pub(crate) const PORT: u16 = 443;
 
 /// A rung of the ladder.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Rung {
     /// UDP to the port of the peer.
@@ -61,13 +66,16 @@ pub(super) struct Plan {
 /// What is known of the network this host is in.
 #[derive(Debug, Default)]
 pub(super) struct Ladder {
-    /// When UDP last worked, to addresses of the internet and to others.
-    udp_at: [Option<Instant>; 2],
+    /// When UDP last worked to addresses of the internet, and to their port 443, which networks let out that let nothing
+    /// else out.
+    udp_at: Option<Instant>,
+    udp_443_at: Option<Instant>,
     /// The rung that carried last where UDP did not.
     won: Option<Rung>,
     /// What worked in this network at an earlier time.
     remembered: Option<Rung>,
-    resting: BTreeMap<IpAddr, (u32, Instant)>,
+    /// How often a rung failed, and when it last did.
+    resting: BTreeMap<(IpAddr, Rung), (u32, Instant)>,
     look_at: Option<Instant>,
     looked: u32,
 }
@@ -75,48 +83,80 @@ pub(super) struct Ladder {
 impl Ladder {
     /// What to try to reach `at`.
     pub(super) fn plan(&self, now: Instant, at: SocketAddr) -> Plan {
-        if self.udp_at[kind(at)].is_some_and(|worked| now.saturating_duration_since(worked) < FRESH) {
+        if !is_public(at) || self.udp_of(at).is_some_and(|worked| now.saturating_duration_since(worked) < FRESH) {
             return Plan::default();
         }
-        let known = self.won.or(self.remembered);
+        let known = self.known();
         let after = |rung, pause| if known == Some(rung) { Duration::ZERO } else { pause };
-        let rests = self.resting.get(&at.ip()).is_some_and(|(_, until)| now < *until);
-        Plan {
-            quic: (at.port() != PORT).then(|| after(Rung::Quic, BEFORE_QUIC)),
-            wss: (!rests).then(|| after(Rung::Wss, BEFORE_WSS)),
-        }
+        let quic = at.port() != PORT && !self.rests(now, at.ip(), Rung::Quic);
+        let wss = !self.rests(now, at.ip(), Rung::Wss);
+        Plan { quic: quic.then(|| after(Rung::Quic, BEFORE_QUIC)), wss: wss.then(|| after(Rung::Wss, BEFORE_WSS)) }
     }
 
-    /// A link was made on a rung; whether that is news to be remembered.
+    /// What to try to reach somebody whom others named: by carriers only where they are needed anyway.
+    pub(super) fn plan_for_stranger(&self, now: Instant, at: SocketAddr) -> Plan {
+        if self.known().is_some() { self.plan(now, at) } else { Plan::default() }
+    }
+
+    fn known(&self) -> Option<Rung> {
+        self.won.or(self.remembered)
+    }
+
+    fn udp_of(&self, at: SocketAddr) -> Option<Instant> {
+        if at.port() == PORT { self.udp_at.max(self.udp_443_at) } else { self.udp_at }
+    }
+
+    fn rests(&self, now: Instant, at: IpAddr, rung: Rung) -> bool {
+        let most = if self.known() == Some(Rung::Wss) { REST_BLOCKED } else { REST_MOST };
+        self.resting.get(&(at, rung)).is_some_and(|rest| now < until(rest, most))
+    }
+
+    /// A link was made on a rung, or UDP was seen to work; whether that is news to be remembered.
     pub(super) fn on_worked(&mut self, now: Instant, rung: Rung, at: SocketAddr) -> bool {
-        self.resting.remove(&at.ip());
-        let before = self.won.or(self.remembered);
+        let before = self.known();
+        self.resting.remove(&(at.ip(), rung));
         if rung == Rung::Udp {
-            self.udp_at[kind(at)] = Some(now);
-            // That a neighbour is reached says nothing of the internet.
-            if kind(at) == 0 {
-                (self.won, self.remembered, self.look_at, self.looked) = (None, None, None, 0);
+            // That a neighbour is reached says nothing of the internet, and port 443 nothing of others.
+            if !is_public(at) {
+                return false;
             }
-            return kind(at) == 0 && before.is_some();
+            if at.port() == PORT {
+                self.udp_443_at = Some(now);
+                return false;
+            }
+            self.udp_at = Some(now);
+            if self.won.is_some() {
+                // What else is carried may move too.
+                (self.look_at, self.looked) = (self.look_at.map(|_| now), 0);
+            }
+            (self.won, self.remembered) = (None, None);
+            return before.is_some();
         }
-        if self.won.is_none() {
+        if self.look_at.is_none() {
             (self.look_at, self.looked) = (Some(now + LOOK), 0);
+        }
+        if self.udp_at.is_some_and(|worked| now.saturating_duration_since(worked) < ALIVE) {
+            return false;
         }
         self.won = Some(rung);
         before != Some(rung)
     }
 
-    /// No WebSocket to an address.
-    pub(super) fn on_failed(&mut self, now: Instant, at: IpAddr) {
-        if self.resting.len() >= MAX_RESTING && !self.resting.contains_key(&at) {
-            self.resting.retain(|_, (_, until)| *until > now);
+    /// No way up to an address on a rung.
+    pub(super) fn on_failed(&mut self, now: Instant, at: IpAddr, rung: Rung) {
+        if self.resting.len() >= MAX_RESTING && !self.resting.contains_key(&(at, rung)) {
+            self.resting.retain(|_, rest| until(rest, REST_MOST) > now);
             if self.resting.len() >= MAX_RESTING {
                 return;
             }
         }
-        let (times, until) = self.resting.entry(at).or_insert((0, now));
-        *until = now + REST.saturating_mul(1 << (*times).min(8)).min(REST_MOST);
-        *times += 1;
+        let (times, failed) = self.resting.entry((at, rung)).or_insert((0, now));
+        (*times, *failed) = (times.saturating_add(1), now);
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_resting(&self, at: IpAddr) -> Option<u32> {
+        self.resting.get(&(at, Rung::Wss)).map(|(times, _)| *times)
     }
 
     /// Whether the last links needed something else than UDP.
@@ -130,7 +170,7 @@ impl Ladder {
 
     /// Whether it is time to see whether UDP works by now.
     pub(super) fn is_look_due(&mut self, now: Instant) -> bool {
-        let due = self.is_udp_blocked() && self.look_at.is_none_or(|at| now >= at);
+        let due = self.look_at.is_some_and(|at| now >= at);
         if due {
             self.look_at = Some(now + LOOK.saturating_mul(1 << self.looked.min(4)).min(LOOK_MOST));
             self.looked = self.looked.saturating_add(1);
@@ -139,21 +179,32 @@ impl Ladder {
     }
 
     /// When that is next.
-    pub(super) fn next_look(&self) -> Option<Instant> {
-        self.look_at.filter(|_| self.is_udp_blocked())
+    pub(super) const fn next_look(&self) -> Option<Instant> {
+        self.look_at
+    }
+
+    /// Nothing is carried any more.
+    pub(super) fn on_nothing_carried(&mut self) {
+        (self.look_at, self.looked) = (None, 0);
     }
 
     /// The host is in a network, maybe another one, where `remembered` worked at an earlier time.
     pub(super) fn on_network(&mut self, now: Instant, remembered: Option<Rung>) {
         // Links that go on over a carrier look for UDP at once.
-        let won = self.won;
-        *self = Self { remembered, won, look_at: won.map(|_| now), ..Self::default() };
+        let look_at = self.look_at.map(|_| now);
+        *self = Self { remembered, look_at, ..Self::default() };
     }
 }
 
-/// Which of the two kinds of places an address is at: what lets UDP out to a neighbour may not let it out further.
-fn kind(at: SocketAddr) -> usize {
-    usize::from(class(&at) != Class::Public)
+/// Until when an address rests.
+fn until(&(times, failed): &(u32, Instant), most: Duration) -> Instant {
+    failed + REST.saturating_mul(1 << times.saturating_sub(1).min(8)).min(most)
+}
+
+/// Whether an address is one of the internet: what lets UDP out to a neighbour may not let it out further, and a neighbour
+/// needs no carrier.
+fn is_public(at: SocketAddr) -> bool {
+    class(&at) == Class::Public
 }
 
 #[cfg(test)]
@@ -189,7 +240,7 @@ mod tests {
         let (mut ladder, now) = (Ladder::default(), Instant::now());
         ladder.on_worked(now, Rung::Wss, relay());
         ladder.on_worked(now, Rung::Udp, near());
-        assert_eq!(ladder.plan(now, near()), Plan::default());
+        assert_eq!(ladder.plan(now + LOOK_MOST, near()), Plan::default(), "no carrier goes to a neighbour");
         assert_eq!(ladder.plan(now, relay()), plan(250, 0));
         assert!(ladder.is_udp_blocked());
     }
@@ -205,6 +256,43 @@ mod tests {
         assert!(ladder.on_worked(now, Rung::Udp, relay()), "news");
         assert!(!ladder.is_udp_blocked() && ladder.won().is_none());
         assert_eq!(ladder.plan(now + FRESH, relay()), plan(250, 1000), "no longer remembered");
+    }
+
+    #[test]
+    fn a_peer_that_is_reached_by_a_carrier_alone_does_not_hush_the_node() {
+        let (mut ladder, now) = (Ladder::default(), Instant::now());
+        ladder.on_worked(now, Rung::Udp, relay());
+        let other = "9.9.9.9:41641".parse().unwrap();
+        for rung in [Rung::Wss, Rung::Quic] {
+            assert!(!ladder.on_worked(now + ALIVE - MS, rung, other));
+            assert_eq!((ladder.won(), ladder.is_udp_blocked()), (None, false));
+        }
+        assert!(ladder.next_look().is_some(), "that peer's link may go back to UDP later");
+        assert!(ladder.on_worked(now + ALIVE, Rung::Wss, other));
+        assert!(ladder.is_udp_blocked());
+        ladder.on_worked(now + ALIVE, Rung::Udp, relay());
+        assert_eq!(ladder.won(), None, "the next that answers by UDP ends it");
+        ladder.on_worked(now + ALIVE * 2, Rung::Wss, other);
+        ladder.on_network(now + ALIVE * 2, None);
+        assert_eq!(ladder.won(), None, "and so does another network");
+    }
+
+    #[test]
+    fn udp_to_port_443_says_nothing_of_other_ports() {
+        let (mut ladder, now) = (Ladder::default(), Instant::now());
+        let web = "8.8.4.4:443".parse().unwrap();
+        ladder.on_worked(now, Rung::Wss, relay());
+        assert!(!ladder.on_worked(now, Rung::Udp, web));
+        assert!(ladder.is_udp_blocked());
+        assert_eq!((ladder.plan(now, relay()), ladder.plan(now, web)), (plan(250, 0), Plan::default()));
+    }
+
+    #[test]
+    fn strangers_are_tried_by_carriers_only_where_udp_is_blocked() {
+        let (mut ladder, now) = (Ladder::default(), Instant::now());
+        assert_eq!(ladder.plan_for_stranger(now, relay()), Plan::default());
+        ladder.on_worked(now, Rung::Wss, relay());
+        assert_eq!(ladder.plan_for_stranger(now, relay()), plan(250, 0));
     }
 
     #[test]
@@ -224,26 +312,41 @@ mod tests {
         ladder.on_network(now, None);
         assert!(ladder.is_look_due(now), "another network, another chance");
         ladder.on_worked(now, Rung::Udp, relay());
+        assert!(ladder.next_look().is_some(), "until nothing is carried");
+        ladder.on_nothing_carried();
         assert!(ladder.next_look().is_none() && !ladder.is_look_due(now + LOOK_MOST));
     }
 
     #[test]
     fn an_address_without_a_carrier_rests_longer_each_time_and_they_are_bounded() {
         let (mut ladder, mut now) = (Ladder::default(), Instant::now());
-        for rest in [20, 40, 80, 160, 320, 640, 1280, 1800, 1800] {
-            ladder.on_failed(now, relay().ip());
-            let rest = Duration::from_secs(rest);
-            assert!(ladder.plan(now + rest - MS, relay()).wss.is_none());
-            now += rest;
-            assert!(ladder.plan(now, relay()).wss.is_some());
+        for rung in [Rung::Quic, Rung::Wss] {
+            let tried = |ladder: &Ladder, now| match rung {
+                Rung::Quic => ladder.plan(now, relay()).quic.is_some(),
+                _ => ladder.plan(now, relay()).wss.is_some(),
+            };
+            for rest in [20, 40, 80, 160, 320, 640, 1280, 1800, 1800] {
+                ladder.on_failed(now, relay().ip(), rung);
+                let rest = Duration::from_secs(rest);
+                assert!(!tried(&ladder, now + rest - MS));
+                now += rest;
+                assert!(tried(&ladder, now));
+            }
         }
+        ladder.on_failed(now, relay().ip(), Rung::Wss);
+        ladder.on_network(now, Some(Rung::Wss));
+        for _ in 0..9 {
+            ladder.on_failed(now, relay().ip(), Rung::Wss);
+        }
+        assert_eq!(ladder.plan(now + REST_BLOCKED - MS, relay()).wss, None);
+        assert!(ladder.plan(now + REST_BLOCKED, relay()).wss.is_some(), "nothing else works here");
         ladder.on_worked(now, Rung::Wss, relay());
         assert!(ladder.resting.is_empty());
         for n in 0..5000u32 {
-            ladder.on_failed(now, IpAddr::V4(n.into()));
+            ladder.on_failed(now, IpAddr::V4(n.into()), Rung::Wss);
         }
         assert_eq!(ladder.resting.len(), MAX_RESTING);
-        ladder.on_failed(now + REST, relay().ip());
+        ladder.on_failed(now + REST, relay().ip(), Rung::Wss);
         assert_eq!(ladder.resting.len(), 1, "who has rested makes room");
     }
 }

@@ -10,6 +10,8 @@ use std::{
 /// Connections at a time, in all and from one source.
 pub(super) const MAX_ALL: usize = 1024;
 pub(super) const MAX_EACH: usize = 64;
+/// And from one IPv6 /48, which is what a customer has.
+const MAX_SITE: usize = 128;
 /// New ones from one source: so many at once, then one in every such time.
 const BURST: u32 = 32;
 const EVERY: Duration = Duration::from_millis(200);
@@ -21,6 +23,8 @@ const MAX_SOURCES: usize = 4096;
 pub(super) enum Refused {
     /// There are too many in all.
     All,
+    /// There are too many sources to remember another.
+    Sources,
     /// There are too many from there.
     Each,
     /// They come too fast from there.
@@ -31,6 +35,8 @@ pub(super) enum Refused {
 #[derive(Debug, Default)]
 pub(super) struct Limits {
     sources: HashMap<IpAddr, Source>,
+    /// Open ones of an IPv6 /48.
+    sites: HashMap<u128, usize>,
     all: usize,
 }
 
@@ -54,8 +60,12 @@ impl Limits {
         if self.sources.len() >= MAX_SOURCES && !self.sources.contains_key(&source) {
             self.sources.retain(|_, source| source.open > 0 || source.busy_until > now);
             if self.sources.len() >= MAX_SOURCES {
-                return Err(Refused::All);
+                return Err(Refused::Sources);
             }
+        }
+        let site = site(from);
+        if site.is_some_and(|site| self.sites.get(&site).is_some_and(|open| *open >= MAX_SITE)) {
+            return Err(Refused::Each);
         }
         let source = self.sources.entry(source).or_insert(Source { open: 0, busy_until: now });
         if source.open >= MAX_EACH {
@@ -66,6 +76,9 @@ impl Limits {
         }
         source.busy_until = source.busy_until.max(now) + EVERY;
         source.open += 1;
+        if let Some(site) = site {
+            *self.sites.entry(site).or_default() += 1;
+        }
         self.all += 1;
         Ok(())
     }
@@ -74,6 +87,14 @@ impl Limits {
     pub(super) fn leave(&mut self, from: IpAddr) {
         if let Some(source) = self.sources.get_mut(&prefix(from)) {
             source.open = source.open.saturating_sub(1);
+        }
+        if let Some(site) = site(from)
+            && let Some(open) = self.sites.get_mut(&site)
+        {
+            *open = open.saturating_sub(1);
+            if *open == 0 {
+                self.sites.remove(&site);
+            }
         }
         self.all = self.all.saturating_sub(1);
     }
@@ -90,6 +111,14 @@ fn prefix(from: IpAddr) -> IpAddr {
     match from.to_canonical() {
         IpAddr::V4(v4) => IpAddr::V4(v4),
         IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & (u128::MAX << 64))),
+    }
+}
+
+/// The IPv6 /48 of an address.
+fn site(from: IpAddr) -> Option<u128> {
+    match from.to_canonical() {
+        IpAddr::V4(_) => None,
+        IpAddr::V6(v6) => Some(v6.to_bits() >> 80),
     }
 }
 
@@ -131,6 +160,16 @@ mod tests {
         }
         assert!(limits.sources.len() <= MAX_SOURCES);
         assert_eq!(limits.enter(now + EVERY, v4(60_000)), Ok(()), "who has left makes room");
+    }
+
+    #[test]
+    fn a_whole_ipv6_site_has_its_bound_too() {
+        let (mut limits, now) = (Limits::default(), Instant::now());
+        let host = |net: u16| IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 7, net, 0, 0, 0, 1));
+        assert_eq!((0..1000).filter(|net| limits.enter(now, host(*net)).is_ok()).count(), MAX_SITE);
+        assert_eq!(limits.enter(now, host(2000)), Err(Refused::Each));
+        (0..MAX_SITE as u16).for_each(|net| limits.leave(host(net)));
+        assert!(limits.sites.is_empty() && limits.enter(now, host(2000)).is_ok());
     }
 
     #[test]

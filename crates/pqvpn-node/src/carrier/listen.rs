@@ -74,6 +74,21 @@ pub(crate) struct Listening {
 }
 
 impl Listening {
+    /// Listens where it is wanted: what does already goes on, anything else ends first, whose ports may be wanted again.
+    pub(crate) async fn change(&mut self, carriers: &Carriers, own: PeerId, wanted: &[CarrierListen]) {
+        if self.failed.is_empty() && self.at == wanted {
+            return;
+        }
+        std::mem::take(self).close().await;
+        *self = Self::open(carriers, own, wanted);
+    }
+
+    /// Ends, with every connection; the ports are free afterwards.
+    pub(crate) async fn close(mut self) {
+        self._stop = None;
+        self.tasks.shutdown().await;
+    }
+
     /// Opens what can be opened: a port that is taken, or not allowed, is told and no more.
     pub(crate) fn open(carriers: &Carriers, own: PeerId, wanted: &[CarrierListen]) -> Self {
         let stop = watch::Sender::new(());
@@ -139,6 +154,24 @@ fn on_either_family<S>(at: SocketAddr, open: impl Fn(SocketAddr) -> io::Result<S
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn what_listens_already_goes_on_and_ports_are_let_go_of_before_they_are_taken_again() {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let places = [Transport::Wss, Transport::Udp].map(|transport| CarrierListen { transport, address: free });
+        let carriers = Carriers::of_tests(Arc::new(super::super::fake::Nowhere::default()));
+        let (own, mut listening) = (PeerId::from_bytes([7; 32]), Listening::default());
+        listening.change(&carriers, own, &places).await;
+        assert_eq!((&listening.failed[..], &listening.at[..]), (&[][..], &places[..]));
+        let counts = Arc::clone(&listening.counts);
+        listening.change(&carriers, own, &places).await;
+        assert!(Arc::ptr_eq(&counts, &listening.counts), "the same that listened before");
+        for wanted in [&places[..1], &places, &[], &places] {
+            listening.change(&carriers, own, wanted).await;
+            assert_eq!((&listening.failed[..], &listening.at[..]), (&[][..], wanted));
+        }
+        listening.close().await;
+    }
 
     #[test]
     fn places_are_read_as_they_are_written() {

@@ -2,23 +2,24 @@
 //! The listening end: a web server to everybody, a carrier to who knows the path.
 
 use std::{
+    collections::BTreeMap,
     convert::Infallible,
     io,
     net::{IpAddr, SocketAddr},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
 
 use http_body_util::Full;
 use hyper::{
-    Method, Request, Response, StatusCode,
+    Method, Request, Response, StatusCode, Version,
     body::{Bytes, Incoming},
     header::{
-        CONNECTION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY,
-        SEC_WEBSOCKET_VERSION, UPGRADE,
+        ALLOW, CONNECTION, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, SEC_WEBSOCKET_ACCEPT,
+        SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE,
     },
     server::conn::http1,
     service::service_fn,
@@ -31,7 +32,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpSocket},
     sync::watch,
-    time::{sleep, timeout},
+    time::{Instant, interval, sleep, timeout},
 };
 use tokio_rustls::TlsAcceptor;
 use tokio_tungstenite::{
@@ -39,7 +40,14 @@ use tokio_tungstenite::{
     tungstenite::{handshake::derive_accept_key, protocol::Role},
 };
 
-use super::{Place, Ways, dial::SEND_BUFFER, ladder::Rung, limits::Limits, secret, stream};
+use super::{
+    Place, Ways,
+    dial::SEND_BUFFER,
+    ladder::Rung,
+    limits::{Limits, Refused},
+    secret, stream,
+    ways::OpenWay,
+};
 use crate::clock;
 
 /// How long a TLS handshake may take, and the head of a request.
@@ -47,6 +55,10 @@ const HANDSHAKE: Duration = Duration::from_secs(8);
 const HEAD: Duration = Duration::from_secs(8);
 /// How long somebody may look at the pages.
 const VISIT: Duration = Duration::from_secs(60);
+/// How long a carrier may be there without a link over it: the path is no secret to who knows the PeerID.
+const BARE: Duration = Duration::from_secs(15);
+/// How often that is looked at.
+const LOOK: Duration = Duration::from_secs(5);
 /// Bytes of a request's head that are held.
 const MAX_HEAD: usize = 16 * 1024;
 /// Connections that wait to be accepted.
@@ -54,6 +66,10 @@ const BACKLOG: u32 = 256;
 /// What strangers see.
 const PAGE: &str = "<!DOCTYPE html>\n<html>\n<head>\n<title>Welcome</title>\n</head>\n<body>\n<h1>It works!</h1>\n\
                     <p>This server has no content yet.</p>\n</body>\n</html>\n";
+const BAD_REQUEST: &str = "<!DOCTYPE html>\n<html>\n<head>\n<title>400 Bad Request</title>\n</head>\n<body>\n\
+                           <h1>Bad Request</h1>\n</body>\n</html>\n";
+const NOT_ALLOWED: &str = "<!DOCTYPE html>\n<html>\n<head>\n<title>405 Method Not Allowed</title>\n</head>\n<body>\n\
+                           <h1>Method Not Allowed</h1>\n</body>\n</html>\n";
 const NOT_FOUND: &str = "<!DOCTYPE html>\n<html>\n<head>\n<title>404 Not Found</title>\n</head>\n<body>\n\
                          <h1>Not Found</h1>\n</body>\n</html>\n";
 
@@ -74,6 +90,8 @@ pub(super) struct Server {
     tls: TlsAcceptor,
     ways: Arc<Ways>,
     limits: Mutex<Limits>,
+    /// Who is in, by number: the oldest first.
+    visits: Mutex<BTreeMap<u64, Weak<Visit>>>,
     counts: Arc<Counts>,
     /// Everything ends with it.
     stop: watch::Receiver<()>,
@@ -82,13 +100,51 @@ pub(super) struct Server {
 /// A connection that was let in; leaves when dropped.
 struct Visit {
     server: Arc<Server>,
+    number: u64,
     from: SocketAddr,
+    has_left: AtomicBool,
+    /// Its carried way, once there is one.
+    way: Mutex<Option<SocketAddr>>,
+    /// Its place is another's.
+    is_over: watch::Sender<bool>,
+}
+
+impl Visit {
+    /// Its place is free; the connection ends.
+    fn leave(&self) {
+        if !self.has_left.swap(true, Ordering::AcqRel) {
+            self.server.limits().leave(self.from.ip());
+            self.server.visits().remove(&self.number);
+            self.is_over.send_replace(true);
+        }
+    }
+
+    /// Whether somebody authenticated uses it.
+    fn is_proved(&self) -> bool {
+        let way = *self.way.lock().unwrap_or_else(PoisonError::into_inner);
+        way.is_some_and(|way| self.server.ways.is_proved(now(), way))
+    }
+
+    /// Does something until the place is another's or the server stops.
+    async fn during(&self, what: impl Future<Output = ()>) {
+        let (mut stop, mut over) = (self.server.stop.clone(), self.is_over.subscribe());
+        tokio::select! {
+            () = what => {}
+            _ = stop.changed() => {}
+            _ = over.wait_for(|over| *over) => {}
+        }
+    }
 }
 
 impl Drop for Visit {
     fn drop(&mut self) {
-        self.server.limits().leave(self.from.ip());
+        self.leave();
     }
+}
+
+/// The clock of these tasks.
+fn now() -> std::time::Instant {
+    Instant::now().into_std()
 }
 
 /// Opens a listening socket.
@@ -111,11 +167,42 @@ impl Server {
         counts: Arc<Counts>,
         stop: watch::Receiver<()>,
     ) -> Arc<Self> {
-        Arc::new(Self { own, tls: TlsAcceptor::from(tls), ways, limits: Mutex::default(), counts, stop })
+        let (limits, visits) = (Mutex::default(), Mutex::default());
+        Arc::new(Self { own, tls: TlsAcceptor::from(tls), ways, limits, visits, counts, stop })
     }
 
     fn limits(&self) -> MutexGuard<'_, Limits> {
         self.limits.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn visits(&self) -> MutexGuard<'_, BTreeMap<u64, Weak<Visit>>> {
+        self.visits.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets a connection in. Where all places are taken, the oldest one goes that nobody authenticated uses.
+    ///
+    /// # Errors
+    /// [`Refused`].
+    fn admit(self: &Arc<Self>, from: SocketAddr) -> Result<Arc<Visit>, Refused> {
+        let mut entered = self.limits().enter(now(), from.ip());
+        if entered == Err(Refused::All) && self.make_room() {
+            entered = self.limits().enter(now(), from.ip());
+        }
+        entered?;
+        let mut visits = self.visits();
+        let number = visits.last_key_value().map_or(0, |(number, _)| number + 1);
+        let (server, has_left, way) = (Arc::clone(self), AtomicBool::default(), Mutex::default());
+        let visit = Arc::new(Visit { server, number, from, has_left, way, is_over: watch::Sender::new(false) });
+        visits.insert(number, Arc::downgrade(&visit));
+        Ok(visit)
+    }
+
+    fn make_room(&self) -> bool {
+        self.ways.look_at_links(now());
+        // Not under the lock: the last holder of a visit takes it.
+        let all: Vec<Arc<Visit>> = self.visits().values().filter_map(Weak::upgrade).collect();
+        let oldest = all.iter().find(|visit| !visit.is_proved());
+        oldest.inspect(|visit| visit.leave()).is_some()
     }
 
     /// Whether a request may pass, and the answer to it if so.
@@ -149,24 +236,20 @@ pub(super) async fn accept_all(server: Arc<Server>, listener: TcpListener) {
                 continue;
             }
         };
-        if let Err(refused) = server.limits().enter(clock::now(), from.ip()) {
-            server.counts.refused.fetch_add(1, Ordering::Relaxed);
-            tracing::debug!(?refused, "a connection to the carriers is closed");
-            continue;
-        }
-        let _best_effort = stream.set_nodelay(true);
-        let visit = Arc::new(Visit { server: Arc::clone(&server), from });
-        let mut stop = server.stop.clone();
-        tokio::spawn(async move {
-            tokio::select! {
-                () = serve(visit, stream) => {}
-                _ = stop.changed() => {}
+        let visit = match server.admit(from) {
+            Ok(visit) => visit,
+            Err(refused) => {
+                server.counts.refused.fetch_add(1, Ordering::Relaxed);
+                tracing::debug!(?refused, "a connection to the carriers is closed");
+                continue;
             }
-        });
+        };
+        let _best_effort = stream.set_nodelay(true);
+        tokio::spawn(async move { visit.during(serve(&visit, stream)).await });
     }
 }
 
-async fn serve<S>(visit: Arc<Visit>, stream: S)
+async fn serve<S>(visit: &Arc<Visit>, stream: S)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -176,7 +259,7 @@ where
         return;
     };
     let service = service_fn(|request| {
-        let answer = answer(&visit, request);
+        let answer = answer(visit, request);
         async move { Ok::<_, Infallible>(answer) }
     });
     let connection = http1::Builder::new()
@@ -195,16 +278,11 @@ fn answer(visit: &Arc<Visit>, mut request: Request<Incoming>) -> Response<Full<B
     let server = &visit.server;
     let Some(accept) = server.upgrade_for(&request) else {
         server.counts.strangers.fetch_add(1, Ordering::Relaxed);
-        return page(request.uri().path());
+        return page(&request);
     };
     let upgraded = hyper::upgrade::on(&mut request);
-    let (visit, mut stop) = (Arc::clone(visit), server.stop.clone());
-    tokio::spawn(async move {
-        tokio::select! {
-            () = carry(&visit, upgraded) => {}
-            _ = stop.changed() => {}
-        }
-    });
+    let visit = Arc::clone(visit);
+    tokio::spawn(async move { visit.during(carry(&visit, upgraded)).await });
     let mut response = Response::new(Full::default());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let headers = response.headers_mut();
@@ -214,12 +292,22 @@ fn answer(visit: &Arc<Visit>, mut request: Request<Incoming>) -> Response<Full<B
     response
 }
 
-fn page(path: &str) -> Response<Full<Bytes>> {
-    let (status, text) =
-        if matches!(path, "/" | "/index.html") { (StatusCode::OK, PAGE) } else { (StatusCode::NOT_FOUND, NOT_FOUND) };
+/// What an ordinary web server says.
+fn page(request: &Request<Incoming>) -> Response<Full<Bytes>> {
+    let lacks_host = request.version() == Version::HTTP_11 && !request.headers().contains_key(HOST);
+    let (status, text) = match (request.method(), request.uri().path()) {
+        _ if lacks_host => (StatusCode::BAD_REQUEST, BAD_REQUEST),
+        (&Method::GET | &Method::HEAD, "/" | "/index.html") => (StatusCode::OK, PAGE),
+        (&Method::GET | &Method::HEAD, _) => (StatusCode::NOT_FOUND, NOT_FOUND),
+        _ => (StatusCode::METHOD_NOT_ALLOWED, NOT_ALLOWED),
+    };
     let mut response = Response::new(Full::new(Bytes::from_static(text.as_bytes())));
     *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
+    if status == StatusCode::METHOD_NOT_ALLOWED {
+        headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+    }
     response
 }
 
@@ -228,8 +316,23 @@ async fn carry(visit: &Visit, upgraded: OnUpgrade) {
     let stream = WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, Some(stream::config())).await;
     let ways = &visit.server.ways;
     let Some(way) = ways.open(Place { rung: Rung::Wss, at: canonical(visit.from) }) else { return };
-    let ended = stream::carry(stream, way.id, &way.sink, ways.plane(), false).await;
-    tracing::debug!(%ended, "a carrier has ended");
+    *visit.way.lock().unwrap_or_else(PoisonError::into_inner) = Some(way.id.address());
+    tokio::select! {
+        ended = stream::carry(stream, way.id, &way.sink, ways.plane(), false) => tracing::debug!(%ended, "a carrier has ended"),
+        () = until_bare(ways, &way) => tracing::debug!("a carrier has no link"),
+    }
+}
+
+/// Until nobody authenticated has used a way for a while.
+async fn until_bare(ways: &Ways, way: &OpenWay) {
+    let (mut looks, mut used_at) = (interval(LOOK), Instant::now());
+    while used_at.elapsed() < BARE {
+        looks.tick().await;
+        ways.look_at_links(now());
+        if way.is_proved(now()) {
+            used_at = Instant::now();
+        }
+    }
 }
 
 /// The address as people write it.

@@ -4,7 +4,8 @@
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    time::{Duration, Instant},
 };
 
 use pqvpn_dataplane::{
@@ -13,10 +14,14 @@ use pqvpn_dataplane::{
 };
 
 use super::{ladder::Rung, queue::Sink};
-use crate::entropy;
+use crate::{entropy, link::Connection};
 
 /// Numbers of carried ways have this bit, those through members have not.
 const CARRIED: u64 = 1 << 63;
+/// A way was used by somebody authenticated so lately that it is in use still.
+const PROVED: Duration = Duration::from_secs(60);
+/// How often it is looked where links lead.
+const LOOK: Duration = Duration::from_secs(4);
 
 /// Whether an address is that of a way through another member.
 pub(crate) fn is_by_member(at: SocketAddr) -> bool {
@@ -68,10 +73,26 @@ pub(crate) struct Place {
     pub(crate) at: SocketAddr,
 }
 
+/// A carried way, and when it was last seen to lead to somebody authenticated.
+struct Held {
+    place: Place,
+    proved: Option<Instant>,
+}
+
+/// Links that may lead over carried ways: a way belongs to nobody until one does.
+#[derive(Default)]
+struct Links {
+    all: Vec<Weak<dyn Connection>>,
+    /// With so many, those that are gone are forgotten.
+    prune_at: usize,
+    looked: Option<Instant>,
+}
+
 /// All carried ways of this node.
-pub(super) struct Ways {
+pub(crate) struct Ways {
     plane: Arc<dyn Plane>,
-    places: Mutex<BTreeMap<SocketAddr, Place>>,
+    places: Mutex<BTreeMap<SocketAddr, Held>>,
+    links: Mutex<Links>,
 }
 
 /// A carried way; it ends when this is dropped.
@@ -82,8 +103,8 @@ pub(super) struct OpenWay {
 }
 
 impl Ways {
-    pub(super) fn new(plane: Arc<dyn Plane>) -> Arc<Self> {
-        Arc::new(Self { plane, places: Mutex::default() })
+    pub(crate) fn new(plane: Arc<dyn Plane>) -> Arc<Self> {
+        Arc::new(Self { plane, places: Mutex::default(), links: Mutex::default() })
     }
 
     pub(super) const fn plane(&self) -> &Arc<dyn Plane> {
@@ -106,16 +127,64 @@ impl Ways {
         let id = WayId(entropy::u64() | CARRIED);
         let set = self.plane.set_way(id, Way::Carried(by));
         set.inspect_err(|error| tracing::debug!(%error, "no carried way")).ok()?;
-        self.places().insert(id.address(), place);
+        self.places().insert(id.address(), Held { place, proved: None });
         Some(OpenWay { ways: Arc::clone(self), id, sink })
     }
 
-    pub(super) fn place(&self, at: SocketAddr) -> Option<Place> {
-        self.places().get(&at).copied()
+    pub(crate) fn place(&self, at: SocketAddr) -> Option<Place> {
+        self.places().get(&at).map(|held| held.place)
     }
 
-    fn places(&self) -> MutexGuard<'_, BTreeMap<SocketAddr, Place>> {
+    /// Somebody authenticated was heard on a way.
+    pub(super) fn prove(&self, now: Instant, at: SocketAddr) {
+        if let Some(held) = self.places().get_mut(&at) {
+            held.proved = Some(now);
+        }
+    }
+
+    /// Whether somebody authenticated uses a way.
+    pub(super) fn is_proved(&self, now: Instant, at: SocketAddr) -> bool {
+        let proved = self.places().get(&at).and_then(|held| held.proved);
+        proved.is_some_and(|proved| now.saturating_duration_since(proved) < PROVED)
+    }
+
+    /// A link whose other end is authenticated: the ways that it leads over are not a stranger's.
+    pub(super) fn note_link(&self, now: Instant, link: &Arc<dyn Connection>) {
+        let mut links = self.links();
+        if links.all.len() >= links.prune_at {
+            links.all.retain(|link| link.strong_count() > 0);
+            links.prune_at = (2 * links.all.len()).max(64);
+        }
+        links.all.push(Arc::downgrade(link));
+        drop(links);
+        self.prove(now, link.remote());
+    }
+
+    /// Looks where links lead by now: they move to other ways as carriers are made again.
+    pub(super) fn look_at_links(&self, now: Instant) {
+        let mut links = self.links();
+        if links.looked.is_some_and(|looked| now.saturating_duration_since(looked) < LOOK) {
+            return;
+        }
+        links.looked = Some(now);
+        let all: Vec<Arc<dyn Connection>> = links.all.iter().filter_map(Weak::upgrade).collect();
+        drop(links);
+        all.iter().map(|link| link.remote()).filter(|at| is_carried(*at)).for_each(|at| self.prove(now, at));
+    }
+
+    fn links(&self) -> MutexGuard<'_, Links> {
+        self.links.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn places(&self) -> MutexGuard<'_, BTreeMap<SocketAddr, Held>> {
         self.places.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl OpenWay {
+    /// Whether somebody authenticated uses it.
+    pub(super) fn is_proved(&self, now: Instant) -> bool {
+        self.ways.is_proved(now, self.id.address())
     }
 }
 

@@ -17,10 +17,13 @@ pub(super) async fn dial(
     shared: Arc<Shared>,
     peer: PeerId,
     addresses: Vec<SocketAddr>,
+    is_door: bool,
     limit: Duration,
 ) -> Result<Arc<dyn Connection>, String> {
     let known = shared.keys.lock().unwrap_or_else(PoisonError::into_inner).get(&peer);
-    let attempts = addresses.into_iter().map(|address| shared.endpoint.connect(address, peer, known.clone()));
+    let [doors, strangers] = &shared.endpoints;
+    let endpoint = if is_door { doors } else { strangers };
+    let attempts = addresses.into_iter().map(|address| endpoint.connect(address, peer, known.clone()));
     let none = LinkError::Local("no address may be dialed now".to_owned());
     let link = match timeout(limit, race(attempts, none, |_worse, _| true)).await {
         Ok(Ok(link)) => link,

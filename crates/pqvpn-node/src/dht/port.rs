@@ -54,6 +54,8 @@ pub(crate) struct Setup {
     pub(crate) config: DhtConfig,
     pub(crate) identity: Arc<Identity>,
     pub(crate) endpoint: Arc<dyn Endpoint>,
+    /// Dials whom other nodes name.
+    pub(crate) strangers: Arc<dyn Endpoint>,
     pub(crate) state_dir: PathBuf,
     pub(crate) listen: Vec<SocketAddr>,
     /// Overlay addresses of this node, which nobody dials.
@@ -83,7 +85,8 @@ pub(crate) struct Stranger {
 
 /// Starts the DHT's task on the current runtime.
 pub(crate) async fn start(setup: Setup) -> (Port, JoinHandle<()>) {
-    let Setup { config, identity, endpoint, state_dir, listen, overlay, doors, watched } = setup;
+    let Setup { config, identity, endpoint, strangers: to_strangers, state_dir, listen, overlay, doors, watched } =
+        setup;
     let (own, network) = (identity.peer_id(), config.network_id());
     let difficulty = config.difficulty.unwrap_or(DEFAULT_DIFFICULTY);
     let files = Files::new(&state_dir, &own, &network);
@@ -123,7 +126,7 @@ pub(crate) async fn start(setup: Setup) -> (Port, JoinHandle<()>) {
     let parts = Parts {
         dht,
         clock,
-        shared: Arc::new(Shared::new(endpoint, Arc::clone(&identity), network, event_sender.clone())),
+        shared: Arc::new(Shared::new([endpoint, to_strangers], Arc::clone(&identity), network, event_sender.clone())),
         places: Arc::clone(&strangers),
         records: OwnRecords::new(identity, network, files.clone(), published),
         files,

@@ -3,7 +3,7 @@
 
 use std::{
     io,
-    net::SocketAddr,
+    net::{Ipv6Addr, SocketAddr},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -47,6 +47,7 @@ use crate::{
         Connection, ControlRecv, ControlSend, Endpoint, LinkError,
         request::{self, FrameError, read_frame},
     },
+    path::is_relayed,
 };
 
 /// How long a peer may take to send a request, and to take the answer.
@@ -60,7 +61,8 @@ pub(crate) fn is_request(header: &[u8; FRAME_HEADER_LEN]) -> bool {
 /// What the tasks of the DHT share.
 #[derive(Debug)]
 pub(super) struct Shared {
-    pub(super) endpoint: Arc<dyn Endpoint>,
+    /// Dials the doors, and whom other nodes name.
+    pub(super) endpoints: [Arc<dyn Endpoint>; 2],
     pub(super) identity: Arc<Identity>,
     pub(super) own: PeerId,
     pub(super) network: NetworkId,
@@ -163,14 +165,14 @@ pub(super) struct Asked {
 
 impl Shared {
     pub(super) fn new(
-        endpoint: Arc<dyn Endpoint>,
+        endpoints: [Arc<dyn Endpoint>; 2],
         identity: Arc<Identity>,
         network: NetworkId,
         events: mpsc::Sender<Event>,
     ) -> Self {
         let own = identity.peer_id();
         Self {
-            endpoint,
+            endpoints,
             identity,
             own,
             network,
@@ -307,7 +309,13 @@ impl Shared {
         let (from, observed) = (link.peer(), link.remote());
         let asked = Asked { from, observed, sender: sender.map(Arc::new), request, answer };
         self.events.send(Event::Asked(Box::new(asked))).await.map_err(|_stopped| ServeError::Stopped)?;
-        let response = answered.await.map_err(|_stopped| ServeError::Stopped)?;
+        let mut response = answered.await.map_err(|_stopped| ServeError::Stopped)?;
+        if let Response::Pong { observed } = &mut response
+            && is_relayed(*observed)
+        {
+            // The address of a way is ours and nobody's.
+            *observed = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0));
+        }
         let sender = self.contact_for(observed);
         let header = self.header(from, Some(opened.hash));
         let sealed = seal_response(&self.identity, &header, &response, sender.as_ref())?;

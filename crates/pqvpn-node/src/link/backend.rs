@@ -68,6 +68,7 @@ pub(in crate::link) fn endpoint(
     let acceptor = Acceptor {
         quic: quic.clone(),
         gate: Gate::new(config.gate.clone()),
+        behind: config.behind.clone(),
         handshake_timeout: config.handshake_timeout,
         crypto: Arc::clone(&config.crypto),
         counters: Arc::clone(&counters),

@@ -1,12 +1,37 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What an endpoint is told at its start.
 
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use pqvpn_crypto::tls::LinkCrypto;
 
 use super::gate::GateConfig;
+
+/// Which host is behind an address that stands for one, as that of a carried way does.
+#[derive(Clone, Default)]
+pub struct Behind(Option<Arc<dyn Fn(SocketAddr) -> Option<IpAddr> + Send + Sync>>);
+
+impl Behind {
+    /// As `of` says.
+    #[must_use]
+    pub fn new(of: impl Fn(SocketAddr) -> Option<IpAddr> + Send + Sync + 'static) -> Self {
+        Self(Some(Arc::new(of)))
+    }
+
+    /// The host that whoever comes from `at` is judged by.
+    #[must_use]
+    pub fn host(&self, at: SocketAddr) -> IpAddr {
+        self.0.as_ref().and_then(|of| of(at)).unwrap_or(at.ip())
+    }
+}
+
+impl std::fmt::Debug for Behind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Behind")
+    }
+}
 
 /// Configuration of an endpoint; [`LinkConfig::new`] gives the values `link.md` decides.
 #[derive(Debug, Clone)]
@@ -22,6 +47,8 @@ pub struct LinkConfig {
     pub keep_alive: Option<Duration>,
     /// Limits on incoming handshakes.
     pub gate: GateConfig,
+    /// Whom an incoming handshake is counted for.
+    pub behind: Behind,
     /// Values of the transport that tests vary.
     pub transport: TransportKnobs,
 }
@@ -36,6 +63,7 @@ impl LinkConfig {
             handshake_timeout: Duration::from_secs(15),
             keep_alive: None,
             gate: GateConfig::default(),
+            behind: Behind::default(),
             transport: TransportKnobs::default(),
         }
     }

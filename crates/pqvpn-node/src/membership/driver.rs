@@ -199,6 +199,8 @@ pub(super) struct Driver {
     mapped: Mapped,
     /// What takes datagrams where UDP does not pass.
     carriers: Carriers,
+    /// Whose turn it is to be looked for by UDP.
+    udp_tried: usize,
     standing: Vec<HealthItem>,
     /// Where others can dial this node.
     endpoints: Vec<SocketAddr>,
@@ -261,6 +263,7 @@ impl Driver {
             reflexive: parts.reflexive,
             mapped: parts.mapped,
             carriers: parts.carriers,
+            udp_tried: 0,
             standing: parts.standing,
             endpoints: Vec::new(),
             endpoints_at: clock::now(),

@@ -12,7 +12,6 @@ use tokio::sync::oneshot;
 
 use super::{State, peer::Peer};
 use crate::{
-    carrier::Listening,
     dht::{
         Order, Wanted,
         report::{DhtError, DhtReport, LookupTarget, RecordRef},
@@ -41,7 +40,7 @@ impl State {
             Command::Ping(peer, timeout, answer) => self.ping(now, &peer, timeout, answer),
             Command::Rekey(peer, answer) => send(answer, self.rekey(now, &peer)),
             Command::Disconnect(peer, answer) => send(answer, self.disconnect(now, &peer)),
-            Command::Set(key, value, answer) => send(answer, self.set(&key, &value)),
+            Command::Set(key, value, answer) => send(answer, self.set(&key, &value).await),
             Command::Dht(command) => self.dht(command),
             Command::Network(command) => self.network(command),
             Command::Relaying(answer) => {
@@ -73,7 +72,7 @@ impl State {
         self.context.door.set_down(false);
         self.portmap.want(true);
         self.pause_discovery(false);
-        self.listening = node::listening(&self.carriers, self.own, &self.config.relay);
+        node::take_carriers(&mut self.listening, &self.carriers, self.own, &self.config.relay).await;
         self.running = NodeState::Up;
         self.look_at_peers(now);
         tracing::info!("up");
@@ -87,7 +86,7 @@ impl State {
         self.running = NodeState::Down;
         self.context.door.set_down(true);
         self.portmap.want(false);
-        self.listening = Listening::default();
+        std::mem::take(&mut self.listening).close().await;
         self.pause_discovery(true);
         self.control.pause(true);
         self.close_all(CloseReason::Shutdown);
@@ -103,7 +102,7 @@ impl State {
         self.close_all(CloseReason::Shutdown);
         let Self { context, carriers, listening, mut host, mut dns, underlay, accepting, lan, portmap, .. } = self;
         drop(lan);
-        drop(listening);
+        listening.close().await;
         dns.undo().await;
         tokio::join!(context.networks.stop(), portmap.stop());
         if let Some(dht) = &context.dht {
@@ -212,7 +211,7 @@ impl State {
     }
 
     /// Every other setting is read at the start; the file has been written by the caller.
-    fn set(&mut self, key: &str, value: &str) -> Result<SetOutcome, NodeError> {
+    async fn set(&mut self, key: &str, value: &str) -> Result<SetOutcome, NodeError> {
         let relay = &mut self.config.relay;
         let wrong = |expected: &str| NodeError::BadSetting(format!("{key}: {expected}, found {value:?}"));
         match key {
@@ -222,9 +221,7 @@ impl State {
             _ => return Ok(SetOutcome::AfterRestart),
         }
         if key == "relay.enabled" && self.running == NodeState::Up {
-            // What listened lets go of its ports first.
-            self.listening = Listening::default();
-            self.listening = node::listening(&self.carriers, self.own, &self.config.relay);
+            node::take_carriers(&mut self.listening, &self.carriers, self.own, &self.config.relay).await;
         }
         let told = self.context.networks.order(membership::Order::Willing(node::willing(&self.config.relay)));
         Ok(if told { SetOutcome::Applied } else { SetOutcome::AfterRestart })

@@ -222,10 +222,11 @@ impl State {
     }
 
     /// Says which ways are in use, so that they are kept.
-    pub(super) fn hold_ways(&self) {
+    pub(super) fn hold_ways(&self, now: Instant) {
         let paths = self.peers.iter().filter_map(|peer| self.control.path(peer.slot));
         let links = self.live.values().map(|live| live.connection.remote());
         for way in paths.chain(links).filter(|at| is_relayed(*at)) {
+            self.carriers.prove(now, way);
             let _next_time = self.context.networks.order(membership::Order::Hold(way));
         }
     }

@@ -216,6 +216,7 @@ impl State {
     pub(super) fn on_roamed(&mut self, now: Instant, slot: PeerSlot, from: SocketAddr, to: SocketAddr) {
         let Some(peer) = self.peers.get_mut(slot) else { return };
         tracing::debug!(peer = %peer.label(), %from, %to, "roamed");
+        self.carriers.prove(now, to);
         peer.last_remote = Some(to);
         peer.paths.on_path(now, to);
         peer.why = match (is_relayed(from), is_by_member(to)) {
@@ -229,12 +230,14 @@ impl State {
 
     /// An authenticated packet came from where packets do not go.
     pub(super) fn on_heard(&mut self, now: Instant, slot: PeerSlot, from: SocketAddr) {
+        self.carriers.prove(now, from);
         if let Some(peer) = self.peers.get_mut(slot) {
             peer.paths.on_heard(now, from);
         }
     }
 
     pub(super) fn on_probe_ack(&mut self, now: Instant, slot: PeerSlot, id: u64, from: SocketAddr, at: Instant) {
+        self.carriers.on_udp(now, from);
         let Some(peer) = self.peers.get_mut(slot) else { return };
         let Some(rtt) = peer.life.on_probe_ack(id, at) else {
             if !peer.mtu.on_ack(now, id, from, at) {

@@ -15,11 +15,13 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 use tokio_tungstenite::tungstenite::Message;
 
 use super::{
-    super::{dial, fake::FakePlane, frame, queue::Sink, tls},
+    super::{dial, fake::FakePlane, frame, limits::MAX_ALL, queue::Sink, tls},
     *,
 };
 
 const OWN: [u8; 32] = [7; 32];
+const UP: &[u8] = b"a datagram that goes up";
+const DOWN: &[u8] = b"a datagram that goes down";
 
 struct Lab {
     plane: Arc<FakePlane>,
@@ -39,10 +41,9 @@ impl Lab {
     /// Somebody comes; the task ends when the server has done with the request.
     fn visit(&self) -> (DuplexStream, JoinHandle<()>) {
         let from = SocketAddr::from(([203, 0, 113, 9], 5));
-        self.server.limits().enter(clock::now(), from.ip()).unwrap();
+        let visit = self.server.admit(from).unwrap();
         let (theirs, ours) = tokio::io::duplex(64 * 1024);
-        let visit = Arc::new(Visit { server: Arc::clone(&self.server), from });
-        (theirs, tokio::spawn(serve(visit, ours)))
+        (theirs, tokio::spawn(async move { serve(&visit, ours).await }))
     }
 
     async fn tls(&self) -> (TlsStream<DuplexStream>, JoinHandle<()>) {
@@ -98,13 +99,20 @@ async fn a_stranger_sees_a_web_server_and_nothing_else() {
         (upgrade(&secret::path(&PeerId::from_bytes([8; 32]), clock::unix_seconds())), "404"),
         (upgrade(&secret::path(&PeerId::from_bytes(OWN), clock::unix_seconds() - 3 * 86_400)), "404"),
         (format!("GET {} HTTP/1.1\r\nHost: x\r\n\r\n", path()), "404"),
-        (right.replace("GET", "POST"), "404"),
+        (right.replace("GET", "POST"), "405"),
+        ("DELETE /admin HTTP/1.1\r\nHost: x\r\n\r\n".to_owned(), "405"),
+        ("HEAD / HTTP/1.1\r\nHost: x\r\n\r\n".to_owned(), "200"),
+        ("GET / HTTP/1.1\r\n\r\n".to_owned(), "400"),
+        ("GET / HTTP/1.0\r\n\r\n".to_owned(), "200"),
         (right.replace("Version: 13", "Version: 12"), "404"),
         (right.replace("Upgrade: websocket", "Upgrade: h2c"), "404"),
         ("nonsense\r\n\r\n".to_owned(), "400"),
     ] {
         let answer = lab.ask(&request).await;
-        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{request}: {answer}");
+        assert!(
+            answer.starts_with(&format!("{} {status}", if request.contains("/1.0") { "HTTP/1.0" } else { "HTTP/1.1" })),
+            "{request}: {answer}"
+        );
         assert_eq!(lab.plane.open(), 0, "{request}");
     }
     let answer = lab.ask(&right).await;
@@ -120,13 +128,13 @@ async fn datagrams_go_both_ways() {
     let plane = theirs.shared();
     let out = Arc::clone(&sink);
     let client = tokio::spawn(async move { stream::carry(stream, WayId(1), &out, &plane, true).await });
-    assert!(sink.send(b"up") && sink.send(&[5; 1400]));
+    assert!(sink.send(UP) && sink.send(&[5; 1400]));
     lab.plane.wait_for(2).await;
-    assert_eq!(*lab.plane.came.lock().unwrap(), [b"up".to_vec(), vec![5; 1400]]);
+    assert_eq!(*lab.plane.came.lock().unwrap(), [UP.to_vec(), vec![5; 1400]]);
     let Way::Carried(down) = lab.plane.way(0) else { panic!("a carried way") };
-    assert!(down.send(b"down"));
+    assert!(down.send(DOWN));
     theirs.wait_for(1).await;
-    assert_eq!(*theirs.came.lock().unwrap(), [b"down"]);
+    assert_eq!(*theirs.came.lock().unwrap(), [DOWN]);
     client.abort();
     let _gone = client.await;
     while lab.plane.open() > 0 {
@@ -158,13 +166,13 @@ async fn what_is_no_message_ends_the_carrier() {
 #[tokio::test(start_paused = true)]
 async fn who_says_nothing_or_only_half_is_sent_away() {
     let lab = Lab::new();
-    let start = tokio::time::Instant::now();
+    let start = Instant::now();
     let (_mute, task) = lab.visit();
     task.await.unwrap();
     assert_eq!(start.elapsed().as_secs(), HANDSHAKE.as_secs(), "a handshake has its time");
     let (mut half, task) = lab.tls().await;
     half.write_all(b"GET / HTTP/1.1\r\nHost:").await.unwrap();
-    let start = tokio::time::Instant::now();
+    let start = Instant::now();
     task.await.unwrap();
     assert_eq!(start.elapsed().as_secs(), HEAD.as_secs(), "a head has its time");
     let (mut endless, task) = lab.tls().await;
@@ -178,7 +186,7 @@ async fn who_says_nothing_or_only_half_is_sent_away() {
 #[tokio::test(start_paused = true)]
 async fn a_carrier_whose_other_end_takes_or_says_nothing_ends() {
     let lab = Lab::new();
-    let start = tokio::time::Instant::now();
+    let start = Instant::now();
     let _silent = lab.dialled().await;
     while lab.plane.open() > 0 {
         sleep(Duration::from_secs(1)).await;
@@ -186,12 +194,56 @@ async fn a_carrier_whose_other_end_takes_or_says_nothing_ends() {
     assert!(start.elapsed() < Duration::from_secs(60), "the other end shows every 15 s that it is there");
     let _deaf = lab.dialled().await;
     let Way::Carried(down) = lab.plane.way(0) else { panic!("a carried way") };
-    let start = tokio::time::Instant::now();
+    let start = Instant::now();
     while lab.plane.open() > 0 {
         while down.send(&[0; 1400]) {}
         sleep(Duration::from_millis(100)).await;
     }
     assert!(start.elapsed() < Duration::from_secs(20), "long before it would be called silent");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_carrier_without_a_link_ends_and_one_with_a_link_stays() {
+    let lab = Lab::new();
+    let mut bare = lab.dialled().await;
+    let ways = Arc::clone(&lab.server.ways);
+    let mut used = lab.dialled().await;
+    while lab.plane.open() < 2 {
+        tokio::task::yield_now().await;
+    }
+    let way = lab.plane.way_id(1).unwrap().address();
+    let datagram = || Message::Binary([&[0, 20][..], &[0x43; 20]].concat().into());
+    for _ in 0..60 {
+        ways.prove(now(), way);
+        // What is sent makes nobody authenticated.
+        let _ended = bare.send(datagram()).await;
+        used.send(datagram()).await.unwrap();
+        sleep(Duration::from_secs(1)).await;
+    }
+    assert_eq!((lab.plane.open(), lab.plane.way_id(0).unwrap().address()), (1, way));
+    assert_eq!(lab.server.limits().open(), 1);
+}
+
+#[tokio::test]
+async fn whoever_comes_has_the_place_of_the_oldest_that_nobody_authenticated_uses() {
+    let lab = Lab::new();
+    let (mut held, mut n) = (Vec::new(), 0u32);
+    let mut come = || {
+        n += 1;
+        lab.server.admit(SocketAddr::from((Ipv4Addr::from_bits(n), 5)))
+    };
+    for _ in 0..MAX_ALL {
+        held.push(come().unwrap());
+    }
+    let way = lab.server.ways.open(Place { rung: Rung::Wss, at: held[0].from }).unwrap();
+    *held[0].way.lock().unwrap() = Some(way.id.address());
+    lab.server.ways.prove(now(), way.id.address());
+    held.push(come().expect("somebody makes room"));
+    let over: Vec<bool> = held.iter().take(3).map(|visit| *visit.is_over.borrow()).collect();
+    assert_eq!(over, [false, true, false], "the oldest without a link");
+    assert_eq!(lab.server.limits().open(), MAX_ALL);
+    drop(held);
+    assert_eq!(lab.server.limits().open(), 0, "each has left once");
 }
 
 #[tokio::test]

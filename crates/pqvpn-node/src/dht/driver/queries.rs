@@ -23,7 +23,7 @@ use super::{
     },
     Driver,
 };
-use crate::{clock, link::Connection};
+use crate::{clock, link::Connection, path::is_relayed};
 
 /// Dials under way at once.
 const MAX_DIALS: usize = 16;
@@ -144,7 +144,8 @@ impl Driver {
         let now = self.now();
         // A door was named by somebody we trust, and a contact we had is our own memory; anything else was named by a
         // responder, who may mean harm to whoever is there.
-        let trusted = self.parts.doors.contains(&peer) || self.parts.dht.remembers(&waiting.to);
+        let is_door = self.parts.doors.contains(&peer);
+        let trusted = is_door || self.parts.dht.remembers(&waiting.to);
         let limiter = &mut self.dial_limiter;
         let may_dial = |at: &&SocketAddr| trusted || limiter.allow(now, **at);
         let wanted = only.as_slice();
@@ -156,8 +157,9 @@ impl Driver {
         }
         let shared = Arc::clone(&self.parts.shared);
         self.dialing.insert(target, Dialing { waiting: vec![waiting] });
-        self.tasks
-            .spawn(async move { TaskDone::Dialed { target, link: dial(shared, peer, addresses, DIAL_LIMIT).await } });
+        self.tasks.spawn(async move {
+            TaskDone::Dialed { target, link: dial(shared, peer, addresses, is_door, DIAL_LIMIT).await }
+        });
     }
 
     /// Gives up on requests whose time is over before there was a link for them.
@@ -233,7 +235,11 @@ impl Driver {
                 count(&self.parts.shared.counts.answered);
                 self.met = true;
                 self.parts.doors.answered(clock::now(), &peer);
-                if let Response::Pong { observed } = &response {
+                // What is seen at the end of a way is no address of ours.
+                if let Response::Pong { observed } = &response
+                    && !is_relayed(at)
+                    && !is_relayed(*observed)
+                {
                     self.observed.note(peer, at, *observed);
                 }
                 let now = self.now();

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use super::super::{AbstractSocket, quic};
 use super::{Accepted, Counters, count, handshake, link_error, note_refusal};
-use crate::link::{Gate, Verdict};
+use crate::link::{Behind, Gate, Verdict};
 
 /// How long a failed handshake keeps its state, to repeat why it failed: three probe timeouts before any RTT sample.
 const FAREWELL: Duration = Duration::from_secs(3);
@@ -25,6 +25,7 @@ const FAREWELL: Duration = Duration::from_secs(3);
 pub(super) struct Acceptor {
     pub(super) quic: quic::Endpoint,
     pub(super) gate: Gate,
+    pub(super) behind: Behind,
     pub(super) handshake_timeout: Duration,
     pub(super) crypto: Arc<LinkCrypto>,
     pub(super) counters: Arc<Counters>,
@@ -49,7 +50,7 @@ impl Acceptor {
     fn judge(&mut self, incoming: quic::Incoming, handshakes: &mut JoinSet<()>) {
         // Finished ones leave before new ones are judged.
         while handshakes.try_join_next().is_some() {}
-        let source = incoming.remote_address().ip();
+        let source = self.behind.host(incoming.remote_address());
         let proven = incoming.remote_address_validated();
         match self.gate.judge(Instant::now().into_std(), source, proven, handshakes.len()) {
             Verdict::Accept => {

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Links that a carrier leads over, and the way back to UDP.
 
-use std::{net::SocketAddr, sync::Arc, time::Instant};
+use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Instant};
 
 use pqvpn_crypto::peer_id::PeerId;
 
 use super::{Driver, TaskDone, dial, gossip::MAX_TASKS};
-use crate::{carrier::is_carried, clock, link::Connection};
+use crate::{carrier::is_carried, clock, config::CARRIER_PORT, link::Connection};
 
 /// Members that are tried by UDP at a time.
 const TRIED: usize = 2;
@@ -19,17 +19,19 @@ impl Driver {
         }
         let carried = |peer: &PeerId, at: SocketAddr| {
             // A link by UDP port 443 has an address like any other.
-            is_carried(at) || self.carriers.is_udp_blocked() && !self.endpoints_of(peer).contains(&at)
+            is_carried(at) || at.port() == CARRIER_PORT && !self.endpoints_of(peer).contains(&at)
         };
         let links = self.links.iter().filter(|(_, link)| link.is_outbound()).map(|(_, link)| &link.connection);
         let peers = links.filter(|link| carried(&link.peer(), link.remote())).map(|link| link.peer());
-        let mut peers: Vec<PeerId> = peers.collect();
-        peers.dedup();
-        peers.truncate(TRIED);
-        for peer in peers {
-            let addresses = self.endpoints_of(&peer);
-            if addresses.is_empty() || self.tasks.len() >= MAX_TASKS {
-                continue;
+        let peers: BTreeSet<PeerId> = peers.collect();
+        if peers.is_empty() {
+            return self.carriers.on_nothing_carried();
+        }
+        let known = peers.into_iter().map(|peer| (peer, self.endpoints_of(&peer)));
+        let known: Vec<_> = known.filter(|(_, addresses)| !addresses.is_empty()).collect();
+        for (peer, addresses) in in_turn(known, &mut self.udp_tried, TRIED) {
+            if self.tasks.len() >= MAX_TASKS {
+                break;
             }
             let plain = self.carriers.plain();
             self.tasks.spawn(async move {
@@ -47,13 +49,38 @@ impl Driver {
         self.on_dialed(peer, Ok(link));
     }
 
-    fn endpoints_of(&self, peer: &PeerId) -> Vec<SocketAddr> {
+    /// Where a member may be dialled, without what our own tunnels lead to.
+    pub(super) fn endpoints_of(&self, peer: &PeerId) -> Vec<SocketAddr> {
         let mut all: Vec<SocketAddr> = Vec::new();
         for at in self.networks.values().flat_map(|network| network.endpoints(peer)) {
-            if !all.contains(&at) {
+            if !all.contains(&at) && !self.networks.values().any(|network| network.is_overlay(at.ip())) {
                 all.push(at);
             }
         }
         all
+    }
+}
+
+/// Some of all, beginning where the last turn ended.
+fn in_turn<T>(mut all: Vec<T>, turn: &mut usize, most: usize) -> Vec<T> {
+    if !all.is_empty() {
+        let start = *turn % all.len();
+        all.rotate_left(start);
+        all.truncate(most);
+        *turn = start + all.len();
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everybody_has_a_turn() {
+        let mut turn = 0;
+        let turns: Vec<Vec<u8>> = (0..4).map(|_| in_turn(vec![1, 2, 3], &mut turn, TRIED)).collect();
+        assert_eq!(turns, [vec![1, 2], vec![3, 1], vec![2, 3], vec![1, 2]]);
+        assert!(in_turn(Vec::<u8>::new(), &mut turn, TRIED).is_empty());
     }
 }

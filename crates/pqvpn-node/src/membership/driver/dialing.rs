@@ -71,16 +71,9 @@ impl Driver {
         if self.dialing.len() >= MAX_DIALS || self.dialing.contains(&peer) {
             return;
         }
-        let mut addresses: Vec<SocketAddr> = Vec::new();
-        let mut known = None;
-        for network in self.networks.values() {
-            for at in network.endpoints(&peer) {
-                if !addresses.contains(&at) {
-                    addresses.push(at);
-                }
-            }
-            known = known.or_else(|| network.records.get(&peer).map(|record| record.key().clone()));
-        }
+        let addresses = self.endpoints_of(&peer);
+        let records = self.networks.values().filter_map(|network| network.records.get(&peer));
+        let known = records.map(|record| record.key().clone()).next();
         if addresses.is_empty() {
             return self.on_dialed(peer, Err(Missed { why: "nobody knows where it is".to_owned(), instead: None }));
         }

@@ -309,6 +309,9 @@ impl Driver {
     /// A member says where it sees us.
     fn note_sight(&self, now: Moment, peer: PeerId, link: LinkId, observed: Option<SocketAddr>) {
         let remote = self.sight(link);
+        if let Some(at) = remote {
+            self.carriers.on_udp(now.mono, at);
+        }
         if let Some((at, sees)) = remote.zip(observed) {
             self.reflexive.note(now.mono, peer, at, sees);
         }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Where members can be dialled: where they were reached last, what they say themselves, what was found otherwise.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use pqvpn_crypto::peer_id::PeerId;
 use pqvpn_wire::network::{Door, MAX_DOOR_ADDRESSES, MAX_DOORS};
@@ -29,12 +29,21 @@ impl Network {
         let mut endpoints: Vec<SocketAddr> = Vec::new();
         // The newest place first, then what the member says: it may have moved since.
         for at in seen.iter().take(1).chain(record).chain(hints).chain(seen.iter().skip(1)) {
-            if !endpoints.contains(at) {
+            // A dial there would go through our own tunnel.
+            if !endpoints.contains(at) && !self.is_overlay(at.ip()) {
                 endpoints.push(*at);
             }
         }
         endpoints.truncate(MAX_TRIED);
         endpoints
+    }
+
+    /// Whether an address is one of this network's own.
+    pub(in crate::membership) fn is_overlay(&self, at: IpAddr) -> bool {
+        match at.to_canonical() {
+            IpAddr::V4(v4) => self.pool().contains(&v4),
+            IpAddr::V6(v6) => self.prefix_v6().contains(&v6),
+        }
     }
 
     /// A dial of ours reached a member there: after a restart that is tried first, whoever else is gone.
