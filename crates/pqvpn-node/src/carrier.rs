@@ -272,7 +272,7 @@ impl Carriers {
         // Each is asked for when its turn comes: an endpoint sends as soon as it is asked.
         let udp = async { plain.connect(at, peer, known.clone()).await };
         let quic = async {
-            let mut tried = Tried { ladder: &self.0.ladder, at: at.ip(), began: Some(clock::now()) };
+            let mut tried = Tried { ladder: &self.0.ladder, at: at.ip(), began: Some(ticks()) };
             let link = plain.connect(SocketAddr::new(at.ip(), PORT), peer, known.clone()).await;
             tried.is_over(&link);
             link
@@ -301,6 +301,11 @@ struct Tried<'l> {
     began: Option<Instant>,
 }
 
+/// The clock of tasks.
+fn ticks() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
 /// What an answer takes at most, about.
 const ANSWER: Duration = Duration::from_millis(700);
 
@@ -315,7 +320,7 @@ impl Tried<'_> {
 
 impl Drop for Tried<'_> {
     fn drop(&mut self) {
-        let now = clock::now();
+        let now = ticks();
         if self.began.is_some_and(|began| now.saturating_duration_since(began) >= ANSWER) {
             lock(self.ladder).on_failed(now, self.at, Rung::Quic);
         }

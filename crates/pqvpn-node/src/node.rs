@@ -34,7 +34,7 @@ use crate::{
     handle::NodeHandle,
     host::{self, HostError, HostSide},
     lan::{Lan, LanSetup},
-    link::{Backend, Behind, Endpoint, GuestSocket, LinkConfig, LinkError, TransportKnobs},
+    link::{Backend, Endpoint, GuestSocket, LinkConfig, LinkError, TransportKnobs},
     membership::{self, MembershipError, Willing},
     names::DnsSide,
     overlay::{Mesh, OwnAddresses},
@@ -323,8 +323,8 @@ fn endpoint(
     ways: &Arc<Ways>,
 ) -> Result<Arc<dyn Endpoint>, StartError> {
     let socket = Arc::new(GuestSocket::new(plane.guest())?);
-    let (mut config, ways) = (link_config(Arc::clone(crypto)), Arc::clone(ways));
-    config.behind = Behind::new(move |at| Some(ways.place(at)?.at.ip()));
+    let mut config = link_config(Arc::clone(crypto));
+    config.behind = ways.behind();
     Ok(Arc::from(backend.endpoint(socket, config)?))
 }
 

@@ -301,6 +301,14 @@ mod tests {
         assert_eq!(plane.open(), 1);
     }
 
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    async fn until(what: impl Fn() -> bool) {
+        while !what() {
+            tokio::task::yield_now().await;
+        }
+    }
+
     #[tokio::test]
     async fn a_slow_one_is_there_for_whoever_asks_next_and_one_that_fails_is_known_to() {
         let listener = server::listen(SocketAddr::new(HERE, 0)).unwrap();
@@ -311,17 +319,14 @@ mod tests {
         let ways = Ways::new(theirs.shared());
         let server = server::Server::new(OWN, tls::server().unwrap(), ways, Arc::default(), stop.subscribe());
         let accepting = tokio::spawn(server::accept_all(server, listener));
-        while plane.open() == 0 {
-            tokio::task::yield_now().await;
-        }
+        timeout(PATIENCE, until(|| plane.open() > 0)).await.expect("it is made to the end");
         assert_eq!(client.way(HERE, OWN).await.ok(), plane.way_id(0).map(|way| way.address()));
         accepting.abort();
         let nobody = PeerId::from_bytes([9; 32]);
         let asked = client.way(HERE, nobody).now_or_never();
         assert!(asked.is_none(), "whoever asked has gone");
-        while client.ladder.lock().unwrap().is_resting(HERE).is_none() {
-            tokio::task::yield_now().await;
-        }
+        let is_known = || client.ladder.lock().unwrap().is_resting(HERE).is_some();
+        timeout(PATIENCE, until(is_known)).await.expect("that it failed is known");
     }
 
     #[tokio::test]

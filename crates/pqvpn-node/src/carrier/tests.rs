@@ -4,7 +4,7 @@
 use std::future::pending;
 
 use pqvpn_crypto::tls::Refusal;
-use tokio::time::Instant as Clock;
+use tokio::time::{Instant as Clock, timeout};
 
 use super::*;
 
@@ -69,4 +69,29 @@ async fn who_refuses_by_udp_is_not_asked_otherwise_and_silence_is() {
     let (made, ms) = timed(climb(none, fails(50, LinkError::TimedOut), works(0), works(0))).await;
     assert!(matches!(made, Err(LinkError::TimedOut)));
     assert_eq!(ms, 50);
+}
+
+fn dialling(carriers: &Carriers, ms: u64) -> impl Future<Output = ()> {
+    let dial = carriers.connect("8.8.4.4:41641".parse().unwrap(), PeerId::from_bytes([1; 32]), None);
+    async move { assert!(timeout(Duration::from_millis(ms), dial).await.is_err(), "nobody is reached") }
+}
+
+#[tokio::test(start_paused = true)]
+async fn udp_port_443_that_was_given_up_after_a_while_has_failed() {
+    let nowhere = Arc::new(fake::Nowhere::default());
+    let carriers = Carriers::of_tests(Arc::clone(&nowhere) as Arc<dyn Endpoint>);
+    dialling(&carriers, 400).await;
+    assert_eq!(std::mem::take(&mut *nowhere.0.lock().unwrap()).len(), 2, "its own port, and 443");
+    dialling(&carriers, 990).await;
+    assert_eq!(std::mem::take(&mut *nowhere.0.lock().unwrap()).len(), 2, "the first was given up too soon to tell");
+    dialling(&carriers, 990).await;
+    assert_eq!(nowhere.0.lock().unwrap().len(), 1, "it rests");
+}
+
+#[tokio::test(start_paused = true)]
+async fn whom_strangers_name_is_dialled_by_udp_alone() {
+    let nowhere = Arc::new(fake::Nowhere::default());
+    let carriers = Carriers::of_tests(Arc::clone(&nowhere) as Arc<dyn Endpoint>);
+    dialling(&carriers.for_strangers(), 5000).await;
+    assert_eq!(*nowhere.0.lock().unwrap(), ["8.8.4.4:41641".parse().unwrap()]);
 }

@@ -14,7 +14,10 @@ use pqvpn_dataplane::{
 };
 
 use super::{ladder::Rung, queue::Sink};
-use crate::{entropy, link::Connection};
+use crate::{
+    entropy,
+    link::{Behind, Connection},
+};
 
 /// Numbers of carried ways have this bit, those through members have not.
 const CARRIED: u64 = 1 << 63;
@@ -135,6 +138,12 @@ impl Ways {
         self.places().get(&at).map(|held| held.place)
     }
 
+    /// Handshakes over a carried way are judged by the host at its other end: ways cost that host little.
+    pub(crate) fn behind(self: &Arc<Self>) -> Behind {
+        let ways = Arc::clone(self);
+        Behind::new(move |at| Some(ways.place(at)?.at.ip()))
+    }
+
     /// Somebody authenticated was heard on a way.
     pub(super) fn prove(&self, now: Instant, at: SocketAddr) {
         if let Some(held) = self.places().get_mut(&at) {
@@ -196,5 +205,24 @@ impl Drop for OpenWay {
         if dropped > 0 {
             tracing::debug!(dropped, "datagrams that a carrier did not take in time");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::fake::FakePlane, *};
+    use crate::link::{Gate, GateConfig, Verdict};
+
+    #[test]
+    fn all_carried_ways_of_a_host_have_one_rate_of_handshakes() {
+        let ways = Ways::new(Arc::<FakePlane>::default());
+        let (mut gate, behind, now) = (Gate::new(GateConfig::default()), ways.behind(), Instant::now());
+        let open: Vec<OpenWay> = (0..9)
+            .filter_map(|port| ways.open(Place { rung: Rung::Wss, at: SocketAddr::from(([203, 0, 113, 7], port)) }))
+            .collect();
+        let verdicts = open.iter().map(|way| gate.judge(now, behind.host(way.id.address()), false, 0));
+        assert_eq!(verdicts.filter(|verdict| *verdict == Verdict::Accept).count(), 5);
+        let other = SocketAddr::from(([203, 0, 113, 8], 1));
+        assert_eq!(behind.host(other), other.ip(), "who comes by UDP stands for itself");
     }
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Where a member that cannot be dialled is looked for.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, net::SocketAddr, sync::Arc};
 
 use pqvpn_crypto::identity::Identity;
 use pqvpn_wire::network::{MemberDraft, MemberRecord};
@@ -47,4 +47,18 @@ fn a_member_is_looked_for_further_along_the_ring_each_time_nobody_has_it() {
         places[0].iter().for_each(|home| network.reach.failed(clock::now(), *home, 0));
     }
     assert_eq!(network.homes(&sought), places[1]);
+}
+
+#[test]
+fn no_dial_goes_through_our_own_tunnel() {
+    let founder = identity(1);
+    let mut network = network(&founder);
+    let now_ms = clock::unix_millis();
+    let one = identity(2);
+    network.act(&founder, now_ms, member(one.peer_id(), None)).unwrap();
+    let inside =
+        [network.pool().addr().into(), network.prefix_v6().addr().into()].map(|ip| SocketAddr::new(ip, 41_641));
+    let outside = SocketAddr::from(([8, 8, 8, 8], 41_641));
+    network.hint(one.peer_id(), [&inside[..], &[outside]].concat());
+    assert_eq!(network.endpoints(&one.peer_id()), [outside]);
 }
