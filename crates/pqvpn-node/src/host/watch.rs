@@ -129,6 +129,7 @@ impl Seen {
     }
 
     /// The default route a message tells of, if it is one and not by our own interface.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "of what a route says the rest makes no difference")]
     fn default_of(&self, route: &RouteMessage) -> Option<DefaultRoute> {
         let (mut out, mut gateway, mut priority) = (None, None, None);
         for attribute in &route.attributes {
