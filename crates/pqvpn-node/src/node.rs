@@ -27,7 +27,7 @@ use tokio::{sync::mpsc, task::JoinHandle};
 
 use crate::{
     bootstrap,
-    carrier::{Carriers, Listening, Ways},
+    carrier::{CarrierListen, Carriers, Listening, Ways},
     clock::{self, Reading},
     config::{Cipher, Config, Mtu, Queues, Rate, RelayConfig},
     dht,
@@ -164,9 +164,7 @@ impl Node {
         let slots = Arc::new(Slots::default());
         let identity = Arc::new(identity);
         let crypto = Arc::new(LinkCrypto::new(Arc::clone(&identity), Arc::clone(&slots) as Arc<dyn Admission>));
-        let ways = Ways::new(Arc::new(control.clone()));
-        let plain = endpoint(&plane, backend, &crypto, &ways)?;
-        let carriers = start_carriers(&config, &host, plain, ways).await?;
+        let carriers = start_carriers(&config, &host, &plane, backend, &crypto).await?;
         let endpoint: Arc<dyn Endpoint> = Arc::new(carriers.clone());
 
         let addresses = OwnAddresses::default();
@@ -203,8 +201,6 @@ impl Node {
         ));
         let (command_sender, commands) = mpsc::channel(QUEUE);
         let (barriers, barriers_in) = mpsc::channel(VIEWS);
-        let mut open = Listening::default();
-        take_carriers(&mut open, &carriers, own, &config.relay).await;
         let mut state = State {
             own,
             name: config.name(),
@@ -220,7 +216,7 @@ impl Node {
             accepting: tokio::spawn(session::accept_all(Arc::clone(&context))),
             context,
             control,
-            listening: open,
+            listening: Listening::open(&carriers, own, listens(&config.relay)),
             carriers,
             dns: DnsSide::new(config.dns.mode, host.interface.clone(), host.state_dir.clone()),
             host,
@@ -417,18 +413,20 @@ fn pools(interface: Option<String>, config: &Config) -> membership::PoolChooser 
 async fn start_carriers(
     config: &Config,
     host: &HostSide,
-    plain: Arc<dyn Endpoint>,
-    ways: Arc<Ways>,
+    plane: &DataPlane,
+    backend: Backend,
+    crypto: &Arc<LinkCrypto>,
 ) -> Result<Carriers, StartError> {
+    let ways = Ways::new(Arc::new(plane.control()));
+    let plain = endpoint(plane, backend, crypto, &ways)?;
     let carriers = Carriers::new(plain, ways, config.node.proxy.proxy(), &host.state_dir).await?;
     carriers.look_around(host.interface.as_deref(), false).await;
     Ok(carriers)
 }
 
-/// Listens for members that cannot send UDP, if this node relays.
-pub(crate) async fn take_carriers(listening: &mut Listening, carriers: &Carriers, own: PeerId, relay: &RelayConfig) {
-    let wanted = if relay.enabled { relay.listen.as_slice() } else { &[] };
-    listening.change(carriers, own, wanted).await;
+/// Where to listen for members that cannot send UDP, if this node relays.
+pub(crate) const fn listens(relay: &RelayConfig) -> &[CarrierListen] {
+    if relay.enabled { relay.listen.as_slice() } else { &[] }
 }
 
 /// How much this node forwards for members that cannot reach each other.

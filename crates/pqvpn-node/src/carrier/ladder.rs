@@ -323,7 +323,7 @@ mod tests {
         for rung in [Rung::Quic, Rung::Wss] {
             let tried = |ladder: &Ladder, now| match rung {
                 Rung::Quic => ladder.plan(now, relay()).quic.is_some(),
-                _ => ladder.plan(now, relay()).wss.is_some(),
+                Rung::Udp | Rung::Wss => ladder.plan(now, relay()).wss.is_some(),
             };
             for rest in [20, 40, 80, 160, 320, 640, 1280, 1800, 1800] {
                 ladder.on_failed(now, relay().ip(), rung);

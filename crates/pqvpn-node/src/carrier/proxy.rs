@@ -37,6 +37,14 @@ pub enum ProxyChoice {
 }
 
 impl ProxyChoice {
+    /// The same for people to read: without what the proxy is shown.
+    #[must_use]
+    pub fn shown(&self) -> Self {
+        let Self::Use(Proxy { authority, authorization: Some(_), .. }) = self else { return self.clone() };
+        let text = Zeroizing::new(format!("http://***@{authority}"));
+        Self::Use(Proxy { authority: authority.clone(), authorization: None, text })
+    }
+
     /// The proxy, if there is one.
     pub(crate) fn proxy(&self) -> Option<Proxy> {
         match self {
@@ -223,6 +231,14 @@ mod tests {
             assert_eq!(read(bad), None, "{bad}");
         }
         assert_eq!(format!("{:?}", "http://me:secret@proxy:1".parse::<Proxy>().unwrap()), "Proxy(proxy:1)");
+    }
+
+    #[test]
+    fn a_password_is_not_shown() {
+        let shown = |text: &str| text.parse::<ProxyChoice>().unwrap().shown().to_string();
+        assert_eq!(shown("http://me:secret@proxy:3128"), "http://***@proxy:3128");
+        assert_eq!(shown("http://proxy:3128"), "http://proxy:3128");
+        assert_eq!(shown("none"), "none");
     }
 
     async fn answered(answer: &[u8]) -> Result<Vec<u8>, ProxyError> {

@@ -72,7 +72,7 @@ impl State {
         self.context.door.set_down(false);
         self.portmap.want(true);
         self.pause_discovery(false);
-        node::take_carriers(&mut self.listening, &self.carriers, self.own, &self.config.relay).await;
+        self.listening.change(&self.carriers, self.own, node::listens(&self.config.relay)).await;
         self.running = NodeState::Up;
         self.look_at_peers(now);
         tracing::info!("up");
@@ -221,7 +221,7 @@ impl State {
             _ => return Ok(SetOutcome::AfterRestart),
         }
         if key == "relay.enabled" && self.running == NodeState::Up {
-            node::take_carriers(&mut self.listening, &self.carriers, self.own, &self.config.relay).await;
+            self.listening.change(&self.carriers, self.own, node::listens(&self.config.relay)).await;
         }
         let told = self.context.networks.order(membership::Order::Willing(node::willing(&self.config.relay)));
         Ok(if told { SetOutcome::Applied } else { SetOutcome::AfterRestart })

@@ -85,7 +85,9 @@ fn check(context: &Context, file: Option<&Path>) -> Result<(), Failure> {
 }
 
 fn show(context: &Context) -> Result<(), Failure> {
-    let text = context.config()?.to_toml();
+    let mut config = context.config()?;
+    config.node.proxy = config.node.proxy.shown();
+    let text = config.to_toml();
     if !context.output.json {
         context.output.verbatim(&text);
         return Ok(());
