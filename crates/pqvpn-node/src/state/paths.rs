@@ -82,7 +82,7 @@ impl State {
         };
         peer.last_remote = Some(at);
         peer.life.probe(now);
-        self.search_size(now, slot, at);
+        self.search_size(now, slot, at, true);
     }
 
     /// A link of its own where the path leads: the one by a relay ends with it.

@@ -90,7 +90,7 @@ impl Peer {
             endpoints: Vec::new(),
             life,
             paths,
-            mtu: Mtu::new(0),
+            mtu: Mtu::new(&[0; 32]),
             quality: Quality::default(),
             sessions: Vec::new(),
             last_remote: None,

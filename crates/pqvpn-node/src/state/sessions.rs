@@ -88,7 +88,7 @@ impl State {
         peer.pings.iter_mut().for_each(|ping| ping.probe = None);
         self.probe_for_pings(now, slot);
         if kept == Some(id) {
-            self.search_size(now, slot, remote);
+            self.search_size(now, slot, remote, true);
         }
     }
 
@@ -224,7 +224,7 @@ impl State {
             (false, false) => "the peer moved here; an authenticated packet proved it",
         }
         .to_owned();
-        self.search_size(now, slot, to);
+        self.search_size(now, slot, to, false);
     }
 
     /// An authenticated packet came from where packets do not go.

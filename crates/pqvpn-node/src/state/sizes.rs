@@ -8,12 +8,13 @@ use pqvpn_dataplane::{PeerSlot, ProbeKind, SendError};
 use super::State;
 
 impl State {
-    /// Packets to a peer take this path: how long they may be is sought there.
-    pub(super) fn search_size(&mut self, now: Instant, slot: PeerSlot, remote: SocketAddr) {
+    /// Packets to a peer take this path: how long they may be is sought there. `vouched`: more than a packet of the peer,
+    /// whose source may be forged, says that it is there.
+    pub(super) fn search_size(&mut self, now: Instant, slot: PeerSlot, remote: SocketAddr, vouched: bool) {
         let Some(peer) = self.peers.get_mut(slot) else { return };
         peer.quality.on_path(remote);
         let Some(live) = peer.sessions.last().and_then(|id| self.live.get(id)) else { return };
-        peer.mtu.on_path(now, remote, live.inner_mtu);
+        peer.mtu.on_path(now, remote, live.inner_mtu, vouched);
         self.act_on_size(now, slot);
     }
 

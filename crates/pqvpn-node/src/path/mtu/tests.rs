@@ -29,7 +29,7 @@ struct Net {
 impl Net {
     fn new(limit: u16, loss: f64, rtt: Duration, seed: u64) -> Self {
         let mut net = Self {
-            mtu: Mtu::new(7),
+            mtu: Mtu::new(&[7; 32]),
             now: Instant::now(),
             limit,
             local: u16::MAX,
@@ -41,7 +41,7 @@ impl Net {
             size: PathSize::default(),
             least: u16::MAX,
         };
-        net.mtu.on_path(net.now, remote(), INNER);
+        net.mtu.on_path(net.now, remote(), INNER, true);
         net
     }
 
@@ -186,8 +186,8 @@ fn what_the_system_refuses_is_known_at_once() {
     assert_eq!(net.size.carry, 1444);
     let mut net = Net::new(u16::MAX, 0.0, 20 * MS, 1);
     net.local = 1444;
-    net.mtu = Mtu::new(1);
-    net.mtu.on_path(net.now, remote(), INNER);
+    net.mtu = Mtu::new(&[1; 32]);
+    net.mtu.on_path(net.now, remote(), INNER, true);
     net.run(100 * MS, false);
     assert_eq!(net.size.carry, 1444, "a relay over IPv6");
 }
@@ -202,8 +202,8 @@ fn a_forged_or_repeated_answer_raises_nothing() {
     }
     net.drain();
     assert_eq!(net.size.carry, carry, "answers that were had already, and ids that were never sent");
-    let mut mtu = Mtu::new(7);
-    mtu.on_path(now, remote(), INNER);
+    let mut mtu = Mtu::new(&[7; 32]);
+    mtu.on_path(now, remote(), INNER, true);
     let id = mtu.poll_probe().unwrap().id;
     assert!(mtu.on_ack(now, id, "192.0.2.2:1".parse().unwrap(), now), "ours");
     assert_eq!(mtu.carry(), BASE, "but by another road");
@@ -226,9 +226,9 @@ fn a_dead_path_is_not_mistaken_for_a_hole_and_not_probed_for_ever() {
 fn another_path_is_searched_anew_from_what_quic_needs() {
     let mut net = Net::new(u16::MAX, 0.0, 20 * MS, 1);
     net.run(SECOND, false);
-    net.mtu.on_path(net.now, "192.0.2.9:1".parse().unwrap(), INNER);
+    net.mtu.on_path(net.now, "192.0.2.9:1".parse().unwrap(), INNER, true);
     assert_eq!(net.mtu.poll_size(INNER), Some(PathSize { carry: BASE, advise: u16::MAX }));
-    net.mtu.on_path(net.now, "192.0.2.9:1".parse().unwrap(), 600);
+    net.mtu.on_path(net.now, "192.0.2.9:1".parse().unwrap(), 600, true);
     assert_eq!(net.mtu.poll_size(INNER).unwrap().carry, 632, "an interface of the user's own size");
 }
 
@@ -237,4 +237,92 @@ fn probing_under_traffic_is_two_probes_a_second() {
     let mut net = Net::new(u16::MAX, 0.0, 20 * MS, 1);
     net.run(100 * SECOND, true);
     assert!(net.bytes < 100 * 3100, "{}", net.bytes);
+}
+
+/// Bytes of the shortest packet by which a peer can move, and of a small probe.
+const LEAST: u64 = 42;
+
+fn bytes_of(mtu: &mut Mtu) -> u64 {
+    std::iter::from_fn(|| mtu.poll_probe()).map(|probe| u64::from(probe.len).max(LEAST)).sum()
+}
+
+/// Lets the timers run out; what is sent meanwhile, and how long that was.
+fn unanswered(mtu: &mut Mtu, now: &mut Instant) -> u64 {
+    let mut bytes = bytes_of(mtu);
+    for _ in 0..100 {
+        let Some(at) = mtu.poll_timeout() else { break };
+        *now = at;
+        mtu.handle_timeout(at);
+        mtu.on_long_in_use(at);
+        mtu.on_too_long(at);
+        bytes += bytes_of(mtu);
+    }
+    bytes
+}
+
+#[test]
+fn where_a_forger_says_the_peer_is_little_is_sent() {
+    let victim: SocketAddr = "192.0.2.66:1".parse().unwrap();
+    let (mut mtu, mut now) = (Mtu::new(&[7; 32]), Instant::now());
+    mtu.on_path(now, remote(), INNER, true);
+    let (mut came, mut went) = (0, 0);
+    for round in 0..50 {
+        bytes_of(&mut mtu);
+        came += LEAST;
+        mtu.on_path(now, victim, INNER, false);
+        went += unanswered(&mut mtu, &mut now);
+        // The same again, another interface MTU, another network of ours, more packets.
+        mtu.on_path(now, victim, INNER, false);
+        for other in 0..5 {
+            mtu.on_path(now, victim, INNER - 1 - round % 2 - 2 * other, false);
+            mtu.on_network(now);
+            went += unanswered(&mut mtu, &mut now);
+        }
+        now += SECOND;
+        mtu.on_heard(now, victim, now);
+        mtu.on_heard(now, victim, now);
+        came += LEAST;
+        went += unanswered(&mut mtu, &mut now);
+        assert!(went <= 3 * came, "{went} for {came}");
+        now += SECOND;
+        mtu.on_path(now, remote(), INNER, true);
+    }
+    assert!(went > 0);
+}
+
+#[test]
+fn a_peer_that_moved_answers_and_is_searched() {
+    let moved: SocketAddr = "192.0.2.9:1".parse().unwrap();
+    let (mut mtu, start) = (Mtu::new(&[7; 32]), Instant::now());
+    let mut now = start;
+    mtu.on_path(now, moved, INNER, false);
+    unanswered(&mut mtu, &mut now);
+    mtu.on_heard(now, moved, start);
+    assert_eq!(mtu.poll_probe(), None, "that was the packet that moved it");
+    now += SECOND;
+    mtu.on_heard(now, moved, now);
+    let small = mtu.poll_probe().unwrap();
+    assert_eq!((small.to, small.len, mtu.poll_probe()), (moved, 0, None));
+    mtu.on_ack(now, small.id, moved, now);
+    assert_eq!(mtu.poll_probe().unwrap().len, TARGET);
+    let mut linked = Mtu::new(&[7; 32]);
+    linked.on_path(now, moved, INNER, false);
+    bytes_of(&mut linked);
+    linked.on_path(now, moved, INNER, true);
+    assert_eq!(linked.poll_probe().unwrap().len, TARGET, "its link is there");
+}
+
+#[test]
+fn what_a_peer_saw_does_not_tell_it_the_next_id() {
+    let ids = |secret| {
+        let (mut mtu, now) = (Mtu::new(&[secret; 32]), Instant::now());
+        mtu.on_path(now, remote(), INNER, true);
+        (0..20).for_each(|tick| mtu.handle_timeout(now + SECOND * tick));
+        std::iter::from_fn(|| mtu.poll_probe()).map(|probe| probe.id).collect::<Vec<_>>()
+    };
+    let one = ids(1);
+    assert!(
+        one.len() > 10 && one.iter().all(|id| one.iter().filter(|other| other.abs_diff(*id) < 1 << 32).count() == 1)
+    );
+    assert!(ids(2).iter().all(|id| !one.contains(id)), "each peer has a key of its own");
 }
