@@ -114,7 +114,7 @@ struct TxRun<'t> {
     carry: usize,
     /// Longest packet that local senders should send.
     advise: Option<usize>,
-    /// Longest datagram sealed.
+    /// Longest datagram that would be sealed if nothing was cut.
     longest: usize,
     sealed: Run,
 }
@@ -232,6 +232,7 @@ impl Sealer {
             self.drops.count_many(DropReason::SealRefused, count as u64);
             return self.shared.report_refused(run.session, now);
         }
+        run.longest = run.longest.max(longest + OVERHEAD);
         for i in 0..count {
             match cut {
                 Some(cut) if segments.len(i) + OVERHEAD > run.carry => self.seal_pieces(run, &segments, i, cut, tables),
@@ -296,7 +297,6 @@ impl Sealer {
             By::Carrier(sink) if sink.send(room) => {}
             By::Carrier(_) => return self.drops.count(DropReason::CarrierFull),
         }
-        run.longest = run.longest.max(len);
         run.sealed.bytes += len as u64;
         run.sealed.packets += 1;
         run.sealed.data = true;

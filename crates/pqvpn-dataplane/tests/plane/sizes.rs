@@ -53,6 +53,16 @@ fn what_the_path_does_not_carry_whole_crosses_in_pieces_that_it_carries() {
 }
 
 #[test]
+fn where_nothing_longer_passes_the_control_side_hears_that_it_is_wanted() {
+    let (a, b) = connected();
+    a.control.set_path_size(PEER, PathSize { carry: 500, ..CARRY });
+    let sent = packet(0, 0, 1000);
+    assert!(a.tun.inject(&plain(&sent)));
+    assert_eq!(b.collect(), plain(&sent));
+    a.events.expect(|event| matches!(event, Event::LongInUse { peer: PEER }).then_some(()));
+}
+
+#[test]
 fn packets_and_super_packets_cross_in_pieces_in_both_families() {
     let (a, b) = connected();
     a.control.set_path_size(PEER, PathSize { carry: 600, advise: u16::MAX });
