@@ -221,13 +221,13 @@ impl Mtu {
             return;
         }
         let confirm_at = self.confirmed.map_or(now, |at| at + CONFIRM_EVERY);
-        if self.carry() > FLOOR && confirm_at > now {
+        if self.is_raise_due(now) {
+            self.enter(now, Phase::Raise);
+        } else if self.carry() > FLOOR && confirm_at > now {
             // Later: what was confirmed a moment ago may be lost by now.
             self.due = Some(confirm_at);
-        } else if self.raise_at.is_none_or(|at| at > now) && self.carry() > FLOOR {
+        } else if self.carry() > FLOOR {
             self.enter(now, Phase::Confirm);
-        } else if self.raise_at.is_some_and(|at| at <= now) {
-            self.enter(now, Phase::Raise);
         }
     }
 
@@ -292,6 +292,7 @@ impl Mtu {
         }
         let over = self.ticks_of_phase >= LADDER_TICKS;
         match self.phase {
+            Phase::Idle if self.is_raise_due(now) => self.enter(now, Phase::Raise),
             Phase::Idle => self.enter(now, Phase::Confirm),
             // Without any answer there is nothing to compare with.
             Phase::First if over && self.heard => self.enter(now, Phase::Ladder),
@@ -336,6 +337,10 @@ impl Mtu {
     /// Holes that were found.
     pub(crate) const fn holes(&self) -> u64 {
         self.holes
+    }
+
+    fn is_raise_due(&self, now: Instant) -> bool {
+        self.raise_at.is_some_and(|at| at <= now)
     }
 
     fn carry(&self) -> u16 {

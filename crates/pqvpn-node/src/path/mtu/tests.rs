@@ -326,3 +326,15 @@ fn what_a_peer_saw_does_not_tell_it_the_next_id() {
     );
     assert!(ids(2).iter().all(|id| !one.contains(id)), "each peer has a key of its own");
 }
+
+#[test]
+fn dense_traffic_does_not_keep_longer_ones_from_being_tried() {
+    let mut net = Net::new(1252, 0.0, 20 * MS, 1);
+    net.run(20 * SECOND, true);
+    net.limit = u16::MAX;
+    for event in 0_u32..140 {
+        net.run(500 * MS + Duration::from_micros(u64::from(event * 37 % 900)), false);
+        net.mtu.on_long_in_use(net.now);
+    }
+    assert_eq!(net.size.carry, TARGET);
+}
