@@ -15,7 +15,8 @@
 //!                ^                                                                        v
 //!                +--------------------------- Ladder, from the shortest length on <-------+
 //! ```
-//! Every padded probe goes with a small one. That a length is surely lost takes small ones that were answered while the
+//! Every padded probe goes with a small one; where a length in use is doubted, with one of 500
+//! bytes, and where a longer one is sought, with one as long as passes. That a length is surely lost takes small ones that were answered while the
 //! padded before them was not, so often in a row that loss as it was seen on this path would do that once in a million
 //! times. What is longer than the path carries is cut into pieces meanwhile, so that a wrong verdict costs little.
 //! Whoever made the peer's packets come from somewhere else may have forged that: nothing long goes there before an answer,
@@ -23,6 +24,7 @@
 //! A pure state machine: time is an argument; ids cannot be guessed, and only an answer from where the probe went counts.
 
 mod evidence;
+mod lengths;
 
 use std::{
     collections::VecDeque,
@@ -39,12 +41,6 @@ use self::evidence::{Ids, Loss, Sent, Trial};
 const FLOOR: u16 = SURE_LEN as u16;
 /// Length taken for good on a new path until it is known better: QUIC passes there (RFC 9000 14).
 const BASE: u16 = 1200;
-/// Lengths that are tried at once: they end where tunnels and links of the internet do, over IPv4 and IPv6.
-const RUNGS: [u16; 13] = [1472, 1452, 1424, 1400, 1372, 1352, 1252, 1232, 1200, 1100, 972, 952, 750];
-/// A relay header: what must be saved where it was not expected.
-const LEAD: u16 = 8;
-/// Where the search for the exact length ends.
-const NEAR: u16 = 24;
 /// Time between probes: half the round trip, within these bounds, and which is taken for it before it is known.
 const WAIT: (Duration, Duration) = (Duration::from_millis(60), Duration::from_millis(500));
 const RTT_UNKNOWN: Duration = Duration::from_millis(200);
@@ -119,6 +115,10 @@ pub(crate) struct Mtu {
     silent: u32,
     due: Option<Instant>,
     loss: Loss,
+    /// Of lengths in use, where they were answered after all.
+    long: Loss,
+    /// The length that was taken for lost last, and the evidence for it.
+    doubted: Option<(u16, u32)>,
     rtt: Option<Duration>,
     confirmed: Option<Instant>,
     raise_at: Option<Instant>,
@@ -155,6 +155,8 @@ impl Mtu {
             silent: 0,
             due: None,
             loss: Loss::default(),
+            long: Loss::default(),
+            doubted: None,
             rtt: None,
             confirmed: None,
             raise_at: None,
@@ -268,8 +270,14 @@ impl Mtu {
         }
         self.proven = self.proven.max(sent.len);
         self.bad = self.bad.max(self.proven.saturating_add(1));
+        if let Some((_, evidence)) = self.doubted.take_if(|(len, _)| *len <= sent.len) {
+            self.long.add_answered_after(evidence);
+        }
         if sent.len >= self.carry() {
             self.confirmed = Some(now);
+            if let Some(trial) = self.trials.iter().find(|trial| trial.len == sent.len) {
+                self.long.add_answered_after(trial.evidence);
+            }
         }
         self.trials.retain(|trial| trial.len > sent.len);
         if self.trials.is_empty() {
@@ -357,7 +365,8 @@ impl Mtu {
             Phase::Climb => self.next_up().into_iter().collect(),
             Phase::Confirm => vec![self.carry()],
         };
-        let since = self.tick + 1;
+        // The first witness of a length in use is short, and says nothing.
+        let since = self.tick + if phase == Phase::Confirm { 2 } else { 1 };
         self.trials = lens.into_iter().map(|len| Trial { len, since, evidence: 0 }).collect();
         match phase {
             _ if !self.trials.is_empty() => self.send(now),
@@ -411,12 +420,15 @@ impl Mtu {
 
     /// A length is surely lost.
     fn fail(&mut self, now: Instant, len: u16) {
+        let evidence = self.trials.iter().find(|trial| trial.len == len).map_or(0, |trial| trial.evidence);
         self.bad = self.bad.min(len).max(FLOOR + 1);
         self.trials.retain(|trial| trial.len < len);
         // What is answered late was sent before that.
         self.sent.retain(|sent| sent.len < len);
         if len <= self.carry() {
             self.holes += 1;
+            // It may have been loss of another kind: the ladder looks at the length itself.
+            (self.bad, self.doubted) = (len.saturating_add(1), Some((len, evidence)));
             (self.proven, self.assumed) = (0, FLOOR.min(self.target));
             self.raise_after = RAISE.0;
             self.enter(now, Phase::Ladder);
@@ -426,37 +438,19 @@ impl Mtu {
         }
     }
 
-    /// Lengths above the one in use that may pass; for another attempt also those that failed before.
-    fn rungs(&self) -> Vec<u16> {
-        let least = if self.phase == Phase::Ladder && self.proven == 0 { FLOOR } else { self.carry() };
-        let below = if self.phase == Phase::Raise { self.target + 1 } else { self.bad };
-        let mut rungs: Vec<u16> = RUNGS.into_iter().chain([self.target, self.target.saturating_sub(LEAD)]).collect();
-        let mut long = self.target;
-        while long > RUNGS[0] {
-            rungs.push(long);
-            long = long / 4 * 3;
-        }
-        rungs.retain(|&len| len > least && len < below && len <= self.target);
-        rungs.sort_unstable_by(|a, b| b.cmp(a));
-        rungs.dedup();
-        rungs
-    }
-
-    /// The next length worth a verdict.
-    fn next_up(&self) -> Option<u16> {
-        let (carry, bad) = (self.carry(), self.bad);
-        let rung = self.rungs().into_iter().filter(|&len| len > carry).min();
-        rung.or_else(|| (bad.saturating_sub(carry) > NEAR).then(|| carry + (bad - carry) / 2))
-            .filter(|&len| len > carry && len <= self.target)
-    }
-
-    /// Sends what is under test, and a small probe behind it.
+    /// Sends what is under test, and a witness behind it: a small probe, or one that is long enough to share the fate of long
+    /// ones where loss goes by bytes.
     fn send(&mut self, now: Instant) {
         let Some(to) = self.remote else { return };
         self.tick += 1;
         self.ticks_of_phase += 1;
         self.silent += 1;
-        let lens = self.trials.iter().map(|trial| (trial.len, false)).chain([(0, true)]);
+        let witness = match self.phase {
+            Phase::Confirm if self.ticks_of_phase > 1 => FLOOR,
+            Phase::Climb => self.carry(),
+            _ => 0,
+        };
+        let lens = self.trials.iter().map(|trial| (trial.len, false)).chain([(witness, true)]);
         for (len, is_witness) in lens.collect::<Vec<_>>() {
             let id = self.ids.next();
             if self.sent.len() >= MAX_SENT {
@@ -498,7 +492,8 @@ impl Mtu {
     }
 
     fn is_lost(&self, trial: &Trial) -> bool {
-        trial.evidence >= LEAST_EVIDENCE && f64::from(trial.evidence) * -self.loss.share().ln() >= SURE
+        let share = self.loss.share().max(self.long.share_if_any());
+        trial.evidence >= LEAST_EVIDENCE && f64::from(trial.evidence) * -share.ln() >= SURE
     }
 }
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-use super::*;
+use super::{lengths::NEAR, *};
 
 const MS: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
@@ -24,6 +24,37 @@ struct Net {
     bytes: u64,
     size: PathSize,
     least: u16,
+    bucket: Option<Bucket>,
+}
+
+/// Of what is longer than the tokens at hand nothing passes; other traffic of full length takes most of them.
+struct Bucket {
+    rate: f64,
+    depth: f64,
+    tokens: f64,
+    at: Instant,
+    /// Time between two packets of the other traffic.
+    gap: Duration,
+    /// Its share of the time until the next, another one each time.
+    factor: f64,
+}
+
+impl Bucket {
+    fn passes(&mut self, now: Instant, len: u16) -> bool {
+        while self.at + self.gap <= now {
+            self.at += self.gap.mul_f64(self.factor);
+            self.factor = 0.5 + (self.factor * 7.3).fract();
+            self.tokens = (self.tokens + self.rate * self.gap.as_secs_f64() * self.factor).min(self.depth);
+            self.take(1300.0);
+        }
+        self.take(f64::from(len.max(42)))
+    }
+
+    fn take(&mut self, len: f64) -> bool {
+        let is_enough = self.tokens >= len;
+        self.tokens -= if is_enough { len } else { 0.0 };
+        is_enough
+    }
 }
 
 impl Net {
@@ -40,6 +71,7 @@ impl Net {
             bytes: 0,
             size: PathSize::default(),
             least: u16::MAX,
+            bucket: None,
         };
         net.mtu.on_path(net.now, remote(), INNER, true);
         net
@@ -61,6 +93,10 @@ impl Net {
                 continue;
             }
             self.bytes += u64::from(probe.len.max(42));
+            let now = self.now;
+            if self.bucket.as_mut().is_some_and(|bucket| !bucket.passes(now, probe.len)) {
+                continue;
+            }
             if probe.len <= self.limit && !self.lost() && !self.lost() {
                 self.answers.push_back((self.now + self.rtt, probe.id));
             }
@@ -337,4 +373,22 @@ fn dense_traffic_does_not_keep_longer_ones_from_being_tried() {
         net.mtu.on_long_in_use(net.now);
     }
     assert_eq!(net.size.carry, TARGET);
+}
+
+#[test]
+fn loss_that_goes_by_bytes_is_seldom_taken_for_a_hole_and_never_for_long() {
+    for seed in 1..=20 {
+        let mut net = Net::new(u16::MAX, 0.0, 30 * MS, seed);
+        net.run(20 * SECOND, true);
+        // More is sent than the 24 kB/s that pass.
+        let gap = Duration::from_micros(40_000 + 307 * seed);
+        net.bucket = Some(Bucket { rate: 24_000.0, depth: 6_000.0, tokens: 6_000.0, at: net.now, gap, factor: 0.7 });
+        let mut narrow = 0;
+        for _ in 0..6000 {
+            net.run(100 * MS, true);
+            narrow += u64::from(net.size.carry < BASE);
+        }
+        assert!(net.mtu.holes() <= 5, "{} in ten minutes, seed {seed}", net.mtu.holes());
+        assert!(narrow <= 100, "{narrow} tenths of a second, seed {seed}");
+    }
 }
