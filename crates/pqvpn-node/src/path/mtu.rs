@@ -333,13 +333,24 @@ impl Mtu {
         // While it is sought nobody is told a length that he would keep for minutes.
         let settled = matches!(self.phase, Phase::Idle | Phase::Confirm | Phase::Raise) && self.proven > 0;
         let advise = if settled && inner < own { inner } else { u16::MAX };
-        let size = PathSize { carry, advise };
+        // An interface of the user's own size says nothing of the path.
+        let size = PathSize { carry, advise, narrow: carry < BASE.min(self.target) };
         (self.told.replace(size) != Some(size)).then_some(size)
     }
 
     /// Longest inner packet that goes whole.
     pub(crate) fn inner(&self) -> Option<u16> {
         self.remote.map(|_| self.carry().saturating_sub(OVERHEAD as u16))
+    }
+
+    /// Where the path leads that is searched.
+    pub(crate) const fn remote(&self) -> Option<SocketAddr> {
+        self.remote
+    }
+
+    /// What the data plane was told last of a path that is narrow, to be told again.
+    pub(crate) fn narrow(&self) -> Option<PathSize> {
+        self.told.filter(|size| size.narrow)
     }
 
     /// Holes that were found.

@@ -218,6 +218,8 @@ impl State {
             self.control.rotate_indices(peer.slot);
             peer.life.probe(now);
             peer.paths.on_network(now);
+            // The longest datagrams may be others here; the addresses of peers are those they were.
+            peer.mtu.on_network(now);
         }
     }
 

@@ -169,7 +169,7 @@ impl State {
             peer.sessions.retain(|&other| other != id);
             if peer.sessions.is_empty() {
                 peer.paths.on_gone();
-                peer.mtu.on_gone();
+                self.forget_size(live.slot);
             }
         }
         Some(live)

@@ -263,7 +263,7 @@ fn another_path_is_searched_anew_from_what_quic_needs() {
     let mut net = Net::new(u16::MAX, 0.0, 20 * MS, 1);
     net.run(SECOND, false);
     net.mtu.on_path(net.now, "192.0.2.9:1".parse().unwrap(), INNER, true);
-    assert_eq!(net.mtu.poll_size(INNER), Some(PathSize { carry: BASE, advise: u16::MAX }));
+    assert_eq!(net.mtu.poll_size(INNER), Some(PathSize { carry: BASE, advise: u16::MAX, narrow: false }));
     net.mtu.on_path(net.now, "192.0.2.9:1".parse().unwrap(), 600, true);
     assert_eq!(net.mtu.poll_size(INNER).unwrap().carry, 632, "an interface of the user's own size");
 }
@@ -391,4 +391,18 @@ fn loss_that_goes_by_bytes_is_seldom_taken_for_a_hole_and_never_for_long() {
         assert!(net.mtu.holes() <= 5, "{} in ten minutes, seed {seed}", net.mtu.holes());
         assert!(narrow <= 100, "{narrow} tenths of a second, seed {seed}");
     }
+}
+
+#[test]
+fn links_go_in_pieces_where_the_path_is_narrow_and_not_where_the_interface_is() {
+    let mut net = Net::new(972, 0.0, 20 * MS, 1);
+    net.run(20 * SECOND, true);
+    assert_eq!((net.size.carry, net.size.narrow), (972, true));
+    let mut net = Net::new(u16::MAX, 0.0, 20 * MS, 1);
+    net.mtu.on_path(net.now, remote(), 600, true);
+    net.run(20 * SECOND, true);
+    assert_eq!((net.size.carry, net.size.narrow), (632, false));
+    net.limit = 600;
+    net.run(20 * SECOND, true);
+    assert!(net.size.carry <= 600 && net.size.narrow, "less than was asked for does not pass");
 }
