@@ -76,6 +76,11 @@ impl Narrow {
         self.next.fetch_add(1, Relaxed)
     }
 
+    /// Whether every datagram goes whole.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.count.load(Relaxed) == 0
+    }
+
     /// How a datagram of the guest goes.
     pub(crate) fn shape(&self, to: SocketAddr, datagram: &[u8], now: Instant) -> Shape {
         let is_handshake = datagram.first().is_some_and(|first| first & LONG_HEADER_BIT != 0);
