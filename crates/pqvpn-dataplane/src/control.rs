@@ -153,7 +153,7 @@ impl Control {
             let peer = registry.peer(install.peer);
             let order = registry.next_order;
             registry.next_order += 1;
-            let session = Session::new(install, Arc::clone(&peer), order);
+            let session = Session::new(install, Arc::clone(&peer), order, self.shared.inner_mtu);
             registry.sessions.insert(session.id, Arc::new(session));
             tables.peers = Arc::new(registry.peer_entries());
             tables.sessions = Arc::new(registry.index_map());
@@ -262,6 +262,14 @@ impl Control {
         if let Some(entry) = self.shared.tables.load().peers.get(&peer) {
             entry.peer.size.set(size);
             self.shared.underlay.narrow.know(remote, size.narrow, clock::now());
+        }
+    }
+
+    /// Says how long the datagrams of a peer's first session may be until [`Self::set_path_size`] says it: what waits for the
+    /// session leaves before that. Nothing while there is a session.
+    pub fn begin_path_size(&self, peer: PeerSlot, size: PathSize) {
+        if let Some(entry) = self.shared.tables.load().peers.get(&peer).filter(|entry| entry.active.is_none()) {
+            entry.peer.size.set(size);
         }
     }
 

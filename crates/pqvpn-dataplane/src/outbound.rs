@@ -261,9 +261,11 @@ impl Sealer {
         let (total, unit) = (u16::try_from(whole.len()).unwrap_or(0), u16::try_from(cut.unit).unwrap_or(0));
         for (index, piece) in (0..).zip(whole.chunks(cut.unit)) {
             let head = Fragment { kind: segments.kind(), id, place: Place { total, unit, index } };
-            self.datagram(run, PacketKind::Data, FRAGMENT_LEN + piece.len(), tables, |out| {
+            // The last one is padded to the length of the others: one run, and one message to the system.
+            self.datagram(run, PacketKind::Data, FRAGMENT_LEN + cut.unit, tables, |out| {
                 out[..FRAGMENT_LEN].copy_from_slice(&head.encode());
-                out[FRAGMENT_LEN..].copy_from_slice(piece);
+                out[FRAGMENT_LEN..][..piece.len()].copy_from_slice(piece);
+                out[FRAGMENT_LEN + piece.len()..].fill(0);
             });
         }
         self.whole = whole;
@@ -305,6 +307,10 @@ impl Sealer {
     /// Tells the sender of a packet, now and then, that shorter ones go whole.
     fn tell_sender(&self, run: &TxRun<'_>, packet: &[u8], len: usize, now: Instant) {
         let told = &run.session.peer.size.told;
+        // Every packet of a burst may be too long; the word costs more than the look at the clock.
+        if !told.is_due(self.shared.start, now, TOO_BIG_EVERY) {
+            return;
+        }
         let Some(reply) = run.advise.and_then(|advise| too_big(packet, len, advise)) else { return };
         if told.due(self.shared.start, now, TOO_BIG_EVERY) {
             self.shared.notices[self.queue].push(reply);

@@ -116,6 +116,8 @@ fn pieces_that_lie_come_twice_or_never_end_are_dropped_and_counted() {
         fragment(1, 1200, 501, 1, &sent[501..1002]),
         fragment(1, 1200, 500, 3, &sent[..500]),
         fragment(1, 65_535, 128, 0, &sent[..128]),
+        fragment(3, MTU + 1, 711, 0, &sent[..711]),
+        fragment(4, 500, 500, 0, &sent[..500]),
         sent[..FRAGMENT_LEN - 1].iter().map(|_| 3).collect(),
     ]) {
         peer.send(&bad);

@@ -41,6 +41,8 @@ use self::evidence::{Ids, Loss, Sent, Trial};
 const FLOOR: u16 = SURE_LEN as u16;
 /// Length taken for good on a new path until it is known better: QUIC passes there (RFC 9000 14).
 const BASE: u16 = 1200;
+/// What the data plane goes by before the search on a first path has begun.
+pub(crate) const FIRST_SIZE: PathSize = PathSize { carry: BASE, advise: u16::MAX, narrow: false };
 /// Time between probes: half the round trip, within these bounds, and which is taken for it before it is known.
 const WAIT: (Duration, Duration) = (Duration::from_millis(60), Duration::from_millis(500));
 const RTT_UNKNOWN: Duration = Duration::from_millis(200);
@@ -323,39 +325,6 @@ impl Mtu {
     /// Takes the next probe to be sent.
     pub(crate) fn poll_probe(&mut self) -> Option<SizeProbe> {
         self.probes.pop_front()
-    }
-
-    /// What the data plane is to be told, if that has changed. `own` is the MTU of the interface.
-    pub(crate) fn poll_size(&mut self, own: u16) -> Option<PathSize> {
-        self.remote?;
-        let carry = self.carry();
-        let inner = carry.saturating_sub(OVERHEAD as u16);
-        // While it is sought nobody is told a length that he would keep for minutes.
-        let settled = matches!(self.phase, Phase::Idle | Phase::Confirm | Phase::Raise) && self.proven > 0;
-        let advise = if settled && inner < own { inner } else { u16::MAX };
-        // An interface of the user's own size says nothing of the path.
-        let size = PathSize { carry, advise, narrow: carry < BASE.min(self.target) };
-        (self.told.replace(size) != Some(size)).then_some(size)
-    }
-
-    /// Longest inner packet that goes whole.
-    pub(crate) fn inner(&self) -> Option<u16> {
-        self.remote.map(|_| self.carry().saturating_sub(OVERHEAD as u16))
-    }
-
-    /// Where the path leads that is searched.
-    pub(crate) const fn remote(&self) -> Option<SocketAddr> {
-        self.remote
-    }
-
-    /// What the data plane was told last of a path that is narrow, to be told again.
-    pub(crate) fn narrow(&self) -> Option<PathSize> {
-        self.told.filter(|size| size.narrow)
-    }
-
-    /// Holes that were found.
-    pub(crate) const fn holes(&self) -> u64 {
-        self.holes
     }
 
     fn is_raise_due(&self, now: Instant) -> bool {

@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Path sizes in the state task: what the search is told, its probes, and what the data plane learns of it.
 
-use std::{net::SocketAddr, time::{Duration, Instant}};
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
 use pqvpn_dataplane::{PeerSlot, ProbeKind, SendError};
 
