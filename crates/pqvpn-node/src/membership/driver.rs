@@ -191,6 +191,8 @@ pub(super) struct Driver {
     relaying: Relaying,
     /// Ways that wait for a link.
     ways_wanted: Vec<relaying::WantedWay>,
+    /// How often in a row nobody relayed to a peer.
+    missed: BTreeMap<PeerId, u32>,
     /// Where members see this node.
     reflexive: Reflexive,
     /// What the router forwards to this node.
@@ -255,6 +257,7 @@ impl Driver {
             pools: parts.pools,
             relaying: parts.relaying,
             ways_wanted: Vec::new(),
+            missed: BTreeMap::new(),
             reflexive: parts.reflexive,
             mapped: parts.mapped,
             carriers: parts.carriers,

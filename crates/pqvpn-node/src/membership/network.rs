@@ -10,6 +10,7 @@ mod contest;
 mod counters;
 mod covers;
 mod endpoints;
+mod homes;
 mod joins;
 mod names;
 mod own_disk;

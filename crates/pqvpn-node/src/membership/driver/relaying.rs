@@ -25,8 +25,7 @@ use super::{
     super::{
         error::RelayError,
         links::LinkId,
-        network::{Moment, Network},
-        overlay,
+        network::Moment,
         relaying::{Planned, Refresh},
         report::{RelayPairReport, RelayReport},
         rpc::CallError,
@@ -37,8 +36,8 @@ use super::{
 };
 use crate::{carrier::is_by_member, clock, entropy, netcheck::MemberLink, path::is_relayed};
 
-/// Members that a member behind a router keeps links with, so that others find it through them.
-const HOMES: usize = 2;
+/// Members of whom it is remembered how often nobody relayed to them.
+const MAX_MISSED: usize = 256;
 /// Ways that wait for a link at once.
 const MAX_WANTED: usize = 256;
 /// Members asked at once whether they relay.
@@ -123,6 +122,7 @@ impl Driver {
 
     fn ask_now(&mut self, peer: PeerId, chances: Vec<Chance>, reply: WayReply) {
         if chances.is_empty() {
+            self.note_miss(peer);
             let _gone = reply.send(Err(RelayError::NobodyLinked));
             return;
         }
@@ -161,15 +161,27 @@ impl Driver {
         let networks = self.shared_networks(clock::unix_millis(), peer);
         let networks = networks.iter().filter_map(|id| self.networks.get(id));
         let own = (!self.is_open()).then_some(&self.shared.own);
+        let misses = self.misses(peer);
         let homes = networks.flat_map(|network| {
-            [Some(peer), own]
-                .into_iter()
-                .flatten()
-                .flat_map(|whose| network.open_members(whose).into_iter().take(HOMES + 1))
+            let ours = own.map(|own| network.homes_to_dial(own, 0)).unwrap_or_default();
+            network.homes_to_dial(peer, misses).into_iter().chain(ours)
         });
         let homes: BTreeSet<PeerId> =
             homes.filter(|home| *home != self.shared.own && !links.contains_key(home)).collect();
         homes.into_iter().collect()
+    }
+
+    fn misses(&self, peer: &PeerId) -> u32 {
+        self.missed.get(peer).copied().unwrap_or(0)
+    }
+
+    /// Nobody relays to a peer: the next to ask are further along the ring.
+    fn note_miss(&mut self, peer: PeerId) {
+        if self.missed.len() >= MAX_MISSED && !self.missed.contains_key(&peer) {
+            self.missed.clear();
+        }
+        let misses = self.missed.entry(peer).or_insert(0);
+        *misses = misses.wrapping_add(1);
     }
 
     /// Whether others can dial this node from anywhere.
@@ -190,8 +202,9 @@ impl Driver {
                 linked.push((connection.rtt(), network, relay, at, link));
             }
         }
-        let homes: BTreeSet<PeerId> =
-            theirs.iter().filter_map(|id| self.networks.get(id)).flat_map(|network| network.homes(peer)).collect();
+        let misses = self.misses(peer);
+        let networks = theirs.iter().filter_map(|id| self.networks.get(id));
+        let homes: BTreeSet<PeerId> = networks.flat_map(|network| network.homes_after(peer, misses)).collect();
         linked.sort_by_key(|(rtt, _, relay, ..)| (!homes.contains(relay), *rtt, *relay));
         linked.truncate(MAX_ASKED);
         let mut chances = Vec::new();
@@ -263,9 +276,13 @@ impl Driver {
         };
         match &way {
             Ok(way) => {
+                self.missed.remove(&peer);
                 tracing::debug!(peer = %peer.short(), %way, relay = ?self.relaying.via(*way), "a way by a relay")
             }
-            Err(error) => tracing::debug!(peer = %peer.short(), %error, "no relay"),
+            Err(error) => {
+                self.note_miss(peer);
+                tracing::debug!(peer = %peer.short(), %error, "no relay");
+            }
         }
         self.share_ways();
         if let (Ok(way), true) = (&way, reply.is_some()) {
@@ -446,25 +463,6 @@ impl Driver {
         if **self.shared.ways.load() != ways {
             self.shared.ways.store(Arc::new(ways));
         }
-    }
-}
-
-impl Network {
-    /// The members that `peer` keeps links with if it cannot be dialled itself: the first after it on the ring that can be
-    /// dialled from anywhere. Everybody computes the same from the same records.
-    pub(super) fn homes(&self, peer: &PeerId) -> Vec<PeerId> {
-        self.open_members(peer).into_iter().filter(|other| self.reach.seems_there(other)).take(HOMES).collect()
-    }
-
-    /// The members that can be dialled from anywhere, in their order on the ring after `peer`.
-    fn open_members(&self, peer: &PeerId) -> Vec<PeerId> {
-        let now_ms = clock::unix_millis();
-        let is_open = |other: &PeerId| {
-            let record = self.records.get(other);
-            record.is_some_and(|record| record.draft().endpoints.iter().any(|at| class(at) == Class::Public))
-        };
-        let all: Vec<PeerId> = self.others(now_ms).into_iter().chain([self.own]).filter(is_open).collect();
-        overlay::following(&self.id, peer, &all)
     }
 }
 

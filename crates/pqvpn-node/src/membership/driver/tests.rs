@@ -134,6 +134,18 @@ async fn a_network_that_is_gone_leaves_no_call_behind_that_is_waited_for() {
 }
 
 #[tokio::test]
+async fn each_time_nobody_relays_to_a_peer_it_is_looked_for_elsewhere() {
+    let Rig { mut driver, .. } = rig();
+    let peer = identity(3).peer_id();
+    for misses in 1..4 {
+        let (reply, answer) = oneshot::channel();
+        driver.find_relay(peer, reply);
+        assert!(answer.await.unwrap().is_err());
+        assert_eq!(driver.missed.get(&peer), Some(&misses));
+    }
+}
+
+#[tokio::test]
 async fn what_a_dead_link_owes_is_asked_for_on_the_next_one() {
     let Rig { mut driver, id, .. } = rig();
     let peer = identity(3).peer_id();
