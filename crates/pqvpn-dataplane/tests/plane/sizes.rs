@@ -278,3 +278,18 @@ fn a_path_known_to_be_narrow_has_its_link_in_pieces() {
     node.guest.try_send(&transmit).unwrap();
     assert_eq!(receive_on(&far).len(), 1200, "the interface is narrow, not the path");
 }
+
+#[test]
+fn what_waited_for_a_first_session_is_no_longer_than_was_said_before() {
+    let node = Node::with(Offloads { tso: true, uso: true }, "127.0.0.1:0");
+    node.route_to(Role::Initiator);
+    let far = socket();
+    assert!(node.tun.inject(&plain(&packet(1, 0, usize::from(MTU)))));
+    node.events.expect(|event| matches!(event, Event::NeedSession { .. }).then_some(()));
+    node.control.begin_path_size(PEER, CARRY);
+    node.install(1, Keys::new(1).responder, Role::Responder, far.local_addr().unwrap(), true);
+    (0..2).for_each(|_| assert!(receive_on(&far).len() <= 900));
+    node.control.begin_path_size(PEER, PathSize::default());
+    assert!(node.tun.inject(&plain(&packet(1, 0, usize::from(MTU)))));
+    (0..2).for_each(|_| assert!(receive_on(&far).len() <= 900, "there is a session that knows better"));
+}

@@ -406,3 +406,17 @@ fn links_go_in_pieces_where_the_path_is_narrow_and_not_where_the_interface_is() 
     net.run(20 * SECOND, true);
     assert!(net.size.carry <= 600 && net.size.narrow, "less than was asked for does not pass");
 }
+
+#[test]
+fn in_another_network_of_ours_the_search_begins_anew() {
+    let mut net = Net::new(1252, 0.0, 20 * MS, 1);
+    net.run(20 * SECOND, true);
+    assert_eq!(net.size.carry, 1252);
+    net.limit = u16::MAX;
+    net.mtu.on_network(net.now);
+    net.run(SECOND, false);
+    assert_eq!((net.size.carry, net.mtu.remote()), (TARGET, Some(remote())));
+    let mut gone = Mtu::new(&[7; 32]);
+    gone.on_network(net.now);
+    assert_eq!((gone.poll_probe(), gone.poll_timeout()), (None, None), "without a path there is none to search");
+}
