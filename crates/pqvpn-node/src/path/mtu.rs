@@ -428,7 +428,7 @@ impl Mtu {
         let witness = match self.phase {
             Phase::Confirm if self.ticks_of_phase > 1 => FLOOR,
             Phase::Climb => self.carry(),
-            _ => 0,
+            Phase::Idle | Phase::Ask | Phase::First | Phase::Ladder | Phase::Confirm | Phase::Raise => 0,
         };
         let lens = self.trials.iter().map(|trial| (trial.len, false)).chain([(witness, true)]);
         for (len, is_witness) in lens.collect::<Vec<_>>() {
