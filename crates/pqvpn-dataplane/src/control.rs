@@ -28,9 +28,6 @@ use crate::{
     udp::extra::SocketId,
 };
 
-/// Length of the datagrams that QUIC needs (RFC 9000 14).
-const QUIC_LEN: usize = 1200;
-
 /// Everything a new session consists of.
 pub struct SessionInstall {
     /// The number the node gives it.
@@ -156,7 +153,7 @@ impl Control {
             let peer = registry.peer(install.peer);
             let order = registry.next_order;
             registry.next_order += 1;
-            let session = Session::new(install, Arc::clone(&peer), order);
+            let session = Session::new(install, Arc::clone(&peer), order, self.shared.inner_mtu);
             registry.sessions.insert(session.id, Arc::new(session));
             tables.peers = Arc::new(registry.peer_entries());
             tables.sessions = Arc::new(registry.index_map());
@@ -259,14 +256,26 @@ impl Control {
         }
     }
 
-    /// Says how long datagrams to a peer may be; nothing when it is unknown.
-    pub fn set_path_size(&self, peer: PeerSlot, size: PathSize) {
+    /// Says how long datagrams to a peer may be on the path to `remote`; nothing when the peer is unknown. That the path is
+    /// narrow is to be said again every two minutes.
+    pub fn set_path_size(&self, peer: PeerSlot, remote: SocketAddr, size: PathSize) {
         if let Some(entry) = self.shared.tables.load().peers.get(&peer) {
             entry.peer.size.set(size);
-            if let Some(path) = entry.peer.path() {
-                self.shared.underlay.narrow.know(path.remote, usize::from(size.carry) < QUIC_LEN);
-            }
+            self.shared.underlay.narrow.know(remote, size.narrow, clock::now());
         }
+    }
+
+    /// Says how long the datagrams of a peer's first session may be until [`Self::set_path_size`] says it: what waits for the
+    /// session leaves before that. Nothing while there is a session.
+    pub fn begin_path_size(&self, peer: PeerSlot, size: PathSize) {
+        if let Some(entry) = self.shared.tables.load().peers.get(&peer).filter(|entry| entry.active.is_none()) {
+            entry.peer.size.set(size);
+        }
+    }
+
+    /// The path to `remote` is not in use any more: what was found out of it is forgotten.
+    pub fn forget_path_size(&self, remote: SocketAddr) {
+        self.shared.underlay.narrow.know(remote, false, clock::now());
     }
 
     /// Moves a peer's sending session on to the next receiver index: to be called when our own address changed, so

@@ -103,6 +103,9 @@ impl Guest {
     pub fn try_send(&self, transmit: &GuestTransmit<'_>) -> io::Result<()> {
         let size = transmit.segment().unwrap_or(transmit.contents.len()).max(1);
         let longest = transmit.contents.get(..size).unwrap_or(transmit.contents);
+        if self.underlay.narrow.is_empty() {
+            return self.send_whole(transmit);
+        }
         match self.underlay.narrow.shape(canonical(transmit.dst), longest, clock::now()) {
             Shape::Whole => self.send_whole(transmit),
             Shape::Pieces => self.send_pieces(transmit, size),

@@ -29,6 +29,8 @@ const UNANSWERED: Duration = Duration::from_millis(400);
 const FORGET: Duration = Duration::from_secs(30);
 /// Pieces are answered in pieces for so long.
 const MARK_LASTS: Duration = Duration::from_secs(10);
+/// What the control side has found out counts for so long, unless it says so again.
+const KNOWN_LASTS: Duration = Duration::from_secs(180);
 /// Addresses of each kind.
 const ADDRESSES: usize = 1024;
 /// The bit of QUIC's long headers (RFC 8999 5).
@@ -58,8 +60,8 @@ struct Tables {
     dialed: HashMap<SocketAddr, Dial>,
     /// Who sent pieces, and until when that counts.
     marked: HashMap<SocketAddr, Instant>,
-    /// Paths of which the control side knows that they are narrow.
-    known: HashMap<SocketAddr, ()>,
+    /// Paths of which the control side knows that they are narrow, and until when that counts.
+    known: HashMap<SocketAddr, Instant>,
 }
 
 /// Dials of one address without an answer.
@@ -72,6 +74,11 @@ struct Dial {
 impl Narrow {
     pub(crate) fn next_id(&self) -> u16 {
         self.next.fetch_add(1, Relaxed)
+    }
+
+    /// Whether every datagram goes whole.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.count.load(Relaxed) == 0
     }
 
     /// How a datagram of the guest goes.
@@ -102,8 +109,7 @@ impl Narrow {
         if self.count.load(Relaxed) == 0 {
             return;
         }
-        let is_short_header = datagram.first().is_some_and(|first| first & LONG_HEADER_BIT == 0);
-        if is_short_header || datagram.len() > LONG_ANSWER {
+        if datagram.len() > LONG_ANSWER {
             lock(&self.tables).dialed.remove(&from);
         }
     }
@@ -124,14 +130,17 @@ impl Narrow {
     }
 
     /// The control side has found out what the path carries.
-    pub(crate) fn know(&self, to: SocketAddr, is_narrow: bool) {
+    pub(crate) fn know(&self, to: SocketAddr, is_narrow: bool, now: Instant) {
         if !is_narrow && self.count.load(Relaxed) == 0 {
             return;
         }
         let mut tables = lock(&self.tables);
         if is_narrow {
-            if tables.known.len() < ADDRESSES {
-                tables.known.insert(to, ());
+            if tables.known.len() >= ADDRESSES {
+                tables.known.retain(|_, until| *until > now);
+            }
+            if tables.known.len() < ADDRESSES || tables.known.contains_key(&to) {
+                tables.known.insert(to, now + KNOWN_LASTS);
             }
         } else {
             tables.known.remove(&to);
@@ -152,15 +161,21 @@ impl Tables {
             Some(_) => _ = self.marked.remove(&to),
             None => {}
         }
-        if self.known.contains_key(&to) {
-            // What was found out of an earlier link need not hold for a new one.
-            return if is_handshake { Shape::Both } else { Shape::Pieces };
+        let is_known = match self.known.get(&to) {
+            Some(until) if *until > now => true,
+            Some(_) => self.known.remove(&to).is_none(),
+            None => false,
+        };
+        if is_known && !is_handshake {
+            return Shape::Pieces;
         }
-        let unanswered = self.dialed.get(&to).filter(|_| is_handshake).is_some_and(|dial| {
+        // Only to a handshake of ours: somebody else's may come from a forged address, whatever is known of that. And what was
+        // found out of an earlier link need not hold for a new one.
+        let twice = self.dialed.get(&to).filter(|_| is_handshake).is_some_and(|dial| {
             let since = |at| now.saturating_duration_since(at);
-            since(dial.first) >= UNANSWERED && since(dial.last) < FORGET
+            (is_known || since(dial.first) >= UNANSWERED) && since(dial.last) < FORGET
         });
-        if unanswered { Shape::Both } else { Shape::Whole }
+        if twice { Shape::Both } else { Shape::Whole }
     }
 }
 
@@ -220,11 +235,39 @@ mod tests {
     #[test]
     fn what_the_control_side_knows_counts() {
         let (narrow, now) = (Narrow::default(), Instant::now());
-        narrow.know(at(1), true);
+        narrow.know(at(1), true, now);
         assert_eq!(narrow.shape(at(1), &SHORT, now + FORGET), Shape::Pieces);
-        narrow.know(at(1), false);
+        narrow.know(at(1), false, now);
         assert_eq!(narrow.shape(at(1), &SHORT, now), Shape::Whole);
         assert_eq!(narrow.count.load(Relaxed), 0);
+    }
+
+    #[test]
+    fn what_the_control_side_knows_is_forgotten_unless_it_says_so_again() {
+        let (narrow, now) = (Narrow::default(), Instant::now());
+        narrow.know(at(1), true, now);
+        narrow.know(at(2), true, now);
+        narrow.know(at(2), true, now + KNOWN_LASTS / 2);
+        assert_eq!(narrow.shape(at(1), &SHORT, now + KNOWN_LASTS), Shape::Whole);
+        assert_eq!(narrow.shape(at(2), &SHORT, now + KNOWN_LASTS), Shape::Pieces);
+        assert_eq!(narrow.count.load(Relaxed), 1);
+    }
+
+    #[test]
+    fn only_a_handshake_of_ours_goes_both_ways_where_the_path_is_known_to_be_narrow() {
+        let (narrow, now) = (Narrow::default(), Instant::now());
+        narrow.know(at(1), true, now);
+        assert_eq!(narrow.shape(at(1), &INITIAL, now), Shape::Whole, "an answer to what may be forged");
+        narrow.on_dial(at(1), now);
+        assert_eq!(narrow.shape(at(1), &INITIAL, now), Shape::Both);
+    }
+
+    #[test]
+    fn a_short_datagram_from_where_we_dial_ends_nothing() {
+        let (narrow, now) = (Narrow::default(), Instant::now());
+        narrow.on_dial(at(1), now);
+        narrow.on_whole(at(1), &SHORT[..40]);
+        assert_eq!(narrow.shape(at(1), &INITIAL, now + UNANSWERED), Shape::Both, "anybody can send that");
     }
 
     #[test]

@@ -114,7 +114,7 @@ struct TxRun<'t> {
     carry: usize,
     /// Longest packet that local senders should send.
     advise: Option<usize>,
-    /// Longest datagram sealed.
+    /// Longest datagram that would be sealed if nothing was cut.
     longest: usize,
     sealed: Run,
 }
@@ -232,6 +232,7 @@ impl Sealer {
             self.drops.count_many(DropReason::SealRefused, count as u64);
             return self.shared.report_refused(run.session, now);
         }
+        run.longest = run.longest.max(longest + OVERHEAD);
         for i in 0..count {
             match cut {
                 Some(cut) if segments.len(i) + OVERHEAD > run.carry => self.seal_pieces(run, &segments, i, cut, tables),
@@ -260,9 +261,11 @@ impl Sealer {
         let (total, unit) = (u16::try_from(whole.len()).unwrap_or(0), u16::try_from(cut.unit).unwrap_or(0));
         for (index, piece) in (0..).zip(whole.chunks(cut.unit)) {
             let head = Fragment { kind: segments.kind(), id, place: Place { total, unit, index } };
-            self.datagram(run, PacketKind::Data, FRAGMENT_LEN + piece.len(), tables, |out| {
+            // The last one is padded to the length of the others: one run, and one message to the system.
+            self.datagram(run, PacketKind::Data, FRAGMENT_LEN + cut.unit, tables, |out| {
                 out[..FRAGMENT_LEN].copy_from_slice(&head.encode());
-                out[FRAGMENT_LEN..].copy_from_slice(piece);
+                out[FRAGMENT_LEN..][..piece.len()].copy_from_slice(piece);
+                out[FRAGMENT_LEN + piece.len()..].fill(0);
             });
         }
         self.whole = whole;
@@ -296,7 +299,6 @@ impl Sealer {
             By::Carrier(sink) if sink.send(room) => {}
             By::Carrier(_) => return self.drops.count(DropReason::CarrierFull),
         }
-        run.longest = run.longest.max(len);
         run.sealed.bytes += len as u64;
         run.sealed.packets += 1;
         run.sealed.data = true;
@@ -305,6 +307,10 @@ impl Sealer {
     /// Tells the sender of a packet, now and then, that shorter ones go whole.
     fn tell_sender(&self, run: &TxRun<'_>, packet: &[u8], len: usize, now: Instant) {
         let told = &run.session.peer.size.told;
+        // Every packet of a burst may be too long; the word costs more than the look at the clock.
+        if !told.is_due(self.shared.start, now, TOO_BIG_EVERY) {
+            return;
+        }
         let Some(reply) = run.advise.and_then(|advise| too_big(packet, len, advise)) else { return };
         if told.due(self.shared.start, now, TOO_BIG_EVERY) {
             self.shared.notices[self.queue].push(reply);

@@ -18,12 +18,14 @@ pub struct PathSize {
     pub carry: u16,
     /// Longest inner packet that local senders should send: they are told so.
     pub advise: u16,
+    /// Whether it is known that the path does not carry the datagrams QUIC needs: links go in pieces.
+    pub narrow: bool,
 }
 
 impl Default for PathSize {
     /// Of no known limit.
     fn default() -> Self {
-        Self { carry: u16::MAX, advise: u16::MAX }
+        Self { carry: u16::MAX, advise: u16::MAX, narrow: false }
     }
 }
 
@@ -54,7 +56,7 @@ pub(crate) struct Size {
 
 impl Default for Size {
     fn default() -> Self {
-        let PathSize { carry, advise } = PathSize::default();
+        let PathSize { carry, advise, .. } = PathSize::default();
         Self {
             carry: AtomicU16::new(carry),
             advise: AtomicU16::new(advise),

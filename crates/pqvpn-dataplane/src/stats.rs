@@ -279,6 +279,12 @@ impl Stamp {
         self.0.compare_exchange(last, next, Relaxed, Relaxed).is_ok()
     }
 
+    /// Whether [`Self::due`] would say yes.
+    pub(crate) fn is_due(&self, start: Instant, now: Instant, interval: Duration) -> bool {
+        let (last, next) = (self.0.load(Relaxed), Self::encode(start, now));
+        last == 0 || next.saturating_sub(last) >= u64::try_from(interval.as_nanos()).unwrap_or(u64::MAX)
+    }
+
     fn encode(start: Instant, now: Instant) -> u64 {
         let nanos = now.saturating_duration_since(start).as_nanos();
         u64::try_from(nanos).unwrap_or(u64::MAX - 1).saturating_add(1)
@@ -313,7 +319,9 @@ mod tests {
         let stamp = Stamp::default();
         assert_eq!(stamp.get(start), None);
         let second = Duration::from_secs(1);
-        assert!(stamp.due(start, start, second));
+        assert!(stamp.is_due(start, start, second));
+        assert!(stamp.due(start, start, second), "to ask takes nothing");
+        assert!(!stamp.is_due(start, start + second / 2, second));
         assert!(!stamp.due(start, start + second / 2, second));
         assert!(stamp.due(start, start + second, second));
         assert_eq!(stamp.get(start), Some(start + second));

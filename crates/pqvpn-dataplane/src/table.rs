@@ -83,7 +83,7 @@ impl Peer {
 }
 
 /// Packets of one session that wait for pieces: they come one after the other, so that few are ever half there.
-const PIECES: Bounds = Bounds { wholes: 64, bytes: 256 * 1024, longest: u16::MAX as usize, of_one: 64 };
+const PIECES: Bounds = Bounds { wholes: 64, bytes: 256 * 1024, longest: 0, of_one: 64 };
 
 /// A session as the packet threads share it. Each half is locked once per run of packets.
 pub(crate) struct Session {
@@ -107,13 +107,14 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    pub(crate) fn new(install: crate::control::SessionInstall, peer: Arc<Peer>, order: u64) -> Self {
+    /// `longest`: no packet is longer.
+    pub(crate) fn new(install: crate::control::SessionInstall, peer: Arc<Peer>, order: u64, longest: usize) -> Self {
         Self {
             id: install.id,
             peer,
             tx: Mutex::new(install.tx),
             rx: Mutex::new(install.rx),
-            pieces: Mutex::new(Reassembly::new(PIECES)),
+            pieces: Mutex::new(Reassembly::new(Bounds { longest, ..PIECES })),
             local_indices: install.local_indices,
             remote_indices: install.remote_indices,
             remote_at: AtomicUsize::new(0),

@@ -200,6 +200,15 @@ pub(crate) fn canonical(addr: SocketAddr) -> SocketAddr {
     }
 }
 
+/// Sets on a socket what the data plane sets on its own: datagrams go unfragmented, and no router is believed about their
+/// length.
+///
+/// # Errors
+/// The system refuses.
+pub fn never_fragment(socket: &UdpSocket) -> io::Result<()> {
+    sys::never_fragment(socket.as_fd(), socket.local_addr()?.is_ipv6())
+}
+
 /// Whether an error may be about the source address we asked for.
 pub(crate) fn source_refused(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENETUNREACH | libc::EADDRNOTAVAIL | libc::EHOSTUNREACH))

@@ -20,7 +20,7 @@ mod why;
 
 pub(crate) use guess::{SOCKETS as GUESS_SOCKETS, SOCKETS_LAST as GUESS_SOCKETS_LAST};
 pub(crate) use machine::{Action, Paths, Told, is_relayed};
-pub(crate) use mtu::Mtu;
+pub(crate) use mtu::{FIRST_SIZE, Mtu};
 pub(crate) use portmap::{Mapped, Portmap, Setup as PortmapSetup};
 pub(crate) use quality::Quality;
 pub(crate) use reflexive::Reflexive;

@@ -47,6 +47,7 @@ use crate::{
     link::{Connection, ControlRecv, ControlSend, Endpoint, LinkError, PeerReason},
     membership,
     negotiate::{AckSent, HelloSent, Local, Negotiated, NegotiationError},
+    path::FIRST_SIZE,
 };
 pub(crate) use accept::accept_all;
 use door::{Door, Shut};
@@ -249,7 +250,10 @@ impl LinkContext {
             tx_active: role == Role::Initiator,
         };
         // The peer may have been taken out while it negotiated: then nothing of it may reach the data plane any more.
-        let installed = self.slots.while_held(&connection.peer(), slot, || self.control.install_session(install));
+        let installed = self.slots.while_held(&connection.peer(), slot, || {
+            self.control.begin_path_size(slot, FIRST_SIZE);
+            self.control.install_session(install)
+        });
         installed.ok_or(SessionError::UnknownPeer)??;
         let mut ratchet = Ratchet::new(role, parts.ratchet, now, entropy::u64());
         ratchet.set_epoch_time(self.rekey);

@@ -267,7 +267,12 @@ impl State {
         let up = self.peers.iter().filter(|peer| !peer.sessions.is_empty());
         let paths: Vec<_> = up.filter_map(|peer| Some((peer.slot, self.control.path(peer.slot)?))).collect();
         for (slot, path) in paths {
-            self.search_size(now, slot, path);
+            self.search_size(now, slot, path, false);
+            if let Some((from, at)) = self.control.path_heard(slot)
+                && let Some(peer) = self.peers.get_mut(slot)
+            {
+                peer.mtu.on_heard(now, from, at);
+            }
         }
     }
 

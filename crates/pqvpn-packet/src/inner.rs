@@ -24,7 +24,7 @@ pub enum Inner {
     Probe,
     /// An onion cell.
     Cell,
-    /// A piece of an inner packet, used only where a path cannot carry 1280 bytes.
+    /// A piece of an inner packet, used where the path does not carry the whole packet.
     Fragment,
 }
 

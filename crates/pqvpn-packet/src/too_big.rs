@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What tells a local sender to send shorter packets: Packet-Too-Big, and the MSS in a TCP SYN.
 
+use std::net::{IpAddr, Ipv4Addr};
+
 use crate::{
     checksum,
     ip::{IpView, TCP},
@@ -24,17 +26,25 @@ const SYN: u8 = 0x02;
 const TCP_CSUM: usize = 16;
 
 /// The packet that tells the sender of `packet` that only `mtu` bytes fit (RFC 1191, RFC 4443 3.2); `None` when it wants no
-/// such word: an IPv4 packet that may be fragmented, one that is short enough, an ICMP error, or nothing that can be
-/// read. It comes from the destination, the nearest there is to a router on this road.
+/// such word: an IPv4 packet that may be fragmented or is a later fragment, one that is short enough, an ICMP error, one
+/// to or from an address that is nobody's or many's (RFC 1122 3.2.2, RFC 4443 2.4), or nothing that can be read. It comes from the destination, the nearest there is to a router on this road.
 #[must_use]
 pub fn too_big(packet: &[u8], len: usize, mtu: usize) -> Option<Vec<u8>> {
     let view = IpView::parse(packet).ok()?;
     let mtu = mtu.max(if view.is_v6() { MIN_MTU_V6 } else { MIN_MTU_V4 });
+    if !is_one(view.src()) || !is_one(view.dst()) {
+        return None;
+    }
     if len <= mtu || matches!(view.protocol(), ICMP | ICMPV6) && is_error(&view) {
         return None;
     }
     let mtu = u32::try_from(mtu).ok()?;
     if view.is_v6() { too_big_v6(&view, mtu) } else { too_big_v4(&view, mtu) }
+}
+
+/// Whether an address is that of one host.
+fn is_one(ip: IpAddr) -> bool {
+    !ip.is_unspecified() && !ip.is_multicast() && ip != IpAddr::V4(Ipv4Addr::BROADCAST)
 }
 
 /// ICMP errors are answered by none (RFC 1122 3.2.2, RFC 4443 2.4); echoes may be.
@@ -45,8 +55,10 @@ fn is_error(view: &IpView<'_>) -> bool {
 
 fn too_big_v4(view: &IpView<'_>, mtu: u32) -> Option<Vec<u8>> {
     const DONT_FRAGMENT: u8 = 0x40;
+    const OFFSET: u16 = 0x1fff;
     let packet = view.bytes();
-    if packet[6] & DONT_FRAGMENT == 0 {
+    let offset = u16::from_be_bytes([packet[6], packet[7]]) & OFFSET;
+    if packet[6] & DONT_FRAGMENT == 0 || offset != 0 {
         return None;
     }
     let quoted = packet.get(..packet.len().min(view.l4_offset() + QUOTED_V4))?;

@@ -157,6 +157,9 @@ impl SendRuns {
         if error.kind() == io::ErrorKind::Interrupted || (full && socket.wait_writable().unwrap_or(false)) {
             return 0;
         }
+        if run.count > 1 && gso_refused(error) {
+            return self.try_singly(at, error, storage, socket, sent);
+        }
         if run.src.is_some() && source_refused(error) {
             for run in self.runs.iter_mut().filter(|other| other.dst == run.dst) {
                 run.src = None;
@@ -164,14 +167,28 @@ impl SendRuns {
             sent.source_refused.push(run.dst);
             return 0;
         }
-        if run.count > 1 && gso_refused(error) {
-            // The same error comes when a datagram is longer than the path takes; then the singles fail too.
-            if send_singly(run, storage, socket, sent) > 0 {
-                socket.give_up_gso(error);
-            }
-            return 1;
-        }
         sent.refuse(run, error, run.count as u64);
+        1
+    }
+
+    /// A run was refused with an error that comes of segmentation, of datagrams longer than the network takes, and of a source
+    /// that is gone: the first datagram alone tells which. Returns what [`Self::recover`] does.
+    fn try_singly(&mut self, at: usize, error: &io::Error, storage: &[u8], socket: &Socket, sent: &mut Sent) -> usize {
+        let run = self.runs[at];
+        let first = Run { len: run.segment, count: 1, ..run };
+        let rest = Run { start: run.start + run.segment, len: run.len - run.segment, count: run.count - 1, ..run };
+        let alone = send_one(socket.fd(), &message(storage, &first, socket));
+        match alone {
+            Ok(()) => socket.give_up_gso(error),
+            Err(error) if run.src.is_some() && source_refused(&error) => {
+                self.runs[at] = first;
+                let again = self.recover(at, &error, storage, socket, sent);
+                self.runs[at] = Run { src: self.runs[at].src, ..run };
+                return again;
+            }
+            Err(error) => sent.refuse(run, &error, 1),
+        }
+        send_singly(rest, storage, socket, sent);
         1
     }
 }

@@ -49,20 +49,28 @@ pub(crate) struct RecvMeta {
     pub(crate) truncated: bool,
 }
 
-/// Sets the options of a socket that the data plane needs, and asks for big buffers.
-///
-/// Fails only if path-MTU probing or the non-blocking mode cannot be set; the rest is a matter of speed.
-pub(super) fn configure(fd: BorrowedFd<'_>, v6: bool, buffer_bytes: c_int) -> io::Result<()> {
+/// Never fragment, and never believe ICMP about it: the node probes the path itself.
+pub(super) fn never_fragment(fd: BorrowedFd<'_>, v6: bool) -> io::Result<()> {
     let fd = fd.as_raw_fd();
-    // Never fragment, and never believe ICMP about it: the node probes the path itself.
     if v6 {
         set_option(fd, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_PROBE)?;
         // For mapped IPv4 on a dual-stack socket; an IPv6-only one may refuse.
         let _ = set_option(fd, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_PROBE);
+        return Ok(());
+    }
+    set_option(fd, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_PROBE)
+}
+
+/// Sets the options of a socket that the data plane needs, and asks for big buffers.
+///
+/// Fails only if path-MTU probing or the non-blocking mode cannot be set; the rest is a matter of speed.
+pub(super) fn configure(fd: BorrowedFd<'_>, v6: bool, buffer_bytes: c_int) -> io::Result<()> {
+    never_fragment(fd, v6)?;
+    let fd = fd.as_raw_fd();
+    if v6 {
         let _ = set_option(fd, libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, 1);
         let _ = set_option(fd, libc::IPPROTO_IPV6, libc::IPV6_RECVTCLASS, 1);
     } else {
-        set_option(fd, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_PROBE)?;
         let _ = set_option(fd, libc::IPPROTO_IP, libc::IP_PKTINFO, 1);
     }
     let _ = set_option(fd, libc::IPPROTO_IP, libc::IP_RECVTOS, 1);

@@ -18,7 +18,11 @@ use crate::{
     packets::{EXPERIMENT, TCP, checksum_is_right, ip, payload, plain, split, tcp, tso},
 };
 
-const CARRY: PathSize = PathSize { carry: 900, advise: u16::MAX };
+const CARRY: PathSize = PathSize { carry: 900, advise: u16::MAX, narrow: false };
+
+fn set_size(node: &Node, size: PathSize) {
+    node.control.set_path_size(PEER, node.control.path(PEER).unwrap(), size);
+}
 
 fn packet(side: usize, family: usize, len: usize) -> Vec<u8> {
     let (src, dst) = (ADDRESSES[side][family], ADDRESSES[1 - side][family]);
@@ -30,7 +34,7 @@ fn what_the_path_does_not_carry_whole_crosses_in_pieces_that_it_carries() {
     let (mut peer, node) = raw_peer();
     peer.send(&packet(0, 0, 100));
     node.collect();
-    node.control.set_path_size(PEER, CARRY);
+    set_size(&node, CARRY);
     for (len, count) in [(900 - OVERHEAD, 1), (900 - OVERHEAD + 1, 2), (usize::from(MTU), 2)] {
         let sent = packet(1, 0, len);
         assert!(node.tun.inject(&plain(&sent)));
@@ -53,9 +57,19 @@ fn what_the_path_does_not_carry_whole_crosses_in_pieces_that_it_carries() {
 }
 
 #[test]
+fn where_nothing_longer_passes_the_control_side_hears_that_it_is_wanted() {
+    let (a, b) = connected();
+    set_size(&a, PathSize { carry: 500, ..CARRY });
+    let sent = packet(0, 0, 1000);
+    assert!(a.tun.inject(&plain(&sent)));
+    assert_eq!(b.collect(), plain(&sent));
+    a.events.expect(|event| matches!(event, Event::LongInUse { peer: PEER }).then_some(()));
+}
+
+#[test]
 fn packets_and_super_packets_cross_in_pieces_in_both_families() {
     let (a, b) = connected();
-    a.control.set_path_size(PEER, PathSize { carry: 600, advise: u16::MAX });
+    set_size(&a, PathSize { carry: 600, ..CARRY });
     for family in 0..2 {
         let (src, dst) = (ADDRESSES[0][family], ADDRESSES[1][family]);
         for len in [300, 568, 569, 1280, usize::from(MTU)] {
@@ -102,6 +116,8 @@ fn pieces_that_lie_come_twice_or_never_end_are_dropped_and_counted() {
         fragment(1, 1200, 501, 1, &sent[501..1002]),
         fragment(1, 1200, 500, 3, &sent[..500]),
         fragment(1, 65_535, 128, 0, &sent[..128]),
+        fragment(3, MTU + 1, 711, 0, &sent[..711]),
+        fragment(4, 500, 500, 0, &sent[..500]),
         sent[..FRAGMENT_LEN - 1].iter().map(|_| 3).collect(),
     ]) {
         peer.send(&bad);
@@ -133,7 +149,7 @@ fn what_comes_in_pieces_is_looked_at_like_what_comes_whole() {
 #[test]
 fn a_local_sender_is_told_what_goes_whole_and_its_packet_still_goes() {
     let (a, b) = connected();
-    a.control.set_path_size(PEER, PathSize { carry: 1332, advise: 1300 });
+    set_size(&a, PathSize { carry: 1332, advise: 1300, narrow: false });
     for family in 0..2 {
         let sent = packet(0, family, 1400);
         assert!(a.tun.inject(&plain(&sent)));
@@ -160,12 +176,12 @@ fn the_mss_of_a_syn_is_lowered_on_the_way_out_and_on_the_way_in() {
     };
     let mss = |written: &[u8]| u16::from_be_bytes([split(written).1[42], split(written).1[43]]);
     let (a, b) = connected();
-    a.control.set_path_size(PEER, PathSize { carry: 1332, advise: 1300 });
+    set_size(&a, PathSize { carry: 1332, advise: 1300, narrow: false });
     assert!(a.tun.inject(&syn(0)));
     assert_eq!(mss(&b.collect()), 1260);
     assert!(b.tun.inject(&syn(1)));
     assert_eq!(mss(&a.collect()), 1260);
-    a.control.set_path_size(PEER, PathSize::default());
+    set_size(&a, PathSize::default());
     assert!(a.tun.inject(&syn(0)));
     assert_eq!(mss(&b.collect()), 1420);
 }
@@ -248,10 +264,32 @@ fn a_path_known_to_be_narrow_has_its_link_in_pieces() {
     let transmit = GuestTransmit { dst: at, src_ip: None, ecn: None, contents: &sent, segment_size: None };
     node.guest.try_send(&transmit).unwrap();
     assert_eq!(receive_on(&far).len(), 1200);
-    node.control.set_path_size(PEER, PathSize { carry: 972, advise: 940 });
+    node.control.set_path_size(PEER, at, PathSize { carry: 972, advise: 940, narrow: true });
     node.guest.try_send(&transmit).unwrap();
     (0..3).for_each(|_| assert!(receive_on(&far).len() <= SURE_LEN));
-    node.control.set_path_size(PEER, PathSize { carry: 1452, advise: u16::MAX });
+    node.control.set_path_size(PEER, at, PathSize { carry: 1452, ..CARRY });
     node.guest.try_send(&transmit).unwrap();
     assert_eq!(receive_on(&far).len(), 1200);
+    node.control.set_path_size(PEER, at, PathSize { carry: 972, advise: 940, narrow: true });
+    node.control.forget_path_size(at);
+    node.guest.try_send(&transmit).unwrap();
+    assert_eq!(receive_on(&far).len(), 1200, "that path is gone");
+    node.control.set_path_size(PEER, at, PathSize { carry: 632, ..CARRY });
+    node.guest.try_send(&transmit).unwrap();
+    assert_eq!(receive_on(&far).len(), 1200, "the interface is narrow, not the path");
+}
+
+#[test]
+fn what_waited_for_a_first_session_is_no_longer_than_was_said_before() {
+    let node = Node::with(Offloads { tso: true, uso: true }, "127.0.0.1:0");
+    node.route_to(Role::Initiator);
+    let far = socket();
+    assert!(node.tun.inject(&plain(&packet(1, 0, usize::from(MTU)))));
+    node.events.expect(|event| matches!(event, Event::NeedSession { .. }).then_some(()));
+    node.control.begin_path_size(PEER, CARRY);
+    node.install(1, Keys::new(1).responder, Role::Responder, far.local_addr().unwrap(), true);
+    (0..2).for_each(|_| assert!(receive_on(&far).len() <= 900));
+    node.control.begin_path_size(PEER, PathSize::default());
+    assert!(node.tun.inject(&plain(&packet(1, 0, usize::from(MTU)))));
+    (0..2).for_each(|_| assert!(receive_on(&far).len() <= 900, "there is a session that knows better"));
 }

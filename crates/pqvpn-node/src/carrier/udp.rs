@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use pqvpn_dataplane::way::CarrierSink;
+use pqvpn_dataplane::{never_fragment, way::CarrierSink};
 use tokio::{net::UdpSocket, sync::watch, time::sleep};
 
 use super::{
@@ -23,6 +23,8 @@ use super::{
 };
 use crate::clock;
 
+/// The system's word for a datagram that is too long (`EMSGSIZE`).
+const TOO_LONG: i32 = rustix::io::Errno::MSGSIZE.raw_os_error();
 /// The first packet of a link is padded to so much (RFC 9000 14.1).
 const FIRST: usize = 1200;
 /// Bits of its first byte: a long header.
@@ -44,6 +46,7 @@ const SWEEP: Duration = Duration::from_secs(10);
 pub(super) fn listen(at: SocketAddr) -> io::Result<UdpSocket> {
     let socket = std::net::UdpSocket::bind(at)?;
     socket.set_nonblocking(true)?;
+    never_fragment(&socket)?;
     UdpSocket::from_std(socket)
 }
 
@@ -56,11 +59,11 @@ struct Port {
 
 impl CarrierSink for Port {
     fn send(&self, datagram: &[u8]) -> bool {
-        // A refusal of the network (ICMP) is for whoever sends next; it says nothing of this datagram.
+        // A refusal of the network (ICMP) is for whoever sends next and says nothing of this datagram; one for its length does.
         let Some(socket) = self.socket.upgrade() else { return false };
         match socket.try_send_to(datagram, self.to) {
             Ok(_) => true,
-            Err(error) => error.kind() != io::ErrorKind::WouldBlock,
+            Err(error) => error.kind() != io::ErrorKind::WouldBlock && error.raw_os_error() != Some(TOO_LONG),
         }
     }
 }

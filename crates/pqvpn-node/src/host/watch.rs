@@ -129,10 +129,10 @@ impl Seen {
     }
 
     /// The default route a message tells of, if it is one and not by our own interface.
-    #[expect(clippy::wildcard_enum_match_arm, reason = "of what a route says the rest makes no difference")]
     fn default_of(&self, route: &RouteMessage) -> Option<DefaultRoute> {
         let (mut out, mut gateway, mut priority) = (None, None, None);
         for attribute in &route.attributes {
+            #[expect(clippy::wildcard_enum_match_arm, reason = "a route has many attributes, and these are enough")]
             match attribute {
                 RouteAttribute::Oif(index) => out = Some(*index),
                 RouteAttribute::Priority(number) => priority = Some(*number),

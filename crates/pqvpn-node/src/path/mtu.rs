@@ -2,6 +2,9 @@
 //! How long datagrams to a peer may be: a search by padded probes (RFC 8899), without a word of any router.
 //!
 //! ```text
+//!  moved by the peer -> Ask: a small probe or two
+//!                | answered
+//!                v
 //!  new path -> First: the longest there is -- answered --------------------------------> Idle
 //!                | no answer                                                              | long datagrams in use,
 //!                v                                                                        | unconfirmed for a while
@@ -12,10 +15,16 @@
 //!                ^                                                                        v
 //!                +--------------------------- Ladder, from the shortest length on <-------+
 //! ```
-//! Every padded probe goes with a small one. That a length is surely lost takes small ones that were answered while the
+//! Every padded probe goes with a small one; where a length in use is doubted, with one of 500
+//! bytes, and where a longer one is sought, with one as long as passes. That a length is surely lost takes small ones that were answered while the
 //! padded before them was not, so often in a row that loss as it was seen on this path would do that once in a million
 //! times. What is longer than the path carries is cut into pieces meanwhile, so that a wrong verdict costs little.
-//! A pure state machine: time is an argument; ids begin at random, and only an answer from where the probe went counts.
+//! Whoever made the peer's packets come from somewhere else may have forged that: nothing long goes there before an answer,
+//! and in all no more than a few times what came.
+//! A pure state machine: time is an argument; ids cannot be guessed, and only an answer from where the probe went counts.
+
+mod evidence;
+mod lengths;
 
 use std::{
     collections::VecDeque,
@@ -26,16 +35,14 @@ use std::{
 use pqvpn_dataplane::{PathSize, SURE_LEN};
 use pqvpn_packet::header::OVERHEAD;
 
+use self::evidence::{Ids, Loss, Sent, Trial};
+
 /// Length that is taken to pass everywhere, and the shortest a path falls to.
 const FLOOR: u16 = SURE_LEN as u16;
 /// Length taken for good on a new path until it is known better: QUIC passes there (RFC 9000 14).
 const BASE: u16 = 1200;
-/// Lengths that are tried at once: they end where tunnels and links of the internet do, over IPv4 and IPv6.
-const RUNGS: [u16; 13] = [1472, 1452, 1424, 1400, 1372, 1352, 1252, 1232, 1200, 1100, 972, 952, 750];
-/// A relay header: what must be saved where it was not expected.
-const LEAD: u16 = 8;
-/// Where the search for the exact length ends.
-const NEAR: u16 = 24;
+/// What the data plane goes by before the search on a first path has begun.
+pub(crate) const FIRST_SIZE: PathSize = PathSize { carry: BASE, advise: u16::MAX, narrow: false };
 /// Time between probes: half the round trip, within these bounds, and which is taken for it before it is known.
 const WAIT: (Duration, Duration) = (Duration::from_millis(60), Duration::from_millis(500));
 const RTT_UNKNOWN: Duration = Duration::from_millis(200);
@@ -56,8 +63,8 @@ const LADDER_TICKS: u32 = 2;
 const LEAST_EVIDENCE: u32 = 4;
 /// Natural logarithm of a million: how much less likely than a hole mere loss must be.
 const SURE: f64 = 13.8;
-/// Small probes remembered for the estimate of loss.
-const MEMORY: f64 = 64.0;
+/// Small probes that an address without any answer is sent for the packet by which the peer moved there.
+const ASKS: u32 = 2;
 /// Probes that wait for their answer.
 const MAX_SENT: usize = 128;
 
@@ -75,6 +82,7 @@ pub(crate) struct SizeProbe {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     Idle,
+    Ask,
     First,
     Ladder,
     Climb,
@@ -82,35 +90,15 @@ enum Phase {
     Raise,
 }
 
-/// A length under test.
-#[derive(Debug, Clone, Copy)]
-struct Trial {
-    len: u16,
-    /// The tick of its first probe.
-    since: u64,
-    /// Small probes that were answered while it was not.
-    evidence: u32,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Sent {
-    id: u64,
-    len: u16,
-    at: Instant,
-    tick: u64,
-}
-
-/// Loss of small probes, there and back.
-#[derive(Debug, Clone, Copy, Default)]
-struct Loss {
-    lost: f64,
-    total: f64,
-}
-
 /// The search on the path to one peer.
 #[derive(Debug)]
 pub(crate) struct Mtu {
     remote: Option<SocketAddr>,
+    /// Whether the peer is there for sure: its link is, or it has answered from there.
+    vouched: bool,
+    /// Small probes that may still go where it is not sure, and when the last went.
+    asks: u32,
+    asked: Option<Instant>,
     target: u16,
     /// Longest length that was answered on this path, 0 if none.
     proven: u16,
@@ -129,21 +117,32 @@ pub(crate) struct Mtu {
     silent: u32,
     due: Option<Instant>,
     loss: Loss,
+    /// Of lengths in use, where they were answered after all.
+    long: Loss,
+    /// The length that was taken for lost last, and the evidence for it.
+    doubted: Option<(u16, u32)>,
     rtt: Option<Duration>,
     confirmed: Option<Instant>,
     raise_at: Option<Instant>,
     raise_after: Duration,
-    next_id: u64,
+    ids: Ids,
     probes: VecDeque<SizeProbe>,
-    told: PathSize,
+    told: Option<PathSize>,
     holes: u64,
 }
 
 impl Mtu {
-    /// A peer without a path. `first_id` is random.
-    pub(crate) fn new(first_id: u64) -> Self {
+    /// A peer without a path. `secret` is random.
+    pub(crate) fn new(secret: &[u8; 32]) -> Self {
+        Self::without_path(Ids::new(secret))
+    }
+
+    fn without_path(ids: Ids) -> Self {
         Self {
             remote: None,
+            vouched: false,
+            asks: ASKS,
+            asked: None,
             target: 0,
             proven: 0,
             assumed: BASE,
@@ -158,39 +157,66 @@ impl Mtu {
             silent: 0,
             due: None,
             loss: Loss::default(),
+            long: Loss::default(),
+            doubted: None,
             rtt: None,
             confirmed: None,
             raise_at: None,
             raise_after: RAISE.0,
-            next_id: first_id,
+            ids,
             probes: VecDeque::new(),
-            told: PathSize::default(),
+            told: None,
             holes: 0,
         }
     }
 
-    /// Packets take a path on which inner packets of `inner` bytes are wanted; a new one is searched.
-    pub(crate) fn on_path(&mut self, now: Instant, remote: SocketAddr, inner: u16) {
+    /// Packets take a path on which inner packets of `inner` bytes are wanted; a new one is searched. `vouched`: that the
+    /// peer is there is known by more than a packet of its own, whose source may be forged.
+    pub(crate) fn on_path(&mut self, now: Instant, remote: SocketAddr, inner: u16, vouched: bool) {
         let target = inner.saturating_add(OVERHEAD as u16);
-        if self.remote == Some(remote) && self.target == target {
+        let is_known = self.remote == Some(remote);
+        if is_known && self.target == target && (self.vouched || !vouched) {
             return;
         }
+        let asks = if is_known { self.asks } else { ASKS };
+        self.begin(now, remote, target, vouched || is_known && self.vouched, asks);
+    }
+
+    /// Our own network is another one: nothing of what was found holds.
+    pub(crate) fn on_network(&mut self, now: Instant) {
+        if let Some(remote) = self.remote {
+            self.begin(now, remote, self.target, self.vouched, self.asks);
+        }
+    }
+
+    fn begin(&mut self, now: Instant, remote: SocketAddr, target: u16, vouched: bool, asks: u32) {
         *self = Self {
             remote: Some(remote),
+            vouched,
+            asks,
+            asked: self.asked.filter(|_| self.remote == Some(remote)),
             target,
             assumed: BASE.min(target),
             bad: target.saturating_add(1),
             tick: self.tick,
-            told: self.told,
             holes: self.holes,
-            ..Self::new(self.next_id)
+            ..Self::without_path(self.ids.clone())
         };
-        self.enter(now, Phase::First);
+        self.enter(now, if vouched { Phase::First } else { Phase::Ask });
     }
 
     /// The last session has gone.
     pub(crate) fn on_gone(&mut self) {
-        *self = Self { told: self.told, holes: self.holes, ..Self::new(self.next_id) };
+        *self = Self { holes: self.holes, ..Self::without_path(self.ids.clone()) };
+    }
+
+    /// Something of the peer came from `from` at `at`: it may be asked there once more.
+    pub(crate) fn on_heard(&mut self, now: Instant, from: SocketAddr, at: Instant) {
+        let is_new = self.asked.is_some_and(|asked| at > asked);
+        if self.phase == Phase::Ask && self.due.is_none() && self.remote == Some(from) && is_new {
+            self.asks = 1;
+            self.enter(now, Phase::Ask);
+        }
     }
 
     /// Long datagrams are being sent.
@@ -199,13 +225,13 @@ impl Mtu {
             return;
         }
         let confirm_at = self.confirmed.map_or(now, |at| at + CONFIRM_EVERY);
-        if self.carry() > FLOOR && confirm_at > now {
+        if self.is_raise_due(now) {
+            self.enter(now, Phase::Raise);
+        } else if self.carry() > FLOOR && confirm_at > now {
             // Later: what was confirmed a moment ago may be lost by now.
             self.due = Some(confirm_at);
-        } else if self.raise_at.is_none_or(|at| at > now) && self.carry() > FLOOR {
+        } else if self.carry() > FLOOR {
             self.enter(now, Phase::Confirm);
-        } else if self.raise_at.is_some_and(|at| at <= now) {
-            self.enter(now, Phase::Raise);
         }
     }
 
@@ -235,15 +261,25 @@ impl Mtu {
         let sample = at.saturating_duration_since(sent.at);
         self.rtt = Some(self.rtt.map_or(sample, |rtt| rtt * 7 / 8 + sample / 8));
         self.silent = 0;
-        if sent.len == 0 {
+        if !self.vouched {
+            self.vouched = true;
+            self.enter(now, Phase::First);
+        }
+        if sent.is_witness {
             self.loss.add(false);
             self.witnessed.push_back((sent.tick, at));
             return true;
         }
         self.proven = self.proven.max(sent.len);
         self.bad = self.bad.max(self.proven.saturating_add(1));
+        if let Some((_, evidence)) = self.doubted.take_if(|(len, _)| *len <= sent.len) {
+            self.long.add_answered_after(evidence);
+        }
         if sent.len >= self.carry() {
             self.confirmed = Some(now);
+            if let Some(trial) = self.trials.iter().find(|trial| trial.len == sent.len) {
+                self.long.add_answered_after(trial.evidence);
+            }
         }
         self.trials.retain(|trial| trial.len > sent.len);
         if self.trials.is_empty() {
@@ -266,10 +302,12 @@ impl Mtu {
         }
         let over = self.ticks_of_phase >= LADDER_TICKS;
         match self.phase {
+            Phase::Idle if self.is_raise_due(now) => self.enter(now, Phase::Raise),
             Phase::Idle => self.enter(now, Phase::Confirm),
             // Without any answer there is nothing to compare with.
             Phase::First if over && self.heard => self.enter(now, Phase::Ladder),
             Phase::Ladder if over && self.heard => self.on_ladder_done(now),
+            Phase::Ask => self.ask(now),
             Phase::Raise if over => self.rest(now),
             Phase::First | Phase::Ladder | Phase::Raise => self.send(now),
             Phase::Climb | Phase::Confirm => match self.trials.iter().find(|trial| self.is_lost(trial)).copied() {
@@ -289,29 +327,8 @@ impl Mtu {
         self.probes.pop_front()
     }
 
-    /// What the data plane is to be told, if that has changed. `own` is the MTU of the interface.
-    pub(crate) fn poll_size(&mut self, own: u16) -> Option<PathSize> {
-        self.remote?;
-        let carry = self.carry();
-        let inner = carry.saturating_sub(OVERHEAD as u16);
-        // While it is sought nobody is told a length that he would keep for minutes.
-        let settled = matches!(self.phase, Phase::Idle | Phase::Confirm | Phase::Raise) && self.proven > 0;
-        let advise = if settled && inner < own { inner } else { u16::MAX };
-        let size = PathSize { carry, advise };
-        (size != self.told).then(|| {
-            self.told = size;
-            size
-        })
-    }
-
-    /// Longest inner packet that goes whole.
-    pub(crate) fn inner(&self) -> Option<u16> {
-        self.remote.map(|_| self.carry().saturating_sub(OVERHEAD as u16))
-    }
-
-    /// Holes that were found.
-    pub(crate) const fn holes(&self) -> u64 {
-        self.holes
+    fn is_raise_due(&self, now: Instant) -> bool {
+        self.raise_at.is_some_and(|at| at <= now)
     }
 
     fn carry(&self) -> u16 {
@@ -322,19 +339,31 @@ impl Mtu {
         (self.phase, self.ticks_of_phase, self.heard, self.silent) = (phase, 0, false, 0);
         self.witnessed.clear();
         let lens = match phase {
-            Phase::Idle => Vec::new(),
+            Phase::Idle | Phase::Ask => Vec::new(),
             Phase::First => vec![self.target],
             Phase::Ladder | Phase::Raise => self.rungs(),
             Phase::Climb => self.next_up().into_iter().collect(),
             Phase::Confirm => vec![self.carry()],
         };
-        let since = self.tick + 1;
+        // The first witness of a length in use is short, and says nothing.
+        let since = self.tick + if phase == Phase::Confirm { 2 } else { 1 };
         self.trials = lens.into_iter().map(|len| Trial { len, since, evidence: 0 }).collect();
         match phase {
             _ if !self.trials.is_empty() => self.send(now),
+            Phase::Ask => self.ask(now),
             // No rung is left: the exact length is.
             Phase::Ladder => self.enter(now, Phase::Climb),
             Phase::Idle | Phase::First | Phase::Climb | Phase::Confirm | Phase::Raise => self.rest(now),
+        }
+    }
+
+    /// Sends a small probe to where the peer may not be, if one is left.
+    fn ask(&mut self, now: Instant) {
+        self.due = None;
+        if let Some(left) = self.asks.checked_sub(1) {
+            (self.asks, self.asked) = (left, Some(now));
+            self.send(now);
+            self.due = Some(now + LOST_AFTER);
         }
     }
 
@@ -354,7 +383,7 @@ impl Mtu {
     /// Everything under test passes.
     fn on_all_answered(&mut self, now: Instant) {
         match self.phase {
-            Phase::Idle => {}
+            Phase::Idle | Phase::Ask => {}
             Phase::Climb if self.proven < self.target => self.enter(now, Phase::Ladder),
             Phase::Raise if self.proven < self.target => self.enter(now, Phase::Climb),
             // The ladder leaves out what failed before.
@@ -371,12 +400,15 @@ impl Mtu {
 
     /// A length is surely lost.
     fn fail(&mut self, now: Instant, len: u16) {
+        let evidence = self.trials.iter().find(|trial| trial.len == len).map_or(0, |trial| trial.evidence);
         self.bad = self.bad.min(len).max(FLOOR + 1);
         self.trials.retain(|trial| trial.len < len);
         // What is answered late was sent before that.
         self.sent.retain(|sent| sent.len < len);
         if len <= self.carry() {
             self.holes += 1;
+            // It may have been loss of another kind: the ladder looks at the length itself.
+            (self.bad, self.doubted) = (len.saturating_add(1), Some((len, evidence)));
             (self.proven, self.assumed) = (0, FLOOR.min(self.target));
             self.raise_after = RAISE.0;
             self.enter(now, Phase::Ladder);
@@ -386,44 +418,25 @@ impl Mtu {
         }
     }
 
-    /// Lengths above the one in use that may pass; for another attempt also those that failed before.
-    fn rungs(&self) -> Vec<u16> {
-        let least = if self.phase == Phase::Ladder && self.proven == 0 { FLOOR } else { self.carry() };
-        let below = if self.phase == Phase::Raise { self.target + 1 } else { self.bad };
-        let mut rungs: Vec<u16> = RUNGS.into_iter().chain([self.target, self.target.saturating_sub(LEAD)]).collect();
-        let mut long = self.target;
-        while long > RUNGS[0] {
-            rungs.push(long);
-            long = long / 4 * 3;
-        }
-        rungs.retain(|&len| len > least && len < below && len <= self.target);
-        rungs.sort_unstable_by(|a, b| b.cmp(a));
-        rungs.dedup();
-        rungs
-    }
-
-    /// The next length worth a verdict.
-    fn next_up(&self) -> Option<u16> {
-        let (carry, bad) = (self.carry(), self.bad);
-        let rung = self.rungs().into_iter().filter(|&len| len > carry).min();
-        rung.or_else(|| (bad.saturating_sub(carry) > NEAR).then(|| carry + (bad - carry) / 2))
-            .filter(|&len| len > carry && len <= self.target)
-    }
-
-    /// Sends what is under test, and a small probe behind it.
+    /// Sends what is under test, and a witness behind it: a small probe, or one that is long enough to share the fate of long
+    /// ones where loss goes by bytes.
     fn send(&mut self, now: Instant) {
         let Some(to) = self.remote else { return };
         self.tick += 1;
         self.ticks_of_phase += 1;
         self.silent += 1;
-        let lens: Vec<u16> = self.trials.iter().map(|trial| trial.len).chain([0]).collect();
-        for len in lens {
-            let id = self.next_id;
-            self.next_id = self.next_id.wrapping_add(1);
+        let witness = match self.phase {
+            Phase::Confirm if self.ticks_of_phase > 1 => FLOOR,
+            Phase::Climb => self.carry(),
+            Phase::Idle | Phase::Ask | Phase::First | Phase::Ladder | Phase::Confirm | Phase::Raise => 0,
+        };
+        let lens = self.trials.iter().map(|trial| (trial.len, false)).chain([(witness, true)]);
+        for (len, is_witness) in lens.collect::<Vec<_>>() {
+            let id = self.ids.next();
             if self.sent.len() >= MAX_SENT {
                 self.sent.pop_front();
             }
-            self.sent.push_back(Sent { id, len, at: now, tick: self.tick });
+            self.sent.push_back(Sent { id, len, is_witness, at: now, tick: self.tick });
             self.probes.push_back(SizeProbe { id, to, len });
         }
         self.due = Some(now + self.wait());
@@ -439,7 +452,7 @@ impl Mtu {
         while let Some(sent) = self.sent.front()
             && now.saturating_duration_since(sent.at) >= patience
         {
-            if sent.len == 0 {
+            if sent.is_witness {
                 self.loss.add(true);
             }
             self.sent.pop_front();
@@ -459,22 +472,8 @@ impl Mtu {
     }
 
     fn is_lost(&self, trial: &Trial) -> bool {
-        trial.evidence >= LEAST_EVIDENCE && f64::from(trial.evidence) * -self.loss.share().ln() >= SURE
-    }
-}
-
-impl Loss {
-    fn add(&mut self, lost: bool) {
-        if self.total >= MEMORY {
-            (self.lost, self.total) = (self.lost / 2.0, self.total / 2.0);
-        }
-        self.total += 1.0;
-        self.lost += if lost { 1.0 } else { 0.0 };
-    }
-
-    /// A cautious estimate: of nothing known a half, and a deviation more than was seen.
-    fn share(self) -> f64 {
-        (self.lost + 1.0 + (self.lost + 1.0).sqrt()) / (self.total + 4.0)
+        let share = self.loss.share().max(self.long.share_if_any());
+        trial.evidence >= LEAST_EVIDENCE && f64::from(trial.evidence) * -share.ln() >= SURE
     }
 }
 

@@ -99,10 +99,10 @@ impl State {
                 None => {
                     let life = PeerLife::new(plan.keepalive, entropy::u64());
                     let paths = Paths::new(self.own < id, entropy::u64());
-                    let sizes = entropy::u64();
+                    let sizes = entropy::bytes();
                     let added = self.peers.add(|slot| {
                         let mut peer = Peer::new(id, slot, life, paths);
-                        peer.mtu = Mtu::new(sizes);
+                        peer.mtu = Mtu::new(&sizes);
                         peer.take(plan);
                         peer
                     });

@@ -82,7 +82,7 @@ impl State {
         };
         peer.last_remote = Some(at);
         peer.life.probe(now);
-        self.search_size(now, slot, at);
+        self.search_size(now, slot, at, true);
     }
 
     /// A link of its own where the path leads: the one by a relay ends with it.
@@ -218,6 +218,8 @@ impl State {
             self.control.rotate_indices(peer.slot);
             peer.life.probe(now);
             peer.paths.on_network(now);
+            // The longest datagrams may be others here; the addresses of peers are those they were.
+            peer.mtu.on_network(now);
         }
     }
 

@@ -46,6 +46,8 @@ pub(crate) struct Peer {
     pub(crate) life: PeerLife,
     pub(crate) paths: Paths,
     pub(crate) mtu: Mtu,
+    /// When the data plane last heard that the path is narrow.
+    pub(crate) size_told: Option<Instant>,
     pub(crate) quality: Quality,
     /// Sessions with the peer, oldest first.
     pub(crate) sessions: Vec<SessionId>,
@@ -90,7 +92,8 @@ impl Peer {
             endpoints: Vec::new(),
             life,
             paths,
-            mtu: Mtu::new(0),
+            mtu: Mtu::new(&[0; 32]),
+            size_told: None,
             quality: Quality::default(),
             sessions: Vec::new(),
             last_remote: None,

@@ -88,7 +88,7 @@ impl State {
         peer.pings.iter_mut().for_each(|ping| ping.probe = None);
         self.probe_for_pings(now, slot);
         if kept == Some(id) {
-            self.search_size(now, slot, remote);
+            self.search_size(now, slot, remote, true);
         }
     }
 
@@ -169,7 +169,7 @@ impl State {
             peer.sessions.retain(|&other| other != id);
             if peer.sessions.is_empty() {
                 peer.paths.on_gone();
-                peer.mtu.on_gone();
+                self.forget_size(live.slot);
             }
         }
         Some(live)
@@ -225,7 +225,7 @@ impl State {
             (false, false) => "the peer moved here; an authenticated packet proved it",
         }
         .to_owned();
-        self.search_size(now, slot, to);
+        self.search_size(now, slot, to, false);
     }
 
     /// An authenticated packet came from where packets do not go.

@@ -1,19 +1,35 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Path sizes in the state task: what the search is told, its probes, and what the data plane learns of it.
 
-use std::{net::SocketAddr, time::Instant};
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
 use pqvpn_dataplane::{PeerSlot, ProbeKind, SendError};
 
 use super::State;
 
+/// How often the data plane hears again that a path is narrow; it forgets that after three minutes.
+const TELL_AGAIN: Duration = Duration::from_secs(60);
+
 impl State {
-    /// Packets to a peer take this path: how long they may be is sought there.
-    pub(super) fn search_size(&mut self, now: Instant, slot: PeerSlot, remote: SocketAddr) {
+    /// Packets to a peer take this path: how long they may be is sought there. `vouched`: more than a packet of the peer,
+    /// whose source may be forged, says that it is there.
+    pub(super) fn search_size(&mut self, now: Instant, slot: PeerSlot, remote: SocketAddr, vouched: bool) {
         let Some(peer) = self.peers.get_mut(slot) else { return };
         peer.quality.on_path(remote);
+        if let Some(old) = peer.mtu.remote().filter(|old| *old != remote) {
+            self.control.forget_path_size(old);
+        }
+        if peer.size_told.is_none_or(|told| now.saturating_duration_since(told) >= TELL_AGAIN)
+            && let Some(size) = peer.mtu.narrow().filter(|_| peer.mtu.remote() == Some(remote))
+        {
+            peer.size_told = Some(now);
+            self.control.set_path_size(slot, remote, size);
+        }
         let Some(live) = peer.sessions.last().and_then(|id| self.live.get(id)) else { return };
-        peer.mtu.on_path(now, remote, live.inner_mtu);
+        peer.mtu.on_path(now, remote, live.inner_mtu, vouched);
         self.act_on_size(now, slot);
     }
 
@@ -41,7 +57,18 @@ impl State {
         }
         if let Some(size) = peer.mtu.poll_size(self.inner_mtu) {
             tracing::debug!(peer = %peer.label(), carry = size.carry, advise = size.advise, "path size");
-            self.control.set_path_size(slot, size);
+            if let Some(remote) = peer.mtu.remote() {
+                self.control.set_path_size(slot, remote, size);
+            }
         }
+    }
+
+    /// The last session with a peer has gone.
+    pub(super) fn forget_size(&mut self, slot: PeerSlot) {
+        let Some(peer) = self.peers.get_mut(slot) else { return };
+        if let Some(old) = peer.mtu.remote() {
+            self.control.forget_path_size(old);
+        }
+        peer.mtu.on_gone();
     }
 }

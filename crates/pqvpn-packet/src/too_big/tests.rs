@@ -58,6 +58,19 @@ fn who_wants_no_word_gets_none() {
         icmp[if v6 { 40 } else { 20 }] = kind;
         assert_eq!(too_big(&icmp, 1400, 1290).is_some(), told, "ICMP {kind}");
     }
+    let mut later = packet(false, 1400);
+    later[7] = 1;
+    assert_eq!(too_big(&later, 1400, 1200), None, "the first fragment was answered");
+    for (v6, source) in
+        [(false, &[0; 4][..]), (false, &[224, 0, 0, 1]), (false, &[255; 4]), (true, &[0; 16]), (true, &[0xff; 16])]
+    {
+        for end in 0..2 {
+            let mut odd = packet(v6, 1400);
+            let at = if v6 { 8 } else { 12 } + end * source.len();
+            odd[at..at + source.len()].copy_from_slice(source);
+            assert_eq!(too_big(&odd, 1400, 1290), None, "{source:?}");
+        }
+    }
     for bytes in [&[][..], &[0x45], &[0x60; 40], &[0; 60]] {
         assert_eq!(too_big(bytes, 2000, 1200), None);
     }
