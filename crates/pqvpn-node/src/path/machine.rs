@@ -394,9 +394,10 @@ impl Paths {
         self.drive_guess(now);
         self.send_checks(now);
         let current = self.current;
-        self.tried.retain(|at, tried| {
-            let lasts = if tried.rtt.is_some() { ANSWER_LASTS } else { TRY_LASTS };
-            current == Some(*at) || now < tried.since + lasts
+        // What never answers goes even if it is in use: its time would be over, and this due, for ever.
+        self.tried.retain(|at, tried| match tried.rtt {
+            Some(_) => current == Some(*at) || now < tried.since + ANSWER_LASTS,
+            None => now < tried.since + TRY_LASTS,
         });
         self.checks.retain(|&(_, _, sent)| now < sent + TRY_LASTS);
     }

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{super::guess, *};
 
 mod guessing;
+mod upsets;
 
 const MS: Duration = Duration::from_millis(1);
 const DIRECT: Duration = Duration::from_millis(10);

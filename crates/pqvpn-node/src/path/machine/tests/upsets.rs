@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What goes wrong on the way: paths that fail for a moment, networks that change, events that are lost, peers that lie.
+
+use super::*;
+
+fn at(last: u8) -> SocketAddr {
+    SocketAddr::from(([203, 0, 113, last], 41641))
+}
+
+fn actions(paths: &mut Paths) -> Vec<Action> {
+    std::iter::from_fn(|| paths.poll_action()).collect()
+}
+
+fn links(paths: &mut Paths) -> Vec<SocketAddr> {
+    actions(paths)
+        .into_iter()
+        .filter_map(|action| if let Action::Link(at) = action { Some(at) } else { None })
+        .collect()
+}
+
+/// The newest check sent to an address, of those not looked at yet.
+fn check_to(paths: &mut Paths, to: SocketAddr) -> Option<u64> {
+    let id = |action| if let Action::Check { id, to: sent } = action { (sent == to).then_some(id) } else { None };
+    actions(paths).into_iter().filter_map(id).next_back()
+}
+
+/// A session by a relay that is direct now: the address was told, checked and has answered.
+fn direct(start: Instant, chooses: bool) -> Paths {
+    let mut paths = Paths::new(chooses, 0);
+    paths.on_session(start, way());
+    assert!(paths.on_told(start, told(true), &[at(1)]));
+    let id = check_to(&mut paths, at(1)).unwrap();
+    assert!(paths.on_ack(start + 20 * MS, id, at(1), start + 20 * MS).is_some());
+    paths.on_path(start + 20 * MS, at(1));
+    paths
+}
+
+/// Lets time pass from one deadline to the next; fails if one is over already.
+fn pass(paths: &mut Paths, mut now: Instant, time: Duration) -> Instant {
+    let until = now + time;
+    while let Some(next) = paths.poll_timeout().filter(|next| *next <= until) {
+        now = now.max(next);
+        paths.handle_timeout(now);
+        assert!(paths.poll_timeout().is_none_or(|next| next > now), "due again and again");
+    }
+    until
+}
+
+#[test]
+fn a_path_in_use_that_answers_no_check_keeps_nobody_awake() {
+    let start = Instant::now();
+    for calms in [true, false] {
+        let mut paths = direct(start, true);
+        let mut now = pass(&mut paths, start + 20 * MS, Duration::from_secs(10));
+        paths.on_suspect(now);
+        now = pass(&mut paths, now, Duration::from_millis(2500));
+        if calms {
+            paths.on_alive();
+        }
+        pass(&mut paths, now, Duration::from_secs(10));
+        assert_eq!(paths.current, Some(at(1)));
+    }
+    // A member chose an address of its own, from which it answers nothing.
+    let mut paths = Paths::new(true, 0);
+    paths.on_session(start, way());
+    paths.on_heard(start, at(2));
+    paths.on_path(start, at(2));
+    pass(&mut paths, start, Duration::from_secs(10));
+    assert_eq!(paths.current, Some(at(2)));
+}
