@@ -160,6 +160,8 @@ pub(crate) struct Paths {
     next_guess: Option<Instant>,
     told_debt: Duration,
     told_at: Option<Instant>,
+    /// Where the data plane sends instead, and since when.
+    stray: Option<(SocketAddr, Instant)>,
     actions: VecDeque<Action>,
 }
 
@@ -188,6 +190,7 @@ impl Paths {
             next_guess: None,
             told_debt: Duration::ZERO,
             told_at: None,
+            stray: None,
             actions: VecDeque::new(),
         }
     }
@@ -562,5 +565,6 @@ pub(crate) fn is_relayed(at: SocketAddr) -> bool {
 }
 
 mod guessing;
+mod seen;
 #[cfg(test)]
 mod tests;

@@ -68,3 +68,24 @@ fn a_path_in_use_that_answers_no_check_keeps_nobody_awake() {
     pass(&mut paths, start, Duration::from_secs(10));
     assert_eq!(paths.current, Some(at(2)));
 }
+
+#[test]
+fn a_move_that_nobody_told_of_is_noticed_and_one_under_way_is_not() {
+    let start = Instant::now();
+    let mut paths = direct(start, true);
+    let later = |seconds| start + Duration::from_secs(seconds);
+    assert_eq!(paths.on_seen(later(1), at(1)), None);
+    assert_eq!(paths.on_seen(later(2), way()), None, "the event may be on its way");
+    assert_eq!(paths.on_seen(later(3), at(1)), None);
+    assert_eq!(paths.on_seen(later(4), way()), None, "another move");
+    assert_eq!(paths.on_seen(later(6), way()), Some(at(1)));
+    paths.on_path(later(6), way());
+    assert_eq!(paths.on_seen(later(7), way()), None);
+    paths.handle_timeout(later(7));
+    assert!(
+        actions(&mut paths).iter().any(|action| matches!(action, Action::Tell { .. })),
+        "direct ways are tried again"
+    );
+    paths.on_gone();
+    assert_eq!(paths.on_seen(later(60), at(9)), None, "nobody has a path");
+}
