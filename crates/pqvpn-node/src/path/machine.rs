@@ -369,6 +369,9 @@ impl Paths {
         }
         self.failed = 0;
         self.tried.clear();
+        if self.current.is_some_and(is_relayed) {
+            self.next_try = Some(now);
+        }
         // The session's own link may be cut off as well: only a relay is sure to carry what both have to tell each other.
         self.on_suspect(now);
     }

@@ -89,3 +89,24 @@ fn a_move_that_nobody_told_of_is_noticed_and_one_under_way_is_not() {
     paths.on_gone();
     assert_eq!(paths.on_seen(later(60), at(9)), None, "nobody has a path");
 }
+
+#[test]
+fn in_another_network_a_relayed_peer_is_tried_directly_at_once() {
+    for suspects in [false, true] {
+        let start = Instant::now();
+        let mut paths = Paths::new(true, 0);
+        paths.on_session(start, way());
+        let mut now = pass(&mut paths, start, Duration::from_secs(3600));
+        if suspects {
+            paths.on_suspect(now);
+            now += MS;
+        }
+        while paths.poll_action().is_some() {}
+        paths.on_network(now);
+        paths.handle_timeout(now);
+        assert!(actions(&mut paths).iter().any(|action| matches!(action, Action::Tell { answer: false, .. })));
+        pass(&mut paths, now, Duration::from_secs(2));
+        let told = actions(&mut paths).iter().filter(|action| matches!(action, Action::Tell { .. })).count();
+        assert_eq!(told, 1, "again, when members have said where they see us");
+    }
+}
