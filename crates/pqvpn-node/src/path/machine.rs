@@ -38,6 +38,8 @@ const TRY_LASTS: Duration = Duration::from_secs(3);
 /// is made over it.
 const ASK_AGAIN: Duration = Duration::from_millis(400);
 const LINK_BESIDE_CHECK: Duration = Duration::from_millis(200);
+/// Ways by which links are made until the path answers or another is found.
+const MAX_BESIDE: usize = 4;
 /// An address that answered is remembered for so long, for when the path in use dies.
 const ANSWER_LASTS: Duration = Duration::from_secs(3600);
 /// Addresses known at a time: what the peer names, where it was heard, and ports that were guessed.
@@ -160,6 +162,8 @@ pub(crate) struct Paths {
     next_guess: Option<Instant>,
     told_debt: Duration,
     told_at: Option<Instant>,
+    /// Ways by which links were wanted since the path is suspect.
+    beside: Vec<SocketAddr>,
     /// Where the data plane sends instead, and since when.
     stray: Option<(SocketAddr, Instant)>,
     actions: VecDeque<Action>,
@@ -190,6 +194,7 @@ impl Paths {
             next_guess: None,
             told_debt: Duration::ZERO,
             told_at: None,
+            beside: Vec::new(),
             stray: None,
             actions: VecDeque::new(),
         }
@@ -301,8 +306,7 @@ impl Paths {
         self.way = Some(way);
         let _known = self.try_at(now, way, false);
         if self.suspect.is_some() {
-            // The peer may have been restarted, and then knows nothing of this session: a check would never be answered.
-            self.link_due = Some(now + LINK_BESIDE_CHECK);
+            self.link_beside(now, way);
         }
         self.handle_timeout(now);
     }
@@ -351,6 +355,17 @@ impl Paths {
 
     fn calm(&mut self) {
         (self.suspect, self.ask_again) = (None, None);
+        self.beside.clear();
+    }
+
+    /// A link by a new way, beside the check there: the peer may have been restarted, and then knows nothing of this session
+    /// and answers no check. Once by each, for the same way comes again and again.
+    fn link_beside(&mut self, now: Instant, way: SocketAddr) {
+        if self.beside.len() < MAX_BESIDE && !self.beside.contains(&way) {
+            self.beside.push(way);
+            let due = now + LINK_BESIDE_CHECK;
+            self.link_due = Some(self.link_due.map_or(due, |at| at.min(due)));
+        }
     }
 
     /// There is news of where we may be reached: while packets take a relay, the next try begins at once.

@@ -110,3 +110,24 @@ fn in_another_network_a_relayed_peer_is_tried_directly_at_once() {
         assert_eq!(told, 1, "again, when members have said where they see us");
     }
 }
+
+#[test]
+fn while_a_path_is_suspect_a_link_is_made_once_by_each_way_and_by_few() {
+    let start = Instant::now();
+    let mut paths = Paths::new(true, 0);
+    paths.on_session(start, at(1));
+    paths.on_suspect(start);
+    let mut now = start;
+    for turn in 0..8 {
+        let way = WayId(if turn < 4 { 7 } else { 8 }).address();
+        paths.on_way(now, way);
+        now = pass(&mut paths, now, ASK_AGAIN);
+        let expected = if turn % 4 == 0 { vec![way] } else { Vec::new() };
+        assert_eq!(links(&mut paths), expected, "turn {turn}");
+    }
+    for id in 0..100 {
+        paths.on_way(now, WayId(id).address());
+        now = pass(&mut paths, now, Duration::from_millis(100));
+    }
+    assert!(links(&mut paths).len() <= MAX_BESIDE);
+}
