@@ -349,7 +349,8 @@ impl Paths {
     pub(crate) fn on_alive(&mut self) {
         if self.suspect.is_some() {
             self.calm();
-            self.link_due = None;
+            // A link beside is not needed any more; one where packets go is.
+            self.link_due = self.link_due.filter(|_| self.current.is_some_and(|at| self.needs_link(at)));
         }
     }
 

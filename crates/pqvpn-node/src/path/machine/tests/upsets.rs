@@ -131,3 +131,21 @@ fn while_a_path_is_suspect_a_link_is_made_once_by_each_way_and_by_few() {
     }
     assert!(links(&mut paths).len() <= MAX_BESIDE);
 }
+
+#[test]
+fn a_path_that_answers_again_still_gets_its_link() {
+    let start = Instant::now();
+    let mut paths = direct(start, true);
+    paths.on_suspect(start + 50 * MS);
+    paths.on_alive();
+    pass(&mut paths, start + 50 * MS, Duration::from_secs(1));
+    assert_eq!(links(&mut paths), [at(1)], "the one by the relay ends with it");
+    // Where the link is there already, none is made beside it.
+    paths.on_session(start + Duration::from_secs(1), at(1));
+    let now = start + Duration::from_secs(2);
+    paths.on_suspect(now);
+    paths.on_way(now, way());
+    paths.on_alive();
+    pass(&mut paths, now, Duration::from_secs(1));
+    assert_eq!(links(&mut paths), []);
+}
