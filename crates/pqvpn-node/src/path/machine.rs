@@ -11,7 +11,7 @@ use std::{
 
 use pqvpn_dataplane::way::WayId;
 
-use super::{guess::Guess, sift::is_outside};
+use super::{guess::Guess, ids::Ids, sift::is_outside};
 
 /// When an address is checked after a try has begun: soon and often, because the first checks only open the NATs.
 const CHECK_AT: [Duration; 7] = [
@@ -140,7 +140,7 @@ pub(crate) struct Paths {
     round: u32,
     tried: BTreeMap<SocketAddr, Tried>,
     checks: VecDeque<(u64, SocketAddr, Instant)>,
-    next_id: u64,
+    ids: Ids,
     /// When the next try begins, while the path is not a direct one.
     next_try: Option<Instant>,
     failed: usize,
@@ -170,8 +170,12 @@ pub(crate) struct Paths {
 }
 
 impl Paths {
-    /// A peer without a session. `first_id` is random: checks of an earlier life are not taken for ours.
-    pub(crate) fn new(chooses: bool, first_id: u64) -> Self {
+    /// A peer without a session. `secret` is random.
+    pub(crate) fn new(chooses: bool, secret: &[u8; 32]) -> Self {
+        Self::without_session(chooses, Ids::new(secret))
+    }
+
+    const fn without_session(chooses: bool, ids: Ids) -> Self {
         Self {
             chooses,
             current: None,
@@ -179,7 +183,7 @@ impl Paths {
             round: 0,
             tried: BTreeMap::new(),
             checks: VecDeque::new(),
-            next_id: first_id,
+            ids,
             next_try: None,
             failed: 0,
             answered: None,
@@ -220,7 +224,7 @@ impl Paths {
 
     /// The last session has gone.
     pub(crate) fn on_gone(&mut self) {
-        let fresh = Self::new(self.chooses, self.next_id);
+        let fresh = Self::without_session(self.chooses, self.ids.clone());
         *self = Self {
             round: self.round,
             told_debt: self.told_debt,
@@ -499,8 +503,7 @@ impl Paths {
                 continue;
             }
             tried.sent += 1;
-            let id = self.next_id;
-            self.next_id = id.wrapping_add(1);
+            let id = self.ids.next();
             self.checks.push_back((id, to, now));
             self.actions.push_back(Action::Check { id, to });
         }

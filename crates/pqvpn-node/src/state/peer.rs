@@ -163,7 +163,7 @@ mod tests {
     #[test]
     fn two_ratchet_failures_in_a_day_quarantine_and_an_operator_lifts_it() {
         let now = Instant::now();
-        let mut peer = Peer::new(PeerId::from_bytes([1; 32]), 0, PeerLife::new(None, 0), Paths::new(true, 0));
+        let mut peer = Peer::new(PeerId::from_bytes([1; 32]), 0, PeerLife::new(None, 0), Paths::new(true, &[7; 32]));
         peer.on_ratchet_abort(now);
         assert!(!peer.quarantined);
         peer.on_ratchet_abort(now + ABORT_MEMORY);

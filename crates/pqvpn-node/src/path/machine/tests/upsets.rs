@@ -26,7 +26,7 @@ fn check_to(paths: &mut Paths, to: SocketAddr) -> Option<u64> {
 
 /// A session by a relay that is direct now: the address was told, checked and has answered.
 fn direct(start: Instant, chooses: bool) -> Paths {
-    let mut paths = Paths::new(chooses, 0);
+    let mut paths = Paths::new(chooses, &[7; 32]);
     paths.on_session(start, way());
     assert!(paths.on_told(start, told(true), &[at(1)]));
     let id = check_to(&mut paths, at(1)).unwrap();
@@ -61,7 +61,7 @@ fn a_path_in_use_that_answers_no_check_keeps_nobody_awake() {
         assert_eq!(paths.current, Some(at(1)));
     }
     // A member chose an address of its own, from which it answers nothing.
-    let mut paths = Paths::new(true, 0);
+    let mut paths = Paths::new(true, &[7; 32]);
     paths.on_session(start, way());
     paths.on_heard(start, at(2));
     paths.on_path(start, at(2));
@@ -94,7 +94,7 @@ fn a_move_that_nobody_told_of_is_noticed_and_one_under_way_is_not() {
 fn in_another_network_a_relayed_peer_is_tried_directly_at_once() {
     for suspects in [false, true] {
         let start = Instant::now();
-        let mut paths = Paths::new(true, 0);
+        let mut paths = Paths::new(true, &[7; 32]);
         paths.on_session(start, way());
         let mut now = pass(&mut paths, start, Duration::from_secs(3600));
         if suspects {
@@ -114,7 +114,7 @@ fn in_another_network_a_relayed_peer_is_tried_directly_at_once() {
 #[test]
 fn while_a_path_is_suspect_a_link_is_made_once_by_each_way_and_by_few() {
     let start = Instant::now();
-    let mut paths = Paths::new(true, 0);
+    let mut paths = Paths::new(true, &[7; 32]);
     paths.on_session(start, at(1));
     paths.on_suspect(start);
     let mut now = start;
@@ -148,4 +148,31 @@ fn a_path_that_answers_again_still_gets_its_link() {
     paths.on_alive();
     pass(&mut paths, now, Duration::from_secs(1));
     assert_eq!(links(&mut paths), []);
+}
+
+#[test]
+fn who_sees_the_ids_of_its_own_checks_answers_none_that_went_elsewhere() {
+    let (start, own, victim) = (Instant::now(), at(1), at(9));
+    let mut paths = Paths::new(true, &[7; 32]);
+    paths.on_session(start, way());
+    assert!(paths.on_told(start, told(true), &[own, victim]));
+    let seen = check_to(&mut paths, own).unwrap();
+    for near in (1..3000).flat_map(|n| [seen.wrapping_add(n), seen.wrapping_sub(n)]) {
+        assert_eq!(paths.on_ack(start + MS, near, victim, start + MS), None);
+    }
+    assert_eq!(actions(&mut paths).iter().find(|action| matches!(action, Action::Use(_))), None);
+    // Nor any of those by which ports are guessed, whatever the port.
+    let later = start + Duration::from_secs(5);
+    paths.on_told(later, told(true), &[own, victim]);
+    paths.aim = Some((victim, true));
+    let seen = check_to(&mut paths, own).unwrap();
+    assert!(paths.guess(later, false, 7));
+    let guessed =
+        |action| if let Action::Check { to, .. } = action { (to.ip() == victim.ip()).then_some(to) } else { None };
+    let ports: Vec<_> = std::iter::from_fn(|| paths.poll_action()).filter_map(guessed).collect();
+    assert!(ports.len() >= 16);
+    for near in (1..200).map(|n| seen.wrapping_add(n)) {
+        assert!(ports.iter().all(|port| paths.on_ack(later + MS, near, *port, later + MS).is_none()));
+    }
+    assert_eq!(paths.current, Some(way()));
 }
