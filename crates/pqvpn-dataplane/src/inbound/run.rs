@@ -243,6 +243,9 @@ fn follow(session: &Session, path: Path, mover: Option<Mover>, shared: &Shared, 
 fn answer(session: &Session, probe: Probe, path: Path, shared: &Shared, drops: &DropCounters, now: Instant) {
     let peer = &session.peer;
     if probe.kind == ProbeKind::Answer {
+        if !lock(&peer.place).takes_answer(now) {
+            return drops.count(DropReason::RateLimited);
+        }
         return shared.emit(Event::ProbeAck { peer: peer.slot, id: probe.id, from: path.remote, at: now });
     }
     let Some(datagram) = shared.seal_probe(session, probe.answer(), 0, now) else {

@@ -563,11 +563,19 @@ impl Paths {
         }
     }
 
+    /// Whether the peer names addresses too often to be listened to at all.
+    pub(crate) fn has_told_enough(&self, now: Instant) -> bool {
+        self.current.is_none() || self.told_debt_at(now) > TOLD_EVERY * TOLD_BURST
+    }
+
+    fn told_debt_at(&self, now: Instant) -> Duration {
+        let since = self.told_at.map_or(Duration::MAX, |at| now.saturating_duration_since(at));
+        self.told_debt.saturating_sub(since)
+    }
+
     /// A peer causes at most one try every [`TOLD_EVERY`] in the long run.
     fn may_be_told(&mut self, now: Instant) -> bool {
-        let since = self.told_at.map_or(Duration::MAX, |at| now.saturating_duration_since(at));
-        self.told_at = Some(now);
-        self.told_debt = self.told_debt.saturating_sub(since);
+        (self.told_debt, self.told_at) = (self.told_debt_at(now), Some(now));
         if self.told_debt > TOLD_EVERY * TOLD_BURST {
             return false;
         }

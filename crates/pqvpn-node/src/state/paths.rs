@@ -184,6 +184,11 @@ impl State {
         if !self.may_try(now, slot) {
             return;
         }
+        // Before everybody's addresses are gone through for it.
+        if let Some(peer) = self.peers.get(slot).filter(|peer| peer.paths.has_told_enough(now)) {
+            self.candidates_refused += candidates.addresses.len() as u64;
+            return tracing::debug!(peer = %peer.label(), "candidates told too often");
+        }
         let lab = self.underlay.listen.iter().all(|at| at.ip().is_loopback());
         let overlay = self.addresses.get();
         let peers_own: Vec<IpAddr> = self.peers.iter().flat_map(|peer| peer.addresses.iter().copied()).collect();
@@ -193,10 +198,7 @@ impl State {
         let Some(peer) = self.peers.get_mut(slot) else { return };
         let Candidates { round, answer, varies, .. } = *candidates;
         peer.varies = Some(varies);
-        if !peer.paths.on_told(now, Told { round, answer, varies, rtt }, &sifted.usable) {
-            self.candidates_refused += sifted.usable.len() as u64;
-            tracing::debug!(peer = %peer.label(), "candidates told too often");
-        }
+        let _taken = peer.paths.on_told(now, Told { round, answer, varies, rtt }, &sifted.usable);
     }
 
     /// A way through another member is there.

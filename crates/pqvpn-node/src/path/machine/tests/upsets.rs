@@ -176,3 +176,18 @@ fn who_sees_the_ids_of_its_own_checks_answers_none_that_went_elsewhere() {
     }
     assert_eq!(paths.current, Some(way()));
 }
+
+#[test]
+fn a_peer_that_names_addresses_all_the_time_is_not_listened_to() {
+    let start = Instant::now();
+    let mut paths = Paths::new(true, &[7; 32]);
+    assert!(paths.has_told_enough(start), "without a session nothing is to be tried");
+    paths.on_session(start, way());
+    for n in 0..1000u32 {
+        let now = start + MS * n;
+        let enough = paths.has_told_enough(now);
+        assert_eq!(enough, n > TOLD_BURST);
+        assert_eq!(paths.on_told(now, told(false), &[at(1)]), !enough, "{n}");
+    }
+    assert!(!paths.has_told_enough(start + TOLD_EVERY * 2));
+}
