@@ -212,6 +212,7 @@ impl State {
     pub(super) fn on_network_change(&mut self, now: Instant) {
         tracing::info!("the network has changed: every path is looked at anew");
         self.reflexive.forget();
+        self.portmap.nudge();
         let (carriers, interface) = (self.carriers.clone(), self.host.interface.clone());
         tokio::spawn(async move { carriers.look_around(interface.as_deref(), true).await });
         let _told_by_its_own_look = self.context.networks.order(membership::Order::NetworkChanged);
