@@ -48,6 +48,8 @@ const MAX_TRIED: usize = 24;
 const MAX_HEARD: usize = 6;
 /// The end that does not choose takes the path it found itself when the other has not chosen for so long.
 const OTHER_CHOOSES: Duration = Duration::from_millis(700);
+/// The same while the path is dead. Two that choose at once cross: each follows the other, for as long as both send.
+const OTHER_RESCUES: Duration = Duration::from_millis(150);
 /// How long checks wait for the other end's opener besides two round trips, and what a round trip is taken for while
 /// nobody has measured it.
 const OPENER_MARGIN: Duration = Duration::from_millis(150);
@@ -144,8 +146,8 @@ pub(crate) struct Paths {
     /// When the next try begins, while the path is not a direct one.
     next_try: Option<Instant>,
     failed: usize,
-    /// When the first answer came while the other end chooses.
-    answered: Option<Instant>,
+    /// When this end takes what it found, although the other end is to choose.
+    choose_at: Option<Instant>,
     link_due: Option<Instant>,
     /// The newest way through a relay.
     way: Option<SocketAddr>,
@@ -186,7 +188,7 @@ impl Paths {
             ids,
             next_try: None,
             failed: 0,
-            answered: None,
+            choose_at: None,
             link_due: None,
             way: None,
             ask_again: None,
@@ -359,7 +361,10 @@ impl Paths {
     }
 
     fn calm(&mut self) {
-        (self.suspect, self.ask_again) = (None, None);
+        if self.suspect.take().is_some() {
+            self.choose_at = None;
+        }
+        self.ask_again = None;
         self.beside.clear();
     }
 
@@ -411,8 +416,8 @@ impl Paths {
             self.ask_again = Some(now + ASK_AGAIN);
             self.actions.push_back(Action::Relay);
         }
-        if self.answered.is_some_and(|at| now >= at + OTHER_CHOOSES) {
-            self.answered = None;
+        if self.choose_at.is_some_and(|at| now >= at) {
+            self.choose_at = None;
             if let Some((best, _)) = self.best().filter(|_| self.wants_other()) {
                 self.use_path(now, best);
             }
@@ -439,9 +444,8 @@ impl Paths {
         } else {
             self.checks.front().map(|&(_, _, sent)| sent + TRY_LASTS)
         };
-        let choose = self.answered.map(|at| at + OTHER_CHOOSES);
         let guess = self.guess.as_ref().map(Guess::poll_timeout);
-        [checks, choose, self.next_try, self.link_due, self.ask_again, guess].into_iter().flatten().min()
+        [checks, self.choose_at, self.next_try, self.link_due, self.ask_again, guess].into_iter().flatten().min()
     }
 
     /// Takes the next thing to do.
@@ -517,10 +521,11 @@ impl Paths {
         let upgrade = is_relayed(current) && !is_relayed(at);
         let shorter = is_relayed(current) == is_relayed(at)
             && current_rtt.is_some_and(|present| rtt < present * BETTER_EIGHTHS / 8);
-        if dead || self.chooses && (upgrade || shorter) {
+        if self.chooses && (dead || upgrade || shorter) {
             self.use_path(now, at);
-        } else if upgrade {
-            self.answered.get_or_insert(now);
+        } else if dead || upgrade {
+            let due = now + if dead { OTHER_RESCUES } else { OTHER_CHOOSES };
+            self.choose_at = Some(self.choose_at.map_or(due, |at| at.min(due)));
         }
     }
 
@@ -534,7 +539,7 @@ impl Paths {
     }
 
     fn use_path(&mut self, now: Instant, at: SocketAddr) {
-        self.answered = None;
+        self.choose_at = None;
         self.actions.push_back(Action::Use(at));
         self.on_path(now, at);
     }

@@ -40,7 +40,8 @@ fn pass(paths: &mut Paths, mut now: Instant, time: Duration) -> Instant {
     let until = now + time;
     while let Some(next) = paths.poll_timeout().filter(|next| *next <= until) {
         now = now.max(next);
-        paths.handle_timeout(now);
+        // What is done may be followed by something at once.
+        (0..2).for_each(|_| paths.handle_timeout(now));
         assert!(paths.poll_timeout().is_none_or(|next| next > now), "due again and again");
     }
     until
@@ -190,4 +191,34 @@ fn a_peer_that_names_addresses_all_the_time_is_not_listened_to() {
         assert_eq!(paths.on_told(now, told(false), &[at(1)]), !enough, "{n}");
     }
     assert!(!paths.has_told_enough(start + TOLD_EVERY * 2));
+}
+
+#[test]
+fn of_two_ends_whose_path_is_dead_only_one_chooses() {
+    let (start, ways) = (Instant::now(), [7, 8].map(|id| WayId(id).address()));
+    for silent in [false, true] {
+        let uses = [true, false].map(|chooses| {
+            let mut paths = Paths::new(chooses, &[7; 32]);
+            paths.on_session(start, at(1));
+            paths.on_suspect(start);
+            ways.iter().for_each(|way| paths.on_way(start, *way));
+            let mut checks: Vec<_> = actions(&mut paths)
+                .into_iter()
+                .filter_map(|action| if let Action::Check { id, to } = action { Some((id, to)) } else { None })
+                .collect();
+            // Both answer in the same flight, and not in the same order to both.
+            checks.sort_by_key(|(_, to)| (*to == ways[0]) != chooses);
+            for (id, to) in checks {
+                assert!(paths.on_ack(start + 60 * MS, id, to, start + 60 * MS).is_some());
+            }
+            if !chooses && !silent {
+                paths.on_path(start + 120 * MS, ways[0]);
+            }
+            pass(&mut paths, start + 120 * MS, Duration::from_secs(3));
+            let used = actions(&mut paths).into_iter();
+            used.filter_map(|action| if let Action::Use(at) = action { Some(at) } else { None }).collect::<Vec<_>>()
+        });
+        let found = if silent { vec![ways[0]] } else { Vec::new() };
+        assert_eq!(uses, [vec![ways[0]], found]);
+    }
 }
