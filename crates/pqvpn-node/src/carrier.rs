@@ -144,7 +144,7 @@ impl Carriers {
     /// Somebody who comes from `at`, by a carried way that ends with what is returned beside its address.
     #[cfg(test)]
     pub(crate) fn guest(&self, rung: Rung, at: SocketAddr) -> (SocketAddr, impl Send + use<>) {
-        let way = self.0.ways.open(ways::Place { rung, at }).unwrap();
+        let way = self.0.ways.open(Place { rung, at }).unwrap();
         (way.id.address(), way)
     }
 
