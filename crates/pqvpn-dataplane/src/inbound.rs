@@ -53,7 +53,9 @@ pub(crate) struct Inbound {
     sockets: Vec<usize>,
     deliver: Deliver,
     onward: Onward,
-    pieces: Reassembly<IpAddr>,
+    /// Of strangers, and of addresses that [`Narrow::is_vouched`](crate::narrow::Narrow::is_vouched) knows: who sends under
+    /// many addresses crowds out the former only.
+    pieces: [Reassembly<IpAddr>; 2],
 }
 
 /// What goes through the treatment of one batch.
@@ -71,7 +73,7 @@ impl Inbound {
         let queues = shared.inbound_wakes.len();
         let sockets = (0..shared.underlay.sockets.fixed().len()).filter(|i| i % queues == queue).collect();
         let onward = Onward::new(Arc::clone(&shared), queue, Arc::clone(&drops));
-        let pieces = Reassembly::new(PIECES);
+        let pieces = [(); 2].map(|()| Reassembly::new(PIECES));
         Self { deliver: Deliver::new(writer, Arc::clone(&drops)), onward, drops, sockets, queue, shared, pieces }
     }
 
@@ -234,7 +236,8 @@ impl Inbound {
             return self.drops.count(DropReason::Garbage);
         };
         let id = u64::from(meta.addr.port()) << 16 | u64::from(head.id);
-        let taken = self.pieces.take(meta.addr.ip(), id, head.place, bytes, now);
+        let vouched = self.shared.underlay.narrow.is_vouched(meta.addr, now);
+        let taken = self.pieces[usize::from(vouched)].take(meta.addr.ip(), id, head.place, bytes, now);
         self.drops.count_many(DropReason::Piece, taken.given_up);
         match taken.whole {
             Ok(None) => {}

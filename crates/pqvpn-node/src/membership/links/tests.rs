@@ -1,57 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Which links close, and which of the two ends decides.
 
-use std::{net::SocketAddr, sync::Mutex};
-
-use futures_util::future::BoxFuture;
-use pqvpn_crypto::identity::{Identity, PublicIdentity};
+use std::net::SocketAddr;
 
 use super::*;
-use crate::link::{ControlRecv, ControlSend, LinkError};
+use crate::link::fake::Fake;
 
-/// A link that knows who dialled it and whether it was closed.
-#[derive(Debug)]
-struct Fake {
-    peer: PeerId,
-    side: Role,
-    closed: Mutex<bool>,
-}
-
-impl Connection for Fake {
-    fn peer(&self) -> PeerId {
-        self.peer
-    }
-    fn public_identity(&self) -> &PublicIdentity {
-        static ANYBODY: std::sync::OnceLock<Identity> = std::sync::OnceLock::new();
-        ANYBODY.get_or_init(|| Identity::generate().unwrap()).public()
-    }
-    fn remote(&self) -> SocketAddr {
-        SocketAddr::from(([192, 0, 2, 1], 1))
-    }
-    fn side(&self) -> Role {
-        self.side
-    }
-    fn open_control(&self) -> BoxFuture<'static, Result<(ControlSend, ControlRecv), LinkError>> {
-        Box::pin(async { Err(LinkError::ClosedByUs) })
-    }
-    fn accept_control(&self) -> BoxFuture<'static, Result<(ControlSend, ControlRecv), LinkError>> {
-        Box::pin(async { Err(LinkError::ClosedByUs) })
-    }
-    fn export(&self, _label: &[u8], _context: &[u8], _out: &mut [u8]) -> Result<(), LinkError> {
-        Ok(())
-    }
-    fn close(&self, _code: u32, _reason: &str) {
-        *self.closed.lock().unwrap() = true;
-    }
-    fn closed(&self) -> BoxFuture<'static, LinkError> {
-        Box::pin(async { LinkError::ClosedByUs })
-    }
-    fn rtt(&self) -> Duration {
-        Duration::ZERO
-    }
-    fn handshake_time(&self) -> Duration {
-        Duration::ZERO
-    }
+fn fake(peer: PeerId, side: Role) -> Arc<Fake> {
+    Arc::new(Fake::new(peer, SocketAddr::from(([192, 0, 2, 1], 1)), side))
 }
 
 fn peer(n: u8) -> PeerId {
@@ -60,15 +16,13 @@ fn peer(n: u8) -> PeerId {
 
 /// A link that leads nowhere.
 pub(in crate::membership) fn link(peer: PeerId, now: Instant) -> NetLink {
-    let connection = Arc::new(Fake { peer, side: Role::Initiator, closed: Mutex::new(false) });
-    NetLink::new(connection, Usage::new(now), None, now)
+    NetLink::new(fake(peer, Role::Initiator), Usage::new(now), None, now)
 }
 
 /// Both ends of one link: that of `dialler` and that of `other`.
 fn both(links: &mut [Links; 2], (dialler, other): (usize, usize), now: Instant) -> [LinkId; 2] {
     let mut end = |at: usize, of: usize, side| {
-        let connection = Arc::new(Fake { peer: peer(of as u8), side, closed: Mutex::new(false) });
-        links[at].insert(NetLink::new(connection, Usage::new(now), None, now)).unwrap()
+        links[at].insert(NetLink::new(fake(peer(of as u8), side), Usage::new(now), None, now)).unwrap()
     };
     [end(dialler, other, Role::Initiator), end(other, dialler, Role::Responder)]
 }
