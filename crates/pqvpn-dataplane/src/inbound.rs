@@ -152,6 +152,10 @@ impl Inbound {
                 self.drops.count(DropReason::RelaySource);
                 continue;
             }
+            if meta.interface != 0 && meta.interface == tables.tunnel {
+                self.drops.count(DropReason::Loop);
+                continue;
+            }
             self.message(&mut pass, storage, i * SLOT_LEN, &meta);
             if self.deliver.is_due() {
                 self.deliver.flush(storage);
@@ -169,7 +173,8 @@ impl Inbound {
         let storage = &mut injected.bytes[..];
         for (way, range) in &injected.datagrams {
             let len = range.len();
-            let meta = RecvMeta { addr: way.address(), local: None, len, stride: len, ecn: 0, truncated: false };
+            let addr = way.address();
+            let meta = RecvMeta { addr, local: None, len, stride: len, ecn: 0, truncated: false, interface: 0 };
             self.message(&mut pass, storage, range.start, &meta);
             if self.deliver.is_due() {
                 self.deliver.flush(storage);

@@ -160,6 +160,7 @@ impl Node {
             sink(packet_events, Arc::clone(&lost_events)),
         )?;
         let control = plane.control();
+        control.set_tunnel(index_of(host.interface.as_deref()));
 
         let slots = Arc::new(Slots::default());
         let identity = Arc::new(identity);
@@ -309,6 +310,11 @@ async fn open_tun(
     let device = KernelTun::open(name, queues)?;
     host.interface = Some(device.name().to_owned());
     Ok(device.into_queues())
+}
+
+/// The index of our own interface; 0, which no interface has, when it is none of the system's.
+fn index_of(interface: Option<&str>) -> u32 {
+    interface.and_then(|name| nix::net::if_::if_nametoindex(name).ok()).unwrap_or(0)
 }
 
 /// The links, as a guest on the data plane's sockets.

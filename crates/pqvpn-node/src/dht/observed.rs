@@ -99,8 +99,12 @@ mod tests {
         assert_eq!(after(here, there), here);
         assert_eq!(after(way, there), UNSEEN, "its address is no place");
         assert_eq!(after(here, way), UNSEEN, "and who is at its end sees no address of ours");
-        let mut observed = Observed::default();
-        observed.note(PeerId::from_bytes([1; 32]), there, UNSEEN);
+    }
+
+    #[test]
+    fn who_sees_nothing_has_no_voice() {
+        let (mut observed, (peer, at)) = (Observed::default(), voter(1));
+        observed.note(peer, at, UNSEEN);
         assert!(observed.votes.is_empty());
     }
 }

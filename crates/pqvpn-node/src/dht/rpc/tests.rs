@@ -34,6 +34,7 @@ async fn told(remote: SocketAddr) -> (SocketAddr, Vec<SocketAddr>) {
     let (mut ours, theirs) = duplex(1 << 16);
     let (recv, send) = tokio::io::split(theirs);
     ours.write_all(&frame(REQUEST_TYPE, &request.bytes)).await.unwrap();
+    ours.shutdown().await.unwrap();
     let link = Fake::new(peer, remote, Role::Responder);
     let answering = async {
         let Some(Event::Asked(asked)) = asked.recv().await else { panic!("nothing was asked") };

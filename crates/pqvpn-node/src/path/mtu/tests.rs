@@ -434,6 +434,12 @@ fn a_narrow_path_that_was_left_is_forgotten_for_whoever_is_there_next() {
     let mut left: Vec<_> = std::iter::from_fn(|| net.mtu.poll_left()).collect();
     left.sort();
     assert_eq!(left, [remote(), elsewhere[0]]);
+}
+
+#[test]
+fn with_the_last_session_its_path_is_forgotten() {
+    let mut net = Net::new(972, 0.0, 20 * MS, 1);
+    net.run(20 * SECOND, true);
     net.mtu.on_gone();
-    assert_eq!((net.mtu.poll_left(), net.mtu.poll_left()), (Some(elsewhere[1]), None));
+    assert_eq!((net.mtu.poll_left(), net.mtu.poll_left()), (Some(remote()), None));
 }
