@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Which links close, and which of the two ends decides.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use super::*;
 use crate::link::fake::Fake;
 
-fn fake(peer: PeerId, side: Role) -> Arc<Fake> {
-    Arc::new(Fake::new(peer, SocketAddr::from(([192, 0, 2, 1], 1)), side))
+const NOWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 1);
+
+fn fake(peer: PeerId, side: Role, remote: SocketAddr) -> Arc<Fake> {
+    Arc::new(Fake::new(peer, remote, side))
 }
 
 fn peer(n: u8) -> PeerId {
@@ -16,13 +18,18 @@ fn peer(n: u8) -> PeerId {
 
 /// A link that leads nowhere.
 pub(in crate::membership) fn link(peer: PeerId, now: Instant) -> NetLink {
-    NetLink::new(fake(peer, Role::Initiator), Usage::new(now), None, now)
+    link_at(peer, now, NOWHERE)
+}
+
+/// A link to somebody who is at `remote`.
+pub(in crate::membership) fn link_at(peer: PeerId, now: Instant, remote: SocketAddr) -> NetLink {
+    NetLink::new(fake(peer, Role::Initiator, remote), Usage::new(now), None, now)
 }
 
 /// Both ends of one link: that of `dialler` and that of `other`.
 fn both(links: &mut [Links; 2], (dialler, other): (usize, usize), now: Instant) -> [LinkId; 2] {
     let mut end = |at: usize, of: usize, side| {
-        links[at].insert(NetLink::new(fake(peer(of as u8), side), Usage::new(now), None, now)).unwrap()
+        links[at].insert(NetLink::new(fake(peer(of as u8), side, NOWHERE), Usage::new(now), None, now)).unwrap()
     };
     [end(dialler, other, Role::Initiator), end(other, dialler, Role::Responder)]
 }
