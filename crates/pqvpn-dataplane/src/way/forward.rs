@@ -61,7 +61,7 @@ pub struct ForwardLimit {
     /// The time at which the bucket will be full again.
     full_at: AtomicU64,
     /// What it is a part of.
-    whole: Option<Arc<ForwardLimit>>,
+    whole: Option<Arc<Self>>,
 }
 
 impl ForwardLimit {

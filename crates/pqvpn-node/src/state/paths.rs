@@ -181,7 +181,8 @@ impl State {
     /// The peer says where it may be reached.
     pub(super) fn on_candidates(&mut self, now: Instant, session: SessionId, candidates: &Candidates) {
         let Some(slot) = self.live.get(&session).map(|live| live.slot) else { return };
-        if !self.may_try(now, slot) {
+        let is_hushed = self.carriers.is_hushed();
+        if is_hushed && !self.peers.get_mut(slot).is_some_and(|peer| peer.hush.lets_in(now)) {
             return;
         }
         let lab = self.underlay.listen.iter().all(|at| at.ip().is_loopback());
