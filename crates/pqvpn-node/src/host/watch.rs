@@ -105,7 +105,7 @@ impl Seen {
                 (self.addresses, self.defaults) = (present(), BTreeSet::new());
                 return true;
             }
-            NetlinkPayload::Done(_) | NetlinkPayload::Error(_) | NetlinkPayload::Noop => return false,
+            NetlinkPayload::Done(_) | NetlinkPayload::Error(_) | NetlinkPayload::Noop | _ => return false,
         };
         if let RouteNetlinkMessage::NewLink(link) = message {
             return self.on_link(link);
