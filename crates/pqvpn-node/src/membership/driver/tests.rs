@@ -169,8 +169,11 @@ async fn members_that_send_us_on_make_us_dial_few_and_nobody_who_is_no_member() 
         let admins = vec![Door { peer: identity(who).peer_id(), addresses }];
         Ok(NetResponse::Elsewhere { admins })
     };
+    // There may be a link to somebody who is a member of another network only.
+    let stranger = driver.links.insert(link(identity(9).peer_id(), clock::now())).unwrap();
     driver.on_called(id, peer, at, &Call::Pull, doors(1, 9));
     assert!(driver.dialing.is_empty() && driver.networks[&id].hints.is_empty(), "no member");
+    assert!(!driver.syncing.contains(&(id, stranger)), "what a network is like is for its members");
     let mut sent_on = BTreeSet::new();
     for n in 0..100 {
         driver.on_called(id, peer, at, &Call::Pull, doors(n, 1));
