@@ -159,8 +159,7 @@ impl Node {
             DataPlaneConfig { tun, sockets, inner_mtu },
             sink(packet_events, Arc::clone(&lost_events)),
         )?;
-        let control = plane.control();
-        control.set_tunnel(index_of(host.interface.as_deref()));
+        let control = control_of(&plane, host.interface.as_deref());
 
         let slots = Arc::new(Slots::default());
         let identity = Arc::new(identity);
@@ -312,9 +311,12 @@ async fn open_tun(
     Ok(device.into_queues())
 }
 
-/// The index of our own interface; 0, which no interface has, when it is none of the system's.
-fn index_of(interface: Option<&str>) -> u32 {
-    interface.and_then(|name| nix::net::if_::if_nametoindex(name).ok()).unwrap_or(0)
+/// The handle of the data plane, which knows our own interface from then on, if it is one of the system's.
+fn control_of(plane: &DataPlane, interface: Option<&str>) -> Control {
+    let control = plane.control();
+    let index = interface.and_then(|name| nix::net::if_::if_nametoindex(name).ok());
+    control.set_tunnel(index.unwrap_or(0));
+    control
 }
 
 /// The links, as a guest on the data plane's sockets.

@@ -232,7 +232,7 @@ unsafe fn read_controls(header: &msghdr, meta: &mut RecvMeta) {
                 // A link-local source is refused without its interface: left to the system's choice.
                 let is_usable = !local.is_unicast_link_local() && !local.is_unspecified();
                 meta.local = is_usable.then(|| IpAddr::from(local).to_canonical());
-                meta.interface = u32::try_from(info.ipi6_ifindex).unwrap_or(0);
+                meta.interface = info.ipi6_ifindex;
             }
             (libc::IPPROTO_IP, libc::IP_TOS) => {
                 // SAFETY: see above.

@@ -20,13 +20,13 @@ const UNSEEN: SocketAddr = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 0)
 
 /// An answer that crosses the link to `remote`, either way, without what it says of a way: its address is one node's own
 /// and nobody's, and what is seen at its end is no address of who asks.
-pub(super) fn without_ways(response: Response, remote: SocketAddr) -> Response {
-    match response {
-        Response::Pong { observed } if is_relayed(remote) || is_relayed(observed) => {
-            Response::Pong { observed: UNSEEN }
-        }
-        other => other,
+pub(super) fn without_ways(mut response: Response, remote: SocketAddr) -> Response {
+    if let Response::Pong { observed } = &mut response
+        && (is_relayed(remote) || is_relayed(*observed))
+    {
+        *observed = UNSEEN;
     }
+    response
 }
 
 /// What peers said, newest last.
