@@ -58,6 +58,14 @@ mod tests {
         assert_eq!((key(1).tokens(), key(1).connection_ids()), (key(1).tokens(), key(1).connection_ids()));
         assert_ne!(key(1).tokens(), key(2).tokens());
         assert_ne!(key(1).connection_ids(), key(2).connection_ids());
+        for half in 0..2 {
+            // One key of the two is not enough to reset the links of who has both.
+            let mut other = [1; 64];
+            other[half * 32..][..32].fill(2);
+            let other = ResetKey::of(&IdentitySeed::from_bytes(&other)).unwrap();
+            assert_ne!(key(1).tokens(), other.tokens());
+            assert_ne!(key(1).connection_ids(), other.connection_ids());
+        }
         assert!(!key(1).tokens().windows(64).any(|window| window == [1; 64]), "it is not the seed itself");
     }
 }

@@ -333,6 +333,12 @@ impl Control {
         self.shared.sum_drops()
     }
 
+    /// Says which interface is our own: what comes by it to the sockets was in the tunnel before, and is dropped, so that
+    /// no peer can move a path into the tunnel.
+    pub fn set_tunnel(&self, index: u32) {
+        self.shared.change(|_, tables| tables.tunnel = index);
+    }
+
     /// Drops packets between the interface and the tunnel while `paused` (the interface is down); probes still work.
     pub fn pause(&self, paused: bool) {
         self.shared.change(|_, tables| tables.paused = paused);

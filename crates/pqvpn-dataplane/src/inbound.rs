@@ -53,7 +53,9 @@ pub(crate) struct Inbound {
     sockets: Vec<usize>,
     deliver: Deliver,
     onward: Onward,
-    pieces: Reassembly<IpAddr>,
+    /// Of strangers, and of addresses that [`Narrow::is_vouched`](crate::narrow::Narrow::is_vouched) knows: who sends under
+    /// many addresses crowds out the former only.
+    pieces: [Reassembly<IpAddr>; 2],
 }
 
 /// What goes through the treatment of one batch.
@@ -71,7 +73,7 @@ impl Inbound {
         let queues = shared.inbound_wakes.len();
         let sockets = (0..shared.underlay.sockets.fixed().len()).filter(|i| i % queues == queue).collect();
         let onward = Onward::new(Arc::clone(&shared), queue, Arc::clone(&drops));
-        let pieces = Reassembly::new(PIECES);
+        let pieces = [(); 2].map(|()| Reassembly::new(PIECES));
         Self { deliver: Deliver::new(writer, Arc::clone(&drops)), onward, drops, sockets, queue, shared, pieces }
     }
 
@@ -150,6 +152,10 @@ impl Inbound {
                 self.drops.count(DropReason::RelaySource);
                 continue;
             }
+            if meta.interface != 0 && meta.interface == tables.tunnel {
+                self.drops.count(DropReason::Loop);
+                continue;
+            }
             self.message(&mut pass, storage, i * SLOT_LEN, &meta);
             if self.deliver.is_due() {
                 self.deliver.flush(storage);
@@ -167,7 +173,8 @@ impl Inbound {
         let storage = &mut injected.bytes[..];
         for (way, range) in &injected.datagrams {
             let len = range.len();
-            let meta = RecvMeta { addr: way.address(), local: None, len, stride: len, ecn: 0, truncated: false };
+            let addr = way.address();
+            let meta = RecvMeta { addr, local: None, len, stride: len, ecn: 0, truncated: false, interface: 0 };
             self.message(&mut pass, storage, range.start, &meta);
             if self.deliver.is_due() {
                 self.deliver.flush(storage);
@@ -234,7 +241,8 @@ impl Inbound {
             return self.drops.count(DropReason::Garbage);
         };
         let id = u64::from(meta.addr.port()) << 16 | u64::from(head.id);
-        let taken = self.pieces.take(meta.addr.ip(), id, head.place, bytes, now);
+        let vouched = self.shared.underlay.narrow.is_vouched(meta.addr, now);
+        let taken = self.pieces[usize::from(vouched)].take(meta.addr.ip(), id, head.place, bytes, now);
         self.drops.count_many(DropReason::Piece, taken.given_up);
         match taken.whole {
             Ok(None) => {}

@@ -3,7 +3,8 @@
 //!
 //! A handshake of ours that is not answered in time is sent both ways; one of somebody else's never is, since its address may
 //! be forged, and what goes there may not be more than QUIC allows. Whoever gets pieces answers in pieces for a while: that costs a
-//! forger's victim a little efficiency and nothing else. Where the control side knows the path it says so.
+//! forger's victim a little efficiency and nothing else. Where the control side knows the path it says so. Anybody can fill the
+//! room for strangers: addresses that the control side named or that we dial have their own.
 
 use std::{
     collections::HashMap,
@@ -58,10 +59,18 @@ pub(crate) struct Narrow {
 struct Tables {
     /// Handshakes of ours that have no answer.
     dialed: HashMap<SocketAddr, Dial>,
-    /// Who sent pieces, and until when that counts.
+    /// Strangers that sent pieces, and until when that counts.
     marked: HashMap<SocketAddr, Instant>,
-    /// Paths of which the control side knows that they are narrow, and until when that counts.
-    known: HashMap<SocketAddr, Instant>,
+    /// Paths of which the control side knows that they are narrow.
+    known: HashMap<SocketAddr, Known>,
+}
+
+/// A path that is known to be narrow.
+#[derive(Debug, Clone, Copy)]
+struct Known {
+    until: Instant,
+    /// It sent pieces, which counts until then.
+    marked: Option<Instant>,
 }
 
 /// Dials of one address without an answer.
@@ -69,6 +78,14 @@ struct Tables {
 struct Dial {
     first: Instant,
     last: Instant,
+    /// It sent pieces, which counts until then.
+    marked: Option<Instant>,
+}
+
+impl Dial {
+    fn is_over(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.last) >= FORGET
+    }
 }
 
 impl Narrow {
@@ -96,10 +113,10 @@ impl Narrow {
     /// A handshake of ours begins there.
     pub(crate) fn on_dial(&self, to: SocketAddr, now: Instant) {
         let mut tables = lock(&self.tables);
-        tables.dialed.retain(|_, dial| now.saturating_duration_since(dial.last) < FORGET);
+        tables.dialed.retain(|_, dial| !dial.is_over(now));
         if tables.dialed.len() < ADDRESSES || tables.dialed.contains_key(&to) {
             // Where the dial before had no answer this one need not wait.
-            tables.dialed.entry(to).or_insert(Dial { first: now, last: now }).last = now;
+            tables.dialed.entry(to).or_insert(Dial { first: now, last: now, marked: None }).last = now;
         }
         self.count.store(tables.len(), Relaxed);
     }
@@ -110,22 +127,26 @@ impl Narrow {
             return;
         }
         if datagram.len() > LONG_ANSWER {
-            lock(&self.tables).dialed.remove(&from);
+            let mut tables = lock(&self.tables);
+            if let Some(until) = tables.dialed.remove(&from).and_then(|dial| dial.marked) {
+                tables.mark_stranger(from, until);
+            }
         }
+    }
+
+    /// Whether an address is one that the control side named or that we dial.
+    pub(crate) fn is_vouched(&self, addr: SocketAddr, now: Instant) -> bool {
+        !self.is_empty() && lock(&self.tables).vouched(addr, now).is_some()
     }
 
     /// A datagram of `from` came in pieces.
     pub(crate) fn on_pieces(&self, from: SocketAddr, now: Instant) {
-        let mut tables = lock(&self.tables);
-        if tables.marked.len() >= ADDRESSES && !tables.marked.contains_key(&from) {
-            tables.marked.retain(|_, until| *until > now);
-            if tables.marked.len() >= ADDRESSES
-                && let Some(oldest) = tables.marked.iter().min_by_key(|(_, until)| **until).map(|(&addr, _)| addr)
-            {
-                tables.marked.remove(&oldest);
-            }
+        let (mut tables, until) = (lock(&self.tables), now + MARK_LASTS);
+        if let Some(marked) = tables.vouched(from, now) {
+            *marked = Some(until);
+        } else {
+            tables.mark_stranger(from, until);
         }
-        tables.marked.insert(from, now + MARK_LASTS);
         self.count.store(tables.len(), Relaxed);
     }
 
@@ -137,10 +158,12 @@ impl Narrow {
         let mut tables = lock(&self.tables);
         if is_narrow {
             if tables.known.len() >= ADDRESSES {
-                tables.known.retain(|_, until| *until > now);
+                tables.known.retain(|_, known| known.until > now);
             }
             if tables.known.len() < ADDRESSES || tables.known.contains_key(&to) {
-                tables.known.insert(to, now + KNOWN_LASTS);
+                let until = now + KNOWN_LASTS;
+                let marked = tables.marked.remove(&to);
+                tables.known.entry(to).or_insert(Known { until, marked }).until = until;
             }
         } else {
             tables.known.remove(&to);
@@ -155,14 +178,39 @@ impl Tables {
         self.dialed.len() + self.marked.len() + self.known.len()
     }
 
+    /// Where the mark of an address stands that no stranger is in the way of.
+    fn vouched(&mut self, addr: SocketAddr, now: Instant) -> Option<&mut Option<Instant>> {
+        let known = self.known.get_mut(&addr).filter(|known| known.until > now).map(|known| &mut known.marked);
+        known.or_else(|| self.dialed.get_mut(&addr).filter(|dial| !dial.is_over(now)).map(|dial| &mut dial.marked))
+    }
+
+    /// Marks an address, in the place of the oldest stranger if there is no other.
+    fn mark_stranger(&mut self, from: SocketAddr, until: Instant) {
+        if self.marked.len() >= ADDRESSES
+            && !self.marked.contains_key(&from)
+            && let Some(oldest) = self.marked.iter().min_by_key(|(_, until)| **until).map(|(&addr, _)| addr)
+        {
+            self.marked.remove(&oldest);
+        }
+        self.marked.insert(from, until);
+    }
+
+    fn is_marked(&mut self, to: SocketAddr, now: Instant) -> bool {
+        if self.marked.get(&to).is_some_and(|until| *until <= now) {
+            self.marked.remove(&to);
+        }
+        let of_known = self.known.get(&to).and_then(|known| known.marked);
+        let of_dial = self.dialed.get(&to).and_then(|dial| dial.marked);
+        let marks = [self.marked.get(&to).copied(), of_known, of_dial];
+        marks.into_iter().flatten().any(|until| until > now)
+    }
+
     fn shape(&mut self, to: SocketAddr, is_handshake: bool, now: Instant) -> Shape {
-        match self.marked.get(&to) {
-            Some(until) if *until > now => return Shape::Pieces,
-            Some(_) => _ = self.marked.remove(&to),
-            None => {}
+        if self.is_marked(to, now) {
+            return Shape::Pieces;
         }
         let is_known = match self.known.get(&to) {
-            Some(until) if *until > now => true,
+            Some(known) if known.until > now => true,
             Some(_) => self.known.remove(&to).is_none(),
             None => false,
         };
@@ -172,8 +220,7 @@ impl Tables {
         // Only to a handshake of ours: somebody else's may come from a forged address, whatever is known of that. And what was
         // found out of an earlier link need not hold for a new one.
         let twice = self.dialed.get(&to).filter(|_| is_handshake).is_some_and(|dial| {
-            let since = |at| now.saturating_duration_since(at);
-            (is_known || since(dial.first) >= UNANSWERED) && since(dial.last) < FORGET
+            (is_known || now.saturating_duration_since(dial.first) >= UNANSWERED) && !dial.is_over(now)
         });
         if twice { Shape::Both } else { Shape::Whole }
     }
@@ -279,5 +326,29 @@ mod tests {
         }
         assert!(lock(&narrow.tables).len() <= 2 * ADDRESSES);
         assert_eq!(narrow.shape(at(4999), &SHORT, now), Shape::Pieces, "the newest is there");
+    }
+
+    #[test]
+    fn a_flood_from_many_addresses_displaces_strangers_and_nobody_we_know_or_dial() {
+        let (narrow, now) = (Narrow::default(), Instant::now());
+        let [known, dialed, stranger] = [1, 2, 3].map(|n| SocketAddr::from(([198, 51, 100, n], 7)));
+        narrow.know(known, true, now);
+        narrow.on_dial(dialed, now);
+        for from in [known, dialed, stranger] {
+            narrow.on_pieces(from, now);
+        }
+        assert_eq!([known, dialed, stranger].map(|at| narrow.is_vouched(at, now)), [true, true, false]);
+        for port in 1..5000 {
+            narrow.on_pieces(at(port), now + Duration::from_nanos(port.into()));
+        }
+        assert_eq!(narrow.shape(stranger, &INITIAL, now), Shape::Whole);
+        assert_eq!(narrow.shape(known, &INITIAL, now), Shape::Pieces, "it has begun another link");
+        assert_eq!(narrow.shape(dialed, &SHORT, now), Shape::Pieces);
+        assert_eq!(narrow.shape(known, &INITIAL, now + MARK_LASTS), Shape::Whole);
+        let long_after = now + KNOWN_LASTS;
+        assert_eq!([known, dialed].map(|at| narrow.is_vouched(at, long_after)), [false; 2]);
+        // With an answer that came whole a dial is over; the pieces before it count on.
+        narrow.on_whole(dialed, &INITIAL);
+        assert_eq!(narrow.shape(dialed, &SHORT, now), Shape::Pieces);
     }
 }

@@ -73,6 +73,8 @@ drop_reasons! {
     FragmentLost => "fragment_lost",
     /// Inbound: the guest's ring was full.
     GuestRingFull => "guest_ring_full",
+    /// Inbound: it came by our own interface. A path that led through the tunnel would lead round for ever.
+    Loop => "loop",
     /// Inbound: longer than the receive buffer.
     Truncated => "truncated",
     /// Inbound: a relay datagram whose channel is nobody's.

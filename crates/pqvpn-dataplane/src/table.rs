@@ -163,6 +163,8 @@ pub(crate) struct Tables {
     pub(crate) sessions: Arc<HashMap<u32, Arc<Session>, Mixed>>,
     pub(crate) ways: Arc<Ways>,
     pub(crate) paused: bool,
+    /// Index of our own interface, 0 when it has none.
+    pub(crate) tunnel: u32,
 }
 
 /// The control side's own books, from which [`Tables`] are made.

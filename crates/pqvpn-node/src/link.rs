@@ -31,6 +31,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 mod config;
 mod error;
+#[cfg(test)]
+pub(crate) mod fake;
 mod gate;
 mod guest;
 mod noq_backend;

@@ -159,7 +159,7 @@ impl Node {
             DataPlaneConfig { tun, sockets, inner_mtu },
             sink(packet_events, Arc::clone(&lost_events)),
         )?;
-        let control = plane.control();
+        let control = control_of(&plane, host.interface.as_deref());
 
         let slots = Arc::new(Slots::default());
         let identity = Arc::new(identity);
@@ -309,6 +309,14 @@ async fn open_tun(
     let device = KernelTun::open(name, queues)?;
     host.interface = Some(device.name().to_owned());
     Ok(device.into_queues())
+}
+
+/// The handle of the data plane, which knows our own interface from then on, if it is one of the system's.
+fn control_of(plane: &DataPlane, interface: Option<&str>) -> Control {
+    let control = plane.control();
+    let index = interface.and_then(|name| nix::net::if_::if_nametoindex(name).ok());
+    control.set_tunnel(index.unwrap_or(0));
+    control
 }
 
 /// The links, as a guest on the data plane's sockets.

@@ -47,6 +47,8 @@ pub(crate) struct RecvMeta {
     pub(crate) ecn: u8,
     /// It did not fit the buffer.
     pub(crate) truncated: bool,
+    /// Index of the interface it came by, 0 when that is not known.
+    pub(crate) interface: u32,
 }
 
 /// Never fragment, and never believe ICMP about it: the node probes the path itself.
@@ -178,7 +180,7 @@ impl RecvBatch {
         let len = (header.msg_len as usize).min(SLOT_LEN);
         let truncated = header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0;
         let addr = decode_addr(&self.names[i])?;
-        let mut meta = RecvMeta { addr, local: None, len, stride: len, ecn: 0, truncated };
+        let mut meta = RecvMeta { addr, local: None, len, stride: len, ecn: 0, truncated, interface: 0 };
         // SAFETY: the kernel filled the control buffer that `msg_hdr` describes; both live as long as `self`.
         unsafe { read_controls(&header.msg_hdr, &mut meta) };
         Some(meta)
@@ -221,6 +223,7 @@ unsafe fn read_controls(header: &msghdr, meta: &mut RecvMeta) {
                 // A datagram that was queued before the option was set comes with an empty answer.
                 let local = Ipv4Addr::from(u32::from_be(info.ipi_spec_dst.s_addr));
                 meta.local = (!local.is_unspecified()).then(|| local.into());
+                meta.interface = u32::try_from(info.ipi_ifindex).unwrap_or(0);
             }
             (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
                 // SAFETY: see above.
@@ -229,6 +232,7 @@ unsafe fn read_controls(header: &msghdr, meta: &mut RecvMeta) {
                 // A link-local source is refused without its interface: left to the system's choice.
                 let is_usable = !local.is_unicast_link_local() && !local.is_unspecified();
                 meta.local = is_usable.then(|| IpAddr::from(local).to_canonical());
+                meta.interface = info.ipi6_ifindex;
             }
             (libc::IPPROTO_IP, libc::IP_TOS) => {
                 // SAFETY: see above.

@@ -345,3 +345,23 @@ fn a_probe_to_another_address_leaves_the_path_and_is_as_long_as_asked() {
     assert_silence(&peer.socket);
     assert!(matches!(node.control.send_probe_to(PEER, 6, to, Sent::Check, 65_500), Err(SendError::TooLong)));
 }
+
+#[test]
+fn no_path_leads_through_the_tunnel() {
+    let (mut peer, node) = raw_peer();
+    peer.send(&to_node());
+    assert_eq!(node.collect(), plain(&to_node()));
+    // Loopback is what these datagrams come by.
+    let by = nix::net::if_::if_nametoindex("lo").unwrap();
+    node.control.set_tunnel(by);
+    let path = node.control.path(PEER);
+    peer.socket = socket();
+    peer.send(&to_node());
+    peer.socket.send_to(&[0xc0; 1200], node.addr).unwrap();
+    node.expect_drops(DropReason::Loop, 2);
+    node.assert_nothing_collected();
+    assert_eq!(node.control.path(PEER), path);
+    node.control.set_tunnel(by + 1);
+    peer.send(&to_node());
+    assert_eq!(node.collect(), plain(&to_node()));
+}

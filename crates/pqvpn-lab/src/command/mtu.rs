@@ -17,7 +17,7 @@ use pqvpn_lab::topology::Interface;
 use serde_json::Value;
 
 use super::bench::tools;
-use super::network::{quantile, rounded, say, sorted};
+use super::network::{look, quantile, rounded, say, sorted};
 use super::node::PATIENCE;
 use super::trio::{Plan, Trio};
 
@@ -25,6 +25,8 @@ use super::trio::{Plan, Trio};
 const LIMITS: [u32; 3] = [1400, 1280, 1000];
 /// How long a transfer may take; the bars are shorter.
 const LIMIT: Duration = Duration::from_secs(10);
+/// The inner MTU of a path on which no padded probe was answered yet.
+const UNSEARCHED: u64 = 1168;
 /// Where the receiver listens.
 const PORT: u16 = 5001;
 
@@ -53,6 +55,9 @@ struct Transfer {
 #[derive(Debug, Default)]
 struct Outcome {
     transfers: Vec<Transfer>,
+    /// Path and inner MTU when the transfer was over: how it went.
+    then: String,
+    /// Inner MTU of the direct path, once it was searched.
     mtu: Option<u64>,
     trouble: String,
 }
@@ -111,8 +116,15 @@ fn one(program: &Path, limit: u32, from_the_start: bool, megabytes: u32, outcome
     };
     let hosts = trio.ends.each_ref().map(|end| end.node.host.namespace.clone());
     let transfer = transfer(&hosts, trio.inner(1)?, u64::from(megabytes) * 1_000_000);
-    outcome.mtu = trio.seen(0)?.mtu;
+    let then = trio.seen(0)?;
+    outcome.then = format!("{} {}", then.kind, then.mtu.map_or_else(String::new, |mtu| mtu.to_string()));
     outcome.transfers.push(transfer?);
+    // From the start it may be over before there is a direct path, or before its first padded probe was answered.
+    let found = look("a direct path that was searched", PATIENCE, || {
+        _ = trio.ends[0].ping(&trio.ends[1].name, PATIENCE);
+        trio.seen(0).ok().filter(|seen| seen.kind == "direct" && seen.mtu != Some(UNSEARCHED))
+    });
+    outcome.mtu = found?.mtu;
     holes.into_iter().try_for_each(Impairment::end)?;
     trio.stop()
 }
@@ -196,6 +208,7 @@ fn tell(limit: u32, from_the_start: bool, outcome: &Outcome, repeat: u32, report
         ("detection_p50_s", quantile(&detections, 0.5)),
         ("detection_max_s", quantile(&detections, 1.0)),
         ("transfer_p50_s", quantile(&wholes, 0.5)),
+        ("then", outcome.then.clone().into()),
         ("inner_mtu", outcome.mtu.map_or(Value::Null, Value::from)),
         ("trouble", outcome.trouble.clone().into()),
     ]);

@@ -343,6 +343,8 @@ mod tests {
         doors.verified(&peer, "[::ffff:192.0.2.9]:7".parse().unwrap(), 5);
         doors.answered(now, &peer);
         assert_eq!((doors.counts(), doors.report(now)[0].answered_at), ((1, 1), Some(at)));
+        doors.verified(&peer, pqvpn_dataplane::way::WayId(7).address(), 6);
+        assert_eq!(doors.report(now)[0].answered_at, Some(at), "a way is no place");
         doors.failed(now, &peer, "busy".to_owned());
         assert_eq!((doors.counts(), doors.report(now)[0].answered_at), ((1, 0), Some(at)), "the link may be well");
         doors.unreachable(now, &peer, "nobody".to_owned());

@@ -3,7 +3,7 @@
 
 use std::{
     io,
-    net::{Ipv6Addr, SocketAddr},
+    net::SocketAddr,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -38,6 +38,7 @@ use tokio::{
 use super::{
     event::{Event, FirstStream},
     keys::KnownKeys,
+    observed::without_ways,
     report::RpcReport,
     usage::Usage,
 };
@@ -188,10 +189,11 @@ impl Shared {
         *self.contact.lock().unwrap_or_else(PoisonError::into_inner) = contact;
     }
 
-    /// How the peer at `remote` may dial us: addresses of our site are of no use elsewhere, and nobody's business.
+    /// How the peer at `remote` may dial us: addresses of our site are of no use elsewhere, and nobody's business. Where the
+    /// end of a way is nobody knows.
     fn contact_for(&self, remote: SocketAddr) -> Option<Contact> {
         let contact = self.contact.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
-        if class_of(remote.ip()) != Class::Public {
+        if class_of(remote.ip()) != Class::Public && !is_relayed(remote) {
             return Some(Contact::clone(&contact));
         }
         let public = contact.addresses().iter().copied().filter(|at| class_of(at.ip()) == Class::Public);
@@ -309,13 +311,8 @@ impl Shared {
         let (from, observed) = (link.peer(), link.remote());
         let asked = Asked { from, observed, sender: sender.map(Arc::new), request, answer };
         self.events.send(Event::Asked(Box::new(asked))).await.map_err(|_stopped| ServeError::Stopped)?;
-        let mut response = answered.await.map_err(|_stopped| ServeError::Stopped)?;
-        if let Response::Pong { observed } = &mut response
-            && is_relayed(*observed)
-        {
-            // The address of a way is ours and nobody's.
-            *observed = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0));
-        }
+        let response = answered.await.map_err(|_stopped| ServeError::Stopped)?;
+        let response = without_ways(response, observed);
         let sender = self.contact_for(observed);
         let header = self.header(from, Some(opened.hash));
         let sealed = seal_response(&self.identity, &header, &response, sender.as_ref())?;
@@ -413,3 +410,6 @@ pub(super) fn count(counter: &AtomicU64) {
 fn add(counter: &AtomicU64, bytes: usize) {
     counter.fetch_add(bytes as u64, Ordering::Relaxed);
 }
+
+#[cfg(test)]
+mod tests;

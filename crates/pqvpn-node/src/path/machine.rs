@@ -3,6 +3,11 @@
 //!
 //! A pure state machine: time, answers and what the data plane heard are arguments.
 
+mod action;
+mod choose;
+mod guessing;
+mod seen;
+
 use std::{
     collections::{BTreeMap, VecDeque},
     net::{IpAddr, SocketAddr},
@@ -11,6 +16,7 @@ use std::{
 
 use pqvpn_dataplane::way::WayId;
 
+pub(crate) use self::action::Action;
 use super::{guess::Guess, ids::Ids, sift::is_outside};
 
 /// When an address is checked after a try has begun: soon and often, because the first checks only open the NATs.
@@ -58,52 +64,12 @@ const RTT_UNKNOWN: Duration = Duration::from_millis(200);
 const MAX_HELD: Duration = Duration::from_millis(1500);
 /// Ports are guessed when a relayed session has found nothing for so long and two round trips.
 const GUESS_AFTER: Duration = Duration::from_millis(1300);
-/// How much shorter the round trip of another address must be to change over to it, in eighths.
-const BETTER_EIGHTHS: u32 = 6;
 /// Checks that wait for their answer.
 const MAX_CHECKS: usize = 256;
 /// Tries a peer may cause in a row before it has to wait.
 const TOLD_BURST: u32 = 8;
 /// How long it takes until a peer may cause another try.
 const TOLD_EVERY: Duration = Duration::from_secs(3);
-
-/// What the owner of the machine shall do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Action {
-    /// Tell the peer where we may be reached.
-    Tell {
-        /// The number of the try.
-        round: u32,
-        /// Whether that answers the peer's own candidates.
-        answer: bool,
-    },
-    /// Send a packet there that dies on the way: it opens our own router, and does not reach the peer's too early.
-    Open(SocketAddr),
-    /// Send a check.
-    Check {
-        /// Comes back with the answer.
-        id: u64,
-        /// Where to.
-        to: SocketAddr,
-    },
-    /// Send packets there from now, and say so to the peer.
-    Use(SocketAddr),
-    /// Make a link there: the one there is goes by a way that costs somebody else something.
-    Link(SocketAddr),
-    /// Open a way through a relay: the present path does not answer.
-    Relay,
-    /// Guess ports, if that may be now: [`Paths::guess`] begins it.
-    Guess,
-    /// Open sockets, each with a packet there that dies on the way.
-    OpenSockets(SocketAddr),
-    /// Send a check from each of these sockets.
-    CheckFromAll {
-        /// Comes back with the answer.
-        id: u64,
-        /// Where to.
-        to: SocketAddr,
-    },
-}
 
 /// What comes with a peer's addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -513,61 +479,6 @@ impl Paths {
         }
     }
 
-    /// An address answers: whether it is better than the path there is.
-    fn consider(&mut self, now: Instant, at: SocketAddr, rtt: Duration) {
-        let Some(current) = self.current else { return };
-        let current_rtt = self.tried.get(&current).and_then(|tried| tried.rtt);
-        let dead = self.suspect.is_some();
-        let upgrade = is_relayed(current) && !is_relayed(at);
-        let shorter = is_relayed(current) == is_relayed(at)
-            && current_rtt.is_some_and(|present| rtt < present * BETTER_EIGHTHS / 8);
-        if self.chooses && (dead || upgrade || shorter) {
-            self.use_path(now, at);
-        } else if dead || upgrade {
-            let due = now + if dead { OTHER_RESCUES } else { OTHER_CHOOSES };
-            self.choose_at = Some(self.choose_at.map_or(due, |at| at.min(due)));
-        }
-    }
-
-    fn wants_other(&self) -> bool {
-        self.suspect.is_some() || self.current.is_some_and(is_relayed)
-    }
-
-    fn best(&self) -> Option<(SocketAddr, Duration)> {
-        let answered = self.tried.iter().filter_map(|(&at, tried)| Some((at, tried.rtt?)));
-        answered.min_by_key(|&(at, rtt)| (is_relayed(at), rtt))
-    }
-
-    fn use_path(&mut self, now: Instant, at: SocketAddr) {
-        self.choose_at = None;
-        self.actions.push_back(Action::Use(at));
-        self.on_path(now, at);
-    }
-
-    /// Makes a link where packets go, or where they might, and says when to look again.
-    fn make_link(&mut self, now: Instant) -> Option<Instant> {
-        let beside = self.way.filter(|_| self.suspect.is_some());
-        let moved = self.current.filter(|at| self.needs_link(*at));
-        let at = beside.or(moved)?;
-        self.actions.push_back(Action::Link(at));
-        Some(now + TRY_AGAIN[2])
-    }
-
-    /// Whether the link there is goes another way than packets to `at`: not if both go straight, for QUIC follows a peer
-    /// to another address by itself.
-    fn needs_link(&self, at: SocketAddr) -> bool {
-        self.link.is_some_and(|link| link != at && (is_relayed(link) || is_relayed(at)))
-    }
-
-    /// Who chooses the path makes the link as well, once the other end has followed.
-    fn want_link(&mut self, now: Instant) {
-        let elsewhere = self.current.is_some_and(|at| self.needs_link(at));
-        if elsewhere && self.link_due.is_none() {
-            let after = if self.chooses { Duration::from_millis(200) } else { OTHER_CHOOSES * 4 };
-            self.link_due = Some(now + after);
-        }
-    }
-
     /// Whether the peer names addresses too often to be listened to at all.
     pub(crate) fn has_told_enough(&self, now: Instant) -> bool {
         self.current.is_none() || self.told_debt_at(now) > TOLD_EVERY * TOLD_BURST
@@ -599,7 +510,5 @@ pub(crate) fn is_relayed(at: SocketAddr) -> bool {
     WayId::of(at).is_some()
 }
 
-mod guessing;
-mod seen;
 #[cfg(test)]
 mod tests;

@@ -129,6 +129,8 @@ pub(crate) struct Mtu {
     ids: Ids,
     probes: VecDeque<SizeProbe>,
     told: Option<PathSize>,
+    /// Where a path led of which the data plane may know something.
+    left: Vec<SocketAddr>,
     holes: u64,
 }
 
@@ -167,6 +169,7 @@ impl Mtu {
             ids,
             probes: VecDeque::new(),
             told: None,
+            left: Vec::new(),
             holes: 0,
         }
     }
@@ -191,8 +194,12 @@ impl Mtu {
     }
 
     fn begin(&mut self, now: Instant, remote: SocketAddr, target: u16, vouched: bool, asks: u32) {
+        if self.remote != Some(remote) {
+            self.left.extend(self.remote);
+        }
         *self = Self {
             remote: Some(remote),
+            left: std::mem::take(&mut self.left),
             vouched,
             asks,
             asked: self.asked.filter(|_| self.remote == Some(remote)),
@@ -208,7 +215,9 @@ impl Mtu {
 
     /// The last session has gone.
     pub(crate) fn on_gone(&mut self) {
-        *self = Self { holes: self.holes, ..Self::without_path(self.ids.clone()) };
+        self.left.extend(self.remote);
+        let left = std::mem::take(&mut self.left);
+        *self = Self { holes: self.holes, left, ..Self::without_path(self.ids.clone()) };
     }
 
     /// Something of the peer came from `from` at `at`: it may be asked there once more.
@@ -321,6 +330,12 @@ impl Mtu {
     /// When [`Self::handle_timeout`] wants to run next.
     pub(crate) const fn poll_timeout(&self) -> Option<Instant> {
         self.due
+    }
+
+    /// Takes an address of which the data plane is to forget what was found: the path is another one, and who is there may
+    /// be somebody else.
+    pub(crate) fn poll_left(&mut self) -> Option<SocketAddr> {
+        self.left.pop()
     }
 
     /// Takes the next probe to be sent.

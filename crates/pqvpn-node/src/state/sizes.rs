@@ -19,9 +19,6 @@ impl State {
     pub(super) fn search_size(&mut self, now: Instant, slot: PeerSlot, remote: SocketAddr, vouched: bool) {
         let Some(peer) = self.peers.get_mut(slot) else { return };
         peer.quality.on_path(remote);
-        if let Some(old) = peer.mtu.remote().filter(|old| *old != remote) {
-            self.control.forget_path_size(old);
-        }
         if peer.size_told.is_none_or(|told| now.saturating_duration_since(told) >= TELL_AGAIN)
             && let Some(size) = peer.mtu.narrow().filter(|_| peer.mtu.remote() == Some(remote))
         {
@@ -48,6 +45,9 @@ impl State {
     /// Sends the probes of a peer's search and tells the data plane what came of it.
     pub(super) fn act_on_size(&mut self, now: Instant, slot: PeerSlot) {
         let Some(peer) = self.peers.get_mut(slot) else { return };
+        while let Some(left) = peer.mtu.poll_left() {
+            self.control.forget_path_size(left);
+        }
         while let Some(probe) = peer.mtu.poll_probe() {
             match self.control.send_probe_to(slot, probe.id, probe.to, ProbeKind::Check, probe.len.into()) {
                 Ok(()) => {}
@@ -66,9 +66,9 @@ impl State {
     /// The last session with a peer has gone.
     pub(super) fn forget_size(&mut self, slot: PeerSlot) {
         let Some(peer) = self.peers.get_mut(slot) else { return };
-        if let Some(old) = peer.mtu.remote() {
-            self.control.forget_path_size(old);
-        }
         peer.mtu.on_gone();
+        while let Some(left) = peer.mtu.poll_left() {
+            self.control.forget_path_size(left);
+        }
     }
 }

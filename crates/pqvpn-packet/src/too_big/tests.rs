@@ -51,28 +51,66 @@ fn who_wants_no_word_gets_none() {
     let mut fragmentable = packet(false, 1400);
     fragmentable[6] = 0;
     assert_eq!(too_big(&fragmentable, 1400, 1200), None);
+    let mut later = packet(false, 1400);
+    later[7] = 1;
+    assert_eq!(too_big(&later, 1400, 1200), None, "the first fragment was answered");
+    for bytes in [&[][..], &[0x45], &[0x60; 40], &[0; 60]] {
+        assert_eq!(too_big(bytes, 2000, 1200), None);
+    }
+}
+
+/// A packet with such addresses as source and destination; `None` leaves one of somebody's.
+fn between(v6: bool, ends: [Option<&[u8]>; 2]) -> Vec<u8> {
+    let (mut packet, first, len) = (packet(v6, 1400), if v6 { 8 } else { 12 }, if v6 { 16 } else { 4 });
+    for (at, end) in (first..).step_by(len).zip(ends) {
+        if let Some(end) = end {
+            packet[at..at + len].copy_from_slice(end);
+        }
+    }
+    packet
+}
+
+const GROUPS: [(bool, &[u8]); 6] = [
+    (false, &[224, 0, 0, 1]),
+    (false, &[239, 255, 255, 255]),
+    (false, &[255; 4]),
+    (true, &[0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]),
+    (true, &[0xff, 0x0e, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1]),
+    (true, &[0xff; 16]),
+];
+
+#[test]
+fn a_group_is_told_nothing_or_one_packet_would_make_many() {
+    for (v6, group) in GROUPS {
+        assert_eq!(too_big(&between(v6, [Some(group), None]), 1400, 1290), None, "from {group:?}");
+    }
+}
+
+#[test]
+fn what_is_sent_to_a_group_is_answered_by_none_of_its_members() {
+    for (v6, group) in GROUPS {
+        assert_eq!(too_big(&between(v6, [None, Some(group)]), 1400, 1290), None, "to {group:?}");
+    }
+}
+
+#[test]
+fn an_address_that_is_nobodys_is_told_nothing_and_tells_nothing() {
+    for (v6, nobody) in [(false, &[0; 4][..]), (true, &[0; 16])] {
+        assert!(too_big(&between(v6, [None, None]), 1400, 1290).is_some());
+        for ends in [[Some(nobody), None], [None, Some(nobody)]] {
+            assert_eq!(too_big(&between(v6, ends), 1400, 1290), None, "{ends:?}");
+        }
+    }
+}
+
+#[test]
+fn an_error_is_not_answered_by_another() {
     for (v6, kind, told) in [(false, 8, true), (false, 0, true), (false, 3, false), (true, 128, true), (true, 2, false)]
     {
         let mut icmp = packet(v6, 1400);
         icmp[if v6 { 6 } else { 9 }] = if v6 { ICMPV6 } else { ICMP };
         icmp[if v6 { 40 } else { 20 }] = kind;
         assert_eq!(too_big(&icmp, 1400, 1290).is_some(), told, "ICMP {kind}");
-    }
-    let mut later = packet(false, 1400);
-    later[7] = 1;
-    assert_eq!(too_big(&later, 1400, 1200), None, "the first fragment was answered");
-    for (v6, source) in
-        [(false, &[0; 4][..]), (false, &[224, 0, 0, 1]), (false, &[255; 4]), (true, &[0; 16]), (true, &[0xff; 16])]
-    {
-        for end in 0..2 {
-            let mut odd = packet(v6, 1400);
-            let at = if v6 { 8 } else { 12 } + end * source.len();
-            odd[at..at + source.len()].copy_from_slice(source);
-            assert_eq!(too_big(&odd, 1400, 1290), None, "{source:?}");
-        }
-    }
-    for bytes in [&[][..], &[0x45], &[0x60; 40], &[0; 60]] {
-        assert_eq!(too_big(bytes, 2000, 1200), None);
     }
 }
 

@@ -266,15 +266,32 @@ fn of_two_admins_that_remove_each_other_one_stays_whoever_is_heard_first() {
     }
 }
 
+/// Three admins, and the key of the first in the hands of a thief.
+struct Coup {
+    world: World,
+    /// What the admins said last together.
+    last: Statement,
+    helper: Statement,
+    coup: Statement,
+}
+
+impl Coup {
+    /// The thief makes himself a helper where the founder was alone, and comes back with a majority of his own; nobody
+    /// knows of either yet.
+    fn begin() -> Self {
+        let mut world = World::new(2);
+        let first = genesis_of(&world);
+        world.say(&[0], add_admin(1));
+        let last = world.say(&[0, 1], add_admin(2));
+        let helper = world.fork(&[&first], &[0], add_admin(9));
+        let coup = world.fork(&[&helper, &last], &[0, 9], remove_admin(1));
+        Self { world, last, helper, coup }
+    }
+}
+
 #[test]
 fn a_stolen_founder_key_that_forks_the_past_loses_to_the_quorum() {
-    let mut world = World::new(2);
-    let first = genesis_of(&world);
-    world.say(&[0], add_admin(1));
-    let last = world.say(&[0, 1], add_admin(2));
-    // The thief makes himself a helper where the founder was alone, and comes back with a majority of his own.
-    let helper = world.fork(&[&first], &[0], add_admin(9));
-    let coup = world.fork(&[&helper, &last], &[0, 9], remove_admin(1));
+    let Coup { mut world, last, helper, coup } = Coup::begin();
     let removal = world.fork(&[&last], &[1, 2], remove_admin(0));
     for statement in [&helper, &coup, &removal] {
         world.insert(statement).unwrap();
@@ -285,12 +302,7 @@ fn a_stolen_founder_key_that_forks_the_past_loses_to_the_quorum() {
 
 #[test]
 fn who_lost_authority_to_a_coup_answers_beside_it() {
-    let mut world = World::new(2);
-    let first = genesis_of(&world);
-    world.say(&[0], add_admin(1));
-    let last = world.say(&[0, 1], add_admin(2));
-    let helper = world.fork(&[&first], &[0], add_admin(9));
-    let coup = world.fork(&[&helper, &last], &[0, 9], remove_admin(1));
+    let Coup { mut world, last, helper, coup } = Coup::begin();
     world.insert(&helper).unwrap();
     world.insert(&coup).unwrap();
     assert!(!world.is_admin(1), "until somebody answers");
@@ -302,12 +314,7 @@ fn who_lost_authority_to_a_coup_answers_beside_it() {
 
 #[test]
 fn who_was_an_admin_beside_a_coup_sees_what_to_sign() {
-    let mut world = World::new(2);
-    let first = genesis_of(&world);
-    world.say(&[0], add_admin(1));
-    let last = world.say(&[0, 1], add_admin(2));
-    let helper = world.fork(&[&first], &[0], add_admin(9));
-    let coup = world.fork(&[&helper, &last], &[0, 9], remove_admin(1));
+    let Coup { mut world, helper, coup, .. } = Coup::begin();
     world.insert(&helper).unwrap();
     world.insert(&coup).unwrap();
     let constitution = &mut world.constitution;

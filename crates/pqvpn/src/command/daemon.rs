@@ -40,9 +40,9 @@ use crate::{
     identity, logging, passphrase,
 };
 
-/// Where the log of a daemon in the background goes when the config names no file.
 /// Files and sockets that may be open at a time, where the system lets us.
 const MANY_FILES: u64 = 16_384;
+/// Where the log of a daemon in the background goes when the config names no file.
 const LOG_FILE: &str = "pqvpn.log";
 
 pub(crate) fn run(context: &Context, args: &DaemonArgs) -> Result<(), Failure> {

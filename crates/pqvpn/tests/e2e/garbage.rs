@@ -12,7 +12,7 @@ use pqvpn_lab::topology::lan;
 use crate::{
     proc::UdpCounters,
     relay::Relay,
-    rig::{Node, PORT, ms_since, poll, usable},
+    rig::{Node, Outer, PORT, Pair, ms_since, poll, usable},
     traffic::{Numbered, next, noise, udp},
 };
 
@@ -115,6 +115,22 @@ fn knock(b: &Node, stranger: &UdpSocket, target: SocketAddr) {
     eprintln!("FIGURE knocks={KNOCKS} replies={} bytes={} kinds={:?}", replies.count, replies.bytes, replies.kinds);
     let unexpected = replies.kinds.keys().any(|kind| *kind != RETRY);
     assert!(!unexpected && replies.bytes < KNOCKS * 1200, "{:?}", replies.kinds);
+}
+
+/// Underlay datagrams that come out of the tunnel could lead a path into it, and packets round for ever.
+#[test]
+fn what_comes_to_the_sockets_through_the_tunnel_is_dropped() {
+    if !usable() {
+        return;
+    }
+    let pair = Pair::met(Outer::V4);
+    for (to, from) in [(pair.b.v4.into(), pair.a.v4.into()), (pair.b.v6.into(), pair.a.v6.into())] {
+        let before = pair.b.dropped("loop");
+        let socket = udp(&pair.a.namespace, SocketAddr::new(from, 0));
+        socket.send_to(&[0xc0; 600], SocketAddr::new(to, PORT)).unwrap();
+        poll("a drop", || (pair.b.dropped("loop") == before + 1).then_some(()));
+    }
+    pair.a.meet(&pair.b);
 }
 
 /// What goes through the tunnel is not seen on the wire.

@@ -1,8 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! From nothing to the first answer, and what `status` says then.
 
-use std::time::{Duration, Instant};
+use std::{
+    fs,
+    process::Command,
+    time::{Duration, Instant},
+};
 
+use pqvpn_lab::{netns::Namespace, process::Daemon};
 use serde_json::Value;
 
 use crate::rig::{LIMIT, Node, Outer, Pair, ms_since, tail, usable};
@@ -84,5 +89,30 @@ fn check_status(status: &Value, node: &Node, other: &Node) {
     assert!(Duration::from_secs(count(&session["rekey_age_s"])) < LIMIT);
     for counter in ["tx_bytes", "rx_bytes", "tx_packets", "rx_packets"] {
         assert!(count(&peer[counter]) > 0, "{counter}");
+    }
+}
+
+#[test]
+fn a_daemon_takes_as_many_open_files_as_it_may_up_to_a_bound_and_no_core_dump() {
+    if !usable() {
+        return;
+    }
+    let node = Node::new(&Namespace::create("files").unwrap(), "a");
+    for (given, taken) in [("-Sn 100; ulimit -Hn 1000", ["1000", "1000"]), ("-Sn 1000", ["16384", "20000"])] {
+        let limits = format!("ulimit -Hn 20000 && ulimit {given} && ulimit -Sc 5 && exec \"$@\"");
+        let (daemon, pid) = (node.command(&["daemon", "--pid-file"]), node.file("pid"));
+        let mut command = Command::new("sh");
+        command.args(["-c", &limits, "sh"]).arg(daemon.get_program()).args(daemon.get_args().take(2)).arg(&pid);
+        command.args(daemon.get_args().skip(2));
+        let daemon = Daemon::spawn(&node.namespace, "daemon", command).unwrap();
+        daemon.wait_for_line("ready", LIMIT).unwrap_or_else(|error| panic!("{error} {}", tail(&daemon.stderr())));
+        let limits = fs::read_to_string(format!("/proc/{}/limits", fs::read_to_string(&pid).unwrap().trim())).unwrap();
+        let limit = |name: &str| {
+            let line = limits.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+            line.split_whitespace().take(2).map(str::to_owned).collect::<Vec<_>>()
+        };
+        assert_eq!(limit("Max open files"), taken);
+        assert_eq!(limit("Max core file size"), ["0", "0"], "keys stay out of it");
+        daemon.terminate(LIMIT).unwrap();
     }
 }

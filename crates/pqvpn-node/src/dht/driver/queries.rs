@@ -18,12 +18,13 @@ use super::{
     super::{
         dial::dial,
         links::{LinkId, Warm, is_same},
+        observed::without_ways,
         rpc::{Answer, CallError, count},
         usage::Usage,
     },
     Driver,
 };
-use crate::{clock, link::Connection, path::is_relayed};
+use crate::{clock, link::Connection};
 
 /// Dials under way at once.
 const MAX_DIALS: usize = 16;
@@ -235,11 +236,8 @@ impl Driver {
                 count(&self.parts.shared.counts.answered);
                 self.met = true;
                 self.parts.doors.answered(clock::now(), &peer);
-                // What is seen at the end of a way is no address of ours.
-                if let Response::Pong { observed } = &response
-                    && !is_relayed(at)
-                    && !is_relayed(*observed)
-                {
+                let response = without_ways(response, at);
+                if let Response::Pong { observed } = &response {
                     self.observed.note(peer, at, *observed);
                 }
                 let now = self.now();

@@ -3,63 +3,13 @@
 
 use std::{
     net::SocketAddr,
-    sync::Mutex,
     time::{Duration, Instant},
 };
 
-use futures_util::future::BoxFuture;
-use pqvpn_crypto::{
-    identity::{Identity, PublicIdentity},
-    schedule::Role,
-};
+use pqvpn_crypto::schedule::Role;
 
 use super::*;
-use crate::link::{ControlRecv, ControlSend, LinkError};
-
-/// A link that only knows where it comes from and whether it was closed.
-#[derive(Debug)]
-struct Fake {
-    peer: PeerId,
-    from: SocketAddr,
-    closed: Mutex<Option<u32>>,
-}
-
-impl Connection for Fake {
-    fn peer(&self) -> PeerId {
-        self.peer
-    }
-    fn public_identity(&self) -> &PublicIdentity {
-        static ANYBODY: std::sync::OnceLock<Identity> = std::sync::OnceLock::new();
-        ANYBODY.get_or_init(|| Identity::generate().unwrap()).public()
-    }
-    fn remote(&self) -> SocketAddr {
-        self.from
-    }
-    fn side(&self) -> Role {
-        Role::Responder
-    }
-    fn open_control(&self) -> BoxFuture<'static, Result<(ControlSend, ControlRecv), LinkError>> {
-        Box::pin(async { Err(LinkError::ClosedByUs) })
-    }
-    fn accept_control(&self) -> BoxFuture<'static, Result<(ControlSend, ControlRecv), LinkError>> {
-        Box::pin(async { Err(LinkError::ClosedByUs) })
-    }
-    fn export(&self, _label: &[u8], _context: &[u8], _out: &mut [u8]) -> Result<(), LinkError> {
-        Ok(())
-    }
-    fn close(&self, code: u32, _reason: &str) {
-        *self.closed.lock().unwrap() = Some(code);
-    }
-    fn closed(&self) -> BoxFuture<'static, LinkError> {
-        Box::pin(async { LinkError::ClosedByUs })
-    }
-    fn rtt(&self) -> Duration {
-        Duration::ZERO
-    }
-    fn handshake_time(&self) -> Duration {
-        Duration::ZERO
-    }
-}
+use crate::link::fake::Fake;
 
 /// A stranger in its place.
 struct Stranger {
@@ -70,7 +20,7 @@ struct Stranger {
 
 impl Stranger {
     fn is_closed(&self) -> bool {
-        self.link.closed.lock().unwrap().is_some()
+        self.link.is_closed()
     }
 }
 
@@ -91,7 +41,7 @@ impl World {
         let mut id = [0; 32];
         id[..4].copy_from_slice(&peer.to_be_bytes());
         let from = SocketAddr::from((from, 1000));
-        let link = Arc::new(Fake { peer: PeerId::from_bytes(id), from, closed: Mutex::default() });
+        let link = Arc::new(Fake::new(PeerId::from_bytes(id), from, Role::Responder));
         let usage = Usage::new(self.start + Duration::from_secs(self.arrived.into()));
         let as_link: Arc<dyn Connection> = Arc::clone(&link) as Arc<dyn Connection>;
         let place = self.places.enter(&as_link, &usage)?;

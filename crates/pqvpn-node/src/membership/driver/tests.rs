@@ -1,14 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The driver by itself: what it remembers, when it wakes, whom it believes.
 
-use std::{
-    sync::atomic::{AtomicUsize, Ordering},
-    time::Duration,
-};
+use std::{sync::atomic::AtomicUsize, time::Duration};
 
 use arc_swap::ArcSwap;
-use futures_util::future::BoxFuture;
-use pqvpn_crypto::identity::{CompositeSignature, PublicIdentity, SIGNATURE_LEN};
+use pqvpn_crypto::identity::{CompositeSignature, SIGNATURE_LEN};
 use pqvpn_wire::network::{Bundle, Door, Statement, SyncState};
 
 use super::{
@@ -23,48 +19,7 @@ use super::{
     },
     *,
 };
-use crate::{
-    carrier::Rung,
-    link::{Endpoint, EndpointStats, LinkError},
-};
-
-/// Nobody is reached, and how often that was tried is counted.
-#[derive(Debug, Default)]
-struct Nowhere(AtomicUsize);
-
-impl Endpoint for Nowhere {
-    fn connect(
-        &self,
-        _addr: SocketAddr,
-        _peer: PeerId,
-        _known: Option<PublicIdentity>,
-    ) -> BoxFuture<'static, Result<Box<dyn Connection>, LinkError>> {
-        self.0.fetch_add(1, Ordering::Relaxed);
-        Box::pin(pending())
-    }
-
-    fn connect_anybody(&self, _addr: SocketAddr) -> BoxFuture<'static, Result<Box<dyn Connection>, LinkError>> {
-        Box::pin(pending())
-    }
-
-    fn accept(&self) -> BoxFuture<'_, Option<Result<Box<dyn Connection>, LinkError>>> {
-        Box::pin(pending())
-    }
-
-    fn close(&self) {}
-
-    fn drained(&self) -> BoxFuture<'_, ()> {
-        Box::pin(pending())
-    }
-
-    fn local_addr(&self) -> Result<SocketAddr, LinkError> {
-        Err(LinkError::ClosedByUs)
-    }
-
-    fn stats(&self) -> EndpointStats {
-        EndpointStats::default()
-    }
-}
+use crate::{carrier::Rung, link::fake::Nowhere};
 
 struct Rig {
     driver: Driver,
@@ -214,8 +169,11 @@ async fn members_that_send_us_on_make_us_dial_few_and_nobody_who_is_no_member() 
         let admins = vec![Door { peer: identity(who).peer_id(), addresses }];
         Ok(NetResponse::Elsewhere { admins })
     };
+    // There may be a link to somebody who is a member of another network only.
+    let stranger = driver.links.insert(link(identity(9).peer_id(), clock::now())).unwrap();
     driver.on_called(id, peer, at, &Call::Pull, doors(1, 9));
     assert!(driver.dialing.is_empty() && driver.networks[&id].hints.is_empty(), "no member");
+    assert!(!driver.syncing.contains(&(id, stranger)), "what a network is like is for its members");
     let mut sent_on = BTreeSet::new();
     for n in 0..100 {
         driver.on_called(id, peer, at, &Call::Pull, doors(n, 1));

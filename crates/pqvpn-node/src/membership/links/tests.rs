@@ -1,63 +1,15 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Which links close, and which of the two ends decides.
 
-use std::{
-    net::{IpAddr, Ipv4Addr, SocketAddr},
-    sync::Mutex,
-};
-
-use futures_util::future::BoxFuture;
-use pqvpn_crypto::identity::{Identity, PublicIdentity};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use super::*;
-use crate::link::{ControlRecv, ControlSend, LinkError};
-
-/// A link that knows who dialled it and whether it was closed.
-#[derive(Debug)]
-struct Fake {
-    peer: PeerId,
-    side: Role,
-    remote: SocketAddr,
-    closed: Mutex<bool>,
-}
+use crate::link::fake::Fake;
 
 const NOWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 1);
 
-impl Connection for Fake {
-    fn peer(&self) -> PeerId {
-        self.peer
-    }
-    fn public_identity(&self) -> &PublicIdentity {
-        static ANYBODY: std::sync::OnceLock<Identity> = std::sync::OnceLock::new();
-        ANYBODY.get_or_init(|| Identity::generate().unwrap()).public()
-    }
-    fn remote(&self) -> SocketAddr {
-        self.remote
-    }
-    fn side(&self) -> Role {
-        self.side
-    }
-    fn open_control(&self) -> BoxFuture<'static, Result<(ControlSend, ControlRecv), LinkError>> {
-        Box::pin(async { Err(LinkError::ClosedByUs) })
-    }
-    fn accept_control(&self) -> BoxFuture<'static, Result<(ControlSend, ControlRecv), LinkError>> {
-        Box::pin(async { Err(LinkError::ClosedByUs) })
-    }
-    fn export(&self, _label: &[u8], _context: &[u8], _out: &mut [u8]) -> Result<(), LinkError> {
-        Ok(())
-    }
-    fn close(&self, _code: u32, _reason: &str) {
-        *self.closed.lock().unwrap() = true;
-    }
-    fn closed(&self) -> BoxFuture<'static, LinkError> {
-        Box::pin(async { LinkError::ClosedByUs })
-    }
-    fn rtt(&self) -> Duration {
-        Duration::ZERO
-    }
-    fn handshake_time(&self) -> Duration {
-        Duration::ZERO
-    }
+fn fake(peer: PeerId, side: Role, remote: SocketAddr) -> Arc<Fake> {
+    Arc::new(Fake::new(peer, remote, side))
 }
 
 fn peer(n: u8) -> PeerId {
@@ -71,15 +23,13 @@ pub(in crate::membership) fn link(peer: PeerId, now: Instant) -> NetLink {
 
 /// A link to somebody who is at `remote`.
 pub(in crate::membership) fn link_at(peer: PeerId, now: Instant, remote: SocketAddr) -> NetLink {
-    let connection = Arc::new(Fake { peer, side: Role::Initiator, remote, closed: Mutex::new(false) });
-    NetLink::new(connection, Usage::new(now), None, now)
+    NetLink::new(fake(peer, Role::Initiator, remote), Usage::new(now), None, now)
 }
 
 /// Both ends of one link: that of `dialler` and that of `other`.
 fn both(links: &mut [Links; 2], (dialler, other): (usize, usize), now: Instant) -> [LinkId; 2] {
     let mut end = |at: usize, of: usize, side| {
-        let connection = Arc::new(Fake { peer: peer(of as u8), side, remote: NOWHERE, closed: Mutex::new(false) });
-        links[at].insert(NetLink::new(connection, Usage::new(now), None, now)).unwrap()
+        links[at].insert(NetLink::new(fake(peer(of as u8), side, NOWHERE), Usage::new(now), None, now)).unwrap()
     };
     [end(dialler, other, Role::Initiator), end(other, dialler, Role::Responder)]
 }

@@ -420,3 +420,26 @@ fn in_another_network_of_ours_the_search_begins_anew() {
     gone.on_network(net.now);
     assert_eq!((gone.poll_probe(), gone.poll_timeout()), (None, None), "without a path there is none to search");
 }
+
+#[test]
+fn a_narrow_path_that_was_left_is_forgotten_for_whoever_is_there_next() {
+    let elsewhere = [3, 4].map(|n| SocketAddr::from(([192, 0, 2, n], 7)));
+    let mut net = Net::new(972, 0.0, 20 * MS, 1);
+    net.run(20 * SECOND, true);
+    assert!(net.size.narrow);
+    net.mtu.on_network(net.now);
+    assert_eq!(net.mtu.poll_left(), None, "it is the same path");
+    net.mtu.on_path(net.now, elsewhere[0], INNER, true);
+    net.mtu.on_path(net.now, elsewhere[1], INNER, true);
+    let mut left: Vec<_> = std::iter::from_fn(|| net.mtu.poll_left()).collect();
+    left.sort();
+    assert_eq!(left, [remote(), elsewhere[0]]);
+}
+
+#[test]
+fn with_the_last_session_its_path_is_forgotten() {
+    let mut net = Net::new(972, 0.0, 20 * MS, 1);
+    net.run(20 * SECOND, true);
+    net.mtu.on_gone();
+    assert_eq!((net.mtu.poll_left(), net.mtu.poll_left()), (Some(remote()), None));
+}

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Port guessing between two ends, and what nobody can make of it.
 
+use std::net::Ipv4Addr;
+
 use super::*;
 
 #[test]
@@ -72,16 +74,30 @@ fn nobody_is_made_to_guess_inside_a_network() {
     assert!(!paths.guess(later, false, 1), "there is nowhere to guess");
 }
 
-#[test]
-fn an_answer_to_a_guess_from_a_port_that_was_not_guessed_moves_no_path() {
-    let (now, named) = (Instant::now(), SocketAddr::from(([203, 0, 113, 1], 9)));
+/// What the peer names: the address of a router that gives each destination another port.
+const NAMED: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(203, 0, 113, 1)), 9);
+
+/// A relayed session with a guess begun, and when.
+fn guessing() -> (Paths, Instant) {
+    let now = Instant::now();
     let mut paths = Paths::new(true, &[7; 32]);
     paths.on_session(now, way());
     let later = now + Duration::from_secs(5);
-    paths.on_told(later, told(true), &[named]);
+    paths.on_told(later, told(true), &[NAMED]);
     assert!(paths.guess(later, false, 7));
-    let guessed = |action| if let Action::Check { id, to } = action { (to != named).then_some((id, to)) } else { None };
-    let (id, to) = std::iter::from_fn(|| paths.poll_action()).find_map(guessed).unwrap();
+    (paths, later)
+}
+
+/// The checks of guessed ports that are due.
+fn guessed(paths: &mut Paths) -> Vec<(u64, SocketAddr)> {
+    let check = |action| if let Action::Check { id, to } = action { (to != NAMED).then_some((id, to)) } else { None };
+    std::iter::from_fn(|| paths.poll_action()).filter_map(check).collect()
+}
+
+#[test]
+fn an_answer_to_a_guess_from_a_port_that_was_not_guessed_moves_no_path() {
+    let (mut paths, later) = guessing();
+    let (id, to) = guessed(&mut paths)[0];
     let elsewhere = SocketAddr::new(to.ip(), to.port() ^ 1);
     assert_eq!(paths.on_ack(later, id, elsewhere, later), None);
     assert_eq!(paths.on_ack(later, id ^ 1, to, later), None);
@@ -92,22 +108,16 @@ fn an_answer_to_a_guess_from_a_port_that_was_not_guessed_moves_no_path() {
 
 #[test]
 fn however_many_guesses_a_peer_answers_few_addresses_are_known() {
-    let (now, named) = (Instant::now(), SocketAddr::from(([203, 0, 113, 1], 9)));
-    let mut paths = Paths::new(true, &[7; 32]);
-    paths.on_session(now, way());
-    let later = now + Duration::from_secs(5);
-    paths.on_told(later, told(true), &[named]);
-    assert!(paths.guess(later, false, 7));
+    let (mut paths, later) = guessing();
     paths.handle_timeout(later + Duration::from_millis(1400));
-    let guessed = |action| if let Action::Check { id, to } = action { (to != named).then_some((id, to)) } else { None };
-    let all: Vec<_> = std::iter::from_fn(|| paths.poll_action()).filter_map(guessed).collect();
+    let all = guessed(&mut paths);
     assert_eq!(all.len(), usize::from(guess::PORTS));
     // The guess ends with the first that moves the path: the answers that come in the same moment are all of one guess.
     let guess = paths.guess.take();
     let mut hits = 0;
     for (_, to) in all {
         paths.guess =
-            guess.as_ref().map(|_| Guess::new(later, guess::Part::of(false, true).unwrap(), named, 7).unwrap());
+            guess.as_ref().map(|_| Guess::new(later, guess::Part::of(false, true).unwrap(), NAMED, 7).unwrap());
         hits += usize::from(paths.on_hit(later, to, Duration::from_millis(9)).is_some());
     }
     assert_eq!(hits, usize::from(guess::PORTS));
