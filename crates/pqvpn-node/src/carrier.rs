@@ -28,6 +28,7 @@ mod queue;
 mod secret;
 mod server;
 mod stream;
+mod thread;
 mod tls;
 mod udp;
 mod watched;
@@ -54,6 +55,7 @@ use self::{
     client::Client,
     ladder::{Ladder, PORT, Plan},
     memory::{Fingerprint, Memory},
+    thread::Thread,
     watched::Watched,
 };
 pub(crate) use self::{
@@ -90,6 +92,8 @@ enum Whom {
 struct Inner {
     plain: Arc<dyn Endpoint>,
     ways: Arc<Ways>,
+    /// What carriers run on.
+    thread: Arc<Thread>,
     client: Arc<Client>,
     ladder: Arc<Mutex<Ladder>>,
     memory: Mutex<(Memory, Option<Fingerprint>)>,
@@ -111,17 +115,19 @@ impl Carriers {
     /// Over `plain`, which dials by UDP alone; what worked earlier is read from `dir`.
     ///
     /// # Errors
-    /// [`LinkError::Local`]: no TLS.
+    /// [`LinkError::Local`]: no TLS, or no thread.
     pub(crate) async fn new(
         plain: Arc<dyn Endpoint>,
         ways: Arc<Ways>,
         proxy: Option<Proxy>,
         dir: &Path,
     ) -> Result<Self, LinkError> {
-        Self::with_memory(plain, ways, proxy, Memory::load(dir).await)
+        let thread = Thread::start().map_err(|error| LinkError::Local(error.to_string()))?;
+        Self::with_memory(thread, plain, ways, proxy, Memory::load(dir).await)
     }
 
     fn with_memory(
+        thread: Thread,
         plain: Arc<dyn Endpoint>,
         ways: Arc<Ways>,
         proxy: Option<Proxy>,
@@ -129,16 +135,18 @@ impl Carriers {
     ) -> Result<Self, LinkError> {
         let tls = tls::client().map_err(|error| LinkError::Local(error.to_string()))?;
         let ladder = Arc::<Mutex<Ladder>>::default();
-        let client = Client::new(Arc::clone(&ways), tls, proxy, Arc::clone(&ladder));
+        let thread = Arc::new(thread);
+        let client = Client::new(Arc::clone(&thread), Arc::clone(&ways), tls, proxy, Arc::clone(&ladder));
         let memory = Mutex::new((memory, None));
         let udp_back = watch::Sender::new(0);
-        Ok(Self(Arc::new(Inner { plain, ways, client, ladder, memory, udp_back }), Whom::Known))
+        Ok(Self(Arc::new(Inner { plain, ways, thread, client, ladder, memory, udp_back }), Whom::Known))
     }
 
     /// Carriers of a node without a data plane and without a memory.
     #[cfg(test)]
     pub(crate) fn of_tests(plain: Arc<dyn Endpoint>) -> Self {
-        Self::with_memory(plain, Ways::new(Arc::<fake::FakePlane>::default()), None, Memory::default()).unwrap()
+        let ways = Ways::new(Arc::<fake::FakePlane>::default(), |_| true);
+        Self::with_memory(Thread::of_tests(), plain, ways, None, Memory::default()).unwrap()
     }
 
     /// The host is in a network: at the start, and when it has changed.
@@ -234,6 +242,10 @@ impl Carriers {
         &self.0.ways
     }
 
+    fn thread(&self) -> &Thread {
+        &self.0.thread
+    }
+
     fn worked(&self, now: Instant, rung: Rung, at: SocketAddr) {
         let mut ladder = lock(&self.0.ladder);
         let was_blocked = ladder.is_udp_blocked();
@@ -259,12 +271,12 @@ impl Carriers {
     }
 
     async fn by_websocket(&self, at: IpAddr, peer: PeerId, known: Option<PublicIdentity>) -> Link {
-        let way = self.0.client.way(at, peer).await;
+        let way = self.0.client.way((at, peer), self.1).await;
         let way = way.map_err(|error| {
             tracing::debug!(peer = %peer.short(), %error, "no WebSocket");
             LinkError::TimedOut
         })?;
-        self.0.plain.connect(way, peer, known).await
+        Ok(self.watch(self.0.plain.connect(way, peer, known).await?))
     }
 
     async fn dial(self, at: SocketAddr, peer: PeerId, known: Option<PublicIdentity>, plan: Plan) -> Link {

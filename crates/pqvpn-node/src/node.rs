@@ -164,7 +164,7 @@ impl Node {
         let slots = Arc::new(Slots::default());
         let identity = Arc::new(identity);
         let crypto = Arc::new(LinkCrypto::new(Arc::clone(&identity), Arc::clone(&slots) as Arc<dyn Admission>));
-        let carriers = start_carriers(&config, &host, &plane, backend, &crypto).await?;
+        let carriers = start_carriers(&config, &host, &plane, backend, (&crypto, &slots)).await?;
         let endpoint: Arc<dyn Endpoint> = Arc::new(carriers.clone());
 
         let addresses = OwnAddresses::default();
@@ -415,9 +415,10 @@ async fn start_carriers(
     host: &HostSide,
     plane: &DataPlane,
     backend: Backend,
-    crypto: &Arc<LinkCrypto>,
+    (crypto, slots): (&Arc<LinkCrypto>, &Arc<Slots>),
 ) -> Result<Carriers, StartError> {
-    let ways = Ways::new(Arc::new(plane.control()));
+    let slots = Arc::clone(slots);
+    let ways = Ways::new(Arc::new(plane.control()), move |peer| slots.of(peer).is_some());
     let plain = endpoint(plane, backend, crypto, &ways)?;
     let carriers = Carriers::new(plain, ways, config.node.proxy.proxy(), &host.state_dir).await?;
     carriers.look_around(host.interface.as_deref(), false).await;

@@ -9,7 +9,7 @@ use std::{
 
 use futures_util::{FutureExt as _, future::BoxFuture};
 use pqvpn_crypto::{identity::PublicIdentity, peer_id::PeerId};
-use pqvpn_dataplane::way::{Way, WayError, WayId};
+use pqvpn_dataplane::way::{CarrierGroup, GroupId, Way, WayError, WayId};
 use tokio::sync::Notify;
 
 use super::{Link, Plane};
@@ -51,6 +51,8 @@ impl Endpoint for Nowhere {
 #[derive(Default)]
 pub(super) struct FakePlane {
     ways: Mutex<Vec<(WayId, Way)>>,
+    group: Mutex<Option<Arc<dyn CarrierGroup>>>,
+    last: Mutex<Option<WayId>>,
     pub(super) came: Mutex<Vec<Vec<u8>>>,
     notify: Notify,
 }
@@ -65,7 +67,12 @@ impl Plane for FakePlane {
         self.ways.lock().unwrap().retain(|(known, _)| *known != id);
     }
 
-    fn inject(&self, _: WayId, datagrams: &[&[u8]]) -> usize {
+    fn set_group(&self, _: GroupId, group: Option<Arc<dyn CarrierGroup>>) {
+        *self.group.lock().unwrap() = group;
+    }
+
+    fn inject(&self, id: WayId, datagrams: &[&[u8]]) -> usize {
+        *self.last.lock().unwrap() = Some(id);
         self.came.lock().unwrap().extend(datagrams.iter().map(|datagram| datagram.to_vec()));
         self.notify.notify_one();
         datagrams.len()
@@ -88,6 +95,16 @@ impl FakePlane {
 
     pub(super) fn way_id(&self, n: usize) -> Option<WayId> {
         self.ways.lock().unwrap().get(n).map(|(id, _)| *id)
+    }
+
+    /// The way that the last datagram came on.
+    pub(super) fn last_way(&self) -> Option<WayId> {
+        *self.last.lock().unwrap()
+    }
+
+    /// Sends on a way of the group.
+    pub(super) fn send(&self, way: WayId, datagram: &[u8]) -> bool {
+        self.group.lock().unwrap().as_ref().is_some_and(|group| group.send(way, datagram))
     }
 
     /// How many datagrams came.

@@ -32,7 +32,7 @@ struct Lab {
 impl Lab {
     fn new() -> Self {
         let (plane, stop) = (Arc::new(FakePlane::default()), watch::Sender::new(()));
-        let ways = Ways::new(plane.shared());
+        let ways = Ways::new(plane.shared(), |_| true);
         let own = PeerId::from_bytes(OWN);
         let server = Server::new(own, tls::server().unwrap(), ways, Arc::default(), stop.subscribe());
         Self { plane, server, _stop: stop }
