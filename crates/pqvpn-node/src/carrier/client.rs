@@ -269,6 +269,7 @@ mod tests {
 
     struct TestServer {
         plane: Arc<FakePlane>,
+        ways: Arc<Ways>,
         at: SocketAddr,
         accepting: tokio::task::JoinHandle<()>,
         _stop: watch::Sender<()>,
@@ -279,8 +280,9 @@ mod tests {
         let listener = server::listen(SocketAddr::new(HERE, port)).unwrap();
         let at = listener.local_addr().unwrap();
         let ways = Ways::new(plane.shared(), |_| true);
-        let server = server::Server::new(OWN, tls::server().unwrap(), ways, Arc::default(), stop.subscribe());
-        TestServer { plane, at, accepting: tokio::spawn(server::accept_all(server, listener)), _stop: stop }
+        let theirs = Arc::clone(&ways);
+        let server = server::Server::new(OWN, tls::server().unwrap(), theirs, Arc::default(), stop.subscribe());
+        TestServer { plane, ways, at, accepting: tokio::spawn(server::accept_all(server, listener)), _stop: stop }
     }
 
     fn client(port: u16) -> (Arc<FakePlane>, Arc<Client>) {
@@ -334,6 +336,60 @@ mod tests {
             tokio::task::yield_now().await;
         }
         assert_eq!(plane.open(), 1);
+    }
+
+    #[tokio::test]
+    async fn what_a_server_sends_keeps_no_place_and_a_link_of_ours_does() {
+        for is_used in [false, true] {
+            let server = serve(0);
+            let (plane, client) = client(server.at.port());
+            let way = client.way((HERE, OWN), Whom::Known).await.unwrap();
+            tokio::time::pause();
+            let now = || tokio::time::Instant::now().into_std();
+            let theirs = server.plane.way_id(0).unwrap().address();
+            let Way::Carried(down) = server.plane.way(0) else { panic!("a carried way") };
+            for _ in 0..40 {
+                server.ways.prove(now(), theirs);
+                if is_used {
+                    client.ways.prove(now(), way);
+                }
+                down.send(b"a datagram that nobody asked for");
+                sleep(Duration::from_secs(1)).await;
+            }
+            assert!(plane.came() > 5, "they came");
+            assert_eq!(plane.open(), usize::from(is_used));
+        }
+    }
+
+    fn who(n: u8) -> (IpAddr, PeerId) {
+        (IpAddr::from([203, 0, 113, n]), PeerId::from_bytes([n; 32]))
+    }
+
+    /// A server as if it had been dialled so long ago.
+    fn dialled(client: &Client, n: u8, ago: u64) -> OpenWay {
+        let way = client.ways.open(Place { rung: Rung::Wss, at: SocketAddr::new(who(n).0, 443) }).unwrap();
+        let (at, since) = (way.id.address(), clock::now() - Duration::from_secs(ago));
+        let task = tokio::spawn(std::future::pending::<()>()).abort_handle();
+        let server = Server { open: tokio::sync::Mutex::new(Some(Open { at, since, task })), ..Server::default() };
+        client.servers.lock().unwrap().insert(who(n), Arc::new(server));
+        way
+    }
+
+    #[tokio::test]
+    async fn servers_that_strangers_named_make_room_for_peers_at_once_and_for_others_in_turn() {
+        let (_plane, client) = client(443);
+        let mut held: Vec<OpenWay> = (0..32).map(|n| dialled(&client, n, [900, 800, 50].get(usize::from(n)).map_or(0, |ago| *ago))).collect();
+        client.ways.prove(clock::now(), held[0].id.address());
+        let asks = |n: u8, whom| client.server(who(n).0, who(n).1, whom).is_some();
+        let is_there = |n: u8| client.servers.lock().unwrap().contains_key(&who(n));
+        assert!(asks(100, Whom::Strangers) && !is_there(1), "it has had its turn");
+        held.push(dialled(&client, 100, 0));
+        assert!(!asks(101, Whom::Strangers), "the others have not");
+        assert!(asks(102, Whom::Known) && !is_there(2), "the oldest that no peer uses");
+        held.push(dialled(&client, 102, 0));
+        assert!(is_there(0));
+        held.iter().for_each(|way| client.ways.prove(clock::now(), way.id.address()));
+        assert!(!asks(103, Whom::Known), "peers do not make room");
     }
 
     const PATIENCE: Duration = Duration::from_secs(20);

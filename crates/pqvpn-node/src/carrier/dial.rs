@@ -147,3 +147,21 @@ where
     let made = client_async_with_config(uri, stream, Some(stream::config())).await;
     made.map(|(stream, _response)| stream).map_err(|error| DialError::WebSocket(Box::new(error)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{super::server, *};
+
+    #[tokio::test]
+    async fn the_kernel_holds_little_of_what_waits_at_either_end() {
+        let listener = server::listen(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        let dialled = connect(listener.local_addr().unwrap()).await.unwrap();
+        let (accepted, _from) = listener.accept().await.unwrap();
+        for stream in [&dialled, &accepted] {
+            let socket = SockRef::from(stream);
+            assert_eq!(socket.tcp_notsent_lowat().unwrap(), UNSENT);
+            assert!(socket.tcp_nodelay().unwrap());
+            assert!(socket.send_buffer_size().unwrap() <= 2 * SEND_BUFFER as usize, "the kernel counts double");
+        }
+    }
+}

@@ -5,15 +5,16 @@ use std::{
     future::pending,
     net::SocketAddr,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use futures_util::{FutureExt as _, future::BoxFuture};
-use pqvpn_crypto::{identity::PublicIdentity, peer_id::PeerId};
+use pqvpn_crypto::{identity::PublicIdentity, peer_id::PeerId, schedule::Role};
 use pqvpn_dataplane::way::{CarrierGroup, GroupId, Way, WayError, WayId};
 use tokio::sync::Notify;
 
 use super::{Link, Plane};
-use crate::link::{Endpoint, EndpointStats, LinkError};
+use crate::link::{Connection, ControlRecv, ControlSend, Endpoint, EndpointStats, LinkError};
 
 /// An endpoint that reaches nobody and remembers where it tried.
 #[derive(Debug, Default)]
@@ -45,6 +46,57 @@ impl Endpoint for Nowhere {
 
     fn stats(&self) -> EndpointStats {
         EndpointStats::default()
+    }
+}
+
+/// A link of somebody by a way.
+#[derive(Debug)]
+pub(super) struct FakeLink {
+    pub(super) peer: PeerId,
+    pub(super) remote: SocketAddr,
+}
+
+impl Connection for FakeLink {
+    fn peer(&self) -> PeerId {
+        self.peer
+    }
+
+    fn public_identity(&self) -> &PublicIdentity {
+        unimplemented!("nobody asks")
+    }
+
+    fn remote(&self) -> SocketAddr {
+        self.remote
+    }
+
+    fn side(&self) -> Role {
+        Role::Listener
+    }
+
+    fn open_control(&self) -> BoxFuture<'static, Result<(ControlSend, ControlRecv), LinkError>> {
+        pending().boxed()
+    }
+
+    fn accept_control(&self) -> BoxFuture<'static, Result<(ControlSend, ControlRecv), LinkError>> {
+        pending().boxed()
+    }
+
+    fn export(&self, _: &[u8], _: &[u8], _: &mut [u8]) -> Result<(), LinkError> {
+        Err(LinkError::ClosedByUs)
+    }
+
+    fn close(&self, _: u32, _: &str) {}
+
+    fn closed(&self) -> BoxFuture<'static, LinkError> {
+        pending().boxed()
+    }
+
+    fn rtt(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    fn handshake_time(&self) -> Duration {
+        Duration::ZERO
     }
 }
 

@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use pqvpn_dataplane::way::WayId;
+use pqvpn_wire::carrier::{self as frame, MAX_MESSAGE, Malformed};
 use thiserror::Error;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -15,11 +16,7 @@ use tokio_tungstenite::{
     tungstenite::{self, Message, protocol::WebSocketConfig},
 };
 
-use super::{
-    Plane,
-    frame::{self, MAX_MESSAGE, Malformed},
-    queue::Sink,
-};
+use super::{Plane, queue::Sink};
 
 /// A peer that takes nothing for so long is not there, or wants us to hold memory for it.
 const SLOW: Duration = Duration::from_secs(10);

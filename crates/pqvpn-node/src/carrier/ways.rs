@@ -308,8 +308,40 @@ impl Drop for OpenWay {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::fake::FakePlane, *};
+    use super::{
+        super::fake::{FakeLink, FakePlane},
+        *,
+    };
     use crate::link::{Gate, GateConfig, Verdict};
+
+    fn opened(ways: &Arc<Ways>, port: u16) -> OpenWay {
+        ways.open(Place { rung: Rung::Wss, at: SocketAddr::from(([203, 0, 113, 7], port)) }).unwrap()
+    }
+
+    #[test]
+    fn who_completes_a_handshake_is_a_stranger_until_it_is_a_peer_of_ours() {
+        let member = PeerId::from_bytes([1; 32]);
+        let ways = Ways::new(Arc::<FakePlane>::default(), move |peer| *peer == member);
+        let (mut now, both) = (Instant::now(), [opened(&ways, 1), opened(&ways, 2)]);
+        let uses = |now| both.each_ref().map(|way| ways.used_by(now, way.id.address()));
+        assert_eq!(uses(now), [Use::Nobody; 2]);
+        let links = [member, PeerId::from_bytes([2; 32])].into_iter().zip(&both).map(|(peer, way)| {
+            let link: Arc<dyn Connection> = Arc::new(FakeLink { peer, remote: way.id.address() });
+            ways.note_link(now, &link);
+            link
+        });
+        let links: Vec<_> = links.collect();
+        for _ in 0..20 {
+            ways.look_at_links(now);
+            assert_eq!(uses(now), [Use::Peer, Use::Stranger], "as long as the links are there");
+            now += Duration::from_secs(10);
+        }
+        drop(links);
+        ways.look_at_links(now);
+        assert_eq!(uses(now + PROVED), [Use::Nobody; 2]);
+        ways.prove(now + PROVED, both[1].id.address());
+        assert_eq!(uses(now + PROVED), [Use::Nobody, Use::Peer], "a session is a peer's");
+    }
 
     #[test]
     fn all_carried_ways_of_a_host_have_one_rate_of_handshakes() {
