@@ -56,10 +56,11 @@ fn a_group_carries_its_ways_and_no_others() {
     assert!(ways.exit(way.address()).is_none());
     ways.set_group(group, Some(Arc::new(Only(way))));
     assert!(ways.is_carried(way) && !ways.is_carried(GroupId(0xc124).way(1)));
-    let takes = |ways: &Ways, way: WayId| match (ways.exit(way.address()).map(|exit| exit.by), ways.direct(way.address())) {
-        (Some(By::Carrier(one)), Some(By::Carrier(other))) => one.send(b"a datagram") && other.send(b"a datagram"),
-        _ => false,
-    };
+    let takes =
+        |ways: &Ways, way: WayId| match (ways.exit(way.address()).map(|exit| exit.by), ways.direct(way.address())) {
+            (Some(By::Carrier(one)), Some(By::Carrier(other))) => one.send(b"a datagram") && other.send(b"a datagram"),
+            _ => false,
+        };
     assert!(takes(&ways, way) && !takes(&ways, group.way(1)) && !takes(&ways, GroupId(0xc124).way(u64::MAX - 7)));
     ways.set_way(group.way(1), Way::Carried(Arc::new(Nowhere))).unwrap();
     ways.set_forward(1, forward(R, &way.address().to_string(), 2)).unwrap();

@@ -358,6 +358,7 @@ mod tests {
             }
             assert!(plane.came() > 5, "they came");
             assert_eq!(plane.open(), usize::from(is_used));
+            tokio::time::resume();
         }
     }
 
@@ -378,7 +379,8 @@ mod tests {
     #[tokio::test]
     async fn servers_that_strangers_named_make_room_for_peers_at_once_and_for_others_in_turn() {
         let (_plane, client) = client(443);
-        let mut held: Vec<OpenWay> = (0..32).map(|n| dialled(&client, n, [900, 800, 50].get(usize::from(n)).map_or(0, |ago| *ago))).collect();
+        let mut held: Vec<OpenWay> =
+            (0..32).map(|n| dialled(&client, n, [900, 800, 50].get(usize::from(n)).map_or(0, |ago| *ago))).collect();
         client.ways.prove(clock::now(), held[0].id.address());
         let asks = |n: u8, whom| client.server(who(n).0, who(n).1, whom).is_some();
         let is_there = |n: u8| client.servers.lock().unwrap().contains_key(&who(n));

@@ -70,7 +70,7 @@ impl Connection for FakeLink {
     }
 
     fn side(&self) -> Role {
-        Role::Listener
+        Role::Responder
     }
 
     fn open_control(&self) -> BoxFuture<'static, Result<(ControlSend, ControlRecv), LinkError>> {

@@ -14,8 +14,8 @@ use rtnetlink::{
     packet_route::{
         AddressFamily,
         address::{AddressAttribute, AddressFlags, AddressMessage},
-        neighbour::{NeighbourAddress, NeighbourAttribute},
         link::{AfSpecInet6, AfSpecUnspec, In6AddrGenMode, LinkAttribute, LinkFlags, LinkMessage},
+        neighbour::{NeighbourAddress, NeighbourAttribute},
         route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType},
     },
 };
@@ -119,11 +119,14 @@ impl Kernel {
             IpAddr::V4(of) => NeighbourAddress::Inet(of),
             IpAddr::V6(of) => NeighbourAddress::Inet6(of),
         };
-        let is_it = |attribute: &NeighbourAttribute| matches!(attribute, NeighbourAttribute::Destination(at) if *at == of);
+        let is_it =
+            |attribute: &NeighbourAttribute| matches!(attribute, NeighbourAttribute::Destination(at) if *at == of);
         let on_it = messages.iter().filter(|message| message.header.ifindex == index);
         let it = on_it.filter(|message| message.attributes.iter().any(is_it));
         Ok(it.flat_map(|message| &message.attributes).find_map(|attribute| match attribute {
-            NeighbourAttribute::LinkLayerAddress(address) if address.iter().any(|byte| *byte != 0) => Some(address.clone()),
+            NeighbourAttribute::LinkLayerAddress(address) if address.iter().any(|byte| *byte != 0) => {
+                Some(address.clone())
+            }
             _ => None,
         }))
     }

@@ -19,7 +19,10 @@ use super::{
     super::{
         dial,
         fake::{FakeLink, FakePlane},
-        limits::MAX_ALL, queue::Sink, tls},
+        limits::MAX_ALL,
+        queue::Sink,
+        tls,
+    },
     *,
 };
 use crate::link::Connection;

@@ -26,7 +26,8 @@ fn heard(table: &Table, ends: Ends) -> bool {
 #[test]
 fn only_the_first_packet_of_a_link_makes_a_way() {
     let (mut table, now) = (Table::new(START), Instant::now());
-    let mut hear = |ends, datagram: &[u8]| table.way(now, ends, datagram, nobody).map(|found| (found.way, found.is_new));
+    let mut hear =
+        |ends, datagram: &[u8]| table.way(now, ends, datagram, nobody).map(|found| (found.way, found.is_new));
     for bad in [&[0xc3; FIRST - 1][..], &[0x43; FIRST], &[0x24; 1400], &[]] {
         assert_eq!(hear(from(1, 1), bad), None);
     }
@@ -103,6 +104,7 @@ fn who_falls_silent_is_forgotten_and_one_with_a_link_later() {
 }
 
 mod on_sockets {
+    use rtnetlink::LinkUnspec;
     use tokio::net::UdpSocket;
 
     use super::{super::super::fake::FakePlane, *};
@@ -146,7 +148,8 @@ mod on_sockets {
     #[test]
     fn a_datagram_that_is_longer_than_the_network_takes_is_refused_and_the_way_goes_on() {
         in_namespace(async |net| {
-            net.mtu("lo", 1400).await;
+            let lo = LinkUnspec::new_with_index(net.index("lo").await.unwrap()).mtu(1400).build();
+            net.handle.link().change(lo).execute().await.unwrap();
             let lab = serve("0.0.0.0:0");
             let (client, way) = begun(&lab, [127, 0, 0, 1].into()).await;
             for _ in 0..2 {

@@ -83,12 +83,6 @@ impl Net {
         self.handle.link().change(LinkUnspec::new_with_index(index).up().build()).execute().await.expect("up");
     }
 
-    pub(crate) async fn mtu(&self, name: &str, mtu: u32) {
-        let index = self.index(name).await.expect("interface");
-        let change = LinkUnspec::new_with_index(index).mtu(mtu).build();
-        self.handle.link().change(change).execute().await.expect("mtu");
-    }
-
     pub(crate) async fn delete(&self, name: &str) {
         let index = self.index(name).await.expect("interface");
         self.handle.link().del(index).execute().await.expect("delete");
