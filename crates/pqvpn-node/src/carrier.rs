@@ -150,6 +150,13 @@ impl Carriers {
         Self::with_memory(Thread::of_tests(), plain, ways, None, memory).unwrap()
     }
 
+    /// Somebody who comes from `at`, by a carried way that ends with what is returned beside its address.
+    #[cfg(test)]
+    pub(crate) fn guest(&self, rung: Rung, at: SocketAddr) -> (SocketAddr, impl Send + use<>) {
+        let way = self.0.ways.open(Place { rung, at }).unwrap();
+        (way.id.address(), way)
+    }
+
     /// The host is in a network: at the start, and when it has changed.
     fn on_network(&self, now: Instant, around: Option<&Surroundings>, is_news: bool) {
         let network = around.map(|around| self.0.network_key.fingerprint(around));
@@ -196,6 +203,15 @@ impl Carriers {
     /// What is at the other end of a carried way.
     pub(crate) fn place(&self, at: SocketAddr) -> Option<Place> {
         self.0.ways.place(at)
+    }
+
+    /// Where a network sees who is at an address. Behind a WebSocket and behind another member that is not told; who comes
+    /// to UDP port 443 comes by the socket that everything of theirs leaves by.
+    pub(crate) fn sight(&self, at: SocketAddr) -> Option<SocketAddr> {
+        match self.place(at) {
+            Some(place) => Some(place.at).filter(|_| place.rung == Rung::Quic),
+            None => Some(at).filter(|at| WayId::of(*at).is_none()),
+        }
     }
 
     /// The rung that datagrams to an address go by.
