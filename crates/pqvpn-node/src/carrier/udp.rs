@@ -204,9 +204,8 @@ pub(super) async fn receive_all(socket: AsyncFd<PlainPort>, ways: Arc<Ways>, mut
         let mut batch = PortBatch::default();
         while let Ok(mut ready) = socket.readable().await {
             // What a host we sent to says by ICMP is an error here, and no reason to stop.
-            match ready.try_io(|socket| port.receive(socket.get_ref(), &mut batch, &ways)) {
-                Ok(Err(error)) => tracing::trace!(%error, "receiving on the carriers' port"),
-                Ok(Ok(())) | Err(_) => {}
+            if let Ok(Err(error)) = ready.try_io(|socket| port.receive(socket.get_ref(), &mut batch, &ways)) {
+                tracing::trace!(%error, "receiving on the carriers' port");
             }
             tokio::task::consume_budget().await;
         }

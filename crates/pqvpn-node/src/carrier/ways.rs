@@ -51,7 +51,6 @@ pub(crate) const fn by_member(random: u64) -> u64 {
 
 /// A number for a group of carried ways.
 pub(super) fn group() -> GroupId {
-    #[expect(clippy::cast_possible_truncation, reason = "the upper half is taken")]
     GroupId(((entropy::u64() | CARRIED | GROUPED) >> 48) as u16)
 }
 

@@ -4,9 +4,8 @@
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, UdpSocket},
+    time::Duration,
 };
-
-use std::time::Duration;
 
 use ipnet::IpNet;
 use tokio::time::sleep;
@@ -120,5 +119,35 @@ fn source_towards(router: Ipv4Addr) -> io::Result<Ipv4Addr> {
     match socket.local_addr()?.ip() {
         IpAddr::V4(own) => Ok(own),
         IpAddr::V6(_) => Err(io::ErrorKind::AddrNotAvailable.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rtnetlink::RouteMessageBuilder;
+
+    use super::{super::tests::netns::*, *};
+
+    #[test]
+    fn a_network_is_told_by_its_router_and_our_subnet_without_asking_anybody_else() {
+        in_namespace(async |net| {
+            assert_eq!(surroundings(None).await.unwrap(), None, "no router");
+            let index = net.index(LAN).await.unwrap();
+            for (router, mac) in [("192.168.7.1", Some([2, 0, 0, 0, 0, 7])), ("192.168.7.3", None)] {
+                let router: Ipv4Addr = router.parse().unwrap();
+                if let Some(mac) = mac {
+                    let neighbours = net.handle.neighbours().add(index, router.into());
+                    neighbours.link_layer_address(&mac).execute().await.unwrap();
+                }
+                let route = RouteMessageBuilder::<Ipv4Addr>::new().gateway(router).output_interface(index).build();
+                net.handle.route().add(route.clone()).execute().await.unwrap();
+                let subnet = Some("192.168.7.0/24".parse().unwrap());
+                let router_mac = mac.map(|mac| mac.to_vec());
+                let expected = Surroundings { router: router.into(), router_mac, subnet };
+                assert_eq!(surroundings(None).await.unwrap(), Some(expected), "a router that is silent has no number");
+                assert_eq!(surroundings(Some(LAN)).await.unwrap(), None, "our own interface leads to no network");
+                net.handle.route().del(route).execute().await.unwrap();
+            }
+        });
     }
 }

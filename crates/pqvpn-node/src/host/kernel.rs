@@ -123,11 +123,9 @@ impl Kernel {
             |attribute: &NeighbourAttribute| matches!(attribute, NeighbourAttribute::Destination(at) if *at == of);
         let on_it = messages.iter().filter(|message| message.header.ifindex == index);
         let it = on_it.filter(|message| message.attributes.iter().any(is_it));
-        Ok(it.flat_map(|message| &message.attributes).find_map(|attribute| match attribute {
-            NeighbourAttribute::LinkLayerAddress(address) if address.iter().any(|byte| *byte != 0) => {
-                Some(address.clone())
-            }
-            _ => None,
+        Ok(it.flat_map(|message| &message.attributes).find_map(|attribute| {
+            let NeighbourAttribute::LinkLayerAddress(address) = attribute else { return None };
+            Some(address.clone()).filter(|address| address.iter().any(|byte| *byte != 0))
         }))
     }
 
