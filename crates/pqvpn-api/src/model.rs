@@ -33,15 +33,15 @@ pub use membership::{
     Approved, CancelRequest, Denied, Invite, InviteCreated, InviteRequest, Invites, JoinRequest, Joined, Member,
     Members, Pending, Requests, RevokeRequest, Revoked, WhoRequest,
 };
-pub use netcheck::{Finding, NetCheck, Outside, PortMapping, Relay, RelayedPair, Relaying, Visitors};
+pub use netcheck::{Finding, NetCheck, Outside, PortMapping, Relay, RelayedPair, RelayedTotal, Relaying, Visitors};
 pub use network::{
     Act, Admin, ContestRequest, DisableRequest, Gossip, Lock, LockLog, LockLogRequest, NetCreateRequest, NetRequest,
     NetworkAnswer, NetworkInfo, Networks, Proposal, SignRequest, Statement,
 };
 pub use request::{Done, Identity, PeerRequest, Ping, PingRequest, SetOutcome, SetRequest, Setting, State, Version};
 pub use status::{
-    Health, HealthLevel, Network, NetworkName, NodeState, Path, PathKind, Peer, PeerState, Peers, Session, Status,
-    VERIFIED_WITHIN,
+    Health, HealthLevel, Links, Network, NetworkName, NodeState, Path, PathKind, Peer, PeerCounts, PeerState, Peers,
+    Session, Status, VERIFIED_WITHIN,
 };
 
 /// Name of the only suite: hybrid key exchange and hybrid signatures, never one half.

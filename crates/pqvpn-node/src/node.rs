@@ -228,6 +228,7 @@ impl Node {
             mapped: portmap.mapped().clone(),
             portmap,
             candidates_refused: 0,
+            stray_answers: 0,
             inner_mtu,
             guessing: Guessing::default(),
             held_at: clock::now(),

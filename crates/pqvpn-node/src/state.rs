@@ -112,6 +112,8 @@ pub(crate) struct State {
     pub(crate) mapped: Mapped,
     /// Candidates of peers that were not tried.
     pub(crate) candidates_refused: u64,
+    /// Answers of peers to probes that were not sent, or long ago.
+    pub(crate) stray_answers: u64,
     /// Port guessing.
     pub(crate) guessing: Guessing,
     /// When ways in use were last held.

@@ -121,6 +121,8 @@ fn a_snapshot() -> snapshot::Snapshot {
         }],
         uptime: Duration::from_secs(9),
         port_mapping: pqvpn_node::netcheck::MappingReport::default(),
+        links: snapshot::LinksSnapshot::default(),
+        lost_events: 0,
     }
 }
 
@@ -170,6 +172,7 @@ fn a_peer() -> snapshot::PeerSnapshot {
         last_error: None,
         pinned: false,
         networks: vec![("home".into(), "nas".into())],
+        counts: snapshot::PeerCounts { sessions: 2, dials_failed: 1, rekeys: 5, path_changes: 4, failovers: 3 },
     }
 }
 

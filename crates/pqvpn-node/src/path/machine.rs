@@ -11,7 +11,7 @@ use std::{
 
 use pqvpn_dataplane::way::WayId;
 
-use super::{guess::Guess, sift::is_outside};
+use super::{guess::Guess, moves::Moves, sift::is_outside};
 
 /// When an address is checked after a try has begun: soon and often, because the first checks only open the NATs.
 const CHECK_AT: [Duration; 7] = [
@@ -160,6 +160,7 @@ pub(crate) struct Paths {
     next_guess: Option<Instant>,
     told_debt: Duration,
     told_at: Option<Instant>,
+    moves: Moves,
     actions: VecDeque<Action>,
 }
 
@@ -188,13 +189,14 @@ impl Paths {
             next_guess: None,
             told_debt: Duration::ZERO,
             told_at: None,
+            moves: Moves::default(),
             actions: VecDeque::new(),
         }
     }
 
     /// A session came up over a link with `remote`, and packets take that path.
     pub(crate) fn on_session(&mut self, now: Instant, remote: SocketAddr) {
-        self.current = Some(remote);
+        self.take(remote);
         self.link = Some(remote);
         self.calm();
         self.link_due = None;
@@ -219,13 +221,14 @@ impl Paths {
             told_at: self.told_at,
             guesses: self.guesses,
             next_guess: self.next_guess,
+            moves: self.moves,
             ..fresh
         };
     }
 
     /// Packets take another path: the peer moved it, or we did.
     pub(crate) fn on_path(&mut self, now: Instant, remote: SocketAddr) {
-        self.current = Some(remote);
+        self.take(remote);
         self.calm();
         if is_relayed(remote) {
             self.next_try.get_or_insert(now);
@@ -344,6 +347,16 @@ impl Paths {
             self.calm();
             self.link_due = None;
         }
+    }
+
+    /// How often packets took another path.
+    pub(crate) const fn moves(&self) -> Moves {
+        self.moves
+    }
+
+    fn take(&mut self, at: SocketAddr) {
+        self.moves.note(self.current, at, self.suspect.is_some());
+        self.current = Some(at);
     }
 
     fn calm(&mut self) {

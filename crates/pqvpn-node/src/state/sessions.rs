@@ -67,6 +67,7 @@ impl State {
         };
         tracing::info!(peer = %peer.label(), dialed_by_us = made.role == Role::Initiator, aead = made.aead.name(), "session up");
         peer.last_error = None;
+        peer.counts.sessions += 1;
         peer.sessions.push(id);
         let live = Live::from(made);
         if let Some(psk) = live.ratchet.resume_psk() {
@@ -108,6 +109,7 @@ impl State {
         let Some(peer) = self.peers.get_mut(slot) else { return };
         tracing::debug!(peer = %peer.label(), %error, "dial failed");
         peer.last_error = Some(error.to_string());
+        peer.counts.dials_failed += 1;
         peer.life.on_dial_failed(now, error.is_refusal());
         if error.is_refusal() {
             self.fail_pings(slot, &error.to_string());
@@ -240,9 +242,9 @@ impl State {
         self.carriers.on_udp(now, from);
         let Some(peer) = self.peers.get_mut(slot) else { return };
         let Some(rtt) = peer.life.on_probe_ack(id, at) else {
-            if !peer.mtu.on_ack(now, id, from, at) {
-                peer.paths.on_ack(now, id, from, at);
-            }
+            // Authentic, but not ours, or given up long ago.
+            let stray = !peer.mtu.on_ack(now, id, from, at) && peer.paths.on_ack(now, id, from, at).is_none();
+            self.stray_answers += u64::from(stray);
             return;
         };
         peer.quality.on_rtt(from, rtt);
