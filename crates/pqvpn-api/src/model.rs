@@ -14,6 +14,7 @@ mod from_network;
 mod from_node;
 mod keys;
 mod membership;
+mod metrics;
 mod netcheck;
 mod network;
 mod request;
@@ -25,14 +26,18 @@ pub use bootstrap::{
 };
 pub use dht::{
     DhtAdmission, DhtBucket, DhtContact, DhtContent, DhtDoors, DhtEclipse, DhtFound, DhtGetRequest, DhtGot, DhtLinks,
-    DhtLookup, DhtLookupRequest, DhtOwnRecord, DhtPut, DhtPutRequest, DhtRecord, DhtRpc, DhtState, DhtStatus, DhtTable,
+    DhtLookup, DhtLookupRequest, DhtLookups, DhtOwnRecord, DhtPut, DhtPutRequest, DhtRecord, DhtRpc, DhtState,
+    DhtStatus, DhtTable,
 };
 pub use dns::{Dns, DnsName, DnsQueries, DnsServer};
+#[cfg(feature = "server")]
+pub(crate) use from_node::rounded;
 pub use keys::{RotateRequest, Rotated, RotatedIn, SecretBytes};
 pub use membership::{
     Approved, CancelRequest, Denied, Invite, InviteCreated, InviteRequest, Invites, JoinRequest, Joined, Member,
     Members, Pending, Requests, RevokeRequest, Revoked, WhoRequest,
 };
+pub use metrics::{METRICS_TEXT, MetricFamily, MetricKind, MetricSample, Metrics};
 pub use netcheck::{Finding, NetCheck, Outside, PortMapping, Relay, RelayedPair, RelayedTotal, Relaying, Visitors};
 pub use network::{
     Act, Admin, ContestRequest, DisableRequest, Gossip, Lock, LockLog, LockLogRequest, NetCreateRequest, NetRequest,

@@ -230,7 +230,7 @@ pub(super) fn millis(duration: Duration) -> f64 {
     rounded(duration.as_secs_f64() * 1000.0, 1000.0)
 }
 
-pub(super) fn rounded(value: f64, steps_per_unit: f64) -> f64 {
+pub(crate) fn rounded(value: f64, steps_per_unit: f64) -> f64 {
     (value * steps_per_unit).round() / steps_per_unit
 }
 

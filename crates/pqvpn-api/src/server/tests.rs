@@ -2,6 +2,8 @@
 //! The server in front of a fake node: a task that answers commands as the test says.
 
 mod dht;
+mod exporter;
+mod metrics;
 mod networks;
 
 use std::{collections::BTreeSet, fs, io::ErrorKind, os::unix::fs::PermissionsExt, path::PathBuf, time::Duration};
