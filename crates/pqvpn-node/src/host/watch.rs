@@ -98,6 +98,7 @@ fn present() -> BTreeSet<(u32, IpAddr)> {
 impl Seen {
     /// Whether a message tells of something new. Renewed leases and announcements are told again and again.
     fn take(&mut self, message: &NetlinkMessage<RouteNetlinkMessage>) -> bool {
+        #[expect(clippy::wildcard_enum_match_arm, reason = "what else there is tells nothing")]
         let message = match &message.payload {
             NetlinkPayload::InnerMessage(message) => message,
             // Messages were lost: what is known may be wrong from now.
@@ -105,7 +106,7 @@ impl Seen {
                 (self.addresses, self.defaults) = (present(), BTreeSet::new());
                 return true;
             }
-            NetlinkPayload::Done(_) | NetlinkPayload::Error(_) | NetlinkPayload::Noop => return false,
+            _ => return false,
         };
         if let RouteNetlinkMessage::NewLink(link) = message {
             return self.on_link(link);
