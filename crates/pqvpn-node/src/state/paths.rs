@@ -187,13 +187,13 @@ impl State {
         }
         let lab = self.underlay.listen.iter().all(|at| at.ip().is_loopback());
         let sifted = sift(&candidates.addresses, lab, |ip| self.is_inside(ip));
-        self.candidates_refused += sifted.refused;
+        self.refused.candidates += sifted.refused;
         let rtt = self.live.get(&session).map(|live| live.connection.rtt());
         let Some(peer) = self.peers.get_mut(slot) else { return };
         let Candidates { round, answer, varies, .. } = *candidates;
         peer.varies = Some(varies);
         if !peer.paths.on_told(now, Told { round, answer, varies, rtt }, &sifted.usable) {
-            self.candidates_refused += sifted.usable.len() as u64;
+            self.refused.candidates += sifted.usable.len() as u64;
             tracing::debug!(peer = %peer.label(), "candidates told too often");
         }
     }

@@ -45,7 +45,7 @@ impl State {
             health: self.health(now),
             uptime: now.saturating_duration_since(self.started),
             port_mapping: self.mapped.report(now),
-            links: LinksSnapshot { endpoint: self.context.endpoint.stats(), refused: self.accept_failures },
+            links: LinksSnapshot { endpoint: self.context.endpoint.stats(), refused: self.refused.links },
             lost_events: self.lost_events.load(Ordering::Relaxed),
         }
     }
@@ -57,7 +57,7 @@ impl State {
             (reason.name(), if reason == DropReason::Garbage { count + strangers } else { count })
         };
         let mut all: Vec<_> = self.control.drops().iter().map(counted).collect();
-        all.extend([("candidate", self.candidates_refused), ("stray_answer", self.stray_answers)]);
+        all.extend([("candidate", self.refused.candidates), ("stray_answer", self.refused.answers)]);
         all
     }
 

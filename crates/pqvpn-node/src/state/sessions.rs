@@ -30,7 +30,7 @@ impl State {
             LinkEvent::Established(session) => self.on_established(now, *session),
             LinkEvent::DialFailed { slot, error } => self.on_dial_failed(now, slot, &error),
             LinkEvent::AcceptFailed { error } => {
-                self.accept_failures += 1;
+                self.refused.links += 1;
                 tracing::debug!(%error, "incoming link refused or failed");
             }
             LinkEvent::Ratchet { session, bytes } => self.on_ratchet_message(now, session, &bytes),
@@ -234,7 +234,7 @@ impl State {
     pub(super) fn on_heard(&mut self, now: Instant, slot: PeerSlot, from: SocketAddr) {
         self.carriers.prove(now, from);
         if self.is_inside(from.ip()) {
-            self.candidates_refused += 1;
+            self.refused.candidates += 1;
             return;
         }
         if let Some(peer) = self.peers.get_mut(slot) {
@@ -248,7 +248,7 @@ impl State {
         let Some(rtt) = peer.life.on_probe_ack(id, at) else {
             // Authentic, but not ours, or given up long ago.
             let stray = !peer.mtu.on_ack(now, id, from, at) && peer.paths.on_ack(now, id, from, at).is_none();
-            self.stray_answers += u64::from(stray);
+            self.refused.answers += u64::from(stray);
             return;
         };
         peer.quality.on_rtt(from, rtt);

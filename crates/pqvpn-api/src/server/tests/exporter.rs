@@ -146,7 +146,7 @@ async fn who_does_not_finish_its_request_is_cut_off() {
 
 #[tokio::test(start_paused = true)]
 async fn no_connection_lasts_longer_than_its_time() {
-    let never = Router::new().route("/metrics", get(|| std::future::pending::<&'static str>()));
+    let never = Router::new().route("/metrics", get(std::future::pending::<&'static str>));
     let at = serving(never).await;
     let since = Instant::now();
     assert_eq!(ask(at, "GET /metrics", "localhost").await, "");
