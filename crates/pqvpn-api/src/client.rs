@@ -18,9 +18,9 @@ use crate::{
     error::{ApiError, Code},
     model::{
         Bootstrap, BootstrapAddRequest, BootstrapAdded, BootstrapRemoveRequest, BootstrapRemoved, DhtFound,
-        DhtGetRequest, DhtGot, DhtLookupRequest, DhtPut, DhtPutRequest, DhtStatus, DhtTable, Done, Identity, NetCheck,
-        PeerRequest, Peers, Ping, PingRequest, Relaying, RotateRequest, Rotated, SetRequest, Setting, State, Status,
-        Version,
+        DhtGetRequest, DhtGot, DhtLookupRequest, DhtPut, DhtPutRequest, DhtStatus, DhtTable, Done, Identity, Metrics,
+        NetCheck, PeerRequest, Peers, Ping, PingRequest, Relaying, RotateRequest, Rotated, SetRequest, Setting, State,
+        Status, Version,
     },
 };
 
@@ -72,6 +72,14 @@ impl Client {
     /// As [`Client::version`].
     pub async fn status(&self) -> Result<Status, ApiError> {
         self.get("/status").await
+    }
+
+    /// Every figure at this moment, for Prometheus.
+    ///
+    /// # Errors
+    /// As [`Client::version`].
+    pub async fn metrics(&self) -> Result<Metrics, ApiError> {
+        self.get("/metrics").await
     }
 
     /// Every peer at this moment.

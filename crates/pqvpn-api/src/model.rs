@@ -14,6 +14,7 @@ mod from_network;
 mod from_node;
 mod keys;
 mod membership;
+mod metrics;
 mod netcheck;
 mod network;
 mod request;
@@ -25,23 +26,27 @@ pub use bootstrap::{
 };
 pub use dht::{
     DhtAdmission, DhtBucket, DhtContact, DhtContent, DhtDoors, DhtEclipse, DhtFound, DhtGetRequest, DhtGot, DhtLinks,
-    DhtLookup, DhtLookupRequest, DhtOwnRecord, DhtPut, DhtPutRequest, DhtRecord, DhtRpc, DhtState, DhtStatus, DhtTable,
+    DhtLookup, DhtLookupRequest, DhtLookups, DhtOwnRecord, DhtPut, DhtPutRequest, DhtRecord, DhtRpc, DhtState,
+    DhtStatus, DhtTable,
 };
 pub use dns::{Dns, DnsName, DnsQueries, DnsServer};
+#[cfg(feature = "server")]
+pub(crate) use from_node::rounded;
 pub use keys::{RotateRequest, Rotated, RotatedIn, SecretBytes};
 pub use membership::{
     Approved, CancelRequest, Denied, Invite, InviteCreated, InviteRequest, Invites, JoinRequest, Joined, Member,
     Members, Pending, Requests, RevokeRequest, Revoked, WhoRequest,
 };
-pub use netcheck::{Finding, NetCheck, Outside, PortMapping, Relay, RelayedPair, Relaying, Visitors};
+pub use metrics::{METRICS_TEXT, MetricFamily, MetricKind, MetricSample, Metrics};
+pub use netcheck::{Finding, NetCheck, Outside, PortMapping, Relay, RelayedPair, RelayedTotal, Relaying, Visitors};
 pub use network::{
     Act, Admin, ContestRequest, DisableRequest, Gossip, Lock, LockLog, LockLogRequest, NetCreateRequest, NetRequest,
     NetworkAnswer, NetworkInfo, Networks, Proposal, SignRequest, Statement,
 };
 pub use request::{Done, Identity, PeerRequest, Ping, PingRequest, SetOutcome, SetRequest, Setting, State, Version};
 pub use status::{
-    Health, HealthLevel, Network, NetworkName, NodeState, Path, PathKind, Peer, PeerState, Peers, Session, Status,
-    VERIFIED_WITHIN,
+    Health, HealthLevel, Links, Network, NetworkName, NodeState, Path, PathKind, Peer, PeerCounts, PeerState, Peers,
+    Session, Status, VERIFIED_WITHIN,
 };
 
 /// Name of the only suite: hybrid key exchange and hybrid signatures, never one half.

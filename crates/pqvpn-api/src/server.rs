@@ -7,12 +7,14 @@ mod connections;
 mod dht;
 mod disconnect;
 mod dns;
+mod exporter;
 mod identity;
 mod invites;
 mod join;
 mod keys;
 mod lock;
 mod members;
+mod metrics;
 mod netcheck;
 mod networks;
 mod peers;
@@ -45,6 +47,7 @@ use pqvpn_node::{bootstrap::Shelf, handle::NodeHandle};
 
 pub use self::{
     access::{Access, Caller, OPERATOR_GROUP},
+    exporter::export,
     socket::{ControlSocket, SocketError},
 };
 use crate::{PREFIX, model};
@@ -60,13 +63,16 @@ pub struct Service {
     identity: Arc<RwLock<model::Identity>>,
     settings: Option<Arc<set::SettingsFile>>,
     bootstrap: Option<Arc<bootstrap::Kept>>,
+    /// What is wrong with the exporter.
+    exporting: Arc<RwLock<Option<model::Health>>>,
 }
 
 impl Service {
     /// Puts the API in front of a node. `identity` is what `GET /v1/id` answers.
     #[must_use]
     pub fn new(node: NodeHandle, identity: model::Identity) -> Self {
-        Self { node, identity: Arc::new(RwLock::new(identity)), settings: None, bootstrap: None }
+        let exporting = Arc::default();
+        Self { node, identity: Arc::new(RwLock::new(identity)), settings: None, bootstrap: None, exporting }
     }
 
     /// Keeps what `POST /v1/set` changes in a configuration file, too.
@@ -95,6 +101,7 @@ impl Service {
             .route("/peers", get(peers::get))
             .route("/netcheck", get(netcheck::get))
             .route("/relay", get(relay::get))
+            .route("/metrics", get(metrics::get))
             .route("/ping", post(ping::post))
             .route("/up", post(state::up))
             .route("/down", post(state::down))

@@ -313,7 +313,7 @@ impl Sealer {
         }
         let Some(reply) = run.advise.and_then(|advise| too_big(packet, len, advise)) else { return };
         if told.due(self.shared.start, now, TOO_BIG_EVERY) {
-            self.shared.notices[self.queue].push(reply);
+            self.shared.notices[self.queue].push(reply, &self.drops);
             self.shared.inbound_wakes[self.queue].wake();
         }
     }

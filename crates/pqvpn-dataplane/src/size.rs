@@ -9,7 +9,10 @@ use std::{
     time::Duration,
 };
 
-use crate::{stats::Stamp, table::lock};
+use crate::{
+    stats::{DropCounters, DropReason, Stamp},
+    table::lock,
+};
 
 /// What a path carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,15 +92,37 @@ impl Size {
 pub(crate) struct Notices(Mutex<Vec<Vec<u8>>>);
 
 impl Notices {
-    /// Leaves a packet; dropped when too many wait, since there will be an occasion again.
-    pub(crate) fn push(&self, packet: Vec<u8>) {
+    /// Leaves a packet; dropped and counted when too many wait, since there will be an occasion again.
+    pub(crate) fn push(&self, packet: Vec<u8>, drops: &DropCounters) {
         let mut waiting = lock(&self.0);
         if waiting.len() < NOTICES {
             waiting.push(packet);
+        } else {
+            drops.count(DropReason::NoticeOverflow);
         }
     }
 
     pub(crate) fn take(&self) -> Vec<Vec<u8>> {
         std::mem::take(&mut *lock(&self.0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stats::Drops;
+
+    #[test]
+    fn words_to_local_senders_are_bounded_and_those_left_out_are_counted() {
+        let (notices, counters) = (Notices::default(), DropCounters::new());
+        for _ in 0..NOTICES + 3 {
+            notices.push(vec![0x45], &counters);
+        }
+        let mut drops = Drops::default();
+        counters.add_to(&mut drops);
+        assert_eq!((drops.get(DropReason::NoticeOverflow), drops.total()), (3, 3));
+        assert_eq!(notices.take().len(), NOTICES);
+        notices.push(vec![0x45], &counters);
+        assert_eq!(notices.take().len(), 1, "there is room again");
     }
 }

@@ -105,6 +105,8 @@ drop_reasons! {
     SealRefused => "seal_refused",
     /// Outbound: longer than the inner MTU.
     TooBig => "too_big",
+    /// Outbound: a word to a local sender that its packets are too long, with too many such words waiting already.
+    NoticeOverflow => "notice_overflow",
     /// Both ways: the interface is down.
     Paused => "paused",
     /// Both ways: policy forbids it.

@@ -41,7 +41,7 @@ use crate::{
     path::{Mapped, Portmap, PortmapSetup, Reflexive},
     session::{self, LinkContext, Slots},
     snapshot::NodeState,
-    state::{Guessing, Inputs, Peers, State, Views},
+    state::{Guessing, Inputs, Peers, Refused, State, Views},
     underlay::{Underlay, bind_all},
 };
 
@@ -223,11 +223,10 @@ impl Node {
             underlay: Underlay { listen, plane },
             standing,
             lost_events,
-            accept_failures: 0,
+            refused: Refused::default(),
             reflexive,
             mapped: portmap.mapped().clone(),
             portmap,
-            candidates_refused: 0,
             inner_mtu,
             guessing: Guessing::default(),
             held_at: clock::now(),

@@ -12,6 +12,7 @@
 mod guess;
 mod ids;
 mod machine;
+mod moves;
 mod mtu;
 mod portmap;
 mod quality;
@@ -21,6 +22,7 @@ mod why;
 
 pub(crate) use guess::{SOCKETS as GUESS_SOCKETS, SOCKETS_LAST as GUESS_SOCKETS_LAST};
 pub(crate) use machine::{Action, Paths, Told, is_relayed};
+pub(crate) use moves::Moves;
 pub(crate) use mtu::{FIRST_SIZE, Mtu};
 pub(crate) use portmap::{Mapped, Portmap, Setup as PortmapSetup};
 pub(crate) use quality::Quality;

@@ -9,7 +9,7 @@ use std::{
 use pqvpn_crypto::{aead::AeadId, peer_id::PeerId};
 use pqvpn_wire::dht::NetworkId;
 
-use crate::netcheck::MappingReport;
+use crate::{link::EndpointStats, netcheck::MappingReport};
 
 /// The whole node at one moment.
 #[derive(Debug, Clone)]
@@ -38,6 +38,19 @@ pub struct Snapshot {
     pub uptime: Duration,
     /// What the router of this network forwards to the node.
     pub port_mapping: MappingReport,
+    /// Links since the node started.
+    pub links: LinksSnapshot,
+    /// Events of the packet threads that the control side was too slow for.
+    pub lost_events: u64,
+}
+
+/// Links of every kind: of sessions, of networks, of the DHT.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct LinksSnapshot {
+    /// What the endpoint counts.
+    pub endpoint: EndpointStats,
+    /// Incoming links that were refused, or that no session came of.
+    pub refused: u64,
 }
 
 /// Whether the node carries traffic.
@@ -101,6 +114,23 @@ pub struct PeerSnapshot {
     pub rx_packets: u64,
     /// Why the last attempt to connect failed, while that is current.
     pub last_error: Option<String>,
+    /// What happened with it since it was first known.
+    pub counts: PeerCounts,
+}
+
+/// What happened with a peer since it was first known.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PeerCounts {
+    /// Sessions that came up: handshakes that succeeded, whoever dialed.
+    pub sessions: u64,
+    /// Dials that came to nothing.
+    pub dials_failed: u64,
+    /// Steps of the post-quantum ratchet.
+    pub rekeys: u64,
+    /// Changes of a session's path.
+    pub path_changes: u64,
+    /// Those made because the path before had fallen silent.
+    pub failovers: u64,
 }
 
 /// Connection state of a peer.

@@ -101,8 +101,7 @@ pub(crate) struct State {
     pub(crate) standing: Vec<HealthItem>,
     /// Events of the packet threads that found the queue full.
     pub(crate) lost_events: Arc<AtomicU64>,
-    /// Incoming links refused or failed.
-    pub(crate) accept_failures: u64,
+    pub(crate) refused: Refused,
     pub(crate) accepting: JoinHandle<()>,
     /// Where members see this node.
     pub(crate) reflexive: Reflexive,
@@ -110,8 +109,6 @@ pub(crate) struct State {
     pub(crate) portmap: Portmap,
     /// What came of it.
     pub(crate) mapped: Mapped,
-    /// Candidates of peers that were not tried.
-    pub(crate) candidates_refused: u64,
     /// Port guessing.
     pub(crate) guessing: Guessing,
     /// When ways in use were last held.
@@ -124,6 +121,17 @@ pub(crate) struct State {
     pub(crate) taken_over: Option<Instant>,
     /// What is said of the DHT when it does not run.
     pub(crate) dht_off: Box<DhtReport>,
+}
+
+/// What came from peers and was not taken, counted.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Refused {
+    /// Incoming links refused or failed.
+    links: u64,
+    /// Candidates that were not tried.
+    candidates: u64,
+    /// Answers to probes that were not sent, or long ago.
+    answers: u64,
 }
 
 /// A session in use or on its way out, and the link that feeds its ratchet.

@@ -125,6 +125,8 @@ pub(crate) enum Verb {
     Config(ConfigVerb),
     /// Change one setting of the running daemon, like `set crypto.rekey_seconds 60`.
     Set(SetArgs),
+    /// Print every figure of the daemon in the text format of Prometheus.
+    Metrics,
     /// Build a mesh on this machine in throwaway namespaces and measure it.
     Demo(DemoArgs),
     /// Print a completion script for a shell.

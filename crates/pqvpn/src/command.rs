@@ -16,6 +16,7 @@ mod join;
 mod keys;
 mod lock;
 mod members;
+mod metrics;
 mod net;
 mod netcheck;
 mod peers;
@@ -57,6 +58,7 @@ pub(crate) fn run(context: &Context, verb: Verb) -> Result<(), Failure> {
         Verb::Keys(verb) => keys::run(context, &verb),
         Verb::Config(verb) => config::run(context, &verb),
         Verb::Set(args) => block_on(set::run(context, &args)),
+        Verb::Metrics => block_on(metrics::run(context)),
         Verb::Demo(args) => demo::run(context, &args),
         Verb::Completions(args) => {
             completions::run(context, &args);

@@ -22,6 +22,8 @@ mod icmp;
 mod idle;
 #[path = "e2e/links.rs"]
 mod links;
+#[path = "e2e/metrics.rs"]
+mod metrics;
 #[path = "e2e/mishaps.rs"]
 mod mishaps;
 #[path = "e2e/networks.rs"]

@@ -42,6 +42,9 @@ pub struct DhtStatus {
     pub links: DhtLinks,
     /// Messages since the start.
     pub rpc: DhtRpc,
+    /// Lookups since the start.
+    #[serde(default)]
+    pub lookups: DhtLookups,
     /// Bytes of messages sent, without the link's own.
     pub tx_bytes: u64,
     /// Bytes of messages received, without the link's own.
@@ -132,6 +135,15 @@ pub struct DhtRpc {
     pub served: u64,
     /// Requests of others refused.
     pub refused: u64,
+}
+
+/// Lookups since the start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DhtLookups {
+    /// Begun.
+    pub begun: u64,
+    /// Under way now.
+    pub running: usize,
 }
 
 /// Bootstrap nodes, counted.

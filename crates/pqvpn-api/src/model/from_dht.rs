@@ -13,7 +13,7 @@ use pqvpn_wire::dht::NetworkId;
 
 use super::{
     BootstrapList, DhtAdmission, DhtBucket, DhtContact, DhtContent, DhtDoors, DhtEclipse, DhtFound, DhtGot, DhtLinks,
-    DhtLookup, DhtOwnRecord, DhtPut, DhtRecord, DhtRpc, DhtState, DhtStatus, DhtTable, Door, DoorState,
+    DhtLookup, DhtLookups, DhtOwnRecord, DhtPut, DhtRecord, DhtRpc, DhtState, DhtStatus, DhtTable, Door, DoorState,
     from_node::{millis, rounded},
 };
 use crate::SCHEMA;
@@ -47,6 +47,7 @@ impl From<report::DhtReport> for DhtStatus {
                 served: node.rpc.served,
                 refused: node.rpc.refused,
             },
+            lookups: DhtLookups { begun: node.lookups.0, running: node.lookups.1 },
             tx_bytes: node.tx_bytes,
             rx_bytes: node.rx_bytes,
             stored_records: node.stored_records,

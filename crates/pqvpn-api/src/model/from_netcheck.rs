@@ -3,7 +3,7 @@
 
 use pqvpn_node::{membership, netcheck};
 
-use super::{Finding, NetCheck, Outside, PortMapping, Relay, RelayedPair, Relaying, Visitors};
+use super::{Finding, NetCheck, Outside, PortMapping, Relay, RelayedPair, RelayedTotal, Relaying, Visitors};
 use crate::SCHEMA;
 
 impl From<netcheck::MappingReport> for PortMapping {
@@ -76,7 +76,9 @@ impl From<membership::RelayReport> for Relaying {
         let [refused, broken, strangers] = report.visitors;
         let visitors = Visitors { refused, broken, strangers };
         let (enabled, refused) = (report.rate > 0, report.refused);
-        Self { schema: SCHEMA, enabled, limit_bits, pairs, listen, visitors, refused }
+        let membership::RelayTotal { packets, bytes, dropped } = report.total;
+        let total = RelayedTotal { packets, bytes, dropped };
+        Self { schema: SCHEMA, enabled, limit_bits, pairs, total, listen, visitors, refused }
     }
 }
 

@@ -6,14 +6,15 @@ use std::{collections::BTreeMap, time::Duration};
 use data_encoding::HEXLOWER;
 use pqvpn_node::{
     handle::{self, RotationReport},
+    link::EndpointStats,
     membership::RotatedNetwork,
     snapshot,
 };
 use pqvpn_wire::dht::NetworkId;
 
 use super::{
-    Health, HealthLevel, Network, NetworkName, NodeState, Path, PathKind, Peer, PeerState, Peers, Ping, Rotated,
-    RotatedIn, SUITE, Session, SetOutcome, Status, VERIFIED_WITHIN,
+    Health, HealthLevel, Links, Network, NetworkName, NodeState, Path, PathKind, Peer, PeerCounts, PeerState, Peers,
+    Ping, Rotated, RotatedIn, SUITE, Session, SetOutcome, Status, VERIFIED_WITHIN,
 };
 use crate::SCHEMA;
 
@@ -59,6 +60,8 @@ impl From<snapshot::Snapshot> for Status {
             health: node.health.into_iter().map(Health::from).collect(),
             uptime_s: node.uptime.as_secs(),
             port_mapping: node.port_mapping.into(),
+            links: node.links.into(),
+            lost_events: node.lost_events,
         }
     }
 }
@@ -86,7 +89,22 @@ impl From<snapshot::PeerSnapshot> for Peer {
             last_error: peer.last_error,
             pinned: peer.pinned,
             networks: peer.networks.into_iter().map(|(network, name)| NetworkName { network, name }).collect(),
+            counts: peer.counts.into(),
         }
+    }
+}
+
+impl From<snapshot::PeerCounts> for PeerCounts {
+    fn from(counts: snapshot::PeerCounts) -> Self {
+        let snapshot::PeerCounts { sessions, dials_failed, rekeys, path_changes, failovers } = counts;
+        Self { sessions, dials_failed, rekeys, path_changes, failovers }
+    }
+}
+
+impl From<snapshot::LinksSnapshot> for Links {
+    fn from(links: snapshot::LinksSnapshot) -> Self {
+        let EndpointStats { dialed, accepted, failed, retried, ignored, unfinished, open, .. } = links.endpoint;
+        Self { dialed, accepted, failed, refused: links.refused, retried, ignored, open, unfinished }
     }
 }
 
@@ -212,7 +230,7 @@ pub(super) fn millis(duration: Duration) -> f64 {
     rounded(duration.as_secs_f64() * 1000.0, 1000.0)
 }
 
-pub(super) fn rounded(value: f64, steps_per_unit: f64) -> f64 {
+pub(crate) fn rounded(value: f64, steps_per_unit: f64) -> f64 {
     (value * steps_per_unit).round() / steps_per_unit
 }
 

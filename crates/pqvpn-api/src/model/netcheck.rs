@@ -110,6 +110,9 @@ pub struct Relaying {
     pub limit_bits: u64,
     /// The pairs of members it forwards between now.
     pub pairs: Vec<RelayedPair>,
+    /// What was forwarded since the start, also between pairs that have ended.
+    #[serde(default)]
+    pub total: RelayedTotal,
     /// Where members come in whose network lets no UDP out, as `wss://[::]:443`.
     #[serde(default)]
     pub listen: Vec<String>,
@@ -129,6 +132,17 @@ pub struct Visitors {
     pub broken: u64,
     /// Requests that got an ordinary page.
     pub strangers: u64,
+}
+
+/// What was forwarded between all pairs together.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RelayedTotal {
+    /// Datagrams sent on.
+    pub packets: u64,
+    /// Bytes sent on.
+    pub bytes: u64,
+    /// Datagrams dropped by the limit.
+    pub dropped: u64,
 }
 
 /// Two members that meet here.

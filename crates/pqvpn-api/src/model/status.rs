@@ -44,6 +44,33 @@ pub struct Status {
     /// What the router of this network forwards to the node.
     #[serde(default)]
     pub port_mapping: super::PortMapping,
+    /// Links since the node started.
+    #[serde(default)]
+    pub links: Links,
+    /// Events of the packet threads that the control side was too slow for.
+    #[serde(default)]
+    pub lost_events: u64,
+}
+
+/// Links of every kind since the node started: of sessions, of networks, of the DHT.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Links {
+    /// Handshakes begun as the dialer.
+    pub dialed: u64,
+    /// Handshakes of others that succeeded.
+    pub accepted: u64,
+    /// Handshakes of others that failed.
+    pub failed: u64,
+    /// Links of others that were refused, or that no session came of.
+    pub refused: u64,
+    /// First packets answered with a Retry instead of state.
+    pub retried: u64,
+    /// First packets answered with silence: too many.
+    pub ignored: u64,
+    /// Links and handshakes that hold state now.
+    pub open: usize,
+    /// Incoming handshakes under way now.
+    pub unfinished: usize,
 }
 
 /// The peers alone.
@@ -131,6 +158,24 @@ pub struct Peer {
     /// What it is called in each network it shares with this node.
     #[serde(default)]
     pub networks: Vec<NetworkName>,
+    /// What happened with it since it was first known.
+    #[serde(default)]
+    pub counts: PeerCounts,
+}
+
+/// What happened with a peer since it was first known.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerCounts {
+    /// Sessions that came up: handshakes that succeeded, whoever dialed.
+    pub sessions: u64,
+    /// Dials that came to nothing.
+    pub dials_failed: u64,
+    /// Steps of the post-quantum ratchet.
+    pub rekeys: u64,
+    /// Changes of a session's path.
+    pub path_changes: u64,
+    /// Those made because the path before had fallen silent.
+    pub failovers: u64,
 }
 
 /// Connection state of a peer.

@@ -2,6 +2,8 @@
 //! The server in front of a fake node: a task that answers commands as the test says.
 
 mod dht;
+mod exporter;
+mod metrics;
 mod networks;
 
 use std::{collections::BTreeSet, fs, io::ErrorKind, os::unix::fs::PermissionsExt, path::PathBuf, time::Duration};
@@ -121,6 +123,8 @@ fn a_snapshot() -> snapshot::Snapshot {
         }],
         uptime: Duration::from_secs(9),
         port_mapping: pqvpn_node::netcheck::MappingReport::default(),
+        links: snapshot::LinksSnapshot::default(),
+        lost_events: 0,
     }
 }
 
@@ -170,6 +174,7 @@ fn a_peer() -> snapshot::PeerSnapshot {
         last_error: None,
         pinned: false,
         networks: vec![("home".into(), "nas".into())],
+        counts: snapshot::PeerCounts { sessions: 2, dials_failed: 1, rekeys: 5, path_changes: 4, failovers: 3 },
     }
 }
 

@@ -130,6 +130,7 @@ impl Dht {
             internal: false,
         };
         self.lookups.insert(id, running);
+        self.lookups_begun += 1;
         self.own_replica(now, id);
         self.pump(now, id);
         Some(id)

@@ -135,6 +135,8 @@ pub struct DhtStatus {
     pub queries: usize,
     /// Lookups under way.
     pub lookups: usize,
+    /// Lookups begun so far.
+    pub lookups_begun: u64,
     /// Facts known.
     pub facts: usize,
     /// Peers in quarantine.

@@ -228,6 +228,7 @@ pub(crate) fn off(config: &DhtConfig) -> DhtReport {
         contacts: 0,
         size_estimate: None,
         links: super::report::LinkReport::default(),
+        lookups: (0, 0),
         rpc: super::report::RpcReport::default(),
         tx_bytes: 0,
         rx_bytes: 0,

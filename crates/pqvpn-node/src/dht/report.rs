@@ -38,6 +38,8 @@ pub struct DhtReport {
     pub links: LinkReport,
     /// Messages so far.
     pub rpc: RpcReport,
+    /// Lookups begun so far, and those under way.
+    pub lookups: (u64, usize),
     /// Bytes of requests and answers sent, without the link's own.
     pub tx_bytes: u64,
     /// Bytes of requests and answers received, without the link's own.

@@ -15,6 +15,9 @@ use pqvpn_dataplane::way::{Forward, ForwardLimit, ForwardStats, Way, WayError, W
 use pqvpn_wire::network::{Channel, NetworkId, RELAY_LASTS_S, RelayRefusal};
 
 use crate::carrier::by_member;
+pub(crate) use forwarder::Forwarder;
+
+mod forwarder;
 
 /// How long pairs and ways last when nobody asks again.
 pub(super) const LASTS: Duration = Duration::from_secs(RELAY_LASTS_S);
@@ -34,48 +37,6 @@ const INTRODUCTION: (u64, u64) = (24 * 1024, 192 * 1024);
 const INTRODUCTIONS: (u64, u64) = (1024 * 1024, 4 * 1024 * 1024);
 /// How long a channel that was named to a relay is the one for its pair, whoever asks first: longer than an answer takes.
 const NAMED: Duration = Duration::from_secs(10);
-
-/// The data plane as relaying needs it.
-pub(crate) trait Forwarder: Send + Sync {
-    /// Sends and receives a way of ours.
-    ///
-    /// # Errors
-    /// [`WayError`].
-    fn set_way(&self, id: WayId, way: Way) -> Result<(), WayError>;
-    /// Ends a way.
-    fn remove_way(&self, id: WayId);
-    /// Forwards what comes on a channel.
-    ///
-    /// # Errors
-    /// [`WayError`].
-    fn set_forward(&self, channel: u64, forward: Forward) -> Result<(), WayError>;
-    /// Ends that.
-    fn remove_forward(&self, channel: u64);
-    /// What went through it.
-    fn forward_stats(&self, channel: u64) -> Option<ForwardStats>;
-}
-
-impl Forwarder for pqvpn_dataplane::Control {
-    fn set_way(&self, id: WayId, way: Way) -> Result<(), WayError> {
-        Self::set_way(self, id, way)
-    }
-
-    fn remove_way(&self, id: WayId) {
-        Self::remove_way(self, id);
-    }
-
-    fn set_forward(&self, channel: u64, forward: Forward) -> Result<(), WayError> {
-        Self::set_forward(self, channel, forward)
-    }
-
-    fn remove_forward(&self, channel: u64) {
-        Self::remove_forward(self, channel);
-    }
-
-    fn forward_stats(&self, channel: u64) -> Option<ForwardStats> {
-        Self::forward_stats(self, channel)
-    }
-}
 
 /// How much this node forwards for others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -164,6 +125,8 @@ pub(super) struct Relaying {
     told: BTreeMap<PeerId, (u64, Instant)>,
     /// Requests refused because somebody asked for too much.
     pub(super) refused: u64,
+    /// What went through pairs that have ended.
+    ended: ForwardStats,
 }
 
 impl Relaying {
@@ -178,6 +141,7 @@ impl Relaying {
             named: BTreeMap::new(),
             told: BTreeMap::new(),
             refused: 0,
+            ended: ForwardStats::default(),
         }
     }
 
@@ -252,9 +216,10 @@ impl Relaying {
         }
         // Two requests for one new pair get channels of their own; only the last ones are kept.
         let channels = [pair.asker.sends, pair.other.sends];
-        for old in self.pairs.extract_if(.., |pair| same(pair)) {
-            for channel in [old.asker.sends, old.other.sends].into_iter().filter(|old| !channels.contains(old)) {
-                self.forwarder.remove_forward(channel.get());
+        let old: Vec<Pair> = self.pairs.extract_if(.., |pair| same(pair)).collect();
+        for channel in old.iter().flat_map(|old| [old.asker.sends, old.other.sends]) {
+            if !channels.contains(&channel) {
+                self.end_forward(channel);
             }
         }
         self.pairs.push(pair);
@@ -288,9 +253,21 @@ impl Relaying {
         Ok(())
     }
 
-    fn unforward(&self, pair: &Pair) {
-        self.forwarder.remove_forward(pair.asker.sends.get());
-        self.forwarder.remove_forward(pair.other.sends.get());
+    fn unforward(&mut self, pair: &Pair) {
+        self.end_forward(pair.asker.sends);
+        self.end_forward(pair.other.sends);
+    }
+
+    fn end_forward(&mut self, channel: Channel) {
+        add(&mut self.ended, self.forwarder.forward_stats(channel.get()));
+        self.forwarder.remove_forward(channel.get());
+    }
+
+    /// What went through all pairs since the start.
+    pub(super) fn total(&self) -> ForwardStats {
+        let mut sum = self.ended;
+        self.pairs().for_each(|(.., stats)| add(&mut sum, Some(stats)));
+        sum
     }
 
     /// Whose links carry what is relayed: both ends of pairs, and the relays of ways that are in use.
@@ -333,11 +310,7 @@ impl Relaying {
         self.pairs.iter().map(|pair| {
             let mut sum = ForwardStats::default();
             for channel in [pair.asker.sends, pair.other.sends] {
-                let stats = self.forwarder.forward_stats(channel.get()).unwrap_or_default();
-                sum.packets += stats.packets;
-                sum.bytes += stats.bytes;
-                sum.dropped += stats.dropped;
-                sum.last = sum.last.max(stats.last);
+                add(&mut sum, self.forwarder.forward_stats(channel.get()));
             }
             (pair.network, [pair.asker.peer, pair.other.peer], sum)
         })
@@ -497,6 +470,14 @@ impl Relaying {
     pub(super) fn all_ways(&self) -> BTreeMap<SocketAddr, (PeerId, SocketAddr)> {
         self.ways.iter().map(|way| (way.id.address(), (way.relay, way.relay_at))).collect()
     }
+}
+
+fn add(sum: &mut ForwardStats, stats: Option<ForwardStats>) {
+    let stats = stats.unwrap_or_default();
+    sum.packets += stats.packets;
+    sum.bytes += stats.bytes;
+    sum.dropped += stats.dropped;
+    sum.last = sum.last.max(stats.last);
 }
 
 /// What all bulk traffic counts against: a quarter of a second at full rate may come at once.

@@ -11,8 +11,11 @@ use ipnet::{Ipv4Net, Ipv6Net};
 use pqvpn_crypto::peer_id::PeerId;
 use pqvpn_wire::dht::NetworkId;
 
-use crate::{config::CarrierListen, snapshot::HealthItem};
+use crate::snapshot::HealthItem;
 
+mod relay;
+
+pub use self::relay::{RelayPairReport, RelayReport, RelayTotal};
 pub use super::error::NetworkError;
 
 /// How a person names a network: its name, a unique prefix of its id (at least 4 digits), or nothing at all when there
@@ -460,34 +463,4 @@ pub struct ActReport {
     pub need: usize,
     /// How many members have it already.
     pub pushed_to: usize,
-}
-
-/// What this node forwards for others.
-#[derive(Debug, Clone, Default)]
-pub struct RelayReport {
-    /// Bytes a second for all traffic together; 0: only what introduces members to each other.
-    pub rate: u64,
-    /// The pairs it forwards between now.
-    pub pairs: Vec<RelayPairReport>,
-    /// Requests refused because somebody asked for too much.
-    pub refused: u64,
-    /// Where members come in whose network lets no UDP out.
-    pub listen: Vec<CarrierListen>,
-    /// Connections there that were closed at once, handshakes that came to nothing, requests that got a page.
-    pub visitors: [u64; 3],
-}
-
-/// Two members that meet here.
-#[derive(Debug, Clone)]
-pub struct RelayPairReport {
-    /// Name of the network.
-    pub network: String,
-    /// Who they are and what they are called.
-    pub ends: [(PeerId, String); 2],
-    /// Datagrams sent on, in both directions.
-    pub packets: u64,
-    /// Bytes sent on.
-    pub bytes: u64,
-    /// Datagrams dropped by the limit.
-    pub dropped: u64,
 }

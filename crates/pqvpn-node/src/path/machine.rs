@@ -17,7 +17,7 @@ use std::{
 use pqvpn_dataplane::way::WayId;
 
 pub(crate) use self::action::Action;
-use super::{guess::Guess, ids::Ids, sift::is_outside};
+use super::{guess::Guess, ids::Ids, moves::Moves, sift::is_outside};
 
 /// When an address is checked after a try has begun: soon and often, because the first checks only open the NATs.
 const CHECK_AT: [Duration; 7] = [
@@ -134,6 +134,7 @@ pub(crate) struct Paths {
     beside: Vec<SocketAddr>,
     /// Where the data plane sends instead, and since when.
     stray: Option<(SocketAddr, Instant)>,
+    moves: Moves,
     actions: VecDeque<Action>,
 }
 
@@ -143,7 +144,7 @@ impl Paths {
         Self::without_session(chooses, Ids::new(secret))
     }
 
-    const fn without_session(chooses: bool, ids: Ids) -> Self {
+    fn without_session(chooses: bool, ids: Ids) -> Self {
         Self {
             chooses,
             current: None,
@@ -168,13 +169,14 @@ impl Paths {
             told_at: None,
             beside: Vec::new(),
             stray: None,
+            moves: Moves::default(),
             actions: VecDeque::new(),
         }
     }
 
     /// A session came up over a link with `remote`, and packets take that path.
     pub(crate) fn on_session(&mut self, now: Instant, remote: SocketAddr) {
-        self.current = Some(remote);
+        self.take(remote);
         self.link = Some(remote);
         self.calm();
         self.link_due = None;
@@ -199,13 +201,14 @@ impl Paths {
             told_at: self.told_at,
             guesses: self.guesses,
             next_guess: self.next_guess,
+            moves: self.moves,
             ..fresh
         };
     }
 
     /// Packets take another path: the peer moved it, or we did.
     pub(crate) fn on_path(&mut self, now: Instant, remote: SocketAddr) {
-        self.current = Some(remote);
+        self.take(remote);
         self.calm();
         if is_relayed(remote) {
             self.next_try.get_or_insert(now);
@@ -324,6 +327,16 @@ impl Paths {
             // A link beside is not needed any more; one where packets go is.
             self.link_due = self.link_due.filter(|_| self.current.is_some_and(|at| self.needs_link(at)));
         }
+    }
+
+    /// How often packets took another path.
+    pub(crate) const fn moves(&self) -> Moves {
+        self.moves
+    }
+
+    fn take(&mut self, at: SocketAddr) {
+        self.moves.note(self.current, at, self.suspect.is_some());
+        self.current = Some(at);
     }
 
     fn calm(&mut self) {

@@ -187,12 +187,12 @@ impl State {
         }
         // Before everybody's addresses are gone through for it.
         if let Some(peer) = self.peers.get(slot).filter(|peer| peer.paths.has_told_enough(now)) {
-            self.candidates_refused += candidates.addresses.len() as u64;
+            self.refused.candidates += candidates.addresses.len() as u64;
             return tracing::debug!(peer = %peer.label(), "candidates told too often");
         }
         let lab = self.underlay.listen.iter().all(|at| at.ip().is_loopback());
         let sifted = sift(&candidates.addresses, lab, |ip| self.is_inside(ip));
-        self.candidates_refused += sifted.refused;
+        self.refused.candidates += sifted.refused;
         let rtt = self.live.get(&session).map(|live| live.connection.rtt());
         let Some(peer) = self.peers.get_mut(slot) else { return };
         let Candidates { round, answer, varies, .. } = *candidates;

@@ -60,12 +60,24 @@ pub(crate) struct Peer {
     /// How seldom direct paths to it are tried where no UDP seems to pass.
     pub(crate) hush: Hush,
     pub(crate) last_error: Option<String>,
+    pub(crate) counts: Counts,
     /// Pings that wait for a session, then for their probe.
     pub(crate) pings: Vec<Ping>,
     aborts: Vec<Instant>,
     /// Sessions that it gave to another with our identity, so it seems: how many in a row, and when the last.
     pub(crate) taken: Option<(u32, Instant)>,
     pub(crate) quarantined: bool,
+}
+
+/// What happened with a peer since it was first known.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Counts {
+    /// Sessions that came up: handshakes that succeeded, whoever dialed.
+    pub(crate) sessions: u64,
+    /// Dials that came to nothing.
+    pub(crate) dials_failed: u64,
+    /// Steps of the post-quantum ratchet.
+    pub(crate) rekeys: u64,
 }
 
 /// One ping on its way.
@@ -101,6 +113,7 @@ impl Peer {
             varies: None,
             hush: Hush::default(),
             last_error: None,
+            counts: Counts::default(),
             pings: Vec::new(),
             aborts: Vec::new(),
             taken: None,

@@ -79,6 +79,9 @@ impl State {
             }
             RatchetOutput::StartTx(chain) => {
                 live.rekeyed = now;
+                if let Some(peer) = self.peers.get_mut(live.slot) {
+                    peer.counts.rekeys += 1;
+                }
                 tracing::debug!(session = id.0, epoch = chain.epoch(), "ratchet stepped");
                 if let Some(psk) = live.ratchet.resume_psk() {
                     remember(&self.context, &self.peers, live.slot, psk);

@@ -11,15 +11,19 @@ use std::{
 use pqvpn_crypto::peer_id::PeerId;
 use pqvpn_dataplane::DropReason;
 
-use super::{State, peer::Peer};
+use super::{
+    State,
+    peer::{Counts, Peer},
+};
 use crate::{
     carrier::{Rung, is_by_member},
     dht,
     life::VERIFIED_WITHIN,
     membership::NetworkView,
+    path::Moves,
     snapshot::{
-        HealthItem, HealthLevel, NetworkSnapshot, NodeState, PathKind, PathSnapshot, PeerSnapshot, PeerState,
-        SessionSnapshot, Snapshot,
+        HealthItem, HealthLevel, LinksSnapshot, NetworkSnapshot, NodeState, PathKind, PathSnapshot, PeerCounts,
+        PeerSnapshot, PeerState, SessionSnapshot, Snapshot,
     },
 };
 
@@ -41,6 +45,8 @@ impl State {
             health: self.health(now),
             uptime: now.saturating_duration_since(self.started),
             port_mapping: self.mapped.report(now),
+            links: LinksSnapshot { endpoint: self.context.endpoint.stats(), refused: self.refused.links },
+            lost_events: self.lost_events.load(Ordering::Relaxed),
         }
     }
 
@@ -51,7 +57,7 @@ impl State {
             (reason.name(), if reason == DropReason::Garbage { count + strangers } else { count })
         };
         let mut all: Vec<_> = self.control.drops().iter().map(counted).collect();
-        all.push(("candidate", self.candidates_refused));
+        all.extend([("candidate", self.refused.candidates), ("stray_answer", self.refused.answers)]);
         all
     }
 
@@ -107,6 +113,7 @@ impl State {
             tx_packets: stats.tx_packets,
             rx_packets: stats.rx_packets,
             last_error: peer.last_error.clone(),
+            counts: counts(peer),
         }
     }
 
@@ -204,4 +211,9 @@ impl State {
         let text = format!("the {what} packet thread ended: {error}; restart the daemon");
         self.standing.push(HealthItem { level: HealthLevel::Error, code: "packet-thread", text });
     }
+}
+
+fn counts(peer: &Peer) -> PeerCounts {
+    let (Counts { sessions, dials_failed, rekeys }, Moves { changes, failovers }) = (peer.counts, peer.paths.moves());
+    PeerCounts { sessions, dials_failed, rekeys, path_changes: changes, failovers }
 }

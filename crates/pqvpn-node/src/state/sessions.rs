@@ -30,7 +30,7 @@ impl State {
             LinkEvent::Established(session) => self.on_established(now, *session),
             LinkEvent::DialFailed { slot, error } => self.on_dial_failed(now, slot, &error),
             LinkEvent::AcceptFailed { error } => {
-                self.accept_failures += 1;
+                self.refused.links += 1;
                 tracing::debug!(%error, "incoming link refused or failed");
             }
             LinkEvent::Ratchet { session, bytes } => self.on_ratchet_message(now, session, &bytes),
@@ -67,6 +67,7 @@ impl State {
         };
         tracing::info!(peer = %peer.label(), dialed_by_us = made.role == Role::Initiator, aead = made.aead.name(), "session up");
         peer.last_error = None;
+        peer.counts.sessions += 1;
         peer.sessions.push(id);
         let live = Live::from(made);
         if let Some(psk) = live.ratchet.resume_psk() {
@@ -109,6 +110,7 @@ impl State {
         let Some(peer) = self.peers.get_mut(slot) else { return };
         tracing::debug!(peer = %peer.label(), %error, "dial failed");
         peer.last_error = Some(error.to_string());
+        peer.counts.dials_failed += 1;
         peer.life.on_dial_failed(now, error.is_refusal());
         if error.is_refusal() {
             self.fail_pings(slot, &error.to_string());
@@ -233,7 +235,7 @@ impl State {
     pub(super) fn on_heard(&mut self, now: Instant, slot: PeerSlot, from: SocketAddr) {
         self.carriers.prove(now, from);
         if self.is_inside(from.ip()) {
-            self.candidates_refused += 1;
+            self.refused.candidates += 1;
             return;
         }
         if let Some(peer) = self.peers.get_mut(slot) {
@@ -245,9 +247,9 @@ impl State {
         self.carriers.on_udp(now, from);
         let Some(peer) = self.peers.get_mut(slot) else { return };
         let Some(rtt) = peer.life.on_probe_ack(id, at) else {
-            if !peer.mtu.on_ack(now, id, from, at) {
-                peer.paths.on_ack(now, id, from, at);
-            }
+            // Authentic, but not ours, or given up long ago.
+            let stray = !peer.mtu.on_ack(now, id, from, at) && peer.paths.on_ack(now, id, from, at).is_none();
+            self.refused.answers += u64::from(stray);
             return;
         };
         peer.quality.on_rtt(from, rtt);

@@ -29,7 +29,7 @@ use pqvpn_node::{
     overlay::Overlay,
     store::{self, KeystoreFile, StoreError},
 };
-use tokio::{runtime, sync::oneshot};
+use tokio::{runtime, sync::oneshot, task::JoinHandle};
 
 use self::{pid_file::PidFile, signals::Signals};
 use crate::{
@@ -177,12 +177,14 @@ async fn serve(
     let _pid_file = args.pid_file.as_deref().map(|path| PidFile::write(&absolute_path(path))).transpose()?;
     let shelf = Shelf::of(&config, state_dir);
     let keystore = (!args.ephemeral).then(|| identity::keystore(state_dir));
+    let scraped_at = config.metrics.listen;
     let (node, running) = node::start(config, identity, state_dir, keystore).await?;
     let mut running = pin!(async { running.await.map_err(|error| error.to_string()) });
     let mut service = Service::new(node.clone(), about).keeping_bootstrap_on(shelf);
     if let Ok(path) = context.config_path() {
         service = service.keeping_settings_in(path);
     }
+    let exporter = scraped_at.map(|listen| tokio::spawn(server::export(listen, service.clone())));
     let (stop, stopped) = oneshot::channel::<()>();
     let api = tokio::spawn(server::serve(socket, access, service, async {
         let _dropped = stopped.await;
@@ -204,6 +206,7 @@ async fn serve(
             }
         }
     };
+    exporter.inspect(JoinHandle::abort);
     drop(stop);
     let _served = api.await;
     let ended = ended

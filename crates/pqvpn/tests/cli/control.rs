@@ -12,8 +12,8 @@ use pqvpn_node::{
     handle::{Command, NodeError, NodeHandle, PingReply, RotateKeys, RotationReport, SetOutcome},
     membership::{RotatedNetwork, RotationError},
     snapshot::{
-        HealthItem, HealthLevel, NetworkSnapshot, NodeState, PathKind, PathSnapshot, PeerSnapshot, PeerState,
-        SessionSnapshot, Snapshot,
+        HealthItem, HealthLevel, LinksSnapshot, NetworkSnapshot, NodeState, PathKind, PathSnapshot, PeerCounts,
+        PeerSnapshot, PeerState, SessionSnapshot, Snapshot,
     },
     store::StoreError,
 };
@@ -162,6 +162,7 @@ fn snapshot(state: NodeState) -> Snapshot {
         last_error: (name == "vps").then(|| "the peer does not\nknow \x1b[31mus".into()),
         pinned: false,
         networks: vec![("home".into(), "nas".into())],
+        counts: PeerCounts::default(),
     };
     let session = SessionSnapshot {
         aead: AeadId::Aes256Gcm,
@@ -183,6 +184,8 @@ fn snapshot(state: NodeState) -> Snapshot {
         health: vec![HealthItem { level: HealthLevel::Warn, code: "key-expiry", text: "soon".into() }],
         uptime: Duration::from_secs(9),
         port_mapping: pqvpn_node::netcheck::MappingReport::default(),
+        links: LinksSnapshot::default(),
+        lost_events: 0,
     }
 }
 

@@ -166,6 +166,7 @@ fn status() -> DhtReport {
         size_estimate: Some(1_204.0),
         links: LinkReport::default(),
         rpc: RpcReport::default(),
+        lookups: (9, 1),
         tx_bytes: 2_048,
         rx_bytes: 12,
         serving: true,

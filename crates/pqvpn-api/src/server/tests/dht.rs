@@ -53,7 +53,7 @@ fn a_lookup() -> LookupReport {
     }
 }
 
-fn a_report() -> DhtReport {
+pub(super) fn a_report() -> DhtReport {
     let content = RecordContent::Peer { addresses: vec!["203.0.113.1:1".parse().unwrap()], capabilities: 0 };
     DhtReport {
         enabled: true,
@@ -69,6 +69,7 @@ fn a_report() -> DhtReport {
         size_estimate: Some(1_204.06),
         links: LinkReport { outbound: 3, inbound: 4, dialing: 0 },
         rpc: RpcReport { sent: 10, answered: 9, failed: 1, served: 4, refused: 2 },
+        lookups: (9, 1),
         tx_bytes: 11,
         rx_bytes: 12,
         serving: false,

@@ -409,6 +409,7 @@ impl Driver {
             size_estimate: status.estimate,
             links: self.links.counts(self.dialing.len()),
             rpc: counts.report(),
+            lookups: (status.lookups_begun, status.lookups),
             tx_bytes,
             rx_bytes,
             serving: contact.is_some() && self.parts.mode != DhtMode::Client,

@@ -27,7 +27,7 @@ use super::{
         links::LinkId,
         network::Moment,
         relaying::{Planned, Refresh},
-        report::{RelayPairReport, RelayReport},
+        report::{RelayPairReport, RelayReport, RelayTotal},
         rpc::CallError,
     },
     Driver, TaskDone,
@@ -371,7 +371,9 @@ impl Driver {
         };
         let pairs = self.relaying.pairs().map(pair).collect();
         let (rate, refused) = (self.relaying.rate(), self.relaying.refused);
-        RelayReport { rate, pairs, refused, listen: Vec::new(), visitors: [0; 3] }
+        let ForwardStats { packets, bytes, dropped, .. } = self.relaying.total();
+        let total = RelayTotal { packets, bytes, dropped };
+        RelayReport { rate, pairs, total, refused, listen: Vec::new(), visitors: [0; 3] }
     }
 
     // ---- being a relay --------------------------------------------------------------------------------------------

@@ -247,6 +247,23 @@ fn rand_from(start: u64) -> impl FnMut() -> u64 {
 }
 
 #[test]
+fn what_went_through_is_counted_beyond_the_end_of_the_pair() {
+    let now = Instant::now();
+    let (mut books, _written) = books(Willing::default());
+    let mut random = counter();
+    for asker in [1, 3] {
+        let plan = books.plan(HOME, peer(asker), channel(11), peer(2), &mut random).unwrap();
+        books.open(now + LASTS * u32::from(asker) / 8, plan, channel(22), at(1), at(2)).unwrap();
+    }
+    let total = |books: &Relaying| (books.total().packets, books.total().bytes);
+    assert_eq!(total(&books), (4, 400));
+    books.keep_up(now + LASTS + LASTS / 4, everybody);
+    assert_eq!((books.pairs().count(), total(&books)), (1, (4, 400)));
+    books.keep_up(now + LASTS * 2, everybody);
+    assert_eq!((books.pairs().count(), total(&books)), (0, (4, 400)));
+}
+
+#[test]
 fn two_ends_that_ask_one_relay_for_each_other_at_once_hear_each_other() {
     let now = Instant::now();
     let (mut relay, written) = books(Willing::default());

@@ -480,3 +480,30 @@ fn what_has_answered_gives_way_to_what_is_new_and_ends_some_day() {
     paths.handle_timeout(now + ANSWER_LASTS);
     assert_eq!(paths.tried.keys().copied().collect::<Vec<_>>(), [in_use]);
 }
+
+#[test]
+fn a_path_taken_after_silence_is_a_failover_and_is_counted_beyond_the_session() {
+    let mut now = Instant::now();
+    let (direct, way) = (SocketAddr::from(([192, 0, 2, 1], 1)), WayId(9).address());
+    let mut paths = Paths::new(true, &[7; 32]);
+    paths.on_session(now, direct);
+    paths.on_path(now, SocketAddr::from(([192, 0, 2, 1], 2)));
+    assert_eq!(paths.moves(), Moves { changes: 1, failovers: 0 });
+    paths.on_suspect(now);
+    paths.on_way(now, way);
+    let check = loop {
+        match paths.poll_action() {
+            Some(Action::Check { id, to }) if to == way => break id,
+            Some(_) => {}
+            None => {
+                now = paths.poll_timeout().unwrap();
+                paths.handle_timeout(now);
+            }
+        }
+    };
+    paths.on_ack(now, check, way, now + MS);
+    assert_eq!(paths.moves(), Moves { changes: 2, failovers: 1 });
+    paths.on_gone();
+    paths.on_session(now, direct);
+    assert_eq!(paths.moves(), Moves { changes: 2, failovers: 1 }, "a new session is no change of path");
+}
