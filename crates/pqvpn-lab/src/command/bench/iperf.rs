@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Throughput and loss with iperf3.
 
+use std::fs;
 use std::net::IpAddr;
 use std::process::Command;
 use std::time::Duration;
@@ -73,31 +74,34 @@ pub(in crate::command) fn udp(
 impl Course<'_> {
     /// Over `streams` connections; `reverse`: from `two` to `one`.
     pub(in crate::command) fn tcp(&self, streams: u32, reverse: bool) -> anyhow::Result<Transfer> {
-        Ok(self.tcp_beside(streams, reverse, |_| Ok(()))?.0)
-    }
-
-    /// As [`Self::tcp`], doing something else while the transfer runs: it is told how long that will be.
-    pub(in crate::command) fn tcp_beside<R>(
-        &self,
-        streams: u32,
-        reverse: bool,
-        beside: impl FnOnce(Duration) -> anyhow::Result<R>,
-    ) -> anyhow::Result<(Transfer, R)> {
         let streams = streams.to_string();
         let mut more = vec!["--parallel", &streams];
         more.extend(reverse.then_some("--reverse"));
-        let (result, other) = self.run(&more, beside)?;
-        Ok((parse(&result).context("iperf3 reported no received bytes")?, other))
+        self.start(&more)?.finish().and_then(|result| parse_tcp(&result))
+    }
+
+    /// One connection from `one` to `two`, and something else from when it is there: that is told how long to go on.
+    pub(in crate::command) fn tcp_beside<R>(
+        &self,
+        beside: impl FnOnce(Duration) -> anyhow::Result<R>,
+    ) -> anyhow::Result<(Transfer, R)> {
+        let running = self.start(&[])?;
+        let client = &running.client;
+        // Its standard output comes at the end. Without a connection, that says why.
+        let connected = client.wait_until("the connection", PATIENCE, || is_sending(client.pid()).then_some(()));
+        let other = connected.is_ok().then(|| beside(running.span));
+        let transfer = running.finish().and_then(|result| parse_tcp(&result))?;
+        Ok((transfer, other.context("iperf3 had no connection")??))
     }
 
     /// Datagrams of `length` bytes of payload at a rate.
     pub(in crate::command) fn udp(&self, length: u32, kilobits: u32) -> anyhow::Result<Datagrams> {
         let (length, rate) = (length.to_string(), format!("{kilobits}k"));
-        let (result, ()) = self.run(&["--udp", "--length", &length, "--bitrate", &rate], |_| Ok(()))?;
+        let result = self.start(&["--udp", "--length", &length, "--bitrate", &rate])?.finish()?;
         parse_udp(&result).context("iperf3 reported no datagrams")
     }
 
-    fn run<R>(&self, more: &[&str], beside: impl FnOnce(Duration) -> anyhow::Result<R>) -> anyhow::Result<(Value, R)> {
+    fn start(&self, more: &[&str]) -> anyhow::Result<Running> {
         let (target, span) = (self.target.to_string(), Duration::from_secs(self.seconds.into()));
         let mut server = Command::new("iperf3");
         server.args(["--server", "--one-off", "--forceflush", "--bind", &target]);
@@ -107,17 +111,46 @@ impl Course<'_> {
         client.args(["--json", "--connect-timeout", "5000", "--client", &target]);
         client.args(["--time", &self.seconds.to_string()]).args(more);
         let client = Daemon::spawn(&self.one.namespace, "iperf3", client)?;
-        let accepted = server.wait_for_line("Accepted connection", PATIENCE);
-        // Without a connection the client says why.
-        let other = accepted.is_ok().then(|| beside(span));
-        let client = client.wait(PATIENCE + span)?;
+        Ok(Running { client, _server: server, target, span })
+    }
+}
+
+/// Both ends under way.
+struct Running {
+    client: Daemon,
+    _server: Daemon,
+    target: String,
+    span: Duration,
+}
+
+impl Running {
+    fn finish(self) -> anyhow::Result<Value> {
+        let client = self.client.wait(PATIENCE + self.span)?;
         let result: Value = serde_json::from_str(&client.stdout).context("iperf3 printed no JSON")?;
         if let Some(error) = result["error"].as_str() {
-            anyhow::bail!("iperf3 to {target}: {error}");
+            anyhow::bail!("iperf3 to {}: {error}", self.target);
         }
-        let other = other.context("iperf3 accepted no connection")??;
-        Ok((result, other))
+        Ok(result)
     }
+}
+
+/// Whether the namespace of a client has both its connections: the second is the one that carries data.
+fn is_sending(pid: u32) -> bool {
+    let established = |table: &str| {
+        let table = fs::read_to_string(format!("/proc/{pid}/net/{table}")).unwrap_or_default();
+        let remote = |line: &str| {
+            let mut fields = line.split_whitespace().skip(2);
+            Some((fields.next()?.to_owned(), fields.next()? == "01"))
+        };
+        let towards = |(remote, established): &(String, bool)| *established && remote.ends_with(":1451");
+        table.lines().filter_map(remote).filter(towards).count()
+    };
+    // proc_pid_net(5): remote address in hexadecimal, then the state; 5201 is iperf3's port.
+    established("tcp") + established("tcp6") >= 2
+}
+
+fn parse_tcp(result: &Value) -> anyhow::Result<Transfer> {
+    parse(result).context("iperf3 reported no received bytes")
 }
 
 /// What was sent, less what the receiver missed.

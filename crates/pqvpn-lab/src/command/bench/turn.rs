@@ -76,7 +76,7 @@ impl Turn<'_> {
         let before = self.running.cpu()?;
         // The stream has started when its connection is there; its last moments are left out.
         let beside = |span: Duration| echo::loaded(self.one, self.two, self.target, span.mul_f64(0.9));
-        let (single, loaded) = course.tcp_beside(1, false, beside)?;
+        let (single, loaded) = course.tcp_beside(beside)?;
         if let Some(cost) = self.cost(before, single.gigabytes)? {
             values.insert("tcp_cpu_s_per_gb".to_owned(), cost);
         }
