@@ -62,9 +62,10 @@ impl Turn<'_> {
 
     /// Round trips through the idle tunnel, by turns with those over the bare link.
     fn idle(&self, values: &mut Values) -> anyhow::Result<()> {
-        let to = [self.target, self.two.ipv4.into()];
-        let [through, beside] = echo::idle(self.one, self.two, to, self.extent.pings)?;
+        let bare = IpAddr::from(self.two.ipv4);
+        let [through, beside] = echo::idle(self.one, self.two, [self.target, bare], self.extent.pings)?;
         let added = through.percentile(50).zip(beside.percentile(50)).map(|(tunnel, bare)| tunnel - bare);
+        let added = added.filter(|_| self.target != bare);
         round_trips(values, "idle", &through);
         values.extend(added.map(|added| ("idle_rtt_added_ms".to_owned(), added)));
         Ok(())
