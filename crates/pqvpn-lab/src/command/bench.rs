@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use pqvpn_lab::report::Report;
 use pqvpn_lab::topology::Host;
 
-use self::contender::Contender;
+use self::contender::{Contender, Places};
 use self::mode::Mode;
 use self::scores::Scores;
 use self::turn::{Extent, Values};
@@ -48,6 +48,9 @@ pub(crate) struct Args {
     /// Where peers' programs are looked for first.
     #[arg(long, value_name = "DIR")]
     peer_dir: Option<PathBuf>,
+    /// Another build of the daemon (an absolute path), measured beside this one as pqvpn-other.
+    #[arg(long, value_name = "PROGRAM")]
+    other: Option<PathBuf>,
     /// Modes of the underlay: offloads as the kernel makes them, merging on arrival only, none.
     #[arg(long, value_enum, value_delimiter = ',', default_values = ["default", "gro", "off"])]
     modes: Vec<Mode>,
@@ -64,7 +67,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Report> {
     if args.install {
         tools::install_peers(args.peer_dir.as_deref())?;
     }
-    let contenders = contender::all(&args.peers, args.peer_dir.as_deref())?;
+    let places = Places { peers: args.peer_dir.as_deref(), other: args.other.as_deref() };
+    let contenders = contender::all(&args.peers, places)?;
     let modes: Vec<Mode> = Mode::ALL.into_iter().filter(|mode| args.modes.contains(mode)).collect();
     let links = modes.iter().map(|&mode| Ok((mode, mode.pair()?))).collect::<anyhow::Result<Vec<_>>>()?;
     let mut report = Report::new("bench");

@@ -67,20 +67,32 @@ pub(super) trait Running: Debug {
     }
 }
 
+/// Where programs are, beside the usual places.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Places<'p> {
+    /// Folder of peers' programs.
+    pub(super) peers: Option<&'p Path>,
+    /// Another build of our daemon.
+    pub(super) other: Option<&'p Path>,
+}
+
 /// Those of `names` ("ours" is both ciphers), or with no names everybody who can be had here: ourselves, boringtun,
 /// and of the others those whose program is found.
 ///
 /// # Errors
 /// A name nobody has, or a program that was asked for and is not there.
-pub(super) fn all(names: &[String], dir: Option<&Path>) -> anyhow::Result<Vec<Box<dyn Contender>>> {
+pub(super) fn all(names: &[String], places: Places<'_>) -> anyhow::Result<Vec<Box<dyn Contender>>> {
     if let Some(unknown) = names.iter().find(|name| *name != "ours" && !NAMES.contains(&name.as_str())) {
         anyhow::bail!("nobody is called {unknown:?}; there are: ours, {}", NAMES.join(", "));
     }
     let is_ours = |name: &str| name == ours::AES || name == ours::CHACHA;
-    let asked = |name: &str| names.iter().any(|asked| asked == name || asked == "ours" && is_ours(name));
+    let asked = |name: &str| {
+        let given = name == ours::OTHER && places.other.is_some();
+        given || names.iter().any(|asked| asked == name || asked == "ours" && is_ours(name))
+    };
     let mut all = Vec::new();
     for name in NAMES.into_iter().filter(|name| names.is_empty() || asked(name)) {
-        match make(name, dir)? {
+        match make(name, places)? {
             Some(contender) => all.push(contender),
             None => anyhow::ensure!(names.is_empty(), "the program of {name} is not there; bench --install"),
         }
@@ -89,11 +101,12 @@ pub(super) fn all(names: &[String], dir: Option<&Path>) -> anyhow::Result<Vec<Bo
 }
 
 /// Everybody, in the order of their turns.
-const NAMES: [&str; 9] = [
+const NAMES: [&str; 10] = [
     RAW,
     ceiling::NAME,
     ours::AES,
     ours::CHACHA,
+    ours::OTHER,
     super::RIVAL,
     wireguard::GOTATUN,
     wireguard::WIREGUARD_GO,
@@ -101,12 +114,13 @@ const NAMES: [&str; 9] = [
     nebula::NAME,
 ];
 
-fn make(name: &'static str, dir: Option<&Path>) -> anyhow::Result<Option<Box<dyn Contender>>> {
-    let found = |program| tools::find_peer(program, dir);
+fn make(name: &'static str, places: Places<'_>) -> anyhow::Result<Option<Box<dyn Contender>>> {
+    let found = |program| tools::find_peer(program, places.peers);
     Ok(match name {
         RAW => Some(Box::new(Bare)),
         ceiling::NAME => Some(Box::new(ceiling::Ceiling::build()?)),
         ours::AES | ours::CHACHA => Some(Box::new(ours::Ours::new(name, tools::pqvpn()?))),
+        ours::OTHER => places.other.map(|program| Box::new(ours::Ours::new(name, program.to_owned())) as _),
         super::RIVAL => {
             // The one a bar is about is worth a build. Without a registry its bar is missed, and the rest measured.
             let install = || tools::install_boringtun().inspect_err(|error| super::say(&format!("{error:#}"))).ok();
@@ -165,13 +179,13 @@ mod tests {
 
     #[test]
     fn an_unknown_name_is_refused_and_told_the_known_ones() {
-        let error = all(&["wiregard-go".to_owned()], None).unwrap_err().to_string();
+        let error = all(&["wiregard-go".to_owned()], Places::default()).unwrap_err().to_string();
         assert!(error.contains("wiregard-go") && error.contains("wireguard-go"), "{error}");
     }
 
     #[test]
     fn a_name_asked_for_brings_that_contender_alone() {
-        let all = all(&[RAW.to_owned()], None).unwrap();
+        let all = all(&[RAW.to_owned()], Places::default()).unwrap();
         assert_eq!(all.iter().map(|contender| contender.name()).collect::<Vec<_>>(), [RAW]);
     }
 }

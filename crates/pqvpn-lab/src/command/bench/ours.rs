@@ -17,6 +17,9 @@ pub(super) const AES: &str = "pqvpn-aes";
 /// Our tunnel with ChaCha20-Poly1305.
 pub(super) const CHACHA: &str = "pqvpn-chacha";
 
+/// Another build of our tunnel, with AES-256-GCM.
+pub(super) const OTHER: &str = "pqvpn-other";
+
 /// Our tunnel with one cipher.
 #[derive(Debug)]
 pub(super) struct Ours {
@@ -45,7 +48,7 @@ impl Contender for Ours {
     }
 
     fn aead(&self) -> &'static str {
-        if self.name == AES { "AES-256-GCM" } else { "ChaCha20-Poly1305" }
+        if self.name == CHACHA { "ChaCha20-Poly1305" } else { "AES-256-GCM" }
     }
 
     fn version(&self) -> Option<String> {
