@@ -141,6 +141,13 @@ impl Carriers {
         Self::with_memory(plain, Ways::new(Arc::<fake::FakePlane>::default()), None, Memory::default()).unwrap()
     }
 
+    /// Somebody who comes from `at`, by a carried way that ends with what is returned beside its address.
+    #[cfg(test)]
+    pub(crate) fn guest(&self, rung: Rung, at: SocketAddr) -> (SocketAddr, impl Send + use<>) {
+        let way = self.0.ways.open(Place { rung, at }).unwrap();
+        (way.id.address(), way)
+    }
+
     /// The host is in a network: at the start, and when it has changed.
     fn on_network(&self, now: Instant, gateway: Option<&Gateway>, is_news: bool) {
         let network = gateway.map(Fingerprint::of);
@@ -187,6 +194,15 @@ impl Carriers {
     /// What is at the other end of a carried way.
     pub(crate) fn place(&self, at: SocketAddr) -> Option<Place> {
         self.0.ways.place(at)
+    }
+
+    /// Where a network sees who is at an address. Behind a WebSocket and behind another member that is not told; who comes
+    /// to UDP port 443 comes by the socket that everything of theirs leaves by.
+    pub(crate) fn sight(&self, at: SocketAddr) -> Option<SocketAddr> {
+        match self.place(at) {
+            Some(place) => Some(place.at).filter(|_| place.rung == Rung::Quic),
+            None => Some(at).filter(|at| WayId::of(*at).is_none()),
+        }
     }
 
     /// The rung that datagrams to an address go by.

@@ -60,6 +60,8 @@ pub struct ForwardLimit {
     depth: u64,
     /// The time at which the bucket will be full again.
     full_at: AtomicU64,
+    /// What it is a part of.
+    whole: Option<Arc<Self>>,
 }
 
 impl ForwardLimit {
@@ -68,22 +70,29 @@ impl ForwardLimit {
     pub fn new(bytes_per_second: u64, burst: u64) -> Self {
         let per_byte = (1_000_000_000_u128 << PER_BYTE_BITS) / u128::from(bytes_per_second.max(1));
         let per_byte = u64::try_from(per_byte).unwrap_or(u64::MAX);
-        Self { start: clock::now(), burst, per_byte, depth: cost(per_byte, burst), full_at: AtomicU64::new(0) }
+        let (start, depth) = (clock::now(), cost(per_byte, burst));
+        Self { start, burst, per_byte, depth, full_at: AtomicU64::new(0), whole: None }
     }
 
-    /// Takes `bytes` out of the bucket, or says that they are not there.
-    pub(crate) fn take(&self, bytes: usize, now: Instant) -> bool {
+    /// The same, where what passes counts against `whole` as well.
+    #[must_use]
+    pub fn within(self, whole: Arc<Self>) -> Self {
+        Self { whole: Some(whole), ..self }
+    }
+
+    /// Takes `bytes` out of the bucket at the time `at`, or says that they are not there.
+    pub fn take(&self, bytes: usize, at: Instant) -> bool {
         if bytes as u64 > self.burst {
             return false;
         }
-        let now = now.saturating_duration_since(self.start).as_nanos() << TIME_BITS;
+        let now = at.saturating_duration_since(self.start).as_nanos() << TIME_BITS;
         let now = u64::try_from(now).unwrap_or(u64::MAX);
         let cost = cost(self.per_byte, bytes as u64);
         let taken = self.full_at.fetch_update(Relaxed, Relaxed, |full_at| {
             let next = full_at.max(now).saturating_add(cost);
             (next - now <= self.depth).then_some(next)
         });
-        taken.is_ok()
+        taken.is_ok() && self.whole.as_ref().is_none_or(|whole| whole.take(bytes, at))
     }
 }
 

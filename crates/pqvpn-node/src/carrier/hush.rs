@@ -19,7 +19,16 @@ pub(crate) struct Hush {
 }
 
 impl Hush {
-    /// Whether candidates may be told or taken now.
+    /// Whether candidates may be taken that the peer tells now. Its tries begin when it likes, and what is not taken is
+    /// not answered: one of them in a while is one of ours too.
+    pub(crate) fn lets_in(&mut self, now: Instant) -> bool {
+        if !self.lets(now) && self.began.is_none_or(|began| now >= began + PERIOD) {
+            (self.began, self.opens_at) = (Some(now), Some(now + PERIOD));
+        }
+        self.lets(now)
+    }
+
+    /// Whether candidates may be told now.
     pub(crate) fn lets(&mut self, now: Instant) -> bool {
         if self.began.is_some_and(|began| now < began + TRY) {
             return true;
@@ -44,6 +53,26 @@ mod tests {
             (0..2000).filter(|second| hush.lets(start + Duration::from_secs(*second))).collect();
         let tries = [20, 620, 1220, 1820].into_iter().flat_map(|begins| begins..begins + 5);
         assert_eq!(let_through, tries.collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn the_tries_of_both_ends_meet() {
+        let (mut ours, mut theirs, start) = (Hush::default(), Hush::default(), Instant::now());
+        let mut met = Vec::new();
+        for second in 0..1900 {
+            let now = start + Duration::from_secs(second);
+            if theirs.lets(now) && ours.lets_in(now) {
+                met.push(second);
+            }
+        }
+        assert_eq!(met.len(), 4 * 5, "each of its tries, {met:?}");
+    }
+
+    #[test]
+    fn who_tells_without_end_is_heard_seldom() {
+        let (mut hush, start) = (Hush::default(), Instant::now());
+        let taken = (0..1800).filter(|second| hush.lets_in(start + Duration::from_secs(*second)));
+        assert_eq!(taken.collect::<Vec<_>>(), [0, 600, 1200].into_iter().flat_map(|at| at..at + 5).collect::<Vec<_>>());
     }
 
     #[test]

@@ -23,6 +23,8 @@ const FRESH: Duration = Duration::from_secs(60);
 const ALIVE: Duration = Duration::from_secs(120);
 /// How often UDP is looked for while something else carries.
 const LOOK: Duration = Duration::from_secs(30);
+/// And the first time where its port 443 answered: it may only have been quicker.
+const FIRST_LOOK: Duration = Duration::from_secs(2);
 const LOOK_MOST: Duration = Duration::from_secs(300);
 /// How long an address rests where no carrier was found: doubled each time.
 const REST: Duration = Duration::from_secs(20);
@@ -133,7 +135,8 @@ impl Ladder {
             return before.is_some();
         }
         if self.look_at.is_none() {
-            (self.look_at, self.looked) = (Some(now + LOOK), 0);
+            let pause = if rung == Rung::Quic { FIRST_LOOK } else { LOOK };
+            (self.look_at, self.looked) = (Some(now + pause), 0);
         }
         if self.udp_at.is_some_and(|worked| now.saturating_duration_since(worked) < ALIVE) {
             return false;
@@ -295,20 +298,33 @@ mod tests {
         assert_eq!(ladder.plan_for_stranger(now, relay()), plan(250, 0));
     }
 
+    /// The next pauses of a ladder, in seconds.
+    fn looks<const N: usize>(ladder: &mut Ladder, now: &mut Instant) -> [u64; N] {
+        [(); N].map(|()| {
+            let next = ladder.next_look().unwrap();
+            assert!(!ladder.is_look_due(next - MS));
+            let pause = next.duration_since(*now).as_secs();
+            *now = next;
+            assert!(ladder.is_look_due(*now));
+            pause
+        })
+    }
+
+    #[test]
+    fn where_port_443_was_quicker_udp_is_looked_for_soon() {
+        let (mut ladder, mut now) = (Ladder::default(), Instant::now());
+        ladder.on_worked(now, Rung::Quic, relay());
+        assert_eq!(looks(&mut ladder, &mut now), [2, 30, 60]);
+        ladder.on_worked(now, Rung::Udp, relay());
+        assert!(!ladder.is_udp_blocked());
+    }
+
     #[test]
     fn udp_is_looked_for_while_something_else_carries_less_and_less_often() {
         let (mut ladder, mut now) = (Ladder::default(), Instant::now());
         assert!(!ladder.is_look_due(now), "nothing to get away from");
         ladder.on_worked(now, Rung::Wss, relay());
-        let mut looks = Vec::new();
-        for _ in 0..6 {
-            let next = ladder.next_look().unwrap();
-            assert!(!ladder.is_look_due(next - MS));
-            looks.push(next.duration_since(now).as_secs());
-            now = next;
-            assert!(ladder.is_look_due(now));
-        }
-        assert_eq!(looks, [30, 30, 60, 120, 240, 300]);
+        assert_eq!(looks(&mut ladder, &mut now), [30, 30, 60, 120, 240, 300]);
         ladder.on_network(now, None);
         assert!(ladder.is_look_due(now), "another network, another chance");
         ladder.on_worked(now, Rung::Udp, relay());

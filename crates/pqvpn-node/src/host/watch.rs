@@ -10,6 +10,7 @@ use rtnetlink::{
     packet_route::{
         AddressFamily, RouteNetlinkMessage,
         address::{AddressAttribute, AddressMessage},
+        link::{LinkFlags, LinkMessage},
         route::{RouteAddress, RouteAttribute, RouteMessage},
     },
 };
@@ -51,8 +52,13 @@ struct DefaultRoute {
 /// Watches the network namespace this is called in. `own`: the interface of this node.
 pub(crate) fn watch(own: Option<&str>) -> (Option<Watch>, mpsc::Receiver<()>) {
     let (sender, changes) = mpsc::channel(1);
-    let groups =
-        [MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv6Ifaddr, MulticastGroup::Ipv4Route, MulticastGroup::Ipv6Route];
+    let groups = [
+        MulticastGroup::Ipv4Ifaddr,
+        MulticastGroup::Ipv6Ifaddr,
+        MulticastGroup::Ipv4Route,
+        MulticastGroup::Ipv6Route,
+        MulticastGroup::Link,
+    ];
     let opened = rtnetlink::new_multicast_connection(&groups);
     let Ok((connection, _handle, mut messages)) = opened.inspect_err(|error| {
         tracing::warn!(%error, "changes of the network are noticed late: netlink does not tell of them");
@@ -92,7 +98,19 @@ fn present() -> BTreeSet<(u32, IpAddr)> {
 impl Seen {
     /// Whether a message tells of something new. Renewed leases and announcements are told again and again.
     fn take(&mut self, message: &NetlinkMessage<RouteNetlinkMessage>) -> bool {
-        let NetlinkPayload::InnerMessage(message) = &message.payload else { return false };
+        #[expect(clippy::wildcard_enum_match_arm, reason = "what else there is tells nothing")]
+        let message = match &message.payload {
+            NetlinkPayload::InnerMessage(message) => message,
+            // Messages were lost: what is known may be wrong from now.
+            NetlinkPayload::Overrun(_) => {
+                (self.addresses, self.defaults) = (present(), BTreeSet::new());
+                return true;
+            }
+            _ => return false,
+        };
+        if let RouteNetlinkMessage::NewLink(link) = message {
+            return self.on_link(link);
+        }
         if let RouteNetlinkMessage::NewAddress(message) = message {
             return self.of_others(message).is_some_and(|address| self.addresses.insert(address));
         }
@@ -109,6 +127,14 @@ impl Seen {
             return true;
         }
         false
+    }
+
+    /// IPv4 routes by an interface that is down are gone, and nothing tells of each.
+    fn on_link(&mut self, link: &LinkMessage) -> bool {
+        let is_up = link.header.flags.contains(LinkFlags::Up | LinkFlags::LowerUp);
+        let before = self.defaults.len();
+        self.defaults.retain(|route| is_up || route.out != Some(link.header.index));
+        self.defaults.len() != before
     }
 
     fn of_others(&self, message: &AddressMessage) -> Option<(u32, IpAddr)> {
@@ -207,5 +233,29 @@ mod tests {
         assert!(seen.take(&told(RouteNetlinkMessage::NewRoute(other))), "another router");
         assert!(seen.take(&told(RouteNetlinkMessage::DelRoute(route.clone()))));
         assert!(seen.take(&told(RouteNetlinkMessage::NewRoute(route))));
+    }
+
+    #[test]
+    fn after_its_link_was_down_the_same_default_route_is_a_change() {
+        let mut seen = Seen { own: Some(9), addresses: BTreeSet::new(), defaults: BTreeSet::new() };
+        let mut route = RouteMessage::default();
+        route.attributes.push(RouteAttribute::Oif(2));
+        let route = told(RouteNetlinkMessage::NewRoute(route));
+        let mut link = LinkMessage::default();
+        (link.header.index, link.header.flags) = (2, LinkFlags::Up | LinkFlags::LowerUp);
+        assert!(seen.take(&route) && !seen.take(&told(RouteNetlinkMessage::NewLink(link.clone()))));
+        assert!(!seen.take(&route));
+        link.header.flags = LinkFlags::Up;
+        assert!(seen.take(&told(RouteNetlinkMessage::NewLink(link.clone()))), "no carrier");
+        assert!(!seen.take(&told(RouteNetlinkMessage::NewLink(link))), "said already");
+        assert!(seen.take(&route));
+    }
+
+    #[test]
+    fn lost_messages_are_a_change_and_what_was_known_before_is_not_believed() {
+        let mut seen = Seen { own: None, addresses: BTreeSet::new(), defaults: BTreeSet::new() };
+        assert!(seen.take(&told(RouteNetlinkMessage::NewAddress(address(4711, "192.168.1.7")))));
+        assert!(seen.take(&NetlinkMessage::new(NetlinkHeader::default(), NetlinkPayload::Overrun(Vec::new()))));
+        assert!(seen.take(&told(RouteNetlinkMessage::NewAddress(address(4711, "192.168.1.7")))));
     }
 }

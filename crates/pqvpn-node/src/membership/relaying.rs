@@ -30,6 +30,10 @@ const MAX_WAYS: usize = 1024;
 const MAX_WAYS_EACH: usize = 512;
 /// What two members are introduced with: a handshake of 20 kB each way and what it takes to find a direct way.
 const INTRODUCTION: (u64, u64) = (24 * 1024, 192 * 1024);
+/// And all introductions together.
+const INTRODUCTIONS: (u64, u64) = (1024 * 1024, 4 * 1024 * 1024);
+/// How long a channel that was named to a relay is the one for its pair, whoever asks first: longer than an answer takes.
+const NAMED: Duration = Duration::from_secs(10);
 
 /// The data plane as relaying needs it.
 pub(crate) trait Forwarder: Send + Sync {
@@ -151,8 +155,11 @@ pub(super) struct Relaying {
     forwarder: Arc<dyn Forwarder>,
     willing: Willing,
     shared: Arc<ForwardLimit>,
+    introductions: Arc<ForwardLimit>,
     pairs: Vec<Pair>,
     ways: Vec<OwnWay>,
+    /// Channels named to relays of which no way has come yet, and until when.
+    named: BTreeMap<(PeerId, PeerId), (Channel, Instant)>,
     /// What relays said they forward for a pair, in bytes a second.
     told: BTreeMap<PeerId, (u64, Instant)>,
     /// Requests refused because somebody asked for too much.
@@ -161,8 +168,17 @@ pub(super) struct Relaying {
 
 impl Relaying {
     pub(super) fn new(forwarder: Arc<dyn Forwarder>, willing: Willing) -> Self {
-        let shared = shared_limit(willing);
-        Self { forwarder, willing, shared, pairs: Vec::new(), ways: Vec::new(), told: BTreeMap::new(), refused: 0 }
+        Self {
+            forwarder,
+            willing,
+            shared: shared_limit(willing),
+            introductions: Arc::new(ForwardLimit::new(INTRODUCTIONS.0, INTRODUCTIONS.1)),
+            pairs: Vec::new(),
+            ways: Vec::new(),
+            named: BTreeMap::new(),
+            told: BTreeMap::new(),
+            refused: 0,
+        }
     }
 
     /// Bytes a second that are forwarded for a pair, 0 for introductions only.
@@ -305,7 +321,10 @@ impl Relaying {
     fn limit(&self) -> Arc<ForwardLimit> {
         match self.willing {
             Willing::Bulk { .. } => Arc::clone(&self.shared),
-            Willing::Introductions => Arc::new(ForwardLimit::new(INTRODUCTION.0, INTRODUCTION.1)),
+            Willing::Introductions => {
+                let own = ForwardLimit::new(INTRODUCTION.0, INTRODUCTION.1);
+                Arc::new(own.within(Arc::clone(&self.introductions)))
+            }
         }
     }
 
@@ -326,12 +345,14 @@ impl Relaying {
 
     // ---- ways of ours ---------------------------------------------------------------------------------------------
 
-    /// The channel of the way that there is, or a new one.
+    /// The channel of the way that there is, or that was named of late: both ends may ask one relay for each other at
+    /// once, and a way takes what comes on one channel. Else a new one.
     ///
     /// # Errors
     /// [`RelayRefusal::Full`].
     pub(super) fn channel(
         &mut self,
+        now: Instant,
         relay: &PeerId,
         peer: &PeerId,
         mut random: impl FnMut() -> u64,
@@ -339,14 +360,20 @@ impl Relaying {
         if let Some(way) = self.ways.iter().find(|way| way.relay == *relay && way.peer == *peer) {
             return Ok(way.takes);
         }
+        self.named.retain(|_, (_, until)| now < *until);
+        if let Some((channel, _)) = self.named.get(&(*relay, *peer)) {
+            return Ok(*channel);
+        }
         let each = self.ways.iter().filter(|way| way.relay == *relay).count();
-        if self.ways.len() >= MAX_WAYS || each >= MAX_WAYS_EACH {
+        if self.ways.len() >= MAX_WAYS || self.named.len() >= MAX_WAYS || each >= MAX_WAYS_EACH {
             self.refused += 1;
             return Err(RelayRefusal::Full);
         }
         loop {
-            let channel = Channel::new(random());
-            if let Some(channel) = channel.filter(|channel| !self.ways.iter().any(|way| way.takes == *channel)) {
+            let Some(channel) = Channel::new(random()) else { continue };
+            let is_taken = self.ways.iter().any(|way| way.takes == channel);
+            if !is_taken && !self.named.values().any(|(named, _)| *named == channel) {
+                self.named.insert((*relay, *peer), (channel, now + NAMED));
                 return Ok(channel);
             }
         }
@@ -372,6 +399,7 @@ impl Relaying {
         let id = before.map_or(WayId(by_member(random)), |way| way.id);
         let way = Way::Relay { relay: relay_at, out_channel: sends.get(), in_channel: takes.get() };
         self.forwarder.set_way(id, way)?;
+        self.named.remove(&(relay, peer));
         let way = OwnWay {
             id,
             network,

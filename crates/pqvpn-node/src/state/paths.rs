@@ -181,13 +181,12 @@ impl State {
     /// The peer says where it may be reached.
     pub(super) fn on_candidates(&mut self, now: Instant, session: SessionId, candidates: &Candidates) {
         let Some(slot) = self.live.get(&session).map(|live| live.slot) else { return };
-        if !self.may_try(now, slot) {
+        let is_hushed = self.carriers.is_hushed();
+        if is_hushed && !self.peers.get_mut(slot).is_some_and(|peer| peer.hush.lets_in(now)) {
             return;
         }
         let lab = self.underlay.listen.iter().all(|at| at.ip().is_loopback());
-        let overlay = self.addresses.get();
-        let peers_own: Vec<IpAddr> = self.peers.iter().flat_map(|peer| peer.addresses.iter().copied()).collect();
-        let sifted = sift(&candidates.addresses, lab, |ip| overlay.contains(&ip) || peers_own.contains(&ip));
+        let sifted = sift(&candidates.addresses, lab, |ip| self.is_inside(ip));
         self.candidates_refused += sifted.refused;
         let rtt = self.live.get(&session).map(|live| live.connection.rtt());
         let Some(peer) = self.peers.get_mut(slot) else { return };
@@ -197,6 +196,12 @@ impl State {
             self.candidates_refused += sifted.usable.len() as u64;
             tracing::debug!(peer = %peer.label(), "candidates told too often");
         }
+    }
+
+    /// Whether packets to an address go into the tunnel, so that a path must not lead there: it would lead into itself.
+    pub(super) fn is_inside(&self, ip: IpAddr) -> bool {
+        let ip = ip.to_canonical();
+        self.addresses.get().contains(&ip) || self.peers.iter().any(|peer| peer.is_behind(ip))
     }
 
     /// A way through another member is there.
@@ -225,7 +230,9 @@ impl State {
 
     /// Says which ways are in use, so that they are kept.
     pub(super) fn hold_ways(&self, now: Instant) {
-        let paths = self.peers.iter().filter_map(|peer| self.control.path(peer.slot));
+        // What carried to somebody whose session is over carries nothing.
+        let in_use = self.peers.iter().filter(|peer| !peer.sessions.is_empty());
+        let paths = in_use.filter_map(|peer| self.control.path(peer.slot));
         let links = self.live.values().map(|live| live.connection.remote());
         for way in paths.chain(links).filter(|at| is_relayed(*at)) {
             self.carriers.prove(now, way);

@@ -134,6 +134,11 @@ impl Peer {
         named.map_or_else(|| format!("{} ({})", self.label(), self.id.short()), |(full, _)| full)
     }
 
+    /// Whether packets to an address are its own.
+    pub(crate) fn is_behind(&self, ip: IpAddr) -> bool {
+        self.addresses.contains(&ip) || self.prefixes.iter().any(|prefix| prefix.contains(&ip))
+    }
+
     /// Counts a ratchet failure; the second within a day quarantines the peer.
     pub(crate) fn on_ratchet_abort(&mut self, now: Instant) {
         self.aborts.retain(|&at| now.saturating_duration_since(at) < ABORT_MEMORY);
@@ -172,5 +177,22 @@ mod tests {
         assert!(peer.quarantined);
         peer.lift_quarantine();
         assert!(!peer.quarantined);
+    }
+
+    #[test]
+    fn what_is_routed_to_a_peer_is_behind_it_as_its_addresses_are() {
+        let mut peer = Peer::new(PeerId::from_bytes([1; 32]), 0, PeerLife::new(None, 0), Paths::new(true, 0));
+        peer.addresses = vec!["10.100.3.7".parse().unwrap()];
+        peer.prefixes = vec!["192.168.5.0/24".parse().unwrap(), "fd00:7::/32".parse().unwrap()];
+        for (ip, inside) in [
+            ("10.100.3.7", true),
+            ("192.168.5.2", true),
+            ("fd00:7::9", true),
+            ("192.168.6.2", false),
+            ("10.100.3.8", false),
+            ("2001:db8::1", false),
+        ] {
+            assert_eq!(peer.is_behind(ip.parse().unwrap()), inside, "{ip}");
+        }
     }
 }

@@ -231,6 +231,10 @@ impl State {
     /// An authenticated packet came from where packets do not go.
     pub(super) fn on_heard(&mut self, now: Instant, slot: PeerSlot, from: SocketAddr) {
         self.carriers.prove(now, from);
+        if self.is_inside(from.ip()) {
+            self.candidates_refused += 1;
+            return;
+        }
         if let Some(peer) = self.peers.get_mut(slot) {
             peer.paths.on_heard(now, from);
         }

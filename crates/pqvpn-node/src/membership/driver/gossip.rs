@@ -301,14 +301,16 @@ impl Driver {
         }
     }
 
-    /// Where a link's other end is seen, which the address of a way does not say.
-    fn sight(&self, link: LinkId) -> Option<SocketAddr> {
-        self.links.get(link).map(|link| link.connection.remote()).filter(|at| !is_relayed(*at))
+    /// Where a link's other end is seen, which the address of a way does not say; who comes to UDP port 443 comes from the
+    /// socket that everything of theirs leaves by.
+    pub(super) fn sight(&self, link: LinkId) -> Option<SocketAddr> {
+        self.carriers.sight(self.links.get(link)?.connection.remote())
     }
 
     /// A member says where it sees us.
-    fn note_sight(&self, now: Moment, peer: PeerId, link: LinkId, observed: Option<SocketAddr>) {
-        let remote = self.sight(link);
+    pub(super) fn note_sight(&self, now: Moment, peer: PeerId, link: LinkId, observed: Option<SocketAddr>) {
+        // Who sees us at port 443 does not see the socket that others see.
+        let remote = self.links.get(link).map(|link| link.connection.remote()).filter(|at| !is_relayed(*at));
         if let Some(at) = remote {
             self.carriers.on_udp(now.mono, at);
         }

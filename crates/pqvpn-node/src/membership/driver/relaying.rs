@@ -107,7 +107,9 @@ impl Driver {
             return self.ask_now(peer, chances, reply);
         }
         // A link with who surely has one with the peer is worth the wait for it.
-        self.ways_wanted.truncate(MAX_WANTED - 1);
+        for late in self.ways_wanted.drain((MAX_WANTED - 1).min(self.ways_wanted.len())..) {
+            let _gone = late.reply.send(Err(RelayError::Busy));
+        }
         self.ways_wanted.push(WantedWay {
             peer,
             homes: homes.iter().copied().collect(),
@@ -191,7 +193,7 @@ impl Driver {
 
     /// The members with a link that may have one with the peer too, the nearest first.
     fn chances(&mut self, peer: &PeerId) -> Vec<Chance> {
-        let now_ms = clock::unix_millis();
+        let (now, now_ms) = (clock::now(), clock::unix_millis());
         let theirs = self.shared_networks(now_ms, peer);
         let mut linked: Vec<(Duration, NetworkId, PeerId, SocketAddr, LinkId)> = Vec::new();
         for (relay, link) in self.links.one_each() {
@@ -209,7 +211,7 @@ impl Driver {
         linked.truncate(MAX_ASKED);
         let mut chances = Vec::new();
         for (_, network, relay, at, link) in linked {
-            if let Ok(takes) = self.relaying.channel(&relay, peer, entropy::u64) {
+            if let Ok(takes) = self.relaying.channel(now, &relay, peer, entropy::u64) {
                 chances.push(Chance { network, relay, at, takes, link, is_home: homes.contains(&relay) });
             }
         }
@@ -309,7 +311,7 @@ impl Driver {
         }
         let at = self.links.get(link).map(|link| link.connection.remote());
         let Some(at) = at.filter(|at| !is_by_member(*at)) else { return refused(RelayRefusal::Declined) };
-        let takes = match self.relaying.channel(&relay, &pair.peer, entropy::u64) {
+        let takes = match self.relaying.channel(now.mono, &relay, &pair.peer, entropy::u64) {
             Ok(takes) => takes,
             Err(refusal) => return refused(refusal),
         };

@@ -13,7 +13,7 @@ use pqvpn_wire::network::{Bundle, Door, Statement, SyncState};
 
 use super::{
     super::{
-        links::tests::link,
+        links::tests::{link, link_at},
         members::Members,
         network::{
             Lacks,
@@ -23,7 +23,10 @@ use super::{
     },
     *,
 };
-use crate::link::{Endpoint, EndpointStats, LinkError};
+use crate::{
+    carrier::Rung,
+    link::{Endpoint, EndpointStats, LinkError},
+};
 
 /// Nobody is reached, and how often that was tried is counted.
 #[derive(Debug, Default)]
@@ -256,4 +259,21 @@ async fn what_a_page_stands_on_is_asked_for_by_name_and_not_for_ever() {
     assert_eq!(driver.tasks.len(), 2, "once more");
     driver.on_called(id, peer, at, &Call::Pull, page());
     assert!(driver.pulling.is_empty() && driver.networks[&id].missing.is_empty(), "it has no more to say");
+}
+
+#[tokio::test]
+async fn who_comes_to_udp_port_443_learns_its_outside_and_says_nothing_of_ours() {
+    let Rig { mut driver, .. } = rig();
+    let (now, outside) = (Moment::now(), "203.0.113.7:4000".parse().unwrap());
+    let ours = Some("198.51.100.1:443".parse().unwrap());
+    let (by_udp, _udp) = driver.carriers.guest(Rung::Quic, outside);
+    let (by_tcp, _tcp) = driver.carriers.guest(Rung::Wss, outside);
+    for (remote, told) in [(by_udp, Some(outside)), (by_tcp, None), (outside, Some(outside))] {
+        let peer = identity(3).peer_id();
+        let at = driver.links.insert(link_at(peer, now.mono, remote)).unwrap();
+        assert_eq!(driver.sight(at), told);
+        driver.note_sight(now, peer, at, ours);
+        let noted = driver.reflexive.addresses(now.mono);
+        assert_eq!(noted.is_empty(), remote != outside, "port 443 is not the socket that others see");
+    }
 }

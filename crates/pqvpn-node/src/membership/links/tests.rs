@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Which links close, and which of the two ends decides.
 
-use std::{net::SocketAddr, sync::Mutex};
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::Mutex,
+};
 
 use futures_util::future::BoxFuture;
 use pqvpn_crypto::identity::{Identity, PublicIdentity};
@@ -14,8 +17,11 @@ use crate::link::{ControlRecv, ControlSend, LinkError};
 struct Fake {
     peer: PeerId,
     side: Role,
+    remote: SocketAddr,
     closed: Mutex<bool>,
 }
+
+const NOWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 1);
 
 impl Connection for Fake {
     fn peer(&self) -> PeerId {
@@ -26,7 +32,7 @@ impl Connection for Fake {
         ANYBODY.get_or_init(|| Identity::generate().unwrap()).public()
     }
     fn remote(&self) -> SocketAddr {
-        SocketAddr::from(([192, 0, 2, 1], 1))
+        self.remote
     }
     fn side(&self) -> Role {
         self.side
@@ -60,14 +66,19 @@ fn peer(n: u8) -> PeerId {
 
 /// A link that leads nowhere.
 pub(in crate::membership) fn link(peer: PeerId, now: Instant) -> NetLink {
-    let connection = Arc::new(Fake { peer, side: Role::Initiator, closed: Mutex::new(false) });
+    link_at(peer, now, NOWHERE)
+}
+
+/// A link to somebody who is at `remote`.
+pub(in crate::membership) fn link_at(peer: PeerId, now: Instant, remote: SocketAddr) -> NetLink {
+    let connection = Arc::new(Fake { peer, side: Role::Initiator, remote, closed: Mutex::new(false) });
     NetLink::new(connection, Usage::new(now), None, now)
 }
 
 /// Both ends of one link: that of `dialler` and that of `other`.
 fn both(links: &mut [Links; 2], (dialler, other): (usize, usize), now: Instant) -> [LinkId; 2] {
     let mut end = |at: usize, of: usize, side| {
-        let connection = Arc::new(Fake { peer: peer(of as u8), side, closed: Mutex::new(false) });
+        let connection = Arc::new(Fake { peer: peer(of as u8), side, remote: NOWHERE, closed: Mutex::new(false) });
         links[at].insert(NetLink::new(connection, Usage::new(now), None, now)).unwrap()
     };
     [end(dialler, other, Role::Initiator), end(other, dialler, Role::Responder)]

@@ -118,7 +118,7 @@ fn two_requests_for_one_new_pair_leave_one_pair_of_forwards() {
 fn asking_again_for_a_way_does_not_hold_it() {
     let start = Instant::now();
     let (mut books, written) = books(Willing::default());
-    let takes = books.channel(&peer(5), &peer(2), counter()).unwrap();
+    let takes = books.channel(Instant::now(), &peer(5), &peer(2), counter()).unwrap();
     let whose = (HOME, peer(5), peer(2));
     let mut now = start;
     books.set_way(now, whose, at(5), takes, channel(50), true, 7).unwrap();
@@ -175,7 +175,7 @@ fn one_member_gets_a_bounded_number_of_pairs_and_the_next_one_still_gets_some() 
 fn a_way_of_ours_is_asked_for_again_while_it_is_held_and_ends_when_it_is_not() {
     let start = Instant::now();
     let (mut books, written) = books(Willing::default());
-    let takes = books.channel(&peer(5), &peer(2), counter()).unwrap();
+    let takes = books.channel(Instant::now(), &peer(5), &peer(2), counter()).unwrap();
     let whose = (HOME, peer(5), peer(2));
     let way = books.set_way(start, whose, at(5), takes, channel(50), true, 7).unwrap();
     assert_eq!((books.via(way), written.ways.lock().unwrap().len()), (Some(peer(5)), 1));
@@ -194,7 +194,7 @@ fn a_way_of_ours_is_asked_for_again_while_it_is_held_and_ends_when_it_is_not() {
 fn an_offered_way_is_not_ours_to_keep() {
     let start = Instant::now();
     let (mut books, _) = books(Willing::default());
-    let takes = books.channel(&peer(5), &peer(2), counter()).unwrap();
+    let takes = books.channel(Instant::now(), &peer(5), &peer(2), counter()).unwrap();
     books.set_way(start, (HOME, peer(5), peer(2)), at(5), takes, channel(50), false, 7).unwrap();
     assert_eq!(books.keep_up(start + REFRESH, everybody), []);
 }
@@ -205,13 +205,13 @@ fn ways_through_one_relay_are_bounded() {
     let (mut books, _) = books(Willing::default());
     let mut random = counter();
     for other in 0..600 {
-        if let Ok(takes) = books.channel(&peer(5), &peer(1000 + other), &mut random) {
+        if let Ok(takes) = books.channel(start, &peer(5), &peer(1000 + other), &mut random) {
             let id = u64::from(other);
             books.set_way(start, (HOME, peer(5), peer(1000 + other)), at(5), takes, channel(50), false, id).unwrap();
         }
     }
     assert_eq!(books.ways.len(), MAX_WAYS_EACH);
-    assert!(books.channel(&peer(6), &peer(2), &mut random).is_ok());
+    assert!(books.channel(start, &peer(6), &peer(2), &mut random).is_ok());
 }
 
 #[test]
@@ -244,4 +244,60 @@ fn rand_from(start: u64) -> impl FnMut() -> u64 {
         next += 1;
         next
     }
+}
+
+#[test]
+fn two_ends_that_ask_one_relay_for_each_other_at_once_hear_each_other() {
+    let now = Instant::now();
+    let (mut relay, written) = books(Willing::default());
+    let (mut one, _) = books(Willing::default());
+    let (mut two, _) = books(Willing::default());
+    let (mut random, home) = (counter(), peer(5));
+    let ask = |books: &mut Relaying, of: u16, random: &mut dyn FnMut() -> u64| {
+        books.channel(now, &home, &peer(of), random).unwrap()
+    };
+    let asked = [ask(&mut one, 2, &mut random), ask(&mut two, 1, &mut random)];
+    let plans = [
+        relay.plan(HOME, peer(1), asked[0], peer(2), &mut random).unwrap(),
+        relay.plan(HOME, peer(2), asked[1], peer(1), &mut random).unwrap(),
+    ];
+    // Each offer comes before the answer to what its taker asked.
+    let taken = [ask(&mut two, 1, &mut random), ask(&mut one, 2, &mut random)];
+    two.set_way(now, (HOME, home, peer(1)), at(5), taken[0], plans[0].other_sends, false, 1).unwrap();
+    one.set_way(now, (HOME, home, peer(2)), at(5), taken[1], plans[1].other_sends, false, 2).unwrap();
+    relay.open(now, plans[0], taken[0], at(1), at(2)).unwrap();
+    relay.open(now, plans[1], taken[1], at(2), at(1)).unwrap();
+    one.set_way(now, (HOME, home, peer(2)), at(5), asked[0], plans[0].asker_sends, true, 3).unwrap();
+    two.set_way(now, (HOME, home, peer(1)), at(5), asked[1], plans[1].asker_sends, true, 4).unwrap();
+    for (from, to) in [(&one, &two), (&two, &one)] {
+        let arrives = written.forwards.lock().unwrap()[&from.ways[0].sends.get()].2;
+        assert_eq!(arrives, to.ways[0].takes.get());
+    }
+}
+
+#[test]
+fn a_channel_that_was_named_in_vain_is_forgotten_and_so_many_only_are_kept() {
+    let now = Instant::now();
+    let (mut books, _) = books(Willing::default());
+    let mut random = counter();
+    let first = books.channel(now, &peer(5), &peer(2), &mut random).unwrap();
+    assert_eq!(books.channel(now + NAMED / 2, &peer(5), &peer(2), &mut random).unwrap(), first);
+    assert_ne!(books.channel(now + NAMED, &peer(5), &peer(2), &mut random).unwrap(), first);
+    let given = (0..2000).filter(|of| books.channel(now + NAMED, &peer(9), &peer(3000 + of), &mut random).is_ok());
+    assert_eq!(given.count(), MAX_WAYS - 1);
+}
+
+#[test]
+fn introductions_are_bounded_together() {
+    let now = Instant::now();
+    let (mut books, written) = books(Willing::default());
+    let mut random = counter();
+    for other in 0..40 {
+        let plan = books.plan(HOME, peer(1), channel(11), peer(100 + other), &mut random).unwrap();
+        books.open(now, plan, channel(u64::from(other) + 1000), at(1), at(2)).unwrap();
+    }
+    let limits: Vec<_> = written.limits.lock().unwrap().values().cloned().collect();
+    let later = now + Duration::from_secs(60);
+    let passed: u64 = limits.iter().map(|limit| (0..1000).filter(|_| limit.take(1000, later)).count() as u64).sum();
+    assert_eq!(passed, INTRODUCTIONS.1 / 1000);
 }
