@@ -67,7 +67,13 @@ pub enum AeadError {
 }
 
 /// The AEAD key of one direction, epoch and hash phase (`DK[d,e,p]`); the backend erases it on drop.
-pub struct DataKey(LessSafeKey);
+pub struct DataKey(Cipher);
+
+enum Cipher {
+    Aead(LessSafeKey),
+    #[cfg(feature = "no-encryption")]
+    None,
+}
 
 impl DataKey {
     /// Takes 32 derived bytes as a key of `aead`.
@@ -76,7 +82,14 @@ impl DataKey {
             AeadId::ChaCha20Poly1305 => &CHACHA20_POLY1305,
             AeadId::Aes256Gcm => &AES_256_GCM,
         };
-        Self(LessSafeKey::new(UnboundKey::new(algorithm, &key[..]).expect("both algorithms take 32-byte keys")))
+        let key = UnboundKey::new(algorithm, &key[..]).expect("both algorithms take 32-byte keys");
+        Self(Cipher::Aead(LessSafeKey::new(key)))
+    }
+
+    /// Neither encrypts nor authenticates: what a bench compares the AEADs with.
+    #[cfg(feature = "no-encryption")]
+    pub(crate) const fn none() -> Self {
+        Self(Cipher::None)
     }
 
     /// Encrypts `text` in place and returns its tag. The caller never repeats a `counter` under one key.
@@ -89,7 +102,12 @@ impl DataKey {
         aad: &[u8; AAD_LEN],
         text: &mut [u8],
     ) -> Result<[u8; TAG_LEN], AeadError> {
-        let tag = self.0.seal_in_place_separate_tag(nonce(counter), Aad::from(aad), text);
+        let key = match &self.0 {
+            Cipher::Aead(key) => key,
+            #[cfg(feature = "no-encryption")]
+            Cipher::None => return Ok([0; TAG_LEN]),
+        };
+        let tag = key.seal_in_place_separate_tag(nonce(counter), Aad::from(aad), text);
         let tag = tag.map_err(|_| AeadError::TooLong)?;
         tag.as_ref().try_into().map_err(|_| AeadError::TooLong)
     }
@@ -106,9 +124,12 @@ impl DataKey {
         sealed: &'p mut [u8],
     ) -> Result<&'p mut [u8], AeadError> {
         let (text, tag) = sealed.split_last_chunk_mut::<TAG_LEN>().ok_or(AeadError::NotAuthentic)?;
-        self.0
-            .open_in_place_separate_tag(nonce(counter), Aad::from(aad), tag, text)
-            .map_err(|_| AeadError::NotAuthentic)
+        let key = match &self.0 {
+            Cipher::Aead(key) => key,
+            #[cfg(feature = "no-encryption")]
+            Cipher::None => return Ok(text),
+        };
+        key.open_in_place_separate_tag(nonce(counter), Aad::from(aad), tag, text).map_err(|_| AeadError::NotAuthentic)
     }
 }
 

@@ -13,12 +13,28 @@ pub const MASK_LEN: usize = 12;
 
 /// The header protection key of one direction (`HP[d]`); it lives as long as the session.
 #[derive(Zeroize, ZeroizeOnDrop)]
-pub struct HeaderKey([u8; 32]);
+pub struct HeaderKey {
+    key: [u8; 32],
+    #[cfg(feature = "no-encryption")]
+    none: bool,
+}
 
 impl HeaderKey {
     /// Takes 32 derived bytes.
     pub(crate) const fn new(key: [u8; 32]) -> Self {
-        Self(key)
+        Self {
+            key,
+            #[cfg(feature = "no-encryption")]
+            none: false,
+        }
+    }
+
+    /// From here on it hides nothing, as [`EpochChain::without_encryption`](crate::ratchet::EpochChain::without_encryption).
+    #[cfg(feature = "no-encryption")]
+    #[must_use]
+    pub const fn without_encryption(mut self) -> Self {
+        self.none = true;
+        self
     }
 
     /// The mask for a packet whose first 16 ciphertext bytes are `sample`.
@@ -28,8 +44,12 @@ impl HeaderKey {
     /// which any sender of garbage can choose.
     #[must_use]
     pub fn mask(&self, sample: &[u8; SAMPLE_LEN]) -> [u8; MASK_LEN] {
+        #[cfg(feature = "no-encryption")]
+        if self.none {
+            return [0; MASK_LEN];
+        }
         let [c0, c1, c2, c3, nonce @ ..] = sample;
-        let mut core = ChaChaCore::<R20, Ietf>::new((&self.0).into(), nonce.into());
+        let mut core = ChaChaCore::<R20, Ietf>::new((&self.key).into(), nonce.into());
         core.set_block_pos(u32::from_le_bytes([*c0, *c1, *c2, *c3]));
         let mut block = Default::default();
         core.write_keystream_block(&mut block);

@@ -25,13 +25,30 @@ pub struct EpochChain {
     epoch: u32,
     phase: u32,
     key: Secret,
+    #[cfg(feature = "no-encryption")]
+    none: bool,
 }
 
 impl EpochChain {
     /// `CK[d,e,0] = Expand(RK_e, L("chain 0", d || u32 e), 64)`.
     pub(crate) fn start(root: &Secret, sid: Sid, direction: Direction, epoch: u32) -> Self {
         let key = root.expand_secret(&sid, Label::ChainStart, &[&[direction as u8], &epoch.to_be_bytes()]);
-        Self { sid, direction, epoch, phase: 0, key }
+        Self {
+            sid,
+            direction,
+            epoch,
+            phase: 0,
+            key,
+            #[cfg(feature = "no-encryption")]
+            none: false,
+        }
+    }
+
+    /// From here on its keys neither encrypt nor authenticate. For benches alone: no program but theirs has the feature.
+    #[cfg(feature = "no-encryption")]
+    #[must_use]
+    pub fn without_encryption(self) -> Self {
+        Self { none: true, ..self }
     }
 
     /// The session this chain belongs to.
@@ -84,6 +101,10 @@ impl EpochChain {
     }
 
     fn key_of(&self, chain: &Secret, phase: u32, aead: AeadId) -> DataKey {
+        #[cfg(feature = "no-encryption")]
+        if self.none {
+            return DataKey::none();
+        }
         DataKey::new(aead, &self.key_bytes(chain, phase))
     }
 

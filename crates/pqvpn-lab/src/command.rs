@@ -25,7 +25,7 @@ mod trio;
 /// What to run.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Speed of the tunnel beside the bare link and boringtun, all in one run (builds and installs what is missing).
+    /// Speed of the tunnel beside the bare link, its own ceiling and other tunnels, all in one run, interleaved.
     Bench(bench::Args),
     /// What this machine lets the lab do: namespaces, links between them, impairments.
     Check(check::Args),

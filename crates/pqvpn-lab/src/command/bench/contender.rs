@@ -1,73 +1,34 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Whoever takes part: the bare link, our tunnel by cipher, WireGuard in user space.
+//! Whoever takes part: the bare link, our tunnel by cipher and without one, other tunnels found on this machine.
 
 use std::fmt::Debug;
 use std::net::IpAddr;
+use std::path::Path;
 use std::time::Duration;
 
 use pqvpn_lab::process::Daemon;
 use pqvpn_lab::topology::Host;
 
-use super::{ours, tools, wireguard};
+use super::{ceiling, nebula, openvpn, ours, tools, wireguard};
 
 /// Name of the bare link.
-pub(super) const RAW: &str = "raw veth";
+pub(super) const RAW: &str = "raw";
 
 /// One who takes part; started anew for each of its turns.
-#[derive(Debug)]
-pub(super) enum Contender {
-    /// The bare link.
-    Raw,
-    /// Our tunnel.
-    Ours(ours::Ours),
-    /// A WireGuard of user space.
-    WireGuard(wireguard::WireGuard),
-}
+pub(super) trait Contender: Debug {
+    /// What it is called in the report.
+    fn name(&self) -> &'static str;
 
-impl Contender {
-    /// Everybody wanted who can be had here.
-    pub(super) fn all(wanted: &impl Fn(&Self) -> bool) -> anyhow::Result<Vec<Self>> {
-        let mut all = vec![Self::Raw];
-        let pqvpn = tools::pqvpn()?;
-        all.extend([ours::AES, ours::CHACHA].map(|name| Self::Ours(ours::Ours::new(name, pqvpn.clone()))));
-        all.push(Self::WireGuard(wireguard::WireGuard::boringtun(tools::find("boringtun-cli").unwrap_or_default())));
-        all.extend(tools::find("gotatun").map(wireguard::WireGuard::gotatun).map(Self::WireGuard));
-        all.extend(tools::find("wireguard-go").map(wireguard::WireGuard::wireguard_go).map(Self::WireGuard));
-        all.retain(wanted);
-        for contender in &mut all {
-            if let Self::WireGuard(wireguard) = contender
-                && !wireguard.is_installed()
-            {
-                wireguard.install()?;
-            }
-        }
-        Ok(all)
-    }
+    /// Its packet encryption.
+    fn aead(&self) -> &'static str;
 
-    pub(super) fn name(&self) -> &'static str {
-        match self {
-            Self::Raw => RAW,
-            Self::Ours(ours) => ours.name(),
-            Self::WireGuard(wireguard) => wireguard.name(),
-        }
-    }
-
-    pub(super) fn aead(&self) -> &'static str {
-        match self {
-            Self::Raw => "none",
-            Self::Ours(ours) => ours.aead(),
-            Self::WireGuard(_) => "ChaCha20-Poly1305",
-        }
+    /// What it says about its version, if it says anything.
+    fn version(&self) -> Option<String> {
+        None
     }
 
     /// Starts it between two hosts and waits until packets pass.
-    pub(super) fn start(&self, one: &Host, two: &Host) -> anyhow::Result<Box<dyn Running>> {
-        Ok(match self {
-            Self::Raw => Box::new(Bare(two.ipv4.into())),
-            Self::Ours(ours) => Box::new(ours.start(one, two)?),
-            Self::WireGuard(wireguard) => Box::new(wireguard.start(one, two)?),
-        })
-    }
+    fn start(&self, one: &Host, two: &Host) -> anyhow::Result<Box<dyn Running>>;
 }
 
 /// One that is up.
@@ -106,11 +67,99 @@ pub(super) trait Running: Debug {
     }
 }
 
+/// Where programs are, beside the usual places.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Places<'p> {
+    /// Folder of peers' programs.
+    pub(super) peers: Option<&'p Path>,
+    /// Another build of our daemon.
+    pub(super) other: Option<&'p Path>,
+}
+
+/// Those of `names` ("ours" is both ciphers), or with no names everybody who can be had here: ourselves, boringtun,
+/// and of the others those whose program is found.
+///
+/// # Errors
+/// A name nobody has, or a program that was asked for and is not there.
+pub(super) fn all(names: &[String], places: Places<'_>) -> anyhow::Result<Vec<Box<dyn Contender>>> {
+    if let Some(unknown) = names.iter().find(|name| *name != "ours" && !NAMES.contains(&name.as_str())) {
+        anyhow::bail!("nobody is called {unknown:?}; there are: ours, {}", NAMES.join(", "));
+    }
+    let is_ours = |name: &str| name == ours::AES || name == ours::CHACHA;
+    let asked = |name: &str| {
+        let given = name == ours::OTHER && places.other.is_some();
+        given || names.iter().any(|asked| asked == name || asked == "ours" && is_ours(name))
+    };
+    let mut all = Vec::new();
+    for name in NAMES.into_iter().filter(|name| names.is_empty() || asked(name)) {
+        match make(name, places)? {
+            Some(contender) => all.push(contender),
+            None => anyhow::ensure!(names.is_empty(), "the program of {name} is not there; bench --install"),
+        }
+    }
+    Ok(all)
+}
+
+/// Everybody, in the order of their turns.
+const NAMES: [&str; 10] = [
+    RAW,
+    ceiling::NAME,
+    ours::AES,
+    ours::CHACHA,
+    ours::OTHER,
+    super::RIVAL,
+    wireguard::GOTATUN,
+    wireguard::WIREGUARD_GO,
+    openvpn::NAME,
+    nebula::NAME,
+];
+
+fn make(name: &'static str, places: Places<'_>) -> anyhow::Result<Option<Box<dyn Contender>>> {
+    let found = |program| tools::find_peer(program, places.peers);
+    Ok(match name {
+        RAW => Some(Box::new(Bare)),
+        ceiling::NAME => Some(Box::new(ceiling::Ceiling::build()?)),
+        ours::AES | ours::CHACHA => Some(Box::new(ours::Ours::new(name, tools::pqvpn()?))),
+        ours::OTHER => places.other.map(|program| Box::new(ours::Ours::new(name, program.to_owned())) as _),
+        super::RIVAL => {
+            // The one a bar is about is worth a build. Without a registry its bar is missed, and the rest measured.
+            let install = || tools::install_boringtun().inspect_err(|error| super::say(&format!("{error:#}"))).ok();
+            let program = found("boringtun-cli").or_else(install);
+            program.map(|program| Box::new(wireguard::WireGuard::boringtun(program)) as _)
+        }
+        wireguard::GOTATUN => found("gotatun").map(|program| Box::new(wireguard::WireGuard::gotatun(program)) as _),
+        wireguard::WIREGUARD_GO => {
+            found("wireguard-go").map(|program| Box::new(wireguard::WireGuard::wireguard_go(program)) as _)
+        }
+        openvpn::NAME => found("openvpn").map(|program| Box::new(openvpn::OpenVpn::new(program)) as _),
+        _ => found("nebula")
+            .zip(found("nebula-cert"))
+            .map(|(program, cert)| Box::new(nebula::Nebula::new(program, cert)) as _),
+    })
+}
+
 /// The bare link: always up.
 #[derive(Debug)]
-struct Bare(IpAddr);
+struct Bare;
 
-impl Running for Bare {
+#[derive(Debug)]
+struct Link(IpAddr);
+
+impl Contender for Bare {
+    fn name(&self) -> &'static str {
+        RAW
+    }
+
+    fn aead(&self) -> &'static str {
+        "none"
+    }
+
+    fn start(&self, _: &Host, two: &Host) -> anyhow::Result<Box<dyn Running>> {
+        Ok(Box::new(Link(two.ipv4.into())))
+    }
+}
+
+impl Running for Link {
     fn target(&self) -> IpAddr {
         self.0
     }
@@ -121,5 +170,22 @@ impl Running for Bare {
 
     fn stop(self: Box<Self>) -> anyhow::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_name_is_refused_and_told_the_known_ones() {
+        let error = all(&["wiregard-go".to_owned()], Places::default()).unwrap_err().to_string();
+        assert!(error.contains("wiregard-go") && error.contains("wireguard-go"), "{error}");
+    }
+
+    #[test]
+    fn a_name_asked_for_brings_that_contender_alone() {
+        let all = all(&[RAW.to_owned()], Places::default()).unwrap();
+        assert_eq!(all.iter().map(|contender| contender.name()).collect::<Vec<_>>(), [RAW]);
     }
 }

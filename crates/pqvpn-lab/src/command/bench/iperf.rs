@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! TCP throughput with iperf3.
+//! Throughput and loss with iperf3.
 
+use std::fs;
 use std::net::IpAddr;
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use pqvpn_lab::process::{self, Daemon};
+use pqvpn_lab::process::Daemon;
 use pqvpn_lab::topology::Host;
 use serde_json::Value;
 
@@ -24,6 +25,30 @@ pub(in crate::command) struct Transfer {
     pub(in crate::command) retransmits: f64,
 }
 
+/// What became of datagrams sent at a rate.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::command) struct Datagrams {
+    /// Payload that arrived.
+    pub(in crate::command) mbit_s: f64,
+    /// Payload bytes that arrived, by 10^9.
+    pub(in crate::command) gigabytes: f64,
+    /// Share that did not, in percent.
+    pub(in crate::command) lost_percent: f64,
+}
+
+/// Who sends where, for how long.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::command) struct Course<'h> {
+    /// Where the client runs.
+    pub(in crate::command) one: &'h Host,
+    /// Where the server runs.
+    pub(in crate::command) two: &'h Host,
+    /// An address of `two`.
+    pub(in crate::command) target: IpAddr,
+    /// How long the transfer takes.
+    pub(in crate::command) seconds: u32,
+}
+
 /// Sends from `one` to `target`, an address of `two`, over `streams` connections.
 pub(in crate::command) fn tcp(
     one: &Host,
@@ -32,8 +57,7 @@ pub(in crate::command) fn tcp(
     seconds: u32,
     streams: u32,
 ) -> anyhow::Result<Transfer> {
-    let result = run(one, two, target, seconds, &["--parallel", &streams.to_string()])?;
-    parse(&result).context("iperf3 reported no received bytes")
+    Course { one, two, target, seconds }.tcp(streams, false)
 }
 
 /// Sends datagrams at a rate; gives the Mbit/s of payload that arrived.
@@ -44,32 +68,98 @@ pub(in crate::command) fn udp(
     seconds: u32,
     kilobits: u32,
 ) -> anyhow::Result<f64> {
-    let rate = format!("{kilobits}k");
-    let result = run(one, two, target, seconds, &["--udp", "--length", "1000", "--bitrate", &rate])?;
-    parse_udp(&result).context("iperf3 reported no datagrams")
+    Ok(Course { one, two, target, seconds }.udp(1000, kilobits)?.mbit_s)
 }
 
-fn run(one: &Host, two: &Host, target: IpAddr, seconds: u32, more: &[&str]) -> anyhow::Result<Value> {
-    let mut server = Command::new("iperf3");
-    server.args(["--server", "--one-off", "--forceflush", "--bind", &target.to_string()]);
-    let server = Daemon::spawn(&two.namespace, "iperf3 server", server)?;
-    server.wait_for_line("listening", PATIENCE)?;
-    let mut client = Command::new("iperf3");
-    client.args(["--json", "--connect-timeout", "5000", "--client", &target.to_string()]);
-    client.args(["--time", &seconds.to_string()]).args(more);
-    let client = process::run(&one.namespace, client, PATIENCE + Duration::from_secs(seconds.into()))?;
-    let result: Value = serde_json::from_str(&client.stdout).context("iperf3 printed no JSON")?;
-    if let Some(error) = result["error"].as_str() {
-        anyhow::bail!("iperf3 to {target}: {error}");
+impl Course<'_> {
+    /// Over `streams` connections; `reverse`: from `two` to `one`.
+    pub(in crate::command) fn tcp(&self, streams: u32, reverse: bool) -> anyhow::Result<Transfer> {
+        let streams = streams.to_string();
+        let mut more = vec!["--parallel", &streams];
+        more.extend(reverse.then_some("--reverse"));
+        self.start(&more)?.finish().and_then(|result| parse_tcp(&result))
     }
-    Ok(result)
+
+    /// One connection from `one` to `two`, and something else from when it is there: that is told how long to go on.
+    pub(in crate::command) fn tcp_beside<R>(
+        &self,
+        beside: impl FnOnce(Duration) -> anyhow::Result<R>,
+    ) -> anyhow::Result<(Transfer, R)> {
+        let running = self.start(&[])?;
+        let client = &running.client;
+        // Its standard output comes at the end. Without a connection, that says why.
+        let connected = client.wait_until("the connection", PATIENCE, || is_sending(client.pid()).then_some(()));
+        let other = connected.is_ok().then(|| beside(running.span));
+        let transfer = running.finish().and_then(|result| parse_tcp(&result))?;
+        Ok((transfer, other.context("iperf3 had no connection")??))
+    }
+
+    /// Datagrams of `length` bytes of payload at a rate.
+    pub(in crate::command) fn udp(&self, length: u32, kilobits: u32) -> anyhow::Result<Datagrams> {
+        let (length, rate) = (length.to_string(), format!("{kilobits}k"));
+        let result = self.start(&["--udp", "--length", &length, "--bitrate", &rate])?.finish()?;
+        parse_udp(&result).context("iperf3 reported no datagrams")
+    }
+
+    fn start(&self, more: &[&str]) -> anyhow::Result<Running> {
+        let (target, span) = (self.target.to_string(), Duration::from_secs(self.seconds.into()));
+        let mut server = Command::new("iperf3");
+        server.args(["--server", "--one-off", "--forceflush", "--bind", &target]);
+        let server = Daemon::spawn(&self.two.namespace, "iperf3 server", server)?;
+        server.wait_for_line("listening", PATIENCE)?;
+        let mut client = Command::new("iperf3");
+        client.args(["--json", "--connect-timeout", "5000", "--client", &target]);
+        client.args(["--time", &self.seconds.to_string()]).args(more);
+        let client = Daemon::spawn(&self.one.namespace, "iperf3", client)?;
+        Ok(Running { client, _server: server, target, span })
+    }
+}
+
+/// Both ends under way.
+struct Running {
+    client: Daemon,
+    _server: Daemon,
+    target: String,
+    span: Duration,
+}
+
+impl Running {
+    fn finish(self) -> anyhow::Result<Value> {
+        let client = self.client.wait(PATIENCE + self.span)?;
+        let result: Value = serde_json::from_str(&client.stdout).context("iperf3 printed no JSON")?;
+        if let Some(error) = result["error"].as_str() {
+            anyhow::bail!("iperf3 to {}: {error}", self.target);
+        }
+        Ok(result)
+    }
+}
+
+/// Whether the namespace of a client has both its connections: the second is the one that carries data.
+fn is_sending(pid: u32) -> bool {
+    let established = |table: &str| {
+        let table = fs::read_to_string(format!("/proc/{pid}/net/{table}")).unwrap_or_default();
+        let remote = |line: &str| {
+            let mut fields = line.split_whitespace().skip(2);
+            Some((fields.next()?.to_owned(), fields.next()? == "01"))
+        };
+        let towards = |(remote, established): &(String, bool)| *established && remote.ends_with(":1451");
+        table.lines().filter_map(remote).filter(towards).count()
+    };
+    // proc_pid_net(5): remote address in hexadecimal, then the state; 5201 is iperf3's port.
+    established("tcp") + established("tcp6") >= 2
+}
+
+fn parse_tcp(result: &Value) -> anyhow::Result<Transfer> {
+    parse(result).context("iperf3 reported no received bytes")
 }
 
 /// What was sent, less what the receiver missed.
-fn parse_udp(result: &Value) -> Option<f64> {
+fn parse_udp(result: &Value) -> Option<Datagrams> {
     let sum = &result["end"]["sum"];
-    let (rate, lost) = (sum["bits_per_second"].as_f64()?, sum["lost_percent"].as_f64()?);
-    Some(rate / 1e6 * (1.0 - lost / 100.0))
+    let (rate, lost_percent) = (sum["bits_per_second"].as_f64()?, sum["lost_percent"].as_f64()?);
+    let arrived = 1.0 - lost_percent / 100.0;
+    let gigabytes = sum["bytes"].as_f64().unwrap_or(0.0) / 1e9 * arrived;
+    Some(Datagrams { mbit_s: rate / 1e6 * arrived, gigabytes, lost_percent })
 }
 
 fn parse(result: &Value) -> Option<Transfer> {
@@ -85,8 +175,10 @@ mod tests {
 
     #[test]
     fn lost_datagrams_do_not_count() {
-        let result = serde_json::json!({"end": {"sum": {"bits_per_second": 10e6, "lost_percent": 25.0}}});
-        assert!((parse_udp(&result).unwrap() - 7.5).abs() < 1e-9);
+        let sum = serde_json::json!({"bits_per_second": 10e6, "lost_percent": 25.0, "bytes": 4e9});
+        let datagrams = parse_udp(&serde_json::json!({"end": {"sum": sum}})).unwrap();
+        assert!((datagrams.mbit_s - 7.5).abs() < 1e-9 && (datagrams.gigabytes - 3.0).abs() < 1e-9);
+        assert!((datagrams.lost_percent - 25.0).abs() < 1e-9);
         assert!(parse_udp(&serde_json::json!({"end": {}})).is_none());
     }
 

@@ -9,13 +9,16 @@ use pqvpn_lab::process::Daemon;
 use pqvpn_lab::topology::Host;
 use serde_json::Value;
 
-use super::contender::Running;
+use super::contender::{Contender, Running};
 use crate::command::node::{Node, PATIENCE, PORT};
 
 /// Our tunnel with AES-256-GCM.
-pub(super) const AES: &str = "pqvpn aes";
+pub(super) const AES: &str = "pqvpn-aes";
 /// Our tunnel with ChaCha20-Poly1305.
-pub(super) const CHACHA: &str = "pqvpn chacha";
+pub(super) const CHACHA: &str = "pqvpn-chacha";
+
+/// Another build of our tunnel, with AES-256-GCM.
+pub(super) const OTHER: &str = "pqvpn-other";
 
 /// Our tunnel with one cipher.
 #[derive(Debug)]
@@ -37,16 +40,22 @@ impl Ours {
     pub(super) const fn new(name: &'static str, program: PathBuf) -> Self {
         Self { name, program }
     }
+}
 
-    pub(super) const fn name(&self) -> &'static str {
+impl Contender for Ours {
+    fn name(&self) -> &'static str {
         self.name
     }
 
-    pub(super) fn aead(&self) -> &'static str {
-        if self.name == AES { "AES-256-GCM" } else { "ChaCha20-Poly1305" }
+    fn aead(&self) -> &'static str {
+        if self.name == CHACHA { "ChaCha20-Poly1305" } else { "AES-256-GCM" }
     }
 
-    pub(super) fn start(&self, one: &Host, two: &Host) -> anyhow::Result<Tunnel> {
+    fn version(&self) -> Option<String> {
+        super::tools::first_line(&self.program, "--version")
+    }
+
+    fn start(&self, one: &Host, two: &Host) -> anyhow::Result<Box<dyn Running>> {
         let make = |host: &Host| Node::make("pqvpn-bench", host, self.program.clone());
         let nodes = [make(one)?, make(two)?];
         let ids = [nodes[0].identity()?, nodes[1].identity()?];
@@ -66,7 +75,8 @@ impl Ours {
         let addresses = ids[1]["addresses"].as_array().context("a node has addresses")?;
         let mut addresses = addresses.iter().filter_map(|address| address.as_str()?.parse::<IpAddr>().ok());
         let target = addresses.find(IpAddr::is_ipv4).context("the node has no IPv4 address")?;
-        Ok(Tunnel { target, handshake_ms: peer["session"]["handshake_ms"].as_f64(), daemons, _nodes: nodes })
+        let handshake_ms = peer["session"]["handshake_ms"].as_f64();
+        Ok(Box::new(Tunnel { target, handshake_ms, daemons, _nodes: nodes }))
     }
 }
 

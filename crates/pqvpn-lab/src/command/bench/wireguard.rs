@@ -3,22 +3,24 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Shutdown};
+use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 
 use anyhow::Context as _;
-use ipnet::{IpNet, Ipv4Net};
 use pqvpn_lab::process::Daemon;
-use pqvpn_lab::topology::{Host, Interface};
+use pqvpn_lab::topology::Host;
 use x25519_dalek::{X25519_BASEPOINT_BYTES, x25519};
 
-use super::{contender::Running, tools};
+use super::contender::{Contender, Running};
+use super::tunnel::{self, INSIDE, PATIENCE, Tunnel};
 
-/// How long anything may take.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Mullvad's, in Rust.
+pub(super) const GOTATUN: &str = "gotatun";
+/// The reference for systems without one in the kernel, in Go.
+pub(super) const WIREGUARD_GO: &str = "wireguard-go";
+
 const PORT: u16 = 51820;
 /// What every WireGuard has on a path of 1500 bytes.
 const MTU: u32 = 1420;
@@ -33,14 +35,6 @@ pub(super) struct WireGuard {
     arguments: &'static [&'static str],
 }
 
-/// The tunnel, up.
-#[derive(Debug)]
-pub(super) struct Tunnel {
-    target: IpAddr,
-    daemons: [Daemon; 2],
-    _sockets: [ControlSocket; 2],
-}
-
 /// Path of a control socket, removed with it: the daemons leave it behind when killed.
 #[derive(Debug)]
 struct ControlSocket(PathBuf);
@@ -52,34 +46,34 @@ struct Keys {
 }
 
 impl WireGuard {
-    /// The one the bar is about; an empty path means that it is yet to be installed.
+    /// The one a bar is about.
     pub(super) const fn boringtun(program: PathBuf) -> Self {
         Self { name: super::RIVAL, program, arguments: &["--foreground", "--disable-drop-privileges"] }
     }
 
     pub(super) const fn gotatun(program: PathBuf) -> Self {
-        Self { name: "gotatun", program, arguments: &["--foreground", "--disable-drop-privileges"] }
+        Self { name: GOTATUN, program, arguments: &["--foreground", "--disable-drop-privileges"] }
     }
 
     pub(super) const fn wireguard_go(program: PathBuf) -> Self {
-        Self { name: "wireguard-go", program, arguments: &["--foreground"] }
+        Self { name: WIREGUARD_GO, program, arguments: &["--foreground"] }
     }
+}
 
-    pub(super) const fn name(&self) -> &'static str {
+impl Contender for WireGuard {
+    fn name(&self) -> &'static str {
         self.name
     }
 
-    pub(super) fn is_installed(&self) -> bool {
-        !self.program.as_os_str().is_empty()
+    fn aead(&self) -> &'static str {
+        "ChaCha20-Poly1305"
     }
 
-    /// Gets the program by cargo.
-    pub(super) fn install(&mut self) -> anyhow::Result<()> {
-        self.program = tools::install_boringtun()?;
-        Ok(())
+    fn version(&self) -> Option<String> {
+        super::tools::first_line(&self.program, "--version")
     }
 
-    pub(super) fn start(&self, one: &Host, two: &Host) -> anyhow::Result<Tunnel> {
+    fn start(&self, one: &Host, two: &Host) -> anyhow::Result<Box<dyn Running>> {
         let run = std::process::id();
         let names = [format!("wg{run}a"), format!("wg{run}b")];
         let daemon = |host: &Host, interface: &str| {
@@ -90,7 +84,6 @@ impl WireGuard {
         let daemons = [daemon(one, &names[0])?, daemon(two, &names[1])?];
         let sockets = names.each_ref().map(|name| ControlSocket::of(name));
         let keys = [Keys::new()?, Keys::new()?];
-        let inside = [1, 2].map(|number| Ipv4Addr::new(198, 51, 100, number));
         for (me, host, other) in [(0, one, two), (1, two, one)] {
             let them = 1 - me;
             let config = format!(
@@ -99,37 +92,19 @@ impl WireGuard {
                 hex(&keys[me].private),
                 hex(&keys[them].public),
                 other.ipv4,
-                inside[them]
+                INSIDE[them]
             );
             daemons[me].wait_until("the control socket", PATIENCE, || sockets[me].0.exists().then_some(()))?;
             sockets[me].configure(&config).with_context(|| format!("setting up {}", self.name))?;
-            let interface = Interface::find(&host.namespace, &names[me])?;
-            interface.set_mtu(MTU)?;
-            interface.add_address(IpNet::V4(Ipv4Net::new_assert(inside[me], 24)))?;
-            interface.up()?;
+            tunnel::set_up(host, &names[me], INSIDE[me], MTU)?;
         }
-        Ok(Tunnel { target: inside[1].into(), daemons, _sockets: sockets })
-    }
-}
-
-impl Running for Tunnel {
-    fn target(&self) -> IpAddr {
-        self.target
-    }
-
-    fn daemons(&self) -> Vec<&Daemon> {
-        self.daemons.iter().collect()
-    }
-
-    fn stop(self: Box<Self>) -> anyhow::Result<()> {
-        self.daemons.iter().for_each(Daemon::kill);
-        Ok(())
+        Ok(Box::new(Tunnel { daemons, _keep: sockets }))
     }
 }
 
 impl ControlSocket {
     fn of(interface: &str) -> Self {
-        Self(Path::new(SOCKETS).join(interface).with_extension("sock"))
+        Self(Path::new(SOCKETS).join(format!("{interface}.sock")))
     }
 
     fn configure(&self, config: &str) -> anyhow::Result<()> {
