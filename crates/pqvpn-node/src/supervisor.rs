@@ -27,7 +27,7 @@ use crate::{
     handle::{Command, NodeError, NodeHandle, RotateKeys, RotationReport},
     link::Backend,
     membership::{self, Order, RotatedNetwork, Rotating, RotationError},
-    node::Node,
+    node::{Node, pass_on_panic},
     snapshot::NodeState,
     store::{KeystoreFile, StoreError},
 };
@@ -87,7 +87,7 @@ struct Prepared {
 
 impl Node {
     /// Starts a node that can rotate its key; the task ends after [`NodeHandle::shutdown`], or with the reason why the
-    /// node did not start again.
+    /// node did not start again; where a task of the node panics, this one does.
     ///
     /// # Errors
     /// [`StartError`]; everything done until then has been undone.
@@ -155,11 +155,14 @@ impl Supervisor {
                     Some(command) => self.running.handle.pass(command).await,
                     None => {
                         self.running.handle.shutdown().await;
-                        let _ended = self.running.task.await;
+                        pass_on_panic(self.running.task.await);
                         return Ok(());
                     }
                 },
-                _ended = &mut self.running.task => return Ok(()),
+                ended = &mut self.running.task => {
+                    pass_on_panic(ended);
+                    return Ok(());
+                }
                 () = wait(look) => look = self.expire_old().await,
             }
         }
@@ -209,7 +212,9 @@ impl Supervisor {
 
     async fn go_on_as(&mut self, seed: &IdentitySeed, down: bool) -> Result<(), StartError> {
         self.running.handle.shutdown().await;
-        let _ended = (&mut self.running.task).await;
+        if let Err(error) = (&mut self.running.task).await {
+            tracing::error!(%error, "the node failed while it stopped");
+        }
         self.running.networks = None;
         let (dir, old) = (self.options.state_dir.clone(), self.running.id);
         let new = Identity::from_seed(seed).map_err(std::io::Error::other)?.peer_id();

@@ -190,3 +190,28 @@ async fn the_next_key_is_under_the_same_passphrase_and_a_node_without_keystore_h
     let refused = bob.supervisor.rotate(RotateKeys::default()).await;
     assert!(matches!(refused, Err(Ended::Refused(RotationError::NotKept))));
 }
+
+/// Runs the supervisor to its end; `true` if it ended by a panic.
+async fn ends_by_panic(kept: Kept) -> bool {
+    let Kept { supervisor, state: _state, .. } = kept;
+    let (_commands, waiting) = mpsc::channel(QUEUE);
+    let ended = tokio::time::timeout(PATIENCE, tokio::spawn(supervisor.run(waiting))).await.expect("never ended");
+    ended.is_err_and(|error| error.is_panic())
+}
+
+#[tokio::test]
+async fn a_node_that_failed_is_no_good_end() {
+    let mut kept = start(tempfile::tempdir().unwrap(), config("bob")).await;
+    kept.handle().shutdown().await;
+    kept.supervisor.running.task = tokio::spawn(async { panic!("the node") });
+    assert!(ends_by_panic(kept).await);
+}
+
+#[tokio::test]
+async fn a_node_whose_networks_task_failed_stops_and_says_so() {
+    let kept = start(tempfile::tempdir().unwrap(), config("bob")).await;
+    let handle = kept.handle().clone();
+    assert!(kept.supervisor.running.networks.as_ref().unwrap().order(Order::Panic));
+    assert!(ends_by_panic(kept).await);
+    assert!(handle.snapshot().await.is_err(), "it still runs");
+}

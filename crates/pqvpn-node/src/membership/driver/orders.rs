@@ -55,6 +55,8 @@ impl Driver {
             // The run loop has taken these already.
             Order::Stop(done) => drop(done),
             Order::Rotate(rotating) => drop(rotating),
+            #[cfg(test)]
+            Order::Panic => panic!("as ordered"),
         }
     }
 
