@@ -7,6 +7,7 @@
 use std::{
     collections::BTreeMap,
     fs::{self, OpenOptions},
+    io,
     net::SocketAddr,
     os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
@@ -36,6 +37,8 @@ const EXTRAS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("extras")
 const SEEN: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("seen");
 /// By the old key: how this node came to another one.
 const ROTATIONS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("rotations");
+/// Damaged files that are kept.
+const MAX_ASIDE: u32 = 16;
 /// Rotations kept; of more, the oldest go.
 const MAX_ROTATIONS: usize = 8;
 
@@ -48,7 +51,10 @@ pub(crate) enum StoreError {
     /// Somebody else may read or exchange it.
     #[error("{0} is not a private file of this user")]
     NotPrivate(PathBuf),
-    /// The file system or the file's format.
+    /// It is a file, and no store or not a whole one.
+    #[error("{0}")]
+    Damaged(String),
+    /// It could not be read or written; what it holds is not known.
     #[error("{0}")]
     Failed(String),
 }
@@ -130,7 +136,8 @@ pub(super) struct Store {
 }
 
 impl Store {
-    /// Opens the file, or makes it. A file that is no store is moved aside; the second value says so.
+    /// Opens the file, or makes it. A file that is no store is moved aside; the second value says so. One that cannot be
+    /// read just now stays: who takes it for damaged begins with no network.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -138,10 +145,9 @@ impl Store {
         let path = dir.join(FILE);
         match Self::open_file(&path) {
             Ok(store) => Ok((store, None)),
-            Err(error @ (StoreError::InUse(_) | StoreError::NotPrivate(_))) => Err(error),
-            Err(StoreError::Failed(why)) => {
-                let aside = path.with_extension("redb.damaged");
-                fs::rename(&path, &aside).map_err(|error| StoreError::Failed(format!("{why}; {error}")))?;
+            Err(error @ (StoreError::InUse(_) | StoreError::NotPrivate(_) | StoreError::Failed(_))) => Err(error),
+            Err(StoreError::Damaged(why)) => {
+                let aside = put_aside(&path).map_err(|error| StoreError::Failed(format!("{why}; {error}")))?;
                 let text = format!("{} was damaged ({why}) and is now {}", path.display(), aside.display());
                 Ok((Self::open_file(&path)?, Some(text)))
             }
@@ -167,8 +173,8 @@ impl Store {
         let flags = OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false).mode(MODE).custom_flags(flags.bits());
-        let file = options.open(path).map_err(failed)?;
-        let meta = file.metadata().map_err(failed)?;
+        let file = options.open(path).map_err(other)?;
+        let meta = file.metadata().map_err(other)?;
         if !meta.is_file() || meta.uid() != geteuid().as_raw() || meta.mode() & 0o077 != 0 {
             return Err(StoreError::NotPrivate(path.to_owned()));
         }
@@ -238,7 +244,7 @@ impl Store {
     /// [`StoreError::Failed`]: it is still not known.
     pub(super) async fn settled_rotations(&self) -> Result<Vec<KeptRotation>, StoreError> {
         let store = self.clone();
-        spawn_blocking(move || store.apply(&[]).and_then(|()| store.rotations())).await.map_err(failed)?
+        spawn_blocking(move || store.apply(&[]).and_then(|()| store.rotations())).await.map_err(other)?
     }
 
     /// Makes changes, all or none; when this returns they are on disk.
@@ -250,7 +256,7 @@ impl Store {
             return Ok(());
         }
         let store = self.clone();
-        spawn_blocking(move || store.apply(&changes)).await.map_err(failed)?
+        spawn_blocking(move || store.apply(&changes)).await.map_err(other)?
     }
 
     fn apply(&self, changes: &[Change]) -> Result<(), StoreError> {
@@ -265,7 +271,7 @@ impl Store {
             for change in changes {
                 match change {
                     Change::Head(network, head) => {
-                        let bytes = serde_json::to_vec(head).map_err(failed)?;
+                        let bytes = serde_json::to_vec(head).map_err(other)?;
                         set(&mut heads, &key(network, &[]), Some(&bytes))?;
                     }
                     Change::Statement(network, id, bytes) => set(&mut statements, &key(network, id), Some(bytes))?,
@@ -274,7 +280,7 @@ impl Store {
                     }
                     Change::Extra(network, id, bytes) => set(&mut extras, &key(network, id), bytes.as_deref())?,
                     Change::Seen(network, peer, at) => {
-                        let bytes = serde_json::to_vec(at).map_err(failed)?;
+                        let bytes = serde_json::to_vec(at).map_err(other)?;
                         set(&mut seen, &key(network, peer.as_bytes()), Some(&bytes))?;
                     }
                     Change::Rotation(rotation) => keep_rotation(&mut rotations, rotation)?,
@@ -290,8 +296,39 @@ impl Store {
     }
 }
 
-fn failed(error: impl std::fmt::Display) -> StoreError {
+/// What an error of redb says of the file.
+fn failed(error: impl Into<redb::Error>) -> StoreError {
+    let error = error.into();
+    let is_format =
+        |error: &io::Error| matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof);
+    let damaged = matches!(&error, redb::Error::Io(error) if is_format(error))
+        || matches!(
+            error,
+            redb::Error::Corrupted(_)
+                | redb::Error::UpgradeRequired(_)
+                | redb::Error::TableTypeMismatch { .. }
+                | redb::Error::TableIsMultimap(_)
+                | redb::Error::TableIsNotMultimap(_)
+                | redb::Error::TypeDefinitionChanged { .. }
+        );
+    if damaged { StoreError::Damaged(error.to_string()) } else { other(error) }
+}
+
+fn other(error: impl std::fmt::Display) -> StoreError {
     StoreError::Failed(error.to_string())
+}
+
+/// Renames a damaged file. One that was put aside before stays: it may hold what is asked for one day.
+fn put_aside(path: &Path) -> io::Result<PathBuf> {
+    let numbered = (2..=MAX_ASIDE).map(|number| format!("redb.damaged-{number}"));
+    for extension in std::iter::once("redb.damaged".to_owned()).chain(numbered) {
+        let aside = path.with_extension(extension);
+        if fs::symlink_metadata(&aside).is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
+            fs::rename(path, &aside)?;
+            return Ok(aside);
+        }
+    }
+    Err(io::Error::other(format!("{MAX_ASIDE} damaged files are kept beside it already")))
 }
 
 fn key(network: &NetworkId, rest: &[u8]) -> Vec<u8> {
@@ -322,7 +359,7 @@ fn keep_rotation(table: &mut redb::Table<'_, &[u8], &[u8]>, rotation: &KeptRotat
     for (_, oldest) in kept.iter().take((kept.len() + 1).saturating_sub(MAX_ROTATIONS)) {
         set(table, oldest, None)?;
     }
-    let bytes = serde_json::to_vec(rotation).map_err(failed)?;
+    let bytes = serde_json::to_vec(rotation).map_err(other)?;
     set(table, &rotation.old, Some(&bytes))
 }
 
@@ -339,82 +376,4 @@ fn items(read: &redb::ReadTransaction, table: TableDefinition<'_, &[u8], &[u8]>)
 }
 
 #[cfg(test)]
-mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
-
-    use super::*;
-
-    const ONE: NetworkId = NetworkId::from_bytes([1; 32]);
-    const TWO: NetworkId = NetworkId::from_bytes([2; 32]);
-    const PEER: PeerId = PeerId::from_bytes([9; 32]);
-
-    fn head(name: &str) -> Head {
-        Head { name: name.to_owned(), enabled: true, seq: 7, waiting: None, since_ms: 1 }
-    }
-
-    #[tokio::test]
-    async fn what_was_written_is_there_after_a_restart_and_networks_do_not_mix() {
-        let dir = tempfile::tempdir().unwrap();
-        let (store, aside) = Store::open(dir.path()).unwrap();
-        assert_eq!(aside, None);
-        let seen = Seen { addresses: vec!["1.2.3.4:5".parse().unwrap()], at_ms: 3 };
-        let changes = vec![
-            Change::Head(ONE, head("one")),
-            Change::Head(TWO, head("two")),
-            Change::Statement(ONE, [3; 32], vec![1]),
-            Change::Statement(TWO, [3; 32], vec![2]),
-            Change::Record(ONE, PEER, Some(vec![4])),
-            Change::Extra(ONE, [5; 16], Some(vec![6])),
-            Change::Seen(ONE, PEER, seen.clone()),
-        ];
-        store.write(changes).await.unwrap();
-        drop(store);
-        let (store, _) = Store::open(dir.path()).unwrap();
-        let kept = store.load().unwrap();
-        assert_eq!(kept[&ONE].head, Some(head("one")));
-        assert_eq!((kept[&ONE].statements.clone(), kept[&TWO].statements.clone()), (vec![vec![1]], vec![vec![2]]));
-        assert_eq!(kept[&ONE].records, [[4]]);
-        assert_eq!(kept[&ONE].seen, [(PEER, seen)]);
-        store.write(vec![Change::Forget(ONE), Change::Extra(TWO, [1; 16], None)]).await.unwrap();
-        let kept = store.load().unwrap();
-        assert_eq!(kept.keys().collect::<Vec<_>>(), [&TWO]);
-        assert_eq!(kept[&TWO].statements, [[2]]);
-    }
-
-    #[tokio::test]
-    async fn the_newest_rotations_of_this_node_are_kept_in_order() {
-        let dir = tempfile::tempdir().unwrap();
-        let (store, _) = Store::open(dir.path()).unwrap();
-        for at in 0..12_u8 {
-            let kept =
-                KeptRotation { old: [at; 32], new: [at + 1; 32], file: [7; 32], at_ms: at.into(), fact: String::new() };
-            store.write(vec![Change::Rotation(Box::new(kept))]).await.unwrap();
-        }
-        let kept: Vec<u64> = store.rotations().unwrap().iter().map(|rotation| rotation.at_ms).collect();
-        assert_eq!(kept, [4, 5, 6, 7, 8, 9, 10, 11]);
-        assert!(store.load().unwrap().is_empty(), "a rotation is no network");
-    }
-
-    #[test]
-    fn only_this_user_can_read_it_and_only_one_daemon_has_it() {
-        let dir = tempfile::tempdir().unwrap();
-        let (store, _) = Store::open(dir.path()).unwrap();
-        let mode = fs::metadata(dir.path().join(FILE)).unwrap().permissions().mode();
-        assert_eq!(mode & 0o777, 0o600);
-        assert!(matches!(Store::open(dir.path()), Err(StoreError::InUse(_))));
-        drop(store);
-        fs::set_permissions(dir.path().join(FILE), fs::Permissions::from_mode(0o644)).unwrap();
-        assert!(matches!(Store::open(dir.path()), Err(StoreError::NotPrivate(_))));
-    }
-
-    #[test]
-    fn a_damaged_file_is_moved_aside_and_said() {
-        let dir = tempfile::tempdir().unwrap();
-        fs::write(dir.path().join(FILE), vec![7; 4096]).unwrap();
-        fs::set_permissions(dir.path().join(FILE), fs::Permissions::from_mode(0o600)).unwrap();
-        let (store, aside) = Store::open(dir.path()).unwrap();
-        assert!(aside.unwrap().contains("damaged"));
-        assert!(store.load().unwrap().is_empty());
-        assert!(dir.path().join("networks.redb.damaged").exists());
-    }
-}
+mod tests;
