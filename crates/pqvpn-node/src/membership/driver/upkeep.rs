@@ -317,7 +317,7 @@ impl Network {
         };
         let gone = self.records.values().filter(|record| is_silent(&record.peer()));
         let mut acts: Vec<Act> = gone.map(|record| Act::Leave { key: record.key().clone() }).collect();
-        if acts.is_empty() && self.constitution.checkpoint_due() && !self.checkpoint_waits() {
+        if acts.is_empty() && self.constitution.checkpoint_due(&self.own, now_ms) && !self.checkpoint_waits() {
             // What it seals is found when it is drafted.
             acts.push(Act::Checkpoint { seal: [0; 32] });
         }
