@@ -311,14 +311,23 @@ impl Driver {
         self.tell_views(now);
         let peer = found.peer;
         self.push_and_wait(id, HEARD, move |driver, pushed_to| {
-            let report = driver.networks.get(&id).ok_or(NetworkError::NoNetwork).map(|network| RevokeReport {
-                network: network.head.name.clone(),
-                peer,
-                name: found.name,
-                pushed_to,
-                online: driver.report(Moment::now(), network).online.saturating_sub(1),
-                was_admin,
-                act: network.act_report(&statement, pushed_to),
+            let report = driver.networks.get(&id).ok_or(NetworkError::NoNetwork).and_then(|network| {
+                let act = network.act_report(&statement, pushed_to);
+                // Nobody is told that a member is out who is not.
+                if act.in_force && network.constitution.view().members.contains_key(&peer) {
+                    let (network, who) = (&network.head.name, &found.name);
+                    let why = format!("its revocation is signed, and {who} is a member of {network} all the same");
+                    return Err(NetworkError::Internal(why));
+                }
+                Ok(RevokeReport {
+                    network: network.head.name.clone(),
+                    peer,
+                    name: found.name,
+                    pushed_to,
+                    online: driver.report(Moment::now(), network).online.saturating_sub(1),
+                    was_admin,
+                    act,
+                })
             });
             drop(reply.send(report));
         });
