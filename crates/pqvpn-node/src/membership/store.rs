@@ -6,12 +6,13 @@
 
 use std::{
     collections::BTreeMap,
+    fmt,
     fs::{self, OpenOptions},
     io,
     net::SocketAddr,
     os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use nix::{fcntl::OFlag, unistd::geteuid};
@@ -119,6 +120,44 @@ pub(super) enum Change {
     Forget(NetworkId),
 }
 
+/// Which thing a change is about; what is forgotten stands before what comes after.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+enum About {
+    Network,
+    Head,
+    Statement([u8; 32]),
+    Record(PeerId),
+    Extra([u8; 16]),
+    Seen(PeerId),
+    Rotation([u8; 32]),
+}
+
+impl Change {
+    fn about(&self) -> (Option<NetworkId>, About) {
+        match self {
+            Self::Head(network, _) => (Some(*network), About::Head),
+            Self::Statement(network, id, _) => (Some(*network), About::Statement(*id)),
+            Self::Record(network, peer, _) => (Some(*network), About::Record(*peer)),
+            Self::Extra(network, id, _) => (Some(*network), About::Extra(*id)),
+            Self::Seen(network, peer, _) => (Some(*network), About::Seen(*peer)),
+            Self::Rotation(rotation) => (None, About::Rotation(rotation.old)),
+            Self::Forget(network) => (Some(*network), About::Network),
+        }
+    }
+}
+
+/// Of several changes of one thing the last: what waits for the disk grows no more than what it is about.
+pub(super) fn latest(changes: Vec<Change>) -> Vec<Change> {
+    let mut latest: BTreeMap<(Option<NetworkId>, About), Change> = BTreeMap::new();
+    for change in changes {
+        if let Change::Forget(network) = change {
+            latest.retain(|(of, _), _| *of != Some(network));
+        }
+        latest.insert(change.about(), change);
+    }
+    latest.into_values().collect()
+}
+
 /// A network as it was kept.
 #[derive(Debug, Default)]
 pub(super) struct Kept {
@@ -129,10 +168,20 @@ pub(super) struct Kept {
     pub(super) seen: Vec<(PeerId, Seen)>,
 }
 
-/// The open file.
-#[derive(Debug, Clone)]
+type Opener = dyn Fn() -> Result<Database, StoreError> + Send + Sync;
+
+/// The open file. redb takes nothing more after a write that failed, so it is closed then, and opened again for what comes
+/// next.
+#[derive(Clone)]
 pub(super) struct Store {
-    database: Arc<Database>,
+    database: Arc<Mutex<Option<Database>>>,
+    opener: Arc<Opener>,
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store").finish_non_exhaustive()
+    }
 }
 
 impl Store {
@@ -162,17 +211,29 @@ impl Store {
         Self::open_file(&dir.join(FILE))
     }
 
-    /// On something else than a file.
+    /// On something else than a file, that can be opened again.
     #[cfg(test)]
-    pub(super) fn on(backend: impl redb::StorageBackend) -> Result<Self, StoreError> {
-        let database = Database::builder().create_with_backend(backend).map_err(failed)?;
-        Ok(Self { database: Arc::new(database) })
+    pub(super) fn on<B: redb::StorageBackend>(
+        backend: impl Fn() -> B + Send + Sync + 'static,
+    ) -> Result<Self, StoreError> {
+        let open = move || Database::builder().create_with_backend(backend()).map_err(failed);
+        Ok(Self { database: Arc::new(Mutex::new(Some(open()?))), opener: Arc::new(open) })
     }
 
     fn open_file(path: &Path) -> Result<Self, StoreError> {
+        let database = Self::open_database(path, true)?;
+        let path = path.to_owned();
+        // One that is gone meanwhile is not made anew: it held the networks.
+        let opener = Arc::new(move || Self::open_database(&path, false));
+        let store = Self { database: Arc::new(Mutex::new(Some(database))), opener };
+        store.apply(&[])?;
+        Ok(store)
+    }
+
+    fn open_database(path: &Path, make: bool) -> Result<Database, StoreError> {
         let flags = OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false).mode(MODE).custom_flags(flags.bits());
+        options.read(true).write(true).create(make).truncate(false).mode(MODE).custom_flags(flags.bits());
         let file = options.open(path).map_err(other)?;
         let meta = file.metadata().map_err(other)?;
         if !meta.is_file() || meta.uid() != geteuid().as_raw() || meta.mode() & 0o077 != 0 {
@@ -180,13 +241,22 @@ impl Store {
         }
         let opened = Database::builder().set_cache_size(CACHE).create_file(file);
         let in_use = |error: &redb::DatabaseError| matches!(error, redb::DatabaseError::DatabaseAlreadyOpen);
-        let database = opened.map_err(|error| match in_use(&error) {
+        opened.map_err(|error| match in_use(&error) {
             true => StoreError::InUse(path.to_owned()),
             false => failed(error),
-        })?;
-        let store = Self { database: Arc::new(database) };
-        store.apply(&[])?;
-        Ok(store)
+        })
+    }
+
+    /// Does something with the open file; where that fails it is opened again the next time.
+    fn with<T>(&self, act: impl FnOnce(&Database) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let mut held = self.database.lock().unwrap_or_else(PoisonError::into_inner);
+        let database = match held.take() {
+            Some(database) => database,
+            None => (self.opener)()?,
+        };
+        let done = act(&database)?;
+        *held = Some(database);
+        Ok(done)
     }
 
     /// Reads everything.
@@ -194,8 +264,12 @@ impl Store {
     /// # Errors
     /// [`StoreError::Failed`].
     pub(super) fn load(&self) -> Result<BTreeMap<NetworkId, Kept>, StoreError> {
+        self.with(Self::load_from)
+    }
+
+    fn load_from(database: &Database) -> Result<BTreeMap<NetworkId, Kept>, StoreError> {
         let mut networks: BTreeMap<NetworkId, Kept> = BTreeMap::new();
-        let read = self.database.begin_read().map_err(failed)?;
+        let read = database.begin_read().map_err(failed)?;
         for (key, bytes) in items(&read, HEADS)? {
             let Some((network, _)) = split(&key) else { continue };
             networks.entry(network).or_default().head = serde_json::from_slice(&bytes).ok();
@@ -231,8 +305,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::Failed`].
     pub(super) fn rotations(&self) -> Result<Vec<KeptRotation>, StoreError> {
-        let read = self.database.begin_read().map_err(failed)?;
-        let kept = items(&read, ROTATIONS)?.into_iter();
+        let kept = self.with(|database| items(&database.begin_read().map_err(failed)?, ROTATIONS))?.into_iter();
         let mut kept: Vec<KeptRotation> = kept.filter_map(|(_, bytes)| serde_json::from_slice(&bytes).ok()).collect();
         kept.sort_by_key(|rotation| rotation.at_ms);
         Ok(kept)
@@ -247,20 +320,21 @@ impl Store {
         spawn_blocking(move || store.apply(&[]).and_then(|()| store.rotations())).await.map_err(other)?
     }
 
-    /// Makes changes, all or none; when this returns they are on disk.
+    /// Makes changes, all or none; when this returns they are on disk. None at all tells whether the disk takes any.
     ///
     /// # Errors
     /// [`StoreError::Failed`]: nothing was changed, or, where the disk fails in the last moment, all may be.
-    pub(super) async fn write(&self, changes: Vec<Change>) -> Result<(), StoreError> {
-        if changes.is_empty() {
-            return Ok(());
-        }
-        let store = self.clone();
+    pub(super) async fn write(&self, changes: impl Into<Arc<Vec<Change>>>) -> Result<(), StoreError> {
+        let (store, changes) = (self.clone(), changes.into());
         spawn_blocking(move || store.apply(&changes)).await.map_err(other)?
     }
 
     fn apply(&self, changes: &[Change]) -> Result<(), StoreError> {
-        let write = self.database.begin_write().map_err(failed)?;
+        self.with(|database| Self::apply_to(database, changes))
+    }
+
+    fn apply_to(database: &Database, changes: &[Change]) -> Result<(), StoreError> {
+        let write = database.begin_write().map_err(failed)?;
         {
             let mut heads = write.open_table(HEADS).map_err(failed)?;
             let mut statements = write.open_table(STATEMENTS).map_err(failed)?;
@@ -314,7 +388,7 @@ fn failed(error: impl Into<redb::Error>) -> StoreError {
     if damaged { StoreError::Damaged(error.to_string()) } else { other(error) }
 }
 
-fn other(error: impl std::fmt::Display) -> StoreError {
+fn other(error: impl fmt::Display) -> StoreError {
     StoreError::Failed(error.to_string())
 }
 
@@ -376,4 +450,4 @@ fn items(read: &redb::ReadTransaction, table: TableDefinition<'_, &[u8], &[u8]>)
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -97,7 +97,8 @@ impl Driver {
         let paused = self.paused;
         let judged = match self.networks.get_mut(&id) {
             Some(network) if !paused && network.head.enabled && network.am_member(now.unix_ms) => {
-                if !network.joins.take(now.mono, JOIN_BURST, JOIN_PERIOD) {
+                // Nor is anybody let in while that cannot be written down.
+                if self.refusing.is_some() || !network.joins.take(now.mono, JOIN_BURST, JOIN_PERIOD) {
                     // Silence says nothing of the network to whom nothing may be said, and an honest joiner asks again.
                     return count(&self.shared.counts.hurried);
                 }

@@ -62,6 +62,13 @@ impl Driver {
 
     fn on_command(&mut self, command: NetworkCommand) {
         let now = Moment::now();
+        let command = match self.refusal() {
+            None => command,
+            Some(why) => match command.refuse(&why) {
+                Some(asks) => asks,
+                None => return,
+            },
+        };
         match command {
             NetworkCommand::NetCreate(create, reply) => self.begin_create(create, reply),
             NetworkCommand::NetList(reply) => drop(reply.send(self.list(now))),
@@ -251,7 +258,6 @@ impl Driver {
         if let Some(network) = self.networks.get_mut(&id) {
             network.prune(now.unix_ms);
         }
-        self.answer_held(id);
         self.push_and_wait(id, HEARD, move |driver, _heard| {
             let network = driver.networks.get(&id).ok_or(NetworkError::NoNetwork);
             drop(reply.send(network.map(|network| {
@@ -282,7 +288,6 @@ impl Driver {
         let gone = || NetworkError::NobodyWaits { network: network.head.name.clone(), who: who.to_owned() };
         let report = network.pending_report(&peer).ok_or_else(gone)?;
         network.deny(&identity, &peer)?;
-        self.answer_held(id);
         Ok(report)
     }
 

@@ -61,7 +61,11 @@ impl Driver {
             return drop(reply.send(Err(RotationError::Busy)));
         }
         // What waits otherwise is not part of it.
-        self.save().await;
+        if !self.save().await
+            && let Some(refusing) = &self.refusing
+        {
+            return drop(reply.send(Err(RotationError::Store(refusing.why.clone()))));
+        }
         let (identity, now) = (Arc::clone(&self.shared.identity), Moment::now());
         let decided = decide(&mut self.networks, &self.store, (&identity, &next), (file, now.unix_ms)).await;
         match decided {
@@ -75,7 +79,7 @@ impl Driver {
             }
             Err(error) => {
                 if matches!(error, RotationError::Store(_) | RotationError::Undecided) {
-                    self.store_failed = Some(error.to_string());
+                    self.refuse(error.to_string());
                 }
                 drop(reply.send(Err(error)));
             }

@@ -2,7 +2,7 @@
 //! The driver by itself: what it remembers, when it wakes, whom it believes.
 
 use std::{
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::atomic::{AtomicI64, AtomicUsize, Ordering},
     time::Duration,
 };
 
@@ -13,6 +13,8 @@ use pqvpn_wire::network::{Bundle, Door, Statement, SyncState};
 
 use super::{
     super::{
+        command::NetworkCommand,
+        error::NetworkError,
         links::tests::{link, link_at},
         members::Members,
         network::{
@@ -20,6 +22,8 @@ use super::{
             tests::attacks::{identity, member, network},
         },
         relaying::{Willing, tests::Written},
+        report::NetRef,
+        store::tests::Failing,
     },
     *,
 };
@@ -276,4 +280,64 @@ async fn who_comes_to_udp_port_443_learns_its_outside_and_says_nothing_of_ours()
         let noted = driver.reflexive.addresses(now.mono);
         assert_eq!(noted.is_empty(), remote != outside, "port 443 is not the socket that others see");
     }
+}
+
+#[tokio::test]
+async fn what_is_not_on_disk_is_not_said_and_the_disk_is_tried_again() {
+    let Rig { mut driver, id, _state, _events, _views } = rig();
+    let disk = tempfile::tempdir().unwrap();
+    drop(Store::open(disk.path()).unwrap());
+    let (peer, left) = (identity(3).peer_id(), Arc::new(AtomicI64::new(i64::MAX)));
+    driver.store = Store::on(Failing::on(disk.path(), &left, false)).unwrap();
+    let link = driver.links.insert(link(peer, clock::now())).unwrap();
+    left.store(0, Ordering::Relaxed);
+    // A record of our own is due at the start.
+    let (reply, mut answer) = oneshot::channel();
+    driver.answer_later(reply, ());
+    driver.settle().await;
+    let records = |bundle: &Bundle| bundle.records.len();
+    assert!(driver.refusing.is_some() && answer.try_recv().is_err(), "it is answered");
+    let held = &driver.networks[&id];
+    assert_eq!((records(&held.news.bundle), held.records.len()), (1, 1), "it is told");
+    assert!(driver.own_health().iter().any(|item| item.code == "networks-store"));
+    // Nor does who asks hear of it.
+    let asks = || NetRequest::Sync(SyncState { cursor: Some(0), held: Some(Vec::new()), ..SyncState::default() });
+    let ask = |driver: &mut Driver| {
+        let (answer, mut response) = oneshot::channel();
+        let remote = "192.0.2.1:1".parse().unwrap();
+        let key = identity(3).public().clone();
+        driver.on_asked(Asked {
+            link,
+            from: peer,
+            key,
+            remote,
+            network: id,
+            request: asks(),
+            exporter: [0; 32],
+            answer,
+        });
+        let NetResponse::Bundle(bundle) = response.try_recv().unwrap() else { panic!("no answer") };
+        bundle
+    };
+    let bundle = ask(&mut driver);
+    assert!(records(&bundle) == 0 && bundle.statements.len() == 4, "{bundle:?}");
+    // Nothing is signed, and a person is told why.
+    let (reply, refused) = oneshot::channel();
+    driver.on_order(Order::Command(NetworkCommand::NetEnable(NetRef(None), false, reply)));
+    assert!(matches!(refused.await.unwrap(), Err(NetworkError::Store(_))));
+    let seq = driver.networks[&id].head.seq;
+    driver.networks.get_mut(&id).unwrap().records.clear();
+    driver.save_now();
+    driver.settle().await;
+    assert!(driver.refusing.is_some() && driver.networks[&id].head.seq == seq, "it is signed");
+    // The disk takes it again: everything is written down, and only then told.
+    left.store(i64::MAX, Ordering::Relaxed);
+    driver.save_now();
+    driver.settle().await;
+    driver.settle().await;
+    assert!(driver.refusing.is_none() && answer.try_recv().is_ok());
+    assert_eq!(records(&driver.networks[&id].news.bundle), 0, "not told");
+    assert_eq!(records(&ask(&mut driver)), 1);
+    let kept = driver.store.load().unwrap();
+    assert_eq!(kept[&id].records.len(), 1);
 }

@@ -1,9 +1,68 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The store on files that are whole, damaged, another's, or out of reach.
 
-use std::os::unix::fs::PermissionsExt as _;
+use std::{
+    os::unix::fs::PermissionsExt as _,
+    sync::atomic::{AtomicI64, Ordering},
+};
+
+use redb::{StorageBackend, backends::FileBackend};
 
 use super::*;
+
+/// A file that takes so many writes and then fails, for good or once.
+#[derive(Debug)]
+pub(in crate::membership) struct Failing {
+    file: FileBackend,
+    left: Arc<AtomicI64>,
+    once: bool,
+}
+
+impl Failing {
+    /// Opens the file in a directory, as often as asked. `left`: changes until it fails.
+    pub(in crate::membership) fn on(
+        dir: &Path,
+        left: &Arc<AtomicI64>,
+        once: bool,
+    ) -> impl Fn() -> Self + Send + Sync + use<> {
+        let (path, left) = (dir.join(FILE), Arc::clone(left));
+        move || {
+            let file = OpenOptions::new().read(true).write(true).open(&path).unwrap();
+            Self { file: FileBackend::new(file).unwrap(), left: Arc::clone(&left), once }
+        }
+    }
+
+    fn take(&self) -> io::Result<()> {
+        let left = self.left.fetch_sub(1, Ordering::Relaxed);
+        if left == 0 || left < 0 && !self.once { Err(io::Error::other("no space")) } else { Ok(()) }
+    }
+}
+
+impl StorageBackend for Failing {
+    fn len(&self) -> io::Result<u64> {
+        self.file.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.file.read(offset, out)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.take().and_then(|()| self.file.set_len(len))
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.take().and_then(|()| self.file.sync_data())
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.take().and_then(|()| self.file.write(offset, data))
+    }
+
+    fn close(&self) -> io::Result<()> {
+        self.file.close()
+    }
+}
 
 const ONE: NetworkId = NetworkId::from_bytes([1; 32]);
 const TWO: NetworkId = NetworkId::from_bytes([2; 32]);
@@ -125,4 +184,50 @@ fn a_second_damaged_file_does_not_replace_the_first() {
         assert_eq!(fs::read(dir.path().join(aside)).unwrap(), vec![filler; 4096]);
     }
     assert_eq!(fs::read(dir.path().join("networks.redb.damaged")).unwrap(), vec![7; 4096]);
+}
+
+#[tokio::test]
+async fn a_store_that_has_failed_takes_what_comes_once_the_disk_does() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(Store::open(dir.path()).unwrap());
+    let left = Arc::new(AtomicI64::new(i64::MAX));
+    let store = Store::on(Failing::on(dir.path(), &left, false)).unwrap();
+    store.write(vec![Change::Head(ONE, head("one"))]).await.unwrap();
+    left.store(0, Ordering::Relaxed);
+    for _ in 0..3 {
+        assert!(store.write(vec![Change::Head(TWO, head("two"))]).await.is_err());
+    }
+    left.store(i64::MAX, Ordering::Relaxed);
+    assert_eq!(store.load().unwrap().keys().collect::<Vec<_>>(), [&ONE]);
+    store.write(vec![Change::Head(TWO, head("two"))]).await.unwrap();
+    drop(store);
+    assert_eq!(Store::open(dir.path()).unwrap().0.load().unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn a_store_whose_file_is_gone_does_not_begin_with_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = Store::open(dir.path()).unwrap();
+    assert!(store.with(|_| Err::<(), _>(other("as if"))).is_err());
+    fs::remove_file(dir.path().join(FILE)).unwrap();
+    assert!(store.write(vec![Change::Head(ONE, head("one"))]).await.is_err());
+    assert!(!dir.path().join(FILE).exists());
+}
+
+#[test]
+fn what_waits_for_the_disk_is_of_each_thing_the_last() {
+    let item = |network, id| Change::Statement(network, [id; 32], vec![id]);
+    let changes = vec![
+        item(ONE, 1),
+        item(TWO, 1),
+        Change::Head(ONE, head("one")),
+        Change::Forget(ONE),
+        Change::Head(ONE, head("a")),
+        item(ONE, 2),
+        Change::Head(ONE, head("b")),
+        item(ONE, 2),
+    ];
+    let left: Vec<String> = latest(changes).iter().map(|change| format!("{change:?}")).collect();
+    let wanted = [Change::Forget(ONE), Change::Head(ONE, head("b")), item(ONE, 2), item(TWO, 1)];
+    assert_eq!(left, wanted.map(|change| format!("{change:?}")));
 }
