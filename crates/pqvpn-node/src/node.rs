@@ -130,21 +130,24 @@ impl Node {
     /// # Errors
     /// [`StartError`]; everything done until then has been undone.
     pub async fn start(options: StartOptions) -> Result<(NodeHandle, JoinHandle<()>), StartError> {
-        Self::start_parts(options).await.map(|(handle, _networks, task)| (handle, task))
+        Self::start_parts(options, NodeState::Up).await.map(|(handle, _networks, task)| (handle, task))
     }
 
-    /// As [`Self::start`], with the door to the node's networks.
+    /// As [`Self::start`], with the door to the node's networks; one that begins as [`NodeState::Down`] stays so until it
+    /// is told to be up.
     pub(crate) async fn start_parts(
         options: StartOptions,
+        begin: NodeState,
     ) -> Result<(NodeHandle, membership::Port, JoinHandle<()>), StartError> {
         pqvpn_dataplane::give_back_large_blocks();
         let (sender, views) = mpsc::channel(VIEWS);
-        Self::start_with(options, Some(sender), views).await
+        Self::start_with(options, begin, Some(sender), views).await
     }
 
     /// Starts a node whose networks are what `views` says; `driver`: where its own networks report to.
     pub(crate) async fn start_with(
         options: StartOptions,
+        begin: NodeState,
         driver: Option<mpsc::Sender<Views>>,
         mut views: mpsc::Receiver<Views>,
     ) -> Result<(NodeHandle, membership::Port, JoinHandle<()>), StartError> {
@@ -240,7 +243,7 @@ impl Node {
             dht_off,
             config,
         };
-        if let Err(error) = state.begin().await {
+        if let Err(error) = state.begin(begin).await {
             state.stop().await;
             return Err(error.into());
         }

@@ -51,6 +51,7 @@ use crate::{
     snapshot::{HealthItem, NodeState},
     underlay::Underlay,
 };
+pub(crate) use command::set_live;
 pub(crate) use guessing::Guessing;
 use network::Barrier;
 pub(crate) use peers::Peers;

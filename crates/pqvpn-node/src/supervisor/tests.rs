@@ -57,7 +57,7 @@ async fn start(state: tempfile::TempDir, config: Config) -> Kept {
         backend: Backend::Noq,
         keystore: Some(keystore),
     };
-    let running = options.start_again(&seed).await.unwrap();
+    let running = options.start_again(&seed, NodeState::Up).await.unwrap();
     Kept { state, config, _tuns: tuns, supervisor: Supervisor { options, running } }
 }
 
@@ -214,4 +214,32 @@ async fn a_node_whose_networks_task_failed_stops_and_says_so() {
     assert!(kept.supervisor.running.networks.as_ref().unwrap().order(Order::Panic));
     assert!(ends_by_panic(kept).await);
     assert!(handle.snapshot().await.is_err(), "it still runs");
+}
+
+#[tokio::test]
+async fn a_setting_of_a_running_node_outlives_its_key() {
+    let mut bob = start(tempfile::tempdir().unwrap(), config("bob")).await;
+    for (key, value, is_set) in [("relay.limit", "fast", false), ("relay.limit", "10mbit", true)] {
+        assert!(bob.supervisor.options.config.relay.limit.is_none());
+        let (reply, outcome) = oneshot::channel();
+        bob.supervisor.set(key.to_owned(), value.to_owned(), reply).await;
+        assert_eq!(outcome.await.unwrap().is_ok(), is_set);
+    }
+    assert!(bob.supervisor.options.config.relay.limit.is_some(), "the next run does not know");
+}
+
+#[tokio::test]
+async fn a_node_that_is_down_is_at_no_time_up_under_its_next_key() {
+    let mut bob = start(tempfile::tempdir().unwrap(), config("bob")).await;
+    bob.handle().down().await.unwrap();
+    assert!(bob.supervisor.rotate(RotateKeys::default()).await.is_ok());
+    assert_eq!(bob.handle().snapshot().await.unwrap().state, NodeState::Down);
+    bob.handle().up().await.unwrap();
+    bob.handle().shutdown().await;
+    (&mut bob.supervisor.running.task).await.unwrap();
+    bob.supervisor.running.networks = None;
+    let seed = keystore(&bob.state).load(None).unwrap();
+    let next = bob.supervisor.options.start_again(&seed, NodeState::Down).await.unwrap();
+    assert_eq!(next.handle.snapshot().await.unwrap().state, NodeState::Down, "from its first moment on");
+    bob.supervisor.running = next;
 }
