@@ -323,6 +323,12 @@ impl Network {
         self.dirty = true;
     }
 
+    /// Adds what was held here, and checked, to another's copy.
+    pub(super) fn hand_over(&self, to: &mut Constitution) {
+        let held = self.constitution.after(&[], usize::MAX).statements.into_iter().map(Arc::unwrap_or_clone);
+        let _refusals_are_counted = to.insert_all(held, &OwnDisk);
+    }
+
     /// Writes the small head down.
     pub(super) fn keep_head(&mut self) {
         self.changes.push(Change::Head(self.id, self.head.clone()));
