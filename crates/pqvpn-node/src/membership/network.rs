@@ -409,6 +409,11 @@ impl Network {
             self.records.remove(&peer);
             self.changes.push(Change::Record(self.id, peer, None));
         }
+        let unseen: Vec<PeerId> = self.seen.keys().filter(|peer| !members.contains(*peer)).copied().collect();
+        for peer in unseen {
+            self.seen.remove(&peer);
+            self.changes.push(Change::Seen(self.id, peer, None));
+        }
         self.reach.retain(&members);
         self.lives.retain(&members);
         self.heard.retain(|peer, _| members.contains(peer));

@@ -114,7 +114,7 @@ pub(super) enum Change {
     Statement(NetworkId, [u8; 32], Vec<u8>),
     Record(NetworkId, PeerId, Option<Vec<u8>>),
     Extra(NetworkId, [u8; 16], Option<Vec<u8>>),
-    Seen(NetworkId, PeerId, Seen),
+    Seen(NetworkId, PeerId, Option<Seen>),
     Rotation(Box<KeptRotation>),
     /// Everything of a network.
     Forget(NetworkId),
@@ -354,8 +354,8 @@ impl Store {
                     }
                     Change::Extra(network, id, bytes) => set(&mut extras, &key(network, id), bytes.as_deref())?,
                     Change::Seen(network, peer, at) => {
-                        let bytes = serde_json::to_vec(at).map_err(other)?;
-                        set(&mut seen, &key(network, peer.as_bytes()), Some(&bytes))?;
+                        let bytes = at.as_ref().map(serde_json::to_vec).transpose().map_err(other)?;
+                        set(&mut seen, &key(network, peer.as_bytes()), bytes.as_deref())?;
                     }
                     Change::Rotation(rotation) => keep_rotation(&mut rotations, rotation)?,
                     Change::Forget(network) => {

@@ -85,7 +85,7 @@ async fn what_was_written_is_there_after_a_restart_and_networks_do_not_mix() {
         Change::Statement(TWO, [3; 32], vec![2]),
         Change::Record(ONE, PEER, Some(vec![4])),
         Change::Extra(ONE, [5; 16], Some(vec![6])),
-        Change::Seen(ONE, PEER, seen.clone()),
+        Change::Seen(ONE, PEER, Some(seen.clone())),
     ];
     store.write(changes).await.unwrap();
     drop(store);
