@@ -40,9 +40,6 @@ const INTRODUCE_AGAIN: Duration = Duration::from_secs(2);
 const GREET_AGAIN: Duration = Duration::from_secs(10);
 /// Addresses remembered as asked.
 const MAX_GREETED: usize = 256;
-/// Introductions looked at: so many at once, and one more each time this passes. Each costs eight signature checks.
-const INTRODUCTION_BURST: u32 = 8;
-const INTRODUCTION_PERIOD: Duration = Duration::from_secs(1);
 
 /// A rotation that is decided and that members are being told of.
 pub(super) struct UnderWay {
@@ -150,7 +147,9 @@ impl Driver {
             return NetResponse::Done;
         }
         let may = line.len() <= MAX_LINE
-            && network.introductions.take(now.mono, INTRODUCTION_BURST, INTRODUCTION_PERIOD)
+            && network.could_lead_to(now.unix_ms, &from, line)
+            // Each costs up to eight signature checks. Who brings bad ones uses up its own, not those of others.
+            && network.introductions.take(now.mono, &from)
             && network.leads_to(now.unix_ms, &from, line);
         if !may {
             network.counters.bad_introductions += 1;

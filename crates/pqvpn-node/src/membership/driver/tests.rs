@@ -8,14 +8,15 @@ use std::{
 
 use arc_swap::ArcSwap;
 use futures_util::future::BoxFuture;
-use pqvpn_crypto::identity::{CompositeSignature, PublicIdentity, SIGNATURE_LEN};
-use pqvpn_wire::network::{Bundle, Door, Statement, SyncState};
+use pqvpn_crypto::identity::{CompositeSignature, Identity, PublicIdentity, SIGNATURE_LEN};
+use pqvpn_wire::network::{Act, Bundle, Door, Statement, SyncState};
 
 use super::{
     super::{
         command::NetworkCommand,
         error::NetworkError,
-        links::tests::{link, link_at},
+        join::Member,
+        links::tests::{link, link_at, link_from},
         members::Members,
         network::{
             Lacks,
@@ -340,4 +341,106 @@ async fn what_is_not_on_disk_is_not_said_and_the_disk_is_tried_again() {
     assert_eq!(records(&ask(&mut driver)), 1);
     let kept = driver.store.load().unwrap();
     assert_eq!(kept[&id].records.len(), 1);
+}
+
+/// What whoever lets us in sends: all that `held` holds but the last `left_out`.
+fn let_in_by(held: &Network, left_out: usize) -> Member {
+    let mut statements = held.constitution.after(&[], usize::MAX).statements;
+    statements.truncate(statements.len() - left_out);
+    let statements = statements.iter().map(|statement| Statement::clone(statement));
+    let constitution =
+        super::super::network::constitution(&held.id, statements, &pqvpn_trust::CompositeVerifier).unwrap();
+    let link = Arc::clone(&link(identity(1).peer_id(), clock::now()).connection);
+    Member { constitution, records: Vec::new(), invites: Vec::new(), covers: Vec::new(), link, name: String::new() }
+}
+
+#[tokio::test]
+async fn who_lets_us_in_again_has_us_forget_nothing() {
+    let Rig { mut driver, id, _state, _events, _views } = rig();
+    let says = |driver: &mut Driver, act: Act| {
+        let held = driver.networks.get_mut(&id).unwrap();
+        let mut statement = Statement::draft(held.constitution.draft(Moment::now().unix_ms, act)).unwrap();
+        statement.sign(&identity(1)).unwrap();
+        held.author(statement).unwrap();
+    };
+    let revoke = |n| Act::Revoke { peer: identity(n).peer_id(), reason: String::new() };
+    says(&mut driver, revoke(3));
+    let (carol, at) = (identity(4).peer_id(), "192.0.2.4:4".parse().unwrap());
+    driver.networks.get_mut(&id).unwrap().reached_at(1, carol, at);
+    let door = let_in_by(&driver.networks[&id], 1);
+    assert_eq!(driver.enter(door).unwrap().members, 3);
+    let held = &driver.networks[&id];
+    assert!(held.constitution.view().revoked.contains_key(&identity(3).peer_id()), "it is a member again");
+    assert!(held.seen.contains_key(&carol));
+    // Nor that it was put out itself.
+    says(&mut driver, revoke(2));
+    let door = let_in_by(&driver.networks[&id], 1);
+    assert!(matches!(driver.enter(door), Err(NetworkError::Revoked { .. })));
+    assert_eq!(driver.networks[&id].constitution.len(), 6);
+}
+
+#[tokio::test]
+async fn the_answer_to_a_push_ends_no_pull() {
+    let Rig { mut driver, id, _state, _events, _views } = rig();
+    let peer = identity(3).peer_id();
+    let at = driver.links.insert(link(peer, clock::now())).unwrap();
+    let lacks = Lacks { statements: true, ..Lacks::default() };
+    driver.pull(id, peer, at, SyncState::default(), lacks);
+    driver.on_called(id, peer, at, &Call::Push(None), Ok(NetResponse::Done));
+    assert!(driver.pulling.contains_key(&(id, at)), "it goes on");
+    driver.on_called(id, peer, at, &Call::Pull, Ok(NetResponse::Done));
+    assert!(driver.pulling.is_empty());
+}
+
+#[tokio::test]
+async fn who_was_put_out_and_dials_again_and_again_is_not_told_each_time() {
+    let Rig { mut driver, id, _state, _events, _views } = rig();
+    let held = driver.networks.get_mut(&id).unwrap();
+    let peer = identity(3).peer_id();
+    let act = Act::Revoke { peer, reason: String::new() };
+    let mut statement = Statement::draft(held.constitution.draft(Moment::now().unix_ms, act)).unwrap();
+    statement.sign(&identity(1)).unwrap();
+    held.author(statement).unwrap();
+    let now = Moment::now();
+    driver.share_members(now);
+    for told in 1..=12 {
+        let at = driver.links.insert(link_from(peer, now.mono)).unwrap();
+        driver.put_out(now);
+        assert_eq!(driver.tasks.len(), told.min(8), "told");
+        if told > 8 {
+            assert!(driver.links.get(at).is_none(), "its link is closed");
+        } else {
+            driver.links.remove(at);
+        }
+    }
+    // One that we dialled is told all the same.
+    driver.links.insert(link(peer, now.mono)).unwrap();
+    driver.put_out(now);
+    assert_eq!(driver.tasks.len(), 9);
+}
+
+#[tokio::test]
+async fn bad_introductions_keep_nobody_elses_away() {
+    let Rig { mut driver, id, _state, _events, _views } = rig();
+    let now = Moment::now();
+    let (old, new, thief) = (identity(3), identity(6), identity(7));
+    let line = |from: &Identity, to: &Identity, by: &Identity| {
+        let held = &driver.networks[&id];
+        let act = Act::rotate(&id, from.public().clone(), to).unwrap();
+        let mut statement = Statement::draft(held.constitution.draft(now.unix_ms, act)).unwrap();
+        statement.sign(by).unwrap();
+        vec![Arc::new(statement)]
+    };
+    let good = line(&old, &new, &old);
+    let (unsigned, of_others, of_nobody) =
+        (line(&old, &thief, &thief), line(&old, &new, &new), line(&identity(8), &thief, &identity(8)));
+    let at = driver.links.insert(link(thief.peer_id(), now.mono)).unwrap();
+    for line in [&unsigned, &of_others, &of_nobody] {
+        for _ in 0..100 {
+            let answer = driver.on_introduced(now, id, thief.peer_id(), at, line);
+            assert_eq!(answer, NetResponse::UnknownNetwork);
+        }
+    }
+    let at = driver.links.insert(link(new.peer_id(), now.mono)).unwrap();
+    assert_eq!(driver.on_introduced(now, id, new.peer_id(), at, &good), NetResponse::Done);
 }
