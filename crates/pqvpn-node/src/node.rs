@@ -23,7 +23,10 @@ use pqvpn_dataplane::{
     Control, DataPlane, DataPlaneConfig, DataPlaneError, Event, EventSink, KernelTun, TunError, TunReader, TunWriter,
 };
 use thiserror::Error;
-use tokio::{sync::mpsc, task::JoinHandle};
+use tokio::{
+    sync::mpsc,
+    task::{JoinError, JoinHandle},
+};
 
 use crate::{
     bootstrap,
@@ -127,21 +130,24 @@ impl Node {
     /// # Errors
     /// [`StartError`]; everything done until then has been undone.
     pub async fn start(options: StartOptions) -> Result<(NodeHandle, JoinHandle<()>), StartError> {
-        Self::start_parts(options).await.map(|(handle, _networks, task)| (handle, task))
+        Self::start_parts(options, NodeState::Up).await.map(|(handle, _networks, task)| (handle, task))
     }
 
-    /// As [`Self::start`], with the door to the node's networks.
+    /// As [`Self::start`], with the door to the node's networks; one that begins as [`NodeState::Down`] stays so until it
+    /// is told to be up.
     pub(crate) async fn start_parts(
         options: StartOptions,
+        begin: NodeState,
     ) -> Result<(NodeHandle, membership::Port, JoinHandle<()>), StartError> {
         pqvpn_dataplane::give_back_large_blocks();
         let (sender, views) = mpsc::channel(VIEWS);
-        Self::start_with(options, Some(sender), views).await
+        Self::start_with(options, begin, Some(sender), views).await
     }
 
     /// Starts a node whose networks are what `views` says; `driver`: where its own networks report to.
     pub(crate) async fn start_with(
         options: StartOptions,
+        begin: NodeState,
         driver: Option<mpsc::Sender<Views>>,
         mut views: mpsc::Receiver<Views>,
     ) -> Result<(NodeHandle, membership::Port, JoinHandle<()>), StartError> {
@@ -181,7 +187,7 @@ impl Node {
             mapped: portmap.mapped(),
         };
         let dht = around.start_dht(&host, addresses.clone()).await;
-        let networks = around.start_networks(&host, addresses.clone(), dht.clone(), driver).await?;
+        let (networks, driver) = around.start_networks(&host, addresses.clone(), dht.clone(), driver).await?;
         let lan = Lan::new(config.bootstrap.lan.then(|| lan_setup(own, &config, &listen, dht.as_ref(), &networks)));
         let (link_events, links) = mpsc::channel(QUEUE);
         let door_to_networks = networks.clone();
@@ -236,18 +242,18 @@ impl Node {
             dht_off,
             config,
         };
-        if let Err(error) = state.begin().await {
+        if let Err(error) = state.begin(begin).await {
             state.stop().await;
             return Err(error.into());
         }
         let watched = host::watch::watch(state.host.interface.as_deref());
-        let inputs = |changes| Inputs { commands, packets, links, views, barriers: barriers_in, changes };
+        let inputs = |changes| Inputs { commands, packets, links, views, barriers: barriers_in, changes, driver };
         let task = run(state, watched, inputs);
         Ok((NodeHandle::new(command_sender), door_to_networks, task))
     }
 }
 
-/// Runs the state task, with the watch of the host's network beside it.
+/// Runs the state task, with the watch of the host's network beside it. It panics, all undone, if the networks' task did.
 fn run(
     state: State,
     (watch, changes): (Option<host::watch::Watch>, mpsc::Receiver<()>),
@@ -255,9 +261,17 @@ fn run(
 ) -> JoinHandle<()> {
     let inputs = inputs(changes);
     tokio::spawn(async move {
-        state.run(inputs).await;
+        let ended = state.run(inputs).await;
         drop(watch);
+        pass_on_panic(ended);
     })
+}
+
+/// Panics if the task did that was waited for: whoever waits for this one shall not take it for a good end.
+pub(crate) fn pass_on_panic(ended: Result<(), JoinError>) {
+    if let Err(Ok(panic)) = ended.map_err(JoinError::try_into_panic) {
+        std::panic::resume_unwind(panic);
+    }
 }
 
 fn queue_count(interface: &Interface, queues: Queues) -> usize {
@@ -378,7 +392,7 @@ impl Around<'_> {
         overlay: OwnAddresses,
         dht: Option<dht::Port>,
         views: Option<mpsc::Sender<Views>>,
-    ) -> Result<membership::Port, StartError> {
+    ) -> Result<(membership::Port, JoinHandle<()>), StartError> {
         let setup = membership::Setup {
             identity: Arc::clone(self.identity),
             endpoint: Arc::clone(self.endpoint),
@@ -395,8 +409,7 @@ impl Around<'_> {
             mapped: self.mapped.clone(),
             carriers: self.carriers.clone(),
         };
-        let (port, _ends_with_the_node) = membership::start(setup).await?;
-        Ok(port)
+        Ok(membership::start(setup).await?)
     }
 }
 

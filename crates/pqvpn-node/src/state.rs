@@ -27,7 +27,11 @@ use std::{
 use pqvpn_crypto::{aead::AeadId, peer_id::PeerId, ratchet::machine::Ratchet, schedule::Role};
 use pqvpn_dataplane::{Control, Event, PeerSlot, SessionId};
 use pqvpn_wire::control::Message;
-use tokio::{sync::mpsc, task::JoinHandle, time::sleep_until};
+use tokio::{
+    sync::mpsc,
+    task::{JoinError, JoinHandle},
+    time::{sleep_until, timeout},
+};
 
 use crate::{
     carrier::{Carriers, Listening},
@@ -47,12 +51,16 @@ use crate::{
     snapshot::{HealthItem, NodeState},
     underlay::Underlay,
 };
+pub(crate) use command::set_live;
 pub(crate) use guessing::Guessing;
 use network::Barrier;
 pub(crate) use peers::Peers;
 
 /// How often ways through other members that are in use are held.
 const HOLD_EVERY: Duration = Duration::from_secs(20);
+
+/// How long a node that has stopped waits until its networks' task has let go of their store.
+const LET_GO: Duration = Duration::from_secs(3);
 
 /// The networks of this node at one moment.
 pub(crate) type Views = Arc<Vec<NetworkView>>;
@@ -66,6 +74,8 @@ pub(crate) struct Inputs {
     pub(crate) barriers: mpsc::Receiver<Barrier>,
     /// The host's network has changed.
     pub(crate) changes: mpsc::Receiver<()>,
+    /// The task that owns the networks.
+    pub(crate) driver: JoinHandle<()>,
 }
 
 /// Everything the node knows.
@@ -150,8 +160,12 @@ pub(crate) struct Live {
 }
 
 impl State {
-    /// Runs until it is told to shut down or every handle is gone.
-    pub(crate) async fn run(mut self, mut inputs: Inputs) {
+    /// Runs until it is told to shut down or every handle is gone; or until the task of the networks fails, because who
+    /// was put out would stay in if nobody said so any more.
+    ///
+    /// # Errors
+    /// The networks' task panicked.
+    pub(crate) async fn run(mut self, mut inputs: Inputs) -> Result<(), JoinError> {
         self.drive(clock::now());
         let mut udp_back = self.carriers.udp_back();
         loop {
@@ -175,6 +189,11 @@ impl State {
                 Some(()) = inputs.changes.recv() => { self.on_network_change(clock::now()); None }
                 Ok(()) = udp_back.changed() => { self.on_udp_back(clock::now()); None }
                 () = self.mapped.changed() => { self.on_mapping(clock::now()); None }
+                ended = &mut inputs.driver => {
+                    tracing::error!("the networks' task failed: the node stops");
+                    self.stop().await;
+                    return ended;
+                }
                 () = wait_until(deadline) => { self.on_timeout(clock::now()); None }
             };
             if let Some(done) = stop {
@@ -182,7 +201,7 @@ impl State {
                 if let Some(done) = done {
                     let _nobody_waits = done.send(());
                 }
-                return;
+                return timeout(LET_GO, inputs.driver).await.unwrap_or(Ok(()));
             }
             self.drive(clock::now());
         }

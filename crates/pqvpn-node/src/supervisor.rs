@@ -24,11 +24,12 @@ use crate::{
     Interface, StartError, StartOptions, clock,
     config::Config,
     dht,
-    handle::{Command, NodeError, NodeHandle, RotateKeys, RotationReport},
+    handle::{Command, NodeError, NodeHandle, RotateKeys, RotationReport, SetOutcome},
     link::Backend,
     membership::{self, Order, RotatedNetwork, Rotating, RotationError},
-    node::Node,
+    node::{Node, pass_on_panic},
     snapshot::NodeState,
+    state::set_live,
     store::{KeystoreFile, StoreError},
 };
 
@@ -87,7 +88,7 @@ struct Prepared {
 
 impl Node {
     /// Starts a node that can rotate its key; the task ends after [`NodeHandle::shutdown`], or with the reason why the
-    /// node did not start again.
+    /// node did not start again; where a task of the node panics, this one does.
     ///
     /// # Errors
     /// [`StartError`]; everything done until then has been undone.
@@ -96,7 +97,7 @@ impl Node {
     ) -> Result<(NodeHandle, JoinHandle<Result<(), StartError>>), StartError> {
         let Supervised { config, identity, state_dir, interface, backend, keystore } = supervised;
         let mut options = Options { config, state_dir, interface, backend, keystore };
-        let running = options.start(identity).await?;
+        let running = options.start(identity, NodeState::Up).await?;
         let (commands, waiting) = mpsc::channel(QUEUE);
         let task = tokio::spawn(Supervisor { options, running }.run(waiting));
         Ok((NodeHandle::new(commands), task))
@@ -104,7 +105,7 @@ impl Node {
 }
 
 impl Options {
-    async fn start(&mut self, identity: Identity) -> Result<Running, StartError> {
+    async fn start(&mut self, identity: Identity, begin: NodeState) -> Result<Running, StartError> {
         let id = identity.peer_id();
         let options = StartOptions {
             config: self.config.clone(),
@@ -113,16 +114,16 @@ impl Options {
             interface: (self.interface)(),
             backend: self.backend,
         };
-        let (handle, networks, task) = Node::start_parts(options).await?;
+        let (handle, networks, task) = Node::start_parts(options, begin).await?;
         Ok(Running { id, handle, networks: Some(networks), task })
     }
 
     /// Starts the next run, where what the one before held may not be free yet.
-    async fn start_again(&mut self, seed: &IdentitySeed) -> Result<Running, StartError> {
+    async fn start_again(&mut self, seed: &IdentitySeed, begin: NodeState) -> Result<Running, StartError> {
         let until = clock::now() + LET_GO;
         loop {
             let identity = Identity::from_seed(seed).map_err(std::io::Error::other)?;
-            match self.start(identity).await {
+            match self.start(identity, begin).await {
                 Err(error) if clock::now() < until => {
                     tracing::debug!(%error, "not started again yet");
                     sleep(AGAIN).await;
@@ -151,18 +152,33 @@ impl Supervisor {
                             }
                         }
                     }
+                    Some(Command::Set(key, value, reply)) => self.set(key, value, reply).await,
                     // Should the node have gone, the answer is dropped, and whoever asked is told so.
                     Some(command) => self.running.handle.pass(command).await,
                     None => {
                         self.running.handle.shutdown().await;
-                        let _ended = self.running.task.await;
+                        pass_on_panic(self.running.task.await);
                         return Ok(());
                     }
                 },
-                _ended = &mut self.running.task => return Ok(()),
+                ended = &mut self.running.task => {
+                    pass_on_panic(ended);
+                    return Ok(());
+                }
                 () = wait(look) => look = self.expire_old().await,
             }
         }
+    }
+
+    /// Has the node change a setting, and the runs after it begin with that.
+    async fn set(&mut self, key: String, value: String, reply: oneshot::Sender<Result<SetOutcome, NodeError>>) {
+        let (answer, outcome) = oneshot::channel();
+        self.running.handle.pass(Command::Set(key.clone(), value.clone(), answer)).await;
+        let Ok(outcome) = outcome.await else { return };
+        if outcome.is_ok() {
+            let _none_that_a_running_node_follows = set_live(&mut self.options.config, &key, &value);
+        }
+        let _nobody_waits = reply.send(outcome);
     }
 
     /// Removes the key before when its days are over; gives when to look again.
@@ -176,7 +192,7 @@ impl Supervisor {
     async fn rotate(&mut self, order: RotateKeys) -> Result<RotationReport, Ended> {
         let RotateKeys { passphrase } = order;
         let keystore = self.options.keystore.clone().ok_or(RotationError::NotKept)?;
-        let was_down = self.running.handle.snapshot().await.is_ok_and(|now| now.state == NodeState::Down);
+        let was = self.running.handle.snapshot().await.map_or(NodeState::Up, |now| now.state);
         let old = self.running.id;
         let prepared = prepare(keystore.clone(), passphrase, old).await?;
         let networks = match self.tell(&prepared).await {
@@ -191,7 +207,7 @@ impl Supervisor {
         if let Err(error) = on_disk(keystore, KeystoreFile::adopt_next).await {
             tracing::error!(%error, "the next key is not the keystore yet; the next start tries again");
         }
-        self.go_on_as(&prepared.seed, was_down).await.map_err(Ended::Start)?;
+        self.go_on_as(&prepared.seed, was).await.map_err(Ended::Start)?;
         Ok(self.report(old, networks, &prepared.seed).await)
     }
 
@@ -207,17 +223,16 @@ impl Supervisor {
         told.await.unwrap_or(Err(RotationError::Undecided))
     }
 
-    async fn go_on_as(&mut self, seed: &IdentitySeed, down: bool) -> Result<(), StartError> {
+    async fn go_on_as(&mut self, seed: &IdentitySeed, begin: NodeState) -> Result<(), StartError> {
         self.running.handle.shutdown().await;
-        let _ended = (&mut self.running.task).await;
+        if let Err(error) = (&mut self.running.task).await {
+            tracing::error!(%error, "the node failed while it stopped");
+        }
         self.running.networks = None;
         let (dir, old) = (self.options.state_dir.clone(), self.running.id);
         let new = Identity::from_seed(seed).map_err(std::io::Error::other)?.peer_id();
         let _left_as_it_is = spawn_blocking(move || dht::hand_over(&dir, &old, &new)).await;
-        self.running = self.options.start_again(seed).await?;
-        if down {
-            let _host_says_why = self.running.handle.down().await;
-        }
+        self.running = self.options.start_again(seed, begin).await?;
         Ok(())
     }
 

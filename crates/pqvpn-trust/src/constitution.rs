@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The statements of one network, and the one place where they come in.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
+use pqvpn_crypto::peer_id::PeerId;
 use pqvpn_wire::network::{Act, NetworkId, Statement, StatementBody, StatementId};
 use sha2::{Digest, Sha512_256};
 
@@ -14,11 +16,12 @@ use crate::refusal::Refusal;
 use crate::verify::StatementVerifier;
 use crate::view::View;
 use crate::waiting::WaitingRoom;
-use crate::{CHECKPOINT_EVERY, CandidateFn, MAX_PARENTS, MAX_PROPOSALS};
+use crate::{CandidateFn, MAX_PARENTS, MAX_PROPOSALS, MAX_PROPOSALS_ALONE};
 
 mod admit;
 mod allowed;
 mod answer;
+mod checkpoint;
 mod line;
 mod shed;
 
@@ -54,6 +57,25 @@ pub struct Proposal {
     pub have: usize,
     /// Signatures it needs.
     pub need: usize,
+    /// Who has signed it, if that is one admin.
+    alone: Option<PeerId>,
+}
+
+/// The one of one.
+fn alone(signers: &[PeerId]) -> Option<PeerId> {
+    if let [signer] = signers { Some(*signer) } else { None }
+}
+
+/// As many as people are shown.
+fn shown(open: impl Iterator<Item = Proposal>) -> Vec<Proposal> {
+    let mut of: BTreeMap<PeerId, usize> = BTreeMap::new();
+    let has_room = |proposal: &Proposal| {
+        let Some(signer) = proposal.alone else { return true };
+        let count = of.entry(signer).or_default();
+        *count += 1;
+        *count <= MAX_PROPOSALS_ALONE
+    };
+    open.filter(has_room).take(MAX_PROPOSALS).collect()
 }
 
 /// A statement and what it came to.
@@ -258,13 +280,27 @@ impl Constitution {
         StatementBody { network: self.id, seq, parents, at_ms: now_ms, act }
     }
 
-    /// Acts of the quorum that lack signatures, the newest [`MAX_PROPOSALS`], newest first.
+    /// Acts of the quorum that lack signatures, newest first: at most [`MAX_PROPOSALS`], and of each admin alone at most
+    /// [`MAX_PROPOSALS_ALONE`], so that a stolen key hides none of the others'.
+    #[must_use]
     pub fn proposals(&self) -> Vec<Proposal> {
-        let void =
-            self.graph.in_order().rev().filter(|node| {
-                self.graph.held(*node).is_some_and(|held| self.view.void.contains(&held.statement.id()))
-            });
-        void.filter_map(|node| self.proposal(node)).take(MAX_PROPOSALS).collect()
+        shown(self.open(|_| true))
+    }
+
+    /// All of them whose act is of this kind, newest first.
+    pub fn open(&self, kind: impl Fn(&Act) -> bool) -> impl Iterator<Item = Proposal> {
+        let of_kind = move |node: &Node| {
+            let held = self.graph.held(*node);
+            held.is_some_and(|held| kind(&held.statement.body().act) && self.view.void.contains(&held.statement.id()))
+        };
+        self.graph.in_order().rev().filter(of_kind).filter_map(move |node| self.proposal(node))
+    }
+
+    /// The statement as a proposal, if it is one.
+    #[must_use]
+    pub fn as_proposal(&self, id: &StatementId) -> Option<Proposal> {
+        let is_void = self.view.void.contains(id);
+        self.graph.node(id).filter(|_| is_void).and_then(|node| self.proposal(node))
     }
 
     fn proposal(&self, node: Node) -> Option<Proposal> {
@@ -278,11 +314,19 @@ impl Constitution {
                 | Act::Checkpoint { .. }
                 | Act::Revoke { .. }
         );
+        if !quorum_act {
+            return None;
+        }
         let path = self.evaluator.known_path(held.set)?;
         let need = path.need(&held.statement.body().act);
-        let have = self.evaluator.known_whole()?.counting(&self.graph, node, held, &path).len();
-        let possible = (1..need).contains(&have) && need <= path.admins.len();
-        (quorum_act && possible).then(|| Proposal { statement: Arc::clone(&held.statement), have, need })
+        let signers = self.evaluator.known_whole()?.counting(&self.graph, node, held, &path);
+        let possible = (1..need).contains(&signers.len()) && need <= path.admins.len();
+        possible.then(|| Proposal {
+            statement: Arc::clone(&held.statement),
+            have: signers.len(),
+            need,
+            alone: alone(&signers),
+        })
     }
 
     /// The newest `limit` statements in order, newest first.
@@ -295,23 +339,6 @@ impl Constitution {
                 effective: !self.view.void.contains(&held.statement.id()),
             })
             .collect()
-    }
-
-    /// A body for a checkpoint that seals what it stands on.
-    #[must_use]
-    pub fn draft_checkpoint(&self, now_ms: u64) -> StatementBody {
-        let body = self.draft(now_ms, Act::Checkpoint { seal: [0; 32] });
-        let parents: Vec<Node> = body.parents.iter().filter_map(|parent| self.graph.node(parent)).collect();
-        StatementBody { act: Act::Checkpoint { seal: self.graph.seal_of(&parents) }, ..body }
-    }
-
-    /// Says whether an admin should sign a checkpoint: 64 statements or more since the last.
-    #[must_use]
-    pub fn checkpoint_due(&self) -> bool {
-        let newest = self.graph.in_order().next_back().and_then(|node| self.graph.held(node));
-        let seq = newest.map_or(0, |held| held.statement.body().seq);
-        let last = self.view.checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.seq);
-        seq.saturating_sub(last) >= CHECKPOINT_EVERY as u64
     }
 
     fn settle(&mut self) {

@@ -57,6 +57,8 @@ pub const MAX_WAITING: usize = 256;
 pub const MAX_VOID: usize = 4_096;
 /// Proposals shown at one time, the newest.
 pub const MAX_PROPOSALS: usize = 64;
+/// And of those that one admin alone has signed.
+pub const MAX_PROPOSALS_ALONE: usize = 8;
 /// Parents of one statement.
 pub const MAX_PARENTS: usize = 16;
 /// A checkpoint is due after this many statements.

@@ -57,6 +57,36 @@ pub enum NetworkCommand {
     LockDisable(NetRef, String, Reply<ActReport>),
 }
 
+impl NetworkCommand {
+    /// Answers an order that changes something with an error; gives back one that only asks.
+    pub(super) fn refuse(self, why: &NetworkError) -> Option<Self> {
+        let why = why.clone();
+        match self {
+            asks @ (Self::NetList(_)
+            | Self::InviteList(..)
+            | Self::JoinRequests(..)
+            | Self::Members(..)
+            | Self::LockStatus(..)
+            | Self::LockLog(..)) => return Some(asks),
+            Self::NetCreate(_, reply) | Self::NetLeave(_, reply) | Self::NetEnable(_, _, reply) => {
+                drop(reply.send(Err(why)));
+            }
+            Self::InviteCreate(_, _, reply) => drop(reply.send(Err(why))),
+            Self::Join(_, _, _, reply) => drop(reply.send(Err(why))),
+            Self::Approve(_, _, reply) => drop(reply.send(Err(why))),
+            Self::Deny(_, _, reply) => drop(reply.send(Err(why))),
+            Self::Revoke(_, _, _, reply) => drop(reply.send(Err(why))),
+            Self::InviteCancel(_, _, reply)
+            | Self::LockSign(_, _, reply)
+            | Self::LockContest(_, _, _, reply)
+            | Self::AdminAdd(_, _, reply)
+            | Self::AdminRemove(_, _, reply)
+            | Self::LockDisable(_, _, reply) => drop(reply.send(Err(why))),
+        }
+        None
+    }
+}
+
 impl fmt::Debug for NetworkCommand {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

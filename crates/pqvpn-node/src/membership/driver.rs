@@ -11,6 +11,7 @@ mod news;
 mod orders;
 mod relaying;
 mod rotation;
+mod saving;
 mod seek;
 mod telling;
 mod upkeep;
@@ -60,6 +61,7 @@ use joins::{Held, Joining};
 use news::{Campaign, ToCome};
 pub(super) use relaying::WayReply;
 use rotation::NOT_SAID;
+use saving::Refusing;
 use seek::{Found, Said, Search};
 
 /// What the driver is made of at its start.
@@ -206,9 +208,9 @@ pub(super) struct Driver {
     endpoints: Vec<SocketAddr>,
     endpoints_at: Instant,
     paused: bool,
-    /// The store did not take a change; said until one is taken.
-    store_failed: Option<String>,
-    /// Changes of what is no network in use.
+    /// The store did not take a change.
+    refusing: Option<Refusing>,
+    /// Changes of what is no network in use, and those that the store did not take.
     unsaved: Vec<Change>,
     /// Members looked for in the DHT, and how often that may be.
     sought: BTreeMap<(NetworkId, PeerId), Search>,
@@ -268,7 +270,7 @@ impl Driver {
             endpoints: Vec::new(),
             endpoints_at: clock::now(),
             paused: false,
-            store_failed: None,
+            refusing: None,
             unsaved: Vec::new(),
             sought: BTreeMap::new(),
             seeks: Allowance::default(),
@@ -331,43 +333,8 @@ impl Driver {
         self.expire(now.mono);
         self.flush().await;
         self.tell_views(now);
-        self.put_out(now);
-    }
-
-    /// To disk, and only then to others and to who asked: what was signed or promised once is never contradicted by a
-    /// node that was restarted.
-    async fn flush(&mut self) {
-        loop {
-            self.save().await;
-            for answer in std::mem::take(&mut self.answers) {
-                answer();
-            }
-            self.start_campaigns();
-            self.tell_news();
-            let unsaved = !self.unsaved.is_empty() || self.networks.values().any(|network| !network.changes.is_empty());
-            if !unsaved && self.answers.is_empty() && self.campaigns_to_come.is_empty() {
-                return;
-            }
-        }
-    }
-
-    /// Answers somebody once everything until now is on disk.
-    fn answer_later<T: Send + 'static>(&mut self, reply: oneshot::Sender<T>, answer: T) {
-        self.answers.push(Box::new(move || drop(reply.send(answer))));
-    }
-
-    async fn save(&mut self) {
-        let mut changes = std::mem::take(&mut self.unsaved);
-        changes.extend(self.networks.values_mut().flat_map(|network| std::mem::take(&mut network.changes)));
-        if changes.is_empty() {
-            return;
-        }
-        match self.store.write(changes).await {
-            Ok(()) => self.store_failed = None,
-            Err(error) => {
-                tracing::error!(%error, "networks are not stored");
-                self.store_failed = Some(error.to_string());
-            }
+        if self.refusing.is_none() {
+            self.put_out(now);
         }
     }
 
@@ -456,7 +423,7 @@ impl Driver {
         if matches!(response, NetResponse::UnknownNetwork) {
             count(&self.shared.counts.strangers);
         }
-        let _link_gone = answer.send(response);
+        let _link_gone = answer.send(self.withhold(&id, response));
     }
 
     fn pause(&mut self, paused: bool) {

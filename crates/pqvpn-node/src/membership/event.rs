@@ -75,4 +75,7 @@ pub(crate) enum Order {
     HadSession(PeerId, SocketAddr),
     /// Tell everybody who must know, close every link, write everything down, end.
     Stop(oneshot::Sender<()>),
+    /// Fail.
+    #[cfg(test)]
+    Panic,
 }

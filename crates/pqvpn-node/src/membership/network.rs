@@ -51,6 +51,7 @@ pub(super) use names::{find_member, hex, is_prefix};
 use own_disk::OwnDisk;
 use shed::tellable;
 pub(super) use sync::Lacks;
+use sync::Proofs;
 
 /// Invites kept; of more, those that end first are dropped.
 pub(super) const MAX_INVITES: usize = 256;
@@ -130,7 +131,7 @@ pub(super) struct Network {
     /// The secrets that places in the DHT follow from.
     covers: covers::Covers,
     /// Proofs for those that were put out.
-    pub(super) proofs: sync::Proofs,
+    pub(super) proofs: Proofs,
     /// How often members may send us on to admins.
     pub(super) sent_on: Allowance,
     /// The twin is to be told once that we are here as well.
@@ -159,7 +160,7 @@ pub(super) struct Network {
     /// The checkpoint under which signatures were shed last, and when, ms since 1970.
     pub(super) shed_under: Option<(StatementId, u64)>,
     /// Introductions that may be looked at.
-    pub(super) introductions: Allowance,
+    pub(super) introductions: Proofs,
 }
 
 /// What to tell others, and who need not hear it because it came from there.
@@ -205,7 +206,7 @@ impl Network {
             lives: Lives::default(),
             agreed: BTreeSet::new(),
             covers: covers::Covers { stale: true, ..covers::Covers::default() },
-            proofs: sync::Proofs::default(),
+            proofs: Proofs::default(),
             sent_on: Allowance::default(),
             answers_twin: false,
             counters: Counters::default(),
@@ -220,7 +221,7 @@ impl Network {
             talk: BTreeMap::new(),
             blamed: BTreeMap::new(),
             shed_under: None,
-            introductions: Allowance::default(),
+            introductions: Proofs::default(),
         }
     }
 
@@ -323,6 +324,12 @@ impl Network {
         self.dirty = true;
     }
 
+    /// Adds what was held here, and checked, to another's copy.
+    pub(super) fn hand_over(&self, to: &mut Constitution) {
+        let held = self.constitution.after(&[], usize::MAX).statements.into_iter().map(Arc::unwrap_or_clone);
+        let _refusals_are_counted = to.insert_all(held, &OwnDisk);
+    }
+
     /// Writes the small head down.
     pub(super) fn keep_head(&mut self) {
         self.changes.push(Change::Head(self.id, self.head.clone()));
@@ -402,6 +409,11 @@ impl Network {
         for peer in gone {
             self.records.remove(&peer);
             self.changes.push(Change::Record(self.id, peer, None));
+        }
+        let unseen: Vec<PeerId> = self.seen.keys().filter(|peer| !members.contains(*peer)).copied().collect();
+        for peer in unseen {
+            self.seen.remove(&peer);
+            self.changes.push(Change::Seen(self.id, peer, None));
         }
         self.reach.retain(&members);
         self.lives.retain(&members);

@@ -6,11 +6,13 @@
 
 use std::{
     collections::BTreeMap,
+    fmt,
     fs::{self, OpenOptions},
+    io,
     net::SocketAddr,
     os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use nix::{fcntl::OFlag, unistd::geteuid};
@@ -36,6 +38,8 @@ const EXTRAS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("extras")
 const SEEN: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("seen");
 /// By the old key: how this node came to another one.
 const ROTATIONS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("rotations");
+/// Damaged files that are kept.
+const MAX_ASIDE: u32 = 16;
 /// Rotations kept; of more, the oldest go.
 const MAX_ROTATIONS: usize = 8;
 
@@ -48,7 +52,10 @@ pub(crate) enum StoreError {
     /// Somebody else may read or exchange it.
     #[error("{0} is not a private file of this user")]
     NotPrivate(PathBuf),
-    /// The file system or the file's format.
+    /// It is a file, and no store or not a whole one.
+    #[error("{0}")]
+    Damaged(String),
+    /// It could not be read or written; what it holds is not known.
     #[error("{0}")]
     Failed(String),
 }
@@ -107,10 +114,48 @@ pub(super) enum Change {
     Statement(NetworkId, [u8; 32], Vec<u8>),
     Record(NetworkId, PeerId, Option<Vec<u8>>),
     Extra(NetworkId, [u8; 16], Option<Vec<u8>>),
-    Seen(NetworkId, PeerId, Seen),
+    Seen(NetworkId, PeerId, Option<Seen>),
     Rotation(Box<KeptRotation>),
     /// Everything of a network.
     Forget(NetworkId),
+}
+
+/// Which thing a change is about; what is forgotten stands before what comes after.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+enum About {
+    Network,
+    Head,
+    Statement([u8; 32]),
+    Record(PeerId),
+    Extra([u8; 16]),
+    Seen(PeerId),
+    Rotation([u8; 32]),
+}
+
+impl Change {
+    fn about(&self) -> (Option<NetworkId>, About) {
+        match self {
+            Self::Head(network, _) => (Some(*network), About::Head),
+            Self::Statement(network, id, _) => (Some(*network), About::Statement(*id)),
+            Self::Record(network, peer, _) => (Some(*network), About::Record(*peer)),
+            Self::Extra(network, id, _) => (Some(*network), About::Extra(*id)),
+            Self::Seen(network, peer, _) => (Some(*network), About::Seen(*peer)),
+            Self::Rotation(rotation) => (None, About::Rotation(rotation.old)),
+            Self::Forget(network) => (Some(*network), About::Network),
+        }
+    }
+}
+
+/// Of several changes of one thing the last: what waits for the disk grows no more than what it is about.
+pub(super) fn latest(changes: Vec<Change>) -> Vec<Change> {
+    let mut latest: BTreeMap<(Option<NetworkId>, About), Change> = BTreeMap::new();
+    for change in changes {
+        if let Change::Forget(network) = change {
+            latest.retain(|(of, _), _| *of != Some(network));
+        }
+        latest.insert(change.about(), change);
+    }
+    latest.into_values().collect()
 }
 
 /// A network as it was kept.
@@ -123,14 +168,25 @@ pub(super) struct Kept {
     pub(super) seen: Vec<(PeerId, Seen)>,
 }
 
-/// The open file.
-#[derive(Debug, Clone)]
+type Opener = dyn Fn() -> Result<Database, StoreError> + Send + Sync;
+
+/// The open file. redb takes nothing more after a write that failed, so it is closed then, and opened again for what comes
+/// next.
+#[derive(Clone)]
 pub(super) struct Store {
-    database: Arc<Database>,
+    database: Arc<Mutex<Option<Database>>>,
+    opener: Arc<Opener>,
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store").finish_non_exhaustive()
+    }
 }
 
 impl Store {
-    /// Opens the file, or makes it. A file that is no store is moved aside; the second value says so.
+    /// Opens the file, or makes it. A file that is no store is moved aside; the second value says so. One that cannot be
+    /// read just now stays: who takes it for damaged begins with no network.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -138,10 +194,9 @@ impl Store {
         let path = dir.join(FILE);
         match Self::open_file(&path) {
             Ok(store) => Ok((store, None)),
-            Err(error @ (StoreError::InUse(_) | StoreError::NotPrivate(_))) => Err(error),
-            Err(StoreError::Failed(why)) => {
-                let aside = path.with_extension("redb.damaged");
-                fs::rename(&path, &aside).map_err(|error| StoreError::Failed(format!("{why}; {error}")))?;
+            Err(error @ (StoreError::InUse(_) | StoreError::NotPrivate(_) | StoreError::Failed(_))) => Err(error),
+            Err(StoreError::Damaged(why)) => {
+                let aside = put_aside(&path).map_err(|error| StoreError::Failed(format!("{why}; {error}")))?;
                 let text = format!("{} was damaged ({why}) and is now {}", path.display(), aside.display());
                 Ok((Self::open_file(&path)?, Some(text)))
             }
@@ -156,31 +211,52 @@ impl Store {
         Self::open_file(&dir.join(FILE))
     }
 
-    /// On something else than a file.
+    /// On something else than a file, that can be opened again.
     #[cfg(test)]
-    pub(super) fn on(backend: impl redb::StorageBackend) -> Result<Self, StoreError> {
-        let database = Database::builder().create_with_backend(backend).map_err(failed)?;
-        Ok(Self { database: Arc::new(database) })
+    pub(super) fn on<B: redb::StorageBackend>(
+        backend: impl Fn() -> B + Send + Sync + 'static,
+    ) -> Result<Self, StoreError> {
+        let open = move || Database::builder().create_with_backend(backend()).map_err(failed);
+        Ok(Self { database: Arc::new(Mutex::new(Some(open()?))), opener: Arc::new(open) })
     }
 
     fn open_file(path: &Path) -> Result<Self, StoreError> {
+        let database = Self::open_database(path, true)?;
+        let path = path.to_owned();
+        // One that is gone meanwhile is not made anew: it held the networks.
+        let opener = Arc::new(move || Self::open_database(&path, false));
+        let store = Self { database: Arc::new(Mutex::new(Some(database))), opener };
+        store.apply(&[])?;
+        Ok(store)
+    }
+
+    fn open_database(path: &Path, make: bool) -> Result<Database, StoreError> {
         let flags = OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false).mode(MODE).custom_flags(flags.bits());
-        let file = options.open(path).map_err(failed)?;
-        let meta = file.metadata().map_err(failed)?;
+        options.read(true).write(true).create(make).truncate(false).mode(MODE).custom_flags(flags.bits());
+        let file = options.open(path).map_err(other)?;
+        let meta = file.metadata().map_err(other)?;
         if !meta.is_file() || meta.uid() != geteuid().as_raw() || meta.mode() & 0o077 != 0 {
             return Err(StoreError::NotPrivate(path.to_owned()));
         }
         let opened = Database::builder().set_cache_size(CACHE).create_file(file);
         let in_use = |error: &redb::DatabaseError| matches!(error, redb::DatabaseError::DatabaseAlreadyOpen);
-        let database = opened.map_err(|error| match in_use(&error) {
+        opened.map_err(|error| match in_use(&error) {
             true => StoreError::InUse(path.to_owned()),
             false => failed(error),
-        })?;
-        let store = Self { database: Arc::new(database) };
-        store.apply(&[])?;
-        Ok(store)
+        })
+    }
+
+    /// Does something with the open file; where that fails it is opened again the next time.
+    fn with<T>(&self, act: impl FnOnce(&Database) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let mut held = self.database.lock().unwrap_or_else(PoisonError::into_inner);
+        let database = match held.take() {
+            Some(database) => database,
+            None => (self.opener)()?,
+        };
+        let done = act(&database)?;
+        *held = Some(database);
+        Ok(done)
     }
 
     /// Reads everything.
@@ -188,8 +264,12 @@ impl Store {
     /// # Errors
     /// [`StoreError::Failed`].
     pub(super) fn load(&self) -> Result<BTreeMap<NetworkId, Kept>, StoreError> {
+        self.with(Self::load_from)
+    }
+
+    fn load_from(database: &Database) -> Result<BTreeMap<NetworkId, Kept>, StoreError> {
         let mut networks: BTreeMap<NetworkId, Kept> = BTreeMap::new();
-        let read = self.database.begin_read().map_err(failed)?;
+        let read = database.begin_read().map_err(failed)?;
         for (key, bytes) in items(&read, HEADS)? {
             let Some((network, _)) = split(&key) else { continue };
             networks.entry(network).or_default().head = serde_json::from_slice(&bytes).ok();
@@ -225,8 +305,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::Failed`].
     pub(super) fn rotations(&self) -> Result<Vec<KeptRotation>, StoreError> {
-        let read = self.database.begin_read().map_err(failed)?;
-        let kept = items(&read, ROTATIONS)?.into_iter();
+        let kept = self.with(|database| items(&database.begin_read().map_err(failed)?, ROTATIONS))?.into_iter();
         let mut kept: Vec<KeptRotation> = kept.filter_map(|(_, bytes)| serde_json::from_slice(&bytes).ok()).collect();
         kept.sort_by_key(|rotation| rotation.at_ms);
         Ok(kept)
@@ -238,23 +317,24 @@ impl Store {
     /// [`StoreError::Failed`]: it is still not known.
     pub(super) async fn settled_rotations(&self) -> Result<Vec<KeptRotation>, StoreError> {
         let store = self.clone();
-        spawn_blocking(move || store.apply(&[]).and_then(|()| store.rotations())).await.map_err(failed)?
+        spawn_blocking(move || store.apply(&[]).and_then(|()| store.rotations())).await.map_err(other)?
     }
 
-    /// Makes changes, all or none; when this returns they are on disk.
+    /// Makes changes, all or none; when this returns they are on disk. None at all tells whether the disk takes any.
     ///
     /// # Errors
     /// [`StoreError::Failed`]: nothing was changed, or, where the disk fails in the last moment, all may be.
-    pub(super) async fn write(&self, changes: Vec<Change>) -> Result<(), StoreError> {
-        if changes.is_empty() {
-            return Ok(());
-        }
-        let store = self.clone();
-        spawn_blocking(move || store.apply(&changes)).await.map_err(failed)?
+    pub(super) async fn write(&self, changes: impl Into<Arc<Vec<Change>>>) -> Result<(), StoreError> {
+        let (store, changes) = (self.clone(), changes.into());
+        spawn_blocking(move || store.apply(&changes)).await.map_err(other)?
     }
 
     fn apply(&self, changes: &[Change]) -> Result<(), StoreError> {
-        let write = self.database.begin_write().map_err(failed)?;
+        self.with(|database| Self::apply_to(database, changes))
+    }
+
+    fn apply_to(database: &Database, changes: &[Change]) -> Result<(), StoreError> {
+        let write = database.begin_write().map_err(failed)?;
         {
             let mut heads = write.open_table(HEADS).map_err(failed)?;
             let mut statements = write.open_table(STATEMENTS).map_err(failed)?;
@@ -265,7 +345,7 @@ impl Store {
             for change in changes {
                 match change {
                     Change::Head(network, head) => {
-                        let bytes = serde_json::to_vec(head).map_err(failed)?;
+                        let bytes = serde_json::to_vec(head).map_err(other)?;
                         set(&mut heads, &key(network, &[]), Some(&bytes))?;
                     }
                     Change::Statement(network, id, bytes) => set(&mut statements, &key(network, id), Some(bytes))?,
@@ -274,8 +354,8 @@ impl Store {
                     }
                     Change::Extra(network, id, bytes) => set(&mut extras, &key(network, id), bytes.as_deref())?,
                     Change::Seen(network, peer, at) => {
-                        let bytes = serde_json::to_vec(at).map_err(failed)?;
-                        set(&mut seen, &key(network, peer.as_bytes()), Some(&bytes))?;
+                        let bytes = at.as_ref().map(serde_json::to_vec).transpose().map_err(other)?;
+                        set(&mut seen, &key(network, peer.as_bytes()), bytes.as_deref())?;
                     }
                     Change::Rotation(rotation) => keep_rotation(&mut rotations, rotation)?,
                     Change::Forget(network) => {
@@ -290,8 +370,39 @@ impl Store {
     }
 }
 
-fn failed(error: impl std::fmt::Display) -> StoreError {
+/// What an error of redb says of the file.
+fn failed(error: impl Into<redb::Error>) -> StoreError {
+    let error = error.into();
+    let is_format =
+        |error: &io::Error| matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof);
+    let damaged = matches!(&error, redb::Error::Io(error) if is_format(error))
+        || matches!(
+            error,
+            redb::Error::Corrupted(_)
+                | redb::Error::UpgradeRequired(_)
+                | redb::Error::TableTypeMismatch { .. }
+                | redb::Error::TableIsMultimap(_)
+                | redb::Error::TableIsNotMultimap(_)
+                | redb::Error::TypeDefinitionChanged { .. }
+        );
+    if damaged { StoreError::Damaged(error.to_string()) } else { other(error) }
+}
+
+fn other(error: impl fmt::Display) -> StoreError {
     StoreError::Failed(error.to_string())
+}
+
+/// Renames a damaged file. One that was put aside before stays: it may hold what is asked for one day.
+fn put_aside(path: &Path) -> io::Result<PathBuf> {
+    let numbered = (2..=MAX_ASIDE).map(|number| format!("redb.damaged-{number}"));
+    for extension in std::iter::once("redb.damaged".to_owned()).chain(numbered) {
+        let aside = path.with_extension(extension);
+        if fs::symlink_metadata(&aside).is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
+            fs::rename(path, &aside)?;
+            return Ok(aside);
+        }
+    }
+    Err(io::Error::other(format!("{MAX_ASIDE} damaged files are kept beside it already")))
 }
 
 fn key(network: &NetworkId, rest: &[u8]) -> Vec<u8> {
@@ -322,7 +433,7 @@ fn keep_rotation(table: &mut redb::Table<'_, &[u8], &[u8]>, rotation: &KeptRotat
     for (_, oldest) in kept.iter().take((kept.len() + 1).saturating_sub(MAX_ROTATIONS)) {
         set(table, oldest, None)?;
     }
-    let bytes = serde_json::to_vec(rotation).map_err(failed)?;
+    let bytes = serde_json::to_vec(rotation).map_err(other)?;
     set(table, &rotation.old, Some(&bytes))
 }
 
@@ -339,82 +450,4 @@ fn items(read: &redb::ReadTransaction, table: TableDefinition<'_, &[u8], &[u8]>)
 }
 
 #[cfg(test)]
-mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
-
-    use super::*;
-
-    const ONE: NetworkId = NetworkId::from_bytes([1; 32]);
-    const TWO: NetworkId = NetworkId::from_bytes([2; 32]);
-    const PEER: PeerId = PeerId::from_bytes([9; 32]);
-
-    fn head(name: &str) -> Head {
-        Head { name: name.to_owned(), enabled: true, seq: 7, waiting: None, since_ms: 1 }
-    }
-
-    #[tokio::test]
-    async fn what_was_written_is_there_after_a_restart_and_networks_do_not_mix() {
-        let dir = tempfile::tempdir().unwrap();
-        let (store, aside) = Store::open(dir.path()).unwrap();
-        assert_eq!(aside, None);
-        let seen = Seen { addresses: vec!["1.2.3.4:5".parse().unwrap()], at_ms: 3 };
-        let changes = vec![
-            Change::Head(ONE, head("one")),
-            Change::Head(TWO, head("two")),
-            Change::Statement(ONE, [3; 32], vec![1]),
-            Change::Statement(TWO, [3; 32], vec![2]),
-            Change::Record(ONE, PEER, Some(vec![4])),
-            Change::Extra(ONE, [5; 16], Some(vec![6])),
-            Change::Seen(ONE, PEER, seen.clone()),
-        ];
-        store.write(changes).await.unwrap();
-        drop(store);
-        let (store, _) = Store::open(dir.path()).unwrap();
-        let kept = store.load().unwrap();
-        assert_eq!(kept[&ONE].head, Some(head("one")));
-        assert_eq!((kept[&ONE].statements.clone(), kept[&TWO].statements.clone()), (vec![vec![1]], vec![vec![2]]));
-        assert_eq!(kept[&ONE].records, [[4]]);
-        assert_eq!(kept[&ONE].seen, [(PEER, seen)]);
-        store.write(vec![Change::Forget(ONE), Change::Extra(TWO, [1; 16], None)]).await.unwrap();
-        let kept = store.load().unwrap();
-        assert_eq!(kept.keys().collect::<Vec<_>>(), [&TWO]);
-        assert_eq!(kept[&TWO].statements, [[2]]);
-    }
-
-    #[tokio::test]
-    async fn the_newest_rotations_of_this_node_are_kept_in_order() {
-        let dir = tempfile::tempdir().unwrap();
-        let (store, _) = Store::open(dir.path()).unwrap();
-        for at in 0..12_u8 {
-            let kept =
-                KeptRotation { old: [at; 32], new: [at + 1; 32], file: [7; 32], at_ms: at.into(), fact: String::new() };
-            store.write(vec![Change::Rotation(Box::new(kept))]).await.unwrap();
-        }
-        let kept: Vec<u64> = store.rotations().unwrap().iter().map(|rotation| rotation.at_ms).collect();
-        assert_eq!(kept, [4, 5, 6, 7, 8, 9, 10, 11]);
-        assert!(store.load().unwrap().is_empty(), "a rotation is no network");
-    }
-
-    #[test]
-    fn only_this_user_can_read_it_and_only_one_daemon_has_it() {
-        let dir = tempfile::tempdir().unwrap();
-        let (store, _) = Store::open(dir.path()).unwrap();
-        let mode = fs::metadata(dir.path().join(FILE)).unwrap().permissions().mode();
-        assert_eq!(mode & 0o777, 0o600);
-        assert!(matches!(Store::open(dir.path()), Err(StoreError::InUse(_))));
-        drop(store);
-        fs::set_permissions(dir.path().join(FILE), fs::Permissions::from_mode(0o644)).unwrap();
-        assert!(matches!(Store::open(dir.path()), Err(StoreError::NotPrivate(_))));
-    }
-
-    #[test]
-    fn a_damaged_file_is_moved_aside_and_said() {
-        let dir = tempfile::tempdir().unwrap();
-        fs::write(dir.path().join(FILE), vec![7; 4096]).unwrap();
-        fs::set_permissions(dir.path().join(FILE), fs::Permissions::from_mode(0o600)).unwrap();
-        let (store, aside) = Store::open(dir.path()).unwrap();
-        assert!(aside.unwrap().contains("damaged"));
-        assert!(store.load().unwrap().is_empty());
-        assert!(dir.path().join("networks.redb.damaged").exists());
-    }
-}
+pub(super) mod tests;

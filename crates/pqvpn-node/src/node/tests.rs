@@ -52,7 +52,7 @@ async fn start(identity: Identity, peers: Vec<PeerConfig>) -> TestNode {
         backend: Backend::Noq,
     };
     let (views, receiver) = mpsc::channel(8);
-    let (handle, _networks, task) = Node::start_with(options, None, receiver).await.unwrap();
+    let (handle, _networks, task) = Node::start_with(options, NodeState::Up, None, receiver).await.unwrap();
     TestNode { handle, task, tun, views, at, id, _state: state }
 }
 

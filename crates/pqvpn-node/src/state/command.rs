@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 
 use super::{State, peer::Peer};
 use crate::{
+    config::Config,
     dht::{
         Order, Wanted,
         report::{DhtError, DhtReport, LookupTarget, RecordRef},
@@ -83,17 +84,22 @@ impl State {
         if self.running == NodeState::Down {
             return Ok(());
         }
+        self.rest().await;
+        self.close_all(CloseReason::Shutdown);
+        self.dns.undo().await;
+        self.host.undo().await.map_err(|error| NodeError::Host(error.to_string()))?;
+        tracing::info!("down");
+        Ok(())
+    }
+
+    /// Takes part in nothing from now on.
+    pub(super) async fn rest(&mut self) {
         self.running = NodeState::Down;
         self.context.door.set_down(true);
         self.portmap.want(false);
         std::mem::take(&mut self.listening).close().await;
         self.pause_discovery(true);
         self.control.pause(true);
-        self.close_all(CloseReason::Shutdown);
-        self.dns.undo().await;
-        self.host.undo().await.map_err(|error| NodeError::Host(error.to_string()))?;
-        tracing::info!("down");
-        Ok(())
     }
 
     /// Ends everything and leaves the host as it was.
@@ -212,13 +218,8 @@ impl State {
 
     /// Every other setting is read at the start; the file has been written by the caller.
     async fn set(&mut self, key: &str, value: &str) -> Result<SetOutcome, NodeError> {
-        let relay = &mut self.config.relay;
-        let wrong = |expected: &str| NodeError::BadSetting(format!("{key}: {expected}, found {value:?}"));
-        match key {
-            "relay.enabled" => relay.enabled = value.parse().map_err(|_| wrong("expected true or false"))?,
-            "relay.limit" if value.is_empty() => relay.limit = None,
-            "relay.limit" => relay.limit = Some(value.parse().map_err(NodeError::BadSetting)?),
-            _ => return Ok(SetOutcome::AfterRestart),
+        if !set_live(&mut self.config, key, value)? {
+            return Ok(SetOutcome::AfterRestart);
         }
         if key == "relay.enabled" && self.running == NodeState::Up {
             self.listening.change(&self.carriers, self.own, node::listens(&self.config.relay)).await;
@@ -226,6 +227,19 @@ impl State {
         let told = self.context.networks.order(membership::Order::Willing(node::willing(&self.config.relay)));
         Ok(if told { SetOutcome::Applied } else { SetOutcome::AfterRestart })
     }
+}
+
+/// Changes a setting that a running node follows; `false`: it is none of those.
+pub(crate) fn set_live(config: &mut Config, key: &str, value: &str) -> Result<bool, NodeError> {
+    let relay = &mut config.relay;
+    let wrong = |expected: &str| NodeError::BadSetting(format!("{key}: {expected}, found {value:?}"));
+    match key {
+        "relay.enabled" => relay.enabled = value.parse().map_err(|_| wrong("expected true or false"))?,
+        "relay.limit" if value.is_empty() => relay.limit = None,
+        "relay.limit" => relay.limit = Some(value.parse().map_err(NodeError::BadSetting)?),
+        _ => return Ok(false),
+    }
+    Ok(true)
 }
 
 /// Answers for a DHT that does not run.

@@ -20,11 +20,17 @@ use crate::{
 
 impl State {
     /// Sets up what is known at the start, the host included.
-    pub(crate) async fn begin(&mut self) -> Result<(), HostError> {
+    pub(crate) async fn begin(&mut self, running: NodeState) -> Result<(), HostError> {
+        if running == NodeState::Down {
+            self.rest().await;
+        }
         let mesh = Mesh::plan(&self.config, self.own, &self.views);
         self.host.plan(mesh.host.clone());
         self.open_for_networks();
         self.take_mesh(clock::now(), mesh);
+        if self.running == NodeState::Down {
+            return Ok(());
+        }
         self.host.apply().await?;
         self.dns.follow(&self.views, &self.mesh, self.own).await;
         Ok(())

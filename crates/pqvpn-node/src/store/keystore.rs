@@ -99,13 +99,15 @@ impl KeystoreFile {
     /// Writes a copy that opens with `backup_passphrase`; `to` must not exist.
     ///
     /// # Errors
-    /// As [`KeystoreFile::load`]; the passphrase is empty; `to` exists or cannot be written.
+    /// As [`KeystoreFile::load`]; the passphrase is empty; `to` exists or cannot be written; a rotation was interrupted, so
+    /// that the key kept here may not be the one in force.
     pub fn backup(
         &self,
         passphrase: Option<&Passphrase>,
         to: &Path,
         backup_passphrase: &Passphrase,
     ) -> Result<(), StoreError> {
+        self.refuse_while_rotating()?;
         let (seed, created) = self.open(passphrase)?;
         let bytes = self.seal(&seed, created, Some(backup_passphrase), to)?;
         create_private(to, &bytes)
@@ -131,9 +133,10 @@ impl KeystoreFile {
         ensure_private_dir(&self.directory)?;
         let bytes = self.seal(&seed, created, new, &self.path)?;
         if replace {
-            // Whoever brings another key back wants that one, not the next of the one that was there.
-            self.drop_next()?;
             write_atomic(&self.path, &bytes, FILE_MODE)?;
+            // Whoever brings another key back wants that one, not the next of the one that was there. Until that is there
+            // the next may be the only copy of the key in force.
+            self.drop_next()?;
         } else {
             create_private(&self.path, &bytes)?;
         }

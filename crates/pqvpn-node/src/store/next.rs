@@ -87,7 +87,10 @@ impl KeystoreFile {
     }
 
     /// Refuses what must not happen while it is not decided which key the keystore holds next.
-    pub(crate) fn refuse_while_rotating(&self) -> Result<(), StoreError> {
+    ///
+    /// # Errors
+    /// [`StoreError::Rotating`].
+    pub fn refuse_while_rotating(&self) -> Result<(), StoreError> {
         if self.next_digest()?.is_some() { Err(StoreError::Rotating(self.next())) } else { Ok(()) }
     }
 
@@ -180,11 +183,33 @@ mod tests {
     #[test]
     fn a_key_brought_back_is_not_followed_by_the_next_of_another() {
         let (dir, keystore, [old, new]) = kept(None);
-        keystore.prepare_next(&new, None).unwrap();
         let (copy, phrase) = (dir.path().join("copy"), Passphrase::new("b"));
         keystore.backup(None, &copy, &phrase).unwrap();
+        keystore.prepare_next(&new, None).unwrap();
         keystore.restore(&copy, Some(&phrase), None, true).unwrap();
         assert!(keystore.next_digest().unwrap().is_none() && holds(&keystore, &old, None));
+    }
+
+    #[test]
+    fn a_key_that_cannot_be_brought_back_leaves_the_next_one_where_it_is() {
+        let (dir, keystore, [_, new]) = kept(None);
+        let (copy, phrase) = (dir.path().join("copy"), Passphrase::new("b"));
+        keystore.backup(None, &copy, &phrase).unwrap();
+        let next = keystore.prepare_next(&new, None).unwrap();
+        // Nothing can be renamed onto a directory.
+        fs::remove_file(&keystore.path).unwrap();
+        fs::create_dir(&keystore.path).unwrap();
+        assert!(keystore.restore(&copy, Some(&phrase), None, true).is_err());
+        assert_eq!(keystore.next_digest().unwrap(), Some(next));
+    }
+
+    #[test]
+    fn no_backup_is_made_of_a_key_that_may_be_the_one_before() {
+        let (dir, keystore, [_, new]) = kept(None);
+        keystore.prepare_next(&new, None).unwrap();
+        let copy = dir.path().join("copy");
+        let refused = keystore.backup(None, &copy, &Passphrase::new("b"));
+        assert!(matches!(refused, Err(StoreError::Rotating(_))) && !copy.exists());
     }
 
     #[test]

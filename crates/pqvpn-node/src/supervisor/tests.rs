@@ -57,7 +57,7 @@ async fn start(state: tempfile::TempDir, config: Config) -> Kept {
         backend: Backend::Noq,
         keystore: Some(keystore),
     };
-    let running = options.start_again(&seed).await.unwrap();
+    let running = options.start_again(&seed, NodeState::Up).await.unwrap();
     Kept { state, config, _tuns: tuns, supervisor: Supervisor { options, running } }
 }
 
@@ -189,4 +189,57 @@ async fn the_next_key_is_under_the_same_passphrase_and_a_node_without_keystore_h
     bob.supervisor.options.keystore = None;
     let refused = bob.supervisor.rotate(RotateKeys::default()).await;
     assert!(matches!(refused, Err(Ended::Refused(RotationError::NotKept))));
+}
+
+/// Runs the supervisor to its end; `true` if it ended by a panic.
+async fn ends_by_panic(kept: Kept) -> bool {
+    let Kept { supervisor, state: _state, .. } = kept;
+    let (_commands, waiting) = mpsc::channel(QUEUE);
+    let ended = tokio::time::timeout(PATIENCE, tokio::spawn(supervisor.run(waiting))).await.expect("never ended");
+    ended.is_err_and(|error| error.is_panic())
+}
+
+#[tokio::test]
+async fn a_node_that_failed_is_no_good_end() {
+    let mut kept = start(tempfile::tempdir().unwrap(), config("bob")).await;
+    kept.handle().shutdown().await;
+    kept.supervisor.running.task = tokio::spawn(async { panic!("the node") });
+    assert!(ends_by_panic(kept).await);
+}
+
+#[tokio::test]
+async fn a_node_whose_networks_task_failed_stops_and_says_so() {
+    let kept = start(tempfile::tempdir().unwrap(), config("bob")).await;
+    let handle = kept.handle().clone();
+    assert!(kept.supervisor.running.networks.as_ref().unwrap().order(Order::Panic));
+    assert!(ends_by_panic(kept).await);
+    assert!(handle.snapshot().await.is_err(), "it still runs");
+}
+
+#[tokio::test]
+async fn a_setting_of_a_running_node_outlives_its_key() {
+    let mut bob = start(tempfile::tempdir().unwrap(), config("bob")).await;
+    for (key, value, is_set) in [("relay.limit", "fast", false), ("relay.limit", "10mbit", true)] {
+        assert!(bob.supervisor.options.config.relay.limit.is_none());
+        let (reply, outcome) = oneshot::channel();
+        bob.supervisor.set(key.to_owned(), value.to_owned(), reply).await;
+        assert_eq!(outcome.await.unwrap().is_ok(), is_set);
+    }
+    assert!(bob.supervisor.options.config.relay.limit.is_some(), "the next run does not know");
+}
+
+#[tokio::test]
+async fn a_node_that_is_down_is_at_no_time_up_under_its_next_key() {
+    let mut bob = start(tempfile::tempdir().unwrap(), config("bob")).await;
+    bob.handle().down().await.unwrap();
+    assert!(bob.supervisor.rotate(RotateKeys::default()).await.is_ok());
+    assert_eq!(bob.handle().snapshot().await.unwrap().state, NodeState::Down);
+    bob.handle().up().await.unwrap();
+    bob.handle().shutdown().await;
+    (&mut bob.supervisor.running.task).await.unwrap();
+    bob.supervisor.running.networks = None;
+    let seed = keystore(&bob.state).load(None).unwrap();
+    let next = bob.supervisor.options.start_again(&seed, NodeState::Down).await.unwrap();
+    assert_eq!(next.handle.snapshot().await.unwrap().state, NodeState::Down, "from its first moment on");
+    bob.supervisor.running = next;
 }

@@ -166,36 +166,40 @@ impl Constitution {
     }
 
     fn merge(&mut self, node: Node, other: Statement, verifier: &dyn StatementVerifier) -> Result<Inserted, Refusal> {
-        let Some(held) = self.graph.held(node) else { return Ok(Inserted::Known) };
-        let (before, set, parents) = (Arc::clone(&held.statement), held.set, held.parents.clone());
-        if self.keeps_all && before.is_bare() && self.restore(node, &other, verifier) {
-            return Ok(Inserted::Restored);
+        let is_bare = self.graph.held(node).is_some_and(|held| held.statement.is_bare());
+        let restored = self.keeps_all && is_bare && self.restore(node, &other, verifier);
+        let merged = self.unite(node, other, verifier);
+        if merged {
+            return Ok(Inserted::Merged);
         }
+        self.counters.known += u64::from(!restored);
+        Ok(if restored { Inserted::Restored } else { Inserted::Known })
+    }
+
+    /// Adds signers that are new here; `false`: there are none.
+    fn unite(&mut self, node: Node, other: Statement, verifier: &dyn StatementVerifier) -> bool {
+        let Some(held) = self.graph.held(node) else { return false };
+        let (before, set, parents) = (Arc::clone(&held.statement), held.set, held.parents.clone());
         let mut fresh = other;
         let known: Vec<PeerId> = before.signers().copied().collect();
         for signer in &known {
             fresh.remove_signature(signer);
         }
         if fresh.signers().len() == 0 || matches!(fresh.body().act, Act::Disable { .. } | Act::Genesis(_)) {
-            self.counters.known += 1;
-            return Ok(Inserted::Known);
+            return false;
         }
-        let Some(set) = self.graph.set(set).cloned() else { return Ok(Inserted::Known) };
-        let Ok(fresh) = self.check_signers(fresh, &set, &parents, verifier) else {
-            self.counters.known += 1;
-            return Ok(Inserted::Known);
-        };
+        let Some(set) = self.graph.set(set).cloned() else { return false };
+        let Ok(fresh) = self.check_signers(fresh, &set, &parents, verifier) else { return false };
         let merged = self.united(node, &before, &fresh);
         if merged.signers().eq(before.signers()) {
-            self.counters.known += 1;
-            return Ok(Inserted::Known);
+            return false;
         }
         self.graph.replace(node, Arc::new(merged));
         self.counters.merged += 1;
         self.head = OnceLock::new();
         self.evaluator.forget();
         self.stale = true;
-        Ok(Inserted::Merged)
+        true
     }
 
     /// Takes back right signatures that were shed here: whoever becomes an admin must convince others again.

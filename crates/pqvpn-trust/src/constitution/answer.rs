@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Answers to a coup: removals beside a fork that took authority away, and who can sign them.
 
+use std::sync::Arc;
+
 use pqvpn_crypto::peer_id::PeerId;
 use pqvpn_wire::network::{Act, StatementBody, StatementId};
 
-use super::{Constitution, MAX_PROPOSALS, Proposal};
+use super::{Constitution, Proposal, alone, shown};
 use crate::{MAX_PARENTS, graph::Node, refusal::NotAllowed};
 
 impl Constitution {
@@ -40,28 +42,35 @@ impl Constitution {
     }
 
     /// Removals that lack signatures, of which some come from admins whose say was taken away beside them, and that
-    /// `signer` could sign as an admin on their path: the newest, newest first. [`Constitution::proposals`] has none of
-    /// them.
+    /// `signer` could sign as an admin on their path, newest first; as many as [`Constitution::proposals`], which has none
+    /// of them.
     #[must_use]
     pub fn answers(&self, signer: &PeerId) -> Vec<Proposal> {
-        let removal = |node: &Node| {
-            let held = self.graph.held(*node)?;
-            let statement = &held.statement;
-            let removes = matches!(statement.body().act, Act::RemoveAdmin { .. } | Act::Revoke { .. });
-            if !removes || !self.view.void.contains(&statement.id()) {
-                return None;
-            }
-            let (have, need) = self.tally(&statement.id())?;
-            let path = self.evaluator.known_path(held.set)?;
-            let can_sign = path.admins.contains_key(signer) && statement.signature(signer).is_none();
-            let lacks = (1..need).contains(&have) && need <= path.admins.len();
-            (can_sign && lacks).then(|| (statement.id(), have, need))
-        };
-        let found = self.graph.in_order().rev().filter_map(|node| removal(&node));
-        let known = self.proposals();
-        let others = found.filter(|(id, ..)| !known.iter().any(|known| known.statement.id() == *id));
-        let proposals = others.take(MAX_PROPOSALS);
-        proposals.filter_map(|(id, have, need)| Some(Proposal { statement: self.get(&id)?, have, need })).collect()
+        shown(self.open_answers(signer))
+    }
+
+    /// All of them, newest first.
+    pub fn open_answers(&self, signer: &PeerId) -> impl Iterator<Item = Proposal> {
+        self.graph.in_order().rev().filter_map(move |node| self.answer(node, signer))
+    }
+
+    fn answer(&self, node: Node, signer: &PeerId) -> Option<Proposal> {
+        let held = self.graph.held(node)?;
+        let statement = &held.statement;
+        let removes = matches!(statement.body().act, Act::RemoveAdmin { .. } | Act::Revoke { .. });
+        if !removes || !self.view.void.contains(&statement.id()) {
+            return None;
+        }
+        let path = self.evaluator.known_path(held.set)?;
+        let need = path.need(&statement.body().act);
+        let signers: Vec<PeerId> =
+            statement.signers().filter(|signer| path.admins.contains_key(*signer)).copied().collect();
+        let can_sign = path.admins.contains_key(signer) && statement.signature(signer).is_none();
+        let lacks = (1..need).contains(&signers.len()) && need <= path.admins.len();
+        if !can_sign || !lacks || self.proposal(node).is_some() {
+            return None;
+        }
+        Some(Proposal { statement: Arc::clone(statement), have: signers.len(), need, alone: alone(&signers) })
     }
 
     /// How many admins of its path have signed a statement, and how many must; whether they count is another question.

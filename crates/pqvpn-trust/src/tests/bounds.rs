@@ -8,7 +8,8 @@ use pqvpn_wire::network::{Act, NewMember, Statement, StatementBody, StatementId}
 
 use super::support::{Fake, World, add, add_admin, leave, new_member, params, peer, remove_admin, rotate, signed};
 use crate::{
-    CHECKPOINT_EVERY, Inserted, MAX_AUTHORITY_ACTS_ALONE, MAX_MEMBERS, MAX_OWN_ACTS, MAX_VOID, MAX_WAITING, Refusal,
+    CHECKPOINT_EVERY, Inserted, MAX_AUTHORITY_ACTS_ALONE, MAX_MEMBERS, MAX_OWN_ACTS, MAX_PROPOSALS,
+    MAX_PROPOSALS_ALONE, MAX_VOID, MAX_WAITING, Refusal,
 };
 
 fn somebody(number: u32) -> PeerId {
@@ -117,13 +118,68 @@ fn a_checkpoint_is_due_each_sixty_four_statements() {
     for number in 1..many {
         world.say(&[0], add_somebody(number));
     }
-    assert!(!world.constitution.checkpoint_due());
+    let due = |world: &World| world.constitution.checkpoint_due(&peer(0), 1000);
+    assert!(!due(&world));
     world.say(&[0], add_somebody(many));
-    assert!(world.constitution.checkpoint_due());
+    assert!(due(&world));
     let checkpoint = world.checkpoint(&[0]);
     world.insert(&checkpoint).unwrap();
-    assert!(!world.constitution.checkpoint_due());
+    assert!(!due(&world));
     assert_eq!(world.constitution.view().checkpoint.as_ref().unwrap().statement, checkpoint.id());
+}
+
+#[test]
+fn a_signature_that_voids_checkpoints_does_not_have_them_made_without_end() {
+    const HOUR: u64 = 3_600_000;
+    let mut world = World::new(1);
+    world.say(&[0], add_admin(1));
+    let old: Vec<Statement> = (0..3).map(|number| world.say(&[0], add_somebody(number))).collect();
+    for number in 3..=u32::try_from(CHECKPOINT_EVERY).unwrap() {
+        world.say(&[0], add_somebody(number));
+    }
+    world.say(&[0], remove_admin(1));
+    let due = |world: &World, at_ms: u64| world.constitution.checkpoint_due(&peer(0), at_ms);
+    assert!(due(&world, world.now));
+    let checkpoint = world.checkpoint(&[0]);
+    world.insert(&checkpoint).unwrap();
+    // The removed admin signs what was said while it was one; that is kept, and the checkpoint says something else.
+    let late = signed(old[0].body().clone(), &[(1, true)]);
+    assert_eq!(world.insert(&late), Ok(Inserted::Merged));
+    assert!(world.is_void(&checkpoint) && world.constitution.view().checkpoint.is_none());
+    assert!(!due(&world, world.now + 2 * HOUR), "nothing was said since");
+    // However much is said, one an hour.
+    for number in 100..=100 + u32::try_from(CHECKPOINT_EVERY).unwrap() {
+        world.say(&[0], add_somebody(number));
+    }
+    assert!(!due(&world, world.now + HOUR - 1) && due(&world, world.now + HOUR));
+    world.now += 10 * HOUR;
+    let early = world.checkpoint(&[0]);
+    world.insert(&early).unwrap();
+    world.insert(&signed(old[1].body().clone(), &[(1, true)])).unwrap();
+    for number in 200..=200 + u32::try_from(CHECKPOINT_EVERY).unwrap() {
+        world.say(&[0], add_somebody(number));
+    }
+    assert!(due(&world, world.now - 5 * HOUR), "a clock that was wrong once does not keep checkpoints away");
+}
+
+#[test]
+fn a_stolen_key_does_not_hide_the_proposals_of_others() {
+    let mut world = World::new(2);
+    world.say(&[0], add_admin(1));
+    world.say(&[0, 1], add_admin(2));
+    let honest = world.say(&[0], remove_admin(2));
+    for number in 0..3 * u8::try_from(MAX_PROPOSALS).unwrap() {
+        world.say(&[2], Act::SetPolicy { hash: [number; 32], schema: 1 });
+    }
+    let shown = world.constitution.proposals();
+    assert_eq!(shown.len(), MAX_PROPOSALS_ALONE + 1);
+    assert!(shown.iter().any(|proposal| proposal.statement.id() == honest.id()));
+    assert_eq!(
+        world.constitution.as_proposal(&honest.id()).map(|proposal| (proposal.have, proposal.need)),
+        Some((1, 2))
+    );
+    let mut open = world.constitution.open(|act| matches!(act, Act::RemoveAdmin { .. }));
+    assert_eq!(open.next().map(|proposal| proposal.statement.id()), Some(honest.id()));
 }
 
 #[test]

@@ -3,7 +3,7 @@
 
 use pqvpn_wire::network::{Act, Statement};
 
-use super::support::{Fake, World, add, add_admin, crowded, genesis, leave, peer, revoke, rotate, signature};
+use super::support::{Fake, World, add, add_admin, crowded, genesis, leave, peer, revoke, rotate, signature, signed};
 use crate::Inserted;
 
 fn is_bare(world: &World, statement: &Statement) -> bool {
@@ -116,6 +116,21 @@ fn signatures_come_back_only_to_who_keeps_them_and_only_if_they_are_right() {
         assert!(!is_bare(&world, statement));
         world.constitution.keep_all(false);
     }
+}
+
+#[test]
+fn what_comes_back_brings_its_new_signers_along() {
+    let mut world = World::new(1);
+    world.say(&[0], add_admin(1));
+    let statement = world.say(&[0], add(5, "x"));
+    let checkpoint = world.checkpoint(&[0]);
+    world.insert(&checkpoint).unwrap();
+    assert_eq!(world.constitution.shed(u64::MAX, &[]).len(), 1);
+    world.constitution.keep_all(true);
+    let both = signed(statement.body().clone(), &[(0, true), (1, true)]);
+    assert_eq!(world.insert(&both), Ok(Inserted::Merged));
+    let held = world.constitution.get(&statement.id()).unwrap();
+    assert!(held.signers().eq(both.signers()) && !is_bare(&world, &statement));
 }
 
 #[test]

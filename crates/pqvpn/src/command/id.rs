@@ -25,6 +25,9 @@ pub(crate) fn run(context: &Context, args: &PassphraseArgs) -> Result<(), Failur
         Some(shown) => shown,
         None => {
             let keystore = identity::keystore(&state_dir);
+            keystore
+                .refuse_while_rotating()
+                .map_err(|error| Failure::from(error).while_doing("the identity was not shown"))?;
             let (identity, created) = identity::load_or_create(&keystore, args.passphrase_file.as_deref())?;
             if created {
                 context.output.remark(&format!("new identity in {}", keystore.path().display()));

@@ -39,6 +39,7 @@ pub(crate) fn run(context: &Context, verb: &KeysVerb) -> Result<(), Failure> {
 }
 
 fn show(context: &Context, keystore: &KeystoreFile, own: Option<&Path>) -> Result<(), Failure> {
+    keystore.refuse_while_rotating().map_err(|error| Failure::from(error).while_doing("the key was not shown"))?;
     let identity = identity::load(keystore, own)?;
     let encrypted = keystore.is_encrypted()?;
     let fingerprint = identity.public().fingerprint();

@@ -25,17 +25,22 @@ impl Driver {
     /// network of ours.
     pub(super) fn put_out(&mut self, now: Moment) {
         self.farewells.retain(|(link, _)| self.links.get(*link).is_some());
-        let mut todo: Vec<(LinkId, PeerId, NetworkId)> = Vec::new();
+        let mut todo: Vec<(LinkId, PeerId, NetworkId, bool)> = Vec::new();
         for (link, held) in self.links.iter() {
-            let peer = held.connection.peer();
+            let (peer, dialled_us) = (held.connection.peer(), !held.is_outbound());
             let out = self.networks.values().filter(|network| network.has_put_out(now.unix_ms, &peer));
-            todo.extend(out.map(|network| (link, peer, network.id)));
+            todo.extend(out.map(|network| (link, peer, network.id, dialled_us)));
         }
-        todo.retain(|(link, _, id)| !self.farewells.contains(&(*link, *id)));
-        for (link, peer, id) in todo {
+        todo.retain(|(link, _, id, _)| !self.farewells.contains(&(*link, *id)));
+        for (link, peer, id, dialled_us) in todo {
             self.farewells.insert((link, id));
-            let proof = self.networks.get(&id).and_then(|network| network.farewell(&peer));
-            let Some(proof) = proof else { continue };
+            let Some(network) = self.networks.get_mut(&id) else { continue };
+            // A proof is large: who dials for it has as many as who asks for it.
+            if dialled_us && !network.may_prove(now.mono, &peer) {
+                self.part(link);
+                continue;
+            }
+            let Some(proof) = network.farewell(&peer) else { continue };
             let push = NetRequest::Push(Box::new(proof));
             *self.parting.entry(link).or_default() += 1;
             if !self.call(id, link, push, Call::Farewell, PARTING) {
@@ -52,6 +57,14 @@ impl Driver {
             return;
         }
         self.parting.remove(&link);
+        self.part(link);
+    }
+
+    /// Closes the link of who was put out and is no member of another network of ours, unless it is being told so.
+    fn part(&mut self, link: LinkId) {
+        if self.parting.contains_key(&link) {
+            return;
+        }
         let peer = self.links.get(link).map(|link| link.connection.peer());
         if peer.is_some_and(|peer| !self.shared.members.load().contains(&peer)) {
             self.links.close(link, CloseReason::Revoked);

@@ -247,7 +247,9 @@ impl Driver {
                     link.speak_at = now.mono + ASK_AGAIN;
                 }
             }
-            _ => drop(self.pulling.remove(&(id, link))),
+            (Call::Pull, _) => drop(self.pulling.remove(&(id, link))),
+            // Whatever else is answered does not end a pull on the same link.
+            _ => {}
         }
     }
 

@@ -2,6 +2,7 @@
 //! Joins, from both sides: those of others that this node judges, and our own.
 
 use std::{
+    collections::BTreeMap,
     net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
@@ -97,7 +98,8 @@ impl Driver {
         let paused = self.paused;
         let judged = match self.networks.get_mut(&id) {
             Some(network) if !paused && network.head.enabled && network.am_member(now.unix_ms) => {
-                if !network.joins.take(now.mono, JOIN_BURST, JOIN_PERIOD) {
+                // Nor is anybody let in while that cannot be written down.
+                if self.refusing.is_some() || !network.joins.take(now.mono, JOIN_BURST, JOIN_PERIOD) {
                     // Silence says nothing of the network to whom nothing may be said, and an honest joiner asks again.
                     return count(&self.shared.counts.hurried);
                 }
@@ -316,7 +318,7 @@ impl Driver {
                 let report = self.enter(*member);
                 self.touch_members();
                 if let Some(reply) = joining.reply {
-                    self.answer_later(reply, Ok(report));
+                    self.answer_later(reply, report);
                 }
             }
             JoinDone::Waiting => self.wait_for_admin(id, joining),
@@ -364,18 +366,27 @@ impl Driver {
         self.joining.insert(id, joining);
     }
 
-    /// This node is a member now.
-    fn enter(&mut self, member: Member) -> JoinReport {
-        let Member { constitution, records, invites, covers, link, name } = member;
+    /// This node is a member now, unless what it held of the network before says otherwise: nothing that was held is
+    /// forgotten because somebody who lets us in does not say it.
+    ///
+    /// # Errors
+    /// By all that is known it is no member.
+    pub(super) fn enter(&mut self, member: Member) -> Result<JoinReport, NetworkError> {
+        let Member { mut constitution, records, invites, covers, link, name } = member;
         let now = Moment::now();
         let id = constitution.id();
+        let (mut seq, mut seen) = (0, BTreeMap::new());
+        if let Some(before) = self.networks.remove(&id) {
+            before.hand_over(&mut constitution);
+            (seq, seen) = (before.head.seq, before.seen);
+        }
         let view = constitution.view();
-        let seq = self.networks.remove(&id).map_or(0, |before| before.head.seq);
         // Never before a network that is here already, whatever the clock was when that was joined.
         let newest = self.networks.values().map(|network| network.head.since_ms).max().unwrap_or(0);
         let since_ms = now.unix_ms.max(newest.saturating_add(1));
         let head = Head { name: self.free_network_name(&view.name), enabled: true, seq, waiting: None, since_ms };
         let mut network = Network::new(self.shared.own, constitution, head, now);
+        network.seen = seen;
         network.keep_head();
         network.keep_all();
         // What the network says of itself is no news to it.
@@ -386,6 +397,7 @@ impl Driver {
         network.lives.heard(now.mono, link.peer());
         self.shared.counts.add_network(id);
         let own = network.constitution.view().members.get(&self.shared.own);
+        let is_in = own.is_some();
         let report = JoinReport {
             id,
             network: network.head.name.clone(),
@@ -397,8 +409,12 @@ impl Driver {
         self.networks.insert(id, network);
         // The door is a neighbour from now on, at least until the ring is known.
         let _full = self.adopt_dialed(link);
+        if !is_in {
+            tracing::warn!(network = %report.network, "let in, and no member by what was known before");
+            return Err(NetworkError::Revoked { network: report.network });
+        }
         tracing::info!(network = %report.network, name = %report.name, members = report.members, "joined");
-        report
+        Ok(report)
     }
 
     /// A network's name that no other network here has.

@@ -93,6 +93,7 @@ impl Driver {
             self.next_campaign += 1;
             let news = self.networks.get_mut(&id).map(|network| std::mem::take(&mut network.news)).unwrap_or_default();
             let left = self.push(id, news.bundle, None, Some(campaign));
+            self.answer_held(id);
             if left == 0 {
                 finish(self, 0);
                 continue;

@@ -55,11 +55,20 @@ impl Driver {
             // The run loop has taken these already.
             Order::Stop(done) => drop(done),
             Order::Rotate(rotating) => drop(rotating),
+            #[cfg(test)]
+            Order::Panic => panic!("as ordered"),
         }
     }
 
     fn on_command(&mut self, command: NetworkCommand) {
         let now = Moment::now();
+        let command = match self.refusal() {
+            None => command,
+            Some(why) => match command.refuse(&why) {
+                Some(asks) => asks,
+                None => return,
+            },
+        };
         match command {
             NetworkCommand::NetCreate(create, reply) => self.begin_create(create, reply),
             NetworkCommand::NetList(reply) => drop(reply.send(self.list(now))),
@@ -249,7 +258,6 @@ impl Driver {
         if let Some(network) = self.networks.get_mut(&id) {
             network.prune(now.unix_ms);
         }
-        self.answer_held(id);
         self.push_and_wait(id, HEARD, move |driver, _heard| {
             let network = driver.networks.get(&id).ok_or(NetworkError::NoNetwork);
             drop(reply.send(network.map(|network| {
@@ -280,7 +288,6 @@ impl Driver {
         let gone = || NetworkError::NobodyWaits { network: network.head.name.clone(), who: who.to_owned() };
         let report = network.pending_report(&peer).ok_or_else(gone)?;
         network.deny(&identity, &peer)?;
-        self.answer_held(id);
         Ok(report)
     }
 
@@ -309,14 +316,23 @@ impl Driver {
         self.tell_views(now);
         let peer = found.peer;
         self.push_and_wait(id, HEARD, move |driver, pushed_to| {
-            let report = driver.networks.get(&id).ok_or(NetworkError::NoNetwork).map(|network| RevokeReport {
-                network: network.head.name.clone(),
-                peer,
-                name: found.name,
-                pushed_to,
-                online: driver.report(Moment::now(), network).online.saturating_sub(1),
-                was_admin,
-                act: network.act_report(&statement, pushed_to),
+            let report = driver.networks.get(&id).ok_or(NetworkError::NoNetwork).and_then(|network| {
+                let act = network.act_report(&statement, pushed_to);
+                // Nobody is told that a member is out who is not.
+                if act.in_force && network.constitution.view().members.contains_key(&peer) {
+                    let (network, who) = (&network.head.name, &found.name);
+                    let why = format!("its revocation is signed, and {who} is a member of {network} all the same");
+                    return Err(NetworkError::Internal(why));
+                }
+                Ok(RevokeReport {
+                    network: network.head.name.clone(),
+                    peer,
+                    name: found.name,
+                    pushed_to,
+                    online: driver.report(Moment::now(), network).online.saturating_sub(1),
+                    was_admin,
+                    act,
+                })
             });
             drop(reply.send(report));
         });

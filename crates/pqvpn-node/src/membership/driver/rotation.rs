@@ -40,9 +40,6 @@ const INTRODUCE_AGAIN: Duration = Duration::from_secs(2);
 const GREET_AGAIN: Duration = Duration::from_secs(10);
 /// Addresses remembered as asked.
 const MAX_GREETED: usize = 256;
-/// Introductions looked at: so many at once, and one more each time this passes. Each costs eight signature checks.
-const INTRODUCTION_BURST: u32 = 8;
-const INTRODUCTION_PERIOD: Duration = Duration::from_secs(1);
 
 /// A rotation that is decided and that members are being told of.
 pub(super) struct UnderWay {
@@ -61,7 +58,11 @@ impl Driver {
             return drop(reply.send(Err(RotationError::Busy)));
         }
         // What waits otherwise is not part of it.
-        self.save().await;
+        if !self.save().await
+            && let Some(refusing) = &self.refusing
+        {
+            return drop(reply.send(Err(RotationError::Store(refusing.why.clone()))));
+        }
         let (identity, now) = (Arc::clone(&self.shared.identity), Moment::now());
         let decided = decide(&mut self.networks, &self.store, (&identity, &next), (file, now.unix_ms)).await;
         match decided {
@@ -75,7 +76,7 @@ impl Driver {
             }
             Err(error) => {
                 if matches!(error, RotationError::Store(_) | RotationError::Undecided) {
-                    self.store_failed = Some(error.to_string());
+                    self.refuse(error.to_string());
                 }
                 drop(reply.send(Err(error)));
             }
@@ -146,7 +147,9 @@ impl Driver {
             return NetResponse::Done;
         }
         let may = line.len() <= MAX_LINE
-            && network.introductions.take(now.mono, INTRODUCTION_BURST, INTRODUCTION_PERIOD)
+            && network.could_lead_to(now.unix_ms, &from, line)
+            // Each costs up to eight signature checks. Who brings bad ones uses up its own, not those of others.
+            && network.introductions.take(now.mono, &from)
             && network.leads_to(now.unix_ms, &from, line);
         if !may {
             network.counters.bad_introductions += 1;

@@ -43,10 +43,13 @@ impl Driver {
         }
     }
 
-    fn own_health(&self) -> Vec<HealthItem> {
+    pub(super) fn own_health(&self) -> Vec<HealthItem> {
         let mut items = self.standing.clone();
-        if let Some(why) = &self.store_failed {
-            let text = format!("changes of networks cannot be stored: {why}");
+        if let Some(refusing) = &self.refusing {
+            let text = format!(
+                "changes of networks cannot be stored, so nothing is signed and nothing new is told: {}",
+                refusing.why
+            );
             items.push(HealthItem { level: HealthLevel::Error, code: "networks-store", text });
         }
         items

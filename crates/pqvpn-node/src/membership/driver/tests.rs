@@ -1,21 +1,30 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The driver by itself: what it remembers, when it wakes, whom it believes.
 
-use std::{sync::atomic::AtomicUsize, time::Duration};
+use std::{
+    sync::atomic::{AtomicI64, AtomicUsize, Ordering},
+    time::Duration,
+};
 
 use arc_swap::ArcSwap;
-use pqvpn_crypto::identity::{CompositeSignature, SIGNATURE_LEN};
-use pqvpn_wire::network::{Bundle, Door, Statement, SyncState};
+use futures_util::future::BoxFuture;
+use pqvpn_crypto::identity::{CompositeSignature, Identity, PublicIdentity, SIGNATURE_LEN};
+use pqvpn_wire::network::{Act, Bundle, Door, Statement, SyncState};
 
 use super::{
     super::{
-        links::tests::{link, link_at},
+        command::NetworkCommand,
+        error::NetworkError,
+        join::Member,
+        links::tests::{link, link_at, link_from},
         members::Members,
         network::{
             Lacks,
             tests::attacks::{identity, member, network},
         },
         relaying::{Willing, tests::Written},
+        report::NetRef,
+        store::tests::Failing,
     },
     *,
 };
@@ -234,4 +243,166 @@ async fn who_comes_to_udp_port_443_learns_its_outside_and_says_nothing_of_ours()
         let noted = driver.reflexive.addresses(now.mono);
         assert_eq!(noted.is_empty(), remote != outside, "port 443 is not the socket that others see");
     }
+}
+
+#[tokio::test]
+async fn what_is_not_on_disk_is_not_said_and_the_disk_is_tried_again() {
+    let Rig { mut driver, id, _state, _events, _views } = rig();
+    let disk = tempfile::tempdir().unwrap();
+    drop(Store::open(disk.path()).unwrap());
+    let (peer, left) = (identity(3).peer_id(), Arc::new(AtomicI64::new(i64::MAX)));
+    driver.store = Store::on(Failing::on(disk.path(), &left, false)).unwrap();
+    let link = driver.links.insert(link(peer, clock::now())).unwrap();
+    left.store(0, Ordering::Relaxed);
+    // A record of our own is due at the start.
+    let (reply, mut answer) = oneshot::channel();
+    driver.answer_later(reply, ());
+    driver.settle().await;
+    let records = |bundle: &Bundle| bundle.records.len();
+    assert!(driver.refusing.is_some() && answer.try_recv().is_err(), "it is answered");
+    let held = &driver.networks[&id];
+    assert_eq!((records(&held.news.bundle), held.records.len()), (1, 1), "it is told");
+    assert!(driver.own_health().iter().any(|item| item.code == "networks-store"));
+    // Nor does who asks hear of it.
+    let asks = || NetRequest::Sync(SyncState { cursor: Some(0), held: Some(Vec::new()), ..SyncState::default() });
+    let ask = |driver: &mut Driver| {
+        let (answer, mut response) = oneshot::channel();
+        let remote = "192.0.2.1:1".parse().unwrap();
+        let key = identity(3).public().clone();
+        driver.on_asked(Asked {
+            link,
+            from: peer,
+            key,
+            remote,
+            network: id,
+            request: asks(),
+            exporter: [0; 32],
+            answer,
+        });
+        let NetResponse::Bundle(bundle) = response.try_recv().unwrap() else { panic!("no answer") };
+        bundle
+    };
+    let bundle = ask(&mut driver);
+    assert!(records(&bundle) == 0 && bundle.statements.len() == 4, "{bundle:?}");
+    // Nothing is signed, and a person is told why.
+    let (reply, refused) = oneshot::channel();
+    driver.on_order(Order::Command(NetworkCommand::NetEnable(NetRef(None), false, reply)));
+    assert!(matches!(refused.await.unwrap(), Err(NetworkError::Store(_))));
+    let seq = driver.networks[&id].head.seq;
+    driver.networks.get_mut(&id).unwrap().records.clear();
+    driver.save_now();
+    driver.settle().await;
+    assert!(driver.refusing.is_some() && driver.networks[&id].head.seq == seq, "it is signed");
+    // The disk takes it again: everything is written down, and only then told.
+    left.store(i64::MAX, Ordering::Relaxed);
+    driver.save_now();
+    driver.settle().await;
+    driver.settle().await;
+    assert!(driver.refusing.is_none() && answer.try_recv().is_ok());
+    assert_eq!(records(&driver.networks[&id].news.bundle), 0, "not told");
+    assert_eq!(records(&ask(&mut driver)), 1);
+    let kept = driver.store.load().unwrap();
+    assert_eq!(kept[&id].records.len(), 1);
+}
+
+/// What whoever lets us in sends: all that `held` holds but the last `left_out`.
+fn let_in_by(held: &Network, left_out: usize) -> Member {
+    let mut statements = held.constitution.after(&[], usize::MAX).statements;
+    statements.truncate(statements.len() - left_out);
+    let statements = statements.iter().map(|statement| Statement::clone(statement));
+    let constitution =
+        super::super::network::constitution(&held.id, statements, &pqvpn_trust::CompositeVerifier).unwrap();
+    let link = Arc::clone(&link(identity(1).peer_id(), clock::now()).connection);
+    Member { constitution, records: Vec::new(), invites: Vec::new(), covers: Vec::new(), link, name: String::new() }
+}
+
+#[tokio::test]
+async fn who_lets_us_in_again_has_us_forget_nothing() {
+    let Rig { mut driver, id, _state, _events, _views } = rig();
+    let says = |driver: &mut Driver, act: Act| {
+        let held = driver.networks.get_mut(&id).unwrap();
+        let mut statement = Statement::draft(held.constitution.draft(Moment::now().unix_ms, act)).unwrap();
+        statement.sign(&identity(1)).unwrap();
+        held.author(statement).unwrap();
+    };
+    let revoke = |n| Act::Revoke { peer: identity(n).peer_id(), reason: String::new() };
+    says(&mut driver, revoke(3));
+    let (carol, at) = (identity(4).peer_id(), "192.0.2.4:4".parse().unwrap());
+    driver.networks.get_mut(&id).unwrap().reached_at(1, carol, at);
+    let door = let_in_by(&driver.networks[&id], 1);
+    assert_eq!(driver.enter(door).unwrap().members, 3);
+    let held = &driver.networks[&id];
+    assert!(held.constitution.view().revoked.contains_key(&identity(3).peer_id()), "it is a member again");
+    assert!(held.seen.contains_key(&carol));
+    // Nor that it was put out itself.
+    says(&mut driver, revoke(2));
+    let door = let_in_by(&driver.networks[&id], 1);
+    assert!(matches!(driver.enter(door), Err(NetworkError::Revoked { .. })));
+    assert_eq!(driver.networks[&id].constitution.len(), 6);
+}
+
+#[tokio::test]
+async fn the_answer_to_a_push_ends_no_pull() {
+    let Rig { mut driver, id, _state, _events, _views } = rig();
+    let peer = identity(3).peer_id();
+    let at = driver.links.insert(link(peer, clock::now())).unwrap();
+    let lacks = Lacks { statements: true, ..Lacks::default() };
+    driver.pull(id, peer, at, SyncState::default(), lacks);
+    driver.on_called(id, peer, at, &Call::Push(None), Ok(NetResponse::Done));
+    assert!(driver.pulling.contains_key(&(id, at)), "it goes on");
+    driver.on_called(id, peer, at, &Call::Pull, Ok(NetResponse::Done));
+    assert!(driver.pulling.is_empty());
+}
+
+#[tokio::test]
+async fn who_was_put_out_and_dials_again_and_again_is_not_told_each_time() {
+    let Rig { mut driver, id, _state, _events, _views } = rig();
+    let held = driver.networks.get_mut(&id).unwrap();
+    let peer = identity(3).peer_id();
+    let act = Act::Revoke { peer, reason: String::new() };
+    let mut statement = Statement::draft(held.constitution.draft(Moment::now().unix_ms, act)).unwrap();
+    statement.sign(&identity(1)).unwrap();
+    held.author(statement).unwrap();
+    let now = Moment::now();
+    driver.share_members(now);
+    for told in 1..=12 {
+        let at = driver.links.insert(link_from(peer, now.mono)).unwrap();
+        driver.put_out(now);
+        assert_eq!(driver.tasks.len(), told.min(8), "told");
+        if told > 8 {
+            assert!(driver.links.get(at).is_none(), "its link is closed");
+        } else {
+            driver.links.remove(at);
+        }
+    }
+    // One that we dialled is told all the same.
+    driver.links.insert(link(peer, now.mono)).unwrap();
+    driver.put_out(now);
+    assert_eq!(driver.tasks.len(), 9);
+}
+
+#[tokio::test]
+async fn bad_introductions_keep_nobody_elses_away() {
+    let Rig { mut driver, id, _state, _events, _views } = rig();
+    let now = Moment::now();
+    let (old, new, thief) = (identity(3), identity(6), identity(7));
+    let line = |from: &Identity, to: &Identity, by: &Identity| {
+        let held = &driver.networks[&id];
+        let act = Act::rotate(&id, from.public().clone(), to).unwrap();
+        let mut statement = Statement::draft(held.constitution.draft(now.unix_ms, act)).unwrap();
+        statement.sign(by).unwrap();
+        vec![Arc::new(statement)]
+    };
+    let good = line(&old, &new, &old);
+    let (unsigned, of_others, of_nobody) =
+        (line(&old, &thief, &thief), line(&old, &new, &new), line(&identity(8), &thief, &identity(8)));
+    let at = driver.links.insert(link(thief.peer_id(), now.mono)).unwrap();
+    for line in [&unsigned, &of_others, &of_nobody] {
+        for _ in 0..100 {
+            let answer = driver.on_introduced(now, id, thief.peer_id(), at, line);
+            assert_eq!(answer, NetResponse::UnknownNetwork);
+        }
+    }
+    let at = driver.links.insert(link(new.peer_id(), now.mono)).unwrap();
+    assert_eq!(driver.on_introduced(now, id, new.peer_id(), at, &good), NetResponse::Done);
 }

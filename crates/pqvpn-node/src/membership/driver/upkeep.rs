@@ -33,6 +33,8 @@ use crate::{
 const LOOK: Duration = Duration::from_secs(30);
 /// Nothing wakes this task more often than so.
 const REST: Duration = Duration::from_millis(20);
+/// Nor so, while the store takes nothing.
+const REFUSED_REST: Duration = Duration::from_millis(500);
 /// Another admin heard within this time does what one admin has to do.
 const DUTY: Duration = Duration::from_secs(60);
 /// Nodes of the local network that are remembered: as many as one look takes.
@@ -46,10 +48,15 @@ impl Driver {
         if now.mono >= self.endpoints_at + LOOK {
             self.find_endpoints();
         }
-        self.renew_records(now);
+        // What cannot be written down is not signed.
+        if self.refusing.is_none() {
+            self.renew_records(now);
+        }
         self.watch_time(now);
-        self.do_duties(now);
-        self.draw_covers(now);
+        if self.refusing.is_none() {
+            self.do_duties(now);
+            self.draw_covers(now);
+        }
         self.ask_again(now.mono);
         self.dial_wanted(now, wanted);
         self.speak(now, wanted);
@@ -79,7 +86,10 @@ impl Driver {
             next.extend(self.links.iter().filter(|(_, link)| link.is_outbound()).map(|(_, link)| Some(link.speak_at)));
             next.extend(self.networks.values().map(|network| self.network_deadline(now, network)));
         }
-        next.into_iter().flatten().min().map(|at| at.max(now.mono + REST))
+        next.push(self.next_save());
+        // What is due and left undone meanwhile wakes nobody.
+        let rest = if self.refusing.is_some() { REFUSED_REST } else { REST };
+        next.into_iter().flatten().min().map(|at| at.max(now.mono + rest))
     }
 
     fn network_deadline(&self, now: Moment, network: &Network) -> Option<Instant> {
@@ -114,6 +124,7 @@ impl Driver {
     /// Notes what changes by time alone.
     fn watch_time(&mut self, now: Moment) {
         for network in self.networks.values_mut() {
+            network.note_awake(now.unix_ms);
             if network.dirty || network.next_change.is_some_and(|at| at <= now.unix_ms) {
                 network.next_change = network.next_change_ms(now.unix_ms);
                 network.dirty = true;
@@ -131,7 +142,6 @@ impl Driver {
     fn do_duties(&mut self, now: Moment) {
         let identity = Arc::clone(&self.shared.identity);
         for network in self.networks.values_mut() {
-            network.note_awake(now.unix_ms);
             if !network.dirty || !network.is_enabled(now.unix_ms) {
                 continue;
             }
@@ -269,7 +279,7 @@ impl Driver {
             .filter(|network| network.is_enabled(now.unix_ms) && network.am_ephemeral())
             .map(|network| network.id)
             .collect();
-        if !self.paused && !ephemeral.is_empty() {
+        if !self.paused && !ephemeral.is_empty() && self.refusing.is_none() {
             for id in &ephemeral {
                 self.say_goodbye(now, *id);
                 self.push_and_wait(*id, GOODBYE, |_, _| {});
@@ -289,6 +299,7 @@ impl Driver {
                 self.forget(id);
             }
         }
+        self.save_now();
         self.flush().await;
         self.links.close_all(CloseReason::Shutdown);
         self.tasks.abort_all();
@@ -317,7 +328,7 @@ impl Network {
         };
         let gone = self.records.values().filter(|record| is_silent(&record.peer()));
         let mut acts: Vec<Act> = gone.map(|record| Act::Leave { key: record.key().clone() }).collect();
-        if acts.is_empty() && self.constitution.checkpoint_due() && !self.checkpoint_waits() {
+        if acts.is_empty() && self.constitution.checkpoint_due(&self.own, now_ms) && !self.checkpoint_waits() {
             // What it seals is found when it is drafted.
             acts.push(Act::Checkpoint { seal: [0; 32] });
         }

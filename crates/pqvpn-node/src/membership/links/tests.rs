@@ -26,6 +26,12 @@ pub(in crate::membership) fn link_at(peer: PeerId, now: Instant, remote: SocketA
     NetLink::new(fake(peer, Role::Initiator, remote), Usage::new(now), None, now)
 }
 
+/// A link that somebody has dialled.
+pub(in crate::membership) fn link_from(peer: PeerId, now: Instant) -> NetLink {
+    let connection = Arc::new(Fake { peer, side: Role::Responder, remote: NOWHERE, closed: Mutex::new(false) });
+    NetLink::new(connection, Usage::new(now), None, now)
+}
+
 /// Both ends of one link: that of `dialler` and that of `other`.
 fn both(links: &mut [Links; 2], (dialler, other): (usize, usize), now: Instant) -> [LinkId; 2] {
     let mut end = |at: usize, of: usize, side| {

@@ -49,7 +49,9 @@ impl Network {
         Ok(id)
     }
 
-    /// Puts somebody out; a proposal to do so that is open is signed instead of making another.
+    /// Puts somebody out. A proposal to do so that is open is signed instead of making another, if it would put out who
+    /// is a member now: one of before its membership takes effect before that, and one that needs more signatures than a
+    /// new one does keeps it in.
     ///
     /// # Errors
     /// The constitution does not allow it, or it cannot be signed.
@@ -60,16 +62,28 @@ impl Network {
         peer: PeerId,
         reason: String,
     ) -> Result<StatementId, NetworkError> {
-        let same =
-            |statement: &Arc<Statement>| matches!(&statement.body().act, Act::Revoke { peer: of, .. } if *of == peer);
-        let mut open = self.constitution.proposals().into_iter().map(|proposal| proposal.statement);
-        let Some(open) = open.find(same).filter(|_| self.am_admin()) else {
+        let Some(open) = self.open_revocation(&peer).filter(|_| self.am_admin()) else {
             return self.act(identity, now_ms, Act::Revoke { peer, reason });
         };
         if open.signature(&self.own).is_none() {
             self.co_sign(identity, &open.id())?;
         }
         Ok(open.id())
+    }
+
+    /// A proposal to put out the admin `peer` that does as much as a new one.
+    fn open_revocation(&self, peer: &PeerId) -> Option<Arc<Statement>> {
+        let view = self.constitution.view();
+        if !view.is_admin(peer) {
+            return None;
+        }
+        let same = |act: &Act| matches!(act, Act::Revoke { peer: of, .. } if of == peer);
+        let came_later = |open: &StatementId| {
+            let member = view.members.get(peer);
+            member.is_some_and(|member| self.constitution.are_under(&[*open], &[member.statement]))
+        };
+        let mut open = self.constitution.open(same).filter(|proposal| proposal.need <= view.quorum());
+        open.find(|proposal| !came_later(&proposal.statement.id())).map(|proposal| proposal.statement)
     }
 
     /// Signs what is held.

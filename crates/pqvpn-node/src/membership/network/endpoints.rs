@@ -63,7 +63,7 @@ impl Network {
         let mut addresses: Vec<SocketAddr> = std::iter::once(at).chain(others).collect();
         addresses.truncate(MAX_SEEN);
         let seen = Seen { addresses, at_ms: now_ms };
-        self.changes.push(Change::Seen(self.id, peer, seen.clone()));
+        self.changes.push(Change::Seen(self.id, peer, Some(seen.clone())));
         self.seen.insert(peer, seen);
         self.dirty = true;
     }

@@ -212,8 +212,9 @@ impl Network {
     /// # Errors
     /// None, or several.
     pub(in crate::membership) fn find_proposal(&self, text: &str) -> Result<(StatementId, bool), NetworkError> {
-        let proposals = self.constitution.proposals().into_iter().map(|proposal| (proposal.statement.id(), false));
-        let answers = self.constitution.answers(&self.own).into_iter().map(|answer| (answer.statement.id(), true));
+        // Whoever floods the network with proposals shows people its newest and hides nothing from who names an id.
+        let proposals = self.constitution.open(|_| true).map(|proposal| (proposal.statement.id(), false));
+        let answers = self.constitution.open_answers(&self.own).map(|answer| (answer.statement.id(), true));
         let fits = |(id, _): &(StatementId, bool)| is_prefix(text, &id.to_string());
         let fitting: Vec<(StatementId, bool)> = proposals.chain(answers).filter(fits).collect();
         match fitting.as_slice() {
@@ -254,7 +255,7 @@ impl Network {
         let view = self.constitution.view();
         let statement = self.constitution.get(id);
         let signers = statement.as_ref().map_or(0, |statement| statement.signers().len());
-        let proposal = self.constitution.proposals().into_iter().find(|proposal| proposal.statement.id() == *id);
+        let proposal = self.constitution.as_proposal(id);
         // A removal that nobody is bound by, proposal or not: it contests others, and does not win yet.
         let contests = statement.as_ref().is_some_and(|statement| {
             view.void.contains(id) && matches!(statement.body().act, Act::RemoveAdmin { .. } | Act::Revoke { .. })

@@ -67,19 +67,29 @@ impl Network {
     ///
     /// That makes `peer` nothing but somebody worth asking: whether it is the member follows from all statements.
     pub(in crate::membership) fn leads_to(&self, now_ms: u64, peer: &PeerId, line: &[Arc<Statement>]) -> bool {
+        self.leading(now_ms, peer, line).is_some_and(|line| line.iter().all(|statement| is_signed(statement)))
+    }
+
+    /// The same without a look at any signature, which costs nothing.
+    pub(in crate::membership) fn could_lead_to(&self, now_ms: u64, peer: &PeerId, line: &[Arc<Statement>]) -> bool {
+        self.leading(now_ms, peer, line).is_some()
+    }
+
+    /// The part of a line from a member of now to `peer`.
+    fn leading<'l>(&self, now_ms: u64, peer: &PeerId, line: &'l [Arc<Statement>]) -> Option<&'l [Arc<Statement>]> {
         let known = |statement: &Arc<Statement>| {
             keys_of(&self.id, statement).is_some_and(|(old, _)| self.is_member(now_ms, &old))
         };
-        let Some(first) = line.iter().rposition(known) else { return false };
+        let leading = line.get(line.iter().rposition(known)?..)?;
         let mut at = None;
-        for statement in line.get(first..).unwrap_or_default() {
-            let Some((old, new)) = keys_of(&self.id, statement) else { return false };
-            if at.is_some_and(|at| at != old) || !is_signed(statement) {
-                return false;
+        for statement in leading {
+            let (old, new) = keys_of(&self.id, statement)?;
+            if at.is_some_and(|at| at != old) {
+                return None;
             }
             at = Some(new);
         }
-        at == Some(*peer)
+        (at == Some(*peer)).then_some(leading)
     }
 
     /// Who has another key is where it was, until it says more.

@@ -51,13 +51,12 @@ impl Network {
             return;
         }
         let lacks_us = |statement: &Arc<Statement>| {
-            matches!(statement.body().act, Act::Checkpoint { .. })
-                && !statement.signers().any(|signer| *signer == self.own)
-                && self.constitution.seals_truly(&statement.id())
+            !statement.signers().any(|signer| *signer == self.own) && self.constitution.seals_truly(&statement.id())
         };
-        let proposed = self.constitution.proposals().into_iter().map(|proposal| proposal.statement);
+        let mut proposed = self.proposed_checkpoints();
         // The newest seals all that the others do.
-        let Some(newest) = proposed.into_iter().find(lacks_us) else { return };
+        let Some(newest) = proposed.find(lacks_us) else { return };
+        drop(proposed);
         let mut statement = Statement::clone(&newest);
         if statement.sign(identity).is_ok()
             && let Err(refusal) = self.author(statement)
@@ -69,11 +68,16 @@ impl Network {
     /// Whether a checkpoint waits for the signatures of other admins and is young enough to wait longer.
     pub(in crate::membership) fn checkpoint_waits(&self) -> bool {
         let newest = self.constitution.log(1).first().map_or(0, |entry| entry.statement.body().seq);
-        let mut proposed = self.constitution.proposals().into_iter().map(|proposal| proposal.statement);
-        proposed.any(|statement| {
-            let is_young = newest - statement.body().seq.min(newest) < pqvpn_trust::CHECKPOINT_EVERY as u64;
-            is_young && self.constitution.seals_truly(&statement.id())
-        })
+        let is_young = |statement: &Arc<Statement>| {
+            newest - statement.body().seq.min(newest) < pqvpn_trust::CHECKPOINT_EVERY as u64
+        };
+        self.proposed_checkpoints().take_while(is_young).any(|statement| self.constitution.seals_truly(&statement.id()))
+    }
+
+    /// Newest first.
+    fn proposed_checkpoints(&self) -> impl Iterator<Item = Arc<Statement>> {
+        let proposed = self.constitution.open(|act| matches!(act, Act::Checkpoint { .. }));
+        proposed.map(|proposal| proposal.statement)
     }
 }
 

@@ -37,7 +37,8 @@ const PROOF_PERIOD_EACH: Duration = Duration::from_secs(4);
 /// Who asked of late is remembered of so many.
 const MAX_ASKERS: usize = 256;
 
-/// How often proofs are given: they are long, and one that asks all the time must not keep them from the others.
+/// How often proofs are given, which are long, or introductions looked at, which takes time: one that asks all the time must
+/// not keep them from the others.
 #[derive(Debug, Default)]
 pub(in crate::membership) struct Proofs {
     all: Allowance,
@@ -45,7 +46,7 @@ pub(in crate::membership) struct Proofs {
 }
 
 impl Proofs {
-    fn take(&mut self, now: Instant, peer: &PeerId) -> bool {
+    pub(in crate::membership) fn take(&mut self, now: Instant, peer: &PeerId) -> bool {
         if !self.each.contains_key(peer) && self.each.len() >= MAX_ASKERS {
             self.each.retain(|_, asked| !asked.is_whole(now));
         }
@@ -329,6 +330,11 @@ impl Network {
         let more = proof.more || statements.len() > MAX_BUNDLE;
         statements.truncate(MAX_BUNDLE);
         Some(Bundle { statements, more, ..Bundle::default() })
+    }
+
+    /// Takes one of the proofs that a peer can have.
+    pub(in crate::membership) fn may_prove(&mut self, now: Instant, peer: &PeerId) -> bool {
+        self.proofs.take(now, peer)
     }
 
     /// What is sent to a peer that was put out without being asked: the statement, and the nearest it stands on.

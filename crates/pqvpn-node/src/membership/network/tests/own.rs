@@ -187,3 +187,18 @@ fn sessions_wait_for_a_word_of_another_or_for_the_grace() {
     ours.hear(moment(NOW), who(1).peer_id(), &ours.state());
     assert!(ours.is_ready(moment(NOW)));
 }
+
+#[test]
+fn where_members_were_is_forgotten_with_them() {
+    let mut ours = home();
+    for n in [1, 2] {
+        do_act(&mut ours, member(n, &format!("m{n}")));
+        ours.reached_at(NOW, who(n).peer_id(), "1.2.3.4:5".parse().unwrap());
+    }
+    let bob = who(1).peer_id();
+    do_act(&mut ours, Act::Revoke { peer: bob, reason: String::new() });
+    ours.changes.clear();
+    ours.prune(NOW);
+    assert_eq!(ours.seen.keys().collect::<Vec<_>>(), [&who(2).peer_id()]);
+    assert!(ours.changes.iter().any(|change| matches!(change, Change::Seen(_, peer, None) if *peer == bob)));
+}

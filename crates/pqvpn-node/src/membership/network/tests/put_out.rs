@@ -214,3 +214,94 @@ fn a_revocation_said_twice_is_one_proposal_and_another_admins_word_signs_it() {
     let other = alice.revoke(who(0), NOW, who(1).peer_id(), String::new()).unwrap();
     assert_ne!(other, first);
 }
+
+/// Alice, and bob or more, who are admins by each other's word; the quorum is that of all.
+fn admins(count: usize, quorum: u8) -> Vec<Network> {
+    let params = Params { quorum, ..Params::default() };
+    let mut all: Vec<Network> = (0..count).map(|n| founded(n, params)).collect();
+    for n in 1..count {
+        let key = who(n).public().clone();
+        let id = all[0].act(who(0), NOW, Act::AddAdmin { key }).unwrap();
+        for signer in 1..n.min(usize::from(quorum)) {
+            all[0].author_as(signer, &id);
+        }
+        assert_eq!(all[0].constitution.view().admins.len(), n + 1);
+    }
+    everybody_pulls(&mut all);
+    all
+}
+
+fn everybody_pulls(all: &mut [Network]) {
+    let (first, others) = all.split_first_mut().unwrap();
+    for other in &mut *others {
+        pull_all(first, other, moment(NOW));
+    }
+    for other in others {
+        pull_all(other, first, moment(NOW));
+    }
+}
+
+impl Network {
+    fn author_as(&mut self, signer: usize, id: &StatementId) {
+        let mut statement = Statement::clone(&*self.constitution.get(id).unwrap());
+        statement.sign(who(signer)).unwrap();
+        self.author(statement).unwrap();
+    }
+}
+
+#[test]
+fn a_revocation_of_before_its_member_came_back_is_not_signed_for_one_of_now() {
+    let mut all = admins(3, 2);
+    do_act(&mut all[0], member(2, "carol"));
+    let carol = who(2).peer_id();
+    let before = all[0].revoke(who(0), NOW, carol, "lost".to_owned()).unwrap();
+    // Carol goes and comes back by a code, on all of this.
+    let leave = Statement::draft(all[0].constitution.draft(NOW, Act::Leave { key: who(2).public().clone() }));
+    let mut leave = leave.unwrap();
+    leave.sign(who(2)).unwrap();
+    all[0].author(leave).unwrap();
+    do_act(&mut all[0], member(2, "carol"));
+    everybody_pulls(&mut all);
+    let bob = &mut all[1];
+    let now = bob.revoke(who(1), NOW + 1, carol, String::new()).unwrap();
+    assert_ne!(now, before);
+    assert!(bob.constitution.view().is_admin(&carol) && !bob.act_report(&now, 0).in_force, "one of two");
+    bob.author_as(0, &now);
+    assert!(!bob.constitution.view().members.contains_key(&carol));
+    assert!(bob.constitution.view().revoked.contains_key(&carol));
+}
+
+#[test]
+fn a_revocation_that_waits_for_a_quorum_is_not_signed_for_who_is_no_admin_any_more() {
+    let mut all = admins(4, 3);
+    do_act(&mut all[0], member(3, "dave"));
+    let dave = who(3).peer_id();
+    let before = all[0].revoke(who(0), NOW, dave, "lost".to_owned()).unwrap();
+    let removal = all[0].act(who(0), NOW, Act::RemoveAdmin { peer: dave }).unwrap();
+    (1..3).for_each(|signer| all[0].author_as(signer, &removal));
+    everybody_pulls(&mut all);
+    let bob = &mut all[1];
+    assert!(!bob.constitution.view().is_admin(&dave) && bob.constitution.view().members.contains_key(&dave));
+    let now = bob.revoke(who(1), NOW + 1, dave, String::new()).unwrap();
+    assert_ne!(now, before);
+    assert!(bob.act_report(&now, 0).in_force && !bob.constitution.view().members.contains_key(&dave));
+}
+
+#[test]
+fn a_proposal_is_found_by_its_id_however_many_a_stolen_key_makes() {
+    let mut all = admins(3, 2);
+    let honest = all[0].act(who(0), NOW, Act::RemoveAdmin { peer: who(2).peer_id() }).unwrap();
+    let revocation = all[0].revoke(who(0), NOW, who(2).peer_id(), String::new()).unwrap();
+    everybody_pulls(&mut all);
+    let thief = &mut all[2];
+    for number in 0..80_u8 {
+        thief.act(who(2), NOW, Act::SetPolicy { hash: [number; 32], schema: 1 }).unwrap();
+    }
+    everybody_pulls(&mut all);
+    let bob = &mut all[1];
+    assert_eq!(bob.find_proposal(&honest.to_string()).unwrap(), (honest, false));
+    assert!(!bob.act_report(&honest, 0).in_force, "it lacks a signature");
+    assert!(bob.lock_report(moment(NOW)).proposals.iter().any(|proposal| proposal.id == honest.to_string()));
+    assert_eq!(bob.revoke(who(1), NOW, who(2).peer_id(), String::new()).unwrap(), revocation);
+    assert!(!bob.constitution.view().is_admin(&who(2).peer_id()));
+}

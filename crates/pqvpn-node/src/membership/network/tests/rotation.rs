@@ -2,63 +2,19 @@
 //! A rotation on a store that fails: it is decided, or nothing of it is left, or nobody is told which.
 
 use std::{
-    fs::OpenOptions,
-    io,
     path::Path,
     sync::atomic::{AtomicI64, Ordering},
 };
 
 use pqvpn_crypto::keystore::KdfParams;
-use redb::{StorageBackend, backends::FileBackend};
 
 use super::*;
 use crate::membership::{
     rotation::{RotationError, decide},
-    store::{FILE, Store},
+    store::{FILE, Store, tests::Failing},
 };
 
 const KEY_FILE: [u8; 32] = [8; 32];
-
-/// A file that takes so many writes and then fails, for good or once.
-#[derive(Debug)]
-struct Failing {
-    file: FileBackend,
-    left: Arc<AtomicI64>,
-    once: bool,
-}
-
-impl Failing {
-    fn take(&self) -> io::Result<()> {
-        let left = self.left.fetch_sub(1, Ordering::Relaxed);
-        if left == 0 || left < 0 && !self.once { Err(io::Error::other("no space")) } else { Ok(()) }
-    }
-}
-
-impl StorageBackend for Failing {
-    fn len(&self) -> io::Result<u64> {
-        self.file.len()
-    }
-
-    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.file.read(offset, out)
-    }
-
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.take().and_then(|()| self.file.set_len(len))
-    }
-
-    fn sync_data(&self) -> io::Result<()> {
-        self.take().and_then(|()| self.file.sync_data())
-    }
-
-    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.take().and_then(|()| self.file.write(offset, data))
-    }
-
-    fn close(&self) -> io::Result<()> {
-        self.file.close()
-    }
-}
 
 /// Bob's network, with something that waits to be written and told.
 fn bobs() -> BTreeMap<NetworkId, Network> {
@@ -92,10 +48,8 @@ async fn a_store_that_fails_at_any_step_never_has_a_rotation_told_that_is_not_in
         for step in 0.. {
             let dir = tempfile::tempdir().unwrap();
             drop(Store::open(dir.path()).unwrap());
-            let file = OpenOptions::new().read(true).write(true).open(dir.path().join(FILE)).unwrap();
             let left = Arc::new(AtomicI64::new(i64::MAX));
-            let file = FileBackend::new(file).unwrap();
-            let store = Store::on(Failing { file, left: Arc::clone(&left), once }).unwrap();
+            let store = Store::on(Failing::on(dir.path(), &left, once)).unwrap();
             let mut networks = bobs();
             let before = networks.values().next().unwrap().constitution.head();
             left.store(step, Ordering::Relaxed);
