@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The checks behind the fuzz targets; the tests of `pqvpn-wire` and `pqvpn-packet` replay the corpus through the same ones.
 
+#[path = "../../crates/pqvpn-wire/tests/carrier/check.rs"]
+pub mod carrier_check;
 #[path = "../../crates/pqvpn-wire/tests/dht/check.rs"]
 pub mod check;
 #[path = "../../crates/pqvpn-wire/tests/network/check.rs"]

@@ -10,8 +10,9 @@ use aws_lc_rs::signature::{
     ED25519, Ed25519KeyPair, KeyPair, ML_DSA_87, ML_DSA_87_SIGNING, PqdsaKeyPair, UnparsedPublicKey,
 };
 use data_encoding::HEXLOWER;
-use sha2::{Digest, Sha256};
-use zeroize::{Zeroize, ZeroizeOnDrop};
+use hkdf::Hkdf;
+use sha2::{Digest, Sha256, Sha512};
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use crate::peer_id::PeerId;
 use crate::reset::ResetKey;
@@ -28,6 +29,9 @@ pub const ED25519_SIGNATURE_LEN: usize = 64;
 pub const SIGNATURE_LEN: usize = MLDSA_SIGNATURE_LEN + ED25519_SIGNATURE_LEN;
 /// Length of the two seeds of an identity: Ed25519 seed, then ML-DSA ξ.
 pub const SEED_LEN: usize = 64;
+
+/// Separates the key of notes from everything else that is made from the seeds.
+const NOTES_SALT: &[u8] = b"pqvpn notes v1";
 
 /// Fixed first bytes of the DER SubjectPublicKeyInfo; the two keys follow.
 ///
@@ -215,6 +219,7 @@ pub struct Identity {
     mldsa: PqdsaKeyPair,
     public: PublicIdentity,
     reset: ResetKey,
+    notes: Zeroizing<[u8; 32]>,
 }
 
 impl Identity {
@@ -228,7 +233,10 @@ impl Identity {
         let public = PublicIdentity::from_key_bytes(mldsa.public_key().as_ref(), ed25519.public_key().as_ref())
             .ok_or(IdentityError::KeyPair)?;
         let reset = ResetKey::of(seed).ok_or(IdentityError::KeyPair)?;
-        Ok(Self { ed25519, mldsa, public, reset })
+        let mut notes = Zeroizing::new([0; 32]);
+        let hkdf = Hkdf::<Sha512>::new(Some(NOTES_SALT), seed.expose());
+        hkdf.expand(b"hashes", notes.as_mut()).map_err(|_| IdentityError::KeyPair)?;
+        Ok(Self { ed25519, mldsa, public, reset, notes })
     }
 
     /// Makes an identity whose seeds are forgotten at once, for `--ephemeral` nodes and tests.
@@ -252,6 +260,11 @@ impl Identity {
     /// Returns what this node's endpoints make stateless resets with.
     pub const fn reset_key(&self) -> &ResetKey {
         &self.reset
+    }
+
+    /// Returns the key of hashes that this node writes down for itself: whoever finds them cannot try out what they are of.
+    pub fn notes_key(&self) -> &[u8; 32] {
+        &self.notes
     }
 
     /// Signs PREFIX || label || message with both keys; the ML-DSA half is hedged (FIPS 204 §3.4).

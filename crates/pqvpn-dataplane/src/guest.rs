@@ -196,8 +196,8 @@ impl Guest {
     }
 
     fn send_carrier(&self, by: By<'_>, datagram: &[u8]) {
-        if let By::Carrier(sink) = by
-            && !sink.send(datagram)
+        if let By::Carrier(carrier) = by
+            && !carrier.send(datagram)
         {
             self.ring.drops.count(DropReason::CarrierFull);
         }

@@ -49,4 +49,7 @@ pub use size::{PathSize, SURE_LEN};
 pub use stats::{DropReason, Drops, PeerStats};
 pub use sys::give_back_large_blocks;
 pub use tun::{KernelTun, Offloads, ReadBatch, TunError, TunReader, TunWriter};
-pub use udp::{extra::SocketId, never_fragment};
+pub use udp::{
+    extra::SocketId,
+    port::{PlainPort, PortBatch},
+};

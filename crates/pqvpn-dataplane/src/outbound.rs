@@ -296,7 +296,7 @@ impl Sealer {
         }
         match run.exit.by {
             By::Udp(to) => self.send.commit(to, run.local, lead + len),
-            By::Carrier(sink) if sink.send(room) => {}
+            By::Carrier(carrier) if carrier.send(room) => {}
             By::Carrier(_) => return self.drops.count(DropReason::CarrierFull),
         }
         run.sealed.bytes += len as u64;

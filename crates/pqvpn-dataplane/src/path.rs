@@ -18,6 +18,10 @@ const QUIET: Duration = Duration::from_secs(2);
 const TELL_EVERY: Duration = Duration::from_secs(1);
 /// Addresses of one peer that are told apart for that; as many are told of per [`TELL_EVERY`].
 const TOLD: usize = 8;
+/// Answers to probes that the control side hears of: so many a second in the long run, and at once. Port guessing has each
+/// of 256 sockets answered in a moment.
+const ANSWER_EVERY: Duration = Duration::from_millis(10);
+const ANSWERS: u32 = 512;
 
 /// Where datagrams to a peer go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,6 +63,8 @@ pub(crate) struct Place {
     /// When it was set.
     since: Option<Instant>,
     told: [Option<(SocketAddr, Instant)>; TOLD],
+    /// When nothing will be left of the answers that the control side heard of.
+    answers: Option<Instant>,
 }
 
 impl Place {
@@ -94,6 +100,16 @@ impl Place {
             self.heard = Some(now);
         }
         self.path == Some(path)
+    }
+
+    /// Whether the control side is to hear of an answer: a peer may send as many as it likes, asked or not.
+    pub(crate) fn takes_answer(&mut self, now: Instant) -> bool {
+        let full = self.answers.map_or(now, |at| at.max(now));
+        let takes = full < now + ANSWER_EVERY * ANSWERS;
+        if takes {
+            self.answers = Some(full + ANSWER_EVERY);
+        }
+        takes
     }
 
     /// Follows authenticated packets to where they came from, if the newest of all was among them and what is in it
@@ -237,5 +253,15 @@ mod tests {
         assert!(heard(&mut place, 0, start + TELL_EVERY), "its time is over, that of the others not");
         let told = (0..1000).filter(|&id| heard(&mut place, id, start + TELL_EVERY * 3)).count();
         assert_eq!(told, TOLD);
+    }
+
+    #[test]
+    fn a_peer_that_answers_all_the_time_is_heard_of_seldom() {
+        let (mut place, start) = (Place::default(), Instant::now());
+        let taken = |place: &mut Place, now, of| (0..of).filter(|_| place.takes_answer(now)).count();
+        assert_eq!(taken(&mut place, start, 100_000), ANSWERS as usize);
+        let later = start + Duration::from_secs(1);
+        assert_eq!(taken(&mut place, later, 100_000), 100);
+        assert_eq!(taken(&mut place, later + Duration::from_secs(3600), 100_000), ANSWERS as usize);
     }
 }

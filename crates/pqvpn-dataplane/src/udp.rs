@@ -3,6 +3,7 @@
 
 mod batch;
 pub(crate) mod extra;
+pub(crate) mod port;
 pub(crate) mod sys;
 #[cfg(test)]
 mod tests;
@@ -198,15 +199,6 @@ pub(crate) fn canonical(addr: SocketAddr) -> SocketAddr {
             None => SocketAddrV6::new(*v6.ip(), v6.port(), 0, v6.scope_id()).into(),
         },
     }
-}
-
-/// Sets on a socket what the data plane sets on its own: datagrams go unfragmented, and no router is believed about their
-/// length.
-///
-/// # Errors
-/// The system refuses.
-pub fn never_fragment(socket: &UdpSocket) -> io::Result<()> {
-    sys::never_fragment(socket.as_fd(), socket.local_addr()?.is_ipv6())
 }
 
 /// Whether an error may be about the source address we asked for.

@@ -75,7 +75,7 @@ impl Underlay {
     fn send_by(&self, by: By<'_>, src: Option<IpAddr>, datagram: &[u8]) -> io::Result<()> {
         match by {
             By::Udp(to) => self.sockets.choose(to, 0)?.send_one(to, src, datagram),
-            By::Carrier(sink) if sink.send(datagram) => Ok(()),
+            By::Carrier(carrier) if carrier.send(datagram) => Ok(()),
             By::Carrier(_) => Err(io::ErrorKind::WouldBlock.into()),
         }
     }

@@ -70,6 +70,29 @@ pub trait CarrierSink: Send + Sync {
     }
 }
 
+/// What carries the datagrams of many ways, whose numbers begin alike: ways come and go without the data plane being told.
+pub trait CarrierGroup: Send + Sync {
+    /// As [`CarrierSink::send`], on one of the ways; `false` also where there is no such way.
+    fn send(&self, way: WayId, datagram: &[u8]) -> bool;
+}
+
+/// The upper 16 bits of the numbers of a group's ways.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct GroupId(pub u16);
+
+impl GroupId {
+    /// One of its ways, by the lower 48 bits of `number`.
+    #[must_use]
+    pub const fn way(self, number: u64) -> WayId {
+        WayId((self.0 as u64) << 48 | number & (u64::MAX >> 16))
+    }
+
+    /// The group of a way that has no place of its own in the table.
+    const fn of(id: WayId) -> Self {
+        Self((id.0 >> 48) as u16)
+    }
+}
+
 /// How datagrams go a way.
 #[derive(Clone)]
 pub enum Way {
@@ -144,7 +167,30 @@ pub(crate) enum By<'t> {
     /// A UDP socket, to this address.
     Udp(SocketAddr),
     /// A carrier.
-    Carrier(&'t dyn CarrierSink),
+    Carrier(Carrier<'t>),
+}
+
+/// A carrier, and which of its ways.
+#[derive(Clone, Copy)]
+pub(crate) enum Carrier<'t> {
+    One(&'t dyn CarrierSink),
+    Group(&'t dyn CarrierGroup, WayId),
+}
+
+impl Carrier<'_> {
+    pub(crate) fn send(&self, datagram: &[u8]) -> bool {
+        match self {
+            Self::One(sink) => sink.send(datagram),
+            Self::Group(group, way) => group.send(*way, datagram),
+        }
+    }
+
+    pub(crate) fn max_datagram(&self) -> Option<usize> {
+        match self {
+            Self::One(sink) => sink.max_datagram(),
+            Self::Group(..) => None,
+        }
+    }
 }
 
 impl Exit<'_> {
@@ -158,6 +204,7 @@ impl Exit<'_> {
 #[derive(Clone, Default)]
 pub(crate) struct Ways {
     courses: HashMap<u64, Course, Mixed>,
+    groups: HashMap<GroupId, Arc<dyn CarrierGroup>>,
     /// Others choose these numbers: a keyed hash.
     channels: HashMap<Channel, Owner>,
     forwards: usize,
@@ -171,19 +218,26 @@ impl Ways {
         let Some(id) = WayId::of(remote) else {
             return Some(Exit { channel: None, by: By::Udp(remote) });
         };
-        match self.courses.get(&id.0)? {
-            Course::Carried(sink) => Some(Exit { channel: None, by: By::Carrier(sink.as_ref()) }),
-            Course::Relay { relay, out, .. } => Some(Exit { channel: Some(*out), by: self.direct(*relay)? }),
+        match self.courses.get(&id.0) {
+            Some(Course::Carried(sink)) => Some(Exit { channel: None, by: By::Carrier(Carrier::One(sink.as_ref())) }),
+            Some(Course::Relay { relay, out, .. }) => Some(Exit { channel: Some(*out), by: self.direct(*relay)? }),
+            None => Some(Exit { channel: None, by: self.by_group(id)? }),
         }
+    }
+
+    fn by_group(&self, id: WayId) -> Option<By<'_>> {
+        let group = self.groups.get(&GroupId::of(id))?;
+        Some(By::Carrier(Carrier::Group(group.as_ref(), id)))
     }
 
     /// What takes datagrams to an address that is no way through a relay.
     pub(crate) fn direct(&self, addr: SocketAddr) -> Option<By<'_>> {
         match WayId::of(addr) {
             None => Some(By::Udp(addr)),
-            Some(id) => match self.courses.get(&id.0)? {
-                Course::Carried(sink) => Some(By::Carrier(sink.as_ref())),
-                Course::Relay { .. } => None,
+            Some(id) => match self.courses.get(&id.0) {
+                Some(Course::Carried(sink)) => Some(By::Carrier(Carrier::One(sink.as_ref()))),
+                Some(Course::Relay { .. }) => None,
+                None => self.by_group(id),
             },
         }
     }
@@ -195,7 +249,18 @@ impl Ways {
 
     /// Whether the control side may hand in datagrams for this way.
     pub(crate) fn is_carried(&self, id: WayId) -> bool {
-        matches!(self.courses.get(&id.0), Some(Course::Carried(_)))
+        match self.courses.get(&id.0) {
+            Some(course) => matches!(course, Course::Carried(_)),
+            None => self.groups.contains_key(&GroupId::of(id)),
+        }
+    }
+
+    /// Sets what carries the ways of a group, or nothing any more.
+    pub(crate) fn set_group(&mut self, id: GroupId, group: Option<Arc<dyn CarrierGroup>>) {
+        match group {
+            Some(group) => drop(self.groups.insert(id, group)),
+            None => drop(self.groups.remove(&id)),
+        }
     }
 
     /// Sets a way, in the place of the one of this number.

@@ -17,7 +17,6 @@ mod client;
 mod dial;
 #[cfg(test)]
 mod fake;
-mod frame;
 mod hush;
 mod ladder;
 mod limits;
@@ -28,6 +27,7 @@ mod queue;
 mod secret;
 mod server;
 mod stream;
+mod thread;
 mod tls;
 mod udp;
 mod watched;
@@ -53,7 +53,8 @@ use tokio::{sync::watch, time::sleep};
 use self::{
     client::Client,
     ladder::{Ladder, PORT, Plan},
-    memory::{Fingerprint, Memory},
+    memory::{Fingerprint, Memory, NetworkKey},
+    thread::Thread,
     watched::Watched,
 };
 pub(crate) use self::{
@@ -68,7 +69,7 @@ pub use self::{
 };
 use crate::{
     clock,
-    host::{Gateway, default_gateway},
+    host::{Surroundings, surroundings},
     link::{Connection, Endpoint, EndpointStats, LinkError},
 };
 
@@ -90,9 +91,12 @@ enum Whom {
 struct Inner {
     plain: Arc<dyn Endpoint>,
     ways: Arc<Ways>,
+    /// What carriers run on.
+    thread: Arc<Thread>,
     client: Arc<Client>,
     ladder: Arc<Mutex<Ladder>>,
     memory: Mutex<(Memory, Option<Fingerprint>)>,
+    network_key: NetworkKey,
     /// Counts how often UDP came back.
     udp_back: watch::Sender<u64>,
 }
@@ -108,37 +112,42 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Carriers {
-    /// Over `plain`, which dials by UDP alone; what worked earlier is read from `dir`.
+    /// Over `plain`, which dials by UDP alone; what worked earlier is read from `dir`, where `key` names networks.
     ///
     /// # Errors
-    /// [`LinkError::Local`]: no TLS.
+    /// [`LinkError::Local`]: no TLS, or no thread.
     pub(crate) async fn new(
         plain: Arc<dyn Endpoint>,
         ways: Arc<Ways>,
         proxy: Option<Proxy>,
-        dir: &Path,
+        (dir, key): (&Path, &[u8; 32]),
     ) -> Result<Self, LinkError> {
-        Self::with_memory(plain, ways, proxy, Memory::load(dir).await)
+        let thread = Thread::start().map_err(|error| LinkError::Local(error.to_string()))?;
+        Self::with_memory(thread, plain, ways, proxy, (Memory::load(dir).await, NetworkKey::new(key)))
     }
 
     fn with_memory(
+        thread: Thread,
         plain: Arc<dyn Endpoint>,
         ways: Arc<Ways>,
         proxy: Option<Proxy>,
-        memory: Memory,
+        (memory, network_key): (Memory, NetworkKey),
     ) -> Result<Self, LinkError> {
         let tls = tls::client().map_err(|error| LinkError::Local(error.to_string()))?;
         let ladder = Arc::<Mutex<Ladder>>::default();
-        let client = Client::new(Arc::clone(&ways), tls, proxy, Arc::clone(&ladder));
+        let thread = Arc::new(thread);
+        let client = Client::new(Arc::clone(&thread), Arc::clone(&ways), tls, proxy, Arc::clone(&ladder));
         let memory = Mutex::new((memory, None));
         let udp_back = watch::Sender::new(0);
-        Ok(Self(Arc::new(Inner { plain, ways, client, ladder, memory, udp_back }), Whom::Known))
+        Ok(Self(Arc::new(Inner { plain, ways, thread, client, ladder, memory, network_key, udp_back }), Whom::Known))
     }
 
     /// Carriers of a node without a data plane and without a memory.
     #[cfg(test)]
     pub(crate) fn of_tests(plain: Arc<dyn Endpoint>) -> Self {
-        Self::with_memory(plain, Ways::new(Arc::<fake::FakePlane>::default()), None, Memory::default()).unwrap()
+        let ways = Ways::new(Arc::<fake::FakePlane>::default(), |_| true);
+        let memory = (Memory::default(), NetworkKey::new(&[0; 32]));
+        Self::with_memory(Thread::of_tests(), plain, ways, None, memory).unwrap()
     }
 
     /// Somebody who comes from `at`, by a carried way that ends with what is returned beside its address.
@@ -149,8 +158,8 @@ impl Carriers {
     }
 
     /// The host is in a network: at the start, and when it has changed.
-    fn on_network(&self, now: Instant, gateway: Option<&Gateway>, is_news: bool) {
-        let network = gateway.map(Fingerprint::of);
+    fn on_network(&self, now: Instant, around: Option<&Surroundings>, is_news: bool) {
+        let network = around.map(|around| self.0.network_key.fingerprint(around));
         let mut memory = lock(&self.0.memory);
         let remembered = network.as_ref().and_then(|network| memory.0.rung(network));
         memory.1 = network;
@@ -164,9 +173,9 @@ impl Carriers {
 
     /// Looks which network this host is in. `own_interface` leads into the overlay and is none.
     pub(crate) async fn look_around(&self, own_interface: Option<&str>, is_news: bool) {
-        let gateway = default_gateway(own_interface).await;
-        let gateway = gateway.inspect_err(|error| tracing::debug!(%error, "no network is recognised")).ok().flatten();
-        self.on_network(clock::now(), gateway.as_ref(), is_news);
+        let around = surroundings(own_interface).await;
+        let around = around.inspect_err(|error| tracing::debug!(%error, "no network is recognised")).ok().flatten();
+        self.on_network(clock::now(), around.as_ref(), is_news);
     }
 
     /// Ends what this node dialled.
@@ -250,6 +259,10 @@ impl Carriers {
         &self.0.ways
     }
 
+    fn thread(&self) -> &Thread {
+        &self.0.thread
+    }
+
     fn worked(&self, now: Instant, rung: Rung, at: SocketAddr) {
         let mut ladder = lock(&self.0.ladder);
         let was_blocked = ladder.is_udp_blocked();
@@ -275,12 +288,12 @@ impl Carriers {
     }
 
     async fn by_websocket(&self, at: IpAddr, peer: PeerId, known: Option<PublicIdentity>) -> Link {
-        let way = self.0.client.way(at, peer).await;
+        let way = self.0.client.way((at, peer), self.1).await;
         let way = way.map_err(|error| {
             tracing::debug!(peer = %peer.short(), %error, "no WebSocket");
             LinkError::TimedOut
         })?;
-        self.0.plain.connect(way, peer, known).await
+        Ok(self.watch(self.0.plain.connect(way, peer, known).await?))
     }
 
     async fn dial(self, at: SocketAddr, peer: PeerId, known: Option<PublicIdentity>, plan: Plan) -> Link {

@@ -35,7 +35,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::error::HostError;
 pub(crate) use self::{
-    gateway::{Gateway, default_gateway},
+    gateway::{Gateway, Surroundings, default_gateway, surroundings},
     side::HostSide,
 };
 use self::{

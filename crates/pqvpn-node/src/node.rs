@@ -164,7 +164,7 @@ impl Node {
         let slots = Arc::new(Slots::default());
         let identity = Arc::new(identity);
         let crypto = Arc::new(LinkCrypto::new(Arc::clone(&identity), Arc::clone(&slots) as Arc<dyn Admission>));
-        let carriers = start_carriers(&config, &host, &plane, backend, &crypto).await?;
+        let carriers = start_carriers(&config, &host, &plane, backend, (&crypto, &slots), identity.notes_key()).await?;
         let endpoint: Arc<dyn Endpoint> = Arc::new(carriers.clone());
 
         let addresses = OwnAddresses::default();
@@ -423,11 +423,13 @@ async fn start_carriers(
     host: &HostSide,
     plane: &DataPlane,
     backend: Backend,
-    crypto: &Arc<LinkCrypto>,
+    (crypto, slots): (&Arc<LinkCrypto>, &Arc<Slots>),
+    key: &[u8; 32],
 ) -> Result<Carriers, StartError> {
-    let ways = Ways::new(Arc::new(plane.control()));
+    let slots = Arc::clone(slots);
+    let ways = Ways::new(Arc::new(plane.control()), move |peer| slots.of(peer).is_some());
     let plain = endpoint(plane, backend, crypto, &ways)?;
-    let carriers = Carriers::new(plain, ways, config.node.proxy.proxy(), &host.state_dir).await?;
+    let carriers = Carriers::new(plain, ways, config.node.proxy.proxy(), (&host.state_dir, key)).await?;
     carriers.look_around(host.interface.as_deref(), false).await;
     Ok(carriers)
 }

@@ -10,6 +10,7 @@
 //! and nobody but the peer can answer one. A check opens the NAT before us and waits for the peer's to open the other.
 
 mod guess;
+mod ids;
 mod machine;
 mod mtu;
 mod portmap;

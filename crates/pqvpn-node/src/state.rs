@@ -246,6 +246,7 @@ impl State {
 
     /// Lets every peer look at the clock and at what the data plane saw.
     fn look_at_peers(&mut self, now: Instant) {
+        self.follow_paths(now);
         for peer in self.peers.iter_mut() {
             let stats = self.control.peer_stats(peer.slot);
             let activity = Activity {
@@ -263,10 +264,7 @@ impl State {
             peer.mtu.handle_timeout(now);
             peer.quality.on_bytes(now, [stats.tx_bytes, stats.rx_bytes]);
         }
-        // Events of moves may be lost.
-        let up = self.peers.iter().filter(|peer| !peer.sessions.is_empty());
-        let paths: Vec<_> = up.filter_map(|peer| Some((peer.slot, self.control.path(peer.slot)?))).collect();
-        for (slot, path) in paths {
+        for (slot, path) in self.paths_in_use() {
             self.search_size(now, slot, path, false);
             if let Some((from, at)) = self.control.path_heard(slot)
                 && let Some(peer) = self.peers.get_mut(slot)
@@ -274,6 +272,21 @@ impl State {
                 peer.mtu.on_heard(now, from, at);
             }
         }
+    }
+
+    /// Makes up for moves whose events were lost. Before the machines choose anything: the data plane does not know of it yet.
+    fn follow_paths(&mut self, now: Instant) {
+        for (slot, path) in self.paths_in_use() {
+            let from = self.peers.get_mut(slot).and_then(|peer| peer.paths.on_seen(now, path));
+            if let Some(from) = from {
+                self.on_roamed(now, slot, from, path);
+            }
+        }
+    }
+
+    fn paths_in_use(&self) -> Vec<(PeerSlot, SocketAddr)> {
+        let up = self.peers.iter().filter(|peer| !peer.sessions.is_empty());
+        up.filter_map(|peer| Some((peer.slot, self.control.path(peer.slot)?))).collect()
     }
 
     fn act(&mut self, now: Instant, slot: PeerSlot, action: Action) {

@@ -6,6 +6,7 @@
 
 mod cbor;
 
+pub mod carrier;
 pub mod control;
 pub mod dht;
 pub mod frame;

@@ -19,6 +19,13 @@ fn the_same_seed_gives_the_same_identity() {
 }
 
 #[test]
+fn the_key_of_notes_is_the_same_after_a_restart_and_another_for_another_identity() {
+    assert_eq!(identity(1).notes_key(), identity(1).notes_key());
+    assert_ne!(identity(1).notes_key(), identity(2).notes_key());
+    assert_ne!(identity(1).notes_key(), &[1; 32], "it is not the seed itself");
+}
+
+#[test]
 fn each_half_comes_from_its_own_seed() {
     let mut seed = [1; SEED_LEN];
     seed[0] ^= 1;

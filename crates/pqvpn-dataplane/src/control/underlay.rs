@@ -19,7 +19,7 @@ use crate::{
     event::PeerSlot,
     stats::{DropReason, Run},
     udp::{MAX_GSO_BYTES, extra::SocketId},
-    way::{By, Forward, ForwardStats, Way, WayError, WayId, Ways},
+    way::{By, CarrierGroup, Forward, ForwardStats, GroupId, Way, WayError, WayId, Ways},
 };
 
 /// Longest probe: a relay header still fits into the datagram.
@@ -176,6 +176,12 @@ impl Control {
         self.change_ways(|ways| ways.remove_way(id))
     }
 
+    /// Sets what carries every way of a group that has not been set by itself, in the place of what did before; `None`: they
+    /// lead nowhere from now.
+    pub fn set_group(&self, id: GroupId, group: Option<Arc<dyn CarrierGroup>>) {
+        self.change_ways(|ways| ways.set_group(id, group));
+    }
+
     /// Hands in datagrams that a carrier received, each whole as a peer sent it; gives how many there was room for. The
     /// others are dropped and counted, and so are all when the way is not a carried one.
     pub fn inject(&self, id: WayId, datagrams: &[&[u8]]) -> usize {
@@ -191,7 +197,7 @@ impl Control {
     /// carrier knows.
     pub fn max_datagram(&self, remote: SocketAddr) -> Option<usize> {
         match self.shared.underlay.ways().direct(remote)? {
-            By::Carrier(sink) => sink.max_datagram(),
+            By::Carrier(carrier) => carrier.max_datagram(),
             By::Udp(_) => None,
         }
     }

@@ -55,7 +55,7 @@ impl Onward {
                 }
                 self.runs.push(to, self.local, range.start, len);
             }
-            Some(By::Carrier(sink)) if sink.send(&storage[range]) => {}
+            Some(By::Carrier(carrier)) if carrier.send(&storage[range]) => {}
             Some(By::Carrier(_)) | None => return self.refuse(forward, DropReason::RelaySendError),
         }
         if let Some((_, sent)) = &mut self.current {

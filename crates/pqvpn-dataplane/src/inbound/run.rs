@@ -221,7 +221,14 @@ impl<'t> RxRun<'t> {
 /// from elsewhere. What a removed session received says nothing about the ones that are left.
 fn follow(session: &Session, path: Path, mover: Option<Mover>, shared: &Shared, now: Instant) {
     let peer = &session.peer;
-    if lock(&peer.place).hear(path, now) || shared.is_outdated(session) {
+    if lock(&peer.place).hear(path, now) {
+        // Pins are by address, and another peer that forges this one may have taken it away.
+        if path.socket.is_some() {
+            shared.underlay.sockets.extra.pin(path.remote, path.socket);
+        }
+        return;
+    }
+    if shared.is_outdated(session) {
         return;
     }
     let followed = lock(&peer.place).follow(path, mover, now);
@@ -243,6 +250,9 @@ fn follow(session: &Session, path: Path, mover: Option<Mover>, shared: &Shared, 
 fn answer(session: &Session, probe: Probe, path: Path, shared: &Shared, drops: &DropCounters, now: Instant) {
     let peer = &session.peer;
     if probe.kind == ProbeKind::Answer {
+        if !lock(&peer.place).takes_answer(now) {
+            return drops.count(DropReason::RateLimited);
+        }
         return shared.emit(Event::ProbeAck { peer: peer.slot, id: probe.id, from: path.remote, at: now });
     }
     let Some(datagram) = shared.seal_probe(session, probe.answer(), 0, now) else {

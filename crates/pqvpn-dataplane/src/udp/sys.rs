@@ -52,7 +52,7 @@ pub(crate) struct RecvMeta {
 }
 
 /// Never fragment, and never believe ICMP about it: the node probes the path itself.
-pub(super) fn never_fragment(fd: BorrowedFd<'_>, v6: bool) -> io::Result<()> {
+fn never_fragment(fd: BorrowedFd<'_>, v6: bool) -> io::Result<()> {
     let fd = fd.as_raw_fd();
     if v6 {
         set_option(fd, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_PROBE)?;

@@ -12,6 +12,15 @@ impl CarrierSink for Nowhere {
     }
 }
 
+/// Takes what goes on one way.
+struct Only(WayId);
+
+impl CarrierGroup for Only {
+    fn send(&self, way: WayId, _datagram: &[u8]) -> bool {
+        way == self.0
+    }
+}
+
 fn relay(relay: &str, out_channel: u64, in_channel: u64) -> Way {
     Way::Relay { relay: relay.parse().unwrap(), out_channel, in_channel }
 }
@@ -37,6 +46,26 @@ proptest! {
     fn every_way_has_an_address_of_its_own(id: u64) {
         prop_assert_eq!(WayId::of(WayId(id).address()), Some(WayId(id)));
     }
+}
+
+#[test]
+fn a_group_carries_its_ways_and_no_others() {
+    let (mut ways, group) = (Ways::default(), GroupId(0xc123));
+    let way = group.way(u64::MAX - 7);
+    assert_eq!(GroupId::of(way), group);
+    assert!(ways.exit(way.address()).is_none());
+    ways.set_group(group, Some(Arc::new(Only(way))));
+    assert!(ways.is_carried(way) && !ways.is_carried(GroupId(0xc124).way(1)));
+    let takes =
+        |ways: &Ways, way: WayId| match (ways.exit(way.address()).map(|exit| exit.by), ways.direct(way.address())) {
+            (Some(By::Carrier(one)), Some(By::Carrier(other))) => one.send(b"a datagram") && other.send(b"a datagram"),
+            _ => false,
+        };
+    assert!(takes(&ways, way) && !takes(&ways, group.way(1)) && !takes(&ways, GroupId(0xc124).way(u64::MAX - 7)));
+    ways.set_way(group.way(1), Way::Carried(Arc::new(Nowhere))).unwrap();
+    ways.set_forward(1, forward(R, &way.address().to_string(), 2)).unwrap();
+    ways.set_group(group, None);
+    assert!(!ways.is_carried(way) && ways.is_carried(group.way(1)), "that one was set by itself");
 }
 
 #[test]

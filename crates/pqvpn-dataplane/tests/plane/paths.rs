@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Probes, roaming, and what must not move a path.
 
+use std::time::Instant;
+
 use pqvpn_crypto::schedule::Role;
 use pqvpn_dataplane::{
     DropReason, Event, ProbeKind as Sent, SendError, SessionId,
@@ -54,6 +56,26 @@ fn a_replayed_probe_is_not_answered_again() {
     peer.send_raw(&probe);
     node.expect_drops(DropReason::Replay, 1);
     assert_silence(&peer.socket);
+}
+
+#[test]
+fn the_control_side_hears_of_few_answers_that_nobody_asked_for() {
+    let (mut peer, node) = raw_peer();
+    let other = socket();
+    let start = Instant::now();
+    for _ in 0..30 {
+        for id in 0..100 {
+            // From two addresses in turn: each is a run of its own.
+            let answer = peer.seal(PacketKind::Data, &Probe { kind: ProbeKind::Answer, id }.encode());
+            if id % 2 == 0 { &peer.socket } else { &other }.send_to(&answer, node.addr).unwrap();
+        }
+        peer.send(&to_node());
+        node.collect();
+    }
+    let heard = node.events.count(|event| matches!(event, Event::ProbeAck { .. }));
+    let seconds = usize::try_from(start.elapsed().as_secs()).unwrap() + 1;
+    assert!((100..=512 + 100 * seconds).contains(&heard), "{heard}");
+    assert!(node.drops(DropReason::RateLimited) > 0);
 }
 
 #[test]

@@ -3,14 +3,17 @@
 
 use std::net::{SocketAddr, UdpSocket};
 
-use pqvpn_dataplane::{DropReason, Event, GuestTransmit, ProbeKind as Sent, SendError, SessionId, SocketId};
+use pqvpn_crypto::schedule::Role;
+use pqvpn_dataplane::{
+    DropReason, Event, GuestTransmit, ProbeKind as Sent, SendError, SessionId, SessionInstall, SocketId,
+};
 use pqvpn_packet::{
     header::PacketKind,
     inner::{Probe, ProbeKind},
 };
 
 use crate::{
-    harness::{Node, PEER, RawPeer, assert_silence, eventually, raw_peer, socket},
+    harness::{Keys, Node, PEER, RawPeer, assert_silence, eventually, indices, raw_peer, socket},
     packets::{EXPERIMENT, ip, payload, plain},
 };
 
@@ -75,6 +78,36 @@ fn what_comes_by_the_first_sockets_again_leaves_by_them() {
     eventually(|| node.control.socket_towards(remote), Option::is_none);
     node.tun.inject(&plain(&from_node()));
     assert_eq!(receive_from(&peer.socket).1, node.addr);
+}
+
+#[test]
+fn a_peer_that_forges_the_address_of_another_takes_its_socket_away_for_a_moment_only() {
+    let (mut peer, node, id, addr) = on_an_added_socket();
+    let remote = peer.socket.local_addr().unwrap();
+    eventually(|| node.control.socket_towards(remote), |&socket| socket == Some(id));
+    let Keys { initiator, responder } = Keys::new(2);
+    node.control
+        .install_session(SessionInstall {
+            id: SessionId(2),
+            peer: PEER + 1,
+            tx: responder.tx,
+            rx: responder.rx,
+            local_indices: indices(2, Role::Responder),
+            remote_indices: indices(2, Role::Initiator),
+            path: socket().local_addr().unwrap(),
+            tx_active: false,
+        })
+        .unwrap();
+    let forger = peer.socket.try_clone().unwrap();
+    let mut forger = RawPeer { tx: initiator.tx, rx: initiator.rx, socket: forger, id: 2, to: node.addr };
+    forger.send(&to_node());
+    eventually(|| node.control.socket_towards(remote), Option::is_none);
+    let datagram = peer.seal(PacketKind::Data, &to_node());
+    peer.socket.send_to(&datagram, addr).unwrap();
+    assert_eq!(node.collect(), plain(&to_node()));
+    eventually(|| node.control.socket_towards(remote), |&socket| socket == Some(id));
+    node.tun.inject(&plain(&from_node()));
+    assert_eq!(receive_from(&peer.socket).1, addr);
 }
 
 #[test]

@@ -6,25 +6,27 @@ use std::{
     net::{IpAddr, SocketAddr},
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use pqvpn_crypto::peer_id::PeerId;
 use rustls::ClientConfig;
 use tokio::{
     sync::watch,
+    task::AbortHandle,
     time::{sleep, timeout},
 };
 
 use super::{
-    Place, Ways,
+    Place, Ways, Whom,
     dial::{self, DialError, Dialled},
     ladder::{Ladder, PORT, Rung},
     proxy::Proxy,
-    stream::{self, StreamError},
-    ways::OpenWay,
+    stream,
+    thread::Thread,
+    ways::{OpenWay, Use},
 };
 use crate::clock;
 
@@ -32,12 +34,14 @@ use crate::clock;
 const MAX_SERVERS: usize = 32;
 /// Pauses before a broken one is made again; after the last it is given up.
 const AGAIN_MS: [u64; 7] = [0, 250, 500, 1000, 2000, 4000, 8000];
-
+/// How long a stranger's has its place for sure: then it is another's turn.
+const TURN: Duration = Duration::from_secs(60);
 /// How long one that ended unused waits for something to send.
 const UNUSED: Duration = Duration::from_secs(150);
 
 /// All of them.
 pub(super) struct Client {
+    thread: Arc<Thread>,
     ways: Arc<Ways>,
     tls: Arc<ClientConfig>,
     proxy: Option<Proxy>,
@@ -60,33 +64,47 @@ struct Server {
 }
 
 impl Server {
-    fn alive(&self) -> Option<SocketAddr> {
-        self.open.try_lock().ok()?.as_ref().and_then(Open::alive)
+    /// Its way, and whether it is dialled right now.
+    fn open(&self) -> (Option<(SocketAddr, Instant)>, bool) {
+        match self.open.try_lock() {
+            Ok(open) => (open.as_ref().and_then(|open| Some((open.alive()?, open.since))), false),
+            Err(_locked) => (None, true),
+        }
+    }
+
+    fn end(&self) {
+        if let Ok(mut open) = self.open.try_lock() {
+            open.take().inspect(|open| open.task.abort());
+        }
     }
 }
 
 struct Open {
     at: SocketAddr,
-    is_alive: Arc<AtomicBool>,
+    since: Instant,
+    /// Keeps the way.
+    task: AbortHandle,
 }
 
 impl Open {
     fn alive(&self) -> Option<SocketAddr> {
-        self.is_alive.load(Ordering::Acquire).then_some(self.at)
+        (!self.task.is_finished()).then_some(self.at)
     }
 }
 
 impl Client {
     pub(super) fn new(
+        thread: Arc<Thread>,
         ways: Arc<Ways>,
         tls: Arc<ClientConfig>,
         proxy: Option<Proxy>,
         ladder: Arc<Mutex<Ladder>>,
     ) -> Arc<Self> {
-        Self::with_port(ways, tls, proxy, ladder, PORT)
+        Self::with_port(thread, ways, tls, proxy, ladder, PORT)
     }
 
     fn with_port(
+        thread: Arc<Thread>,
         ways: Arc<Ways>,
         tls: Arc<ClientConfig>,
         proxy: Option<Proxy>,
@@ -94,7 +112,7 @@ impl Client {
         port: u16,
     ) -> Arc<Self> {
         let (servers, moved) = (Mutex::default(), watch::Sender::new(Some(0)));
-        Arc::new(Self { ways, tls, proxy, ladder, port, servers, moved })
+        Arc::new(Self { thread, ways, tls, proxy, ladder, port, servers, moved })
     }
 
     /// The address of a way by a WebSocket to a peer's address. It is made to the end also when nobody waits for it any
@@ -102,13 +120,18 @@ impl Client {
     ///
     /// # Errors
     /// [`DialError`].
-    pub(super) async fn way(self: &Arc<Self>, at: IpAddr, peer: PeerId) -> Result<SocketAddr, DialError> {
-        let server = self.server(at, peer).ok_or(std::io::Error::from(std::io::ErrorKind::QuotaExceeded))?;
-        if let Some(way) = server.alive() {
+    pub(super) async fn way(
+        self: &Arc<Self>,
+        (at, peer): (IpAddr, PeerId),
+        whom: Whom,
+    ) -> Result<SocketAddr, DialError> {
+        let server = self.server(at, peer, whom);
+        let server = server.ok_or(std::io::Error::from(std::io::ErrorKind::QuotaExceeded))?;
+        if let (Some((way, _)), _) = server.open() {
             return Ok(way);
         }
         let client = Arc::clone(self);
-        let making = tokio::spawn(async move {
+        let making = self.thread.spawn(async move {
             let mut moved = client.moved.subscribe();
             tokio::select! {
                 made = client.make(&server, at, peer) => made,
@@ -137,13 +160,14 @@ impl Client {
             }
         })?;
         let way = self.ways.open(place).ok_or(std::io::Error::from(std::io::ErrorKind::QuotaExceeded))?;
-        let (address, is_alive) = (way.id.address(), Arc::new(AtomicBool::new(true)));
-        *open = Some(Open { at: address, is_alive: Arc::clone(&is_alive) });
-        let client = Arc::clone(self);
-        tokio::spawn(async move {
-            client.keep(stream, &way, place.at, peer).await;
-            is_alive.store(false, Ordering::Release);
+        let (address, client) = (way.id.address(), Arc::clone(self));
+        let task = tokio::spawn(async move {
+            tokio::select! {
+                () = client.keep(stream, &way, place.at, peer) => {}
+                () = client.ways.until_bare(address) => tracing::debug!("nobody uses a WebSocket"),
+            }
         });
+        *open = Some(Open { at: address, since: clock::now(), task: task.abort_handle() });
         Ok(address)
     }
 
@@ -157,18 +181,29 @@ impl Client {
         self.moved.send_replace(None);
     }
 
-    fn server(&self, at: IpAddr, peer: PeerId) -> Option<Arc<Server>> {
+    fn server(&self, at: IpAddr, peer: PeerId, whom: Whom) -> Option<Arc<Server>> {
         let mut servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
         if servers.len() >= MAX_SERVERS && !servers.contains_key(&(at, peer)) {
-            let in_use = |server: &Server| {
-                server.open.try_lock().map_or(true, |open| open.as_ref().is_some_and(|open| open.alive().is_some()))
-            };
-            servers.retain(|_, server| in_use(server));
+            servers.retain(|_, server| matches!(server.open(), (Some(_), _) | (None, true)));
             if servers.len() >= MAX_SERVERS {
-                return None;
+                let over = self.makes_room(&servers, whom)?;
+                servers.remove(&over).inspect(|server| server.end());
             }
         }
         Some(Arc::clone(servers.entry((at, peer)).or_default()))
+    }
+
+    /// Whose place is another's where all are taken: nobody's or a stranger's, the oldest, never a peer's; and strangers
+    /// wait for their turn.
+    fn makes_room(&self, servers: &BTreeMap<(IpAddr, PeerId), Arc<Server>>, whom: Whom) -> Option<(IpAddr, PeerId)> {
+        let now = clock::now();
+        self.ways.look_at_links(now);
+        let open = servers.iter().filter_map(|(who, server)| {
+            let (way, since) = server.open().0?;
+            let has_had_its_turn = whom == Whom::Known || now.saturating_duration_since(since) >= TURN;
+            Some((self.ways.used_by(now, way), since, *who)).filter(|(by, ..)| *by < Use::Peer && has_had_its_turn)
+        });
+        open.min_by_key(|(by, since, _)| (*by, *since)).map(|(.., who)| who)
     }
 
     async fn keep(&self, mut stream: Dialled, way: &OpenWay, at: SocketAddr, peer: PeerId) {
@@ -179,7 +214,7 @@ impl Client {
                 ended = stream::carry(stream, way.id, &way.sink, self.ways.plane(), true) => Some(ended),
                 _ = moved.changed() => None,
             };
-            if matches!(ended, Some(StreamError::Idle)) || self.moved.borrow().is_none() {
+            if self.moved.borrow().is_none() {
                 return;
             }
             let was_ended = ended.is_some();
@@ -234,6 +269,7 @@ mod tests {
 
     struct TestServer {
         plane: Arc<FakePlane>,
+        ways: Arc<Ways>,
         at: SocketAddr,
         accepting: tokio::task::JoinHandle<()>,
         _stop: watch::Sender<()>,
@@ -243,15 +279,16 @@ mod tests {
         let (plane, stop) = (Arc::new(FakePlane::default()), watch::Sender::new(()));
         let listener = server::listen(SocketAddr::new(HERE, port)).unwrap();
         let at = listener.local_addr().unwrap();
-        let ways = Ways::new(plane.shared());
-        let server = server::Server::new(OWN, tls::server().unwrap(), ways, Arc::default(), stop.subscribe());
-        TestServer { plane, at, accepting: tokio::spawn(server::accept_all(server, listener)), _stop: stop }
+        let ways = Ways::new(plane.shared(), |_| true);
+        let theirs = Arc::clone(&ways);
+        let server = server::Server::new(OWN, tls::server().unwrap(), theirs, Arc::default(), stop.subscribe());
+        TestServer { plane, ways, at, accepting: tokio::spawn(server::accept_all(server, listener)), _stop: stop }
     }
 
     fn client(port: u16) -> (Arc<FakePlane>, Arc<Client>) {
         let plane = Arc::new(FakePlane::default());
-        let (ways, ladder) = (Ways::new(plane.shared()), Arc::default());
-        let client = Client::with_port(ways, tls::client().unwrap(), None, ladder, port);
+        let (ways, ladder) = (Ways::new(plane.shared(), |_| true), Arc::default());
+        let client = Client::with_port(Arc::new(Thread::of_tests()), ways, tls::client().unwrap(), None, ladder, port);
         (plane, client)
     }
 
@@ -264,8 +301,8 @@ mod tests {
     async fn one_stream_serves_a_server_and_is_made_again_when_it_breaks() {
         let first = serve(0);
         let (plane, client) = client(first.at.port());
-        let way = client.way(HERE, OWN).await.unwrap();
-        assert_eq!(client.way(HERE, OWN).await.unwrap(), way, "it is there already");
+        let way = client.way((HERE, OWN), Whom::Known).await.unwrap();
+        assert_eq!(client.way((HERE, OWN), Whom::Known).await.unwrap(), way, "it is there already");
         assert_eq!(plane.open(), 1);
         assert!(send(&plane, b"a datagram to the first"));
         first.plane.wait_for(1).await;
@@ -279,7 +316,7 @@ mod tests {
             send(&plane, b"a datagram to the second");
             tokio::task::yield_now().await;
         }
-        assert_eq!(client.way(HERE, OWN).await.unwrap(), way);
+        assert_eq!(client.way((HERE, OWN), Whom::Known).await.unwrap(), way);
         client.stop();
         while plane.open() > 0 {
             tokio::task::yield_now().await;
@@ -290,7 +327,7 @@ mod tests {
     async fn another_network_is_another_stream_of_the_same_way() {
         let server = serve(0);
         let (plane, client) = client(server.at.port());
-        client.way(HERE, OWN).await.unwrap();
+        client.way((HERE, OWN), Whom::Known).await.unwrap();
         assert!(send(&plane, b"a datagram before that"));
         server.plane.wait_for(1).await;
         let before = server.plane.way_id(0);
@@ -299,6 +336,62 @@ mod tests {
             tokio::task::yield_now().await;
         }
         assert_eq!(plane.open(), 1);
+    }
+
+    #[tokio::test]
+    async fn what_a_server_sends_keeps_no_place_and_a_link_of_ours_does() {
+        for is_used in [false, true] {
+            let server = serve(0);
+            let (plane, client) = client(server.at.port());
+            let way = client.way((HERE, OWN), Whom::Known).await.unwrap();
+            tokio::time::pause();
+            let now = || tokio::time::Instant::now().into_std();
+            let theirs = server.plane.way_id(0).unwrap().address();
+            let Way::Carried(down) = server.plane.way(0) else { panic!("a carried way") };
+            for _ in 0..40 {
+                server.ways.prove(now(), theirs);
+                if is_used {
+                    client.ways.prove(now(), way);
+                }
+                down.send(b"a datagram that nobody asked for");
+                sleep(Duration::from_secs(1)).await;
+            }
+            assert!(plane.came() > 5, "they came");
+            assert_eq!(plane.open(), usize::from(is_used));
+            tokio::time::resume();
+        }
+    }
+
+    fn who(n: u8) -> (IpAddr, PeerId) {
+        (IpAddr::from([203, 0, 113, n]), PeerId::from_bytes([n; 32]))
+    }
+
+    /// A server as if it had been dialled so long ago.
+    fn dialled(client: &Client, n: u8, ago: u64) -> OpenWay {
+        let way = client.ways.open(Place { rung: Rung::Wss, at: SocketAddr::new(who(n).0, 443) }).unwrap();
+        let (at, since) = (way.id.address(), clock::now() - Duration::from_secs(ago));
+        let task = tokio::spawn(std::future::pending::<()>()).abort_handle();
+        let server = Server { open: tokio::sync::Mutex::new(Some(Open { at, since, task })), ..Server::default() };
+        client.servers.lock().unwrap().insert(who(n), Arc::new(server));
+        way
+    }
+
+    #[tokio::test]
+    async fn servers_that_strangers_named_make_room_for_peers_at_once_and_for_others_in_turn() {
+        let (_plane, client) = client(443);
+        let mut held: Vec<OpenWay> =
+            (0..32).map(|n| dialled(&client, n, [900, 800, 50].get(usize::from(n)).map_or(0, |ago| *ago))).collect();
+        client.ways.prove(clock::now(), held[0].id.address());
+        let asks = |n: u8, whom| client.server(who(n).0, who(n).1, whom).is_some();
+        let is_there = |n: u8| client.servers.lock().unwrap().contains_key(&who(n));
+        assert!(asks(100, Whom::Strangers) && !is_there(1), "it has had its turn");
+        held.push(dialled(&client, 100, 0));
+        assert!(!asks(101, Whom::Strangers), "the others have not");
+        assert!(asks(102, Whom::Known) && !is_there(2), "the oldest that no peer uses");
+        held.push(dialled(&client, 102, 0));
+        assert!(is_there(0));
+        held.iter().for_each(|way| client.ways.prove(clock::now(), way.id.address()));
+        assert!(!asks(103, Whom::Known), "peers do not make room");
     }
 
     const PATIENCE: Duration = Duration::from_secs(20);
@@ -313,17 +406,17 @@ mod tests {
     async fn a_slow_one_is_there_for_whoever_asks_next_and_one_that_fails_is_known_to() {
         let listener = server::listen(SocketAddr::new(HERE, 0)).unwrap();
         let (plane, client) = client(listener.local_addr().unwrap().port());
-        let hurried = timeout(Duration::from_millis(20), client.way(HERE, OWN)).await;
+        let hurried = timeout(Duration::from_millis(20), client.way((HERE, OWN), Whom::Known)).await;
         assert!(hurried.is_err(), "nobody has answered yet");
         let (theirs, stop) = (Arc::new(FakePlane::default()), watch::Sender::new(()));
-        let ways = Ways::new(theirs.shared());
+        let ways = Ways::new(theirs.shared(), |_| true);
         let server = server::Server::new(OWN, tls::server().unwrap(), ways, Arc::default(), stop.subscribe());
         let accepting = tokio::spawn(server::accept_all(server, listener));
         timeout(PATIENCE, until(|| plane.open() > 0)).await.expect("it is made to the end");
-        assert_eq!(client.way(HERE, OWN).await.ok(), plane.way_id(0).map(|way| way.address()));
+        assert_eq!(client.way((HERE, OWN), Whom::Known).await.ok(), plane.way_id(0).map(|way| way.address()));
         accepting.abort();
         let nobody = PeerId::from_bytes([9; 32]);
-        let asked = client.way(HERE, nobody).now_or_never();
+        let asked = client.way((HERE, nobody), Whom::Known).now_or_never();
         assert!(asked.is_none(), "whoever asked has gone");
         let is_known = || client.ladder.lock().unwrap().is_resting(HERE).is_some();
         timeout(PATIENCE, until(is_known)).await.expect("that it failed is known");
@@ -334,7 +427,7 @@ mod tests {
         let server = serve(0);
         let (plane, client) = client(server.at.port());
         let other = PeerId::from_bytes([8; 32]);
-        assert!(matches!(client.way(HERE, other).await, Err(DialError::WebSocket(_))));
+        assert!(matches!(client.way((HERE, other), Whom::Known).await, Err(DialError::WebSocket(_))));
         assert_eq!((plane.open(), server.plane.open()), (0, 0));
     }
 }

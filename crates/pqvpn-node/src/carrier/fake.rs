@@ -5,15 +5,16 @@ use std::{
     future::pending,
     net::SocketAddr,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use futures_util::{FutureExt as _, future::BoxFuture};
-use pqvpn_crypto::{identity::PublicIdentity, peer_id::PeerId};
-use pqvpn_dataplane::way::{Way, WayError, WayId};
+use pqvpn_crypto::{identity::PublicIdentity, peer_id::PeerId, schedule::Role};
+use pqvpn_dataplane::way::{CarrierGroup, GroupId, Way, WayError, WayId};
 use tokio::sync::Notify;
 
 use super::{Link, Plane};
-use crate::link::{Endpoint, EndpointStats, LinkError};
+use crate::link::{Connection, ControlRecv, ControlSend, Endpoint, EndpointStats, LinkError};
 
 /// An endpoint that reaches nobody and remembers where it tried.
 #[derive(Debug, Default)]
@@ -48,9 +49,62 @@ impl Endpoint for Nowhere {
     }
 }
 
+/// A link of somebody by a way.
+#[derive(Debug)]
+pub(super) struct FakeLink {
+    pub(super) peer: PeerId,
+    pub(super) remote: SocketAddr,
+}
+
+impl Connection for FakeLink {
+    fn peer(&self) -> PeerId {
+        self.peer
+    }
+
+    fn public_identity(&self) -> &PublicIdentity {
+        unimplemented!("nobody asks")
+    }
+
+    fn remote(&self) -> SocketAddr {
+        self.remote
+    }
+
+    fn side(&self) -> Role {
+        Role::Responder
+    }
+
+    fn open_control(&self) -> BoxFuture<'static, Result<(ControlSend, ControlRecv), LinkError>> {
+        pending().boxed()
+    }
+
+    fn accept_control(&self) -> BoxFuture<'static, Result<(ControlSend, ControlRecv), LinkError>> {
+        pending().boxed()
+    }
+
+    fn export(&self, _: &[u8], _: &[u8], _: &mut [u8]) -> Result<(), LinkError> {
+        Err(LinkError::ClosedByUs)
+    }
+
+    fn close(&self, _: u32, _: &str) {}
+
+    fn closed(&self) -> BoxFuture<'static, LinkError> {
+        pending().boxed()
+    }
+
+    fn rtt(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    fn handshake_time(&self) -> Duration {
+        Duration::ZERO
+    }
+}
+
 #[derive(Default)]
 pub(super) struct FakePlane {
     ways: Mutex<Vec<(WayId, Way)>>,
+    group: Mutex<Option<Arc<dyn CarrierGroup>>>,
+    last: Mutex<Option<WayId>>,
     pub(super) came: Mutex<Vec<Vec<u8>>>,
     notify: Notify,
 }
@@ -65,7 +119,12 @@ impl Plane for FakePlane {
         self.ways.lock().unwrap().retain(|(known, _)| *known != id);
     }
 
-    fn inject(&self, _: WayId, datagrams: &[&[u8]]) -> usize {
+    fn set_group(&self, _: GroupId, group: Option<Arc<dyn CarrierGroup>>) {
+        *self.group.lock().unwrap() = group;
+    }
+
+    fn inject(&self, id: WayId, datagrams: &[&[u8]]) -> usize {
+        *self.last.lock().unwrap() = Some(id);
         self.came.lock().unwrap().extend(datagrams.iter().map(|datagram| datagram.to_vec()));
         self.notify.notify_one();
         datagrams.len()
@@ -88,6 +147,16 @@ impl FakePlane {
 
     pub(super) fn way_id(&self, n: usize) -> Option<WayId> {
         self.ways.lock().unwrap().get(n).map(|(id, _)| *id)
+    }
+
+    /// The way that the last datagram came on.
+    pub(super) fn last_way(&self) -> Option<WayId> {
+        *self.last.lock().unwrap()
+    }
+
+    /// Sends on a way of the group.
+    pub(super) fn send(&self, way: WayId, datagram: &[u8]) -> bool {
+        self.group.lock().unwrap().as_ref().is_some_and(|group| group.send(way, datagram))
     }
 
     /// How many datagrams came.

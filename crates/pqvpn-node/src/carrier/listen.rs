@@ -5,18 +5,24 @@ use std::{
     fmt, io,
     net::{Ipv4Addr, SocketAddr},
     str::FromStr,
-    sync::{Arc, atomic::Ordering},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
+    time::Duration,
 };
 
 use pqvpn_crypto::peer_id::PeerId;
-use tokio::{sync::watch, task::JoinSet};
+use pqvpn_dataplane::PlainPort;
+use tokio::{io::unix::AsyncFd, net::TcpListener, sync::watch, task::JoinSet, time::sleep};
 
 use super::{
-    Carriers,
+    Carriers, Ways,
     server::{self, Counts, Server},
     tls, udp,
 };
 use crate::snapshot::{HealthItem, HealthLevel};
+
+/// A port that is taken, or not allowed, is tried again after so long, then after twice that, and at last so often.
+const AGAIN: Duration = Duration::from_secs(2);
+const AGAIN_MOST: Duration = Duration::from_secs(120);
 
 /// What listens at an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,16 +73,88 @@ impl fmt::Display for CarrierListen {
 pub(crate) struct Listening {
     tasks: JoinSet<()>,
     _stop: Option<watch::Sender<()>>,
-    /// Where it listens.
-    pub(crate) at: Vec<CarrierListen>,
+    /// Where it is to listen.
+    wanted: Vec<CarrierListen>,
+    told: Arc<Told>,
     counts: Arc<Counts>,
-    failed: Vec<String>,
+}
+
+/// Where it listens, or why it does not.
+#[derive(Debug, Default)]
+struct Told(Mutex<Vec<(CarrierListen, Option<String>)>>);
+
+impl Told {
+    fn all(&self) -> MutexGuard<'_, Vec<(CarrierListen, Option<String>)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tell(&self, place: CarrierListen, failed: Option<&io::Error>) {
+        let was = self.all().iter_mut().find(|(known, _)| *known == place).map(|(_, told)| {
+            let was_failed = told.is_some();
+            *told = failed.map(|error| format!("not listening at {place}: {error}; it is tried again"));
+            was_failed
+        });
+        match (was, failed) {
+            (Some(false), Some(error)) => tracing::warn!(%place, %error, "not listening; it is tried again"),
+            (Some(true), None) => tracing::info!(%place, "listening now"),
+            (_, _) => {}
+        }
+    }
+}
+
+/// An open port.
+enum Opened {
+    Wss(TcpListener, Arc<Server>),
+    Udp(AsyncFd<PlainPort>),
+}
+
+/// What a port is served with.
+struct Opener {
+    own: PeerId,
+    place: CarrierListen,
+    ways: Arc<Ways>,
+    counts: Arc<Counts>,
+    stopped: watch::Receiver<()>,
+}
+
+impl Opener {
+    fn open(&self) -> io::Result<Opened> {
+        let ways = Arc::clone(&self.ways);
+        Ok(match self.place.transport {
+            Transport::Wss => {
+                let listener = on_either_family(self.place.address, server::listen)?;
+                let tls = tls::server().map_err(io::Error::other)?;
+                let server = Server::new(self.own, tls, ways, Arc::clone(&self.counts), self.stopped.clone());
+                Opened::Wss(listener, server)
+            }
+            Transport::Udp => Opened::Udp(on_either_family(self.place.address, udp::listen)?),
+        })
+    }
+
+    /// Serves the port, as soon as it can be had.
+    async fn serve(self, first: io::Result<Opened>, told: Arc<Told>) {
+        let (mut tried, mut pause) = (first, AGAIN);
+        let opened = loop {
+            match tried {
+                Ok(opened) => break opened,
+                Err(error) => told.tell(self.place, Some(&error)),
+            }
+            sleep(pause).await;
+            pause = (2 * pause).min(AGAIN_MOST);
+            tried = self.open();
+        };
+        told.tell(self.place, None);
+        match opened {
+            Opened::Wss(listener, server) => server::accept_all(server, listener).await,
+            Opened::Udp(socket) => udp::receive_all(socket, self.ways, self.stopped).await,
+        }
+    }
 }
 
 impl Listening {
     /// Listens where it is wanted: what does already goes on, anything else ends first, whose ports may be wanted again.
     pub(crate) async fn change(&mut self, carriers: &Carriers, own: PeerId, wanted: &[CarrierListen]) {
-        if self.failed.is_empty() && self.at == wanted {
+        if self.wanted == wanted {
             return;
         }
         std::mem::take(self).close().await;
@@ -89,48 +167,34 @@ impl Listening {
         self.tasks.shutdown().await;
     }
 
-    /// Opens what can be opened: a port that is taken, or not allowed, is told and no more.
+    /// Opens what can be opened now, and the rest as soon as it can be: a port that is taken, or not allowed, is told.
     pub(crate) fn open(carriers: &Carriers, own: PeerId, wanted: &[CarrierListen]) -> Self {
-        let stop = watch::Sender::new(());
-        let mut listening = Self::default();
-        for place in wanted {
-            if let Err(error) = listening.add(carriers, own, *place, &stop) {
-                tracing::warn!(%place, %error, "not listening");
-                listening.failed.push(format!("not listening at {place}: {error}"));
+        let (stop, thread) = (watch::Sender::new(()), carriers.thread());
+        let mut listening = Self { wanted: wanted.to_vec(), ..Self::default() };
+        let _on_its_runtime = thread.runtime().enter();
+        for place in wanted.iter().copied() {
+            let (ways, counts) = (Arc::clone(carriers.ways()), Arc::clone(&listening.counts));
+            let opener = Opener { own, place, ways, counts, stopped: stop.subscribe() };
+            let (first, told) = (opener.open(), Arc::clone(&listening.told));
+            told.all().push((place, None));
+            if let Err(error) = &first {
+                told.tell(place, Some(error));
             }
+            listening.tasks.spawn_on(opener.serve(first, told), thread.runtime());
         }
         listening._stop = Some(stop);
         listening
     }
 
-    fn add(
-        &mut self,
-        carriers: &Carriers,
-        own: PeerId,
-        place: CarrierListen,
-        stop: &watch::Sender<()>,
-    ) -> io::Result<()> {
-        let (ways, stopped) = (Arc::clone(carriers.ways()), stop.subscribe());
-        match place.transport {
-            Transport::Wss => {
-                let listener = on_either_family(place.address, server::listen)?;
-                let tls = tls::server().map_err(io::Error::other)?;
-                let server = Server::new(own, tls, ways, Arc::clone(&self.counts), stopped);
-                self.tasks.spawn(server::accept_all(server, listener));
-            }
-            Transport::Udp => {
-                let socket = on_either_family(place.address, udp::listen)?;
-                self.tasks.spawn(udp::receive_all(socket, ways, stopped));
-            }
-        }
-        self.at.push(place);
-        Ok(())
+    /// Where it listens.
+    pub(crate) fn at(&self) -> Vec<CarrierListen> {
+        self.told.all().iter().filter(|(_, failed)| failed.is_none()).map(|(place, _)| *place).collect()
     }
 
     /// What did not work, for people.
     pub(crate) fn health(&self) -> Vec<HealthItem> {
         let item = |text: &String| HealthItem { level: HealthLevel::Info, code: "carrier-listen", text: text.clone() };
-        self.failed.iter().map(item).collect()
+        self.told.all().iter().filter_map(|(_, failed)| failed.as_ref().map(item)).collect()
     }
 
     /// Connections closed at once, handshakes that came to nothing, requests that got a page.
@@ -162,15 +226,33 @@ mod tests {
         let carriers = Carriers::of_tests(Arc::new(super::super::fake::Nowhere::default()));
         let (own, mut listening) = (PeerId::from_bytes([7; 32]), Listening::default());
         listening.change(&carriers, own, &places).await;
-        assert_eq!((&listening.failed[..], &listening.at[..]), (&[][..], &places[..]));
+        assert_eq!((listening.health().len(), &listening.at()[..]), (0, &places[..]));
         let counts = Arc::clone(&listening.counts);
         listening.change(&carriers, own, &places).await;
         assert!(Arc::ptr_eq(&counts, &listening.counts), "the same that listened before");
         for wanted in [&places[..1], &places, &[], &places] {
             listening.change(&carriers, own, wanted).await;
-            assert_eq!((&listening.failed[..], &listening.at[..]), (&[][..], wanted));
+            assert_eq!((listening.health().len(), &listening.at()[..]), (0, wanted));
         }
         listening.close().await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_port_that_is_taken_is_told_and_taken_as_soon_as_it_is_free() {
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let place = CarrierListen { transport: Transport::Wss, address: taken.local_addr().unwrap() };
+        let carriers = Carriers::of_tests(Arc::new(super::super::fake::Nowhere::default()));
+        let mut listening = Listening::open(&carriers, PeerId::from_bytes([7; 32]), &[place]);
+        for _ in 0..2 {
+            assert_eq!((listening.health().len(), listening.at()), (1, vec![]));
+            assert!(listening.health()[0].text.contains("tried again"), "{:?}", listening.health());
+            sleep(3 * AGAIN_MOST).await;
+        }
+        drop(taken);
+        sleep(AGAIN_MOST).await;
+        assert_eq!((listening.health().len(), listening.at()), (0, vec![place]));
+        listening.change(&carriers, PeerId::from_bytes([7; 32]), &[]).await;
+        assert!(std::net::TcpListener::bind(place.address).is_ok(), "it is let go of");
     }
 
     #[test]

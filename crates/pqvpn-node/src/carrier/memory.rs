@@ -1,21 +1,24 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Which rung worked in which network, on disk. A network is known by its router and our place in it, hashed.
+//! Which rung worked in which network, on disk. A network is known by its router and our subnet in it, hashed with a key
+//! that is made from the identity: who finds the file learns nowhere from it.
 
 use std::{
     io,
     path::{Path, PathBuf},
 };
 
-use aws_lc_rs::digest::{SHA256, digest};
+use aws_lc_rs::hmac;
 use data_encoding::HEXLOWER;
 use serde::{Deserialize, Serialize};
 use tokio::task::spawn_blocking;
 
 use super::ladder::Rung;
-use crate::{host::Gateway, store};
+use crate::{host::Surroundings, store};
 
 const FILE: &str = "carriers.json";
-const VERSION: u32 = 1;
+/// Version 1 had hashes without a key, of less.
+const VERSION: u32 = 2;
+const LABEL: &[u8] = b"pqvpn network v2";
 /// Networks remembered, the newest.
 const MAX_NETWORKS: usize = 64;
 const MAX_BYTES: u64 = 64 * 1024;
@@ -24,13 +27,28 @@ const MAX_BYTES: u64 = 64 * 1024;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Fingerprint(String);
 
-impl Fingerprint {
-    /// That of the network whose router packets to everybody go to.
-    pub(super) fn of(gateway: &Gateway) -> Self {
-        let (router, own) = (gateway.router.octets(), gateway.own.octets());
+/// The key of fingerprints.
+pub(super) struct NetworkKey(hmac::Key);
+
+impl NetworkKey {
+    pub(super) fn new(key: &[u8; 32]) -> Self {
+        Self(hmac::Key::new(hmac::HMAC_SHA256, key))
+    }
+
+    /// The name of the network that packets to everybody leave by.
+    pub(super) fn fingerprint(&self, around: &Surroundings) -> Fingerprint {
+        let mac = around.router_mac.as_ref().map(|mac| HEXLOWER.encode(mac));
         // The host's own number in the network changes with every lease.
-        let place = [&b"pqvpn network v1"[..], &router, &own[..3]].concat();
-        Self(HEXLOWER.encode(digest(&SHA256, &place).as_ref().get(..16).unwrap_or_default()))
+        let subnet = around.subnet.map(|subnet| subnet.to_string());
+        let parts = [Some(around.router.to_string()), mac, subnet].map(Option::unwrap_or_default);
+        let tag = hmac::sign(&self.0, &[LABEL, b" ", parts.join(" ").as_bytes()].concat());
+        Fingerprint(HEXLOWER.encode(tag.as_ref().get(..16).unwrap_or_default()))
+    }
+}
+
+impl std::fmt::Debug for NetworkKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("NetworkKey(redacted)")
     }
 }
 
@@ -110,10 +128,30 @@ impl Writing {
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
     use super::*;
 
-    fn network(router: u8, own: u8) -> Fingerprint {
-        Fingerprint::of(&Gateway { router: [192, 168, router, 1].into(), own: [192, 168, router, own].into() })
+    fn around(router: u8, mac: u8) -> Surroundings {
+        Surroundings {
+            router: IpAddr::from([192, 168, router, 1]),
+            router_mac: Some(vec![2, 0, 0, 0, 0, mac]),
+            subnet: Some(format!("192.168.{router}.0/24").parse().unwrap()),
+        }
+    }
+
+    fn network(router: u8, mac: u8) -> Fingerprint {
+        NetworkKey::new(&[1; 32]).fingerprint(&around(router, mac))
+    }
+
+    #[test]
+    fn networks_that_are_numbered_alike_are_told_apart_and_only_who_has_the_key_can_name_them() {
+        assert_eq!(network(1, 9), network(1, 9));
+        assert_ne!(network(1, 9), network(1, 8), "another router of the same address");
+        assert_ne!(network(1, 9), network(2, 9));
+        assert_ne!(network(1, 9), NetworkKey::new(&[2; 32]).fingerprint(&around(1, 9)));
+        let wider = Surroundings { subnet: Some("192.168.0.0/16".parse().unwrap()), ..around(1, 9) };
+        assert_ne!(NetworkKey::new(&[1; 32]).fingerprint(&wider), network(1, 9));
     }
 
     #[tokio::test]
@@ -124,8 +162,8 @@ mod tests {
         memory.note(network(1, 9), Rung::Wss).unwrap().write().await;
         assert!(memory.note(network(1, 9), Rung::Wss).is_none());
         let mut memory = Memory::load(dir.path()).await;
-        assert_eq!(memory.rung(&network(1, 200)), Some(Rung::Wss), "another lease in the same network");
-        assert_eq!(memory.rung(&network(2, 9)), None);
+        assert_eq!(memory.rung(&network(1, 9)), Some(Rung::Wss));
+        assert_eq!((memory.rung(&network(2, 9)), memory.rung(&network(1, 8))), (None, None));
         memory.note(network(1, 9), Rung::Udp).unwrap().write().await;
         assert_eq!(Memory::load(dir.path()).await.rung(&network(1, 9)), None);
     }
@@ -142,7 +180,7 @@ mod tests {
         let memory = Memory::load(dir.path()).await;
         assert_eq!(memory.networks.len(), MAX_NETWORKS);
         assert_eq!(memory.rung(&network(255, 9)), Some(Rung::Quic));
-        std::fs::write(dir.path().join(FILE), b"{\"version\":1,\"networks\":[{}]}").unwrap();
+        std::fs::write(dir.path().join(FILE), b"{\"version\":2,\"networks\":[{}]}").unwrap();
         assert!(Memory::load(dir.path()).await.networks.is_empty());
     }
 }

@@ -4,12 +4,11 @@
 use std::{fmt, io, net::SocketAddr, str::FromStr};
 
 use data_encoding::BASE64;
+use pqvpn_wire::carrier::{NotHttp, ProxyAnswer};
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use zeroize::Zeroizing;
 
-/// Longest answer of a proxy.
-const MAX_HEAD: usize = 8192;
 /// Where programs are told of a proxy, in this order.
 const VARIABLES: [&str; 4] = ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"];
 
@@ -90,8 +89,8 @@ pub(super) enum ProxyError {
     Io(#[from] io::Error),
     #[error("the proxy answered {0}")]
     Refused(u16),
-    #[error("the proxy does not answer in HTTP")]
-    NotHttp,
+    #[error(transparent)]
+    NotHttp(#[from] NotHttp),
 }
 
 impl Proxy {
@@ -126,25 +125,17 @@ impl Proxy {
         stream.write_all(request.as_bytes()).await?;
         stream.flush().await?;
         // Byte by byte: what follows the head belongs to whoever is behind the proxy.
-        let mut head = Vec::new();
-        while !head.ends_with(b"\r\n\r\n") {
-            if head.len() >= MAX_HEAD {
-                return Err(ProxyError::NotHttp);
+        let mut answer = ProxyAnswer::default();
+        let status = loop {
+            if let Some(status) = answer.push(stream.read_u8().await?)? {
+                break status;
             }
-            head.push(stream.read_u8().await?);
-        }
-        match status(&head).ok_or(ProxyError::NotHttp)? {
+        };
+        match status {
             200..=299 => Ok(stream),
             other => Err(ProxyError::Refused(other)),
         }
     }
-}
-
-fn status(head: &[u8]) -> Option<u16> {
-    let line = std::str::from_utf8(head.split(|byte| *byte == b'\r').next()?).ok()?;
-    let mut words = line.split(' ');
-    let is_http = words.next().is_some_and(|version| version.starts_with("HTTP/1."));
-    words.next().filter(|code| is_http && code.len() == 3)?.parse().ok()
 }
 
 impl FromStr for Proxy {
@@ -269,7 +260,7 @@ mod tests {
         assert!(matches!(answered(b"HTTP/1.1 407 No\r\n\r\n").await, Err(ProxyError::Refused(407))));
         for bad in [&b"SSH-2.0-x\r\n\r\n"[..], b"HTTP/1.1\r\n\r\n", b"HTTP/1.1 2 x\r\n\r\n", b"\r\n\r\n", &[b'a'; 9000]]
         {
-            assert!(matches!(answered(bad).await, Err(ProxyError::NotHttp)));
+            assert!(matches!(answered(bad).await, Err(ProxyError::NotHttp(_))));
         }
         assert!(matches!(answered(b"HTTP/1.1 200").await, Err(ProxyError::Io(_))));
     }

@@ -11,9 +11,9 @@ use std::{
 };
 
 use pqvpn_dataplane::way::CarrierSink;
+use pqvpn_wire::carrier as frame;
 use tokio::sync::Notify;
 
-use super::frame;
 use crate::clock;
 
 /// Bytes that wait at most.

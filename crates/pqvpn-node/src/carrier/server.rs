@@ -28,11 +28,12 @@ use hyper::{
 use hyper_util::rt::{TokioIo, TokioTimer};
 use pqvpn_crypto::peer_id::PeerId;
 use rustls::ServerConfig;
+use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpSocket},
     sync::watch,
-    time::{Instant, interval, sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 use tokio_rustls::TlsAcceptor;
 use tokio_tungstenite::{
@@ -42,11 +43,11 @@ use tokio_tungstenite::{
 
 use super::{
     Place, Ways,
-    dial::SEND_BUFFER,
+    dial::hold_little,
     ladder::Rung,
     limits::{Limits, Refused},
     secret, stream,
-    ways::OpenWay,
+    ways::Use,
 };
 use crate::clock;
 
@@ -55,10 +56,6 @@ const HANDSHAKE: Duration = Duration::from_secs(8);
 const HEAD: Duration = Duration::from_secs(8);
 /// How long somebody may look at the pages.
 const VISIT: Duration = Duration::from_secs(60);
-/// How long a carrier may be there without a link over it: the path is no secret to who knows the PeerID.
-const BARE: Duration = Duration::from_secs(15);
-/// How often that is looked at.
-const LOOK: Duration = Duration::from_secs(5);
 /// Bytes of a request's head that are held.
 const MAX_HEAD: usize = 16 * 1024;
 /// Connections that wait to be accepted.
@@ -119,10 +116,10 @@ impl Visit {
         }
     }
 
-    /// Whether somebody authenticated uses it.
-    fn is_proved(&self) -> bool {
+    /// Who uses it.
+    fn used_by(&self) -> Use {
         let way = *self.way.lock().unwrap_or_else(PoisonError::into_inner);
-        way.is_some_and(|way| self.server.ways.is_proved(now(), way))
+        way.map_or(Use::Nobody, |way| self.server.ways.used_by(now(), way))
     }
 
     /// Does something until the place is another's or the server stops.
@@ -154,7 +151,8 @@ fn now() -> std::time::Instant {
 pub(super) fn listen(at: SocketAddr) -> io::Result<TcpListener> {
     let socket = if at.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     socket.set_reuseaddr(true)?;
-    socket.set_send_buffer_size(SEND_BUFFER)?;
+    // Each connection has the options of this one.
+    hold_little(&SockRef::from(&socket))?;
     socket.bind(at)?;
     socket.listen(BACKLOG)
 }
@@ -179,7 +177,8 @@ impl Server {
         self.visits.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Lets a connection in. Where all places are taken, the oldest one goes that nobody authenticated uses.
+    /// Lets a connection in. Where all places are taken, the oldest one goes that nobody authenticated uses, or else the
+    /// oldest that a stranger uses.
     ///
     /// # Errors
     /// [`Refused`].
@@ -201,7 +200,8 @@ impl Server {
         self.ways.look_at_links(now());
         // Not under the lock: the last holder of a visit takes it.
         let all: Vec<Arc<Visit>> = self.visits().values().filter_map(Weak::upgrade).collect();
-        let oldest = all.iter().find(|visit| !visit.is_proved());
+        let uses = all.iter().map(|visit| (visit.used_by(), visit)).filter(|(by, _)| *by < Use::Peer);
+        let oldest = uses.min_by_key(|(by, visit)| (*by, visit.number)).map(|(_, visit)| visit);
         oldest.inspect(|visit| visit.leave()).is_some()
     }
 
@@ -244,7 +244,6 @@ pub(super) async fn accept_all(server: Arc<Server>, listener: TcpListener) {
                 continue;
             }
         };
-        let _best_effort = stream.set_nodelay(true);
         tokio::spawn(async move { visit.during(serve(&visit, stream)).await });
     }
 }
@@ -319,19 +318,7 @@ async fn carry(visit: &Visit, upgraded: OnUpgrade) {
     *visit.way.lock().unwrap_or_else(PoisonError::into_inner) = Some(way.id.address());
     tokio::select! {
         ended = stream::carry(stream, way.id, &way.sink, ways.plane(), false) => tracing::debug!(%ended, "a carrier has ended"),
-        () = until_bare(ways, &way) => tracing::debug!("a carrier has no link"),
-    }
-}
-
-/// Until nobody authenticated has used a way for a while.
-async fn until_bare(ways: &Ways, way: &OpenWay) {
-    let (mut looks, mut used_at) = (interval(LOOK), Instant::now());
-    while used_at.elapsed() < BARE {
-        looks.tick().await;
-        ways.look_at_links(now());
-        if way.is_proved(now()) {
-            used_at = Instant::now();
-        }
+        () = ways.until_bare(way.id.address()) => tracing::debug!("a carrier has no link"),
     }
 }
 

@@ -1,16 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! One WebSocket in use: what waits goes out, what comes in is handed to the data plane.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU32, Ordering},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use pqvpn_dataplane::way::WayId;
+use pqvpn_wire::carrier::{self as frame, MAX_MESSAGE, Malformed};
 use thiserror::Error;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -21,11 +16,7 @@ use tokio_tungstenite::{
     tungstenite::{self, Message, protocol::WebSocketConfig},
 };
 
-use super::{
-    Plane,
-    frame::{self, MAX_MESSAGE, Malformed},
-    queue::Sink,
-};
+use super::{Plane, queue::Sink};
 
 /// A peer that takes nothing for so long is not there, or wants us to hold memory for it.
 const SLOW: Duration = Duration::from_secs(10);
@@ -34,9 +25,6 @@ const SILENT: Duration = Duration::from_secs(50);
 /// How often the dialling end shows that it is there, and keeps what is in between from forgetting it.
 const PING: Duration = Duration::from_secs(15);
 
-/// So many of these without a datagram in between: nobody needs it.
-const IDLE_PINGS: u32 = 10;
-
 /// Why a stream has ended.
 #[derive(Debug, Error)]
 pub(super) enum StreamError {
@@ -44,8 +32,6 @@ pub(super) enum StreamError {
     Closed,
     #[error("the other end says nothing")]
     Silent,
-    #[error("nobody uses it")]
-    Idle,
     #[error("the other end takes nothing")]
     Slow,
     #[error(transparent)]
@@ -84,21 +70,12 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let (mut out, mut inward) = stream.split();
-    let idle = AtomicU32::new(0);
     let send = async {
         let mut ping = interval_at(Instant::now() + PING, PING);
         loop {
             let message = tokio::select! {
-                batch = sink.next() => {
-                    idle.store(0, Ordering::Relaxed);
-                    Message::Binary(batch.into())
-                }
-                _ = ping.tick(), if dialled => {
-                    if idle.fetch_add(1, Ordering::Relaxed) >= IDLE_PINGS {
-                        return StreamError::Idle;
-                    }
-                    Message::Ping(Vec::new().into())
-                }
+                batch = sink.next() => Message::Binary(batch.into()),
+                _ = ping.tick(), if dialled => Message::Ping(Vec::new().into()),
             };
             match timeout(SLOW, out.send(message)).await {
                 Ok(Ok(())) => {}
@@ -114,7 +91,6 @@ where
                 None | Some(Ok(Message::Close(_))) => return StreamError::Closed,
                 Some(Ok(Message::Binary(message))) => match frame::parse(&message) {
                     Ok(datagrams) => {
-                        idle.store(0, Ordering::Relaxed);
                         // What finds no room is counted by the data plane.
                         plane.inject(way, &datagrams);
                     }

@@ -15,6 +15,7 @@ use rtnetlink::{
         AddressFamily,
         address::{AddressAttribute, AddressFlags, AddressMessage},
         link::{AfSpecInet6, AfSpecUnspec, In6AddrGenMode, LinkAttribute, LinkFlags, LinkMessage},
+        neighbour::{NeighbourAddress, NeighbourAttribute},
         route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType},
     },
 };
@@ -109,6 +110,23 @@ impl Kernel {
             routes.extend(messages.iter().filter_map(route));
         }
         Ok(routes)
+    }
+
+    /// The link-layer address of a neighbour on interface `index`, where it is known.
+    pub(super) async fn neighbour(&self, index: u32, of: IpAddr) -> Result<Option<Vec<u8>>, HostError> {
+        let messages = collect("list neighbours", self.handle.neighbours().get().execute()).await?;
+        let of = match of {
+            IpAddr::V4(of) => NeighbourAddress::Inet(of),
+            IpAddr::V6(of) => NeighbourAddress::Inet6(of),
+        };
+        let is_it =
+            |attribute: &NeighbourAttribute| matches!(attribute, NeighbourAttribute::Destination(at) if *at == of);
+        let on_it = messages.iter().filter(|message| message.header.ifindex == index);
+        let it = on_it.filter(|message| message.attributes.iter().any(is_it));
+        Ok(it.flat_map(|message| &message.attributes).find_map(|attribute| {
+            let NeighbourAttribute::LinkLayerAddress(address) = attribute else { return None };
+            Some(address.clone()).filter(|address| address.iter().any(|byte| *byte != 0))
+        }))
     }
 
     /// Makes a change on interface `index`.

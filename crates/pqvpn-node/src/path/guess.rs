@@ -11,6 +11,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use super::ids::Ids;
+
 /// Sockets that the hard end opens: with [`PORTS`] of 64,512 guessed, 98 of 100 tries hit.
 pub(crate) const SOCKETS: usize = 256;
 /// Ports that the easy end tries.
@@ -69,8 +71,8 @@ pub(crate) struct Guess {
     /// The ports tried are every `stride`th from `start` on, round and round.
     start: u32,
     stride: u32,
-    first_id: u64,
-    sent: u16,
+    /// Of the checks sent, in their order.
+    ids: Vec<u64>,
     checked: bool,
 }
 
@@ -86,13 +88,13 @@ pub(crate) enum Due {
 }
 
 impl Guess {
-    /// Begins. `seed` is random; the checks take [`PORTS`] numbers from `first_id` on.
-    pub(crate) fn new(now: Instant, part: Part, at: SocketAddr, seed: u64, first_id: u64) -> Option<Self> {
+    /// Begins. `seed` is random.
+    pub(crate) fn new(now: Instant, part: Part, at: SocketAddr, seed: u64) -> Option<Self> {
         let IpAddr::V4(ip) = at.ip().to_canonical() else { return None };
         let [low, high] = [seed & 0xffff_ffff, seed >> 32].map(|half| u32::try_from(half).unwrap_or(0));
         // No port comes twice: the stride has no divisor in common with the range (64,512 is 2^10 * 3^2 * 7).
         let stride = (1 + 2 * (high % (RANGE / 2))..).step_by(2).find(|n| n % 3 != 0 && n % 7 != 0)?;
-        Some(Self { since: now, part, at, ip, start: low % RANGE, stride, first_id, sent: 0, checked: false })
+        Some(Self { since: now, part, at, ip, start: low % RANGE, stride, ids: Vec::new(), checked: false })
     }
 
     /// Where the sockets are to be opened to, if this end opens any.
@@ -100,15 +102,15 @@ impl Guess {
         self.part.hard.then_some(self.at)
     }
 
-    /// Takes the next thing that is due.
-    pub(crate) fn poll(&mut self, now: Instant) -> Option<Due> {
+    /// Takes the next thing that is due; a check gets the next of `ids`.
+    pub(super) fn poll(&mut self, now: Instant, ids: &mut Ids) -> Option<Due> {
         if now >= self.since + LASTS {
             return Some(Due::Over);
         }
-        if self.part.easy && self.sent < PORTS && now >= self.sends_at(self.sent) {
-            let index = self.sent;
-            self.sent += 1;
-            return Some(Due::Check(self.first_id.wrapping_add(u64::from(index)), self.target(index)));
+        if let Some(index) = self.next_index().filter(|index| now >= self.sends_at(*index)) {
+            let id = ids.next();
+            self.ids.push(id);
+            return Some(Due::Check(id, self.target(index)));
         }
         if self.part.hard && !self.checked && now >= self.since + CHECK_AFTER {
             self.checked = true;
@@ -119,20 +121,25 @@ impl Guess {
 
     /// When [`Self::poll`] wants to run next.
     pub(crate) fn poll_timeout(&self) -> Instant {
-        let next = (self.part.easy && self.sent < PORTS).then(|| self.sends_at(self.sent));
+        let next = self.next_index().map(|index| self.sends_at(index));
         let check = (self.part.hard && !self.checked).then(|| self.since + CHECK_AFTER);
         [next, check].into_iter().flatten().fold(self.since + LASTS, Instant::min)
     }
 
     /// Whether an answer from `from` is that to the check sent there; when that was sent.
     pub(crate) fn sent_to(&self, id: u64, from: SocketAddr) -> Option<Instant> {
-        let index = u16::try_from(id.wrapping_sub(self.first_id)).ok().filter(|index| *index < self.sent)?;
+        let index = self.ids.iter().position(|sent| *sent == id).and_then(|index| u16::try_from(index).ok())?;
         (self.target(index) == from).then(|| self.sends_at(index))
     }
 
     /// A port was hit: no more are tried.
     pub(crate) const fn hit(&mut self) {
         self.part.easy = false;
+    }
+
+    /// The check that is sent next, if one is.
+    fn next_index(&self) -> Option<u16> {
+        u16::try_from(self.ids.len()).ok().filter(|index| self.part.easy && *index < PORTS)
     }
 
     fn sends_at(&self, index: u16) -> Instant {
@@ -168,12 +175,12 @@ mod tests {
     fn a_guess_tries_each_port_once_one_address_only_and_no_faster_than_said() {
         for seed in [0, 1, u64::MAX, 0x0123_4567_89ab_cdef, 0xffff_fffe_0000_0005] {
             let (now, part) = (Instant::now(), Part::of(false, true).unwrap());
-            let mut guess = Guess::new(now, part, at(), seed, u64::MAX - 5).unwrap();
+            let (mut guess, mut ids) = (Guess::new(now, part, at(), seed).unwrap(), Ids::new(&[7; 32]));
             let (mut ports, mut time) = (BTreeSet::new(), now);
             loop {
                 let before = ports.len();
                 let over = loop {
-                    match guess.poll(time) {
+                    match guess.poll(time, &mut ids) {
                         Some(Due::Check(id, to)) => {
                             assert!(to.ip() == at().ip() && to.port() >= LOWEST && ports.insert(to.port()));
                             assert_eq!(guess.sent_to(id, to), Some(time));
@@ -198,6 +205,6 @@ mod tests {
     #[test]
     fn only_ipv4_is_guessed() {
         let part = Part::of(false, false).unwrap();
-        assert!(Guess::new(Instant::now(), part, "[2001:db8::1]:7".parse().unwrap(), 0, 0).is_none());
+        assert!(Guess::new(Instant::now(), part, "[2001:db8::1]:7".parse().unwrap(), 0).is_none());
     }
 }

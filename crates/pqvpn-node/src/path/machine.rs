@@ -6,6 +6,7 @@
 mod action;
 mod choose;
 mod guessing;
+mod seen;
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -16,7 +17,7 @@ use std::{
 use pqvpn_dataplane::way::WayId;
 
 pub(crate) use self::action::Action;
-use super::{guess::Guess, sift::is_outside};
+use super::{guess::Guess, ids::Ids, sift::is_outside};
 
 /// When an address is checked after a try has begun: soon and often, because the first checks only open the NATs.
 const CHECK_AT: [Duration; 7] = [
@@ -43,6 +44,8 @@ const TRY_LASTS: Duration = Duration::from_secs(3);
 /// is made over it.
 const ASK_AGAIN: Duration = Duration::from_millis(400);
 const LINK_BESIDE_CHECK: Duration = Duration::from_millis(200);
+/// Ways by which links are made until the path answers or another is found.
+const MAX_BESIDE: usize = 4;
 /// An address that answered is remembered for so long, for when the path in use dies.
 const ANSWER_LASTS: Duration = Duration::from_secs(3600);
 /// Addresses known at a time: what the peer names, where it was heard, and ports that were guessed.
@@ -51,6 +54,8 @@ const MAX_TRIED: usize = 24;
 const MAX_HEARD: usize = 6;
 /// The end that does not choose takes the path it found itself when the other has not chosen for so long.
 const OTHER_CHOOSES: Duration = Duration::from_millis(700);
+/// The same while the path is dead. Two that choose at once cross: each follows the other, for as long as both send.
+const OTHER_RESCUES: Duration = Duration::from_millis(150);
 /// How long checks wait for the other end's opener besides two round trips, and what a round trip is taken for while
 /// nobody has measured it.
 const OPENER_MARGIN: Duration = Duration::from_millis(150);
@@ -103,12 +108,12 @@ pub(crate) struct Paths {
     round: u32,
     tried: BTreeMap<SocketAddr, Tried>,
     checks: VecDeque<(u64, SocketAddr, Instant)>,
-    next_id: u64,
+    ids: Ids,
     /// When the next try begins, while the path is not a direct one.
     next_try: Option<Instant>,
     failed: usize,
-    /// When the first answer came while the other end chooses.
-    answered: Option<Instant>,
+    /// When this end takes what it found, although the other end is to choose.
+    choose_at: Option<Instant>,
     link_due: Option<Instant>,
     /// The newest way through a relay.
     way: Option<SocketAddr>,
@@ -125,12 +130,20 @@ pub(crate) struct Paths {
     next_guess: Option<Instant>,
     told_debt: Duration,
     told_at: Option<Instant>,
+    /// Ways by which links were wanted since the path is suspect.
+    beside: Vec<SocketAddr>,
+    /// Where the data plane sends instead, and since when.
+    stray: Option<(SocketAddr, Instant)>,
     actions: VecDeque<Action>,
 }
 
 impl Paths {
-    /// A peer without a session. `first_id` is random: checks of an earlier life are not taken for ours.
-    pub(crate) fn new(chooses: bool, first_id: u64) -> Self {
+    /// A peer without a session. `secret` is random.
+    pub(crate) fn new(chooses: bool, secret: &[u8; 32]) -> Self {
+        Self::without_session(chooses, Ids::new(secret))
+    }
+
+    const fn without_session(chooses: bool, ids: Ids) -> Self {
         Self {
             chooses,
             current: None,
@@ -138,10 +151,10 @@ impl Paths {
             round: 0,
             tried: BTreeMap::new(),
             checks: VecDeque::new(),
-            next_id: first_id,
+            ids,
             next_try: None,
             failed: 0,
-            answered: None,
+            choose_at: None,
             link_due: None,
             way: None,
             ask_again: None,
@@ -153,6 +166,8 @@ impl Paths {
             next_guess: None,
             told_debt: Duration::ZERO,
             told_at: None,
+            beside: Vec::new(),
+            stray: None,
             actions: VecDeque::new(),
         }
     }
@@ -177,7 +192,7 @@ impl Paths {
 
     /// The last session has gone.
     pub(crate) fn on_gone(&mut self) {
-        let fresh = Self::new(self.chooses, self.next_id);
+        let fresh = Self::without_session(self.chooses, self.ids.clone());
         *self = Self {
             round: self.round,
             told_debt: self.told_debt,
@@ -263,8 +278,7 @@ impl Paths {
         self.way = Some(way);
         let _known = self.try_at(now, way, false);
         if self.suspect.is_some() {
-            // The peer may have been restarted, and then knows nothing of this session: a check would never be answered.
-            self.link_due = Some(now + LINK_BESIDE_CHECK);
+            self.link_beside(now, way);
         }
         self.handle_timeout(now);
     }
@@ -307,12 +321,27 @@ impl Paths {
     pub(crate) fn on_alive(&mut self) {
         if self.suspect.is_some() {
             self.calm();
-            self.link_due = None;
+            // A link beside is not needed any more; one where packets go is.
+            self.link_due = self.link_due.filter(|_| self.current.is_some_and(|at| self.needs_link(at)));
         }
     }
 
     fn calm(&mut self) {
-        (self.suspect, self.ask_again) = (None, None);
+        if self.suspect.take().is_some() {
+            self.choose_at = None;
+        }
+        self.ask_again = None;
+        self.beside.clear();
+    }
+
+    /// A link by a new way, beside the check there: the peer may have been restarted, and then knows nothing of this session
+    /// and answers no check. Once by each, for the same way comes again and again.
+    fn link_beside(&mut self, now: Instant, way: SocketAddr) {
+        if self.beside.len() < MAX_BESIDE && !self.beside.contains(&way) {
+            self.beside.push(way);
+            let due = now + LINK_BESIDE_CHECK;
+            self.link_due = Some(self.link_due.map_or(due, |at| at.min(due)));
+        }
     }
 
     /// There is news of where we may be reached: while packets take a relay, the next try begins at once.
@@ -331,6 +360,9 @@ impl Paths {
         }
         self.failed = 0;
         self.tried.clear();
+        if self.current.is_some_and(is_relayed) {
+            self.next_try = Some(now);
+        }
         // The session's own link may be cut off as well: only a relay is sure to carry what both have to tell each other.
         self.on_suspect(now);
     }
@@ -350,8 +382,8 @@ impl Paths {
             self.ask_again = Some(now + ASK_AGAIN);
             self.actions.push_back(Action::Relay);
         }
-        if self.answered.is_some_and(|at| now >= at + OTHER_CHOOSES) {
-            self.answered = None;
+        if self.choose_at.is_some_and(|at| now >= at) {
+            self.choose_at = None;
             if let Some((best, _)) = self.best().filter(|_| self.wants_other()) {
                 self.use_path(now, best);
             }
@@ -359,9 +391,10 @@ impl Paths {
         self.drive_guess(now);
         self.send_checks(now);
         let current = self.current;
-        self.tried.retain(|at, tried| {
-            let lasts = if tried.rtt.is_some() { ANSWER_LASTS } else { TRY_LASTS };
-            current == Some(*at) || now < tried.since + lasts
+        // What never answers goes even if it is in use: its time would be over, and this due, for ever.
+        self.tried.retain(|at, tried| match tried.rtt {
+            Some(_) => current == Some(*at) || now < tried.since + ANSWER_LASTS,
+            None => now < tried.since + TRY_LASTS,
         });
         self.checks.retain(|&(_, _, sent)| now < sent + TRY_LASTS);
     }
@@ -377,9 +410,8 @@ impl Paths {
         } else {
             self.checks.front().map(|&(_, _, sent)| sent + TRY_LASTS)
         };
-        let choose = self.answered.map(|at| at + OTHER_CHOOSES);
         let guess = self.guess.as_ref().map(Guess::poll_timeout);
-        [checks, choose, self.next_try, self.link_due, self.ask_again, guess].into_iter().flatten().min()
+        [checks, self.choose_at, self.next_try, self.link_due, self.ask_again, guess].into_iter().flatten().min()
     }
 
     /// Takes the next thing to do.
@@ -441,18 +473,25 @@ impl Paths {
                 continue;
             }
             tried.sent += 1;
-            let id = self.next_id;
-            self.next_id = id.wrapping_add(1);
+            let id = self.ids.next();
             self.checks.push_back((id, to, now));
             self.actions.push_back(Action::Check { id, to });
         }
     }
 
+    /// Whether the peer names addresses too often to be listened to at all.
+    pub(crate) fn has_told_enough(&self, now: Instant) -> bool {
+        self.current.is_none() || self.told_debt_at(now) > TOLD_EVERY * TOLD_BURST
+    }
+
+    fn told_debt_at(&self, now: Instant) -> Duration {
+        let since = self.told_at.map_or(Duration::MAX, |at| now.saturating_duration_since(at));
+        self.told_debt.saturating_sub(since)
+    }
+
     /// A peer causes at most one try every [`TOLD_EVERY`] in the long run.
     fn may_be_told(&mut self, now: Instant) -> bool {
-        let since = self.told_at.map_or(Duration::MAX, |at| now.saturating_duration_since(at));
-        self.told_at = Some(now);
-        self.told_debt = self.told_debt.saturating_sub(since);
+        (self.told_debt, self.told_at) = (self.told_debt_at(now), Some(now));
         if self.told_debt > TOLD_EVERY * TOLD_BURST {
             return false;
         }

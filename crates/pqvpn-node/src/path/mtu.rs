@@ -35,7 +35,8 @@ use std::{
 use pqvpn_dataplane::{PathSize, SURE_LEN};
 use pqvpn_packet::header::OVERHEAD;
 
-use self::evidence::{Ids, Loss, Sent, Trial};
+use self::evidence::{Loss, Sent, Trial};
+use super::ids::Ids;
 
 /// Length that is taken to pass everywhere, and the shortest a path falls to.
 const FLOOR: u16 = SURE_LEN as u16;

@@ -45,7 +45,7 @@ impl State {
             Command::Network(command) => self.network(command),
             Command::Relaying(answer) => {
                 let context = Arc::clone(&self.context);
-                let (listen, visitors) = (self.listening.at.clone(), self.listening.counts());
+                let (listen, visitors) = (self.listening.at(), self.listening.counts());
                 tokio::spawn(async move {
                     let report = context.networks.relaying().await;
                     send(answer, report.map(|report| RelayReport { listen, visitors, ..report }));

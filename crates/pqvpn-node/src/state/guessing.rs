@@ -18,6 +18,9 @@ use crate::{
 /// However many peers name an address, its ports are guessed at most once in this time, and this many addresses at most.
 const TARGET_RESTS: Duration = Duration::from_secs(60);
 const MAX_TARGETS: usize = 6;
+/// How long a socket stays open that its path has left: a path that fails for a moment comes back to it, and cannot to
+/// another.
+const KEPT_FOR: Duration = Duration::from_secs(60);
 
 /// Port guessing of this node.
 #[derive(Debug, Default)]
@@ -28,15 +31,41 @@ pub(crate) struct Guessing {
     targets: VecDeque<(IpAddr, Instant)>,
     sockets: Vec<SocketId>,
     /// Sockets that paths lead over.
-    kept: Vec<(PeerSlot, SocketAddr, SocketId)>,
+    kept: Vec<Kept>,
     /// Guesses begun.
     pub(crate) begun: u64,
+}
+
+/// A socket that the path of a peer leads over, or did until a moment ago.
+#[derive(Debug)]
+struct Kept<S = SocketId> {
+    slot: PeerSlot,
+    at: SocketAddr,
+    socket: S,
+    /// Since when the path leads elsewhere.
+    left: Option<Instant>,
+}
+
+impl<S> Kept<S> {
+    /// Whether the socket is of use, now that the peer's path is this one.
+    fn stays(&mut self, now: Instant, path: Option<SocketAddr>) -> bool {
+        let left = *self.left.get_or_insert(now);
+        if path == Some(self.at) {
+            self.left = None;
+        }
+        self.left.is_none() || now < left + KEPT_FOR
+    }
+
+    fn ends(&self) -> Option<Instant> {
+        self.left.map(|left| left + KEPT_FOR)
+    }
 }
 
 impl Guessing {
     /// When sockets have to be closed.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.turn.map(|(_, until)| until)
+        let turn = self.turn.map(|(_, until)| until);
+        turn.into_iter().chain(self.kept.iter().filter_map(Kept::ends)).min()
     }
 
     /// Gives the turn to a peer unless another has it.
@@ -118,7 +147,9 @@ impl State {
         let used = [path.and_then(|at| self.control.socket_towards(at)), self.control.path_socket(slot)];
         for socket in std::mem::take(&mut self.guessing.sockets) {
             match path {
-                Some(at) if used.contains(&Some(socket)) => self.guessing.kept.push((slot, at, socket)),
+                Some(at) if used.contains(&Some(socket)) => {
+                    self.guessing.kept.push(Kept { slot, at, socket, left: None });
+                }
                 _ => drop(self.control.remove_socket(socket)),
             }
         }
@@ -130,12 +161,12 @@ impl State {
             self.close_sockets(slot);
         }
         let control = &self.control;
-        self.guessing.kept.retain(|&(slot, at, socket)| {
-            let is_used = control.path(slot) == Some(at);
-            if !is_used {
-                control.remove_socket(socket);
+        self.guessing.kept.retain_mut(|kept| {
+            let stays = kept.stays(now, control.path(kept.slot));
+            if !stays {
+                control.remove_socket(kept.socket);
             }
-            is_used
+            stays
         });
     }
 }
@@ -151,6 +182,22 @@ mod tests {
         assert!(!guessing.take_turn(now, 2) && !guessing.take_turn(now + GUESS_SOCKETS_LAST / 2, 1));
         assert!(guessing.take_turn(now + GUESS_SOCKETS_LAST, 2));
     }
+
+    #[test]
+    fn the_socket_of_a_guessed_path_outlasts_a_moment_elsewhere() {
+        let (start, at) = (Instant::now(), SocketAddr::from(([203, 0, 113, 1], 41641)));
+        let elsewhere = Some(SocketAddr::from(([203, 0, 113, 2], 2)));
+        let mut kept = Kept { slot: 1, at, socket: (), left: None };
+        let later = |seconds| start + Duration::from_secs(seconds);
+        assert!(
+            kept.stays(later(0), Some(at)) && kept.stays(later(100), elsewhere) && kept.stays(later(102), Some(at))
+        );
+        assert!(kept.stays(later(200), elsewhere) && kept.stays(later(259), elsewhere), "its time begins anew");
+        assert!(!kept.stays(later(260), elsewhere));
+        let mut gone = Kept { slot: 1, at, socket: (), left: None };
+        assert!(gone.stays(start, None) && !gone.stays(later(60), None), "nor does it stay for a peer that is gone");
+    }
+
     #[test]
     fn an_address_is_a_target_once_a_minute_whoever_names_it_and_few_are() {
         let (mut guessing, now) = (Guessing::default(), Instant::now());

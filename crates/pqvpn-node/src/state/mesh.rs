@@ -98,7 +98,7 @@ impl State {
                 Some(peer) => update(now, peer, plan),
                 None => {
                     let life = PeerLife::new(plan.keepalive, entropy::u64());
-                    let paths = Paths::new(self.own < id, entropy::u64());
+                    let paths = Paths::new(self.own < id, &entropy::bytes());
                     let sizes = entropy::bytes();
                     let added = self.peers.add(|slot| {
                         let mut peer = Peer::new(id, slot, life, paths);

@@ -185,6 +185,11 @@ impl State {
         if is_hushed && !self.peers.get_mut(slot).is_some_and(|peer| peer.hush.lets_in(now)) {
             return;
         }
+        // Before everybody's addresses are gone through for it.
+        if let Some(peer) = self.peers.get(slot).filter(|peer| peer.paths.has_told_enough(now)) {
+            self.candidates_refused += candidates.addresses.len() as u64;
+            return tracing::debug!(peer = %peer.label(), "candidates told too often");
+        }
         let lab = self.underlay.listen.iter().all(|at| at.ip().is_loopback());
         let sifted = sift(&candidates.addresses, lab, |ip| self.is_inside(ip));
         self.candidates_refused += sifted.refused;
@@ -192,10 +197,7 @@ impl State {
         let Some(peer) = self.peers.get_mut(slot) else { return };
         let Candidates { round, answer, varies, .. } = *candidates;
         peer.varies = Some(varies);
-        if !peer.paths.on_told(now, Told { round, answer, varies, rtt }, &sifted.usable) {
-            self.candidates_refused += sifted.usable.len() as u64;
-            tracing::debug!(peer = %peer.label(), "candidates told too often");
-        }
+        let _taken = peer.paths.on_told(now, Told { round, answer, varies, rtt }, &sifted.usable);
     }
 
     /// Whether packets to an address go into the tunnel, so that a path must not lead there: it would lead into itself.
@@ -215,6 +217,7 @@ impl State {
     pub(super) fn on_network_change(&mut self, now: Instant) {
         tracing::info!("the network has changed: every path is looked at anew");
         self.reflexive.forget();
+        self.portmap.nudge();
         let (carriers, interface) = (self.carriers.clone(), self.host.interface.clone());
         tokio::spawn(async move { carriers.look_around(interface.as_deref(), true).await });
         let _told_by_its_own_look = self.context.networks.order(membership::Order::NetworkChanged);

@@ -168,7 +168,7 @@ mod tests {
     #[test]
     fn two_ratchet_failures_in_a_day_quarantine_and_an_operator_lifts_it() {
         let now = Instant::now();
-        let mut peer = Peer::new(PeerId::from_bytes([1; 32]), 0, PeerLife::new(None, 0), Paths::new(true, 0));
+        let mut peer = Peer::new(PeerId::from_bytes([1; 32]), 0, PeerLife::new(None, 0), Paths::new(true, &[7; 32]));
         peer.on_ratchet_abort(now);
         assert!(!peer.quarantined);
         peer.on_ratchet_abort(now + ABORT_MEMORY);
@@ -181,7 +181,7 @@ mod tests {
 
     #[test]
     fn what_is_routed_to_a_peer_is_behind_it_as_its_addresses_are() {
-        let mut peer = Peer::new(PeerId::from_bytes([1; 32]), 0, PeerLife::new(None, 0), Paths::new(true, 0));
+        let mut peer = Peer::new(PeerId::from_bytes([1; 32]), 0, PeerLife::new(None, 0), Paths::new(true, &[7; 32]));
         peer.addresses = vec!["10.100.3.7".parse().unwrap()];
         peer.prefixes = vec!["192.168.5.0/24".parse().unwrap(), "fd00:7::/32".parse().unwrap()];
         for (ip, inside) in [

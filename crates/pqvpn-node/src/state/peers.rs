@@ -106,7 +106,8 @@ mod tests {
             peers.add(|slot| {
                 let mut id = [u8::try_from(slot).unwrap(); 32];
                 id[0] = *first_byte;
-                let mut peer = Peer::new(PeerId::from_bytes(id), slot, PeerLife::new(None, 0), Paths::new(true, 0));
+                let mut peer =
+                    Peer::new(PeerId::from_bytes(id), slot, PeerLife::new(None, 0), Paths::new(true, &[7; 32]));
                 peer.name = (*name).to_owned();
                 (peer.pinned, peer.named) = (names.is_empty(), names.is_empty() && !name.is_empty());
                 peer.names = names.iter().map(|(net, name)| ((*net).to_owned(), (*name).to_owned())).collect();
@@ -167,7 +168,7 @@ mod tests {
         let mut peers = peers(&[(1, "a", &[]), (2, "b", &[])]);
         let gone = peers.remove(1).unwrap();
         assert_eq!(peers.of(&gone.id), None);
-        let back = peers.add(|slot| Peer::new(gone.id, slot, PeerLife::new(None, 0), Paths::new(true, 0)));
+        let back = peers.add(|slot| Peer::new(gone.id, slot, PeerLife::new(None, 0), Paths::new(true, &[7; 32])));
         assert_eq!(back, Some(2));
         assert!(peers.get(1).is_none());
     }

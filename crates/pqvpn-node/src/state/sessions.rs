@@ -75,8 +75,9 @@ impl State {
         self.live.insert(id, live);
         let kept = self.retire_all_but_one(slot);
         if let Some(kept) = kept.filter(|&kept| kept != id).and_then(|kept| self.live.get(&kept)) {
-            // Installing the other one has moved the path.
-            self.control.set_path(slot, kept.connection.remote());
+            // Installing the other one has moved the path; it need not have been where the link of this one is.
+            let known = self.peers.get(slot).and_then(|peer| peer.paths.current());
+            self.control.set_path(slot, known.unwrap_or_else(|| kept.connection.remote()));
         }
         let Some(peer) = self.peers.get_mut(slot) else { return };
         if kept == Some(id) {

@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use pqvpn_dataplane::way::{CarrierSink as _, Way, WayId};
+use pqvpn_wire::carrier::MAX_MESSAGE;
 use rustls::pki_types::ServerName;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream},
@@ -15,9 +16,16 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 use tokio_tungstenite::tungstenite::Message;
 
 use super::{
-    super::{dial, fake::FakePlane, frame, limits::MAX_ALL, queue::Sink, tls},
+    super::{
+        dial,
+        fake::{FakeLink, FakePlane},
+        limits::MAX_ALL,
+        queue::Sink,
+        tls,
+    },
     *,
 };
+use crate::link::Connection;
 
 const OWN: [u8; 32] = [7; 32];
 const UP: &[u8] = b"a datagram that goes up";
@@ -32,7 +40,7 @@ struct Lab {
 impl Lab {
     fn new() -> Self {
         let (plane, stop) = (Arc::new(FakePlane::default()), watch::Sender::new(()));
-        let ways = Ways::new(plane.shared());
+        let ways = Ways::new(plane.shared(), |_| true);
         let own = PeerId::from_bytes(OWN);
         let server = Server::new(own, tls::server().unwrap(), ways, Arc::default(), stop.subscribe());
         Self { plane, server, _stop: stop }
@@ -145,7 +153,7 @@ async fn datagrams_go_both_ways() {
 
 #[tokio::test]
 async fn what_is_no_message_ends_the_carrier() {
-    let long = vec![1; frame::MAX_MESSAGE + 1];
+    let long = vec![1; MAX_MESSAGE + 1];
     for bad in [
         Message::Text("hello".into()),
         Message::Binary(vec![0, 9, 1].into()),
@@ -244,6 +252,34 @@ async fn whoever_comes_has_the_place_of_the_oldest_that_nobody_authenticated_use
     assert_eq!(lab.server.limits().open(), MAX_ALL);
     drop(held);
     assert_eq!(lab.server.limits().open(), 0, "each has left once");
+}
+
+#[tokio::test]
+async fn a_stranger_s_handshake_holds_no_place_against_whoever_comes_and_a_peer_s_does() {
+    let mut lab = Lab::new();
+    let member = PeerId::from_bytes([1; 32]);
+    let ways = Ways::new(lab.plane.shared(), move |peer| *peer == member);
+    let stop = lab._stop.subscribe();
+    lab.server = Server::new(PeerId::from_bytes(OWN), tls::server().unwrap(), ways, Arc::default(), stop);
+    let ways = &lab.server.ways;
+    let (mut visits, mut used) = (Vec::new(), Vec::new());
+    for n in 0..u32::try_from(MAX_ALL).unwrap() {
+        let visit = lab.server.admit(SocketAddr::from((Ipv4Addr::from_bits(n), 5))).unwrap();
+        let way = ways.open(Place { rung: Rung::Wss, at: visit.from }).unwrap();
+        *visit.way.lock().unwrap() = Some(way.id.address());
+        let peer = if n == 1 { PeerId::from_bytes([2; 32]) } else { member };
+        let link: Arc<dyn Connection> = Arc::new(FakeLink { peer, remote: way.id.address() });
+        ways.note_link(now(), &link);
+        visits.push(visit);
+        used.push((way, link));
+    }
+    let come = |n: u32| lab.server.admit(SocketAddr::from((Ipv4Addr::from_bits(n), 6)));
+    visits.push(come(5000).expect("the stranger makes room"));
+    let over: Vec<usize> = (0..visits.len()).filter(|n| *visits[*n].is_over.borrow()).collect();
+    assert_eq!(over, [1]);
+    visits.push(come(5001).expect("the newcomer makes room, of whom nothing is known"));
+    *visits[MAX_ALL + 1].way.lock().unwrap() = Some(used[0].0.id.address());
+    assert!(matches!(come(5002), Err(Refused::All)), "peers do not");
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Action, OTHER_CHOOSES, Paths, TRY_AGAIN, is_relayed};
+use super::{Action, OTHER_CHOOSES, OTHER_RESCUES, Paths, TRY_AGAIN, is_relayed};
 
 /// How much shorter the round trip of another address must be to change over to it, in eighths.
 const BETTER_EIGHTHS: u32 = 6;
@@ -20,10 +20,11 @@ impl Paths {
         let upgrade = is_relayed(current) && !is_relayed(at);
         let shorter = is_relayed(current) == is_relayed(at)
             && current_rtt.is_some_and(|present| rtt < present * BETTER_EIGHTHS / 8);
-        if dead || self.chooses && (upgrade || shorter) {
+        if self.chooses && (dead || upgrade || shorter) {
             self.use_path(now, at);
-        } else if upgrade {
-            self.answered.get_or_insert(now);
+        } else if dead || upgrade {
+            let due = now + if dead { OTHER_RESCUES } else { OTHER_CHOOSES };
+            self.choose_at = Some(self.choose_at.map_or(due, |at| at.min(due)));
         }
     }
 
@@ -37,7 +38,7 @@ impl Paths {
     }
 
     pub(super) fn use_path(&mut self, now: Instant, at: SocketAddr) {
-        self.answered = None;
+        self.choose_at = None;
         self.actions.push_back(Action::Use(at));
         self.on_path(now, at);
     }
@@ -53,7 +54,7 @@ impl Paths {
 
     /// Whether the link there is goes another way than packets to `at`: not if both go straight, for QUIC follows a peer
     /// to another address by itself.
-    fn needs_link(&self, at: SocketAddr) -> bool {
+    pub(super) fn needs_link(&self, at: SocketAddr) -> bool {
         self.link.is_some_and(|link| link != at && (is_relayed(link) || is_relayed(at)))
     }
 

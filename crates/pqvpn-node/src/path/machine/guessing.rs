@@ -17,8 +17,7 @@ impl Paths {
     pub(crate) fn guess(&mut self, now: Instant, varies: bool, seed: u64) -> bool {
         let Some((at, other_varies)) = self.aim.filter(|_| self.may_guess(now)) else { return false };
         let Some(part) = Part::of(varies, other_varies) else { return false };
-        let Some(begun) = Guess::new(now, part, at, seed, self.next_id) else { return false };
-        self.next_id = self.next_id.wrapping_add(u64::from(guess::PORTS));
+        let Some(begun) = Guess::new(now, part, at, seed) else { return false };
         self.next_guess = Some(now + guess::pause(self.guesses));
         self.guesses += 1;
         self.actions.extend(begun.opens().map(Action::OpenSockets));
@@ -39,12 +38,11 @@ impl Paths {
     }
 
     pub(super) fn drive_guess(&mut self, now: Instant) {
-        while let Some(due) = self.guess.as_mut().and_then(|guess| guess.poll(now)) {
+        while let Some(due) = self.guess.as_mut().and_then(|guess| guess.poll(now, &mut self.ids)) {
             match due {
                 Due::Check(id, to) => self.actions.push_back(Action::Check { id, to }),
                 Due::FromAll(to) => {
-                    let id = self.next_id;
-                    self.next_id = id.wrapping_add(1);
+                    let id = self.ids.next();
                     self.checks.push_back((id, to, now));
                     self.tried.entry(to).or_insert(Tried { since: now, sent: CHECK_AT.len(), rtt: None, heard: false });
                     self.actions.push_back(Action::CheckFromAll { id, to });

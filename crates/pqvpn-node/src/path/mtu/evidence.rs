@@ -1,9 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a verdict rests on: how much is lost by mere chance, and ids that nobody can guess.
+//! What a verdict rests on: how much is lost by mere chance.
 
-use std::{fmt, time::Instant};
-
-use aws_lc_rs::hmac;
+use std::time::Instant;
 
 /// Probes remembered for the estimate of loss.
 const MEMORY: f64 = 64.0;
@@ -58,31 +56,5 @@ impl Loss {
     /// The estimate, 0 where nothing was lost.
     pub(super) fn share_if_any(self) -> f64 {
         if self.lost > 0.0 { self.share() } else { 0.0 }
-    }
-}
-
-/// Ids of probes. The peer sees those of its own and could otherwise answer, in the name of another address, what was
-/// sent there.
-#[derive(Clone)]
-pub(super) struct Ids {
-    key: hmac::Key,
-    next: u64,
-}
-
-impl Ids {
-    pub(super) fn new(secret: &[u8; 32]) -> Self {
-        Self { key: hmac::Key::new(hmac::HMAC_SHA256, secret), next: 0 }
-    }
-
-    pub(super) fn next(&mut self) -> u64 {
-        self.next = self.next.wrapping_add(1);
-        let tag = hmac::sign(&self.key, &self.next.to_be_bytes());
-        tag.as_ref().first_chunk().map_or(0, |first| u64::from_be_bytes(*first))
-    }
-}
-
-impl fmt::Debug for Ids {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Ids").field("next", &self.next).finish_non_exhaustive()
     }
 }

@@ -53,12 +53,22 @@ pub(super) struct Keeper {
     phase: Phase,
     failed: usize,
     look_at: Instant,
+    /// Whether the router may have forgotten the mapping there is.
+    doubted: bool,
     actions: Vec<Action>,
 }
 
 impl Keeper {
     pub(super) const fn new(now: Instant) -> Self {
-        Self { wanted: true, gateway: None, phase: Phase::Idle, failed: 0, look_at: now, actions: Vec::new() }
+        Self {
+            wanted: true,
+            gateway: None,
+            phase: Phase::Idle,
+            failed: 0,
+            look_at: now,
+            doubted: false,
+            actions: Vec::new(),
+        }
     }
 
     /// The node goes up or down.
@@ -77,9 +87,9 @@ impl Keeper {
         }
     }
 
-    /// The network may have changed.
+    /// The network may have changed. A mapping is asked for again once it is known whose it would be.
     pub(super) fn nudge(&mut self, now: Instant) {
-        self.look_at = now;
+        (self.look_at, self.doubted) = (now, true);
         if let Phase::Waiting { .. } = self.phase {
             (self.phase, self.failed) = (Phase::Waiting { until: now }, 0);
         }
@@ -88,7 +98,16 @@ impl Keeper {
     /// What the default gateway is now.
     pub(super) fn on_gateway(&mut self, now: Instant, gateway: Option<Gateway>) {
         self.look_at = now + LOOK;
-        if !self.wanted || self.gateway == gateway {
+        let doubted = std::mem::take(&mut self.doubted);
+        if !self.wanted {
+            return;
+        }
+        if self.gateway == gateway {
+            if let Phase::Held { renew_at, .. } = &mut self.phase
+                && doubted
+            {
+                *renew_at = now;
+            }
             return;
         }
         if self.has_mapping() {
@@ -281,6 +300,28 @@ mod tests {
         assert!(!keeper.on_mapped(now, gateway(1), Duration::from_secs(600)));
         assert!(!keeper.has_mapping());
         assert!(keeper.on_mapped(now, gateway(2), Duration::from_secs(600)));
+    }
+
+    #[test]
+    fn a_mapping_is_asked_for_again_when_the_network_has_changed() {
+        let now = Instant::now();
+        let mut keeper = mapped(now, Duration::from_secs(7200));
+        let later = now + Duration::from_secs(5);
+        keeper.nudge(later);
+        keeper.handle_timeout(later);
+        assert_eq!(actions(&mut keeper), [Action::Look], "first whether it is the same router");
+        keeper.on_gateway(later, Some(gateway(1)));
+        assert!(keeper.has_mapping() && keeper.poll_timeout() == Some(later));
+        keeper.handle_timeout(later);
+        assert_eq!(actions(&mut keeper), [Action::Ask(gateway(1))], "it may have forgotten, or we are elsewhere");
+        assert!(keeper.on_mapped(later, gateway(1), Duration::from_secs(7200)));
+        keeper.on_gateway(later, Some(gateway(1)));
+        keeper.handle_timeout(later);
+        assert_eq!(actions(&mut keeper), [], "once");
+        keeper.nudge(later);
+        keeper.handle_timeout(later);
+        keeper.on_gateway(later, Some(gateway(2)));
+        assert_eq!(actions(&mut keeper), [Action::Look, Action::Lost, Action::Ask(gateway(2))]);
     }
 
     #[test]
