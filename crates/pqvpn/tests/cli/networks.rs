@@ -14,7 +14,7 @@ use pqvpn_node::handle::{Command, NodeError, NodeHandle};
 use serde_json::{Value, json};
 use tokio::{runtime::Runtime, sync::mpsc};
 
-use self::played::{EXPIRED, HOME, NAS, OPEN, QUEUE, SILENT, TAKEN, code, dns, identity, play};
+use self::played::{EXPIRED, NAS, OPEN, QUEUE, SILENT, TAKEN, code, dns, identity, play};
 use crate::sandbox::{Run, Sandbox};
 
 struct Fixture {

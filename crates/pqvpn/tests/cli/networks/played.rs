@@ -21,7 +21,7 @@ use pqvpn_wire::{
 };
 
 pub(super) const NAS: PeerId = PeerId::from_bytes([9; 32]);
-pub(super) const HOME: NetworkId = NetworkId::from_bytes([0x7e; 32]);
+const HOME: NetworkId = NetworkId::from_bytes([0x7e; 32]);
 
 pub(super) fn identity() -> model::Identity {
     let peer_id = PeerId::from_bytes([7; 32]).to_string();
