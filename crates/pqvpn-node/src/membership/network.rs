@@ -324,12 +324,6 @@ impl Network {
         self.dirty = true;
     }
 
-    /// Adds what was held here, and checked, to another's copy.
-    pub(super) fn hand_over(&self, to: &mut Constitution) {
-        let held = self.constitution.after(&[], usize::MAX).statements.into_iter().map(Arc::unwrap_or_clone);
-        let _refusals_are_counted = to.insert_all(held, &OwnDisk);
-    }
-
     /// Writes the small head down.
     pub(super) fn keep_head(&mut self) {
         self.changes.push(Change::Head(self.id, self.head.clone()));
@@ -410,11 +404,7 @@ impl Network {
             self.records.remove(&peer);
             self.changes.push(Change::Record(self.id, peer, None));
         }
-        let unseen: Vec<PeerId> = self.seen.keys().filter(|peer| !members.contains(*peer)).copied().collect();
-        for peer in unseen {
-            self.seen.remove(&peer);
-            self.changes.push(Change::Seen(self.id, peer, None));
-        }
+        self.forget_places(&members);
         self.reach.retain(&members);
         self.lives.retain(&members);
         self.heard.retain(|peer, _| members.contains(peer));

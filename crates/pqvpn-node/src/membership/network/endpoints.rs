@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Where members can be dialled: where they were reached last, what they say themselves, what was found otherwise.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, SocketAddr},
+};
 
 use pqvpn_crypto::peer_id::PeerId;
 use pqvpn_wire::network::{Door, MAX_DOOR_ADDRESSES, MAX_DOORS};
@@ -66,6 +69,15 @@ impl Network {
         self.changes.push(Change::Seen(self.id, peer, Some(seen.clone())));
         self.seen.insert(peer, seen);
         self.dirty = true;
+    }
+
+    /// Forgets where those were that are no members any more.
+    pub(super) fn forget_places(&mut self, members: &BTreeSet<PeerId>) {
+        let gone: Vec<PeerId> = self.seen.keys().filter(|peer| !members.contains(*peer)).copied().collect();
+        for peer in gone {
+            self.seen.remove(&peer);
+            self.changes.push(Change::Seen(self.id, peer, None));
+        }
     }
 
     /// A member was found there; the link proves whether that is true.
