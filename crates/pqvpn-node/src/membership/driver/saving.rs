@@ -111,13 +111,18 @@ impl Driver {
 
     /// An answer without what is not on disk.
     pub(super) fn withhold(&self, id: &NetworkId, response: NetResponse) -> NetResponse {
-        let unsaved =
-            || Unsaved::of(id, self.unsaved.iter().chain(self.networks.get(id).iter().flat_map(|n| &n.changes)));
-        match response {
-            NetResponse::Bundle(bundle) if self.refusing.is_some() => NetResponse::Bundle(unsaved().kept_back(bundle)),
-            NetResponse::PutOut(proof) if self.refusing.is_some() => NetResponse::PutOut(unsaved().kept_back(proof)),
-            other => other,
+        if self.refusing.is_none() {
+            return response;
         }
+        let changes = self.unsaved.iter().chain(self.networks.get(id).into_iter().flat_map(|network| &network.changes));
+        let unsaved = Unsaved::of(id, changes);
+        if let NetResponse::Bundle(bundle) = response {
+            return NetResponse::Bundle(unsaved.kept_back(bundle));
+        }
+        if let NetResponse::PutOut(proof) = response {
+            return NetResponse::PutOut(unsaved.kept_back(proof));
+        }
+        response
     }
 }
 
