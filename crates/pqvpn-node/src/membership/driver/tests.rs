@@ -7,8 +7,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use futures_util::future::BoxFuture;
-use pqvpn_crypto::identity::{CompositeSignature, Identity, PublicIdentity, SIGNATURE_LEN};
+use pqvpn_crypto::identity::{CompositeSignature, Identity, SIGNATURE_LEN};
 use pqvpn_wire::network::{Act, Bundle, Door, Statement, SyncState};
 
 use super::{

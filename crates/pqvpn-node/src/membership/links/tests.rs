@@ -28,8 +28,7 @@ pub(in crate::membership) fn link_at(peer: PeerId, now: Instant, remote: SocketA
 
 /// A link that somebody has dialled.
 pub(in crate::membership) fn link_from(peer: PeerId, now: Instant) -> NetLink {
-    let connection = Arc::new(Fake { peer, side: Role::Responder, remote: NOWHERE, closed: Mutex::new(false) });
-    NetLink::new(connection, Usage::new(now), None, now)
+    NetLink::new(fake(peer, Role::Responder, NOWHERE), Usage::new(now), None, now)
 }
 
 /// Both ends of one link: that of `dialler` and that of `other`.
