@@ -113,6 +113,7 @@ impl Driver {
     pub(super) fn withhold(&self, id: &NetworkId, response: NetResponse) -> NetResponse {
         let unsaved =
             || Unsaved::of(id, self.unsaved.iter().chain(self.networks.get(id).iter().flat_map(|n| &n.changes)));
+        #[expect(clippy::wildcard_enum_match_arm, reason = "nothing else holds what is stored")]
         match response {
             NetResponse::Bundle(bundle) if self.refusing.is_some() => NetResponse::Bundle(unsaved().kept_back(bundle)),
             NetResponse::PutOut(proof) if self.refusing.is_some() => NetResponse::PutOut(unsaved().kept_back(proof)),
