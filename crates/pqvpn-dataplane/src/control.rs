@@ -339,6 +339,12 @@ impl Control {
         self.shared.change(|_, tables| tables.tunnel = index);
     }
 
+    /// The interface that is our own, 0 if none is.
+    #[must_use]
+    pub fn tunnel(&self) -> u32 {
+        self.shared.tables.load().tunnel
+    }
+
     /// Drops packets between the interface and the tunnel while `paused` (the interface is down); probes still work.
     pub fn pause(&self, paused: bool) {
         self.shared.change(|_, tables| tables.paused = paused);

@@ -87,6 +87,13 @@ pub struct Report {
     pub ipv6_missing: bool,
 }
 
+impl Report {
+    /// Whether an address lies in a subnet that stays where it is connected.
+    pub(crate) fn keeps(&self, ip: IpAddr) -> bool {
+        self.skipped.iter().chain(&self.shadowed).any(|overlap| overlap.subnet.contains(&ip))
+    }
+}
+
 /// A wanted route and the connected subnet it meets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Overlap {

@@ -327,7 +327,8 @@ async fn open_tun(
 /// The handle of the data plane, which knows our own interface from then on, if it is one of the system's.
 fn control_of(plane: &DataPlane, interface: Option<&str>) -> Control {
     let control = plane.control();
-    let index = interface.and_then(|name| nix::net::if_::if_nametoindex(name).ok());
+    let unknown = |error: &nix::Error| tracing::warn!(%error, "what comes back out of the tunnel is not told apart");
+    let index = interface.and_then(|name| nix::net::if_::if_nametoindex(name).inspect_err(unknown).ok());
     control.set_tunnel(index.unwrap_or(0));
     control
 }

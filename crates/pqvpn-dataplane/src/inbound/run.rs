@@ -223,7 +223,7 @@ fn follow(session: &Session, path: Path, mover: Option<Mover>, shared: &Shared, 
     let peer = &session.peer;
     if lock(&peer.place).hear(path, now) {
         // Pins are by address, and another peer that forges this one may have taken it away.
-        if path.socket.is_some() {
+        if path.socket.is_some() && !shared.is_outdated(session) {
             shared.underlay.sockets.extra.pin(path.remote, path.socket);
         }
         return;

@@ -92,7 +92,9 @@ impl ExtraSockets {
 
     /// Notes that something authenticated came from `remote` on this socket (`None`: on one the data plane began with).
     pub(crate) fn pin(&self, remote: SocketAddr, socket: Option<SocketId>) {
-        if self.pin_of(remote) == socket {
+        let full = || self.extra.load().pins.len() >= MAX_PINS;
+        let before = self.pin_of(remote);
+        if before == socket || before.is_none() && full() {
             return;
         }
         let _changing = lock(&self.changing);

@@ -8,6 +8,7 @@ use std::{
 };
 
 use super::{RecvBatch, SLOT_LEN, Socket};
+use crate::{udp::sys::RecvMeta, way::WayId};
 
 /// A bound socket with the options of the data plane's own: it never fragments, and believes no router about lengths.
 #[derive(Debug)]
@@ -38,16 +39,21 @@ impl PlainPort {
     }
 
     /// Takes what is there, without waiting: `each` gets the sender, the address of ours it was sent to, and datagrams.
+    /// Nothing gets there that came by the interface `tunnel` (0: none): it was in the tunnel before, and a path must not
+    /// lead into it; nor what has the address of a way for a sender, which no host has.
     ///
     /// # Errors
     /// Nothing is there (`WouldBlock`), or the system refuses.
     pub fn receive(
         &self,
         PortBatch(batch): &mut PortBatch,
+        tunnel: u32,
         mut each: impl FnMut(SocketAddr, Option<IpAddr>, &[&[u8]]),
     ) -> io::Result<()> {
         for i in 0..batch.receive(self.0.fd())? {
-            let Some(meta) = batch.meta(i).filter(|meta| !meta.truncated) else { continue };
+            let is_loop = |interface| interface != 0 && interface == tunnel;
+            let fits = |meta: &RecvMeta| !meta.truncated && !is_loop(meta.interface) && WayId::of(meta.addr).is_none();
+            let Some(meta) = batch.meta(i).filter(fits) else { continue };
             let start = i * SLOT_LEN;
             let Some(bytes) = batch.storage().get(start..start + meta.len) else { continue };
             let datagrams: Vec<&[u8]> = bytes.chunks(meta.stride.max(1)).collect();
@@ -89,13 +95,28 @@ mod tests {
             while heard.is_empty() {
                 wait(&mut [Waited::readable(port.0.fd())], 20_000).unwrap();
                 let each = |from, local, datagrams: &[&[u8]]| heard.push((from, local, datagrams.concat()));
-                port.receive(&mut batch, each).unwrap();
+                port.receive(&mut batch, 0, each).unwrap();
             }
             let (from, local, question) = heard.pop().unwrap();
             assert_eq!((local, &question[..]), (Some(asked.ip()), &b"a question"[..]));
             port.send(from, local, b"an answer").unwrap();
             let (len, by) = client.recv_from(&mut [0; 99]).unwrap();
             assert_eq!((len, by), (9, asked), "not the address of the system's choice");
+        }
+    }
+
+    #[test]
+    fn what_comes_by_the_interface_of_the_tunnel_is_not_taken() {
+        let port = PlainPort::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let lo = nix::net::if_::if_nametoindex("lo").unwrap();
+        let mut batch = PortBatch::default();
+        for (tunnel, taken) in [(lo, 0), (lo + 1000, 1), (0, 1)] {
+            client.send_to(b"a question", port.local_addr()).unwrap();
+            wait(&mut [Waited::readable(port.0.fd())], 20_000).unwrap();
+            let mut heard = 0;
+            port.receive(&mut batch, tunnel, |_, _, datagrams| heard += datagrams.len()).unwrap();
+            assert_eq!(heard, taken, "{tunnel}");
         }
     }
 }

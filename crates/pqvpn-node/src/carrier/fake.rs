@@ -119,6 +119,10 @@ impl Plane for FakePlane {
         self.ways.lock().unwrap().retain(|(known, _)| *known != id);
     }
 
+    fn tunnel(&self) -> u32 {
+        0
+    }
+
     fn set_group(&self, _: GroupId, group: Option<Arc<dyn CarrierGroup>>) {
         *self.group.lock().unwrap() = group;
     }

@@ -170,7 +170,7 @@ impl Port {
     /// Everything that is there comes in by the ways it belongs to.
     fn receive(&self, socket: &PlainPort, batch: &mut PortBatch, ways: &GroupWays) -> io::Result<()> {
         let now = clock::now();
-        socket.receive(batch, |from, local, datagrams| {
+        socket.receive(batch, ways.tunnel(), |from, local, datagrams| {
             let Some(first) = datagrams.first() else { return };
             let found = self.table().way(now, Ends { from, local }, first, |way| ways.used_by(now, way));
             let Some(Found { way, is_new, over }) = found else { return };

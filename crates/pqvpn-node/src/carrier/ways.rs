@@ -4,7 +4,10 @@
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicU16, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -51,7 +54,9 @@ pub(crate) const fn by_member(random: u64) -> u64 {
 
 /// A number for a group of carried ways.
 pub(super) fn group() -> GroupId {
-    GroupId(((entropy::u64() | CARRIED | GROUPED) >> 48) as u16)
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let kind = ((CARRIED | GROUPED) >> 48) as u16;
+    GroupId(kind | NEXT.fetch_add(1, Ordering::Relaxed) & !kind)
 }
 
 /// The data plane as carriers need it.
@@ -67,6 +72,8 @@ pub(crate) trait Plane: Send + Sync {
     fn set_group(&self, id: GroupId, group: Option<Arc<dyn CarrierGroup>>);
     /// Takes what came on it; gives how many there was room for.
     fn inject(&self, id: WayId, datagrams: &[&[u8]]) -> usize;
+    /// The index of the interface that leads into the tunnel, 0 if none does.
+    fn tunnel(&self) -> u32;
 }
 
 impl Plane for Control {
@@ -84,6 +91,10 @@ impl Plane for Control {
 
     fn inject(&self, id: WayId, datagrams: &[&[u8]]) -> usize {
         Self::inject(self, id, datagrams)
+    }
+
+    fn tunnel(&self) -> u32 {
+        Self::tunnel(self)
     }
 }
 
@@ -204,7 +215,9 @@ impl Ways {
 
     fn prove_link(&self, now: Instant, link: &dyn Connection) {
         let is_peer = (self.is_peer)(&link.peer());
-        if let Some(held) = self.places().get_mut(&link.remote()) {
+        // Asked for before the lock: the link has one of its own, under which packets leave by ways.
+        let at = link.remote();
+        if let Some(held) = self.places().get_mut(&at) {
             *(if is_peer { &mut held.peer } else { &mut held.stranger }) = Some(now);
         }
     }
@@ -278,6 +291,11 @@ impl GroupWays {
 
     pub(super) fn look_at_links(&self, now: Instant) {
         self.ways.look_at_links(now);
+    }
+
+    /// The index of the interface that leads into the tunnel, 0 if none does.
+    pub(super) fn tunnel(&self) -> u32 {
+        self.ways.plane.tunnel()
     }
 
     /// Takes what came on one; what finds no room is counted by the data plane.

@@ -114,6 +114,12 @@ impl HostSide {
         }
     }
 
+    /// Whether an address lies in a subnet that stays on an interface of this host although it is routed to a peer.
+    pub(crate) fn is_connected(&self, ip: IpAddr) -> bool {
+        let report = self.applied.as_ref().map(HostChange::report);
+        report.is_some_and(|report| report.keeps(ip))
+    }
+
     /// What an operator should know about the changes in force.
     pub(crate) fn health(&self) -> Vec<HealthItem> {
         let mut items: Vec<HealthItem> = self.left_out.iter().chain(&self.trouble).cloned().collect();

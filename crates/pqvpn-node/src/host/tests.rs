@@ -143,3 +143,20 @@ fn missing_privilege_is_told_apart() {
     let other = HostError::kernel("set address".to_owned(), std::io::Error::from_raw_os_error(22));
     assert!(matches!(other, HostError::Kernel { .. }), "{other:?}");
 }
+
+#[test]
+fn what_is_connected_here_is_not_in_the_tunnel_though_a_peer_has_a_route_to_it() {
+    let overlap = |route: &str, subnet: &str| Overlap {
+        route: route.parse().unwrap(),
+        subnet: subnet.parse().unwrap(),
+        interface: "eth0".to_owned(),
+    };
+    let report = Report {
+        skipped: vec![overlap("192.168.1.0/24", "192.168.1.0/24")],
+        shadowed: vec![overlap("10.0.0.0/8", "10.7.0.0/16")],
+        ..Report::default()
+    };
+    for (ip, stays) in [("192.168.1.9", true), ("10.7.1.1", true), ("10.8.1.1", false), ("192.168.2.9", false)] {
+        assert_eq!(report.keeps(ip.parse().unwrap()), stays, "{ip}");
+    }
+}

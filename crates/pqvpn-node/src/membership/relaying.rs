@@ -6,7 +6,7 @@
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
-    sync::Arc,
+    sync::{Arc, Weak},
     time::{Duration, Instant},
 };
 
@@ -33,7 +33,8 @@ const MAX_WAYS: usize = 1024;
 const MAX_WAYS_EACH: usize = 512;
 /// What two members are introduced with: a handshake of 20 kB each way and what it takes to find a direct way.
 const INTRODUCTION: (u64, u64) = (24 * 1024, 192 * 1024);
-/// And all introductions together.
+/// All introductions that one member asks for, and all together.
+const INTRODUCTIONS_EACH: (u64, u64) = (256 * 1024, 1024 * 1024);
 const INTRODUCTIONS: (u64, u64) = (1024 * 1024, 4 * 1024 * 1024);
 /// How long a channel that was named to a relay is the one for its pair, whoever asks first: longer than an answer takes.
 const NAMED: Duration = Duration::from_secs(10);
@@ -117,6 +118,7 @@ pub(super) struct Relaying {
     willing: Willing,
     shared: Arc<ForwardLimit>,
     introductions: Arc<ForwardLimit>,
+    askers: BTreeMap<PeerId, Weak<ForwardLimit>>,
     pairs: Vec<Pair>,
     ways: Vec<OwnWay>,
     /// Channels named to relays of which no way has come yet, and until when.
@@ -136,6 +138,7 @@ impl Relaying {
             willing,
             shared: shared_limit(willing),
             introductions: Arc::new(ForwardLimit::new(INTRODUCTIONS.0, INTRODUCTIONS.1)),
+            askers: BTreeMap::new(),
             pairs: Vec::new(),
             ways: Vec::new(),
             named: BTreeMap::new(),
@@ -200,7 +203,7 @@ impl Relaying {
         let same =
             |pair: &Pair| (pair.network, pair.asker.peer, pair.other.peer) == (plan.network, plan.asker, plan.other);
         let known = self.pairs.iter().find(|pair| same(pair)).map(|pair| Arc::clone(&pair.limit));
-        let limit = known.unwrap_or_else(|| self.limit());
+        let limit = known.unwrap_or_else(|| self.limit(plan.asker));
         let pair = Pair {
             network: plan.network,
             asker: End { peer: plan.asker, at: asker_at, sends: plan.asker_sends, takes: plan.asker_takes },
@@ -283,7 +286,8 @@ impl Relaying {
             return;
         }
         (self.willing, self.shared) = (willing, shared_limit(willing));
-        let limits: Vec<Arc<ForwardLimit>> = self.pairs.iter().map(|_| self.limit()).collect();
+        let askers: Vec<PeerId> = self.pairs.iter().map(|pair| pair.asker.peer).collect();
+        let limits: Vec<Arc<ForwardLimit>> = askers.into_iter().map(|asker| self.limit(asker)).collect();
         for (pair, limit) in self.pairs.iter_mut().zip(limits) {
             pair.limit = limit;
         }
@@ -295,12 +299,17 @@ impl Relaying {
     }
 
     /// What a pair that begins now counts against.
-    fn limit(&self) -> Arc<ForwardLimit> {
+    fn limit(&mut self, asker: PeerId) -> Arc<ForwardLimit> {
         match self.willing {
             Willing::Bulk { .. } => Arc::clone(&self.shared),
             Willing::Introductions => {
-                let own = ForwardLimit::new(INTRODUCTION.0, INTRODUCTION.1);
-                Arc::new(own.within(Arc::clone(&self.introductions)))
+                self.askers.retain(|_, limit| limit.strong_count() > 0);
+                let of_asker = self.askers.get(&asker).and_then(Weak::upgrade).unwrap_or_else(|| {
+                    let limit = ForwardLimit::new(INTRODUCTIONS_EACH.0, INTRODUCTIONS_EACH.1);
+                    Arc::new(limit.within(Arc::clone(&self.introductions)))
+                });
+                self.askers.insert(asker, Arc::downgrade(&of_asker));
+                Arc::new(ForwardLimit::new(INTRODUCTION.0, INTRODUCTION.1).within(of_asker))
             }
         }
     }

@@ -203,7 +203,8 @@ impl State {
     /// Whether packets to an address go into the tunnel, so that a path must not lead there: it would lead into itself.
     pub(super) fn is_inside(&self, ip: IpAddr) -> bool {
         let ip = ip.to_canonical();
-        self.addresses.get().contains(&ip) || self.peers.iter().any(|peer| peer.is_behind(ip))
+        self.addresses.get().contains(&ip)
+            || !self.host.is_connected(ip) && self.peers.iter().any(|peer| peer.is_behind(ip))
     }
 
     /// A way through another member is there.

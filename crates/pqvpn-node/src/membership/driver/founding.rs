@@ -91,6 +91,9 @@ impl Driver {
     fn found(&mut self, create: &CreateNetwork, pool: Ipv4Net) -> Result<NetworkReport, NetworkError> {
         // Something else may have been made or joined while the pool was chosen.
         self.check_create(create)?;
+        if let Some(refusal) = self.refusal() {
+            return Err(refusal);
+        }
         let now = Moment::now();
         let internal = |error: &dyn std::fmt::Display| NetworkError::Internal(error.to_string());
         let identity = Arc::clone(&self.shared.identity);

@@ -98,6 +98,8 @@ impl Network {
 
     fn keep_record(&mut self, record: Arc<MemberRecord>) {
         self.changes.push(Change::Record(self.id, record.peer(), Some(record.encode())));
+        // What could not be told yet may be long.
+        self.news.bundle.records.retain(|older| older.peer() != record.peer());
         self.news.bundle.records.push(Arc::clone(&record));
         self.records.insert(record.peer(), record);
         self.dirty = true;
@@ -222,7 +224,10 @@ impl Network {
         let bundle = Bundle { invites: vec![invite.clone()], ..Bundle::default() };
         let key = extra_key(b'i', serial.as_bytes());
         self.changes.push(Change::Extra(self.id, key, Some(bundle.encode())));
+        self.news.bundle.invites.retain(|older| older.serial() != serial);
         self.news.bundle.invites.push(invite);
+        // A flood of them is compared, not told.
+        self.news.bundle.invites.truncate(MAX_INVITES);
         self.dirty = true;
         true
     }
@@ -278,7 +283,9 @@ impl Network {
         }
         let bundle = Bundle { pending: vec![pending.clone()], ..Bundle::default() };
         self.changes.push(Change::Extra(self.id, extra_key(b'p', peer.as_bytes()), Some(bundle.encode())));
+        self.news.bundle.pending.retain(|older| older.key.peer_id() != peer);
         self.news.bundle.pending.push(pending.clone());
+        self.news.bundle.pending.truncate(MAX_PENDING);
         self.pending.insert(peer, pending);
         self.dirty = true;
         true

@@ -281,7 +281,12 @@ fn a_record_counts_only_if_its_owner_signed_it_for_this_network_and_it_is_the_ne
     let older = record(1, &ours, 9, "2.2.2.2:2");
     assert!(!ours.absorb(NOW, None, records(vec![older])).news);
     assert_eq!(ours.counters.old_records, 1);
-    let twin = record(1, &ours, 10, "3.3.3.3:3");
+    let newer = record(1, &ours, 11, "4.4.4.4:4");
+    assert!(ours.absorb(NOW, None, records(vec![newer])).news);
+    assert_eq!(ours.news.bundle.records.len(), 1, "what waits to be told is the newest alone");
+    let good = record(1, &ours, 12, "1.1.1.1:1");
+    assert!(ours.absorb(NOW, None, records(vec![Arc::clone(&good)])).news);
+    let twin = record(1, &ours, 12, "3.3.3.3:3");
     assert!(!ours.absorb(NOW, None, records(vec![twin])).news);
     assert_eq!(ours.counters.twin_records, 1);
     assert_eq!(ours.records[&who(1).peer_id()], good);

@@ -305,16 +305,20 @@ fn a_channel_that_was_named_in_vain_is_forgotten_and_so_many_only_are_kept() {
 }
 
 #[test]
-fn introductions_are_bounded_together() {
-    let now = Instant::now();
-    let (mut books, written) = books(Willing::default());
-    let mut random = counter();
-    for other in 0..40 {
-        let plan = books.plan(HOME, peer(1), channel(11), peer(100 + other), &mut random).unwrap();
-        books.open(now, plan, channel(u64::from(other) + 1000), at(1), at(2)).unwrap();
-    }
-    let limits: Vec<_> = written.limits.lock().unwrap().values().cloned().collect();
-    let later = now + Duration::from_secs(60);
-    let passed: u64 = limits.iter().map(|limit| (0..1000).filter(|_| limit.take(1000, later)).count() as u64).sum();
-    assert_eq!(passed, INTRODUCTIONS.1 / 1000);
+fn introductions_are_bounded_for_each_and_together() {
+    let passed = |askers: u16| {
+        let now = Instant::now();
+        let (mut books, written) = books(Willing::default());
+        let mut random = counter();
+        for pair in 0..60 {
+            let asker = peer(1 + pair % askers);
+            let plan = books.plan(HOME, asker, channel(11), peer(100 + pair), &mut random).unwrap();
+            books.open(now, plan, channel(u64::from(pair) + 1000), at(1), at(2)).unwrap();
+        }
+        let limits: Vec<_> = written.limits.lock().unwrap().values().cloned().collect();
+        let later = now + Duration::from_secs(60);
+        limits.iter().map(|limit| (0..1000).filter(|_| limit.take(1000, later)).count() as u64).sum::<u64>()
+    };
+    assert_eq!(passed(1), INTRODUCTIONS_EACH.1 / 1000, "one leaves the others theirs");
+    assert_eq!(passed(60), INTRODUCTIONS.1 / 1000);
 }
