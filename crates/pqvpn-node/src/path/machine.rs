@@ -46,6 +46,10 @@ const ASK_AGAIN: Duration = Duration::from_millis(400);
 const LINK_BESIDE_CHECK: Duration = Duration::from_millis(200);
 /// Ways by which links are made until the path answers or another is found.
 const MAX_BESIDE: usize = 4;
+/// The second link by one of them begins so long after the first, the third twice as long after that, and so on.
+const BESIDE_AGAIN: Duration = Duration::from_millis(500);
+/// Links by one of them.
+const MAX_BESIDE_EACH: u32 = 6;
 /// An address that answered is remembered for so long, for when the path in use dies.
 const ANSWER_LASTS: Duration = Duration::from_secs(3600);
 /// Addresses known at a time: what the peer names, where it was heard, and ports that were guessed.
@@ -97,6 +101,15 @@ struct Tried {
     heard: bool,
 }
 
+/// Links by a way while the path is suspect.
+#[derive(Debug)]
+struct Beside {
+    way: SocketAddr,
+    made: u32,
+    /// When the next one may be made.
+    again: Instant,
+}
+
 /// The paths to one peer.
 #[derive(Debug)]
 pub(crate) struct Paths {
@@ -131,7 +144,7 @@ pub(crate) struct Paths {
     told_debt: Duration,
     told_at: Option<Instant>,
     /// Ways by which links were wanted since the path is suspect.
-    beside: Vec<SocketAddr>,
+    beside: Vec<Beside>,
     /// Where the data plane sends instead, and since when.
     stray: Option<(SocketAddr, Instant)>,
     moves: Moves,
@@ -347,14 +360,21 @@ impl Paths {
         self.beside.clear();
     }
 
-    /// A link by a new way, beside the check there: the peer may have been restarted, and then knows nothing of this session
-    /// and answers no check. Once by each, for the same way comes again and again.
+    /// A link by a way, beside the check there: the peer may have been restarted, and then knows nothing of this session
+    /// and answers no check. Again after a while, for the first may have been lost in a peer that was starting; the same way
+    /// comes many times meanwhile.
     fn link_beside(&mut self, now: Instant, way: SocketAddr) {
-        if self.beside.len() < MAX_BESIDE && !self.beside.contains(&way) {
-            self.beside.push(way);
-            let due = now + LINK_BESIDE_CHECK;
-            self.link_due = Some(self.link_due.map_or(due, |at| at.min(due)));
+        if !self.beside.iter().any(|beside| beside.way == way) && self.beside.len() < MAX_BESIDE {
+            self.beside.push(Beside { way, made: 0, again: now });
         }
+        let Some(links) = self.beside.iter_mut().find(|beside| beside.way == way) else { return };
+        if now < links.again || links.made >= MAX_BESIDE_EACH {
+            return;
+        }
+        links.again = now + BESIDE_AGAIN * (1 << links.made);
+        links.made += 1;
+        let due = now + LINK_BESIDE_CHECK;
+        self.link_due = Some(self.link_due.map_or(due, |at| at.min(due)));
     }
 
     /// There is news of where we may be reached: while packets take a relay, the next try begins at once.
