@@ -43,9 +43,23 @@ pub(super) fn neighbours<'a>(
     others: impl IntoIterator<Item = &'a PeerId>,
 ) -> Vec<PeerId> {
     let circle = following(network, own, others);
-    let half = circle.len().div_ceil(2);
-    let distances = (0..MAX_CHORDS).map(|chord| 3_usize.pow(chord)).take_while(|distance| *distance <= half);
-    distances.map_while(|distance| circle.get(distance - 1).copied()).collect()
+    distances(circle.len()).map_while(|distance| circle.get(distance - 1).copied()).collect()
+}
+
+/// Who dials `own`, nearest first, when `others` are there.
+pub(super) fn callers<'a>(
+    network: &NetworkId,
+    own: &PeerId,
+    others: impl IntoIterator<Item = &'a PeerId>,
+) -> Vec<PeerId> {
+    let mut circle = following(network, own, others);
+    circle.reverse();
+    distances(circle.len()).map_while(|distance| circle.get(distance - 1).copied()).collect()
+}
+
+/// How far along the ring links reach where so many others are there.
+fn distances(others: usize) -> impl Iterator<Item = usize> {
+    (0..MAX_CHORDS).map(|chord| 3_usize.pow(chord)).take_while(move |distance| *distance <= others.div_ceil(2))
 }
 
 /// `others` in their order on the ring after `peer`.
@@ -210,6 +224,18 @@ mod tests {
         }
         assert_eq!(neighbours(&NETWORK, &peer(1), []), []);
         assert_eq!(neighbours(&NETWORK, &peer(1), [&peer(1)]), []);
+    }
+
+    #[test]
+    fn callers_are_those_whose_neighbour_one_is() {
+        for size in [2_u32, 3, 4, 9, 50] {
+            let members: Vec<PeerId> = (0..size).map(peer).collect();
+            for own in &members {
+                let dials = |other: &&PeerId| neighbours(&NETWORK, other, &members).contains(own);
+                let expected: BTreeSet<PeerId> = members.iter().filter(dials).copied().collect();
+                assert_eq!(callers(&NETWORK, own, &members).into_iter().collect::<BTreeSet<_>>(), expected);
+            }
+        }
     }
 
     #[test]

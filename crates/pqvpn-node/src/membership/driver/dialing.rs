@@ -27,6 +27,8 @@ use crate::{
 const MAX_DIALS: usize = 16;
 /// How long a dial may take.
 pub(super) const DIAL_LIMIT: Duration = Duration::from_secs(4);
+/// Who dials us by the ring has so long to do it after we came back; the link it had may be dead without its knowing.
+pub(super) const EXPECTED: Duration = Duration::from_secs(1);
 
 impl Driver {
     /// Whom this node keeps a link with, over all its networks.
@@ -54,6 +56,12 @@ impl Driver {
             let others = network.others(now.unix_ms);
             let side = 1 + others.iter().filter(|peer| network.reach.seems_there(peer)).count();
             todo.extend(others.into_iter().filter(|peer| network.reach.is_due(now.mono, peer, side)));
+            let back = now.mono.saturating_duration_since(network.started);
+            if (EXPECTED..EXPECTED * 2).contains(&back) {
+                let callers = overlay::callers(&network.id, &self.shared.own, &network.ring(now.unix_ms));
+                // Where one is may be known to nobody; then it is for it to dial.
+                todo.extend(callers.into_iter().filter(|peer| !self.endpoints_of(peer).is_empty()));
+            }
         }
         for peer in todo {
             let may = self.shared_networks(now.unix_ms, &peer).into_iter().all(|id| {

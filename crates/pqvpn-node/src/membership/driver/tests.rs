@@ -21,6 +21,7 @@ use super::{
             Lacks,
             tests::attacks::{identity, member, network},
         },
+        overlay,
         relaying::{Willing, tests::Written},
         report::NetRef,
         store::tests::Failing,
@@ -189,6 +190,28 @@ async fn members_that_send_us_on_make_us_dial_few_and_nobody_who_is_no_member() 
     }
     assert!(driver.dialing.contains(&identity(1).peer_id()));
     assert!(sent_on.len() <= 4, "{sent_on:?}");
+}
+
+#[tokio::test]
+async fn whoever_should_dial_us_is_dialled_where_it_does_not_after_a_start() {
+    let Rig { mut driver, id, .. } = rig();
+    let now = Moment::now();
+    let others: Vec<PeerId> = [1, 3, 4].map(|number| identity(number).peer_id()).to_vec();
+    let caller = overlay::callers(&id, &driver.shared.own, &others)[0];
+    let dialled = |driver: &mut Driver, after: Duration| {
+        let at = Moment { mono: now.mono + after, ..now };
+        driver.dial_wanted(at, &BTreeSet::new());
+        std::mem::take(&mut driver.dialing)
+    };
+    let network = driver.networks.get_mut(&id).unwrap();
+    network.started = now.mono;
+    network.hint(caller, vec![SocketAddr::from(([192, 0, 2, 1], 7))]);
+    assert!(dialled(&mut driver, Duration::from_millis(900)).is_empty(), "it has time to");
+    assert!(driver.deadline().is_some_and(|at| at <= now.mono + Duration::from_millis(1100)), "and is waited for");
+    assert!(dialled(&mut driver, Duration::from_millis(1100)).contains(&caller));
+    assert!(dialled(&mut driver, Duration::from_secs(60)).is_empty(), "links of the ring are its own affair later");
+    driver.links.insert(link(caller, clock::now())).unwrap();
+    assert!(!dialled(&mut driver, Duration::from_millis(1100)).contains(&caller), "it has dialled");
 }
 
 #[tokio::test]

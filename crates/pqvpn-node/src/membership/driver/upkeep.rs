@@ -22,6 +22,7 @@ use super::{
         store::Change,
     },
     Driver, Inputs,
+    dialing::EXPECTED,
 };
 use crate::{
     clock,
@@ -99,12 +100,13 @@ impl Driver {
         }
         let side = 1 + network.ring(now.unix_ms).len();
         let grace = (!network.was_ready).then_some(network.started + GRACE);
+        let expected = Some(network.started + EXPECTED).filter(|at| *at > now.mono);
         let due = at(network.own_record_due(now.unix_ms, &self.endpoints));
         let others: BTreeSet<PeerId> = network.others(now.unix_ms).into_iter().collect();
         let links = self.links.one_each();
         let counts = |peer: &PeerId| others.contains(peer) && !links.contains_key(peer) && !self.dialing.contains(peer);
         let reach = network.reach.next(side, counts);
-        [Some(due), grace, network.next_change.map(at), reach, network.lives.next(), network.cover_due()]
+        [Some(due), grace, expected, network.next_change.map(at), reach, network.lives.next(), network.cover_due()]
             .into_iter()
             .flatten()
             .min()
