@@ -34,9 +34,15 @@ pub(crate) struct Args {
     /// Only one half.
     #[arg(long, value_enum)]
     only: Option<Half>,
-    /// How often each network without UDP is met; each worse link is met once.
+    /// How often each network without UDP is met.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u8).range(1..=100))]
     repeat: u8,
+    /// How often each worse link is met.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=100))]
+    link_repeat: u8,
+    /// Of the worse links only this one; may be given several times [default: all nine]
+    #[arg(long, value_name = "NAME", value_parser = degrade::names())]
+    link: Vec<String>,
     /// Lines for the end of the relay's configuration, in its `[relay]` section.
     #[arg(long, default_value = "", value_name = "TOML")]
     relay_config: String,
@@ -111,7 +117,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Report> {
         }
     }
     if args.only != Some(Half::Carriers) {
-        degrade::run(&program, &mut report)?;
+        degrade::run(&program, args, &mut report)?;
     }
     Ok(report)
 }

@@ -16,6 +16,8 @@ use super::node::{PATIENCE, PORT};
 
 /// Configuration of everybody: neither the DHT nor the local network helps, only members do.
 const COMMON: &str = "[bootstrap]\nlan = false\n[dht]\nenabled = false\n";
+/// How long one ping is waited for: longer than any round trip here.
+const ONE_PING: Duration = Duration::from_secs(3);
 /// What relays have on top.
 const RELAYS: &str = "[relay]\nenabled = true\n";
 
@@ -201,7 +203,8 @@ impl Trio {
         let start = Instant::now();
         let mut why = String::new();
         let answered = look("a first packet", limit, || {
-            let left = limit.saturating_sub(start.elapsed());
+            // One ping is one datagram each way, which a bad link loses.
+            let left = limit.saturating_sub(start.elapsed()).min(ONE_PING);
             match self.ends[0].ping(&self.ends[1].name, left) {
                 Ok(()) => Some(start.elapsed()),
                 Err(error) => {
