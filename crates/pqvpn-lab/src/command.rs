@@ -17,6 +17,7 @@ mod node;
 mod portmap;
 mod recover;
 mod relay_bench;
+mod scale;
 mod seed;
 mod spread;
 mod stream;
@@ -51,6 +52,8 @@ pub(crate) enum Command {
     RelayBench(relay_bench::Args),
     /// A member that sends without pause is revoked: when does its last packet arrive, and does anybody take it back?
     Revoke(network::revoke::Args),
+    /// One daemon and a thousand peers: memory, CPU and throughput, and is everybody back after it was killed?
+    Scale(scale::Args),
 }
 
 impl Command {
@@ -70,6 +73,7 @@ impl Command {
             Self::Recover(args) => recover::run(args),
             Self::RelayBench(args) => relay_bench::run(args),
             Self::Revoke(args) => network::revoke::run(args),
+            Self::Scale(args) => scale::run(args),
         }
     }
 }

@@ -92,6 +92,11 @@ pub(super) fn bare_plane() -> anyhow::Result<PathBuf> {
     built("examples/plane", &["--package", "pqvpn-dataplane", "--example", "plane"])
 }
 
+/// Many nodes in one process, an example of the node's crate.
+pub(in crate::command) fn swarm() -> anyhow::Result<PathBuf> {
+    built("examples/swarm", &["--package", "pqvpn-node", "--example", "swarm"])
+}
+
 /// A program of this workspace at `path` beside this one, built anew when cargo runs this.
 fn built(path: &str, what: &[&str]) -> anyhow::Result<PathBuf> {
     let own = env::current_exe().context("finding this program")?;

@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The process with all the peers, and its orders.
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::{IpAddr, Ipv6Addr};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use pqvpn_lab::folder::Folder;
+use pqvpn_lab::netns::Namespace;
+use pqvpn_lab::process::Daemon;
+use serde::Deserialize;
+use serde_json::Value;
+
+/// How long it may take to make all the keys.
+const KEYS: Duration = Duration::from_secs(120);
+
+/// One of the peers.
+#[derive(Debug, Deserialize)]
+pub(super) struct Member {
+    pub(super) id: String,
+    /// Its address in the overlay.
+    pub(super) address: Ipv6Addr,
+}
+
+/// The peers' process. It is killed in the end: what it has to tell the hub would be measured nowhere.
+pub(super) struct Swarm {
+    orders: UnixStream,
+    answers: BufReader<UnixStream>,
+    _daemon: Daemon,
+    _folder: Folder,
+}
+
+impl Swarm {
+    /// Starts the process; no peer runs yet.
+    pub(super) fn spawn(
+        namespace: &Namespace,
+        program: PathBuf,
+        peers: u16,
+        first: IpAddr,
+        port: u16,
+    ) -> anyhow::Result<Self> {
+        let folder = Folder::create("pqvpn-swarm")?;
+        let socket = folder.path().join("sock");
+        let mut command = Command::new(program);
+        command.args([peers.to_string(), first.to_string(), port.to_string()]).arg(&socket);
+        let daemon = Daemon::spawn(namespace, "swarm", command)?;
+        let orders = daemon.wait_until("the peers' keys", KEYS, || UnixStream::connect(&socket).ok())?;
+        Ok(Self { answers: BufReader::new(orders.try_clone()?), orders, _daemon: daemon, _folder: folder })
+    }
+
+    /// Gives an order and waits for the answer.
+    fn ask(&mut self, order: &str) -> anyhow::Result<String> {
+        self.orders.write_all(format!("{order}\n").as_bytes())?;
+        let mut answer = String::new();
+        self.answers.read_line(&mut answer)?;
+        anyhow::ensure!(answer.ends_with('\n'), "the peers' process has ended: {}", self._daemon.stderr());
+        answer.pop();
+        Ok(answer)
+    }
+
+    /// Who they are.
+    pub(super) fn who(&mut self) -> anyhow::Result<Vec<Member>> {
+        Ok(serde_json::from_str(&self.ask("who")?)?)
+    }
+
+    /// Starts all peers.
+    pub(super) fn start(&mut self, hub: &str, at: &str) -> anyhow::Result<()> {
+        let answer = self.ask(&format!("start {hub} {at}"))?;
+        anyhow::ensure!(answer == "started", "the peers did not start: {answer}");
+        Ok(())
+    }
+
+    /// A round trip of every peer with the hub, all at once.
+    pub(super) fn ping(&mut self, patience: Duration) -> anyhow::Result<Value> {
+        Ok(serde_json::from_str(&self.ask(&format!("ping {}", patience.as_secs()))?)?)
+    }
+
+    /// Bytes of datagrams that reached the peers.
+    pub(super) fn bytes(&mut self) -> anyhow::Result<u64> {
+        self.ask("bytes")?.parse().context("the peers' process counts")
+    }
+}

@@ -1,0 +1,202 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Many nodes in one process, for `pqvpn-lab scale`: `swarm COUNT FIRST PORT SOCKET`.
+//!
+//! Each node is a whole one with an identity, sockets, packet threads and a state task of its own, at an IPv4 address of its
+//! own (FIRST, and those after it); it knows one peer, the hub, and what comes out of its tunnel is counted and thrown
+//! away. All share a runtime. SOCKET takes orders, a line each, and answers each with a line:
+//!
+//! | Order | Answer |
+//! |---|---|
+//! | `who` | JSON: id, underlay and overlay address of each node |
+//! | `start HUB_ID HUB_ADDRESS` | `started`, once all nodes run |
+//! | `ping SECONDS` | JSON: every node makes a round trip with the hub, all at once: how many did, ms to the last, errors |
+//! | `bytes` | bytes of UDP payload that came out of all tunnels |
+
+use std::{
+    collections::BTreeMap,
+    error::Error,
+    fs::DirBuilder,
+    io::{self, BufRead as _, BufReader, IoSlice, Write as _},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    os::unix::{
+        fs::DirBuilderExt as _,
+        net::{UnixListener, UnixStream},
+    },
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use pqvpn_crypto::{identity::Identity, peer_id::PeerId};
+use pqvpn_dataplane::{Offloads, TunWriter, mem::MemTun, tun::VNET_HDR_LEN};
+use pqvpn_node::{
+    Interface, Node, StartOptions,
+    config::{Config, PeerConfig},
+    handle::{NodeHandle, PeerRef},
+    link::Backend,
+    overlay::Overlay,
+};
+use serde_json::json;
+use tokio::{runtime::Runtime, task::JoinSet};
+
+type Failure = Box<dyn Error + Send + Sync>;
+
+/// Nodes that start at a time.
+const AT_A_TIME: usize = 8;
+/// IPv6 and UDP headers.
+const HEADERS: usize = 40 + 8;
+
+/// The kernel's end of a tunnel that goes nowhere.
+struct Counter(Arc<AtomicU64>);
+
+impl TunWriter for Counter {
+    fn write(&mut self, parts: &[IoSlice<'_>]) -> io::Result<()> {
+        let len: usize = parts.iter().map(|part| part.len()).sum();
+        self.0.fetch_add(len.saturating_sub(VNET_HDR_LEN + HEADERS) as u64, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn offloads(&self) -> Offloads {
+        // So that packets come one by one, and their headers can be told from their payload.
+        Offloads::default()
+    }
+}
+
+/// A node that does not run yet.
+struct Member {
+    identity: Identity,
+    at: SocketAddr,
+    state: PathBuf,
+}
+
+struct Swarm {
+    runtime: Runtime,
+    members: Mutex<Vec<Member>>,
+    who: serde_json::Value,
+    running: Mutex<Vec<NodeHandle>>,
+    bytes: Arc<AtomicU64>,
+}
+
+fn main() -> Result<(), Failure> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [count, first, port, socket] = arguments.as_slice() else {
+        return Err("usage: swarm COUNT FIRST PORT SOCKET".into());
+    };
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, most, most)?;
+    let socket = Path::new(socket);
+    let swarm = Arc::new(Swarm::new(count.parse()?, first.parse()?, port.parse()?, &socket.with_extension("state"))?);
+    let listener = UnixListener::bind(socket)?;
+    for stream in listener.incoming() {
+        let (stream, swarm) = (stream?, Arc::clone(&swarm));
+        thread::spawn(move || swarm.serve(stream));
+    }
+    Ok(())
+}
+
+fn config(at: SocketAddr) -> Config {
+    let mut config = Config::default();
+    config.node.listen = vec![at];
+    config.node.port_mapping = false;
+    config.interface.ipv4 = false;
+    config.bootstrap.lan = false;
+    config.dht.enabled = false;
+    config
+}
+
+impl Swarm {
+    fn new(count: u32, first: Ipv4Addr, port: u16, state: &Path) -> Result<Self, Failure> {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+        let folder = |path: &Path| DirBuilder::new().mode(0o700).create(path);
+        folder(state)?;
+        let (mut members, mut who) = (Vec::new(), Vec::new());
+        for number in 0..count {
+            let at = SocketAddr::from((Ipv4Addr::from(u32::from(first) + number), port));
+            let (identity, state) = (Identity::generate()?, state.join(number.to_string()));
+            folder(&state)?;
+            let address = Overlay::plan(&config(at), identity.peer_id()).own.into_iter().find(IpAddr::is_ipv6);
+            who.push(json!({ "id": identity.peer_id().to_string(), "at": at, "address": address }));
+            members.push(Member { identity, at, state });
+        }
+        let (members, who) = (Mutex::new(members), who.into());
+        Ok(Self { runtime, members, who, running: Mutex::default(), bytes: Arc::default() })
+    }
+
+    /// Does what it is told until nobody is there any more.
+    fn serve(&self, stream: UnixStream) -> Result<(), Failure> {
+        let mut answers = stream.try_clone()?;
+        for order in BufReader::new(stream).lines() {
+            let order = order?;
+            let answer = match *order.split(' ').collect::<Vec<_>>() {
+                ["bytes"] => self.bytes.load(Ordering::Relaxed).to_string(),
+                ["who"] => self.who.to_string(),
+                ["start", hub, at] => match self.start(hub.parse()?, at) {
+                    Ok(()) => "started".to_owned(),
+                    Err(error) => error.to_string(),
+                },
+                ["ping", seconds] => self.ping(Duration::from_secs(seconds.parse()?)).to_string(),
+                _ => "what?".to_owned(),
+            };
+            answers.write_all(format!("{answer}\n").as_bytes())?;
+        }
+        Ok(())
+    }
+
+    /// Starts every node.
+    fn start(&self, hub: PeerId, at: &str) -> Result<(), Failure> {
+        let mut members = std::mem::take(&mut *self.members.lock().unwrap_or_else(PoisonError::into_inner));
+        let peer = PeerConfig { name: "hub".to_owned(), endpoints: vec![at.parse()?], ..PeerConfig::new(hub) };
+        self.runtime.block_on(async {
+            let mut starting = JoinSet::new();
+            loop {
+                while let Some(member) = members.pop_if(|_| starting.len() < AT_A_TIME) {
+                    starting.spawn(start(member, peer.clone(), Arc::clone(&self.bytes)));
+                }
+                let Some(started) = starting.join_next().await else { return Ok(()) };
+                self.running.lock().unwrap_or_else(PoisonError::into_inner).push(started??);
+            }
+        })
+    }
+
+    /// A round trip of every node with the hub, all at once.
+    fn ping(&self, patience: Duration) -> serde_json::Value {
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let (begun, mut times, mut errors) = (Instant::now(), Vec::new(), BTreeMap::<String, usize>::new());
+        self.runtime.block_on(async {
+            let mut pings = JoinSet::new();
+            for handle in running {
+                pings.spawn(async move { handle.ping(PeerRef("hub".to_owned()), patience).await });
+            }
+            while let Some(ping) = pings.join_next().await {
+                match ping {
+                    Ok(Ok(_)) => times.push(begun.elapsed().as_millis()),
+                    Ok(Err(error)) => *errors.entry(error.to_string()).or_default() += 1,
+                    Err(error) => *errors.entry(error.to_string()).or_default() += 1,
+                }
+            }
+        });
+        // They are in the order of time.
+        let at = |part: usize| times.get((times.len() * part / 100).min(times.len().saturating_sub(1)));
+        json!({ "answered": times.len(), "half_ms": at(50), "last_ms": times.last(), "errors": errors })
+    }
+}
+
+async fn start(member: Member, hub: PeerConfig, bytes: Arc<AtomicU64>) -> Result<NodeHandle, Failure> {
+    let mut config = config(member.at);
+    config.peers = vec![hub];
+    let (_kernel, reader, _) = MemTun::new(Offloads::default())?;
+    let options = StartOptions {
+        config,
+        identity: member.identity,
+        state_dir: member.state,
+        interface: Interface::Given(vec![(Box::new(reader), Box::new(Counter(bytes)))]),
+        backend: Backend::Noq,
+    };
+    let (handle, _runs_until_the_process_ends) = Node::start(options).await?;
+    Ok(handle)
+}
