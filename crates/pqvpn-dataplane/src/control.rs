@@ -154,9 +154,10 @@ impl Control {
             let order = registry.next_order;
             registry.next_order += 1;
             let session = Session::new(install, Arc::clone(&peer), order, self.shared.inner_mtu);
-            registry.sessions.insert(session.id, Arc::new(session));
-            tables.peers = Arc::new(registry.peer_entries());
-            tables.sessions = Arc::new(registry.index_map());
+            let session = Arc::new(session);
+            tables.add_session(&session);
+            registry.sessions.insert(session.id, session);
+            registry.publish_peer(tables, peer.slot);
             // Before the snapshot is stored: a parked packet must find the path when it finds the session.
             lock(&peer.place).set(path, clock::now());
             Ok(())
@@ -213,12 +214,10 @@ impl Control {
     /// `false` when there is no such session.
     pub fn remove_session(&self, id: SessionId) -> bool {
         self.shared.change(|registry, tables| {
-            let removed = registry.sessions.remove(&id).is_some();
-            if removed {
-                tables.peers = Arc::new(registry.peer_entries());
-                tables.sessions = Arc::new(registry.index_map());
-            }
-            removed
+            let Some(removed) = registry.sessions.remove(&id) else { return false };
+            registry.publish_peer(tables, removed.peer.slot);
+            tables.remove_sessions(&[removed]);
+            true
         })
     }
 
@@ -231,8 +230,8 @@ impl Control {
             let removed = registry.peers.remove(&peer)?;
             let sessions = registry.sessions.extract_if(.., |_, session| session.peer.slot == peer);
             let sessions: Vec<Arc<Session>> = sessions.map(|(_, session)| session).collect();
-            tables.peers = Arc::new(registry.peer_entries());
-            tables.sessions = Arc::new(registry.index_map());
+            registry.publish_peer(tables, peer);
+            tables.remove_sessions(&sessions);
             Some((removed, sessions))
         });
         let Some((removed, sessions)) = removed else { return };
@@ -247,7 +246,7 @@ impl Control {
     pub fn set_path(&self, peer: PeerSlot, remote: SocketAddr) {
         let peer = self.shared.change(|registry, tables| {
             let peer = registry.peer(peer);
-            tables.peers = Arc::new(registry.peer_entries());
+            registry.publish_peer(tables, peer.slot);
             peer
         });
         let old = lock(&peer.place).set(remote, clock::now());

@@ -211,7 +211,7 @@ impl Shared {
         let known = self.change(|registry, tables| {
             let Some(session) = registry.sessions.get(&id) else { return false };
             if !session.tx_active.swap(true, Ordering::AcqRel) {
-                tables.peers = Arc::new(registry.peer_entries());
+                registry.publish_peer(tables, session.peer.slot);
             }
             true
         });

@@ -59,6 +59,9 @@ pub(crate) use peers::Peers;
 /// How often ways through other members that are in use are held.
 const HOLD_EVERY: Duration = Duration::from_secs(20);
 
+/// Most events of a kind that are taken before the machines are driven.
+const AT_ONCE: usize = 128;
+
 /// How long a node that has stopped waits until its networks' task has let go of their store.
 const LET_GO: Duration = Duration::from_secs(3);
 
@@ -203,7 +206,21 @@ impl State {
                 }
                 return timeout(LET_GO, inputs.driver).await.unwrap_or(Ok(()));
             }
+            self.take_waiting(&mut inputs);
             self.drive(clock::now());
+        }
+    }
+
+    /// Takes what else has come. To drive the machines means to ask every peer: where thousands of events come at once, once
+    /// for many of them.
+    fn take_waiting(&mut self, inputs: &mut Inputs) {
+        for _ in 0..AT_ONCE {
+            let (packet, link) = (inputs.packets.try_recv().ok(), inputs.links.try_recv().ok());
+            if packet.is_none() && link.is_none() {
+                return;
+            }
+            packet.into_iter().for_each(|event| self.on_packet_event(clock::now(), event));
+            link.into_iter().for_each(|event| self.on_link_event(clock::now(), event));
         }
     }
 

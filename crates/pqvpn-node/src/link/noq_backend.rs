@@ -27,6 +27,9 @@ mod paced;
 
 pub(super) use backend::endpoint;
 
+/// Most datagrams sent as one: each link keeps room for as many as long as it lives, and after its handshake carries little.
+const SEGMENTS: usize = 2;
+
 /// How this stack holds a socket.
 type AbstractSocket = Box<dyn AsyncUdpSocket>;
 
@@ -152,6 +155,6 @@ impl UdpSender for Sender {
     }
 
     fn max_transmit_segments(&self) -> NonZeroUsize {
-        NonZeroUsize::new(self.socket.socket.max_transmit_segments()).unwrap_or(NonZeroUsize::MIN)
+        NonZeroUsize::new(self.socket.socket.max_transmit_segments().min(SEGMENTS)).unwrap_or(NonZeroUsize::MIN)
     }
 }
