@@ -5,14 +5,18 @@
 //! The cipher `none` is what is left of them without encryption.
 #![expect(clippy::unwrap_used, reason = "a bench stops at the first surprise")]
 
-use std::{hint::black_box, time::Instant};
+use std::{hint::black_box, net::UdpSocket, sync::Arc, time::Instant};
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use pqvpn_crypto::{
     aead::AeadId,
     schedule::{Exporter, Role, SessionParts, SessionSecrets, Transcript},
 };
-use pqvpn_dataplane::session::{RxSession, TxSession};
+use pqvpn_dataplane::{
+    DataPlane, DataPlaneConfig, Offloads, SessionId, SessionInstall,
+    mem::MemTun,
+    session::{RxSession, TxSession},
+};
 use pqvpn_packet::{
     coalesce::Coalescer,
     header::{HEADER_LEN, OVERHEAD, PacketKind, is_tunnel, receiver_of},
@@ -27,6 +31,9 @@ use pqvpn_packet::{
 const SEGMENT: u16 = 1380;
 /// Segments of a super-packet.
 const SEGMENTS: usize = 44;
+
+/// Receiver indices of a session.
+const INDICES: u32 = 8;
 
 const CIPHERS: [(&str, Option<AeadId>); 3] =
     [("none", None), ("aes-256-gcm", Some(AeadId::Aes256Gcm)), ("chacha20-poly1305", Some(AeadId::ChaCha20Poly1305))];
@@ -187,5 +194,43 @@ fn demultiplex(criterion: &mut Criterion) {
     });
 }
 
-criterion_group!(stages, segment, seal, open, window, coalesce, demultiplex);
+/// Finding the session of a packet by its receiver index, as a peer among many has eight of; every lookup another session.
+fn lookup(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("lookup");
+    group.throughput(Throughput::Elements(1));
+    for sessions in [1, 1000, 10_000_u32] {
+        let now = Instant::now();
+        let (_kernel, reader, writer) = MemTun::new(Offloads::default()).unwrap();
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let path = socket.local_addr().unwrap();
+        let tun = vec![(Box::new(reader) as _, Box::new(writer) as _)];
+        let plane = DataPlane::start(DataPlaneConfig { tun, sockets: vec![socket], inner_mtu: 1420 }, Arc::new(|_| ()));
+        let plane = plane.unwrap();
+        let control = plane.control();
+        let index = |session: u32, which: u32| (session * INDICES + which).wrapping_mul(0x9e37_79b9);
+        for session in 0..sessions {
+            let install = SessionInstall {
+                id: SessionId(session.into()),
+                peer: session,
+                tx: sender(Some(AeadId::Aes256Gcm), now),
+                rx: receiver(Some(AeadId::Aes256Gcm), now),
+                local_indices: (0..INDICES).map(|which| index(session, which)).collect(),
+                remote_indices: vec![1],
+                path,
+                tx_active: false,
+            };
+            control.install_session(install).unwrap();
+        }
+        let mut next = 0_u32;
+        group.bench_function(format!("{sessions} sessions"), |bencher| {
+            bencher.iter(|| {
+                // A stride that is prime to all three numbers.
+                next = (next + 7919) % sessions;
+                control.index_in_use(black_box(index(next, 0)))
+            });
+        });
+    }
+}
+
+criterion_group!(stages, segment, seal, open, window, coalesce, demultiplex, lookup);
 criterion_main!(stages);

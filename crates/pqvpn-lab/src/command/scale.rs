@@ -58,8 +58,11 @@ struct Rig {
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<Report> {
-    let (seconds, repeat, idle, settle) =
-        if args.quick { (1, 1, 2, Duration::from_secs(1)) } else { (args.seconds, args.repeat, args.idle_seconds, SETTLE) };
+    let (seconds, repeat, idle, settle) = if args.quick {
+        (1, 1, 2, Duration::from_secs(1))
+    } else {
+        (args.seconds, args.repeat, args.idle_seconds, SETTLE)
+    };
     let (program, swarm) = (tools::pqvpn()?, tools::swarm()?);
     let mut report = Report::new("scale");
     report.figure("peers", args.peers);

@@ -44,8 +44,7 @@ pub(super) fn flat_out(
 ) -> anyhow::Result<Sent> {
     let socket = host.namespace.run(|| UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)))??;
     let payload = vec![0x5a; usize::from(SIZE) * usize::from(burst)];
-    let targets: Vec<SockaddrIn6> =
-        targets.iter().map(|target| SocketAddrV6::new(*target, 9, 0, 0).into()).collect();
+    let targets: Vec<SockaddrIn6> = targets.iter().map(|target| SocketAddrV6::new(*target, 9, 0, 0).into()).collect();
     let mut flow = Flow { before: swarm.bytes()?, sent: 0, arrived: 0, lost: 0, at: Instant::now() };
     let (begun, limit) = (Instant::now(), Duration::from_secs(seconds.into()));
     for target in targets.iter().cycle() {
