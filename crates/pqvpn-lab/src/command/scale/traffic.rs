@@ -45,7 +45,17 @@ pub(super) fn flat_out(
     let socket = host.namespace.run(|| UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)))??;
     let payload = vec![0x5a; usize::from(SIZE) * usize::from(burst)];
     let targets: Vec<SockaddrIn6> = targets.iter().map(|target| SocketAddrV6::new(*target, 9, 0, 0).into()).collect();
-    let mut flow = Flow { before: swarm.bytes()?, sent: 0, arrived: 0, lost: 0, at: Instant::now() };
+    // Stragglers of the transfer before are not counted for this one.
+    let mut before = swarm.bytes()?;
+    loop {
+        thread::sleep(LOST * 5);
+        let now = swarm.bytes()?;
+        if now == before {
+            break;
+        }
+        before = now;
+    }
+    let mut flow = Flow { before, sent: 0, arrived: 0, lost: 0, at: Instant::now() };
     let (begun, limit) = (Instant::now(), Duration::from_secs(seconds.into()));
     for target in targets.iter().cycle() {
         if begun.elapsed() >= limit {
