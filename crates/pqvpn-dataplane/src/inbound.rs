@@ -201,7 +201,7 @@ impl Inbound {
             let first = storage[range.start];
             if is_tunnel(first) {
                 let path = Path { remote: meta.addr, local: meta.local, socket: pass.socket };
-                self.tunnel(pass, storage, range, path);
+                self.tunnel(pass, storage, range, start + meta.len, path);
             } else if is_relay(first) {
                 self.relayed(pass, storage, range, meta);
             } else if is_piece(first) {
@@ -254,8 +254,8 @@ impl Inbound {
         }
     }
 
-    /// Opens one tunnel packet and hands on what is in it.
-    fn tunnel(&mut self, pass: &mut Pass<'_>, storage: &mut [u8], range: Range<usize>, path: Path) {
+    /// Opens one tunnel packet and hands on what is in it; `end`: where the last one of its length ends.
+    fn tunnel(&mut self, pass: &mut Pass<'_>, storage: &mut [u8], range: Range<usize>, end: usize, path: Path) {
         let Some(index) = receiver_of(&storage[range.clone()]) else {
             return self.drops.count(DropReason::Short);
         };
@@ -267,7 +267,7 @@ impl Inbound {
             pass.run = Some(RxRun::begin(session, index, path));
         }
         if let Some(run) = &mut pass.run {
-            run.open(storage, range, pass.tables, pass.now, &mut self.deliver);
+            run.open(storage, range, end, pass.tables, pass.now, &mut self.deliver);
         }
     }
 
@@ -289,7 +289,8 @@ impl Inbound {
         let meta = RecvMeta { addr: way.address(), local: None, ..*meta };
         match storage[inside.start] {
             first if is_tunnel(first) => {
-                self.tunnel(pass, storage, inside, Path { remote: meta.addr, local: None, socket: None });
+                let (end, path) = (inside.end, Path { remote: meta.addr, local: None, socket: None });
+                self.tunnel(pass, storage, inside, end, path);
             }
             first if is_relay(first) => self.drops.count(DropReason::RelayNested),
             first if is_piece(first) => self.piece(&storage[inside], &meta, pass.now),

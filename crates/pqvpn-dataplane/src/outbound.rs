@@ -4,6 +4,7 @@
 use std::{
     io,
     net::{IpAddr, SocketAddr},
+    ops::Range,
     sync::{Arc, MutexGuard},
     time::{Duration, Instant},
 };
@@ -51,7 +52,8 @@ impl Outbound {
     pub(crate) fn new(shared: Arc<Shared>, queue: usize, reader: Box<dyn TunReader>) -> Self {
         let drops = shared.outbound_drops(queue);
         let send = SendBatch::new(SEND_BYTES);
-        let sealer = Sealer { shared: Arc::clone(&shared), queue, drops, send, whole: Vec::new() };
+        let sealer =
+            Sealer { shared: Arc::clone(&shared), queue, drops, send, unmasked: Vec::new(), whole: Vec::new() };
         Self { shared, queue, reader, sealer }
     }
 
@@ -99,6 +101,8 @@ struct Sealer {
     queue: usize,
     drops: Arc<DropCounters>,
     send: SendBatch,
+    /// Sealed datagrams of the run in the send buffer whose headers are in the clear still: they are masked side by side.
+    unmasked: Vec<Range<usize>>,
     /// A packet about to be cut into pieces.
     whole: Vec<u8>,
 }
@@ -187,10 +191,11 @@ impl Sealer {
     }
 
     /// Unlocks the session and adds up its traffic.
-    fn end_run(&self, run: &mut Option<TxRun<'_>>, now: Instant) {
+    fn end_run(&mut self, run: &mut Option<TxRun<'_>>, now: Instant) {
         let Some(TxRun { session, tx, sealed, longest, .. }) = run.take() else {
             return;
         };
+        self.mask(&tx);
         let wanted = tx.wants_step() && session.first_wanted(tx.epoch());
         drop(tx);
         if sealed.packets > 0 {
@@ -282,26 +287,41 @@ impl Sealer {
     ) {
         let (lead, len) = (run.exit.lead(), len + OVERHEAD);
         if self.send.room(lead + len).is_none() {
+            self.mask(&run.tx);
             self.flush(tables);
         }
+        let start = self.send.pending() + lead;
         let Some(room) = self.send.room(lead + len) else {
             return self.drops.count(DropReason::TooBig);
         };
         write(&mut room[lead + HEADER_LEN..lead + len - TAG_LEN]);
-        if run.tx.seal(run.receiver, kind, &mut room[lead..]).is_err() {
+        if run.tx.seal_unmasked(run.receiver, kind, &mut room[lead..]).is_err() {
             return self.drops.count(DropReason::SealRefused);
         }
         if let Some(channel) = run.exit.channel {
             channel.write(room);
         }
         match run.exit.by {
-            By::Udp(to) => self.send.commit(to, run.local, lead + len),
-            By::Carrier(carrier) if carrier.send(room) => {}
-            By::Carrier(_) => return self.drops.count(DropReason::CarrierFull),
+            By::Udp(to) => {
+                self.send.commit(to, run.local, lead + len);
+                self.unmasked.push(start..start + len);
+            }
+            By::Carrier(carrier) => {
+                run.tx.mask(&mut room[lead..]);
+                if !carrier.send(room) {
+                    return self.drops.count(DropReason::CarrierFull);
+                }
+            }
         }
         run.sealed.bytes += len as u64;
         run.sealed.packets += 1;
         run.sealed.data = true;
+    }
+
+    /// Masks what is not masked yet; `tx` has sealed all of it.
+    fn mask(&mut self, tx: &TxSession) {
+        tx.mask_all(self.send.waiting(), &self.unmasked);
+        self.unmasked.clear();
     }
 
     /// Tells the sender of a packet, now and then, that shorter ones go whole.
@@ -351,6 +371,7 @@ impl Sealer {
     }
 
     fn flush(&mut self, tables: &Tables) {
+        debug_assert!(self.unmasked.is_empty(), "nothing leaves with its header in the clear");
         if self.send.pending() == 0 {
             return;
         }

@@ -27,5 +27,5 @@ pub(crate) use mtu::{FIRST_SIZE, Mtu};
 pub(crate) use portmap::{Mapped, Portmap, Setup as PortmapSetup};
 pub(crate) use quality::Quality;
 pub(crate) use reflexive::Reflexive;
-pub(crate) use sift::sift;
+pub(crate) use sift::{is_place, sift};
 pub(crate) use why::Relayed;

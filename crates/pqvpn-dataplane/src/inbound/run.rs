@@ -8,9 +8,10 @@ use std::{
     time::Instant,
 };
 
+use pqvpn_crypto::header::{LANES, MASK_LEN};
 use pqvpn_packet::{
     fragment::Fragment,
-    header::{HEADER_LEN, PacketKind},
+    header::{HEADER_LEN, PacketKind, sample_of},
     inner::{Inner, Probe, ProbeKind},
     too_big::{clamp_mss, may_be_syn},
 };
@@ -43,6 +44,8 @@ pub(super) struct RxRun<'t> {
     epoch_seen: Option<u32>,
     forged_out: bool,
     probes: [Option<Probe>; PROBES],
+    /// Header masks of the packets that follow in the message, and where each begins.
+    ahead: [(usize, [u8; MASK_LEN]); LANES],
     /// The last inner source that was found to be the peer's.
     source: Option<IpAddr>,
     /// The last inner destination that source was found to have a realm in common with.
@@ -61,6 +64,7 @@ impl<'t> RxRun<'t> {
             epoch_seen: None,
             forged_out: false,
             probes: [None; PROBES],
+            ahead: [(usize::MAX, [0; MASK_LEN]); LANES],
             source: None,
             destination: None,
         }
@@ -71,16 +75,18 @@ impl<'t> RxRun<'t> {
         self.index == index && self.path == *path
     }
 
-    /// Opens the packet at `range` of `storage` and hands on what is in it.
+    /// Opens the packet at `range` of `storage` and hands on what is in it. Others of its length follow it up to `end`.
     pub(super) fn open(
         &mut self,
         storage: &mut [u8],
         range: Range<usize>,
+        end: usize,
         tables: &Tables,
         now: Instant,
         deliver: &mut Deliver,
     ) {
-        let (kind, len, newest) = match self.rx.open(now, &mut storage[range.clone()]) {
+        let mask = self.mask(storage, &range, end);
+        let (kind, len, newest) = match self.rx.open_with(now, &mut storage[range.clone()], mask) {
             Ok(Opened { kind, plaintext, newest, first_of_epoch, .. }) => {
                 self.epoch_seen = first_of_epoch.or(self.epoch_seen);
                 (kind, plaintext.len(), newest)
@@ -105,6 +111,20 @@ impl<'t> RxRun<'t> {
         if newest {
             self.mover = self.mover.max(mover);
         }
+    }
+
+    /// The header mask of the packet at `range`, made together with those that follow; `None` where too few do.
+    fn mask(&mut self, storage: &[u8], range: &Range<usize>, end: usize) -> Option<[u8; MASK_LEN]> {
+        let known = |(start, mask): &(usize, [u8; MASK_LEN])| (*start == range.start).then_some(*mask);
+        if let Some(mask) = self.ahead.iter().find_map(known) {
+            return Some(mask);
+        }
+        let starts: [usize; LANES] = std::array::from_fn(|lane| range.start + lane * range.len());
+        let samples = starts.map(|start| storage.get(start..end).and_then(sample_of));
+        let [Some(a), Some(b), Some(c), Some(d)] = samples else { return None };
+        let masks = self.rx.masks([a, b, c, d]);
+        self.ahead = std::array::from_fn(|lane| (starts[lane], masks[lane]));
+        Some(masks[0])
     }
 
     /// Ends the run: unlocks the session, adds up the traffic, follows the peer and tells the control side.

@@ -4,7 +4,7 @@
 use super::keys::{EpochKeys, Fading, READY, check_follows};
 use super::{COUNTER_MAX, DEEP_JUMPS_PER_SEC, EpochMismatch, FORGERY_LIMIT, PHASE_JUMP_MAX, PREV_KEEP};
 use pqvpn_crypto::aead::AeadId;
-use pqvpn_crypto::header::HeaderKey;
+use pqvpn_crypto::header::{HeaderKey, LANES, MASK_LEN, SAMPLE_LEN};
 use pqvpn_crypto::ratchet::EpochChain;
 use pqvpn_packet::header::{HEADER_LEN, Header, OVERHEAD, PacketKind, apply_mask, sample_of};
 use pqvpn_packet::replay::{ReplayError, ReplayWindow};
@@ -122,10 +122,20 @@ impl RxSession {
     /// # Errors
     /// [`OpenError`]; the packet's bytes are unspecified then.
     pub fn open<'p>(&mut self, now: Instant, packet: &'p mut [u8]) -> Result<Opened<'p>, OpenError> {
+        self.open_with(now, packet, None)
+    }
+
+    /// [`Self::open`] where the packet's header mask may be there already, from [`Self::masks`].
+    pub(crate) fn open_with<'p>(
+        &mut self,
+        now: Instant,
+        packet: &'p mut [u8],
+        mask: Option<[u8; MASK_LEN]>,
+    ) -> Result<Opened<'p>, OpenError> {
         if self.forged >= FORGERY_LIMIT {
             return Err(OpenError::ForgeryLimit);
         }
-        let (aad, header) = self.unmask(packet)?;
+        let (aad, header) = self.unmask(packet, mask)?;
         self.window.check(header.counter)?;
         let slot = self.find_slot(now, &header)?;
         let sealed = &mut packet[HEADER_LEN..];
@@ -186,8 +196,13 @@ impl RxSession {
         self.forged
     }
 
+    /// The header masks of packets that are looked at soon, made side by side.
+    pub(crate) fn masks(&self, samples: [&[u8; SAMPLE_LEN]; LANES]) -> [[u8; MASK_LEN]; LANES] {
+        self.header_key.masks(samples)
+    }
+
     /// Removes header protection; returns the header as authenticated and as decoded.
-    fn unmask(&self, packet: &[u8]) -> Result<([u8; HEADER_LEN], Header), OpenError> {
+    fn unmask(&self, packet: &[u8], mask: Option<[u8; MASK_LEN]>) -> Result<([u8; HEADER_LEN], Header), OpenError> {
         if packet.len() < OVERHEAD {
             return Err(OpenError::Short);
         }
@@ -195,7 +210,7 @@ impl RxSession {
             return Err(OpenError::Short);
         };
         let mut bytes = *masked;
-        apply_mask(&mut bytes, &self.header_key.mask(sample));
+        apply_mask(&mut bytes, &mask.unwrap_or_else(|| self.header_key.mask(sample)));
         match Header::decode(&bytes) {
             Ok(header) if header.counter < COUNTER_MAX => Ok((bytes, header)),
             // Garbage: no key was tried, so it takes nothing from the forgery limit.

@@ -4,8 +4,9 @@
 use super::keys::READY;
 use super::*;
 use pqvpn_crypto::aead::AeadId;
+use pqvpn_crypto::header::{LANES, MASK_LEN};
 use pqvpn_crypto::schedule::{Exporter, Psk, Role, SessionParts, SessionSecrets, Transcript};
-use pqvpn_packet::header::{HEADER_LEN, OVERHEAD, PacketKind, TAG_LEN};
+use pqvpn_packet::header::{HEADER_LEN, OVERHEAD, PacketKind, TAG_LEN, sample_of};
 use pqvpn_packet::replay::WINDOW_BITS;
 use serde_json::Value;
 use std::time::Instant;
@@ -98,21 +99,32 @@ fn packets_equal_the_model_for_both_aeads() {
 }
 
 #[test]
-fn sealing_then_masking_a_batch_equals_sealing_one_by_one() {
+fn packets_masked_and_unmasked_side_by_side_are_those_of_one_by_one() {
     let now = Instant::now();
-    let ((mut one, _), (mut batch, _)) = (pair(now), pair(now));
-    let mut packets: Vec<_> = (0..5).map(|i| room(&[i; 40])).collect();
-    batch.begin_batch(now, 5).unwrap();
-    for packet in &mut packets {
-        batch.seal_unmasked(7, PacketKind::Data, packet).unwrap();
+    let ((mut one, _), (mut batch, mut rx)) = (pair(now), pair(now));
+    let (count, len) = (LANES as u8 * 2 + 1, 40);
+    let mut storage: Vec<u8> = (0..count).flat_map(|i| room(&vec![i; len])).collect();
+    let whole = storage.len() / usize::from(count);
+    let ranges: Vec<_> = (0..usize::from(count)).map(|i| i * whole..(i + 1) * whole).collect();
+    batch.begin_batch(now, count.into()).unwrap();
+    one.begin_batch(now, count.into()).unwrap();
+    for range in &ranges {
+        batch.seal_unmasked(7, PacketKind::Data, &mut storage[range.clone()]).unwrap();
     }
-    packets.iter_mut().for_each(|packet| batch.mask(packet));
-    one.begin_batch(now, 5).unwrap();
-    for (i, packet) in packets.iter().enumerate() {
-        let mut other = room(&[i as u8; 40]);
+    batch.mask_all(&mut storage, &ranges);
+    for (i, range) in ranges.iter().enumerate() {
+        let mut other = room(&vec![i as u8; len]);
         one.seal(7, PacketKind::Data, &mut other).unwrap();
-        assert_eq!(*packet, other);
+        assert_eq!(storage[range.clone()], other);
     }
+    let samples: Vec<_> = ranges.iter().map(|range| *sample_of(&storage[range.clone()]).unwrap()).collect();
+    let masks = rx.masks(samples[..LANES].as_chunks().0[0].each_ref());
+    for ((i, range), mask) in ranges.iter().enumerate().zip(masks) {
+        let opened = rx.open_with(now, &mut storage[range.clone()], Some(mask)).unwrap();
+        assert_eq!(opened.plaintext, vec![i as u8; len]);
+    }
+    let wrong = [masks[0][0] ^ 1; MASK_LEN];
+    assert!(rx.open_with(now, &mut storage[ranges[LANES].clone()], Some(wrong)).is_err(), "it is used");
 }
 
 #[test]

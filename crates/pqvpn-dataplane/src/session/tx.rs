@@ -3,10 +3,10 @@
 
 use super::{COUNTER_MAX, EPOCH_HARD, EPOCH_PKTS, EpochMismatch, PHASE_PKTS, PHASE_TIME, keys};
 use pqvpn_crypto::aead::{AeadId, DataKey};
-use pqvpn_crypto::header::HeaderKey;
+use pqvpn_crypto::header::{HeaderKey, LANES};
 use pqvpn_crypto::ratchet::EpochChain;
 use pqvpn_packet::header::{HEADER_LEN, Header, OVERHEAD, PacketKind, TAG_LEN, apply_mask, sample_of};
-use std::time::Instant;
+use std::{ops::Range, time::Instant};
 
 /// Why a packet may not be sealed. The caller keeps it or drops it, and asks for what the variant says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -153,6 +153,24 @@ impl TxSession {
         if let Some(header) = packet.first_chunk_mut() {
             apply_mask(header, &mask);
         }
+    }
+
+    /// [`Self::mask`] of datagrams in one storage, each at its range.
+    pub(crate) fn mask_all(&self, storage: &mut [u8], packets: &[Range<usize>]) {
+        let (groups, rest) = packets.as_chunks::<LANES>();
+        for group in groups {
+            let samples = group.each_ref().map(|range| sample_of(storage.get(range.clone()).unwrap_or_default()));
+            let [Some(a), Some(b), Some(c), Some(d)] = samples else {
+                group.iter().for_each(|range| self.mask(&mut storage[range.clone()]));
+                continue;
+            };
+            for (range, mask) in group.iter().zip(self.header_key.masks([a, b, c, d])) {
+                if let Some(header) = storage[range.clone()].first_chunk_mut() {
+                    apply_mask(header, &mask);
+                }
+            }
+        }
+        rest.iter().for_each(|range| self.mask(&mut storage[range.clone()]));
     }
 
     /// The epoch packets are sealed under.

@@ -70,6 +70,11 @@ impl SendBatch {
         self.storage.get_mut(self.used..self.used + len)
     }
 
+    /// What was written since the last flush, and is not on its way yet.
+    pub(crate) fn waiting(&mut self) -> &mut [u8] {
+        &mut self.storage[..self.used]
+    }
+
     /// Takes the `len` bytes written to [`room`](Self::room) as a datagram.
     pub(crate) fn commit(&mut self, dst: SocketAddr, src: Option<IpAddr>, len: usize) {
         self.runs.push(dst, src, self.used, len);

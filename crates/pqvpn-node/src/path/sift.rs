@@ -32,18 +32,18 @@ pub(crate) fn sift(told: &[SocketAddr], lab: bool, inside: impl Fn(IpAddr) -> bo
 }
 
 fn is_possible(at: SocketAddr, lab: bool) -> bool {
+    is_place(at) && at.ip().to_canonical().is_loopback() == lab
+}
+
+/// Whether a peer can be there at all, on this host or another.
+pub(crate) fn is_place(at: SocketAddr) -> bool {
     let ip = at.ip().to_canonical();
     let nowhere = match ip {
         IpAddr::V4(v4) => v4.is_broadcast() || v4.is_link_local() || v4.octets()[0] == 0 || v4.octets()[0] >= 240,
         // Without its scope a link-local address is of no use, and whose scope would it be?
         IpAddr::V6(v6) => v6.is_unicast_link_local(),
     };
-    at.port() != 0
-        && WayId::of(at).is_none()
-        && !nowhere
-        && !ip.is_unspecified()
-        && !ip.is_multicast()
-        && ip.is_loopback() == lab
+    at.port() != 0 && WayId::of(at).is_none() && !nowhere && !ip.is_unspecified() && !ip.is_multicast()
 }
 
 /// Whether an address is one of the internet, and not of a network behind some router.

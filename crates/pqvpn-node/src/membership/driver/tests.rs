@@ -193,6 +193,16 @@ async fn members_that_send_us_on_make_us_dial_few_and_nobody_who_is_no_member() 
 }
 
 #[tokio::test]
+async fn nobody_is_dialled_where_no_member_can_be() {
+    let Rig { mut driver, id, .. } = rig();
+    let peer = identity(3).peer_id();
+    let told =
+        ["224.0.0.1:7", "0.0.0.0:7", "255.255.255.255:7", "169.254.1.1:7", "[ff02::1]:7", "192.0.2.1:0", "192.0.2.1:7"];
+    driver.networks.get_mut(&id).unwrap().hint(peer, told.map(|at| at.parse().unwrap()).to_vec());
+    assert_eq!(driver.endpoints_of(&peer), ["192.0.2.1:7".parse().unwrap()]);
+}
+
+#[tokio::test]
 async fn whoever_should_dial_us_is_dialled_where_it_does_not_after_a_start() {
     let Rig { mut driver, id, .. } = rig();
     let now = Moment::now();

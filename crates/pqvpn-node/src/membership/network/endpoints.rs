@@ -13,7 +13,7 @@ use super::Network;
 use crate::{
     config::CARRIER_PORT,
     membership::store::{Change, Seen},
-    path::is_relayed,
+    path::{is_place, is_relayed},
 };
 
 /// Addresses of one member that are tried.
@@ -33,7 +33,7 @@ impl Network {
         // The newest place first, then what the member says: it may have moved since.
         for at in seen.iter().take(1).chain(record).chain(hints).chain(seen.iter().skip(1)) {
             // A dial there would go through our own tunnel.
-            if !endpoints.contains(at) && !self.is_overlay(at.ip()) {
+            if !endpoints.contains(at) && is_place(*at) && !self.is_overlay(at.ip()) {
                 endpoints.push(*at);
             }
         }
