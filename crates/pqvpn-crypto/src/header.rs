@@ -110,9 +110,13 @@ fn double_round<const N: usize>(state: &mut [[u32; N]; WORDS]) {
 /// `a += b; d ^= a; d <<<= turn` (RFC 8439 §2.1).
 #[inline(always)]
 fn mix<const N: usize>(state: &mut [[u32; N]; WORDS], a: usize, b: usize, d: usize, turn: u32) {
-    for lane in 0..N {
-        state[a][lane] = state[a][lane].wrapping_add(state[b][lane]);
-        state[d][lane] = (state[d][lane] ^ state[a][lane]).rotate_left(turn);
+    let added = state[b];
+    for (word, added) in state[a].iter_mut().zip(added) {
+        *word = word.wrapping_add(added);
+    }
+    let added = state[a];
+    for (word, added) in state[d].iter_mut().zip(added) {
+        *word = (*word ^ added).rotate_left(turn);
     }
 }
 
