@@ -173,6 +173,8 @@ impl PeerLife {
     pub fn on_session_up(&mut self, now: Instant) {
         self.phase = Phase::Up { since: now };
         self.refused = false;
+        // What was decided about the one before does not concern this one.
+        self.actions.retain(|action| matches!(action, Action::Probe(_)));
         // Probes on an older session may still be answered; without one there are none.
         self.probe(now);
     }

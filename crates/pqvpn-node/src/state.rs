@@ -179,8 +179,16 @@ impl State {
                     Some(command) => { self.on_command(clock::now(), command).await; None }
                     None => Some(None),
                 },
-                Some(event) = inputs.packets.recv() => { self.on_packet_event(clock::now(), event); None }
-                Some(event) = inputs.links.recv() => { self.on_link_event(clock::now(), event); None }
+                Some(event) = inputs.packets.recv() => {
+                    self.on_packet_event(clock::now(), event);
+                    self.take_waiting(&mut inputs);
+                    None
+                }
+                Some(event) = inputs.links.recv() => {
+                    self.on_link_event(clock::now(), event);
+                    self.take_waiting(&mut inputs);
+                    None
+                }
                 Some(views) = inputs.views.recv() => { self.on_views(clock::now(), views).await; None }
                 Some(barrier) = inputs.barriers.recv() => {
                     while let Ok(views) = inputs.views.try_recv() {
@@ -206,7 +214,6 @@ impl State {
                 }
                 return timeout(LET_GO, inputs.driver).await.unwrap_or(Ok(()));
             }
-            self.take_waiting(&mut inputs);
             self.drive(clock::now());
         }
     }

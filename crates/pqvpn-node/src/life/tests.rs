@@ -107,6 +107,23 @@ fn a_silent_peer_is_found_dead_within_four_seconds_and_dialed_again() {
 }
 
 #[test]
+fn what_was_decided_of_a_dead_session_does_not_end_the_next_one() {
+    let now = Instant::now();
+    let mut life = up(now);
+    let silent = Activity { last_tx: Some(now + 60 * S), last_data_tx: Some(now + 60 * S), ..Activity::default() };
+    let mut at = now;
+    // Nobody has looked at what is to be done yet when the peer has made another session.
+    while !life.actions.contains(&Action::Dead) {
+        at += 100 * MS;
+        assert!(at < now + 60 * S, "never dead");
+        life.handle_timeout(at, silent);
+    }
+    life.on_session_up(at);
+    let left: Vec<Action> = std::iter::from_fn(|| life.poll_action()).collect();
+    assert!(life.is_up() && left.iter().all(|action| matches!(action, Action::Probe(_))), "{left:?}");
+}
+
+#[test]
 fn a_path_that_falls_silent_is_suspicious_soon_and_one_that_is_heard_never() {
     for (offset, falls_silent) in (0..30).flat_map(|step| [(step * 10 * MS, true), (step * 10 * MS, false)]) {
         let now = Instant::now();
