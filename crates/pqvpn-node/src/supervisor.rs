@@ -35,8 +35,9 @@ use crate::{
 
 /// Commands that may wait for the node.
 const QUEUE: usize = 64;
-/// Sockets, device and store of the run before may be let go of a moment later.
-const LET_GO: Duration = Duration::from_secs(5);
+/// Sockets, device and store of the run before may be let go of later: a handshake or a carrier's dial under way has them
+/// until it is given up.
+const LET_GO: Duration = Duration::from_secs(20);
 const AGAIN: Duration = Duration::from_millis(20);
 /// How often a key of before that is still there is looked at.
 const LOOK_AGAIN: Duration = Duration::from_secs(3600);
