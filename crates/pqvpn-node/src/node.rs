@@ -24,7 +24,7 @@ use pqvpn_dataplane::{
 };
 use thiserror::Error;
 use tokio::{
-    sync::mpsc,
+    sync::{mpsc, oneshot},
     task::{JoinError, JoinHandle},
 };
 
@@ -167,7 +167,7 @@ impl Node {
         )?;
         let control = control_of(&plane, host.interface.as_deref());
 
-        let slots = Arc::new(Slots::default());
+        let slots = Arc::new(Slots::starting());
         let identity = Arc::new(identity);
         let crypto = Arc::new(LinkCrypto::new(Arc::clone(&identity), Arc::clone(&slots) as Arc<dyn Admission>));
         let carriers = start_carriers(&config, &host, &plane, backend, (&crypto, &slots), identity.notes_key()).await?;
@@ -191,7 +191,6 @@ impl Node {
         let lan = Lan::new(config.bootstrap.lan.then(|| lan_setup(own, &config, &listen, dht.as_ref(), &networks)));
         let (link_events, links) = mpsc::channel(QUEUE);
         let door_to_networks = networks.clone();
-        let dht_off = Box::new(dht::off(&config.dht));
         let context = Arc::new(LinkContext::new(
             endpoint,
             control.clone(),
@@ -207,6 +206,7 @@ impl Node {
         ));
         let (command_sender, commands) = mpsc::channel(QUEUE);
         let (barriers, barriers_in) = mpsc::channel(VIEWS);
+        let (begun, begun_in) = oneshot::channel();
         let mut state = State {
             own,
             name: config.name(),
@@ -219,7 +219,7 @@ impl Node {
             barriers,
             addresses,
             mesh: Mesh::default(),
-            accepting: tokio::spawn(session::accept_all(Arc::clone(&context))),
+            accepting: tokio::spawn(accept_after(begun_in, Arc::clone(&context))),
             context,
             control,
             listening: Listening::open(&carriers, own, listens(&config.relay)),
@@ -239,17 +239,25 @@ impl Node {
             lan,
             twins: None,
             taken_over: None,
-            dht_off,
+            dht_off: Box::new(dht::off(&config.dht)),
             config,
         };
         if let Err(error) = state.begin(begin).await {
             state.stop().await;
             return Err(error.into());
         }
+        let _the_task_waits = begun.send(());
         let watched = host::watch::watch(state.host.interface.as_deref());
         let inputs = |changes| Inputs { commands, packets, links, views, barriers: barriers_in, changes, driver };
         let task = run(state, watched, inputs);
         Ok((NodeHandle::new(command_sender), door_to_networks, task))
+    }
+}
+
+/// Takes the links that have come in once it is known who is a peer: one that was refused would not come back soon.
+async fn accept_after(begun: oneshot::Receiver<()>, context: Arc<LinkContext>) {
+    if begun.await.is_ok() {
+        session::accept_all(context).await;
     }
 }
 

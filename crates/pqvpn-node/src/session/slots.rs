@@ -28,6 +28,11 @@ pub(crate) struct Slots {
 }
 
 impl Slots {
+    /// Of a node that does not know its peers yet: a link of whoever comes waits until it does, and is judged then.
+    pub(crate) fn starting() -> Self {
+        Self { strangers: AtomicBool::new(true), ..Self::default() }
+    }
+
     /// The slot of a peer, `None` for whoever is no peer of ours.
     pub(crate) fn of(&self, peer: &PeerId) -> Option<PeerSlot> {
         self.read().get(peer).copied()
@@ -94,6 +99,15 @@ mod tests {
         slots.insert(peer, 1);
         assert_eq!(slots.while_held(&peer, 0, || ()), None, "the negotiation is of the time before");
         assert_eq!(slots.of(&peer), Some(1));
+    }
+
+    #[test]
+    fn a_node_that_starts_refuses_nobody_before_it_knows_whom() {
+        let (slots, peer) = (Slots::starting(), Identity::generate().unwrap());
+        let admit = || slots.admit(&peer.peer_id(), peer.public(), Side::Listener);
+        assert_eq!(admit(), Ok(()));
+        slots.let_strangers_in(false);
+        assert_eq!(admit(), Err(Refusal::UnknownPeer));
     }
 
     #[test]

@@ -26,7 +26,7 @@ fn what_is_scraped_is_what_status_says() {
     let mut pair = Pair::new(Outer::V4);
     let peers = [pair.b.as_peer(Some(Outer::V4.endpoint(&pair.host_b)))];
     pair.a.configure(&peers, &format!("[metrics]\nlisten = \"{AT}\"\n"));
-    pair.b.start_up();
+    pair.b.start();
     pair.a.start_up();
     let (a, b) = (&pair.a, &pair.b);
     a.meet(b);

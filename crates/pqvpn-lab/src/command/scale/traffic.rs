@@ -96,6 +96,8 @@ impl Flow {
             let arrived = swarm.bytes()?.saturating_sub(self.before);
             let now = Instant::now();
             if arrived > self.arrived {
+                // What was given up may only have been late.
+                self.lost = self.lost.saturating_sub(arrived - self.arrived);
                 (self.arrived, self.at, since) = (arrived, now, Some(now));
             } else if now.saturating_duration_since(*since.get_or_insert(now)) >= LOST {
                 self.lost = self.sent.saturating_sub(self.arrived);
