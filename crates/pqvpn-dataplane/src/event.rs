@@ -78,6 +78,13 @@ pub enum Event {
         /// When the batch with the answer was received.
         at: Instant,
     },
+    /// The peer has ended the session, whose link sleeps.
+    Ended {
+        /// The session that is over.
+        session: SessionId,
+        /// Why: a close code of the link.
+        reason: u8,
+    },
     /// Datagrams longer than [`SURE_LEN`](crate::SURE_LEN) are sent to the peer. At most twice a second and peer.
     LongInUse {
         /// The peer they are for.

@@ -237,8 +237,19 @@ impl Shared {
 
     /// Seals a probe or its answer, padded to `len` bytes; `None` when the session refuses, which is reported.
     pub(crate) fn seal_probe(&self, session: &Session, probe: Probe, len: usize, now: Instant) -> Option<Vec<u8>> {
+        self.seal_word(session, probe.encode(), len, now)
+    }
+
+    /// Seals a word of ours, padded to `len` bytes; `None` when the session refuses, which is reported.
+    pub(crate) fn seal_word(
+        &self,
+        session: &Session,
+        word: [u8; PROBE_LEN],
+        len: usize,
+        now: Instant,
+    ) -> Option<Vec<u8>> {
         let mut datagram = vec![0; len.max(PROBE_LEN + OVERHEAD)];
-        datagram[HEADER_LEN..HEADER_LEN + PROBE_LEN].copy_from_slice(&probe.encode());
+        datagram[HEADER_LEN..HEADER_LEN + PROBE_LEN].copy_from_slice(&word);
         let mut tx = lock(&session.tx);
         if tx.begin_batch(now, 1).is_err() {
             drop(tx);

@@ -20,6 +20,7 @@ pub mod node;
 pub mod overlay;
 mod path;
 mod session;
+mod sleep;
 pub mod snapshot;
 mod state;
 pub mod store;

@@ -236,6 +236,7 @@ impl Node {
             inner_mtu,
             guessing: Guessing::default(),
             held_at: clock::now(),
+            leaving: std::collections::VecDeque::new(),
             lan,
             twins: None,
             taken_over: None,

@@ -108,6 +108,10 @@ pub(crate) enum LinkEvent {
     Ratchet { session: SessionId, bytes: Vec<u8> },
     /// The peer says where it may be reached.
     Candidates { session: SessionId, candidates: Candidates },
+    /// The peer would let the link sleep.
+    Sleep { session: SessionId },
+    /// The link of a sleeping session could not be made anew.
+    WakeFailed { session: SessionId, error: SessionError },
     /// A way to a peer through another member is there.
     Way { slot: PeerSlot, way: SocketAddr },
     /// The link has ended.
@@ -323,6 +327,15 @@ pub(crate) async fn dial_at(context: Arc<LinkContext>, slot: PeerSlot, peer: Pee
     }
 }
 
+/// Makes a new link and session with the peer where the packets of a session go whose link sleeps. Ends with the link.
+pub(crate) async fn wake(context: Arc<LinkContext>, slot: PeerSlot, peer: PeerId, at: SocketAddr, session: SessionId) {
+    let dialing = dial::dial_at(&context, peer, at);
+    match make(&context, slot, peer, dialing).await {
+        Ok((established, queue, channel)) => serve(Arc::clone(&context), established, queue, channel).await,
+        Err(error) => context.tell(LinkEvent::WakeFailed { session, error }).await,
+    }
+}
+
 /// Makes a session on the link that `dialing` makes.
 async fn make(
     context: &Arc<LinkContext>,
@@ -444,6 +457,7 @@ async fn serve(
             message = channel.read() => match message {
                 Ok(Message::Ratchet(bytes)) => context.tell(LinkEvent::Ratchet { session, bytes }).await,
                 Ok(Message::Candidates(candidates)) => context.tell(LinkEvent::Candidates { session, candidates }).await,
+                Ok(Message::Sleep) => context.tell(LinkEvent::Sleep { session }).await,
                 Ok(_) => break SessionError::OutOfOrder,
                 Err(error) => break error,
             },
@@ -468,16 +482,21 @@ impl LinkContext {
     async fn cause_of_end(&self, connection: &Arc<dyn Connection>) -> Option<SessionError> {
         let error = timeout(Duration::from_millis(200), connection.closed()).await.ok()?;
         let LinkError::Closed { code, .. } = &error else { return Some(error.into()) };
-        Some(match CloseReason::from_code(*code) {
+        let Some(reason) = CloseReason::from_code(*code) else { return Some(error.into()) };
+        Some(self.closed_because(reason))
+    }
+
+    /// What it means that the peer ended a link or a session for this reason.
+    pub(crate) fn closed_because(&self, reason: CloseReason) -> SessionError {
+        match reason {
             // As if it had said so in the handshake: it did not do so only because it takes part in the DHT.
-            Some(CloseReason::NotAdmitted | CloseReason::Revoked) => {
+            CloseReason::NotAdmitted | CloseReason::Revoked => {
                 self.crypto.refusals().add(Refusal::RefusedByPeer);
                 LinkError::RefusedByPeer(PeerReason::NotAccepted).into()
             }
-            Some(CloseReason::Busy) => LinkError::RefusedByPeer(PeerReason::Busy).into(),
-            Some(reason) => SessionError::Closed(reason),
-            None => error.into(),
-        })
+            CloseReason::Busy => LinkError::RefusedByPeer(PeerReason::Busy).into(),
+            reason => SessionError::Closed(reason),
+        }
     }
 
     /// The queue is closed only when the node has stopped; then nobody needs to know.

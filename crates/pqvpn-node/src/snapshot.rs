@@ -197,6 +197,8 @@ pub struct SessionSnapshot {
     pub rekey_age: Duration,
     /// Duration of the handshake that made the link.
     pub handshake: Duration,
+    /// Whether the link sleeps.
+    pub link_asleep: bool,
 }
 
 /// Severity of a health item.

@@ -15,9 +15,10 @@ mod ratchet;
 mod report;
 mod sessions;
 mod sizes;
+mod sleeping;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     future::pending,
     net::SocketAddr,
     sync::{Arc, atomic::AtomicU64},
@@ -48,6 +49,7 @@ use crate::{
     overlay::{Mesh, OwnAddresses},
     path::{Mapped, Portmap, Reflexive},
     session::{self, LinkContext, LinkEvent},
+    sleep::Sleep,
     snapshot::{HealthItem, NodeState},
     underlay::Underlay,
 };
@@ -98,6 +100,8 @@ pub(crate) struct State {
     /// What config and views amount to.
     pub(crate) mesh: Mesh,
     pub(crate) live: BTreeMap<SessionId, Live>,
+    /// Sessions that were replaced, until when the data plane still receives on them.
+    pub(crate) leaving: VecDeque<(Instant, SessionId)>,
     pub(crate) context: Arc<LinkContext>,
     pub(crate) control: Control,
     /// What takes datagrams where UDP does not pass.
@@ -153,13 +157,22 @@ pub(crate) struct Live {
     role: Role,
     aead: AeadId,
     inner_mtu: u16,
-    ratchet: Ratchet,
-    connection: Arc<dyn Connection>,
-    outbox: mpsc::Sender<Message>,
+    /// `None`: it sleeps.
+    link: Option<LiveLink>,
+    sleep: Sleep,
+    /// Where the link was made.
+    remote: SocketAddr,
     established: Instant,
     rekeyed: Instant,
     handshake: Duration,
     continuity_lost: bool,
+}
+
+/// What of a session needs its link.
+pub(crate) struct LiveLink {
+    ratchet: Ratchet,
+    connection: Arc<dyn Connection>,
+    outbox: mpsc::Sender<Message>,
 }
 
 impl State {
@@ -241,6 +254,7 @@ impl State {
             Event::Roamed { peer, from, to } => self.on_roamed(now, peer, from, to),
             Event::Heard { peer, from } => self.on_heard(now, peer, from),
             Event::ProbeAck { peer, id, from, at } => self.on_probe_ack(now, peer, id, from, at),
+            Event::Ended { session, reason } => self.on_ended(now, session, reason),
             Event::LongInUse { peer } => self.on_long_in_use(now, peer),
             Event::TooLong { peer } => self.on_too_long(now, peer),
             Event::Failed { what, error } => self.on_failed(what, &error),
@@ -264,6 +278,8 @@ impl State {
             self.look_at_peers(now);
         }
         self.step_ratchets(now);
+        self.look_at_sleep(now);
+        self.let_go_of_replaced(now);
     }
 
     /// Does what the machines ask for, until they ask for nothing more.
@@ -369,8 +385,10 @@ impl State {
         let sizes = self.peers.iter().filter_map(|peer| peer.mtu.poll_timeout());
         let lives = lives.chain(paths).chain(sizes).filter(|_| self.running == NodeState::Up);
         let pings = self.peers.iter().flat_map(|peer| peer.pings.iter().map(|ping| ping.deadline));
-        let ratchets = self.live.values().filter_map(|live| live.ratchet.poll_timeout());
-        lives.chain(pings).chain(ratchets).chain(self.guessing.deadline()).min()
+        let ratchets = self.live.values().filter_map(|live| live.link.as_ref()?.ratchet.poll_timeout());
+        let sleeps = self.live.values().map(|live| live.sleep.poll_timeout(now, self.seen_of(live)));
+        let leaving = self.leaving.front().map(|(at, _)| *at);
+        lives.chain(pings).chain(ratchets).chain(sleeps).chain(leaving).chain(self.guessing.deadline()).min()
     }
 }
 

@@ -12,6 +12,8 @@ const PROBE: u8 = 0x01;
 const CELL: u8 = 0x02;
 /// First byte of a fragment.
 const FRAGMENT: u8 = 0x03;
+/// First byte of the word that ends a session.
+const END: u8 = 0x04;
 
 /// The sort of a decrypted payload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -26,6 +28,8 @@ pub enum Inner {
     Cell,
     /// A piece of an inner packet, used where the path does not carry the whole packet.
     Fragment,
+    /// The word that ends the session, see [`End`].
+    End,
 }
 
 /// Why a decrypted payload is refused. The peer is at fault.
@@ -41,6 +45,9 @@ pub enum InnerError {
     /// A probe of the wrong length or direction.
     #[error("malformed path probe")]
     Probe,
+    /// The end of a session without its reason.
+    #[error("malformed end of session")]
+    End,
 }
 
 impl Inner {
@@ -56,6 +63,7 @@ impl Inner {
             Some(&PROBE) => Ok(Self::Probe),
             Some(&CELL) => Ok(Self::Cell),
             Some(&FRAGMENT) => Ok(Self::Fragment),
+            Some(&END) => Ok(Self::End),
             Some(&first) => Err(InnerError::Unknown(first)),
         }
     }
@@ -120,6 +128,33 @@ impl Probe {
     }
 }
 
+/// The last word of a session whose link sleeps: `0x04 || u8 reason`, where an awake link would be closed with that code.
+/// Later bytes are padding, up to the length of a probe: by its length it tells nobody what it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct End {
+    /// A close code of the link.
+    pub reason: u8,
+}
+
+impl End {
+    /// The payload bytes.
+    #[must_use]
+    pub const fn encode(self) -> [u8; PROBE_LEN] {
+        [END, self.reason, 0, 0, 0, 0, 0, 0, 0, 0]
+    }
+
+    /// Reads a payload that [`Inner::classify`] called an end.
+    ///
+    /// # Errors
+    /// [`InnerError::End`] when it is short.
+    pub fn decode(plaintext: &[u8]) -> Result<Self, InnerError> {
+        match plaintext {
+            [END, reason, ..] => Ok(Self { reason: *reason }),
+            _ => Err(InnerError::End),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -134,14 +169,24 @@ mod tests {
             (1, Inner::Probe),
             (2, Inner::Cell),
             (3, Inner::Fragment),
+            (4, Inner::End),
         ];
         for (first, sort) in sorts {
             assert_eq!(Inner::classify(&[first, 9]), Ok(sort));
         }
         assert_eq!(Inner::classify(&[]), Err(InnerError::Empty));
-        for first in [4, 0x3f, 0x50, 0x70, 0xff] {
+        for first in [5, 0x3f, 0x50, 0x70, 0xff] {
             assert_eq!(Inner::classify(&[first]), Err(InnerError::Unknown(first)));
         }
+    }
+
+    #[test]
+    fn an_end_names_its_reason_and_is_as_long_as_a_probe() {
+        let end = End { reason: 2 };
+        assert_eq!(end.encode(), [4, 2, 0, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(End::decode(&end.encode()), Ok(end));
+        assert_eq!(End::decode(&[4]), Err(InnerError::End));
+        assert_eq!(End::decode(&[1, 2]), Err(InnerError::End));
     }
 
     #[test]

@@ -33,6 +33,8 @@ pub enum Message {
     Ratchet(Vec<u8>),
     /// Where the sender may be reached, for both to try at once.
     Candidates(Candidates),
+    /// The sender needs the link no longer for now. Who agrees closes it with [`CloseReason::Asleep`].
+    Sleep,
 }
 
 /// Where one end of a session may be reached besides the way it is reached now.
@@ -107,10 +109,12 @@ pub enum CloseReason {
     Busy = 9,
     /// The other end was revoked in a network. A mere word: what counts is the statement it was sent before.
     Revoked = 10,
+    /// The session goes on without the link.
+    Asleep = 11,
 }
 
 impl CloseReason {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 11] = [
         Self::Idle,
         Self::Shutdown,
         Self::Duplicate,
@@ -121,6 +125,7 @@ impl CloseReason {
         Self::NotAdmitted,
         Self::Busy,
         Self::Revoked,
+        Self::Asleep,
     ];
 
     /// The number on the wire.
@@ -149,6 +154,7 @@ impl CloseReason {
             Self::NotAdmitted => "not admitted",
             Self::Busy => "busy",
             Self::Revoked => "revoked",
+            Self::Asleep => "asleep",
         }
     }
 }
@@ -163,6 +169,7 @@ impl Message {
             Self::Confirm(_) => 3,
             Self::Ratchet(_) => 4,
             Self::Candidates(_) => 5,
+            Self::Sleep => 6,
         }
     }
 
@@ -189,6 +196,7 @@ impl Message {
                 candidates.varies.into(),
                 Value::Array(candidates.addresses.iter().map(address).collect()),
             ])),
+            Self::Sleep => cbor(&Value::Array(Vec::new())),
         }
     }
 
@@ -203,6 +211,7 @@ impl Message {
             3 => Confirm::decode(payload).map(Self::Confirm).ok_or(WireError::Malformed("confirm")),
             4 => return Ok(Self::Ratchet(payload.to_vec())),
             5 => Candidates::decode(payload).map(Self::Candidates).ok_or(WireError::Malformed("candidates")),
+            6 => array_from(payload, DEPTH).map(|[]| Self::Sleep).ok_or(WireError::Malformed("sleep")),
             unknown => return Err(WireError::Type(unknown)),
         }?;
         // One message has one encoding: what re-encodes differently was not deterministic CBOR.
@@ -293,6 +302,7 @@ mod tests {
             Message::Ratchet(vec![1, 2, 3]),
             Message::Candidates(candidates(&["192.0.2.1:7", "[2001:db8::1]:7"])),
             Message::Candidates(candidates(&[])),
+            Message::Sleep,
         ] {
             assert_eq!(round_trip(&message), Ok(message));
         }

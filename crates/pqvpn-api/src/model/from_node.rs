@@ -171,6 +171,7 @@ impl From<snapshot::SessionSnapshot> for Session {
             phase: session.phase,
             rekey_age_s: session.rekey_age.as_secs(),
             handshake_ms: millis(session.handshake),
+            link_asleep: session.link_asleep,
         }
     }
 }

@@ -255,6 +255,9 @@ pub struct Session {
     pub rekey_age_s: u64,
     /// How long the handshake of the link took, in milliseconds.
     pub handshake_ms: f64,
+    /// Whether the session's link sleeps until something needs it; packets do not.
+    #[serde(default)]
+    pub link_asleep: bool,
 }
 
 /// One thing an operator should know.

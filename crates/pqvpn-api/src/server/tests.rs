@@ -166,6 +166,7 @@ fn a_peer() -> snapshot::PeerSnapshot {
             phase: 2,
             rekey_age: Duration::from_secs(41),
             handshake: Duration::from_millis(6),
+            link_asleep: true,
         }),
         tx_bytes: 1,
         rx_bytes: 2,
@@ -235,6 +236,7 @@ async fn status_has_the_shape_of_schema_1() {
     assert_eq!(peer["session"]["suite"], "X25519MLKEM1024/MLDSA87-Ed25519");
     assert_eq!(peer["session"]["aead"], "AES-256-GCM");
     assert_eq!(peer["session"]["rekey_age_s"], 41);
+    assert_eq!(peer["session"]["link_asleep"], true);
     assert_eq!(status["health"][0], serde_json::json!({"level": "warn", "code": "key-expiry", "text": "soon"}));
 }
 

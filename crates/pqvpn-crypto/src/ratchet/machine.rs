@@ -187,6 +187,13 @@ impl Ratchet {
         self.retry.as_ref().map(|retry| retry.at).or_else(|| self.step_due())
     }
 
+    /// Whether no step is under way, asked for or given up: the control stream is not needed before the next one is due.
+    #[must_use]
+    pub fn is_at_rest(&self) -> bool {
+        let still = matches!(self.state, State::Stable(_)) && self.retry.is_none() && self.outputs.is_empty();
+        still && !self.asked && !self.reconnecting && self.forced.is_none()
+    }
+
     /// The epoch whose secrets this side holds as its own: staged ones do not count.
     #[must_use]
     pub fn epoch(&self) -> Option<u32> {

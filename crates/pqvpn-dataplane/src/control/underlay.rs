@@ -8,7 +8,7 @@ use std::{
 };
 
 use pqvpn_packet::{
-    inner::{self, Probe},
+    inner::{self, End, Probe},
     relay::RELAY_LEN,
 };
 use thiserror::Error;
@@ -16,7 +16,7 @@ use thiserror::Error;
 use super::Control;
 use crate::{
     clock,
-    event::PeerSlot,
+    event::{PeerSlot, SessionId},
     stats::{DropReason, Run},
     udp::{MAX_GSO_BYTES, extra::SocketId},
     way::{By, CarrierGroup, Forward, ForwardStats, GroupId, Way, WayError, WayId, Ways},
@@ -133,6 +133,22 @@ impl Control {
         let probe = Probe { kind: inner::ProbeKind::Check, id: 0 };
         let datagram = self.shared.seal_probe(&session, probe, 0, now).ok_or(SendError::Refused)?;
         self.shared.underlay.send_opener(socket, remote, &datagram, hops)?;
+        session.peer.tx.add(Run { bytes: datagram.len() as u64, packets: 1, data: false }, self.shared.start, now);
+        Ok(())
+    }
+
+    /// Tells the peer that a session is over, and why: a close code of the link, which sleeps. The session itself stays until
+    /// it is removed.
+    ///
+    /// # Errors
+    /// As [`Self::send_probe`].
+    pub fn send_end(&self, id: SessionId, reason: u8) -> Result<(), SendError> {
+        let session = self.session(id).ok_or(SendError::NoSession)?;
+        let path = session.peer.path().ok_or(SendError::NoSession)?;
+        let now = clock::now();
+        let word = End { reason }.encode();
+        let datagram = self.shared.seal_word(&session, word, 0, now).ok_or(SendError::Refused)?;
+        self.shared.underlay.send_one(path.remote, path.local, &datagram)?;
         session.peer.tx.add(Run { bytes: datagram.len() as u64, packets: 1, data: false }, self.shared.start, now);
         Ok(())
     }

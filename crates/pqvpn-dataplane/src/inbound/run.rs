@@ -12,7 +12,7 @@ use pqvpn_crypto::header::{LANES, MASK_LEN};
 use pqvpn_packet::{
     fragment::Fragment,
     header::{HEADER_LEN, PacketKind, sample_of},
-    inner::{Inner, Probe, ProbeKind},
+    inner::{End, Inner, Probe, ProbeKind},
     too_big::{clamp_mss, may_be_syn},
 };
 
@@ -44,6 +44,8 @@ pub(super) struct RxRun<'t> {
     epoch_seen: Option<u32>,
     forged_out: bool,
     probes: [Option<Probe>; PROBES],
+    /// The peer has ended the session.
+    end: Option<End>,
     /// Header masks of the packets that follow in the message, and where each begins.
     ahead: [(usize, [u8; MASK_LEN]); LANES],
     /// The last inner source that was found to be the peer's.
@@ -64,6 +66,7 @@ impl<'t> RxRun<'t> {
             epoch_seen: None,
             forged_out: false,
             probes: [None; PROBES],
+            end: None,
             ahead: [(usize::MAX, [0; MASK_LEN]); LANES],
             source: None,
             destination: None,
@@ -105,6 +108,13 @@ impl<'t> RxRun<'t> {
             Ok(Inner::Cover) => {}
             Ok(Inner::Probe) => mover = self.probe(&storage[inner..inner + len], deliver),
             Ok(Inner::Fragment) => self.fragment(storage, inner..inner + len, tables, now, deliver),
+            Ok(Inner::End) => {
+                match End::decode(&storage[inner..inner + len]) {
+                    Ok(end) => self.end = Some(end),
+                    Err(_) => deliver.drops.count(DropReason::MalformedInner),
+                }
+                mover = None;
+            }
             Ok(Inner::Cell) => deliver.drops.count(DropReason::UnsupportedInner),
             Err(_) => deliver.drops.count(DropReason::MalformedInner),
         }
@@ -129,7 +139,7 @@ impl<'t> RxRun<'t> {
 
     /// Ends the run: unlocks the session, adds up the traffic, follows the peer and tells the control side.
     pub(super) fn end(self, shared: &Shared, drops: &DropCounters, now: Instant) {
-        let Self { session, path, rx, opened, mover, epoch_seen, forged_out, probes, .. } = self;
+        let Self { session, path, rx, opened, mover, epoch_seen, forged_out, probes, end, .. } = self;
         drop(rx);
         if forged_out && !session.forged_out.swap(true, Ordering::Relaxed) {
             shared.emit(Event::ForgeryLimit { session: session.id });
@@ -148,6 +158,9 @@ impl<'t> RxRun<'t> {
         }
         for probe in probes.into_iter().flatten() {
             answer(session, probe, path, shared, drops, now);
+        }
+        if let Some(End { reason }) = end {
+            shared.emit(Event::Ended { session: session.id, reason });
         }
     }
 

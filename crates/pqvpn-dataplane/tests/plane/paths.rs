@@ -10,7 +10,7 @@ use pqvpn_dataplane::{
 };
 use pqvpn_packet::{
     header::{OVERHEAD, PacketKind},
-    inner::{PROBE_LEN, Probe, ProbeKind},
+    inner::{End, PROBE_LEN, Probe, ProbeKind},
     relay::Channel,
 };
 
@@ -39,6 +39,43 @@ fn a_probe_is_answered_by_the_other_data_plane() {
     });
     assert_eq!((id, from), (0xfeed, b.addr));
     b.assert_nothing_collected();
+}
+
+#[test]
+fn the_end_of_a_session_is_told_once_and_moves_nothing() {
+    let (mut peer, node) = raw_peer();
+    peer.send(&to_node());
+    node.collect();
+    let path = node.control.path(PEER);
+    let word = peer.seal(PacketKind::Data, &End { reason: 2 }.encode());
+    assert_eq!(word.len(), PROBE_LEN + OVERHEAD, "as long as a probe");
+    let other = socket();
+    for _ in 0..2 {
+        other.send_to(&word, node.addr).unwrap();
+    }
+    let told =
+        |event: &Event| if let Event::Ended { session, reason } = *event { Some((session, reason)) } else { None };
+    assert_eq!(node.events.expect(told).1, 2);
+    node.expect_drops(DropReason::Replay, 1);
+    assert_eq!(node.events.count(|event| told(event).is_some()), 0, "the second is a replay");
+    assert_eq!(node.control.path(PEER), path);
+    // A forged one is nobody's.
+    let mut forged = peer.seal(PacketKind::Data, &End { reason: 2 }.encode());
+    *forged.last_mut().unwrap() ^= 1;
+    peer.send_raw(&forged);
+    node.expect_drops(DropReason::Auth, 1);
+    assert_eq!(node.events.count(|event| told(event).is_some()), 0);
+}
+
+#[test]
+fn the_end_that_is_told_arrives() {
+    let (a, b) = connected();
+    let session = SessionId(1);
+    assert!(a.control.session_info(session).is_some());
+    a.control.send_end(session, 1).unwrap();
+    let told = b.events.expect(|event| if let Event::Ended { reason, .. } = *event { Some(reason) } else { None });
+    assert_eq!(told, 1);
+    assert!(matches!(a.control.send_end(SessionId(77), 1), Err(SendError::NoSession)));
 }
 
 #[test]

@@ -11,6 +11,8 @@ use pqvpn_dataplane::{Offloads, mem::MemTun};
 use pqvpn_packet::addr::{NetworkHash, ipv4_candidate, ula};
 use pqvpn_wire::dht::NetworkId;
 
+mod sleeping;
+
 use super::*;
 use crate::{
     config::PeerConfig,
@@ -36,13 +38,18 @@ fn seed() -> IdentitySeed {
 }
 
 async fn start(identity: Identity, peers: Vec<PeerConfig>) -> TestNode {
+    start_with(identity, |config| config.peers = peers).await
+}
+
+async fn start_with(identity: Identity, change: impl FnOnce(&mut Config)) -> TestNode {
     let state = tempfile::tempdir().unwrap();
     let (tun, reader, writer) = MemTun::new(Offloads::default()).unwrap();
     let at = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let mut config = Config { peers, ..Config::default() };
+    let mut config = Config::default();
     config.node.listen = vec![at];
     config.dht.enabled = false;
     config.bootstrap.lan = false;
+    change(&mut config);
     let id = identity.peer_id();
     let options = StartOptions {
         config,

@@ -330,6 +330,7 @@ impl Paths {
             *tried = Tried { since: now, sent: 0, rtt: None, heard: false };
         }
         self.actions.push_back(Action::Relay);
+        self.link_again(now);
         self.handle_timeout(now);
     }
 
@@ -358,6 +359,13 @@ impl Paths {
         }
         self.ask_again = None;
         self.beside.clear();
+    }
+
+    /// A link where packets go that get no answer: the peer may have been started again there.
+    fn link_again(&mut self, now: Instant) {
+        if let Some(at) = self.current.filter(|at| self.suspect.is_some() && !is_relayed(*at)) {
+            self.link_beside(now, at);
+        }
     }
 
     /// A link by a way, beside the check there: the peer may have been restarted, and then knows nothing of this session
@@ -414,6 +422,7 @@ impl Paths {
         if self.ask_again.is_some_and(|at| at <= now) {
             self.ask_again = Some(now + ASK_AGAIN);
             self.actions.push_back(Action::Relay);
+            self.link_again(now);
         }
         if self.choose_at.is_some_and(|at| now >= at) {
             self.choose_at = None;
@@ -459,6 +468,12 @@ impl Paths {
         } else {
             "no direct way was found: both ends are behind NATs or firewalls that do not let them meet"
         }
+    }
+
+    /// Whether nothing is sought or doubted, so that nothing needs the session's link.
+    pub(crate) fn is_at_rest(&self) -> bool {
+        let sought = self.next_try.or(self.choose_at).or(self.link_due).or(self.ask_again);
+        sought.is_none() && self.suspect.is_none() && self.guess.is_none() && self.actions.is_empty()
     }
 
     /// Whether there is no session, and so nothing to do.

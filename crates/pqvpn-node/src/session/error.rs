@@ -11,6 +11,7 @@ use crate::{
     link::{LinkError, PeerReason},
     membership::RelayError,
     negotiate::NegotiationError,
+    sleep::LinkEnd,
 };
 
 /// Why there is no session.
@@ -73,6 +74,15 @@ pub(crate) enum SessionError {
 }
 
 impl SessionError {
+    /// What the end of a link for this reason says about its session.
+    pub(crate) const fn link_end(&self) -> LinkEnd {
+        match self {
+            Self::Closed(CloseReason::Asleep) => LinkEnd::Asleep,
+            Self::Link(LinkError::Reset | LinkError::TimedOut) => LinkEnd::Silent,
+            _ => LinkEnd::Over,
+        }
+    }
+
     /// Whether one side said no on purpose, so that trying again at once is pointless.
     #[must_use]
     pub(crate) fn is_refusal(&self) -> bool {

@@ -7,7 +7,7 @@ use pqvpn_crypto::peer_id::PeerId;
 use pqvpn_dataplane::PeerSlot;
 use pqvpn_wire::control::CloseReason;
 
-use super::{State, Views, peer::Peer};
+use super::{Live, State, Views, peer::Peer};
 use crate::{
     clock, entropy,
     host::HostError,
@@ -85,9 +85,11 @@ impl State {
     fn cut_off(&mut self, slot: PeerSlot, id: PeerId, reason: CloseReason) {
         tracing::info!(peer = %self.peers.label(slot), "no peer any more: cut off");
         self.context.slots.remove(&id);
+        // Before nothing can be said any more.
+        self.say_end(slot, reason);
         self.control.remove_peer(slot);
         let session = self.peers.get(slot).and_then(|peer| self.live.get(peer.sessions.last()?));
-        if let Some(remote) = session.map(|session| session.connection.remote()) {
+        if let Some(remote) = session.map(Live::remote) {
             self.context.networks.order(Order::HadSession(id, remote));
         }
         self.close_peer(slot, reason);

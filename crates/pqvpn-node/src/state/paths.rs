@@ -114,14 +114,20 @@ impl State {
         Some(format!("{by}: UDP to its own port does not get through"))
     }
 
-    fn tell_candidates(&self, now: Instant, slot: PeerSlot, round: u32, answer: bool) {
+    fn tell_candidates(&mut self, now: Instant, slot: PeerSlot, round: u32, answer: bool) {
         let Some(peer) = self.peers.get(slot) else { return };
-        let Some(live) = peer.sessions.last().and_then(|id| self.live.get(id)) else { return };
+        let Some(id) = peer.sessions.last().copied() else { return };
         let candidates =
             Candidates { round, answer, varies: self.reflexive.varies(now), addresses: self.own_candidates(now) };
+        let Some(live) = self.live.get_mut(&id) else { return };
+        live.sleep.on_spoken(now);
+        let Some(link) = &live.link else {
+            // The session that comes with the new link tells them again.
+            return self.want_link(now, id);
+        };
         // A full outbox belongs to a link that is stuck; the next try tells again.
-        if live.outbox.try_send(Message::Candidates(candidates)).is_err() {
-            tracing::debug!(peer = %peer.label(), "candidates not told");
+        if link.outbox.try_send(Message::Candidates(candidates)).is_err() {
+            tracing::debug!(peer = %self.peers.label(slot), "candidates not told");
         }
     }
 
@@ -180,7 +186,9 @@ impl State {
 
     /// The peer says where it may be reached.
     pub(super) fn on_candidates(&mut self, now: Instant, session: SessionId, candidates: &Candidates) {
-        let Some(slot) = self.live.get(&session).map(|live| live.slot) else { return };
+        let Some(live) = self.live.get_mut(&session) else { return };
+        live.sleep.on_spoken(now);
+        let slot = live.slot;
         let is_hushed = self.carriers.is_hushed();
         if is_hushed && !self.peers.get_mut(slot).is_some_and(|peer| peer.hush.lets_in(now)) {
             return;
@@ -193,7 +201,7 @@ impl State {
         let lab = self.underlay.listen.iter().all(|at| at.ip().is_loopback());
         let sifted = sift(&candidates.addresses, lab, |ip| self.is_inside(ip));
         self.refused.candidates += sifted.refused;
-        let rtt = self.live.get(&session).map(|live| live.connection.rtt());
+        let rtt = self.live.get(&session).and_then(|live| Some(live.link.as_ref()?.connection.rtt()));
         let Some(peer) = self.peers.get_mut(slot) else { return };
         let Candidates { round, answer, varies, .. } = *candidates;
         peer.varies = Some(varies);
@@ -237,7 +245,7 @@ impl State {
         // What carried to somebody whose session is over carries nothing.
         let in_use = self.peers.iter().filter(|peer| !peer.sessions.is_empty());
         let paths = in_use.filter_map(|peer| self.control.path(peer.slot));
-        let links = self.live.values().map(|live| live.connection.remote());
+        let links = self.live.values().filter_map(|live| Some(live.link.as_ref()?.connection.remote()));
         for way in paths.chain(links).filter(|at| is_relayed(*at)) {
             self.carriers.prove(now, way);
             let _next_time = self.context.networks.order(membership::Order::Hold(way));

@@ -1,38 +1,39 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The ratchets of the sessions in the state task: stepping, staging, starting epochs, failing.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use pqvpn_crypto::{
-    ratchet::machine::{EPOCH_HARD, RatchetAbort, RatchetOutput},
+    ratchet::machine::{RatchetAbort, RatchetOutput},
     schedule::Psk,
 };
 use pqvpn_dataplane::{EpochError, PeerSlot, SessionId};
 use pqvpn_wire::control::{CloseReason, Message};
 
-use super::{State, peers::Peers};
-use crate::session::LinkContext;
-
-/// Age of an epoch at which a session that only probes keep alive steps too: [`EPOCH_HARD`] would end it.
-const STEP_AT_LEAST: Duration = Duration::from_secs(EPOCH_HARD.as_secs() / 2);
+use super::{Live, State, peers::Peers};
+use crate::{session::LinkContext, sleep::RENEW_AT_LEAST};
 
 impl State {
     pub(super) fn on_ratchet_message(&mut self, now: Instant, id: SessionId, bytes: &[u8]) {
         let Some(live) = self.live.get_mut(&id) else { return };
-        if let Err(abort) = live.ratchet.handle_message(now, bytes) {
+        let Some(link) = &mut live.link else { return };
+        live.sleep.on_spoken(now);
+        if let Err(abort) = link.ratchet.handle_message(now, bytes) {
             self.on_ratchet_abort(now, id, &abort);
         }
     }
 
     pub(super) fn on_epoch_seen(&mut self, now: Instant, id: SessionId, epoch: u32) {
-        if let Some(live) = self.live.get_mut(&id) {
-            live.ratchet.on_epoch_packet(now, epoch);
+        if let Some(link) = self.live.get_mut(&id).and_then(|live| live.link.as_mut()) {
+            link.ratchet.on_epoch_packet(now, epoch);
         }
     }
 
     pub(super) fn request_step(&mut self, now: Instant, id: SessionId) {
-        if let Some(live) = self.live.get_mut(&id) {
-            live.ratchet.request_step(now);
+        let Some(live) = self.live.get_mut(&id) else { return };
+        match &mut live.link {
+            Some(link) => link.ratchet.request_step(now),
+            None => self.want_link(now, id),
         }
     }
 
@@ -40,13 +41,14 @@ impl State {
     /// grows old.
     pub(super) fn step_ratchets(&mut self, now: Instant) {
         for live in self.live.values_mut() {
+            let Some(link) = &mut live.link else { continue };
             let stats = self.control.peer_stats(live.slot);
             let used = stats.last_data_rx.max(stats.last_data_tx).is_some_and(|at| at > live.rekeyed);
-            if used || now.saturating_duration_since(live.rekeyed) >= STEP_AT_LEAST {
-                live.ratchet.note_traffic(now);
+            if used || now.saturating_duration_since(live.rekeyed) >= RENEW_AT_LEAST {
+                link.ratchet.note_traffic(now);
             }
-            if live.ratchet.poll_timeout().is_some_and(|at| at <= now) {
-                live.ratchet.handle_timeout(now);
+            if link.ratchet.poll_timeout().is_some_and(|at| at <= now) {
+                link.ratchet.handle_timeout(now);
             }
         }
         self.control.retire_keys();
@@ -54,7 +56,8 @@ impl State {
 
     pub(super) fn drive_ratchets(&mut self, now: Instant) {
         for id in self.live.keys().copied().collect::<Vec<_>>() {
-            while let Some(output) = self.live.get_mut(&id).and_then(|live| live.ratchet.poll_output()) {
+            let next = |live: &mut Live| live.link.as_mut()?.ratchet.poll_output();
+            while let Some(output) = self.live.get_mut(&id).and_then(next) {
                 self.on_ratchet_output(now, id, output);
             }
         }
@@ -62,15 +65,17 @@ impl State {
 
     fn on_ratchet_output(&mut self, now: Instant, id: SessionId, output: RatchetOutput) {
         let Some(live) = self.live.get_mut(&id) else { return };
+        let Some(link) = &live.link else { return };
         match output {
             RatchetOutput::Send(bytes) => {
-                if live.outbox.try_send(Message::Ratchet(bytes)).is_err() {
+                live.sleep.on_spoken(now);
+                if link.outbox.try_send(Message::Ratchet(bytes)).is_err() {
                     tracing::debug!(session = id.0, "control link is slow; the ratchet repeats its message");
                 }
             }
             RatchetOutput::StageRx(chain) => {
                 // The other end may complete the step without our hearing of it: both secrets are kept.
-                if let Some(psk) = live.ratchet.staged_resume_psk() {
+                if let Some(psk) = link.ratchet.staged_resume_psk() {
                     remember(&self.context, &self.peers, live.slot, psk);
                 }
                 if let Err(error) = self.control.stage_rx(id, chain) {
@@ -83,7 +88,7 @@ impl State {
                     peer.counts.rekeys += 1;
                 }
                 tracing::debug!(session = id.0, epoch = chain.epoch(), "ratchet stepped");
-                if let Some(psk) = live.ratchet.resume_psk() {
+                if let Some(psk) = link.ratchet.resume_psk() {
                     remember(&self.context, &self.peers, live.slot, psk);
                 }
                 if let Err(error) = self.control.start_tx(id, chain) {

@@ -106,6 +106,7 @@ impl State {
                     phase: info.map_or(0, |info| info.phase),
                     rekey_age: now.saturating_duration_since(live.rekeyed),
                     handshake: live.handshake,
+                    link_asleep: live.link.is_none(),
                 }
             }),
             tx_bytes: stats.tx_bytes,

@@ -10,12 +10,14 @@ use pqvpn_crypto::schedule::Role;
 use pqvpn_dataplane::{PeerSlot, SessionId};
 use pqvpn_wire::control::CloseReason;
 
-use super::{Live, State, choice};
+use super::{Live, LiveLink, State, choice};
 use crate::{
     carrier::is_by_member,
+    entropy,
     handle::PingReply,
     path::is_relayed,
     session::{Established, LinkEvent, SessionError},
+    sleep::Sleep,
     snapshot::NodeState,
 };
 
@@ -37,6 +39,8 @@ impl State {
             LinkEvent::Gone { session, error } => self.on_link_gone(now, session, &error),
             LinkEvent::Twin { remote } => self.on_twin(remote),
             LinkEvent::Candidates { session, candidates } => self.on_candidates(now, session, &candidates),
+            LinkEvent::Sleep { session } => self.on_sleep_proposed(now, session),
+            LinkEvent::WakeFailed { session, error } => self.on_wake_failed(now, session, &error),
             LinkEvent::Way { slot, way } => self.on_way(now, slot, way),
         }
     }
@@ -65,20 +69,24 @@ impl State {
             Role::Initiator => "a configured endpoint or the last known address answered",
             Role::Responder => "the peer connected to us",
         };
-        tracing::info!(peer = %peer.label(), dialed_by_us = made.role == Role::Initiator, aead = made.aead.name(), "session up");
+        let dialed_by_us = made.role == Role::Initiator;
+        if peer.sessions.iter().any(|id| self.live.get(id).is_some_and(|live| live.link.is_none())) {
+            tracing::debug!(peer = %peer.label(), dialed_by_us, "session renewed, its link slept");
+        } else {
+            tracing::info!(peer = %peer.label(), dialed_by_us, aead = made.aead.name(), "session up");
+        }
         peer.last_error = None;
         peer.counts.sessions += 1;
         peer.sessions.push(id);
-        let live = Live::from(made);
-        if let Some(psk) = live.ratchet.resume_psk() {
+        if let Some(psk) = made.ratchet.resume_psk() {
             self.context.remember_psk(peer.id, psk);
         }
-        self.live.insert(id, live);
-        let kept = self.retire_all_but_one(slot);
+        self.live.insert(id, Live::new(made, self.context.rekey.as_duration()));
+        let kept = self.retire_all_but_one(now, slot);
         if let Some(kept) = kept.filter(|&kept| kept != id).and_then(|kept| self.live.get(&kept)) {
             // Installing the other one has moved the path; it need not have been where the link of this one is.
             let known = self.peers.get(slot).and_then(|peer| peer.paths.current());
-            self.control.set_path(slot, known.unwrap_or_else(|| kept.connection.remote()));
+            self.control.set_path(slot, known.unwrap_or_else(|| kept.remote()));
         }
         let Some(peer) = self.peers.get_mut(slot) else { return };
         if kept == Some(id) {
@@ -95,13 +103,14 @@ impl State {
     }
 
     /// Ends every session with a peer but the one both ends keep; gives that one.
-    fn retire_all_but_one(&mut self, slot: PeerSlot) -> Option<SessionId> {
+    fn retire_all_but_one(&mut self, now: Instant, slot: PeerSlot) -> Option<SessionId> {
         let peer = self.peers.get(slot)?;
         let sessions = peer.sessions.iter().filter_map(|&id| Some((id, self.live.get(&id)?)));
         let kept = choice::kept(sessions.map(|(id, live)| (id, live.role, live.established)), self.own < peer.id);
         let retired: Vec<SessionId> = peer.sessions.iter().copied().filter(|&id| Some(id) != kept).collect();
         for id in retired {
-            self.end_session(id, CloseReason::Duplicate);
+            // Session numbers are in the order of installation: the newest sends, and packets under older ones are under way.
+            self.retire(now, id, kept.is_some_and(|kept| kept > id));
         }
         kept
     }
@@ -118,8 +127,16 @@ impl State {
     }
 
     fn on_link_gone(&mut self, now: Instant, session: SessionId, error: &SessionError) {
-        let Some(live) = self.live.get(&session) else { return };
-        let slot = live.slot;
+        let Some(live) = self.live.get_mut(&session).filter(|live| live.link.is_some()) else { return };
+        if live.sleep.on_link_end(error.link_end()) {
+            return self.fall_asleep(session);
+        }
+        self.on_session_over(now, session, error);
+    }
+
+    /// The peer has ended a session, or it cannot go on.
+    pub(super) fn on_session_over(&mut self, now: Instant, session: SessionId, error: &SessionError) {
+        let Some(slot) = self.live.get(&session).map(|live| live.slot) else { return };
         tracing::info!(peer = %self.peers.label(slot), %error, "session ended");
         self.forget_session(session);
         let Some(peer) = self.peers.get_mut(slot) else { return };
@@ -158,15 +175,22 @@ impl State {
         self.close_peer(slot, CloseReason::Replaced);
     }
 
-    /// Ends a session and its link; the other end is told why.
+    /// Ends a session and its link; the other end is told why, inside the tunnel where the link sleeps.
     pub(super) fn end_session(&mut self, id: SessionId, reason: CloseReason) {
-        if let Some(live) = self.forget_session(id) {
-            live.connection.close(reason.code(), reason.as_str());
+        let Some(live) = self.live.get(&id) else { return };
+        match &live.link {
+            Some(link) => link.connection.close(reason.code(), reason.as_str()),
+            None => self.send_end(id, reason),
         }
+        self.forget_session(id);
     }
 
-    fn forget_session(&mut self, id: SessionId) -> Option<Live> {
+    pub(super) fn forget_session(&mut self, id: SessionId) -> Option<Live> {
         let live = self.live.remove(&id)?;
+        if self.peers.get(live.slot).is_none_or(|peer| peer.sessions == [id]) {
+            // Or what was replaced by this one would send again.
+            self.forget_leaving();
+        }
         self.control.remove_session(id);
         if let Some(peer) = self.peers.get_mut(live.slot) {
             peer.sessions.retain(|&other| other != id);
@@ -196,7 +220,17 @@ impl State {
         self.portmap.nudge();
         self.reflexive.forget();
         for id in self.live.keys().copied().collect::<Vec<_>>() {
-            self.replace_session(now, id);
+            if let Some(live) = self.live.get(&id).filter(|live| live.link.is_none()) {
+                // Not even the word that it is over: to say it would be to seal another packet.
+                let slot = live.slot;
+                self.forget_session(id);
+                if let Some(peer) = self.peers.get_mut(slot).filter(|peer| peer.sessions.is_empty()) {
+                    peer.life.on_session_gone(now);
+                }
+                self.want(now, slot);
+            } else {
+                self.replace_session(now, id);
+            }
         }
     }
 
@@ -268,21 +302,26 @@ impl State {
     }
 }
 
-impl From<Established> for Live {
-    fn from(made: Established) -> Self {
-        let handshake = made.connection.handshake_time();
+impl Live {
+    fn new(made: Established, epoch_time: Duration) -> Self {
+        let Established { slot, role, aead, inner_mtu, continuity_lost, ratchet, connection, outbox, at, .. } = made;
         Self {
-            slot: made.slot,
-            role: made.role,
-            aead: made.aead,
-            inner_mtu: made.inner_mtu,
-            ratchet: made.ratchet,
-            connection: made.connection,
-            outbox: made.outbox,
-            established: made.at,
-            rekeyed: made.at,
-            handshake,
-            continuity_lost: made.continuity_lost,
+            slot,
+            role,
+            aead,
+            inner_mtu,
+            handshake: connection.handshake_time(),
+            remote: connection.remote(),
+            link: Some(LiveLink { ratchet, connection, outbox }),
+            sleep: Sleep::new(role, at, epoch_time, entropy::u64()),
+            established: at,
+            rekeyed: at,
+            continuity_lost,
         }
+    }
+
+    /// Where the link leads, or led when it fell asleep.
+    pub(super) fn remote(&self) -> SocketAddr {
+        self.link.as_ref().map_or(self.remote, |link| link.connection.remote())
     }
 }

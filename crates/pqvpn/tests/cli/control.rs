@@ -170,6 +170,7 @@ fn snapshot(state: NodeState) -> Snapshot {
         phase: 2,
         rekey_age: Duration::from_secs(41),
         handshake: Duration::from_millis(6),
+        link_asleep: false,
     };
     Snapshot {
         peer_id: PeerId::from_bytes([7; 32]),

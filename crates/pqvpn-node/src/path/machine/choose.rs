@@ -45,7 +45,7 @@ impl Paths {
 
     /// Makes a link where packets go, or where they might, and says when to look again.
     pub(super) fn make_link(&mut self, now: Instant) -> Option<Instant> {
-        let beside = self.way.filter(|_| self.suspect.is_some());
+        let beside = self.way.or(self.current).filter(|_| self.suspect.is_some());
         let moved = self.current.filter(|at| self.needs_link(*at));
         let at = beside.or(moved)?;
         self.actions.push_back(Action::Link(at));

@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Sessions whose links sleep: packets flow, keys are renewed, and whatever ends a session still reaches it.
+
+use super::*;
+
+/// The links of these sleep after a second.
+const REKEY_SECONDS: u32 = 6;
+
+async fn sleepy<const N: usize>() -> [TestNode; N] {
+    let mut nodes = Vec::new();
+    for _ in 0..N {
+        let identity = Identity::generate().unwrap();
+        nodes.push(start_with(identity, |config| config.crypto.rekey_seconds = REKEY_SECONDS).await);
+    }
+    nodes.try_into().ok().expect("as many as asked for")
+}
+
+fn is_asleep(snapshot: &Snapshot, peer: PeerId) -> bool {
+    let mut peers = snapshot.peers.iter().filter(|other| other.peer_id == peer);
+    peers.any(|peer| peer.session.as_ref().is_some_and(|session| session.link_asleep))
+}
+
+/// Two members of a network with a session whose link sleeps.
+async fn asleep() -> [TestNode; 2] {
+    let [a, b] = sleepy().await;
+    gather(1, &[&a, &b]).await;
+    a.ping(&b).await.unwrap();
+    for (node, other) in [(&a, b.id), (&b, a.id)] {
+        node.until("asleep", |snapshot| is_asleep(snapshot, other)).await;
+    }
+    [a, b]
+}
+
+async fn sessions(node: &TestNode, other: &TestNode) -> u64 {
+    node.peer(other).await.unwrap().counts.sessions
+}
+
+#[tokio::test]
+async fn packets_need_no_link_and_new_keys_wake_it_without_the_loss_of_one() {
+    let [a, b] = asleep().await;
+    let before = sessions(&a, &b).await;
+    a.send(a.address(1), b.address(1), b"there");
+    assert_eq!(b.receive().await, b"there");
+    b.send(b.address(1), a.address(1), b"back");
+    assert_eq!(a.receive().await, b"back");
+    assert_eq!(sessions(&a, &b).await, before, "these passed under the keys there were");
+    assert!(is_asleep(&a.handle.snapshot().await.unwrap(), b.id));
+    // Both ends send all the time while the keys grow old and a new session takes over.
+    let (start, mut n) = (Instant::now(), 0_u32);
+    while sessions(&a, &b).await == before || sessions(&b, &a).await == before || n % 512 != 0 {
+        for (from, to) in [(&a, &b), (&b, &a)] {
+            from.send(from.address(1), to.address(1), &n.to_be_bytes());
+        }
+        for node in [&a, &b] {
+            assert_eq!(node.receive().await, n.to_be_bytes(), "none is lost, none comes out of order");
+        }
+        n += 1;
+        assert!(start.elapsed() < PATIENCE, "the link never wakes");
+    }
+    for (node, other) in [(&a, &b), (&b, &a)] {
+        let peer = node.peer(other).await.unwrap();
+        assert_eq!(peer.session.unwrap().epoch, 0, "a handshake made these keys");
+        assert_eq!(sessions(node, other).await, before + 1, "one was enough");
+    }
+    a.stop().await;
+    b.stop().await;
+}
+
+#[tokio::test]
+async fn whoever_is_revoked_while_its_link_sleeps_is_cut_off_at_once_and_told() {
+    let [a, b] = asleep().await;
+    let mut view = network(1, &a, &[&a]);
+    view.revoked = vec![b.id];
+    a.show(vec![view]).await;
+    for n in 0..50_u32 {
+        b.send(b.address(1), a.address(1), &n.to_be_bytes());
+    }
+    b.until("told", |snapshot| snapshot.peers.iter().all(|peer| peer.session.is_none())).await;
+    let refused = b.ping(&a).await;
+    assert!(matches!(&refused, Err(NodeError::Refused { .. })), "{refused:?}");
+    assert_eq!(a.tun.collect(Duration::ZERO), None, "nothing of it came out");
+    a.stop().await;
+    b.stop().await;
+}
+
+#[tokio::test]
+async fn a_node_that_stops_while_links_sleep_says_so() {
+    let [a, b] = asleep().await;
+    let stopped = Instant::now();
+    a.stop().await;
+    // Nobody sends anything: nothing else would end it for three minutes.
+    b.until("told", |snapshot| snapshot.peers.iter().all(|peer| peer.session.is_none())).await;
+    assert!(stopped.elapsed() < PATIENCE);
+    b.stop().await;
+}
+
+#[tokio::test]
+async fn a_step_that_is_asked_for_wakes_the_link() {
+    let [a, b] = asleep().await;
+    let before = sessions(&a, &b).await;
+    a.handle.rekey(PeerRef(b.id.to_string())).await.unwrap();
+    for (node, other) in [(&a, b.id), (&b, a.id)] {
+        node.until("renewed", |snapshot| {
+            let mut peers = snapshot.peers.iter().filter(|peer| peer.peer_id == other);
+            peers.any(|peer| peer.counts.sessions == before + 1)
+        })
+        .await;
+    }
+    a.stop().await;
+    b.stop().await;
+}

@@ -1,0 +1,213 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The link of one session: when it may sleep, and when it has to be woken.
+//!
+//! ```text
+//!            at rest 20 s: propose            the other end closes it: asleep
+//!   Awake ------------------------> Proposed ---------------------------------> Asleep
+//!     |  ^---- anything said over it ---'                                        |  ^
+//!     |                                                                     wake |  | failed: again later
+//!     '-- the other end's proposal, at rest 10 s: close it: asleep -> Asleep     v  |
+//!                                                                              Waking --- 45 s in vain --> give up
+//! ```
+//! A sleeping link is gone on both ends, keys and all; its session goes on with the data plane's keys, and packets flow at
+//! once. To wake means a new handshake, and its session replaces this one. Nothing lives longer for that: what a ratchet step
+//! would be due for wakes the link, by the same clock, and what a broken ratchet ends a session for ends it here too.
+//!
+//! A pure state machine: time and what the session did are arguments.
+
+use std::time::{Duration, Instant};
+
+use pqvpn_crypto::{ratchet::machine::EPOCH_HARD, schedule::Role};
+
+/// A session whose link carried nothing and that carried no data for this part of the time between two steps proposes that
+/// the link sleeps: 20 s by default. To wake it costs what some ten steps cost. Half of that is enough to agree, since the
+/// other end may have heard the last packet a little later.
+const REST_PART: u32 = 6;
+/// Never sooner.
+const REST_LEAST: Duration = Duration::from_secs(1);
+/// Age of an epoch at which a session that only probes keep alive gets new keys: [`EPOCH_HARD`] would end it.
+pub(crate) const RENEW_AT_LEAST: Duration = Duration::from_secs(EPOCH_HARD.as_secs() / 2);
+/// How soon a session is looked at again that would let its link sleep but for something under way.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
+/// First and longest pause between two attempts to wake the link.
+const AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(8));
+/// Attempts end after this, as those of a ratchet step whose messages get no answer.
+const GIVES_UP: Duration = Duration::from_secs(45);
+
+/// What there is to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Action {
+    /// Say that the link may sleep.
+    Propose,
+    /// Make a new link and session with the peer.
+    Wake,
+    /// The link cannot be woken: the session starts over.
+    GiveUp,
+}
+
+/// How a link ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LinkEnd {
+    /// The other end says that it sleeps.
+    Asleep,
+    /// Without a word.
+    Silent,
+    /// For a reason that ends the session too.
+    Over,
+}
+
+/// What the session did.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Seen {
+    /// Last inner packet, in either direction.
+    pub(crate) data: Option<Instant>,
+    /// Whether nothing is under way that the link is needed for.
+    pub(crate) at_rest: bool,
+    /// When the keys of this session, or of its epoch, were made.
+    pub(crate) keyed: Instant,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Awake,
+    Proposed { at: Instant },
+    Asleep,
+    Waking { since: Instant, under_way: bool, next: Instant, pause: Duration },
+}
+
+/// The sleep of one session's link.
+#[derive(Debug)]
+pub(crate) struct Sleep {
+    state: State,
+    role: Role,
+    /// Last control message either way.
+    spoke: Instant,
+    /// Mean age at which a session in use gets new keys.
+    epoch_time: Duration,
+    /// Spreads the times of a node's sessions; 0 to 200.
+    spread: u32,
+}
+
+impl Sleep {
+    /// A session that has just come up. `random` need not be secret.
+    pub(crate) fn new(role: Role, now: Instant, epoch_time: Duration, random: u64) -> Self {
+        let spread = u32::try_from(random % 201).unwrap_or_default();
+        Self { state: State::Awake, role, spoke: now, epoch_time, spread }
+    }
+
+    /// Whether the link is gone.
+    pub(crate) const fn is_asleep(&self) -> bool {
+        matches!(self.state, State::Asleep | State::Waking { .. })
+    }
+
+    /// Something was said over the link, by either end.
+    pub(crate) fn on_spoken(&mut self, now: Instant) {
+        self.spoke = now;
+        if let State::Proposed { .. } = self.state {
+            self.state = State::Awake;
+        }
+    }
+
+    /// The other end proposes that the link sleeps; whether it does from now.
+    pub(crate) fn on_proposal(&mut self, now: Instant, seen: Seen) -> bool {
+        let agrees = !self.is_asleep() && self.rested(now, seen) >= self.rest() / 2;
+        if agrees {
+            self.state = State::Asleep;
+        }
+        agrees
+    }
+
+    /// The link has ended; whether the session goes on without it. One that is lost without a word sleeps only if that was
+    /// proposed: the other end may have agreed, and its word was lost.
+    pub(crate) fn on_link_end(&mut self, end: LinkEnd) -> bool {
+        let proposed = matches!(self.state, State::Proposed { .. });
+        let goes_on = end == LinkEnd::Asleep || end == LinkEnd::Silent && proposed;
+        if goes_on {
+            self.state = State::Asleep;
+        }
+        goes_on
+    }
+
+    /// The link is needed.
+    pub(crate) fn want(&mut self, now: Instant) {
+        if self.state == State::Asleep {
+            self.state = State::Waking { since: now, under_way: false, next: now, pause: AGAIN.0 };
+        }
+    }
+
+    /// A handshake that was to wake the link came to nothing.
+    pub(crate) fn on_wake_failed(&mut self, now: Instant) {
+        if let State::Waking { under_way, next, pause, .. } = &mut self.state {
+            (*under_way, *next) = (false, now + *pause);
+            *pause = (*pause * 2).min(AGAIN.1);
+        }
+    }
+
+    /// Looks at the clock and at what the session did.
+    pub(crate) fn handle_timeout(&mut self, now: Instant, seen: Seen) -> Option<Action> {
+        match self.state {
+            // Who has not agreed may do so later; and who agreed in words that were lost answers no more, which is heard then.
+            State::Proposed { at } if now.saturating_duration_since(at) < self.rest() => {}
+            State::Awake | State::Proposed { .. } if self.rested(now, seen) >= self.rest() => {
+                self.state = State::Proposed { at: now };
+                return Some(Action::Propose);
+            }
+            State::Proposed { .. } => self.state = State::Awake,
+            State::Asleep if now >= self.renew_at(seen) => self.want(now),
+            State::Awake | State::Asleep | State::Waking { .. } => {}
+        }
+        let State::Waking { since, under_way, next, .. } = &mut self.state else { return None };
+        if now.saturating_duration_since(*since) >= GIVES_UP {
+            return Some(Action::GiveUp);
+        }
+        if *under_way || now < *next {
+            return None;
+        }
+        *under_way = true;
+        Some(Action::Wake)
+    }
+
+    /// When [`Self::handle_timeout`] has something to do, if nothing happens until then.
+    pub(crate) fn poll_timeout(&self, now: Instant, seen: Seen) -> Instant {
+        match self.state {
+            // What is under way ends at a time of its own.
+            State::Awake if !seen.at_rest => now + LOOK_AGAIN,
+            State::Awake => self.rests_since(seen) + self.rest(),
+            State::Proposed { at } => at + self.rest(),
+            State::Asleep => self.renew_at(seen),
+            State::Waking { since, under_way: true, .. } => since + GIVES_UP,
+            State::Waking { since, next, .. } => next.min(since + GIVES_UP),
+        }
+    }
+
+    /// The dialer proposes first; one proposal is enough.
+    fn rest(&self) -> Duration {
+        self.turn((self.epoch_time / REST_PART).max(REST_LEAST))
+    }
+
+    /// The dialer acts after `time`, the other end half as long again after that, as in the ratchet.
+    fn turn(&self, time: Duration) -> Duration {
+        match self.role {
+            Role::Initiator => time,
+            Role::Responder => time + time / 2,
+        }
+    }
+
+    fn rests_since(&self, seen: Seen) -> Instant {
+        seen.data.map_or(self.spoke, |at| at.max(self.spoke))
+    }
+
+    fn rested(&self, now: Instant, seen: Seen) -> Duration {
+        if seen.at_rest { now.saturating_duration_since(self.rests_since(seen)) } else { Duration::ZERO }
+    }
+
+    /// When a sleeping session needs new keys: a step would be due.
+    fn renew_at(&self, seen: Seen) -> Instant {
+        let used = seen.data.is_some_and(|at| at > seen.keyed);
+        let wait = if used { self.epoch_time } else { RENEW_AT_LEAST };
+        seen.keyed + self.turn(wait) * (900 + self.spread) / 1000
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Sleeping links in the state task: proposals, agreement, waking, and what is said without a link.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use pqvpn_dataplane::{PeerSlot, SessionId};
+use pqvpn_wire::control::{CloseReason, Message};
+
+use super::{Live, State};
+use crate::{
+    path::is_relayed,
+    session::{self, SessionError},
+    sleep::{Action, Seen},
+};
+
+/// A session that was replaced still receives for so long: packets under it may be on their way.
+const RECEIVES_ON: Duration = Duration::from_secs(3);
+
+impl State {
+    /// What a session did, for the decision whether its link sleeps.
+    pub(super) fn seen_of(&self, live: &Live) -> Seen {
+        let stats = self.control.peer_stats(live.slot);
+        let data = stats.last_data_rx.max(stats.last_data_tx);
+        Seen { data, at_rest: self.is_at_rest(live), keyed: live.rekeyed }
+    }
+
+    /// Whether a session has nothing under way that its link is needed for. On a way its link is: it holds the way, and
+    /// direct paths are sought over it.
+    fn is_at_rest(&self, live: &Live) -> bool {
+        let Some(peer) = self.peers.get(live.slot) else { return false };
+        let keys_rest = live.link.as_ref().is_none_or(|link| link.ratchet.is_at_rest());
+        let direct = !is_relayed(live.remote()) && self.control.path(live.slot).is_some_and(|path| !is_relayed(path));
+        keys_rest && direct && peer.sessions.len() == 1 && peer.pings.is_empty() && peer.paths.is_at_rest()
+    }
+
+    /// Lets every session look whether its link may sleep, or has to be woken.
+    pub(super) fn look_at_sleep(&mut self, now: Instant) {
+        let seen: Vec<(SessionId, Seen)> = self.live.iter().map(|(id, live)| (*id, self.seen_of(live))).collect();
+        for (id, seen) in seen {
+            let action = self.live.get_mut(&id).and_then(|live| live.sleep.handle_timeout(now, seen));
+            match action {
+                None => {}
+                Some(Action::Propose) => self.propose_sleep(id),
+                Some(Action::Wake) => self.wake(id),
+                Some(Action::GiveUp) => {
+                    tracing::debug!(session = id.0, "the link could not be woken: starting over");
+                    self.replace_session(now, id);
+                }
+            }
+        }
+    }
+
+    fn propose_sleep(&self, id: SessionId) {
+        let Some(link) = self.live.get(&id).and_then(|live| live.link.as_ref()) else { return };
+        // Proposed again later.
+        let _full = link.outbox.try_send(Message::Sleep);
+    }
+
+    /// The peer would let the link sleep: it is closed if we do not need it either.
+    pub(super) fn on_sleep_proposed(&mut self, now: Instant, id: SessionId) {
+        let Some(seen) = self.live.get(&id).map(|live| self.seen_of(live)) else { return };
+        let Some(live) = self.live.get_mut(&id) else { return };
+        if !live.sleep.on_proposal(now, seen) {
+            return;
+        }
+        if let Some(link) = &live.link {
+            link.connection.close(CloseReason::Asleep.code(), CloseReason::Asleep.as_str());
+        }
+        self.fall_asleep(id);
+    }
+
+    /// A session goes on without its link. The root of its keys goes with the link: it makes no other epoch.
+    pub(super) fn fall_asleep(&mut self, id: SessionId) {
+        let Some(live) = self.live.get_mut(&id) else { return };
+        live.remote = live.remote();
+        live.link = None;
+        tracing::debug!(session = id.0, "the link sleeps");
+    }
+
+    /// The link of a session is needed.
+    pub(super) fn want_link(&mut self, now: Instant, id: SessionId) {
+        let Some(seen) = self.live.get(&id).map(|live| self.seen_of(live)) else { return };
+        let Some(live) = self.live.get_mut(&id) else { return };
+        live.sleep.want(now);
+        if live.sleep.handle_timeout(now, seen) == Some(Action::Wake) {
+            self.wake(id);
+        }
+    }
+
+    /// Makes a new link and session where the packets of this one go.
+    fn wake(&self, id: SessionId) {
+        let Some(live) = self.live.get(&id) else { return };
+        let Some(peer) = self.peers.get(live.slot) else { return };
+        let at = self.control.path(live.slot).unwrap_or(live.remote);
+        tracing::debug!(peer = %peer.label(), %at, "waking the link");
+        tokio::spawn(session::wake(Arc::clone(&self.context), live.slot, peer.id, at, id));
+    }
+
+    /// A refusal is an answer, and ends the session; anything else is tried again.
+    pub(super) fn on_wake_failed(&mut self, now: Instant, id: SessionId, error: &SessionError) {
+        let Some(live) = self.live.get_mut(&id) else { return };
+        tracing::debug!(session = id.0, %error, "the link was not woken");
+        live.sleep.on_wake_failed(now);
+        let slot = live.slot;
+        if error.is_refusal() {
+            self.on_session_over(now, id, error);
+            if let Some(peer) = self.peers.get_mut(slot) {
+                peer.last_error = Some(error.to_string());
+            }
+        }
+    }
+
+    /// The peer has ended a session inside the tunnel.
+    pub(super) fn on_ended(&mut self, now: Instant, id: SessionId, reason: u8) {
+        let Some(reason) = CloseReason::from_code(reason.into()) else { return };
+        let error = self.context.closed_because(reason);
+        if let Some(link) = self.live.get(&id).and_then(|live| live.link.as_ref()) {
+            link.connection.close(reason.code(), reason.as_str());
+        }
+        self.on_session_over(now, id, &error);
+    }
+
+    /// Tells a peer that its sessions without a link are over.
+    pub(super) fn say_end(&self, slot: PeerSlot, reason: CloseReason) {
+        let Some(peer) = self.peers.get(slot) else { return };
+        let asleep = |id: &&SessionId| self.live.get(id).is_some_and(|live| live.link.is_none());
+        peer.sessions.iter().filter(asleep).for_each(|&id| self.send_end(id, reason));
+    }
+
+    /// Where that is lost the peer finds out by probes, as after any end without a word.
+    pub(super) fn send_end(&self, id: SessionId, reason: CloseReason) {
+        let Ok(code) = u8::try_from(reason.code()) else { return };
+        if let Err(error) = self.control.send_end(id, code) {
+            tracing::trace!(session = id.0, %error, "the end was not told");
+        }
+    }
+
+    /// Ends a session for another one that both ends keep; where that is newer, packets of this one are received for a while.
+    pub(super) fn retire(&mut self, now: Instant, id: SessionId, replaced: bool) {
+        let Some(live) = self.live.get(&id) else { return };
+        if let Some(link) = &live.link {
+            link.connection.close(CloseReason::Duplicate.code(), CloseReason::Duplicate.as_str());
+        }
+        if !replaced {
+            self.forget_session(id);
+            return;
+        }
+        let slot = live.slot;
+        self.live.remove(&id);
+        if let Some(peer) = self.peers.get_mut(slot) {
+            peer.sessions.retain(|&other| other != id);
+        }
+        self.leaving.push_back((now + RECEIVES_ON, id));
+    }
+
+    /// Lets go of what was replaced long enough ago.
+    pub(super) fn let_go_of_replaced(&mut self, now: Instant) {
+        while let Some((_, id)) = self.leaving.pop_front_if(|(at, _)| *at <= now) {
+            self.control.remove_session(id);
+        }
+    }
+
+    /// Lets go of all that was replaced.
+    pub(super) fn forget_leaving(&mut self) {
+        for (_, id) in self.leaving.drain(..) {
+            self.control.remove_session(id);
+        }
+    }
+}
