@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Waiting for descriptors, the event descriptor that wakes a waiting thread, and what the allocator is told.
-#![expect(unsafe_code, reason = "poll(2), eventfd(2) and mallopt(3) have no safe wrapper in the standard library")]
+#![expect(
+    unsafe_code,
+    reason = "poll(2), eventfd(2), mallopt(3) and malloc_trim(3) have no safe wrapper in the standard library"
+)]
 
 use std::{
     fs::File,
@@ -33,6 +36,16 @@ const FEW: usize = 32;
 
 /// Blocks from this size on go back to the system when they are freed, in bytes: proofs of work take 8 MiB now and then.
 const LARGE_BLOCK: libc::c_int = 512 * 1024;
+
+/// Has the allocator give back the pages that nothing is left in. By itself glibc gives back what is free at the end of its
+/// heap, where the last of many that end together seldom was.
+pub fn give_back_free_pages() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    {
+        // SAFETY: malloc_trim takes a number, may be called at any time and from any thread, and touches free memory only.
+        let _whether_any = unsafe { libc::malloc_trim(0) };
+    }
+}
 
 /// Has the allocator give large blocks back. By itself glibc keeps, in each thread, as much as was once freed.
 pub fn give_back_large_blocks() {

@@ -44,13 +44,15 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::fro
 const REFUSED_PAUSE: Duration = Duration::from_secs(30);
 /// A session that ends sooner counts as a failed dial: a peer that accepts us only to close again is not hammered.
 const SETTLED_AFTER: Duration = Duration::from_secs(5);
-/// How often a session is looked at: one that is in use, and one that rests.
-const TICK: (Duration, Duration) = (Duration::from_millis(300), Duration::from_secs(1));
+/// How often a session that is in use, or waits for an answer, is looked at.
+const TICK: Duration = Duration::from_millis(300);
+/// How soon a session is looked at again that rests, if nothing is due before and nothing happens.
+const REST_TICK: Duration = Duration::from_secs(30);
 /// Weight of the newest loss sample.
 const LOSS_WEIGHT: f64 = 0.1;
 
 /// What the data plane saw of the peer, by its own clock.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Activity {
     /// Last authenticated packet of any kind.
     pub last_rx: Option<Instant>,
@@ -253,8 +255,10 @@ impl PeerLife {
             if self.probe_due(now, last_data, seen) {
                 self.probe(now);
             }
-            let in_use = now.saturating_duration_since(last_data) < IN_USE_WITHIN;
-            self.look_at = Some(self.next_look(now, if in_use { TICK.0 } else { TICK.1 }));
+            let data = seen.last_data_rx.max(seen.last_data_tx);
+            let flows = data.is_some_and(|at| now.saturating_duration_since(at) < IN_USE_WITHIN);
+            let tick = if flows { now + TICK } else { self.rest_until(now, last_data, last_use, seen) };
+            self.look_at = Some(self.next_look(now, tick));
         }
     }
 
@@ -268,7 +272,7 @@ impl PeerLife {
     pub fn poll_timeout(&self, now: Instant) -> Option<Instant> {
         match self.phase {
             Phase::Dialing => None,
-            Phase::Up { since } => Some(self.look_at.unwrap_or(since + TICK.0)),
+            Phase::Up { since } => Some(self.look_at.unwrap_or(since + TICK)),
             Phase::Resting { not_before } => {
                 let wanted = self.keepalive.is_some() || self.demand_until.is_some_and(|until| until > now);
                 wanted.then(|| not_before.unwrap_or(now).max(now))
@@ -353,15 +357,32 @@ impl PeerLife {
         suspicious || repeat || stale || keepalive
     }
 
-    /// When to look again: after `tick`, or as soon as silence becomes suspicious, a probe is repeated, or one that was
+    /// Whether [`Self::handle_timeout`] has nothing to do yet if the data plane has seen nothing new.
+    #[must_use]
+    pub fn rests(&self, now: Instant) -> bool {
+        self.is_up() && self.look_at.is_some_and(|at| at > now)
+    }
+
+    /// When a session that rests has something to do, if nothing happens.
+    fn rest_until(&self, now: Instant, last_data: Instant, last_use: Instant, seen: Activity) -> Instant {
+        let in_use = now.saturating_duration_since(last_data) < IN_USE_WITHIN;
+        let refresh = self.verified_at.filter(|_| in_use).map(|at| at + REFRESH_AFTER);
+        let due = match self.keepalive {
+            Some(every) => seen.last_tx.map_or(now, |at| at + every),
+            None => last_use + IDLE_AFTER,
+        };
+        refresh.map_or(due, |at| at.min(due)).clamp(now + TICK, now + REST_TICK)
+    }
+
+    /// When to look again: at `tick`, or as soon as silence becomes suspicious, a probe is repeated, or one that was
     /// repeated has had its time. Who waits for the next tick each time finds another path half a second later.
-    fn next_look(&self, now: Instant, tick: Duration) -> Instant {
+    fn next_look(&self, now: Instant, tick: Instant) -> Instant {
         let suspicious = self.unanswered_since.map(|at| at + SUSPECT_AFTER);
         let last = self.last_probe.filter(|_| !self.outstanding.is_empty());
         let repeat = last.map(|at| at + self.probe_retry());
         let judge = last.filter(|_| self.outstanding.len() >= PROBES_UNTIL_SUSPECT).map(|at| at + JUDGE_AFTER);
         let next = [suspicious, repeat, judge].into_iter().flatten().filter(|at| *at > now).min();
-        next.map_or(now + tick, |at| at.min(now + tick))
+        next.map_or(tick, |at| at.min(tick))
     }
 
     fn probe_retry(&self) -> Duration {

@@ -44,7 +44,7 @@ use crate::{
     path::{Mapped, Portmap, PortmapSetup, Reflexive},
     session::{self, LinkContext, Slots},
     snapshot::NodeState,
-    state::{Guessing, Inputs, Peers, Refused, State, Views},
+    state::{Guessing, Inputs, Peers, Refused, State, Timed, Views},
     underlay::{Underlay, bind_all},
 };
 
@@ -214,7 +214,7 @@ impl Node {
             started: clock::now(),
             clocks: Reading::take(),
             peers: Peers::default(),
-            live: std::collections::BTreeMap::new(),
+            live: Timed::default(),
             views: views.try_recv().unwrap_or_default(),
             barriers,
             addresses,
@@ -236,6 +236,8 @@ impl Node {
             inner_mtu,
             guessing: Guessing::default(),
             held_at: clock::now(),
+            looked_at: clock::now(),
+            slept: None,
             leaving: std::collections::VecDeque::new(),
             lan,
             twins: None,

@@ -16,9 +16,10 @@ mod report;
 mod sessions;
 mod sizes;
 mod sleeping;
+mod timed;
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeSet, VecDeque},
     future::pending,
     net::SocketAddr,
     sync::{Arc, atomic::AtomicU64},
@@ -26,7 +27,7 @@ use std::{
 };
 
 use pqvpn_crypto::{aead::AeadId, peer_id::PeerId, ratchet::machine::Ratchet, schedule::Role};
-use pqvpn_dataplane::{Control, Event, PeerSlot, SessionId};
+use pqvpn_dataplane::{Control, Event, PeerSlot, PeerStats, SessionId};
 use pqvpn_wire::control::Message;
 use tokio::{
     sync::mpsc,
@@ -49,7 +50,7 @@ use crate::{
     overlay::{Mesh, OwnAddresses},
     path::{Mapped, Portmap, Reflexive},
     session::{self, LinkContext, LinkEvent},
-    sleep::Sleep,
+    sleep::{RENEW_AT_LEAST, Sleep},
     snapshot::{HealthItem, NodeState},
     underlay::Underlay,
 };
@@ -57,9 +58,13 @@ pub(crate) use command::set_live;
 pub(crate) use guessing::Guessing;
 use network::Barrier;
 pub(crate) use peers::Peers;
+pub(crate) use timed::Timed;
 
 /// How often ways through other members that are in use are held.
 const HOLD_EVERY: Duration = Duration::from_secs(20);
+
+/// How often the data plane is asked what it saw of each peer, where nothing else is due.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Most events of a kind that are taken before the machines are driven.
 const AT_ONCE: usize = 128;
@@ -99,7 +104,7 @@ pub(crate) struct State {
     pub(crate) addresses: OwnAddresses,
     /// What config and views amount to.
     pub(crate) mesh: Mesh,
-    pub(crate) live: BTreeMap<SessionId, Live>,
+    pub(crate) live: Timed<SessionId, Live>,
     /// Sessions that were replaced, until when the data plane still receives on them.
     pub(crate) leaving: VecDeque<(Instant, SessionId)>,
     pub(crate) context: Arc<LinkContext>,
@@ -128,6 +133,10 @@ pub(crate) struct State {
     pub(crate) mapped: Mapped,
     /// Port guessing.
     pub(crate) guessing: Guessing,
+    /// Links that fell asleep since their memory was last given back, and when the last did.
+    pub(crate) slept: Option<(usize, Instant)>,
+    /// When the data plane was last asked what it saw.
+    pub(crate) looked_at: Instant,
     /// When ways in use were last held.
     pub(crate) held_at: Instant,
     /// Finds nodes in the local network.
@@ -185,7 +194,7 @@ impl State {
         self.drive(clock::now());
         let mut udp_back = self.carriers.udp_back();
         loop {
-            let deadline = self.deadline(clock::now());
+            let deadline = self.deadline();
             let stop = tokio::select! {
                 command = inputs.commands.recv() => match command {
                     Some(Command::Shutdown(done)) => Some(Some(done)),
@@ -268,39 +277,47 @@ impl State {
             self.on_clock_jump(now);
         }
         self.clocks = clocks;
-        self.expire_pings(now);
         if now.saturating_duration_since(self.held_at) >= HOLD_EVERY {
             self.held_at = now;
             self.hold_ways(now);
         }
         self.end_guess_in_time(now);
+        let due = self.peers.timed().take_due(now);
+        self.expire_pings(now, &due);
         if self.running == NodeState::Up {
+            self.look_at(now, &due);
+        }
+        if now.saturating_duration_since(self.looked_at) >= LOOK_EVERY {
             self.look_at_peers(now);
         }
-        self.step_ratchets(now);
-        self.look_at_sleep(now);
+        for id in self.live.take_due(now) {
+            self.step_ratchet(now, id);
+            self.look_at_sleep(now, id);
+        }
         self.let_go_of_replaced(now);
     }
 
-    /// Does what the machines ask for, until they ask for nothing more.
+    /// Does what the machines ask for, until they ask for nothing more. Only those that were touched are asked.
     fn drive(&mut self, now: Instant) {
-        // Ratchets first: one that gives up leaves a dial to do, and nothing else might wake this task for it.
-        self.drive_ratchets(now);
-        for slot in self.peers.slots() {
-            self.act_on_size(now, slot);
-        }
         loop {
+            let (slots, sessions) = (self.peers.timed().take_touched(), self.live.take_touched());
+            if slots.is_empty() && sessions.is_empty() {
+                return;
+            }
+            // Ratchets first: one that gives up leaves a dial to do.
+            for &id in &sessions {
+                self.drive_ratchet(now, id);
+            }
             let (mut actions, mut on_paths) = (Vec::new(), Vec::new());
-            for peer in self.peers.iter_mut() {
+            for &slot in &slots {
+                self.act_on_size(now, slot);
+                let Some(peer) = self.peers.timed().peek_mut(&slot) else { continue };
                 while let Some(action) = peer.paths.poll_action() {
-                    on_paths.push((peer.slot, action));
+                    on_paths.push((slot, action));
                 }
                 while let Some(action) = peer.life.poll_action() {
-                    actions.push((peer.slot, action));
+                    actions.push((slot, action));
                 }
-            }
-            if actions.is_empty() && on_paths.is_empty() {
-                return;
             }
             for (slot, action) in on_paths {
                 self.act_on_path(now, slot, action);
@@ -308,21 +325,51 @@ impl State {
             for (slot, action) in actions {
                 self.act(now, slot, action);
             }
+            self.set_deadlines(now, &slots, &sessions);
         }
     }
 
-    /// Lets every peer look at the clock and at what the data plane saw.
+    fn set_deadlines(&mut self, now: Instant, slots: &BTreeSet<PeerSlot>, sessions: &BTreeSet<SessionId>) {
+        for &slot in slots {
+            let due = self.peers.get(slot).and_then(|peer| peer.poll_timeout(now, self.running == NodeState::Up));
+            self.peers.timed().set_due(slot, due);
+        }
+        for &id in sessions {
+            let due = self.live.get(&id).map(|live| {
+                let step = live.link.as_ref().and_then(|link| link.ratchet.poll_timeout());
+                let sleep = live.sleep.poll_timeout(now, self.seen_of(live));
+                step.map_or(sleep, |step| step.min(sleep))
+            });
+            self.live.set_due(id, due);
+        }
+    }
+
+    /// Asks the data plane what it saw of each peer, and lets those do what is due that it saw something new of.
     fn look_at_peers(&mut self, now: Instant) {
-        self.follow_paths(now);
-        for peer in self.peers.iter_mut() {
-            let stats = self.control.peer_stats(peer.slot);
-            let activity = Activity {
-                last_rx: stats.last_rx,
-                last_tx: stats.last_tx,
-                last_data_rx: stats.last_data_rx,
-                last_data_tx: stats.last_data_tx,
-            };
-            peer.life.handle_timeout(now, activity);
+        self.looked_at = now;
+        let control = &self.control;
+        let up = self.peers.timed().peek_all().filter(|peer| !peer.sessions.is_empty());
+        let awake = up.filter(|peer| activity(&control.peer_stats(peer.slot)) != peer.seen || !peer.rests(now));
+        let awake: Vec<PeerSlot> = awake.map(|peer| peer.slot).collect();
+        if self.running == NodeState::Up {
+            self.look_at(now, &awake);
+        }
+        // Those whose links are up and whose keys are old step although nothing was seen of them.
+        let old = |live: &Live| live.link.is_some() && now.saturating_duration_since(live.rekeyed) >= RENEW_AT_LEAST;
+        let old: Vec<SessionId> = self.live.iter().filter(|(_, live)| old(live)).map(|(id, _)| id).collect();
+        old.into_iter().for_each(|id| self.step_ratchet(now, id));
+        self.control.retire_keys();
+        self.give_back(now);
+    }
+
+    /// Lets these peers look at the clock and at what the data plane saw.
+    fn look_at(&mut self, now: Instant, awake: &[PeerSlot]) {
+        self.follow_paths(now, awake);
+        for &slot in awake {
+            let stats = self.control.peer_stats(slot);
+            let Some(peer) = self.peers.get_mut(slot) else { continue };
+            peer.seen = activity(&stats);
+            peer.life.handle_timeout(now, peer.seen);
             if peer.life.is_suspicious() {
                 peer.paths.on_suspect(now);
             }
@@ -330,8 +377,11 @@ impl State {
             peer.paths.handle_timeout(now);
             peer.mtu.handle_timeout(now);
             peer.quality.on_bytes(now, [stats.tx_bytes, stats.rx_bytes]);
+            for id in peer.sessions.clone() {
+                self.step_ratchet(now, id);
+            }
         }
-        for (slot, path) in self.paths_in_use() {
+        for (slot, path) in self.paths_in_use(awake) {
             self.search_size(now, slot, path, false);
             if let Some((from, at)) = self.control.path_heard(slot)
                 && let Some(peer) = self.peers.get_mut(slot)
@@ -342,8 +392,8 @@ impl State {
     }
 
     /// Makes up for moves whose events were lost. Before the machines choose anything: the data plane does not know of it yet.
-    fn follow_paths(&mut self, now: Instant) {
-        for (slot, path) in self.paths_in_use() {
+    fn follow_paths(&mut self, now: Instant, awake: &[PeerSlot]) {
+        for (slot, path) in self.paths_in_use(awake) {
             let from = self.peers.get_mut(slot).and_then(|peer| peer.paths.on_seen(now, path));
             if let Some(from) = from {
                 self.on_roamed(now, slot, from, path);
@@ -351,8 +401,9 @@ impl State {
         }
     }
 
-    fn paths_in_use(&self) -> Vec<(PeerSlot, SocketAddr)> {
-        let up = self.peers.iter().filter(|peer| !peer.sessions.is_empty());
+    fn paths_in_use(&self, of: &[PeerSlot]) -> Vec<(PeerSlot, SocketAddr)> {
+        let of = of.iter().filter_map(|slot| self.peers.get(*slot));
+        let up = of.filter(|peer| !peer.sessions.is_empty());
         up.filter_map(|peer| Some((peer.slot, self.control.path(peer.slot)?))).collect()
     }
 
@@ -379,16 +430,21 @@ impl State {
         tokio::spawn(session::dial(Arc::clone(&self.context), peer.slot, peer.id, endpoints));
     }
 
-    fn deadline(&self, now: Instant) -> Option<Instant> {
-        let lives = self.peers.iter().filter_map(|peer| peer.life.poll_timeout(now));
-        let paths = self.peers.iter().filter_map(|peer| peer.paths.poll_timeout());
-        let sizes = self.peers.iter().filter_map(|peer| peer.mtu.poll_timeout());
-        let lives = lives.chain(paths).chain(sizes).filter(|_| self.running == NodeState::Up);
-        let pings = self.peers.iter().flat_map(|peer| peer.pings.iter().map(|ping| ping.deadline));
-        let ratchets = self.live.values().filter_map(|live| live.link.as_ref()?.ratchet.poll_timeout());
-        let sleeps = self.live.values().map(|live| live.sleep.poll_timeout(now, self.seen_of(live)));
+    fn deadline(&self) -> Option<Instant> {
+        let look = (!self.live.is_empty()).then(|| self.looked_at + LOOK_EVERY);
         let leaving = self.leaving.front().map(|(at, _)| *at);
-        lives.chain(pings).chain(ratchets).chain(sleeps).chain(leaving).chain(self.guessing.deadline()).min()
+        let all = [self.peers.next_due(), self.live.next_due(), look, leaving, self.guessing.deadline()];
+        all.into_iter().flatten().min()
+    }
+}
+
+/// What a peer's life depends on of what the data plane counts.
+fn activity(stats: &PeerStats) -> Activity {
+    Activity {
+        last_rx: stats.last_rx,
+        last_tx: stats.last_tx,
+        last_data_rx: stats.last_data_rx,
+        last_data_tx: stats.last_data_tx,
     }
 }
 

@@ -29,6 +29,8 @@ const PEERS: &str = "172.20.0.1/16";
 const STORM: Duration = Duration::from_secs(60);
 /// After this the searches that follow a new session are over.
 const SETTLE: Duration = Duration::from_secs(10);
+/// How long the links may take to fall asleep, and how long until what they held is given back.
+const SLEEP: (Duration, Duration) = (Duration::from_secs(90), Duration::from_secs(8));
 
 /// How many peers, and how long each part takes.
 #[derive(Debug, clap::Args)]
@@ -72,7 +74,11 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Report> {
     let none_up = rig.usage()?;
     rig.storm("start", &mut report)?;
     thread::sleep(settle);
-    rig.memory(args.peers, [alone, none_up], &mut report)?;
+    rig.memory("_awake", args.peers, [alone, none_up], &mut report)?;
+    if !args.quick {
+        rig.asleep(&mut report)?;
+    }
+    rig.memory("", args.peers, [alone, none_up], &mut report)?;
     rig.idle(idle, &mut report)?;
     rig.transfers(seconds, repeat, &mut report)?;
     rig.restart(&mut report)?;
@@ -161,16 +167,32 @@ impl Rig {
         Ok(())
     }
 
-    fn memory(&self, peers: u16, before: [Usage; 2], report: &mut Report) -> anyhow::Result<()> {
+    /// Waits until the links of all sessions sleep.
+    fn asleep(&self, report: &mut Report) -> anyhow::Result<()> {
+        let begun = Instant::now();
+        let asleep = || -> anyhow::Result<usize> {
+            let status = self.hub.json(&["status"])?;
+            let peers = status["peers"].as_array().context("a status has peers")?;
+            Ok(peers.iter().filter(|peer| peer["session"]["link_asleep"] == true).count())
+        };
+        let all = || asleep().ok().filter(|asleep| *asleep == self.members.len());
+        let count = look("every link to be asleep", SLEEP.0, all).or_else(|_| asleep())?;
+        say(&format!("{count} links sleep after {:.0} s", begun.elapsed().as_secs_f64()));
+        report.figure("asleep", count);
+        thread::sleep(SLEEP.1);
+        Ok(())
+    }
+
+    fn memory(&self, name: &str, peers: u16, before: [Usage; 2], report: &mut Report) -> anyhow::Result<()> {
         let now = self.usage()?;
         #[expect(clippy::cast_precision_loss, reason = "kilobytes")]
         let kb = |bytes: u64| bytes as f64 / 1e3;
         let [alone, none_up] = before.map(|usage| kb(usage.rss));
         report.figure("rss_kb_alone", rounded(alone));
         report.figure("rss_kb_none_up", rounded(none_up));
-        report.figure("rss_kb_all_up", rounded(kb(now.rss)));
-        report.figure("rss_kb_per_peer", rounded((kb(now.rss) - alone) / f64::from(peers)));
-        report.figure("rss_kb_per_session", rounded((kb(now.rss) - none_up) / f64::from(peers)));
+        report.figure(&format!("rss_kb_all_up{name}"), rounded(kb(now.rss)));
+        report.figure(&format!("rss_kb_per_peer{name}"), rounded((kb(now.rss) - alone) / f64::from(peers)));
+        report.figure(&format!("rss_kb_per_session{name}"), rounded((kb(now.rss) - none_up) / f64::from(peers)));
         report.figure("threads", now.threads);
         Ok(())
     }

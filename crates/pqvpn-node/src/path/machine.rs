@@ -473,7 +473,11 @@ impl Paths {
     /// Whether nothing is sought or doubted, so that nothing needs the session's link.
     pub(crate) fn is_at_rest(&self) -> bool {
         let sought = self.next_try.or(self.choose_at).or(self.link_due).or(self.ask_again);
-        sought.is_none() && self.suspect.is_none() && self.guess.is_none() && self.actions.is_empty()
+        sought.is_none()
+            && self.stray.is_none()
+            && self.suspect.is_none()
+            && self.guess.is_none()
+            && self.actions.is_empty()
     }
 
     /// Whether there is no session, and so nothing to do.

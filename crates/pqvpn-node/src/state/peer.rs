@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 use crate::{
     carrier::Hush,
     handle::{NodeError, PingReply},
-    life::PeerLife,
+    life::{Activity, PeerLife},
     overlay::MeshPeer,
     path::{Mtu, Paths, Quality},
 };
@@ -44,6 +44,8 @@ pub(crate) struct Peer {
     /// `host:port`, in order of preference.
     pub(crate) endpoints: Vec<String>,
     pub(crate) life: PeerLife,
+    /// What the data plane had seen when it was last asked.
+    pub(crate) seen: Activity,
     pub(crate) paths: Paths,
     pub(crate) mtu: Mtu,
     /// When the data plane last heard that the path is narrow.
@@ -103,6 +105,7 @@ impl Peer {
             prefixes: Vec::new(),
             endpoints: Vec::new(),
             life,
+            seen: Activity::default(),
             paths,
             mtu: Mtu::new(&[0; 32]),
             size_told: None,
@@ -145,6 +148,20 @@ impl Peer {
     pub(crate) fn described(&self, what: &str) -> String {
         let named = self.full_names().find(|(_, name)| *name == what);
         named.map_or_else(|| format!("{} ({})", self.label(), self.id.short()), |(full, _)| full)
+    }
+
+    /// When one of its machines has something to do; `up`: whether the node is.
+    pub(crate) fn poll_timeout(&self, now: Instant, up: bool) -> Option<Instant> {
+        let machines = [self.life.poll_timeout(now), self.paths.poll_timeout(), self.mtu.poll_timeout()];
+        let machines = machines.into_iter().flatten().filter(|_| up);
+        machines.chain(self.pings.iter().map(|ping| ping.deadline)).min()
+    }
+
+    /// Whether its machines have nothing to do, given that the data plane has seen nothing new.
+    pub(crate) fn rests(&self, now: Instant) -> bool {
+        let later = |at: Option<Instant>| at.is_none_or(|at| at > now);
+        let sized = later(self.mtu.poll_timeout()) && self.mtu.narrow().is_none();
+        self.life.rests(now) && sized && self.paths.is_at_rest() && later(self.paths.poll_timeout())
     }
 
     /// Whether packets to an address are its own.

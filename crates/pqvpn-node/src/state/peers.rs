@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The peers of a running node: they come and go, and no slot is ever given to another one.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Instant};
 
 use pqvpn_crypto::peer_id::PeerId;
 use pqvpn_dataplane::PeerSlot;
 
-use super::peer::Peer;
+use super::{peer::Peer, timed::Timed};
 use crate::handle::{NodeError, PeerRef};
 
 /// All peers by slot. A slot is never used again: an event, a link or a packet under way may still name it.
 #[derive(Default)]
 pub(crate) struct Peers {
-    all: BTreeMap<PeerSlot, Peer>,
+    all: Timed<PeerSlot, Peer>,
     by_id: BTreeMap<PeerId, PeerSlot>,
     next: PeerSlot,
 }
@@ -43,13 +43,23 @@ impl Peers {
         self.all.get_mut(&slot)
     }
 
+    /// Which of them were touched, and when they have something to do.
+    pub(crate) fn timed(&mut self) -> &mut Timed<PeerSlot, Peer> {
+        &mut self.all
+    }
+
+    /// When the first of them has something to do.
+    pub(crate) fn next_due(&self) -> Option<Instant> {
+        self.all.next_due()
+    }
+
     pub(crate) fn of(&self, id: &PeerId) -> Option<PeerSlot> {
         self.by_id.get(id).copied()
     }
 
     /// Every slot in use, to change peers one after the other.
     pub(crate) fn slots(&self) -> Vec<PeerSlot> {
-        self.all.keys().copied().collect()
+        self.all.keys()
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Peer> {

@@ -59,8 +59,13 @@ impl State {
         }
     }
 
-    pub(super) fn expire_pings(&mut self, now: Instant) {
-        for peer in self.peers.iter_mut() {
+    /// Ends the pings of these peers that waited for long enough.
+    pub(super) fn expire_pings(&mut self, now: Instant, slots: &[PeerSlot]) {
+        for &slot in slots {
+            let Some(peer) = self.peers.get_mut(slot) else { continue };
+            if peer.pings.iter().all(|ping| ping.deadline > now) {
+                continue;
+            }
             let why = peer.last_error.clone().unwrap_or_else(|| match peer.life.is_up() {
                 true => "the session is up, but the probe did not come back".to_owned(),
                 false => "no session could be made yet".to_owned(),

@@ -37,29 +37,25 @@ impl State {
         }
     }
 
-    /// Lets the ratchets look at the clock; a session that carried no data since its last step steps only when its epoch
-    /// grows old.
-    pub(super) fn step_ratchets(&mut self, now: Instant) {
-        for live in self.live.values_mut() {
-            let Some(link) = &mut live.link else { continue };
-            let stats = self.control.peer_stats(live.slot);
-            let used = stats.last_data_rx.max(stats.last_data_tx).is_some_and(|at| at > live.rekeyed);
-            if used || now.saturating_duration_since(live.rekeyed) >= RENEW_AT_LEAST {
-                link.ratchet.note_traffic(now);
-            }
-            if link.ratchet.poll_timeout().is_some_and(|at| at <= now) {
-                link.ratchet.handle_timeout(now);
-            }
+    /// Lets a ratchet look at the clock; a session that carried no data since its last step steps only when its epoch grows
+    /// old.
+    pub(super) fn step_ratchet(&mut self, now: Instant, id: SessionId) {
+        let Some(live) = self.live.get_mut(&id) else { return };
+        let Some(link) = &mut live.link else { return };
+        let seen = self.peers.get(live.slot).map(|peer| peer.seen).unwrap_or_default();
+        let used = seen.last_data_rx.max(seen.last_data_tx).is_some_and(|at| at > live.rekeyed);
+        if used || now.saturating_duration_since(live.rekeyed) >= RENEW_AT_LEAST {
+            link.ratchet.note_traffic(now);
         }
-        self.control.retire_keys();
+        if link.ratchet.poll_timeout().is_some_and(|at| at <= now) {
+            link.ratchet.handle_timeout(now);
+        }
     }
 
-    pub(super) fn drive_ratchets(&mut self, now: Instant) {
-        for id in self.live.keys().copied().collect::<Vec<_>>() {
-            let next = |live: &mut Live| live.link.as_mut()?.ratchet.poll_output();
-            while let Some(output) = self.live.get_mut(&id).and_then(next) {
-                self.on_ratchet_output(now, id, output);
-            }
+    pub(super) fn drive_ratchet(&mut self, now: Instant, id: SessionId) {
+        let next = |live: &mut Live| live.link.as_mut()?.ratchet.poll_output();
+        while let Some(output) = self.live.peek_mut(&id).and_then(next) {
+            self.on_ratchet_output(now, id, output);
         }
     }
 

@@ -129,7 +129,7 @@ impl State {
     fn on_link_gone(&mut self, now: Instant, session: SessionId, error: &SessionError) {
         let Some(live) = self.live.get_mut(&session).filter(|live| live.link.is_some()) else { return };
         if live.sleep.on_link_end(error.link_end()) {
-            return self.fall_asleep(session);
+            return self.fall_asleep(now, session);
         }
         self.on_session_over(now, session, error);
     }
@@ -219,7 +219,7 @@ impl State {
         // Who slept may wake up somewhere else.
         self.portmap.nudge();
         self.reflexive.forget();
-        for id in self.live.keys().copied().collect::<Vec<_>>() {
+        for id in self.live.keys() {
             if let Some(live) = self.live.get(&id).filter(|live| live.link.is_none()) {
                 // Not even the word that it is over: to say it would be to seal another packet.
                 let slot = live.slot;

@@ -44,7 +44,7 @@ impl State {
 
     /// Sends the probes of a peer's search and tells the data plane what came of it.
     pub(super) fn act_on_size(&mut self, now: Instant, slot: PeerSlot) {
-        let Some(peer) = self.peers.get_mut(slot) else { return };
+        let Some(peer) = self.peers.timed().peek_mut(&slot) else { return };
         while let Some(left) = peer.mtu.poll_left() {
             self.control.forget_path_size(left);
         }

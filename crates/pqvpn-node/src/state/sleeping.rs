@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use pqvpn_dataplane::{PeerSlot, SessionId};
+use pqvpn_dataplane::{PeerSlot, SessionId, give_back_free_pages};
 use pqvpn_wire::control::{CloseReason, Message};
 
 use super::{Live, State};
@@ -18,12 +18,15 @@ use crate::{
 
 /// A session that was replaced still receives for so long: packets under it may be on their way.
 const RECEIVES_ON: Duration = Duration::from_secs(3);
+/// From so many links on that fell asleep together their memory is given back, this long after the last: QUIC says goodbye.
+const MANY: usize = 32;
+const SETTLES: Duration = Duration::from_secs(3);
 
 impl State {
     /// What a session did, for the decision whether its link sleeps.
     pub(super) fn seen_of(&self, live: &Live) -> Seen {
-        let stats = self.control.peer_stats(live.slot);
-        let data = stats.last_data_rx.max(stats.last_data_tx);
+        let seen = self.peers.get(live.slot).map(|peer| peer.seen).unwrap_or_default();
+        let data = seen.last_data_rx.max(seen.last_data_tx);
         Seen { data, at_rest: self.is_at_rest(live), keyed: live.rekeyed }
     }
 
@@ -32,23 +35,29 @@ impl State {
     fn is_at_rest(&self, live: &Live) -> bool {
         let Some(peer) = self.peers.get(live.slot) else { return false };
         let keys_rest = live.link.as_ref().is_none_or(|link| link.ratchet.is_at_rest());
-        let direct = !is_relayed(live.remote()) && self.control.path(live.slot).is_some_and(|path| !is_relayed(path));
+        let direct = !is_relayed(live.remote) && peer.paths.current().is_some_and(|path| !is_relayed(path));
         keys_rest && direct && peer.sessions.len() == 1 && peer.pings.is_empty() && peer.paths.is_at_rest()
     }
 
-    /// Lets every session look whether its link may sleep, or has to be woken.
-    pub(super) fn look_at_sleep(&mut self, now: Instant) {
-        let seen: Vec<(SessionId, Seen)> = self.live.iter().map(|(id, live)| (*id, self.seen_of(live))).collect();
-        for (id, seen) in seen {
-            let action = self.live.get_mut(&id).and_then(|live| live.sleep.handle_timeout(now, seen));
-            match action {
-                None => {}
-                Some(Action::Propose) => self.propose_sleep(id),
-                Some(Action::Wake) => self.wake(id),
-                Some(Action::GiveUp) => {
-                    tracing::debug!(session = id.0, "the link could not be woken: starting over");
-                    self.replace_session(now, id);
-                }
+    /// Where many links fell asleep their memory is given back, once the last has.
+    pub(super) fn give_back(&mut self, now: Instant) {
+        let settled = |at: Instant| now.saturating_duration_since(at) >= SETTLES;
+        let Some((links, _)) = self.slept.take_if(|(_, at)| settled(*at)) else { return };
+        if links >= MANY {
+            tokio::task::spawn_blocking(give_back_free_pages);
+        }
+    }
+
+    /// Lets a session look whether its link may sleep, or has to be woken.
+    pub(super) fn look_at_sleep(&mut self, now: Instant, id: SessionId) {
+        let Some(seen) = self.live.get(&id).map(|live| self.seen_of(live)) else { return };
+        match self.live.get_mut(&id).and_then(|live| live.sleep.handle_timeout(now, seen)) {
+            None => {}
+            Some(Action::Propose) => self.propose_sleep(id),
+            Some(Action::Wake) => self.wake(id),
+            Some(Action::GiveUp) => {
+                tracing::debug!(session = id.0, "the link could not be woken: starting over");
+                self.replace_session(now, id);
             }
         }
     }
@@ -69,14 +78,15 @@ impl State {
         if let Some(link) = &live.link {
             link.connection.close(CloseReason::Asleep.code(), CloseReason::Asleep.as_str());
         }
-        self.fall_asleep(id);
+        self.fall_asleep(now, id);
     }
 
     /// A session goes on without its link. The root of its keys goes with the link: it makes no other epoch.
-    pub(super) fn fall_asleep(&mut self, id: SessionId) {
+    pub(super) fn fall_asleep(&mut self, now: Instant, id: SessionId) {
         let Some(live) = self.live.get_mut(&id) else { return };
         live.remote = live.remote();
         live.link = None;
+        self.slept = Some((self.slept.map_or(1, |(links, _)| links + 1), now));
         tracing::debug!(session = id.0, "the link sleeps");
     }
 
