@@ -106,7 +106,7 @@ pub(crate) struct State {
     pub(crate) mesh: Mesh,
     pub(crate) live: Timed<SessionId, Live>,
     /// Sessions that were replaced, until when the data plane still receives on them.
-    pub(crate) leaving: VecDeque<(Instant, SessionId)>,
+    pub(crate) leaving: VecDeque<(Instant, PeerSlot, SessionId)>,
     pub(crate) context: Arc<LinkContext>,
     pub(crate) control: Control,
     /// What takes datagrams where UDP does not pass.
@@ -432,7 +432,7 @@ impl State {
 
     fn deadline(&self) -> Option<Instant> {
         let look = (!self.live.is_empty()).then(|| self.looked_at + LOOK_EVERY);
-        let leaving = self.leaving.front().map(|(at, _)| *at);
+        let leaving = self.leaving.front().map(|(at, ..)| *at);
         let all = [self.peers.next_due(), self.live.next_due(), look, leaving, self.guessing.deadline()];
         all.into_iter().flatten().min()
     }

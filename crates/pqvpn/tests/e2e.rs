@@ -42,6 +42,8 @@ mod relay;
 mod rig;
 #[path = "e2e/rotation.rs"]
 mod rotation;
+#[path = "e2e/sleep.rs"]
+mod sleep;
 #[path = "e2e/start.rs"]
 mod start;
 #[path = "e2e/traffic.rs"]

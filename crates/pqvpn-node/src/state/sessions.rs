@@ -189,7 +189,7 @@ impl State {
         let live = self.live.remove(&id)?;
         if self.peers.get(live.slot).is_none_or(|peer| peer.sessions == [id]) {
             // Or what was replaced by this one would send again.
-            self.forget_leaving();
+            self.forget_leaving(live.slot);
         }
         self.control.remove_session(id);
         if let Some(peer) = self.peers.get_mut(live.slot) {

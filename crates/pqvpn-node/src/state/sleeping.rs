@@ -163,20 +163,24 @@ impl State {
         if let Some(peer) = self.peers.get_mut(slot) {
             peer.sessions.retain(|&other| other != id);
         }
-        self.leaving.push_back((now + RECEIVES_ON, id));
+        self.leaving.push_back((now + RECEIVES_ON, slot, id));
     }
 
     /// Lets go of what was replaced long enough ago.
     pub(super) fn let_go_of_replaced(&mut self, now: Instant) {
-        while let Some((_, id)) = self.leaving.pop_front_if(|(at, _)| *at <= now) {
+        while let Some((.., id)) = self.leaving.pop_front_if(|(at, ..)| *at <= now) {
             self.control.remove_session(id);
         }
     }
 
-    /// Lets go of all that was replaced.
-    pub(super) fn forget_leaving(&mut self) {
-        for (_, id) in self.leaving.drain(..) {
-            self.control.remove_session(id);
-        }
+    /// Lets go of all sessions with a peer that were replaced.
+    pub(super) fn forget_leaving(&mut self, slot: PeerSlot) {
+        let control = &self.control;
+        self.leaving.retain(|&(_, of, id)| {
+            if of == slot {
+                control.remove_session(id);
+            }
+            of != slot
+        });
     }
 }

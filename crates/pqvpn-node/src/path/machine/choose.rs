@@ -67,3 +67,30 @@ impl Paths {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_direct_path_without_answers_gets_a_few_links_beside_the_checks_and_none_when_it_answers_again() {
+        let (at, start) = (SocketAddr::from(([203, 0, 113, 1], 7)), Instant::now());
+        let mut paths = Paths::new(true, &[7; 32]);
+        paths.on_session(start, at);
+        assert!(paths.is_at_rest());
+        paths.on_suspect(start);
+        assert!(!paths.is_at_rest());
+        let mut links = Vec::new();
+        for ms in (0..60_000).step_by(50) {
+            paths.handle_timeout(start + Duration::from_millis(ms));
+            let actions = std::iter::from_fn(|| paths.poll_action());
+            links.extend(actions.filter(|action| *action == Action::Link(at)).map(|_| ms));
+        }
+        assert_eq!(links.first(), Some(&200), "the peer may have been started again");
+        assert!((2..=6).contains(&links.len()), "{links:?}");
+        paths.on_alive();
+        paths.on_suspect(start + Duration::from_secs(60));
+        paths.on_alive();
+        assert!(paths.is_at_rest());
+    }
+}
