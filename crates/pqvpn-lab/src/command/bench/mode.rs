@@ -11,9 +11,6 @@ use pqvpn_lab::topology::{self, Host};
 /// How long ethtool may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// How TCP finds its pace, in everybody's turns: what Linux does by itself.
-pub(super) const CONGESTION_CONTROL: &str = "cubic";
-
 /// A mode of the underlay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
 pub(super) enum Mode {
@@ -40,10 +37,6 @@ impl Mode {
     /// Two hosts on a link of this mode.
     pub(super) fn pair(self) -> anyhow::Result<(Host, Host)> {
         let (one, two) = topology::pair("one", "two")?;
-        for host in [&one, &two] {
-            // The hosts would take over what this machine is set to, and figures of two machines could not be compared.
-            host.namespace.sysctl("net.ipv4.tcp_congestion_control", CONGESTION_CONTROL)?;
-        }
         let gro = match self {
             Self::Default => return Ok((one, two)),
             Self::Gro => "on",
