@@ -44,7 +44,7 @@ use crate::{
     path::{Mapped, Portmap, PortmapSetup, Reflexive},
     session::{self, LinkContext, Slots},
     snapshot::NodeState,
-    state::{Guessing, Inputs, Peers, Refused, State, Timed, Views},
+    state::{Guessing, Inputs, Peers, Refused, Rounds, State, Timed, Views},
     underlay::{Underlay, bind_all},
 };
 
@@ -235,10 +235,7 @@ impl Node {
             portmap,
             inner_mtu,
             guessing: Guessing::default(),
-            held_at: clock::now(),
-            looked_at: clock::now(),
-            slept: None,
-            leaving: std::collections::VecDeque::new(),
+            rounds: Rounds::new(clock::now()),
             lan,
             twins: None,
             taken_over: None,

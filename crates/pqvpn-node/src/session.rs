@@ -4,6 +4,7 @@
 //! One task per link. It tells the state task what happened through a bounded queue and ends with its link.
 
 mod accept;
+mod cause;
 mod dial;
 mod door;
 mod error;
@@ -44,7 +45,7 @@ use zeroize::Zeroize;
 
 use crate::{
     clock, dht, entropy,
-    link::{Connection, ControlRecv, ControlSend, Endpoint, LinkError, PeerReason},
+    link::{Connection, ControlRecv, ControlSend, Endpoint},
     membership,
     negotiate::{AckSent, HelloSent, Local, Negotiated, NegotiationError},
     path::FIRST_SIZE,
@@ -475,32 +476,4 @@ async fn serve(
     };
     connection.close(CloseReason::Protocol.code(), CloseReason::Protocol.as_str());
     context.tell(LinkEvent::Gone { session, error }).await;
-}
-
-impl LinkContext {
-    /// Why the link has ended, if it has.
-    async fn cause_of_end(&self, connection: &Arc<dyn Connection>) -> Option<SessionError> {
-        let error = timeout(Duration::from_millis(200), connection.closed()).await.ok()?;
-        let LinkError::Closed { code, .. } = &error else { return Some(error.into()) };
-        let Some(reason) = CloseReason::from_code(*code) else { return Some(error.into()) };
-        Some(self.closed_because(reason))
-    }
-
-    /// What it means that the peer ended a link or a session for this reason.
-    pub(crate) fn closed_because(&self, reason: CloseReason) -> SessionError {
-        match reason {
-            // As if it had said so in the handshake: it did not do so only because it takes part in the DHT.
-            CloseReason::NotAdmitted | CloseReason::Revoked => {
-                self.crypto.refusals().add(Refusal::RefusedByPeer);
-                LinkError::RefusedByPeer(PeerReason::NotAccepted).into()
-            }
-            CloseReason::Busy => LinkError::RefusedByPeer(PeerReason::Busy).into(),
-            reason => SessionError::Closed(reason),
-        }
-    }
-
-    /// The queue is closed only when the node has stopped; then nobody needs to know.
-    pub(crate) async fn tell(&self, event: LinkEvent) {
-        let _stopped = self.events.send(event).await;
-    }
 }

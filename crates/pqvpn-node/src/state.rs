@@ -105,8 +105,6 @@ pub(crate) struct State {
     /// What config and views amount to.
     pub(crate) mesh: Mesh,
     pub(crate) live: Timed<SessionId, Live>,
-    /// Sessions that were replaced, until when the data plane still receives on them.
-    pub(crate) leaving: VecDeque<(Instant, PeerSlot, SessionId)>,
     pub(crate) context: Arc<LinkContext>,
     pub(crate) control: Control,
     /// What takes datagrams where UDP does not pass.
@@ -133,12 +131,7 @@ pub(crate) struct State {
     pub(crate) mapped: Mapped,
     /// Port guessing.
     pub(crate) guessing: Guessing,
-    /// Links that fell asleep since their memory was last given back, and when the last did.
-    pub(crate) slept: Option<(usize, Instant)>,
-    /// When the data plane was last asked what it saw.
-    pub(crate) looked_at: Instant,
-    /// When ways in use were last held.
-    pub(crate) held_at: Instant,
+    pub(crate) rounds: Rounds,
     /// Finds nodes in the local network.
     pub(crate) lan: Lan,
     /// Links from nodes with our own identity: how many, and where the last one came from.
@@ -147,6 +140,24 @@ pub(crate) struct State {
     pub(crate) taken_over: Option<Instant>,
     /// What is said of the DHT when it does not run.
     pub(crate) dht_off: Box<DhtReport>,
+}
+
+/// What is done now and then, and for many at a time.
+pub(crate) struct Rounds {
+    /// When ways in use were last held.
+    held_at: Instant,
+    /// When the data plane was last asked what it saw.
+    looked_at: Instant,
+    /// Links that fell asleep since their memory was last given back, and when the last did.
+    slept: Option<(usize, Instant)>,
+    /// Sessions that were replaced, until when the data plane still receives on them.
+    leaving: VecDeque<(Instant, PeerSlot, SessionId)>,
+}
+
+impl Rounds {
+    pub(crate) fn new(now: Instant) -> Self {
+        Self { held_at: now, looked_at: now, slept: None, leaving: VecDeque::new() }
+    }
 }
 
 /// What came from peers and was not taken, counted.
@@ -277,8 +288,8 @@ impl State {
             self.on_clock_jump(now);
         }
         self.clocks = clocks;
-        if now.saturating_duration_since(self.held_at) >= HOLD_EVERY {
-            self.held_at = now;
+        if now.saturating_duration_since(self.rounds.held_at) >= HOLD_EVERY {
+            self.rounds.held_at = now;
             self.hold_ways(now);
         }
         self.end_guess_in_time(now);
@@ -287,7 +298,7 @@ impl State {
         if self.running == NodeState::Up {
             self.look_at(now, &due);
         }
-        if now.saturating_duration_since(self.looked_at) >= LOOK_EVERY {
+        if now.saturating_duration_since(self.rounds.looked_at) >= LOOK_EVERY {
             self.look_at_peers(now);
         }
         for id in self.live.take_due(now) {
@@ -346,7 +357,7 @@ impl State {
 
     /// Asks the data plane what it saw of each peer, and lets those do what is due that it saw something new of.
     fn look_at_peers(&mut self, now: Instant) {
-        self.looked_at = now;
+        self.rounds.looked_at = now;
         let control = &self.control;
         let up = self.peers.timed().peek_all().filter(|peer| !peer.sessions.is_empty());
         let awake = up.filter(|peer| activity(&control.peer_stats(peer.slot)) != peer.seen || !peer.rests(now));
@@ -431,8 +442,8 @@ impl State {
     }
 
     fn deadline(&self) -> Option<Instant> {
-        let look = (!self.live.is_empty()).then(|| self.looked_at + LOOK_EVERY);
-        let leaving = self.leaving.front().map(|(at, ..)| *at);
+        let look = (!self.live.is_empty()).then(|| self.rounds.looked_at + LOOK_EVERY);
+        let leaving = self.rounds.leaving.front().map(|(at, ..)| *at);
         let all = [self.peers.next_due(), self.live.next_due(), look, leaving, self.guessing.deadline()];
         all.into_iter().flatten().min()
     }

@@ -76,10 +76,12 @@ pub(crate) enum SessionError {
 impl SessionError {
     /// What the end of a link for this reason says about its session.
     pub(crate) const fn link_end(&self) -> LinkEnd {
-        match self {
-            Self::Closed(CloseReason::Asleep) => LinkEnd::Asleep,
-            Self::Link(LinkError::Reset | LinkError::TimedOut) => LinkEnd::Silent,
-            _ => LinkEnd::Over,
+        if matches!(self, Self::Closed(CloseReason::Asleep)) {
+            LinkEnd::Asleep
+        } else if matches!(self, Self::Link(LinkError::Reset | LinkError::TimedOut)) {
+            LinkEnd::Silent
+        } else {
+            LinkEnd::Over
         }
     }
 

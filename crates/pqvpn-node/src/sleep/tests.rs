@@ -150,7 +150,7 @@ fn attempts_to_wake_are_one_at_a_time_with_longer_and_longer_pauses_and_end() {
         assert_eq!(pair.ends[0].handle_timeout(pair.now, pair.seen[0]), None, "one is under way");
         pair.ends[0].on_wake_failed(pair.now);
     };
-    assert_eq!(pauses[..6], [S * 0, S, S * 2, S * 4, S * 8, S * 8]);
+    assert_eq!(pauses[..6], [Duration::ZERO, S, S * 2, S * 4, S * 8, S * 8]);
     assert_eq!((end.0, end.1, pair.now - begun), (0, Action::GiveUp, GIVES_UP));
 }
 

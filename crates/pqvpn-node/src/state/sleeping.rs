@@ -42,7 +42,7 @@ impl State {
     /// Where many links fell asleep their memory is given back, once the last has.
     pub(super) fn give_back(&mut self, now: Instant) {
         let settled = |at: Instant| now.saturating_duration_since(at) >= SETTLES;
-        let Some((links, _)) = self.slept.take_if(|(_, at)| settled(*at)) else { return };
+        let Some((links, _)) = self.rounds.slept.take_if(|(_, at)| settled(*at)) else { return };
         if links >= MANY {
             tokio::task::spawn_blocking(give_back_free_pages);
         }
@@ -86,7 +86,7 @@ impl State {
         let Some(live) = self.live.get_mut(&id) else { return };
         live.remote = live.remote();
         live.link = None;
-        self.slept = Some((self.slept.map_or(1, |(links, _)| links + 1), now));
+        self.rounds.slept = Some((self.rounds.slept.map_or(1, |(links, _)| links + 1), now));
         tracing::debug!(session = id.0, "the link sleeps");
     }
 
@@ -163,12 +163,12 @@ impl State {
         if let Some(peer) = self.peers.get_mut(slot) {
             peer.sessions.retain(|&other| other != id);
         }
-        self.leaving.push_back((now + RECEIVES_ON, slot, id));
+        self.rounds.leaving.push_back((now + RECEIVES_ON, slot, id));
     }
 
     /// Lets go of what was replaced long enough ago.
     pub(super) fn let_go_of_replaced(&mut self, now: Instant) {
-        while let Some((.., id)) = self.leaving.pop_front_if(|(at, ..)| *at <= now) {
+        while let Some((.., id)) = self.rounds.leaving.pop_front_if(|(at, ..)| *at <= now) {
             self.control.remove_session(id);
         }
     }
@@ -176,7 +176,7 @@ impl State {
     /// Lets go of all sessions with a peer that were replaced.
     pub(super) fn forget_leaving(&mut self, slot: PeerSlot) {
         let control = &self.control;
-        self.leaving.retain(|&(_, of, id)| {
+        self.rounds.leaving.retain(|&(_, of, id)| {
             if of == slot {
                 control.remove_session(id);
             }
