@@ -162,9 +162,7 @@ impl Inbound {
                 continue;
             }
             self.message(&mut pass, storage, i * SLOT_LEN, &meta);
-            if self.deliver.is_due() {
-                self.deliver.flush(storage);
-            }
+            self.deliver.flush_early(storage);
         }
         self.end(pass, batch.storage());
     }
@@ -181,9 +179,7 @@ impl Inbound {
             let addr = way.address();
             let meta = RecvMeta { addr, local: None, len, stride: len, ecn: 0, truncated: false, interface: 0 };
             self.message(&mut pass, storage, range.start, &meta);
-            if self.deliver.is_due() {
-                self.deliver.flush(storage);
-            }
+            self.deliver.flush_early(storage);
         }
         self.end(pass, storage);
     }
