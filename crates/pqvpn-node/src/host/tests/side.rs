@@ -95,6 +95,7 @@ fn a_rule_that_was_taken_away_is_set_again() {
     in_namespace(async |namespace| {
         let mut side = applied(&namespace).await;
         namespace.address(LAN, "10.100.77.1/16").await;
+        side.look_again().await;
         let kernel = Kernel::open().unwrap();
         guard::clear(&kernel, namespace.index(TUN).await.unwrap()).await.unwrap();
         assert_eq!(to_member(), Some(ip("10.100.77.1")));
