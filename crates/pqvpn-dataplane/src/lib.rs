@@ -57,3 +57,7 @@ pub use udp::{
     extra::SocketId,
     port::{PlainPort, PortBatch},
 };
+
+/// Mark (`SO_MARK`) of the node's own sockets on the underlay, by which routing rules know that a packet is not for the
+/// tunnel. It has no bit in common with the masks of kube-proxy, Cilium, Calico and Tailscale.
+pub const MARK: u32 = 174;

@@ -247,7 +247,7 @@ impl Node {
             return Err(error.into());
         }
         let _the_task_waits = begun.send(());
-        let watched = host::watch::watch(state.host.interface.as_deref());
+        let watched = host::watch::watch(state.host.interface.as_deref(), state.host.routed.clone());
         let inputs = |changes| Inputs { commands, packets, links, views, barriers: barriers_in, changes, driver };
         let task = run(state, watched, inputs);
         Ok((NodeHandle::new(command_sender), door_to_networks, task))
@@ -264,8 +264,8 @@ async fn accept_after(begun: oneshot::Receiver<()>, context: Arc<LinkContext>) {
 /// Runs the state task, with the watch of the host's network beside it. It panics, all undone, if the networks' task did.
 fn run(
     state: State,
-    (watch, changes): (Option<host::watch::Watch>, mpsc::Receiver<()>),
-    inputs: impl FnOnce(mpsc::Receiver<()>) -> Inputs,
+    (watch, changes): (Option<host::watch::Watch>, mpsc::Receiver<host::watch::News>),
+    inputs: impl FnOnce(mpsc::Receiver<host::watch::News>) -> Inputs,
 ) -> JoinHandle<()> {
     let inputs = inputs(changes);
     tokio::spawn(async move {

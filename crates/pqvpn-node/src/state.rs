@@ -39,7 +39,7 @@ use crate::{
     config::Config,
     dht::report::DhtReport,
     handle::Command,
-    host::HostSide,
+    host::{HostSide, watch::News},
     lan::Lan,
     life::{Action, Activity},
     link::Connection,
@@ -76,7 +76,7 @@ pub(crate) struct Inputs {
     pub(crate) views: mpsc::Receiver<Views>,
     pub(crate) barriers: mpsc::Receiver<Barrier>,
     /// The host's network has changed.
-    pub(crate) changes: mpsc::Receiver<()>,
+    pub(crate) changes: mpsc::Receiver<News>,
     /// The task that owns the networks.
     pub(crate) driver: JoinHandle<()>,
 }
@@ -197,7 +197,7 @@ impl State {
                     let _nobody_waits = barrier.send(());
                     None
                 }
-                Some(()) = inputs.changes.recv() => { self.on_network_change(clock::now()); None }
+                Some(news) = inputs.changes.recv() => { self.on_host_news(news).await; None }
                 Ok(()) = udp_back.changed() => { self.on_udp_back(clock::now()); None }
                 () = self.mapped.changed() => { self.on_mapping(clock::now()); None }
                 ended = &mut inputs.driver => {

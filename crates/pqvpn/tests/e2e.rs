@@ -14,6 +14,8 @@
 mod discovery;
 #[path = "e2e/garbage.rs"]
 mod garbage;
+#[path = "e2e/hostile_lan.rs"]
+mod hostile_lan;
 #[path = "e2e/hygiene.rs"]
 mod hygiene;
 #[path = "e2e/icmp.rs"]

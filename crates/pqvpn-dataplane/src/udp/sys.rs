@@ -79,6 +79,8 @@ pub(super) fn configure(fd: BorrowedFd<'_>, v6: bool, buffer_bytes: c_int) -> io
     }
     let _ = set_option(fd, libc::IPPROTO_IP, libc::IP_RECVTOS, 1);
     let _ = set_option(fd, libc::SOL_UDP, libc::UDP_GRO, 1);
+    // Whoever may not set it may not set the rule that looks at it either.
+    let _ = set_option(fd, libc::SOL_SOCKET, libc::SO_MARK, crate::MARK as c_int);
     for (forced, plain) in [(libc::SO_RCVBUFFORCE, libc::SO_RCVBUF), (libc::SO_SNDBUFFORCE, libc::SO_SNDBUF)] {
         if set_option(fd, libc::SOL_SOCKET, forced, buffer_bytes).is_err() {
             let _ = set_option(fd, libc::SOL_SOCKET, plain, buffer_bytes);

@@ -57,8 +57,7 @@ impl HostChange {
             Change::Address { net } => plan.addresses.contains(net),
             Change::Route { net, .. } => {
                 let of_address = plan.addresses.iter().any(|own| own.trunc() == *net);
-                let skipped = report.skipped.iter().any(|overlap| overlap.route == *net);
-                !skipped && (of_address || plan.routes.iter().any(|route| route.net == *net))
+                !report.leaves_out(*net) && (of_address || plan.routes.iter().any(|route| route.net == *net))
             }
             Change::Device | Change::NoLinkLocal { .. } | Change::Mtu { .. } | Change::Up => true,
         };
