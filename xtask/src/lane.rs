@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, Result};
 
-use crate::packages::on_path;
+use crate::{fuzz, packages::on_path};
 
 /// One group of checks.
 pub(crate) struct Lane {
@@ -16,40 +16,45 @@ pub(crate) struct Lane {
     pub(crate) needs_packages: bool,
     /// A program this lane needs, and how to get it.
     tool: Option<(&'static str, &'static str)>,
-    arguments: &'static [&'static str],
-    /// Whether the output is that of a test runner; otherwise the exit code is the one result.
-    counts: bool,
+    work: Work,
 }
 
-/// Every lane, cheapest first. `netns` runs alone: its tests measure a whole machine.
-pub(crate) const LANES: [Lane; 6] = [
-    Lane { name: "fmt", needs_packages: false, tool: None, arguments: &["fmt", "--all", "--check"], counts: false },
+/// What a lane does.
+enum Work {
+    /// Runs cargo; the exit code is the one result.
+    Check(&'static [&'static str]),
+    /// Runs cargo, whose output is that of a test runner.
+    Tests(&'static [&'static str]),
+    /// Does it itself.
+    Task(fn(&mut Tally) -> Result<()>),
+}
+
+/// Every lane, cheapest first. `netns` and what follows run alone: they measure a whole machine, or use all of it.
+pub(crate) const LANES: [Lane; 7] = [
+    Lane { name: "fmt", needs_packages: false, tool: None, work: Work::Check(&["fmt", "--all", "--check"]) },
     Lane {
         name: "clippy",
         needs_packages: false,
         tool: None,
-        arguments: &["clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"],
-        counts: false,
+        work: Work::Check(&["clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"]),
     },
     Lane {
         name: "docs",
         needs_packages: false,
         tool: None,
-        arguments: &["doc", "--locked", "--workspace", "--no-deps", "--document-private-items"],
-        counts: false,
+        work: Work::Check(&["doc", "--locked", "--workspace", "--no-deps", "--document-private-items"]),
     },
     Lane {
         name: "deny",
         needs_packages: false,
         tool: Some(("cargo-deny", "cargo install --locked cargo-deny")),
-        arguments: &["deny", "check", "bans", "licenses", "sources"],
-        counts: false,
+        work: Work::Check(&["deny", "check", "bans", "licenses", "sources"]),
     },
     Lane {
         name: "unit",
         needs_packages: true,
         tool: None,
-        arguments: &[
+        work: Work::Tests(&[
             "test",
             "--locked",
             "--workspace",
@@ -60,14 +65,13 @@ pub(crate) const LANES: [Lane; 6] = [
             "--no-fail-fast",
             "--",
             "--show-output",
-        ],
-        counts: true,
+        ]),
     },
     Lane {
         name: "netns",
         needs_packages: true,
         tool: None,
-        arguments: &[
+        work: Work::Tests(&[
             "test",
             "--locked",
             "--package",
@@ -78,9 +82,9 @@ pub(crate) const LANES: [Lane; 6] = [
             "--",
             "--show-output",
             "--test-threads=1",
-        ],
-        counts: true,
+        ]),
     },
+    Lane { name: "fuzz", needs_packages: true, tool: None, work: Work::Task(fuzz::run) },
 ];
 
 /// What has been seen so far.
@@ -99,41 +103,43 @@ impl Lane {
             tally.skips.push(format!("lane {}: {tool} is missing ({how})", self.name));
             return Ok(());
         }
+        let (arguments, counts) = match self.work {
+            Work::Task(task) => return task(tally),
+            Work::Check(arguments) => (arguments, false),
+            Work::Tests(arguments) => (arguments, true),
+        };
         let failed_before = tally.failed;
-        let succeeded = self.watch(tally)?;
-        if !self.counts && succeeded {
+        let succeeded = watch(arguments, counts, tally)?;
+        if !counts && succeeded {
             tally.passed += 1;
         }
         if !succeeded {
             // A test binary that crashes or does not build counts nothing itself.
             tally.failed += u64::from(tally.failed == failed_before);
-            tally.failures.push(format!("lane {}: cargo {}", self.name, self.arguments.join(" ")));
+            tally.failures.push(format!("lane {}: cargo {}", self.name, arguments.join(" ")));
         }
         Ok(())
     }
+}
 
-    fn watch(&self, tally: &mut Tally) -> Result<bool> {
-        let mut command = Command::new(env!("CARGO"));
-        command
-            .args(self.arguments)
-            .env("RUSTDOCFLAGS", "-D warnings -A rustdoc::private_intra_doc_links")
-            .stdin(Stdio::null());
-        if !self.counts {
-            return Ok(command.status().context("cargo did not start")?.success());
-        }
-        // One pipe for both: a test may say on either why it did not run.
-        let (output, writer) = pipe().context("no pipe")?;
-        command.stdout(writer.try_clone().context("no pipe")?).stderr(writer);
-        let mut child = command.spawn().context("cargo did not start")?;
-        // The command holds the writing ends; the output ends when the last of them is closed.
-        drop(command);
-        for line in BufReader::new(output).split(b'\n') {
-            let line = String::from_utf8_lossy(&line.context("cargo's output broke")?).into_owned();
-            println!("{line}");
-            tally.read(&line);
-        }
-        Ok(child.wait().context("cargo did not end")?.success())
+fn watch(arguments: &[&str], counts: bool, tally: &mut Tally) -> Result<bool> {
+    let mut command = Command::new(env!("CARGO"));
+    command.args(arguments).env("RUSTDOCFLAGS", "-D warnings -A rustdoc::private_intra_doc_links").stdin(Stdio::null());
+    if !counts {
+        return Ok(command.status().context("cargo did not start")?.success());
     }
+    // One pipe for both: a test may say on either why it did not run.
+    let (output, writer) = pipe().context("no pipe")?;
+    command.stdout(writer.try_clone().context("no pipe")?).stderr(writer);
+    let mut child = command.spawn().context("cargo did not start")?;
+    // The command holds the writing ends; the output ends when the last of them is closed.
+    drop(command);
+    for line in BufReader::new(output).split(b'\n') {
+        let line = String::from_utf8_lossy(&line.context("cargo's output broke")?).into_owned();
+        println!("{line}");
+        tally.read(&line);
+    }
+    Ok(child.wait().context("cargo did not end")?.success())
 }
 
 impl Tally {

@@ -2,6 +2,7 @@
 //! Tasks around the build: `cargo xtask test` runs every test there is, and says what it did not run.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command line tool talks to its terminal")]
 
+mod fuzz;
 mod lane;
 mod packages;
 
@@ -11,10 +12,10 @@ use anyhow::{Result, bail};
 use lane::{LANES, Lane, Tally};
 
 const USAGE: &str = "\
-cargo xtask test [LANE..]   run all lanes, or the named ones
+cargo xtask test [LANE..]   run all lanes, or the named ones (also: --lane LANE|LANE)
 cargo xtask packages        install the Debian packages the tests need (as root)
 
-Lanes: fmt clippy docs deny unit netns";
+Lanes: fmt clippy docs deny unit netns fuzz";
 
 fn main() -> ExitCode {
     match run() {
@@ -30,13 +31,20 @@ fn main() -> ExitCode {
 fn run() -> Result<bool> {
     let arguments: Vec<String> = env::args().skip(1).collect();
     match arguments.split_first() {
-        Some((task, lanes)) if task == "test" => test(lanes),
+        Some((task, lanes)) if task == "test" => test(&named(lanes)),
         Some((task, [])) if task == "packages" => packages::install().map(|missing| missing.is_empty()),
         _ => {
             println!("{USAGE}");
             bail!("no such task");
         }
     }
+}
+
+/// The names of lanes, also where they come as `--lane a|b`.
+fn named(arguments: &[String]) -> Vec<String> {
+    let arguments = arguments.iter().filter(|argument| *argument != "--lane");
+    let bare = arguments.map(|argument| argument.strip_prefix("--lane=").unwrap_or(argument));
+    bare.flat_map(|argument| argument.split('|')).map(str::to_owned).collect()
 }
 
 fn test(names: &[String]) -> Result<bool> {

@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 
 /// A program, the package that brings it, and what it is for.
-const NEEDED: [(&str, &str); 9] = [
+const NEEDED: [(&str, &str); 10] = [
     // A daemon whose clock is off is run under its library.
     ("faketime", "faketime"),
     ("iperf3", "iperf3"),
@@ -21,6 +21,8 @@ const NEEDED: [(&str, &str); 9] = [
     ("tc", "iproute2"),
     ("miniupnpd", "miniupnpd"),
     ("python3", "python3-minimal"),
+    // libFuzzer is C++.
+    ("g++", "g++"),
 ];
 
 /// Installs what is missing when that is possible; returns the packages that are still missing.
