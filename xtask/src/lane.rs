@@ -2,6 +2,7 @@
 //! The lanes of the test run, and the count of what passed.
 
 use std::{
+    env,
     io::{BufRead, BufReader, pipe},
     process::{Command, Stdio},
 };
@@ -13,6 +14,8 @@ use crate::{fuzz, packages::on_path};
 /// One group of checks.
 pub(crate) struct Lane {
     pub(crate) name: &'static str,
+    /// Whether it is run where no lane is named.
+    pub(crate) usual: bool,
     pub(crate) needs_packages: bool,
     /// A program this lane needs, and how to get it.
     tool: Option<(&'static str, &'static str)>,
@@ -30,28 +33,38 @@ enum Work {
 }
 
 /// Every lane, cheapest first. `netns` and what follows run alone: they measure a whole machine, or use all of it.
-pub(crate) const LANES: [Lane; 7] = [
-    Lane { name: "fmt", needs_packages: false, tool: None, work: Work::Check(&["fmt", "--all", "--check"]) },
+pub(crate) const LANES: [Lane; 8] = [
+    Lane {
+        name: "fmt",
+        usual: true,
+        needs_packages: false,
+        tool: None,
+        work: Work::Check(&["fmt", "--all", "--check"]),
+    },
     Lane {
         name: "clippy",
+        usual: true,
         needs_packages: false,
         tool: None,
         work: Work::Check(&["clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"]),
     },
     Lane {
         name: "docs",
+        usual: true,
         needs_packages: false,
         tool: None,
         work: Work::Check(&["doc", "--locked", "--workspace", "--no-deps", "--document-private-items"]),
     },
     Lane {
         name: "deny",
+        usual: true,
         needs_packages: false,
         tool: Some(("cargo-deny", "cargo install --locked cargo-deny")),
         work: Work::Check(&["deny", "check", "bans", "licenses", "sources"]),
     },
     Lane {
         name: "unit",
+        usual: true,
         needs_packages: true,
         tool: None,
         work: Work::Tests(&[
@@ -69,6 +82,7 @@ pub(crate) const LANES: [Lane; 7] = [
     },
     Lane {
         name: "netns",
+        usual: true,
         needs_packages: true,
         tool: None,
         work: Work::Tests(&[
@@ -84,7 +98,26 @@ pub(crate) const LANES: [Lane; 7] = [
             "--test-threads=1",
         ]),
     },
-    Lane { name: "fuzz", needs_packages: true, tool: None, work: Work::Task(fuzz::run) },
+    Lane { name: "fuzz", usual: true, needs_packages: true, tool: None, work: Work::Task(fuzz::run) },
+    Lane {
+        // A share of it is in `netns`.
+        name: "crash",
+        usual: false,
+        needs_packages: true,
+        tool: None,
+        work: Work::Tests(&[
+            "test",
+            "--locked",
+            "--package",
+            "pqvpn",
+            "--test",
+            "e2e",
+            "crashes::",
+            "--",
+            "--show-output",
+            "--test-threads=1",
+        ]),
+    },
 ];
 
 /// What has been seen so far.
@@ -163,7 +196,7 @@ fn count_before(text: &str, word: &str) -> u64 {
     before.rsplit([' ', ';']).next().and_then(|number| number.parse().ok()).unwrap_or(0)
 }
 
-fn in_cargo_home(tool: &str) -> bool {
+pub(crate) fn in_cargo_home(tool: &str) -> bool {
     let cargo = std::path::Path::new(env!("CARGO"));
     let home = std::env::var_os("CARGO_HOME").map(std::path::PathBuf::from);
     let home = home.or_else(|| std::env::home_dir().map(|home| home.join(".cargo")));

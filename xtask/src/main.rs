@@ -5,6 +5,8 @@
 mod fuzz;
 mod lane;
 mod packages;
+mod release;
+mod sbom;
 
 use std::{env, process::ExitCode};
 
@@ -14,8 +16,11 @@ use lane::{LANES, Lane, Tally};
 const USAGE: &str = "\
 cargo xtask test [LANE..]   run all lanes, or the named ones (also: --lane LANE|LANE)
 cargo xtask packages        install the Debian packages the tests need (as root)
+cargo xtask release         build a release that is the same wherever it is built
+cargo xtask reproduce       build it in two places and compare
+cargo xtask sbom            write its bill of materials (CycloneDX)
 
-Lanes: fmt clippy docs deny unit netns fuzz";
+Lanes: fmt clippy docs deny unit netns fuzz, and crash where it is named";
 
 fn main() -> ExitCode {
     match run() {
@@ -33,6 +38,9 @@ fn run() -> Result<bool> {
     match arguments.split_first() {
         Some((task, lanes)) if task == "test" => test(&named(lanes)),
         Some((task, [])) if task == "packages" => packages::install().map(|missing| missing.is_empty()),
+        Some((task, [])) if task == "release" => release::release().map(|()| true),
+        Some((task, [])) if task == "reproduce" => release::reproduce(),
+        Some((task, [])) if task == "sbom" => sbom::write().map(|()| true),
         _ => {
             println!("{USAGE}");
             bail!("no such task");
@@ -51,8 +59,10 @@ fn test(names: &[String]) -> Result<bool> {
     if let Some(unknown) = names.iter().find(|name| !LANES.iter().any(|lane| lane.name == **name)) {
         bail!("no lane is called {unknown}\n{USAGE}");
     }
-    let chosen: Vec<&Lane> =
-        LANES.iter().filter(|lane| names.is_empty() || names.iter().any(|n| n == lane.name)).collect();
+    let chosen: Vec<&Lane> = LANES
+        .iter()
+        .filter(|lane| if names.is_empty() { lane.usual } else { names.iter().any(|name| name == lane.name) })
+        .collect();
     let mut tally = Tally::default();
     if chosen.iter().any(|lane| lane.needs_packages) {
         tally.skips.extend(packages::install()?.into_iter().map(|package| format!("package {package} is missing")));

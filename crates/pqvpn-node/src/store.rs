@@ -12,7 +12,7 @@ mod next;
 
 pub use self::{
     error::StoreError,
-    file::{ensure_private_dir, read_private, write_atomic},
+    file::{ensure_private_dir, read_private, remove_twins, remove_twins_of, write_atomic},
     keystore::{KEYSTORE_FILE, KeystoreFile},
     next::{NEXT_FILE, OLD_FILE, OVERLAP},
 };
