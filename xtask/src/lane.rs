@@ -198,8 +198,8 @@ fn count_before(text: &str, word: &str) -> u64 {
 
 pub(crate) fn in_cargo_home(tool: &str) -> bool {
     let cargo = std::path::Path::new(env!("CARGO"));
-    let home = std::env::var_os("CARGO_HOME").map(std::path::PathBuf::from);
-    let home = home.or_else(|| std::env::home_dir().map(|home| home.join(".cargo")));
+    let home = env::var_os("CARGO_HOME").map(std::path::PathBuf::from);
+    let home = home.or_else(|| env::home_dir().map(|home| home.join(".cargo")));
     cargo.with_file_name(tool).is_file() || home.is_some_and(|home| home.join("bin").join(tool).is_file())
 }
 

@@ -36,7 +36,7 @@ fn the_corpus_is_harmless() {
 fn write_seeds(root: &Path) {
     let (seed, cheap) = (IdentitySeed::from_bytes(&[1; 64]), KdfParams { memory_kib: 8, passes: 1, lanes: 1 });
     let file = |phrase: Option<&Passphrase>| {
-        Keystore::seal(&seed, &CreatedAt(1_795_000_000), phrase, cheap, &[3; 16], &[4; 24]).unwrap()
+        Keystore::seal(&seed, &CreatedAt(1_795_000_000), phrase, cheap, &[3; 16], &[4; 24]).expect("a key file")
     };
     let public = check::signer().public();
     let honest = |turn: u8| [&[turn | 4], [0; 64].as_slice()].concat();
@@ -46,7 +46,7 @@ fn write_seeds(root: &Path) {
         ("public_key", "valid", public.to_spki()),
         ("signature", "of-something-else", check::signature_of(check::MESSAGE).into_bytes()),
         ("peer_id", "valid", public.peer_id().to_string().into_bytes()),
-        ("key_share", "valid", X25519MlKem1024.start().unwrap().pub_key().to_vec()),
+        ("key_share", "valid", X25519MlKem1024.start().expect("a share").pub_key().to_vec()),
         ("ratchet", "honest-0", honest(0)),
         ("ratchet", "honest-1", honest(1)),
         ("ratchet", "honest-2", honest(2)),
@@ -54,7 +54,7 @@ fn write_seeds(root: &Path) {
         ("ratchet", "flipped-1", [&[1 | 4], [1; 9].as_slice()].concat()),
         ("ratchet", "short", vec![1, 2, 0, 0, 0, 1, 9]),
     ] {
-        fs::create_dir_all(root.join(target)).unwrap();
-        fs::write(root.join(target).join(name), bytes).unwrap();
+        fs::create_dir_all(root.join(target)).expect("a folder");
+        fs::write(root.join(target).join(name), bytes).expect("a file");
     }
 }
