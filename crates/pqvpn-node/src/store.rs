@@ -10,6 +10,7 @@ mod file;
 mod keystore;
 mod next;
 
+pub(crate) use self::file::twin_of;
 pub use self::{
     error::StoreError,
     file::{ensure_private_dir, read_private, remove_twins, remove_twins_of, write_atomic},

@@ -27,6 +27,8 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tokio::task::spawn_blocking;
 
+use crate::store::twin_of;
+
 /// Name of the file in the state directory.
 pub(super) const FILE: &str = "networks.redb";
 const MODE: u32 = 0o600;
@@ -225,6 +227,12 @@ impl Store {
     }
 
     fn open_file(path: &Path) -> Result<Self, StoreError> {
+        if fs::symlink_metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
+            // It gets its name when it is whole: a half of one would be taken for damaged.
+            let twin = twin_of(path);
+            let made = Self::open_database(&twin, true).and_then(|new| Self::apply_to(&new, &[]));
+            made.and_then(|()| fs::rename(&twin, path).map_err(other)).inspect_err(|_| drop(fs::remove_file(&twin)))?;
+        }
         let database = Self::open_database(path, true)?;
         let path = path.to_owned();
         // One that is gone meanwhile is not made anew: it held the networks.

@@ -106,7 +106,7 @@ fn open_new(path: &Path, mode: u32) -> io::Result<File> {
 }
 
 /// A name next to `path` nobody can guess and occupy.
-fn twin_of(path: &Path) -> PathBuf {
+pub(crate) fn twin_of(path: &Path) -> PathBuf {
     let mut name = std::ffi::OsString::from(".");
     name.push(path.file_name().unwrap_or_default());
     name.push(format!(".{:0TWIN_DIGITS$x}", entropy::u64()));

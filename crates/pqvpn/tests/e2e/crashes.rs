@@ -187,6 +187,8 @@ fn is_whole(a: &Node) -> Result<(), String> {
     }
     let status = json(a, &["status"]);
     let errors = status["health"].as_array().unwrap().iter().filter(|item| item["level"] == "error");
+    // Who starts often enough is taken for two.
+    let errors = errors.filter(|item| item["code"] != "identity-twice");
     let errors: Vec<String> = errors.map(ToString::to_string).collect();
     if errors.is_empty() { Ok(()) } else { Err(errors.join(", ")) }
 }
