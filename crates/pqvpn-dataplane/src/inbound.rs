@@ -2,6 +2,8 @@
 //! The inbound direction: sockets -> QUIC or ours -> open in place -> source check -> merge -> TUN, or on to another node.
 
 mod deliver;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod relay;
 mod run;
 

@@ -47,6 +47,9 @@ mod worker;
 pub use control::{Control, EpochError, InstallError, ProbeKind, SendError, SessionInfo, SessionInstall};
 pub use event::{Event, EventSink, PeerSlot, SessionId};
 pub use guest::{Guest, GuestMeta, GuestTransmit};
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub use inbound::fuzz::datagrams as fuzz_datagrams;
 pub use plane::{DataPlane, DataPlaneConfig, DataPlaneError};
 pub use realm::{MAX_REALMS, RealmSet};
 pub use size::{PathSize, SURE_LEN};

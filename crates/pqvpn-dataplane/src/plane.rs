@@ -178,7 +178,7 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    fn new(queues: usize, sockets: Sockets, inner_mtu: u16, events: EventSink) -> io::Result<Self> {
+    pub(crate) fn new(queues: usize, sockets: Sockets, inner_mtu: u16, events: EventSink) -> io::Result<Self> {
         let wakes = || (0..queues).map(|_| Wake::new()).collect::<io::Result<Vec<_>>>();
         let drops: Vec<_> = (0..=2 * queues).map(|_| Arc::new(DropCounters::new())).collect();
         Ok(Self {

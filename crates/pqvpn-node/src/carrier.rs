@@ -50,6 +50,8 @@ use pqvpn_crypto::{identity::PublicIdentity, peer_id::PeerId};
 use pqvpn_dataplane::way::WayId;
 use tokio::{sync::watch, time::sleep};
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use self::memory::fuzz as fuzz_memory;
 use self::{
     client::Client,
     ladder::{Ladder, PORT, Plan},

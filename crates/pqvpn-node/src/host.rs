@@ -37,6 +37,8 @@ use ipnet::{IpNet, Ipv4Net};
 use serde::{Deserialize, Serialize};
 
 pub use self::error::HostError;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use self::journal::fuzz as fuzz_journal;
 pub(crate) use self::{
     gateway::{Gateway, Surroundings, default_gateway, surroundings},
     side::HostSide,

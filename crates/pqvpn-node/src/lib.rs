@@ -7,6 +7,9 @@ pub mod clock;
 pub mod config;
 pub mod dht;
 mod entropy;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzz;
 pub mod handle;
 pub mod host;
 pub mod lan;

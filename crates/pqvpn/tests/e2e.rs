@@ -10,6 +10,8 @@
     reason = "a test that cannot go on says so and ends; measured figures are shown"
 )]
 
+#[path = "e2e/crashes.rs"]
+mod crashes;
 #[path = "e2e/discovery.rs"]
 mod discovery;
 #[path = "e2e/garbage.rs"]
