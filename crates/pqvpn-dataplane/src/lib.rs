@@ -43,6 +43,9 @@ pub mod way;
 pub use control::{Control, EpochError, InstallError, ProbeKind, SendError, SessionInfo, SessionInstall};
 pub use event::{Event, EventSink, PeerSlot, SessionId};
 pub use guest::{Guest, GuestMeta, GuestTransmit};
+/// For simulations, which have no packet threads.
+#[doc(hidden)]
+pub use path::{Followed, Mover, Path, Place};
 pub use plane::{DataPlane, DataPlaneConfig, DataPlaneError};
 pub use realm::{MAX_REALMS, RealmSet};
 pub use size::{PathSize, SURE_LEN};
