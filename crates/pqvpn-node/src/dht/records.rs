@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
 use data_encoding::HEXLOWER;
 use pqvpn_crypto::{identity::Identity, peer_id::PeerId};
-use pqvpn_dht::{Now, admission::week};
+use pqvpn_dht::{Now, admission::week, rules::SKEW_MS};
 use pqvpn_wire::dht::{
     Endpoints, NetworkId, Payload, Point, Record, RecordDraft,
     record::{HEARTBEATS, MAX_ENDPOINTS, MAX_NAME_LEN, MAX_VALUE_LEN, heartbeat_chain},
@@ -166,6 +166,16 @@ impl OwnRecords {
         Ok(signed)
     }
 
+    /// Lets go of what begins later than anybody's clock may say: ours was ahead when it was signed, and nobody takes it.
+    /// Whether there was such a record; it is to be signed anew.
+    pub(super) fn drop_ahead(&mut self, now: Now) -> bool {
+        let (latest, before) = (now.unix_ms.saturating_add(SKEW_MS), self.kept.len());
+        self.kept.retain(|_, kept| kept.signed.record.draft().not_before_ms <= latest);
+        let kept = &self.kept;
+        self.peer = self.peer.take().filter(|peer| kept.contains_key(&peer.key));
+        self.kept.len() < before
+    }
+
     /// Every record in force that fewer than `nodes` keep, except those being offered just now.
     pub(super) fn kept_by_less_than(&self, nodes: usize) -> Vec<Signed> {
         let is_rare = |kept: &&Kept| !kept.offered && kept.stored.is_none_or(|stored| stored < nodes);
@@ -280,6 +290,20 @@ mod tests {
         let mut own = records(&seed, &dir.path().join("missing"));
         assert!(matches!(own.value(at(1), "name", b"value"), Err(DhtError::Disk(_))));
         assert_eq!((own.report(), own.published.clone()), (Vec::new(), Published::default()));
+    }
+
+    /// Found by the simulation of whole nodes: nobody found this node for as long as its clock had been ahead.
+    #[test]
+    fn what_was_signed_while_the_clock_was_ahead_is_signed_anew() {
+        let (dir, seed) = (tempfile::tempdir().unwrap(), IdentitySeed::generate().unwrap());
+        let mut own = records(&seed, dir.path());
+        let (hour, here) = (3_600_000, vec![SocketAddr::from(([203, 0, 113, 1], 41641))]);
+        let early = own.peer_record(at(2 * hour), here.clone(), false).unwrap().unwrap().0;
+        assert!(!own.drop_ahead(at(2 * hour - SKEW_MS)), "as others allow it");
+        assert!(own.drop_ahead(at(hour)) && !own.drop_ahead(at(hour)));
+        let again = own.peer_record(at(hour), here, false).unwrap().unwrap().0;
+        assert_eq!(again.record.draft().not_before_ms, hour);
+        assert!(again.record.seq() > early.record.seq());
     }
 
     #[test]

@@ -26,13 +26,13 @@ const OPEN_FOR: Duration = Duration::from_secs(60);
 /// Openings of a router that are kept.
 const MAX_OPEN: usize = 256;
 /// Port of every node.
-pub const PORT: u16 = 41641;
+pub(super) const PORT: u16 = 41641;
 /// The grain of delays: no two moments of the network are the same within a millisecond.
 const GRAIN: Duration = Duration::from_millis(1);
 
 /// What the network does to datagrams now.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Weather {
+pub(super) struct Weather {
     /// Share that is lost.
     pub loss: f64,
     /// Share that comes twice.
@@ -42,7 +42,7 @@ pub struct Weather {
 }
 
 /// Nothing is lost, nothing is late.
-pub const CALM: Weather = Weather { loss: 0.0, twice: 0.0, jitter_ms: 0 };
+pub(super) const CALM: Weather = Weather { loss: 0.0, twice: 0.0, jitter_ms: 0 };
 
 /// One host as the network knows it.
 pub(super) struct Place {
@@ -86,7 +86,7 @@ pub(super) struct Inner {
 
 /// The network; cheap to clone.
 #[derive(Clone)]
-pub struct Fabric(Arc<Mutex<Inner>>);
+pub(super) struct Fabric(Arc<Mutex<Inner>>);
 
 impl std::fmt::Debug for Fabric {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -205,7 +205,7 @@ impl Inner {
 impl Fabric {
     /// A network of so many hosts, some of them behind routers.
     #[must_use]
-    pub fn new(seed: Seed, hosts: usize) -> Self {
+    pub(super) fn new(seed: Seed, hosts: usize) -> Self {
         let mut dice = seed.rng("fabric", 0);
         let places = (0..hosts).map(|number| Place::new(number, number > 1 && dice.random_bool(0.25))).collect();
         let distances = dice.random();

@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 const IN_FORCE: Duration = Duration::from_millis(20);
 
 /// Length of the packets that nodes of a world send each other.
-pub const PACKET_LEN: usize = 64;
+const PACKET_LEN: usize = 64;
 
 /// Something that must not be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,7 +27,7 @@ pub struct Violation {
 
 /// Everything that was seen.
 #[derive(Debug)]
-pub struct Log {
+pub(super) struct Log {
     /// What must not be.
     pub violations: Vec<Violation>,
     /// Packets that came out of a tunnel.

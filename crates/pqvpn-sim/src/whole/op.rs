@@ -111,7 +111,7 @@ impl Op {
 
     /// Operations of a whole run, which settles now and then and at its end.
     pub fn plan(dice: &mut impl Rng, nodes: usize, count: usize) -> Vec<Self> {
-        let settle = |number: usize| number % 250 == 249 || number + 1 == count;
+        let settle = |number: usize| number % 500 == 499 || number + 1 == count;
         (0..count).map(|number| if settle(number) { Self::Settle } else { Self::draw(dice, nodes) }).collect()
     }
 }

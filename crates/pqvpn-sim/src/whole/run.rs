@@ -50,10 +50,10 @@ impl Plan {
     pub fn of(seed: Seed, operations: usize) -> Self {
         let mut dice = seed.rng("plan", 0);
         // Mostly small: what goes wrong among many goes wrong among few.
-        let nodes = match dice.random_range(0..20) {
-            0..16 => dice.random_range(3..7),
-            16..19 => dice.random_range(7..11),
-            _ => dice.random_range(11..=super::MAX_NODES),
+        let nodes = match dice.random_range(0..100) {
+            0..90 => dice.random_range(3..6),
+            90..98 => dice.random_range(6..9),
+            _ => dice.random_range(9..=super::MAX_NODES),
         };
         Self { seed: seed.0, nodes, operations: Op::plan(&mut dice, nodes, operations) }
     }

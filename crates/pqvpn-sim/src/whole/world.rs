@@ -30,6 +30,8 @@ use crate::seed::Seed;
 const PATIENCE: Duration = Duration::from_secs(40);
 /// How long a node that is told to stop may take.
 const STOPS_WITHIN: Duration = Duration::from_secs(30);
+/// The first nodes keep their addresses, and everybody begins with them.
+const DOORS: usize = 2;
 /// The only network.
 const ANY: NetRef = NetRef(None);
 
@@ -81,7 +83,7 @@ impl World {
             })
         });
         let residents = residents.collect::<Result<Vec<_>, String>>()?;
-        let doors = (0..2).map(|number| (residents[number].peer, fabric.lock().places[number].at)).collect();
+        let doors = (0..DOORS).map(|number| (residents[number].peer, fabric.lock().places[number].at)).collect();
         let revoked = Arc::default();
         let mut world = Self { fabric, residents, dice: seed.rng("world", 0), revoked, doors, dir };
         for number in 0..nodes {
@@ -260,8 +262,9 @@ impl World {
                 inner.cut.clear();
                 inner.weather = CALM;
             }
-            Op::Roam { node, told } => self.fabric.roam(node, told),
-            Op::Rebind { node } => self.fabric.rebind(node),
+            // Somebody has to stay where all can find it.
+            Op::Roam { node, told } if node >= DOORS => self.fabric.roam(node, told),
+            Op::Rebind { node } if node >= DOORS => self.fabric.rebind(node),
             Op::Replay { pick, to } => self.replay(pick, to, None),
             Op::Forge { pick, bit } => self.replay(pick, None, Some(bit)),
             Op::Garbage { to, dice } => {

@@ -202,6 +202,10 @@ impl Driver {
         if contacts == 0 {
             return;
         }
+        if self.parts.records.drop_ahead(self.now()) {
+            self.upkeep.values_signed = false;
+            self.upkeep.publish_at = Some(now);
+        }
         if contacts >= self.upkeep.published_among.saturating_mul(2) && self.upkeep.published_among > 0 {
             // Of the nodes known now, few may have been asked to keep our records.
             let soonest = self.upkeep.published_last.map_or(now, |at| at + PUBLISH_PAUSE);
