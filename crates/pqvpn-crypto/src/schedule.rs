@@ -8,7 +8,7 @@ pub(crate) mod tests;
 pub(crate) use step::{Step, StepInputs};
 
 use crate::aead::AeadId;
-use crate::header::HeaderKey;
+use crate::header::HeaderSecret;
 use crate::kdf::{self, Label, Secret, Sid};
 use crate::peer_id::PeerId;
 use crate::ratchet::EpochChain;
@@ -117,7 +117,7 @@ pub struct SessionSecrets {
     root: Secret,
     session: Secret,
     confirm: [Secret; 2],
-    headers: [HeaderKey; 2],
+    headers: [HeaderSecret; 2],
 }
 
 /// The pieces of an established session, as seen by one side.
@@ -127,9 +127,9 @@ pub struct SessionParts {
     /// Keys of the packets this side receives, epoch 0.
     pub rx: EpochChain,
     /// Header protection of the packets this side sends.
-    pub tx_header: HeaderKey,
+    pub tx_header: HeaderSecret,
     /// Header protection of the packets this side receives.
-    pub rx_header: HeaderKey,
+    pub rx_header: HeaderSecret,
     /// What the ratchet continues from.
     pub ratchet: RatchetSeed,
 }
@@ -151,7 +151,7 @@ impl SessionSecrets {
         let sid = Sid::of(&th0.0);
         let psk = psk.map_or(&[0; 32], |psk| &psk.0);
         let prk = Secret::extract(&th0.0, &[&kdf::lp_len(EXPORTER_LEN), &exporter.0, &kdf::lp_len(32), psk]);
-        let header = |d: Direction| HeaderKey::new(*prk.expand::<32>(&sid, Label::HeaderProtection, &[&[d as u8]]));
+        let header = |d: Direction| HeaderSecret::new(prk.expand::<32>(&sid, Label::HeaderProtection, &[&[d as u8]]));
         Self {
             root: prk.expand_secret(&sid, Label::Root, &[&0_u32.to_be_bytes()]),
             session: prk.expand_secret(&sid, Label::Session, &[]),

@@ -80,6 +80,6 @@ fn debug_shows_no_key() {
     let shown = format!("{:?} {:?} {:?}", parts.tx, parts.tx.data_key(AeadId::Aes256Gcm), parts.tx_header);
     assert_eq!(
         shown,
-        "EpochChain { direction: InitiatorToResponder, epoch: 0, phase: 0, .. } DataKey(..) HeaderKey(..)"
+        "EpochChain { direction: InitiatorToResponder, epoch: 0, phase: 0, .. } DataKey(..) HeaderSecret(..)"
     );
 }

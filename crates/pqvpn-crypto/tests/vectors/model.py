@@ -274,14 +274,16 @@ BASE = (9).to_bytes(32, "little")
 
 # ---------------------------------------------------------------- packet
 
-def header_mask(key, sample):
+def header_mask(aead, key, sample):
+    if aead == 2:
+        return aes256_block(key, sample)[:12]
     return chacha_block(key, struct.unpack("<I", sample[:4])[0], sample[4:])[:12]
 
 
 def packet(aead, session, headers, d, phase, kind, receiver, counter, text):
     header = u8(0x20 | kind) + u8(session.epoch & 0xFF) + u16(phase & 0xFFFF) + u32(receiver) + u64(counter)
     sealed = SEAL[aead](session.data_key(d, phase), bytes(4) + u64(counter), header, text)
-    mask = header_mask(headers[d], sealed[:16])
+    mask = header_mask(aead, headers[d], sealed[:16])
     wire = (u8(header[0] ^ mask[0] & 0x1F) + xor(header[1:4], mask[1:4]) + header[4:8]
             + xor(header[8:16], mask[4:12]) + sealed)
     return {"aead": aead, "epoch": session.epoch, "direction": d, "phase": phase, "kind": kind,
@@ -345,8 +347,9 @@ def vector(name, psk):
             "sid": session.sid.hex(), "header_keys": [key.hex() for key in headers],
             "confirm_keys": [key.hex() for key in confirm],
             "confirm_macs": [hmac512(key, th0)[:32].hex() for key in confirm],
-            "masks": [{"direction": d, "sample": sample.hex(), "mask": header_mask(headers[d], sample).hex()}
-                      for d in DIRECTIONS for sample in samples],
+            "masks": [{"aead": aead, "direction": d, "sample": sample.hex(),
+                       "mask": header_mask(aead, headers[d], sample).hex()}
+                      for aead in (1, 2) for d in DIRECTIONS for sample in samples],
             "epoch0": describe(session), "packets": packets, "steps": steps}
 
 
@@ -355,7 +358,7 @@ def vectors():
 
 
 def self_test():
-    """Published vectors: RFC 8439 2.3.2 and 2.8.2, RFC 7748 5.2, RFC 9001 A.5, GCM specification case 16."""
+    """Published vectors: RFC 8439 2.3.2 and 2.8.2, RFC 7748 5.2, RFC 9001 A.5, FIPS 197 C.3, GCM specification case 16."""
     key = bytes(range(32))
     sunscreen = (b"Ladies and Gentlemen of the class of '99: If I could offer you only one tip for the future, "
                  b"sunscreen would be it.")
@@ -368,8 +371,10 @@ def self_test():
             bytes(range(0x80, 0xA0)), bytes.fromhex("070000004041424344454647"),
             bytes.fromhex("50515253c0c1c2c3c4c5c6c7"), sunscreen)[-16:].hex() == "1ae10b594f09e26a7e902ecbd0600691",
         "header mask": header_mask(
-            bytes.fromhex("25a282b9e82f06f21f488917a4fc8f1b73573685608597d0efcb076b0ab7a7a4"),
+            1, bytes.fromhex("25a282b9e82f06f21f488917a4fc8f1b73573685608597d0efcb076b0ab7a7a4"),
             bytes.fromhex("5e5cd55c41f69080575d7999c25a5bfb"))[:5].hex() == "aefefe7d03",
+        "aes-256 header mask": header_mask(
+            2, key, bytes.fromhex("00112233445566778899aabbccddeeff")).hex() == "8ea2b7ca516745bfeafc4990",
         "aes-256-gcm tag": aes_gcm_seal(
             feffe, bytes.fromhex("cafebabefacedbaddecaf888"), bytes.fromhex("feedfacedeadbeeffeedfacedeadbeefabaddad2"),
             gcm_text)[-16:].hex() == "76fc6ece0f4e1768cddf8853bb2d551b",

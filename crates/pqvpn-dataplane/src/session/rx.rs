@@ -4,7 +4,7 @@
 use super::keys::{EpochKeys, Fading, READY, check_follows};
 use super::{COUNTER_MAX, DEEP_JUMPS_PER_SEC, EpochMismatch, FORGERY_LIMIT, PHASE_JUMP_MAX, PREV_KEEP};
 use pqvpn_crypto::aead::AeadId;
-use pqvpn_crypto::header::{HeaderKey, LANES, MASK_LEN, SAMPLE_LEN};
+use pqvpn_crypto::header::{HeaderKey, HeaderSecret, LANES, MASK_LEN, SAMPLE_LEN};
 use pqvpn_crypto::ratchet::EpochChain;
 use pqvpn_packet::header::{HEADER_LEN, Header, OVERHEAD, PacketKind, apply_mask, sample_of};
 use pqvpn_packet::replay::{ReplayError, ReplayWindow};
@@ -87,10 +87,10 @@ enum Slot {
 impl RxSession {
     /// Starts at the chain's epoch and phase with an empty replay window of `window_bits`.
     #[must_use]
-    pub fn new(aead: AeadId, header_key: HeaderKey, chain: EpochChain, window_bits: usize, now: Instant) -> Self {
+    pub fn new(aead: AeadId, header: HeaderSecret, chain: EpochChain, window_bits: usize, now: Instant) -> Self {
         Self {
             aead,
-            header_key,
+            header_key: HeaderKey::new(aead, header),
             window: ReplayWindow::new(window_bits),
             current: EpochKeys::new(aead, chain),
             staged: None,

@@ -3,7 +3,7 @@
 
 use super::{COUNTER_MAX, EPOCH_HARD, EPOCH_PKTS, EpochMismatch, PHASE_PKTS, PHASE_TIME, keys};
 use pqvpn_crypto::aead::{AeadId, DataKey};
-use pqvpn_crypto::header::{HeaderKey, LANES};
+use pqvpn_crypto::header::{HeaderKey, HeaderSecret, LANES};
 use pqvpn_crypto::kdf::Sid;
 use pqvpn_crypto::ratchet::EpochChain;
 use pqvpn_crypto::schedule::Direction;
@@ -49,12 +49,12 @@ pub struct TxSession {
 impl TxSession {
     /// Starts at the chain's epoch and phase with counter 0.
     #[must_use]
-    pub fn new(aead: AeadId, header_key: HeaderKey, mut chain: EpochChain, now: Instant) -> Self {
+    pub fn new(aead: AeadId, header: HeaderSecret, mut chain: EpochChain, now: Instant) -> Self {
         let (phase, key) = (chain.phase(), chain.data_key(aead));
         chain.advance();
         Self {
             aead,
-            header_key,
+            header_key: HeaderKey::new(aead, header),
             chain,
             key,
             phase,

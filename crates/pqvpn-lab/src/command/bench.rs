@@ -118,6 +118,7 @@ fn describe(contenders: &[Box<dyn Contender>], report: &mut Report) {
     report.figure("cpu", model.unwrap_or("unknown"));
     report.figure("cpus", std::thread::available_parallelism().map_or(0, std::num::NonZero::get));
     report.figure("kernel", read("/proc/sys/kernel/osrelease").trim());
+    report.figure("tcp_congestion_control", iperf::CONGESTION_CONTROL);
     report.figure("load_after", read("/proc/loadavg").split(' ').next().unwrap_or_default());
 }
 

@@ -14,6 +14,11 @@ use serde_json::Value;
 /// How long starting and ending may take beside the transfer itself.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// How TCP finds its pace in the bench: what Linux does by itself. Left to what the machine is set to, figures of two
+/// machines could not be compared.
+pub(super) const CONGESTION_CONTROL: &str = "cubic";
+const PACED: [&str; 2] = ["--congestion", CONGESTION_CONTROL];
+
 /// What one transfer came to.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::command) struct Transfer {
@@ -49,7 +54,7 @@ pub(in crate::command) struct Course<'h> {
     pub(in crate::command) seconds: u32,
 }
 
-/// Sends from `one` to `target`, an address of `two`, over `streams` connections.
+/// Sends from `one` to `target`, an address of `two`, over `streams` connections, as the machine is set to.
 pub(in crate::command) fn tcp(
     one: &Host,
     two: &Host,
@@ -57,7 +62,8 @@ pub(in crate::command) fn tcp(
     seconds: u32,
     streams: u32,
 ) -> anyhow::Result<Transfer> {
-    Course { one, two, target, seconds }.tcp(streams, false)
+    let course = Course { one, two, target, seconds };
+    course.start(&["--parallel", &streams.to_string()])?.finish().and_then(|result| parse_tcp(&result))
 }
 
 /// Sends datagrams at a rate; gives the Mbit/s of payload that arrived.
@@ -76,6 +82,7 @@ impl Course<'_> {
     pub(in crate::command) fn tcp(&self, streams: u32, reverse: bool) -> anyhow::Result<Transfer> {
         let streams = streams.to_string();
         let mut more = vec!["--parallel", &streams];
+        more.extend(PACED);
         more.extend(reverse.then_some("--reverse"));
         self.start(&more)?.finish().and_then(|result| parse_tcp(&result))
     }
@@ -85,7 +92,7 @@ impl Course<'_> {
         &self,
         beside: impl FnOnce(Duration) -> anyhow::Result<R>,
     ) -> anyhow::Result<(Transfer, R)> {
-        let running = self.start(&[])?;
+        let running = self.start(&PACED)?;
         let client = &running.client;
         // Its standard output comes at the end. Without a connection, that says why.
         let connected = client.wait_until("the connection", PATIENCE, || is_sending(client.pid()).then_some(()));
