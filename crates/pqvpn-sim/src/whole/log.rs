@@ -54,6 +54,8 @@ pub(super) struct Log {
     /// Who is a member, as each node was shown it.
     members: Vec<BTreeMap<PeerId, Instant>>,
     trace: Sha256,
+    /// Everything is told as it happens.
+    tells: bool,
 }
 
 impl Log {
@@ -74,6 +76,7 @@ impl Log {
             out: vec![BTreeMap::new(); hosts],
             members: vec![BTreeMap::new(); hosts],
             trace: Sha256::new(),
+            tells: std::env::var_os("PQVPN_SIM_TRACE").is_some(),
         }
     }
 
@@ -84,8 +87,8 @@ impl Log {
 
     /// Adds something to what two runs of one seed are compared by.
     pub fn trace(&mut self, what: &str) {
-        if std::env::var_os("PQVPN_SIM_TRACE").is_some() {
-            eprintln_trace(what);
+        if self.tells {
+            tell(what);
         }
         self.trace.update(what.as_bytes());
     }
@@ -202,7 +205,7 @@ impl Log {
     }
 }
 
-fn eprintln_trace(what: &str) {
+fn tell(what: &str) {
     use std::io::Write as _;
     let now = tokio::time::Instant::now();
     _ = writeln!(std::io::stderr(), "{now:?} {what}");

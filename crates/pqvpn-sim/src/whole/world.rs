@@ -190,6 +190,7 @@ impl World {
     }
 
     /// Does one operation.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "the others are the network's")]
     pub(super) async fn perform(&mut self, op: &Op) {
         match *op {
             Op::Send { from, to, count } => (0..count).for_each(|_| self.send(from, to)),
@@ -232,6 +233,7 @@ impl World {
     }
 
     /// What the network does by itself, or somebody who owns a part of it.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "the others are people's")]
     fn disturb(&mut self, op: &Op) {
         match *op {
             Op::Break { pick } => {
