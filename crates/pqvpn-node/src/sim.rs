@@ -21,5 +21,3 @@ pub(crate) use context::{addresses, fill, now, show, spawn, unix_millis, uptime}
 pub use node::{Setup, SimNode};
 pub use plane::{Sent, Wire};
 pub(crate) use proof::{proof_is_true, proof_of};
-
-

@@ -168,14 +168,17 @@ impl Whole {
                 }
             }
             None => {
-                let tell = |number: usize, plan: &whole::Plan, outcome: &whole::Outcome| self.tell(number, plan, outcome);
+                let tell =
+                    |number: usize, plan: &whole::Plan, outcome: &whole::Outcome| self.tell(number, plan, outcome);
                 whole::campaign(Seed(self.seed), self.seeds, self.operations, self.threads, &tell)
             }
         };
         report.figure("seeds", campaign.runs);
         report.figure("operations", campaign.operations);
         report.figure("virtual_s", campaign.virtual_s);
-        for (name, count) in ["sent", "delivered", "datagrams", "seals", "sessions", "links"].iter().zip(campaign.counts) {
+        for (name, count) in
+            ["sent", "delivered", "datagrams", "seals", "sessions", "links"].iter().zip(campaign.counts)
+        {
             report.figure(name, count);
         }
         report.figure("violations", campaign.failed.len());
@@ -196,7 +199,12 @@ impl Whole {
     fn tell(&self, number: usize, plan: &whole::Plan, outcome: &whole::Outcome) {
         let mut told = String::new();
         if number.is_multiple_of(50) {
-            told = format!("world {number}: {} operations, {} s, hash {:016x}\n", outcome.done, outcome.lasted.as_secs(), outcome.hash);
+            told = format!(
+                "world {number}: {} operations, {} s, hash {:016x}\n",
+                outcome.done,
+                outcome.lasted.as_secs(),
+                outcome.hash
+            );
         }
         if let Some(first) = outcome.violations.first() {
             let cut = whole::Plan { operations: plan.operations[..outcome.done].to_vec(), ..plan.clone() };

@@ -17,9 +17,7 @@ use pqvpn_wire::network::{
     Bundle, Code, Cover, Door, JoinRefusal, JoinRequest, MemberRecord, NetRequest, NetResponse, Serial, SignedInvite,
     StatementId, SyncState,
 };
-use tokio::{
-    time::{sleep, timeout},
-};
+use tokio::time::{sleep, timeout};
 
 use super::{
     driver::dial,

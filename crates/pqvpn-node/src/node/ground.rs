@@ -171,11 +171,7 @@ async fn accept_after(begun: oneshot::Receiver<()>, context: Arc<LinkContext>) {
 }
 
 /// Runs the state task, with the watch of the host's network beside it. It panics, all undone, if the networks' task did.
-fn run(
-    state: State,
-    (watch, changes): Changes,
-    inputs: impl FnOnce(mpsc::Receiver<()>) -> Inputs,
-) -> JoinHandle<()> {
+fn run(state: State, (watch, changes): Changes, inputs: impl FnOnce(mpsc::Receiver<()>) -> Inputs) -> JoinHandle<()> {
     let inputs = inputs(changes);
     crate::blocking::spawn(async move {
         let ended = state.run(inputs).await;
@@ -292,4 +288,3 @@ fn aeads(cipher: Cipher) -> Vec<AeadId> {
         Cipher::Aes256Gcm => vec![AeadId::Aes256Gcm],
     }
 }
-

@@ -16,15 +16,8 @@ use tokio::{sync::mpsc, task::JoinHandle};
 
 use super::{Host, Sent, Wire, plane::SimPlane};
 use crate::{
-    StartError,
-    carrier::Carriers,
-    config::Config,
-    handle::NodeHandle,
-    host::HostSide,
-    link::Endpoint,
-    node::Ground,
-    session::Slots,
-    snapshot::NodeState,
+    StartError, carrier::Carriers, config::Config, handle::NodeHandle, host::HostSide, link::Endpoint, node::Ground,
+    session::Slots, snapshot::NodeState,
 };
 
 /// As for a real node.

@@ -275,7 +275,8 @@ impl SimPlane {
             }
         }
         self.follow(&mut tables, id, from, mover.filter(|_| newest), now);
-        let first = tables.sessions.get_mut(&id).is_some_and(|session| !std::mem::replace(&mut session.confirmed, true));
+        let first =
+            tables.sessions.get_mut(&id).is_some_and(|session| !std::mem::replace(&mut session.confirmed, true));
         drop(tables);
         if first {
             self.activate_tx(id);

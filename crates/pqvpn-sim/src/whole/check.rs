@@ -8,7 +8,10 @@ use std::{
 
 use futures_util::future::join_all;
 use pqvpn_crypto::peer_id::PeerId;
-use pqvpn_node::{dht::{DhtState, RecordRef}, handle::PeerRef};
+use pqvpn_node::{
+    dht::{DhtState, RecordRef},
+    handle::PeerRef,
+};
 use tokio::time::{sleep, timeout};
 
 use super::{fabric::CALM, world::World};
@@ -152,7 +155,10 @@ impl World {
                 return Err(format!("node {number} holds {other}, node 0 holds {head}"));
             }
             let of_others = |seen: &std::collections::BTreeMap<PeerId, bool>, own: &PeerId| {
-                seen.iter().filter(|(peer, _)| *peer != own && **peer != self.residents[0].peer).map(|(p, m)| (*p, *m)).collect::<Vec<_>>()
+                seen.iter()
+                    .filter(|(peer, _)| *peer != own && **peer != self.residents[0].peer)
+                    .map(|(p, m)| (*p, *m))
+                    .collect::<Vec<_>>()
             };
             let own = self.residents[*number].peer;
             if of_others(view, &own) != of_others(seen, &own) {

@@ -139,7 +139,8 @@ impl Inner {
             return None;
         }
         let (end, seen) = self.direct(middle, forward.to)?;
-        let back = self.places[end].ways.iter().find(|(_, (relay, _, into))| *relay == seen && *into == forward.out_channel);
+        let back =
+            self.places[end].ways.iter().find(|(_, (relay, _, into))| *relay == seen && *into == forward.out_channel);
         let back = back.map(|(id, _)| id.address())?;
         if let Some((_, stats)) = self.places[middle].forwards.get_mut(&out) {
             (stats.packets, stats.last) = (stats.packets + 1, Some(tokio::time::Instant::now().into_std()));

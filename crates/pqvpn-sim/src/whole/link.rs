@@ -109,13 +109,7 @@ impl SimEndpoint {
         let (sender, incoming) = mpsc::channel(ACCEPT_QUEUE);
         let listener = Arc::new(Listener { incoming: sender, admission });
         fabric.lock().places[number].listener = Some(Arc::downgrade(&listener));
-        Self {
-            fabric: fabric.clone(),
-            number,
-            boot,
-            _listener: listener,
-            incoming: tokio::sync::Mutex::new(incoming),
-        }
+        Self { fabric: fabric.clone(), number, boot, _listener: listener, incoming: tokio::sync::Mutex::new(incoming) }
     }
 
     fn dial(&self, to: SocketAddr, peer: Option<PeerId>) -> BoxFuture<'static, Result<Box<dyn Connection>, LinkError>> {
@@ -411,8 +405,10 @@ impl SimConnection {
         state.pipes.extend([Arc::downgrade(&out), Arc::downgrade(&back)]);
         drop(state);
         // The other end sees the stream with its first byte.
-        let theirs: (ControlSend, ControlRecv) =
-            (Box::pin(Writer { pipe: Arc::clone(&back), opens: None }), Box::pin(Reader::new(Arc::clone(&out), 1 - end)));
+        let theirs: (ControlSend, ControlRecv) = (
+            Box::pin(Writer { pipe: Arc::clone(&back), opens: None }),
+            Box::pin(Reader::new(Arc::clone(&out), 1 - end)),
+        );
         let ours: (ControlSend, ControlRecv) =
             (Box::pin(Writer { pipe: out, opens: Some(theirs) }), Box::pin(Reader::new(back, end)));
         ours
@@ -513,4 +509,3 @@ impl fmt::Debug for SimConnection {
         f.debug_struct("SimConnection").field("link", &self.0.core.id).field("end", &self.0.end).finish()
     }
 }
-

@@ -117,7 +117,8 @@ impl Log {
         match self.counters.get_mut(&keys) {
             Some((owner, last)) if *owner == by && counter > *last => *last = counter,
             Some((owner, last)) => {
-                let what = format!("node {by} sealed counter {counter} under keys of node {owner}, which was at {last}");
+                let what =
+                    format!("node {by} sealed counter {counter} under keys of node {owner}, which was at {last}");
                 self.violate("no-nonce-twice", what);
             }
             None => drop(self.counters.insert(keys, (by, counter))),
@@ -171,7 +172,10 @@ impl Log {
         let long = |since: &Instant| now.saturating_duration_since(*since) > IN_FORCE;
         match self.out[at].get(peer) {
             Some(since) if !is_member && long(since) => {
-                self.violate(rule, format!("node {at} has dealt with {} although it knows that it is out", peer.short()));
+                self.violate(
+                    rule,
+                    format!("node {at} has dealt with {} although it knows that it is out", peer.short()),
+                );
             }
             Some(_) => {}
             None if !is_member => {

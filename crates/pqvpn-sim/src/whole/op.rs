@@ -10,55 +10,123 @@ use serde::{Deserialize, Serialize};
 #[expect(missing_docs, reason = "the fields are numbers of nodes and amounts, as the variants say")]
 pub enum Op {
     /// Packets from one node to another.
-    Send { from: usize, to: usize, count: u8 },
+    Send {
+        from: usize,
+        to: usize,
+        count: u8,
+    },
     /// A packet from every node to every other.
     SendAll,
     /// A person pings.
-    Ping { from: usize, to: usize },
+    Ping {
+        from: usize,
+        to: usize,
+    },
     /// A link ends as if its packets were lost for ever.
-    Break { pick: u32 },
+    Break {
+        pick: u32,
+    },
     /// The network loses, doubles and mixes up datagrams.
-    Weather { loss_percent: u8, twice_percent: u8, jitter_ms: u16 },
+    Weather {
+        loss_percent: u8,
+        twice_percent: u8,
+        jitter_ms: u16,
+    },
     /// Nothing passes between two nodes, or it does again.
-    Cut { a: usize, b: usize },
-    Mend { a: usize, b: usize },
+    Cut {
+        a: usize,
+        b: usize,
+    },
+    Mend {
+        a: usize,
+        b: usize,
+    },
     /// Those whose bit is set and the others do not reach each other.
-    Partition { side: u16 },
+    Partition {
+        side: u16,
+    },
     /// Everything passes.
     Heal,
     /// A node is somewhere else; it is told, or finds out.
-    Roam { node: usize, told: bool },
+    Roam {
+        node: usize,
+        told: bool,
+    },
     /// The router of a node gives it another port.
-    Rebind { node: usize },
+    Rebind {
+        node: usize,
+    },
     /// A node dies in the middle of what it does.
-    Kill { node: usize },
+    Kill {
+        node: usize,
+    },
     /// A node stops as its operator wants.
-    Stop { node: usize },
+    Stop {
+        node: usize,
+    },
     /// A node starts with what it kept.
-    Start { node: usize },
+    Start {
+        node: usize,
+    },
     /// The clock of a node stands so far ahead, or behind.
-    Clock { node: usize, ahead_s: i32 },
+    Clock {
+        node: usize,
+        ahead_s: i32,
+    },
     /// An admin revokes a member.
-    Revoke { by: usize, who: usize },
+    Revoke {
+        by: usize,
+        who: usize,
+    },
     /// An admin makes a member an admin, or takes that away.
-    AdminAdd { by: usize, who: usize },
-    AdminRemove { by: usize, who: usize },
+    AdminAdd {
+        by: usize,
+        who: usize,
+    },
+    AdminRemove {
+        by: usize,
+        who: usize,
+    },
     /// A node that is no member joins by the code of an admin.
-    Join { node: usize, by: usize },
+    Join {
+        node: usize,
+        by: usize,
+    },
     /// A person has a session stepped or ended.
-    Rekey { from: usize, to: usize },
-    Disconnect { from: usize, to: usize },
+    Rekey {
+        from: usize,
+        to: usize,
+    },
+    Disconnect {
+        from: usize,
+        to: usize,
+    },
     /// A node goes down and up without ending.
-    Down { node: usize },
-    Up { node: usize },
+    Down {
+        node: usize,
+    },
+    Up {
+        node: usize,
+    },
     /// Somebody on the path sends datagrams again, to where they went or to somebody else, from elsewhere.
-    Replay { pick: u32, to: Option<usize> },
+    Replay {
+        pick: u32,
+        to: Option<usize>,
+    },
     /// The same with a bit turned.
-    Forge { pick: u32, bit: u16 },
+    Forge {
+        pick: u32,
+        bit: u16,
+    },
     /// Datagrams of bytes that mean nothing.
-    Garbage { to: usize, dice: u64 },
+    Garbage {
+        to: usize,
+        dice: u64,
+    },
     /// Time passes.
-    Wait { ms: u32 },
+    Wait {
+        ms: u32,
+    },
     /// Everything is mended, and what must then be true is looked at.
     Settle,
 }
@@ -90,9 +158,7 @@ impl Op {
             690..740 => Self::Start { node: a },
             740..755 => Self::Clock {
                 node: a,
-                ahead_s: *[-90_000, -3600, -70, -1, 0, 1, 70, 3600, 90_000]
-                    .get(dice.random_range(0..9))
-                    .unwrap_or(&0),
+                ahead_s: *[-90_000, -3600, -70, -1, 0, 1, 70, 3600, 90_000].get(dice.random_range(0..9)).unwrap_or(&0),
             },
             755..758 => Self::Revoke { by: a, who: b },
             758..764 => Self::AdminAdd { by: a, who: b },

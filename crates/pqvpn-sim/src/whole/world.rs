@@ -66,7 +66,8 @@ impl World {
     pub async fn begin(seed: Seed, nodes: usize) -> Result<Self, String> {
         let shm = PathBuf::from("/dev/shm");
         let parent = if shm.is_dir() { shm } else { std::env::temp_dir() };
-        let dir = tempfile::Builder::new().prefix("pqvpn-sim-").tempdir_in(parent).map_err(|error| error.to_string())?;
+        let dir =
+            tempfile::Builder::new().prefix("pqvpn-sim-").tempdir_in(parent).map_err(|error| error.to_string())?;
         let fabric = Fabric::new(seed, nodes);
         let residents = (0..nodes).map(|number| {
             let state = dir.path().join(number.to_string());
@@ -128,8 +129,7 @@ impl World {
         (config.dht.network, config.dht.difficulty, config.dht.mode) = (Some([7; 32]), Some(1), DhtMode::Auto);
         config.crypto.rekey_seconds = 60;
         let others = self.doors.iter().filter(|(peer, _)| *peer != self.residents[number].peer);
-        config.bootstrap.nodes =
-            others.filter_map(|(peer, at)| format!("pqvpn://{peer}@{at}").parse().ok()).collect();
+        config.bootstrap.nodes = others.filter_map(|(peer, at)| format!("pqvpn://{peer}@{at}").parse().ok()).collect();
         config
     }
 
@@ -208,12 +208,11 @@ impl World {
                 self.ask(from, to, |node, peer| Box::pin(async move { drop(node.handle().disconnect(peer).await) }));
             }
             Op::Revoke { by, who } => self.revoke(by, who),
-            Op::AdminAdd { by, who } => self.ask(by, who, |node, peer| {
-                Box::pin(async move { drop(node.handle().admin_add(ANY, peer).await) })
-            }),
-            Op::AdminRemove { by, who } if who != 0 => self.ask(by, who, |node, peer| {
-                Box::pin(async move { drop(node.handle().admin_remove(ANY, peer).await) })
-            }),
+            Op::AdminAdd { by, who } => {
+                self.ask(by, who, |node, peer| Box::pin(async move { drop(node.handle().admin_add(ANY, peer).await) }))
+            }
+            Op::AdminRemove { by, who } if who != 0 => self
+                .ask(by, who, |node, peer| Box::pin(async move { drop(node.handle().admin_remove(ANY, peer).await) })),
             Op::AdminRemove { .. } => {}
             Op::Join { node, by } => self.join(node, by),
             Op::Kill { node } => self.kill(node).await,

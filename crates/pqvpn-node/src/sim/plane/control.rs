@@ -169,13 +169,7 @@ impl PacketPlane for SimPlane {
     fn send_check_from(&self, _: SocketId, peer: PeerSlot, id: u64, remote: SocketAddr) -> Result<(), SendError> {
         self.send_probe_to(peer, id, remote, ProbeKind::Check, 0)
     }
-    fn send_opener(
-        &self,
-        peer: PeerSlot,
-        _: Option<SocketId>,
-        remote: SocketAddr,
-        hops: u8,
-    ) -> Result<(), SendError> {
+    fn send_opener(&self, peer: PeerSlot, _: Option<SocketId>, remote: SocketAddr, hops: u8) -> Result<(), SendError> {
         self.probe(peer, Probe { kind: inner::ProbeKind::Check, id: 0 }, 0, (remote, Some(hops)))
     }
     fn add_socket(&self, _: UdpSocket) -> io::Result<SocketId> {
