@@ -14,13 +14,7 @@ pub(crate) fn run<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
 }
 
 /// Spawns a task that is a part of the node; under virtual time on the host whose task spawns it.
-pub(crate) fn spawn<F>(task: F) -> JoinHandle<F::Output>
-where
-    F: Future + Send + 'static,
-    F::Output: Send + 'static,
-{
-    #[cfg(feature = "sim")]
-    return crate::sim::spawn(task);
-    #[cfg(not(feature = "sim"))]
-    tokio::spawn(task)
-}
+#[cfg(feature = "sim")]
+pub(crate) use crate::sim::spawn;
+#[cfg(not(feature = "sim"))]
+pub(crate) use tokio::spawn;
