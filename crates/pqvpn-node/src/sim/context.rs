@@ -20,6 +20,9 @@ use tokio::task::AbortHandle;
 
 use crate::membership::NetworkView;
 
+/// A task that runs so often in one moment runs for ever.
+const MAX_AT_ONCE: u32 = 100_000;
+
 thread_local! {
     static WORLD: RefCell<Option<Virtual>> = const { RefCell::new(None) };
     static HOST: RefCell<Option<Arc<Host>>> = const { RefCell::new(None) };
@@ -60,6 +63,8 @@ pub struct Host {
     slept_ms: AtomicU64,
     addresses: Mutex<Vec<IpAddr>>,
     wakes: AtomicU64,
+    /// Runs of its tasks since time last passed.
+    at_once: Mutex<Option<(Instant, u32)>>,
     tasks: Mutex<Vec<AbortHandle>>,
     views: Mutex<Arc<Vec<NetworkView>>>,
 }
@@ -100,6 +105,16 @@ impl Host {
         Arc::clone(&self.views.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    fn note_run(&self) {
+        let Some(now) = now() else { return };
+        let mut at_once = self.at_once.lock().unwrap_or_else(PoisonError::into_inner);
+        let runs = at_once.filter(|(at, _)| *at == now).map_or(0, |(_, runs)| runs) + 1;
+        *at_once = Some((now, runs));
+        drop(at_once);
+        // Nothing else would end: virtual time passes only when nobody has anything to do.
+        assert!(runs < MAX_AT_ONCE, "a task runs again and again while no time passes");
+    }
+
     /// Runs a task on this host: what it reads of clock and addresses is the host's.
     pub fn run<F: Future>(self: &Arc<Self>, task: F) -> OnHost<F> {
         OnHost { host: Arc::clone(self), task: Box::pin(task) }
@@ -118,6 +133,7 @@ impl<F: Future> Future for OnHost<F> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         self.host.wakes.fetch_add(1, Ordering::Relaxed);
+        self.host.note_run();
         let before = HOST.replace(Some(Arc::clone(&self.host)));
         let polled = self.task.as_mut().poll(cx);
         HOST.set(before);

@@ -232,13 +232,17 @@ impl World {
         let pairs = (0..nodes).flat_map(|a| serving.iter().map(move |b| (a, *b))).filter(|(a, b)| a != b);
         let lookups = pairs.filter_map(|(a, b)| {
             let (node, peer) = (self.node(a)?, self.residents[b].peer);
-            let at = self.fabric.lock().places[b].at;
+            let (at, owner) = (self.fabric.lock().places[b].at, self.node(b)?);
             Some(async move {
                 let what = RecordRef::Peer(PeerRef(peer.to_string()));
                 let got = timeout(Duration::from_secs(120), node.handle().dht_get(what)).await;
                 let record = got.ok().and_then(Result::ok).and_then(|report| report.record);
-                let text = format!("{record:?}");
-                (!text.contains(&at.to_string())).then(|| format!("node {a} does not find node {b} at {at}: {text}"))
+                if format!("{record:?}").contains(&at.to_string()) {
+                    return None;
+                }
+                let status = timeout(Duration::from_secs(60), owner.handle().dht_status()).await;
+                let own = status.ok().and_then(Result::ok).map(|status| (status.own_records, status.counters));
+                Some(format!("node {a} does not find node {b} at {at}: {record:?}; it says {own:?}"))
             })
         });
         join_all(lookups).await.into_iter().flatten().next()

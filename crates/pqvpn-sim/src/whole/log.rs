@@ -29,21 +29,21 @@ pub struct Violation {
 #[derive(Debug)]
 pub(super) struct Log {
     /// What must not be.
-    pub violations: Vec<Violation>,
+    pub(super) violations: Vec<Violation>,
     /// Packets that came out of a tunnel.
-    pub delivered: u64,
+    pub(super) delivered: u64,
     /// Packets that were put into one.
-    pub sent: u64,
+    pub(super) sent: u64,
     /// Datagrams on the wire.
-    pub datagrams: u64,
+    pub(super) datagrams: u64,
     /// Packets sealed.
-    pub seals: u64,
+    pub(super) seals: u64,
     /// Sessions installed.
-    pub sessions: u64,
+    pub(super) sessions: u64,
     /// Links made.
-    pub links: u64,
+    pub(super) links: u64,
     /// Most ways of a node.
-    pub ways: usize,
+    pub(super) ways: usize,
     counters: HashMap<(Sid, Direction), (usize, u64)>,
     /// Packets on their way or lost: number, by whom, to whom.
     under_way: HashMap<u64, (usize, usize)>,
@@ -81,12 +81,12 @@ impl Log {
     }
 
     /// Notes that something must not be.
-    pub fn violate(&mut self, rule: &'static str, what: String) {
+    pub(super) fn violate(&mut self, rule: &'static str, what: String) {
         self.violations.push(Violation { rule, what });
     }
 
     /// Adds something to what two runs of one seed are compared by.
-    pub fn trace(&mut self, what: &str) {
+    pub(super) fn trace(&mut self, what: &str) {
         if self.tells {
             tell(what);
         }
@@ -95,7 +95,7 @@ impl Log {
 
     /// Tells two runs apart.
     #[must_use]
-    pub fn hash(&self) -> u64 {
+    pub(super) fn hash(&self) -> u64 {
         let bytes: [u8; 32] = self.trace.clone().finalize().into();
         bytes.iter().take(8).fold(0, |sum, byte| sum << 8 | u64::from(*byte))
     }

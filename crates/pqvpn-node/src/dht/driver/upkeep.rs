@@ -202,7 +202,7 @@ impl Driver {
         if contacts == 0 {
             return;
         }
-        if self.parts.records.drop_ahead(self.now()) {
+        if self.parts.records.drop_untimely(self.now()) {
             self.upkeep.values_signed = false;
             self.upkeep.publish_at = Some(now);
         }
