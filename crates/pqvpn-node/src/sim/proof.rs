@@ -13,9 +13,10 @@ use pqvpn_crypto::{
 use pqvpn_wire::dht::{Admission, NetworkId};
 
 type About = ([u8; 32], PeerId, u32);
+type Proof = (About, u64, [u8; 32]);
 
 static FOUND: Mutex<BTreeMap<About, (u64, [u8; 32])>> = Mutex::new(BTreeMap::new());
-static CHECKED: Mutex<BTreeMap<(About, u64, [u8; 32]), bool>> = Mutex::new(BTreeMap::new());
+static CHECKED: Mutex<BTreeMap<Proof, bool>> = Mutex::new(BTreeMap::new());
 
 pub(crate) fn proof_of(network: &NetworkId, difficulty: Difficulty, peer: &PeerId, week: u32) -> Admission {
     let mut found = FOUND.lock().unwrap_or_else(PoisonError::into_inner);
