@@ -8,9 +8,9 @@ use pqvpn_sim::{
     whole::{Campaign, Outcome, Plan, campaign, run},
 };
 
-/// The share: about a hundredth of the campaign, with seeds of its own.
-const WORLDS: usize = 24;
-const OPERATIONS: usize = 400;
+/// The share: a two-hundredth of the campaign, with seeds of its own.
+const WORLDS: usize = 16;
+const OPERATIONS: usize = 300;
 
 #[test]
 fn nothing_that_must_not_be_happens_in_a_share_of_the_campaign() {
