@@ -234,7 +234,7 @@ impl Guest {
 
     /// How many datagrams one [`GuestTransmit`] may hold; 1 once the kernel refused segmentation.
     pub fn max_gso_segments(&self) -> NonZeroUsize {
-        let all = self.underlay.sockets.fixed().iter().all(Socket::gso);
+        let all = self.underlay.sockets.fixed().iter().all(|socket| socket.gso());
         NonZeroUsize::new(if all { MAX_GSO_SEGMENTS } else { 1 }).unwrap_or(NonZeroUsize::MIN)
     }
 

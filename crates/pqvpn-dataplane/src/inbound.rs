@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The inbound thread: sockets -> QUIC or ours -> open in place -> source check -> merge -> TUN, or on to another node.
+//! The inbound direction: sockets -> QUIC or ours -> open in place -> source check -> merge -> TUN, or on to another node.
 
 mod deliver;
 mod relay;
@@ -7,7 +7,6 @@ mod run;
 
 use std::{io, net::IpAddr, ops::Range, sync::Arc, time::Instant};
 
-use arc_swap::cache::Cache;
 use pqvpn_packet::{
     header::{is_tunnel, receiver_of},
     piece::{Piece, is_piece},
@@ -16,15 +15,14 @@ use pqvpn_packet::{
 
 use self::{deliver::Deliver, relay::Onward, run::RxRun};
 use crate::{
+    backlog::Backlog,
     clock,
-    event::Event,
     inject::Injected,
     narrow::LONGEST,
     path::Path,
     plane::Shared,
     reassembly::{Bounds, Reassembly},
     stats::{DropCounters, DropReason},
-    sys::{Waited, wait},
     table::Tables,
     tun::TunWriter,
     udp::{RecvBatch, RecvMeta, SLOT_LEN, Socket, extra::SocketId},
@@ -44,18 +42,38 @@ const PIECES: Bounds = Bounds { wholes: 128, bytes: 128 * LONGEST, longest: LONG
 /// First bytes of STUN messages (RFC 7983).
 const STUN_MAX: u8 = 3;
 
-/// One inbound thread.
+/// The inbound direction of a queue.
 pub(crate) struct Inbound {
     shared: Arc<Shared>,
     queue: usize,
     drops: Arc<DropCounters>,
-    /// Indices of the sockets this thread reads.
-    sockets: Vec<usize>,
+    /// Indices of the sockets of the beginning that this queue reads.
+    fixed: Vec<usize>,
     deliver: Deliver,
     onward: Onward,
     /// Of strangers, and of addresses that [`Narrow::is_vouched`](crate::narrow::Narrow::is_vouched) knows: who sends under
     /// many addresses crowds out the former only.
     pieces: [Reassembly<IpAddr>; 2],
+}
+
+/// A socket that is read.
+pub(crate) struct Source {
+    /// Its number, if it was added later.
+    id: Option<SocketId>,
+    pub(crate) socket: Arc<Socket>,
+    backlog: Backlog,
+}
+
+impl Source {
+    fn new(id: Option<SocketId>, socket: Arc<Socket>) -> Self {
+        Self { id, socket, backlog: Backlog::default() }
+    }
+}
+
+/// The sockets of a queue at one time.
+pub(crate) struct Sources {
+    turn: u64,
+    pub(crate) list: Vec<Source>,
 }
 
 /// What goes through the treatment of one batch.
@@ -71,63 +89,50 @@ impl Inbound {
     pub(crate) fn new(shared: Arc<Shared>, queue: usize, writer: Box<dyn TunWriter>) -> Self {
         let drops = shared.inbound_drops(queue);
         let queues = shared.inbound_wakes.len();
-        let sockets = (0..shared.underlay.sockets.fixed().len()).filter(|i| i % queues == queue).collect();
+        let fixed = (0..shared.underlay.sockets.fixed().len()).filter(|i| i % queues == queue).collect();
         let onward = Onward::new(Arc::clone(&shared), queue, Arc::clone(&drops));
         let pieces = [(); 2].map(|()| Reassembly::new(PIECES));
-        Self { deliver: Deliver::new(writer, Arc::clone(&drops)), onward, drops, sockets, queue, shared, pieces }
+        Self { deliver: Deliver::new(writer, Arc::clone(&drops)), onward, drops, fixed, queue, shared, pieces }
     }
 
-    /// Runs until the data plane stops or a socket fails.
-    pub(crate) fn run(mut self) {
-        if let Err(error) = self.serve() {
-            self.shared.emit(Event::Failed { what: "udp", error });
+    /// The sockets of this queue as they are now. Those added later are the first queue's.
+    pub(crate) fn sources(&self) -> Sources {
+        let sockets = &self.shared.underlay.sockets;
+        let fixed = self.fixed.iter().map(|&i| Source::new(None, Arc::clone(&sockets.fixed()[i])));
+        let (turn, extra) = if self.queue == 0 { sockets.extra.list() } else { Default::default() };
+        let extra = extra.into_iter().map(|(id, socket)| Source::new(Some(id), socket));
+        Sources { turn, list: fixed.chain(extra).collect() }
+    }
+
+    /// Whether sockets came or went since.
+    pub(crate) fn is_outdated(&self, sources: &Sources) -> bool {
+        self.queue == 0 && self.shared.underlay.sockets.extra.turn() != sources.turn
+    }
+
+    /// Deals with what a socket has received, some of it if that is much; gives its bytes, 0 when there is nothing.
+    pub(crate) fn step(&mut self, batch: &mut RecvBatch, source: &mut Source, tables: &Tables) -> io::Result<usize> {
+        if self.receive(batch, source)? == 0 {
+            return Ok(0);
         }
+        let now = clock::now();
+        self.deliver.shed(source.backlog.is_too_long(&source.socket, batch, now));
+        self.take(batch, tables, source.id, now);
+        Ok(batch.bytes())
     }
 
-    fn serve(&mut self) -> io::Result<()> {
+    /// Deals with what others left for this queue.
+    pub(crate) fn woken(&mut self, injected: &mut Injected, tables: &Tables) {
         let shared = Arc::clone(&self.shared);
-        let mut tables = Cache::new(&shared.tables);
-        let (mut batch, mut injected) = (RecvBatch::new(), Injected::default());
-        let wake = &shared.inbound_wakes[self.queue];
-        while !shared.stopping() {
-            let (turn, extra) = self.extra_sockets();
-            let fixed = self.sockets.iter().map(|&i| (None, &shared.underlay.sockets.fixed()[i]));
-            let sources: Vec<_> = fixed.chain(extra.iter().map(|(id, socket)| (Some(*id), &**socket))).collect();
-            let fds = sources.iter().map(|(_, socket)| Waited::readable(socket.fd()));
-            let mut waited: Vec<_> = std::iter::once(Waited::readable(wake.fd())).chain(fds).collect();
-            while !shared.stopping() && turn == self.turn() {
-                for (waited, &(id, socket)) in waited[1..].iter().zip(&sources) {
-                    if waited.ready && self.receive(&mut batch, id, socket)? > 0 {
-                        self.take(&mut batch, tables.load(), id);
-                    }
-                }
-                // Asked for every batch: under load it returns at once, and idle no socket is tried in vain on the way.
-                wait(&mut waited, -1)?;
-                if waited[0].ready {
-                    wake.clear();
-                    shared.injected[self.queue].take(&mut injected);
-                    self.take_injected(&mut injected, tables.load());
-                    for packet in shared.notices[self.queue].take() {
-                        self.deliver.write_local(&packet);
-                    }
-                }
-            }
+        shared.injected[self.queue].take(injected);
+        self.take_injected(injected, tables);
+        for packet in shared.notices[self.queue].take() {
+            self.deliver.write_local(&packet);
         }
-        Ok(())
-    }
-
-    /// The sockets added so far, which are the first thread's.
-    fn extra_sockets(&self) -> (u64, Vec<(SocketId, Arc<Socket>)>) {
-        if self.queue == 0 { self.shared.underlay.sockets.extra.list() } else { Default::default() }
-    }
-
-    fn turn(&self) -> u64 {
-        if self.queue == 0 { self.shared.underlay.sockets.extra.turn() } else { 0 }
     }
 
     /// Receives from one socket. One that was added and fails is removed, and nothing else ends with it.
-    fn receive(&self, batch: &mut RecvBatch, id: Option<SocketId>, socket: &Socket) -> io::Result<usize> {
-        receive(batch, socket).or_else(|error| match id {
+    fn receive(&self, batch: &mut RecvBatch, source: &Source) -> io::Result<usize> {
+        receive(batch, &source.socket).or_else(|error| match source.id {
             None => Err(error),
             Some(id) => {
                 tracing::debug!(%error, "an added socket failed");
@@ -138,8 +143,8 @@ impl Inbound {
     }
 
     /// Deals with everything one receive call brought.
-    fn take(&mut self, batch: &mut RecvBatch, tables: &Tables, socket: Option<SocketId>) {
-        let mut pass = Pass { tables, now: clock::now(), socket, run: None };
+    fn take(&mut self, batch: &mut RecvBatch, tables: &Tables, socket: Option<SocketId>, now: Instant) {
+        let mut pass = Pass { tables, now, socket, run: None };
         for i in 0..crate::udp::sys::RECV_SLOTS {
             let Some(meta) = batch.meta(i) else { break };
             let storage = batch.storage();

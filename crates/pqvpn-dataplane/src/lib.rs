@@ -3,7 +3,8 @@
 //!
 //! The data plane owns the UDP sockets; the QUIC endpoint is a guest on them. `unsafe` lives only in `sys.rs` files.
 //!
-//! Plain threads, a pair per TUN queue. *Outbound* reads super-packets from the TUN, finds the peer, cuts and seals
+//! Plain threads, a pair per TUN queue: one does both directions while traffic is light, a second takes over the outbound
+//! one when there is more. *Outbound* reads super-packets from the TUN, finds the peer, cuts and seals
 //! straight into one send buffer and sends runs of equal datagrams with `UDP_SEGMENT`. *Inbound* receives batches with
 //! `UDP_GRO`, tells QUIC from tunnel packets by one branch per datagram, opens in place, checks that the inner source
 //! belongs to the peer and that it may speak with the inner destination, merges across the whole batch and writes
@@ -13,7 +14,9 @@
 //!
 //! Nothing is ever answered to a packet that did not authenticate; it is dropped and counted under a [`DropReason`].
 
+mod backlog;
 mod clock;
+mod codel;
 mod control;
 mod event;
 mod guest;
@@ -39,6 +42,7 @@ pub mod tun;
 mod udp;
 mod underlay;
 pub mod way;
+mod worker;
 
 pub use control::{Control, EpochError, InstallError, ProbeKind, SendError, SessionInfo, SessionInstall};
 pub use event::{Event, EventSink, PeerSlot, SessionId};

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The outbound thread: TUN -> route -> cut and seal into one send buffer -> socket.
+//! The outbound direction: TUN -> route -> cut and seal into one send buffer -> socket.
 
 use std::{
     io,
     net::{IpAddr, SocketAddr},
     ops::Range,
+    os::fd::BorrowedFd,
     sync::{Arc, MutexGuard},
     time::{Duration, Instant},
 };
 
-use arc_swap::cache::Cache;
 use pqvpn_packet::{
     fragment::{self, Cut, FRAGMENT_LEN, Fragment, Place},
     header::{HEADER_LEN, OVERHEAD, PacketKind, TAG_LEN},
@@ -26,7 +26,6 @@ use crate::{
     session::TxSession,
     size::{REFUSED_EVERY, SURE_LEN, TELL_EVERY, TOO_BIG_EVERY},
     stats::{DropCounters, DropReason, Run},
-    sys::{Waited, wait},
     table::{Peer, PeerEntry, Session, Tables, lock},
     tun::{ReadBatch, TunReader, VNET_HDR_LEN},
     udp::SendBatch,
@@ -40,11 +39,10 @@ const EARLY: usize = 64 * 1024;
 /// The send buffer: what is left before [`EARLY`], and one super-packet with its overhead.
 const SEND_BYTES: usize = 192 * 1024;
 
-/// One outbound thread.
+/// The outbound direction of a queue.
 pub(crate) struct Outbound {
-    shared: Arc<Shared>,
-    queue: usize,
     reader: Box<dyn TunReader>,
+    batch: ReadBatch,
     sealer: Sealer,
 }
 
@@ -52,46 +50,34 @@ impl Outbound {
     pub(crate) fn new(shared: Arc<Shared>, queue: usize, reader: Box<dyn TunReader>) -> Self {
         let drops = shared.outbound_drops(queue);
         let send = SendBatch::new(SEND_BYTES);
-        let sealer =
-            Sealer { shared: Arc::clone(&shared), queue, drops, send, unmasked: Vec::new(), whole: Vec::new() };
-        Self { shared, queue, reader, sealer }
+        let sealer = Sealer { shared, queue, drops, send, unmasked: Vec::new(), whole: Vec::new(), waited: false };
+        Self { reader, batch: ReadBatch::new(), sealer }
     }
 
-    /// Runs until the data plane stops or the device fails.
-    pub(crate) fn run(mut self) {
-        if let Err(error) = self.serve() {
-            self.shared.emit(Event::Failed { what: "tun", error });
+    /// Deals with packets that are there, `most` at once; gives their bytes, 0 when there are none.
+    pub(crate) fn step(&mut self, most: usize, tables: &Tables) -> io::Result<usize> {
+        self.batch.restart(most);
+        match self.reader.read_batch(&mut self.batch) {
+            Ok(()) => self.sealer.take(&self.batch, tables),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(0),
+            Err(error) => return Err(error),
         }
+        Ok(self.batch.bytes())
     }
 
-    fn serve(&mut self) -> io::Result<()> {
-        let shared = Arc::clone(&self.shared);
-        let mut tables = Cache::new(&shared.tables);
-        let mut batch = ReadBatch::new();
-        while !shared.stopping() {
-            batch.clear();
-            match self.reader.read_batch(&mut batch) {
-                Ok(()) => self.sealer.take(&batch, tables.load()),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    if self.wait()? {
-                        self.sealer.flush_parked(tables.load());
-                    }
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
+    /// Sends what waited for sessions that are there now.
+    pub(crate) fn woken(&mut self, tables: &Tables) {
+        self.sealer.flush_parked(tables);
     }
 
-    /// Sleeps until there is a packet or a wake-up; says whether it was a wake-up.
-    fn wait(&self) -> io::Result<bool> {
-        let wake = &self.shared.outbound_wakes[self.queue];
-        let mut waited = [Waited::readable(self.reader.poll_fd()), Waited::readable(wake.fd())];
-        wait(&mut waited, -1)?;
-        if waited[1].ready {
-            wake.clear();
-        }
-        Ok(waited[1].ready)
+    /// Whether a socket was full since this was asked last, and made everything wait.
+    pub(crate) fn take_waited(&mut self) -> bool {
+        std::mem::take(&mut self.sealer.waited)
+    }
+
+    /// Becomes readable when [`step`](Self::step) would find a packet.
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
+        self.reader.poll_fd()
     }
 }
 
@@ -105,6 +91,8 @@ struct Sealer {
     unmasked: Vec<Range<usize>>,
     /// A packet about to be cut into pieces.
     whole: Vec<u8>,
+    /// A socket was full.
+    waited: bool,
 }
 
 /// A run of packets to one peer; its session stays locked meanwhile.
@@ -376,6 +364,7 @@ impl Sealer {
             return;
         }
         let sent = self.send.flush(&self.shared.underlay.sockets, self.queue);
+        self.waited |= sent.waited;
         if sent.failed > 0 {
             self.drops.count_many(DropReason::SendError, sent.failed);
         }

@@ -35,6 +35,7 @@ use crate::{
     tun::{TunReader, TunWriter},
     udp::Sockets,
     underlay::Underlay,
+    worker::{First, Loan, Second},
 };
 
 /// How often a session that refuses to seal is reported.
@@ -42,10 +43,10 @@ const REFUSED_EVERY: Duration = Duration::from_secs(1);
 
 /// What the data plane works on.
 pub struct DataPlaneConfig {
-    /// The queues of the interface; each gets an outbound and an inbound thread.
+    /// The queues of the interface; each gets two threads.
     pub tun: Vec<(Box<dyn TunReader>, Box<dyn TunWriter>)>,
     /// Bound UDP sockets: one IPv4 or IPv6 socket, or one of each, or several of each (`SO_REUSEPORT`). They are
-    /// dealt out to the inbound threads in turn. The data plane sets their options.
+    /// dealt out to the queues in turn. The data plane sets their options.
     pub sockets: Vec<UdpSocket>,
     /// Largest inner packet in bytes; longer ones are dropped and counted.
     pub inner_mtu: u16,
@@ -94,9 +95,11 @@ impl DataPlane {
         let mut plane = Self { shared: Arc::clone(&shared), threads: Vec::new() };
         for (queue, (reader, writer)) in config.tun.into_iter().enumerate() {
             let outbound = Outbound::new(Arc::clone(&shared), queue, reader);
-            plane.spawn(format!("pqvpn-out-{queue}"), move || outbound.run())?;
             let inbound = Inbound::new(Arc::clone(&shared), queue, writer);
-            plane.spawn(format!("pqvpn-in-{queue}"), move || inbound.run())?;
+            let first = First::new(Arc::clone(&shared), queue, inbound, outbound);
+            plane.spawn(format!("pqvpn-net-{queue}"), move || first.run())?;
+            let second = Second::new(Arc::clone(&shared), queue);
+            plane.spawn(format!("pqvpn-out-{queue}"), move || second.run())?;
         }
         Ok(plane)
     }
@@ -135,6 +138,7 @@ impl Drop for DataPlane {
         self.shared.stop.store(true, Ordering::Release);
         self.shared.wake_outbound();
         self.shared.wake_inbound();
+        self.shared.loans.iter().for_each(Loan::wake);
         for thread in self.threads.drain(..) {
             if thread.join().is_err() {
                 tracing::error!("a packet thread panicked");
@@ -163,6 +167,8 @@ pub(crate) struct Shared {
     drops: Vec<Arc<DropCounters>>,
     pub(crate) outbound_wakes: Vec<Wake>,
     pub(crate) inbound_wakes: Vec<Wake>,
+    /// One per pair of threads.
+    pub(crate) loans: Vec<Loan>,
     /// One per inbound thread.
     pub(crate) injected: Vec<InjectQueue>,
     /// One per inbound thread.
@@ -185,6 +191,7 @@ impl Shared {
             drops,
             outbound_wakes: wakes()?,
             inbound_wakes: wakes()?,
+            loans: (0..queues).map(|_| Loan::new()).collect::<io::Result<_>>()?,
             injected: (0..queues).map(|_| InjectQueue::default()).collect(),
             notices: (0..queues).map(|_| Notices::default()).collect(),
             stop: AtomicBool::new(false),

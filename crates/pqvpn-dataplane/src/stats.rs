@@ -73,6 +73,8 @@ drop_reasons! {
     FragmentLost => "fragment_lost",
     /// Inbound: the guest's ring was full.
     GuestRingFull => "guest_ring_full",
+    /// Inbound: given up so that a sender slows down, because packets have waited too long here for a while.
+    QueueDelay => "queue_delay",
     /// Inbound: it came by our own interface. A path that led through the tunnel would lead round for ever.
     Loop => "loop",
     /// Inbound: longer than the receive buffer.

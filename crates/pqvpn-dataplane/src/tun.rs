@@ -62,24 +62,34 @@ pub struct ReadBatch {
     used: usize,
     ends: [usize; READ_BATCH],
     count: usize,
+    most: usize,
 }
 
 impl ReadBatch {
     /// Room for two of the longest packets, or many short ones.
     pub fn new() -> Self {
-        Self { storage: vec![0; 2 * MAX_TUN_PACKET].into(), used: 0, ends: [0; READ_BATCH], count: 0 }
+        Self { storage: vec![0; 2 * MAX_TUN_PACKET].into(), used: 0, ends: [0; READ_BATCH], count: 0, most: READ_BATCH }
+    }
+
+    /// Forgets the packets, and makes room for `most` others.
+    pub fn restart(&mut self, most: usize) {
+        (self.used, self.count, self.most) = (0, 0, most.min(READ_BATCH));
     }
 
     /// Forgets the packets.
     pub fn clear(&mut self) {
-        self.used = 0;
-        self.count = 0;
+        self.restart(READ_BATCH);
+    }
+
+    /// Bytes of all packets.
+    pub fn bytes(&self) -> usize {
+        self.used
     }
 
     /// The free tail, as long as one more packet of any size fits.
     pub fn space(&mut self) -> Option<&mut [u8]> {
         let free = self.storage.get_mut(self.used..)?;
-        (self.count < READ_BATCH && free.len() >= MAX_TUN_PACKET).then_some(free)
+        (self.count < self.most && free.len() >= MAX_TUN_PACKET).then_some(free)
     }
 
     /// Takes the first `len` bytes of [`space`](Self::space) as a packet.

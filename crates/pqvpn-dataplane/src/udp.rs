@@ -126,7 +126,7 @@ impl Socket {
 /// All sockets of the data plane.
 #[derive(Debug)]
 pub(crate) struct Sockets {
-    fixed: Vec<Socket>,
+    fixed: Vec<Arc<Socket>>,
     /// Those added later, see [`extra`].
     pub(crate) extra: ExtraSockets,
 }
@@ -154,13 +154,13 @@ impl Sockets {
     /// Takes over bound sockets and sets their options.
     pub(crate) fn new(sockets: Vec<UdpSocket>) -> io::Result<Self> {
         let has_v4 = sockets.iter().filter_map(|s| s.local_addr().ok()).any(|addr| addr.is_ipv4());
-        let open = |socket: UdpSocket| Socket::open(socket, has_v4);
+        let open = |socket: UdpSocket| Socket::open(socket, has_v4).map(Arc::new);
         let fixed = sockets.into_iter().map(open).collect::<io::Result<Vec<_>>>()?;
         Ok(Self { fixed, extra: ExtraSockets::default() })
     }
 
     /// The sockets the data plane began with.
-    pub(crate) fn fixed(&self) -> &[Socket] {
+    pub(crate) fn fixed(&self) -> &[Arc<Socket>] {
         &self.fixed
     }
 

@@ -282,7 +282,13 @@ fn tcp_through(aead: AeadId, queues: usize, megabytes: usize) -> f64 {
     let drops = (a.control().drops(), b.control().drops());
     eprintln!("{} {queues} queue(s): {rate:.2} Gbit/s", aead.name());
     let unexpected = |drops: pqvpn_dataplane::Drops| {
-        drops.iter().filter(|(reason, n)| *n > 0 && reason.name() != "no_route").collect::<Vec<_>>()
+        // A sender that is too fast is told so by a few packets.
+        let of_order = |reason: DropReason, n| match reason.name() {
+            "no_route" => true,
+            "queue_delay" => n < 10 * (megabytes as u64),
+            _ => n == 0,
+        };
+        drops.iter().filter(|(reason, n)| !of_order(*reason, *n)).collect::<Vec<_>>()
     };
     assert_eq!((unexpected(drops.0), unexpected(drops.1)), (vec![], vec![]));
     rate

@@ -20,6 +20,8 @@ use crate::{
 const WAITING: usize = 4096;
 /// Bytes after which the first super-packets leave although the batch goes on.
 const EARLY: usize = 512 * 1024;
+/// What is not given up to tell senders that they are too fast: acknowledgements, handshakes, names, echoes.
+const SHORT: usize = 256;
 /// Pieces of a super-packet for which the short list suffices.
 const FEW: usize = 8;
 
@@ -29,6 +31,8 @@ pub(super) struct Deliver {
     offloads: Offloads,
     coalescer: Coalescer,
     waiting: usize,
+    /// The next long packet is given up.
+    shed: bool,
     pub(super) drops: Arc<DropCounters>,
 }
 
@@ -36,11 +40,15 @@ impl Deliver {
     pub(super) fn new(writer: Box<dyn TunWriter>, drops: Arc<DropCounters>) -> Self {
         let offloads = writer.offloads();
         let coalescer = Coalescer::new(WAITING).merge_udp(offloads.uso);
-        Self { writer, offloads, coalescer, waiting: 0, drops }
+        Self { writer, offloads, coalescer, waiting: 0, shed: false, drops }
     }
 
     /// Takes the inner packet at `offset` of `storage`, `len` bytes with padding.
     pub(super) fn push(&mut self, kind: PacketKind, storage: &mut [u8], offset: usize, len: usize) {
+        if self.shed && len > SHORT {
+            self.shed = false;
+            return self.drops.count(DropReason::QueueDelay);
+        }
         if !self.offloads.tso {
             return self.write_plain(kind, &mut storage[offset..offset + len]);
         }
@@ -54,6 +62,11 @@ impl Deliver {
             Ok(()) => self.waiting += len,
             Err(_) => self.drops.count(DropReason::MalformedInner),
         }
+    }
+
+    /// Has the next long packet given up, or not.
+    pub(super) fn shed(&mut self, shed: bool) {
+        self.shed = shed;
     }
 
     /// Whether so much waits that it should be flushed.

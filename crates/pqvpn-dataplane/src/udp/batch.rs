@@ -33,6 +33,8 @@ pub(crate) struct Sent {
     pub(crate) source_refused: Vec<SocketAddr>,
     /// Destinations for which a datagram was too long.
     pub(crate) too_long: Vec<SocketAddr>,
+    /// A socket was full, and was waited for.
+    pub(crate) waited: bool,
 }
 
 impl Sent {
@@ -159,6 +161,7 @@ impl SendRuns {
     fn recover(&mut self, at: usize, error: &io::Error, storage: &[u8], socket: &Socket, sent: &mut Sent) -> usize {
         let run = self.runs[at];
         let full = error.kind() == io::ErrorKind::WouldBlock;
+        sent.waited |= full;
         if error.kind() == io::ErrorKind::Interrupted || (full && socket.wait_writable().unwrap_or(false)) {
             return 0;
         }

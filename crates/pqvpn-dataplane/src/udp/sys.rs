@@ -18,6 +18,8 @@ use libc::{c_int, c_void, cmsghdr, iovec, mmsghdr, msghdr, sockaddr_in, sockaddr
 pub(crate) const RECV_SLOTS: usize = 64;
 /// Messages asked for when the call before brought next to none: preparing slots costs time on the way of each packet.
 const RECV_LEAST: usize = 4;
+/// Bytes after which what is received should be dealt with: packets that leave wait meanwhile.
+const BATCH_BYTES: usize = 256 * 1024;
 /// Bytes per received message: the largest a GRO buffer can be, rounded up.
 pub(crate) const SLOT_LEN: usize = 65_536;
 /// Messages per send call.
@@ -94,6 +96,17 @@ pub(super) fn knows_gso(fd: BorrowedFd<'_>) -> bool {
     unsafe { libc::getsockopt(fd.as_raw_fd(), libc::SOL_UDP, libc::UDP_SEGMENT, out, &raw mut len) == 0 }
 }
 
+/// Bytes of kernel memory in which datagrams wait to be received; `None` where the kernel does not tell (before Linux 4.12).
+pub(crate) fn waiting_bytes(fd: BorrowedFd<'_>) -> Option<usize> {
+    // linux/sock_diag.h: SK_MEMINFO_RMEM_ALLOC is the first of SK_MEMINFO_VARS words.
+    let mut words = [0u32; 16];
+    let mut len = size_of_val(&words) as socklen_t;
+    let out = words.as_mut_ptr().cast::<c_void>();
+    // SAFETY: `out` and `len` describe `words`, which outlives the call.
+    let result = unsafe { libc::getsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_MEMINFO, out, &raw mut len) };
+    (result == 0 && len as usize >= size_of::<u32>()).then_some(words[0] as usize)
+}
+
 /// Whether an IPv6 socket refuses IPv4.
 pub(super) fn is_v6_only(fd: BorrowedFd<'_>) -> bool {
     let mut value: c_int = 0;
@@ -120,6 +133,10 @@ pub(crate) struct RecvBatch {
     vectors: Box<[iovec]>,
     headers: Box<[mmsghdr]>,
     received: usize,
+    /// Bytes of the last call.
+    bytes: usize,
+    /// Messages the last call asked for.
+    asked: usize,
 }
 
 // SAFETY: the raw pointers lead only to memory this value owns, and every access goes through `&mut self` or `&self`.
@@ -139,13 +156,17 @@ impl RecvBatch {
             vectors: vec![vector; RECV_SLOTS].into(),
             headers: vec![header; RECV_SLOTS].into(),
             received: 0,
+            bytes: 0,
+            asked: 0,
         }
     }
 
-    /// Receives what there is, up to [`RECV_SLOTS`] messages and twice as many as the last time, without blocking.
+    /// Receives what there is, up to [`RECV_SLOTS`] messages, twice as many as the last time, and [`BATCH_BYTES`] if they are
+    /// as long as then, without blocking.
     pub(crate) fn receive(&mut self, fd: BorrowedFd<'_>) -> io::Result<usize> {
-        let asked = (2 * self.received).clamp(RECV_LEAST, RECV_SLOTS);
-        self.received = 0;
+        let as_long = BATCH_BYTES / (self.bytes / self.received.max(1)).max(1);
+        let asked = (2 * self.received).min(as_long).clamp(RECV_LEAST, RECV_SLOTS);
+        (self.received, self.asked) = (0, asked);
         let base = self.storage.as_ptr().cast::<u8>();
         for i in 0..asked {
             self.vectors[i] = iovec { iov_base: base.wrapping_add(i * SLOT_LEN).cast(), iov_len: SLOT_LEN };
@@ -164,10 +185,21 @@ impl RecvBatch {
         match usize::try_from(result) {
             Ok(received) => {
                 self.received = received;
+                self.bytes = self.headers[..received].iter().map(|header| header.msg_len as usize).sum();
                 Ok(received)
             }
             Err(_) => Err(io::Error::last_os_error()),
         }
+    }
+
+    /// Bytes of the last call.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Whether the last call found less than it asked for: nothing is left.
+    pub(crate) fn is_last(&self) -> bool {
+        self.received < self.asked
     }
 
     /// What is known about message `i` of the last call; its bytes start at `i * SLOT_LEN` of

@@ -105,7 +105,8 @@ impl TunReader for Mad {
 
 #[test]
 fn a_packet_thread_that_panics_is_reported() {
-    let (_tun, reader, writer) = MemTun::new(Offloads::default()).unwrap();
+    let (tun, reader, writer) = MemTun::new(Offloads::default()).unwrap();
+    assert!(tun.inject(b"a packet"));
     let sockets = vec![UdpSocket::bind("127.0.0.1:0").unwrap()];
     let config = DataPlaneConfig { tun: vec![(Box::new(Mad(reader)), Box::new(writer))], sockets, inner_mtu: 1280 };
     let (sender, events) = mpsc::channel();
