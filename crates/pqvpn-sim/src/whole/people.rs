@@ -13,7 +13,7 @@ pub const MAX_NODES: usize = 16;
 /// # Panics
 /// For a number from [`MAX_NODES`] on.
 #[must_use]
-pub fn identity(number: usize) -> Arc<Identity> {
+pub(super) fn identity(number: usize) -> Arc<Identity> {
     static ALL: [OnceLock<Arc<Identity>>; MAX_NODES] = [const { OnceLock::new() }; MAX_NODES];
     let make = || {
         let mut seed = [0x51; 64];
