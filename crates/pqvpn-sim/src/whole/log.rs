@@ -157,11 +157,6 @@ impl Log {
         self.sessions += 1;
         self.trace(&format!("session {at} {}", peer.short()));
         self.judge_member("no-session-with-outsiders", at, peer, views);
-        let of_peer = |view: &&NetworkView| view.members.iter().any(|member| member.peer == *peer);
-        if views.iter().filter(of_peer).any(|view| !view.ready) {
-            let what = format!("node {at} has a session before it knows whether {} is still a member", peer.short());
-            self.violate("no-session-before-news", what);
-        }
     }
 
     /// Whether a node has known for a moment that somebody is no member.
