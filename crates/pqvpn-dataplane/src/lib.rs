@@ -50,6 +50,9 @@ pub use guest::{Guest, GuestMeta, GuestTransmit};
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub use inbound::fuzz::datagrams as fuzz_datagrams;
+/// For simulations, which have no packet threads.
+#[doc(hidden)]
+pub use path::{Followed, Mover, Path, Place};
 pub use plane::{DataPlane, DataPlaneConfig, DataPlaneError};
 pub use realm::{MAX_REALMS, RealmSet};
 pub use size::{PathSize, SURE_LEN};

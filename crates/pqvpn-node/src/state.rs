@@ -25,7 +25,7 @@ use std::{
 };
 
 use pqvpn_crypto::{aead::AeadId, peer_id::PeerId, ratchet::machine::Ratchet, schedule::Role};
-use pqvpn_dataplane::{Control, Event, PeerSlot, SessionId};
+use pqvpn_dataplane::{Event, PeerSlot, SessionId};
 use pqvpn_wire::control::Message;
 use tokio::{
     sync::mpsc,
@@ -47,6 +47,7 @@ use crate::{
     names::DnsSide,
     overlay::{Mesh, OwnAddresses},
     path::{Mapped, Portmap, Reflexive},
+    plane::PacketPlane,
     session::{self, LinkContext, LinkEvent},
     snapshot::{HealthItem, NodeState},
     underlay::Underlay,
@@ -99,7 +100,7 @@ pub(crate) struct State {
     pub(crate) mesh: Mesh,
     pub(crate) live: BTreeMap<SessionId, Live>,
     pub(crate) context: Arc<LinkContext>,
-    pub(crate) control: Control,
+    pub(crate) control: Arc<dyn PacketPlane>,
     /// What takes datagrams where UDP does not pass.
     pub(crate) carriers: Carriers,
     /// Where members come in by it.
@@ -173,7 +174,7 @@ impl State {
         let mut udp_back = self.carriers.udp_back();
         loop {
             let deadline = self.deadline(clock::now());
-            let stop = tokio::select! {
+            let stop = crate::select! {
                 command = inputs.commands.recv() => match command {
                     Some(Command::Shutdown(done)) => Some(Some(done)),
                     Some(command) => { self.on_command(clock::now(), command).await; None }

@@ -44,7 +44,7 @@ impl News {
     const NONE: Self = Self { network: false, host: false };
     const HOST: Self = Self { network: false, host: true };
 
-    const fn network(network: bool) -> Self {
+    pub(crate) const fn network(network: bool) -> Self {
         Self { network, host: network }
     }
 

@@ -25,7 +25,6 @@ use pqvpn_wire::dht::NetworkId;
 use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
-use tokio::task::spawn_blocking;
 
 use crate::store::twin_of;
 
@@ -331,7 +330,7 @@ impl Store {
     /// [`StoreError::Failed`]: it is still not known.
     pub(super) async fn settled_rotations(&self) -> Result<Vec<KeptRotation>, StoreError> {
         let store = self.clone();
-        spawn_blocking(move || store.apply(&[]).and_then(|()| store.rotations())).await.map_err(other)?
+        crate::blocking::run(move || store.apply(&[]).and_then(|()| store.rotations())).await.map_err(other)?
     }
 
     /// Makes changes, all or none; when this returns they are on disk. None at all tells whether the disk takes any.
@@ -340,7 +339,7 @@ impl Store {
     /// [`StoreError::Failed`]: nothing was changed, or, where the disk fails in the last moment, all may be.
     pub(super) async fn write(&self, changes: impl Into<Arc<Vec<Change>>>) -> Result<(), StoreError> {
         let (store, changes) = (self.clone(), changes.into());
-        spawn_blocking(move || store.apply(&changes)).await.map_err(other)?
+        crate::blocking::run(move || store.apply(&changes)).await.map_err(other)?
     }
 
     fn apply(&self, changes: &[Change]) -> Result<(), StoreError> {
