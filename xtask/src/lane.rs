@@ -98,7 +98,8 @@ pub(crate) const LANES: [Lane; 8] = [
             "--test-threads=1",
         ]),
     },
-    Lane { name: "fuzz", usual: true, needs_packages: true, tool: None, work: Work::Task(fuzz::run) },
+    // Its corpora are replayed in `unit`.
+    Lane { name: "fuzz", usual: false, needs_packages: true, tool: None, work: Work::Task(fuzz::run) },
     Lane {
         // A share of it is in `netns`.
         name: "crash",

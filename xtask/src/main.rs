@@ -20,7 +20,7 @@ cargo xtask release         build a release that is the same wherever it is buil
 cargo xtask reproduce       build it in two places and compare
 cargo xtask sbom            write its bill of materials (CycloneDX)
 
-Lanes: fmt clippy docs deny unit netns fuzz, and crash where it is named";
+Lanes: fmt clippy docs deny unit netns, and fuzz and crash where they are named";
 
 fn main() -> ExitCode {
     match run() {
