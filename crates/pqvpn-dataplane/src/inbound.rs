@@ -119,17 +119,19 @@ impl Inbound {
         let now = clock::now();
         self.deliver.shed(source.backlog.is_too_long(&source.socket, batch, now));
         self.take(batch, tables, source.id, now);
+        self.deliver.shed(false);
         Ok(batch.bytes())
     }
 
-    /// Deals with what others left for this queue.
-    pub(crate) fn woken(&mut self, injected: &mut Injected, tables: &Tables) {
+    /// Deals with what others left for this queue; gives its bytes.
+    pub(crate) fn woken(&mut self, injected: &mut Injected, tables: &Tables) -> usize {
         let shared = Arc::clone(&self.shared);
         shared.injected[self.queue].take(injected);
         self.take_injected(injected, tables);
         for packet in shared.notices[self.queue].take() {
             self.deliver.write_local(&packet);
         }
+        injected.bytes.len()
     }
 
     /// Receives from one socket. One that was added and fails is removed, and nothing else ends with it.
@@ -164,7 +166,11 @@ impl Inbound {
                 continue;
             }
             self.message(&mut pass, storage, i * SLOT_LEN, &meta);
-            self.deliver.flush_early(storage);
+            if self.deliver.flush_early(storage) {
+                // Who reads them may wait for this processor; nobody waits for the session meanwhile.
+                self.end_run(&mut pass);
+                std::thread::yield_now();
+            }
         }
         self.end(pass, batch.storage());
     }
@@ -181,7 +187,11 @@ impl Inbound {
             let addr = way.address();
             let meta = RecvMeta { addr, local: None, len, stride: len, ecn: 0, truncated: false, interface: 0 };
             self.message(&mut pass, storage, range.start, &meta);
-            self.deliver.flush_early(storage);
+            if self.deliver.flush_early(storage) {
+                // Who reads them may wait for this processor; nobody waits for the session meanwhile.
+                self.end_run(&mut pass);
+                std::thread::yield_now();
+            }
         }
         self.end(pass, storage);
     }

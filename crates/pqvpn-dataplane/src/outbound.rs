@@ -70,6 +70,11 @@ impl Outbound {
         self.sealer.flush_parked(tables);
     }
 
+    /// What [`take_waited`](Self::take_waited) will say.
+    pub(crate) fn has_waited(&self) -> bool {
+        self.sealer.waited
+    }
+
     /// Whether a socket was full since this was asked last, and made everything wait.
     pub(crate) fn take_waited(&mut self) -> bool {
         std::mem::take(&mut self.sealer.waited)

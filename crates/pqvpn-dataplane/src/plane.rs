@@ -144,6 +144,8 @@ impl Drop for DataPlane {
                 tracing::error!("a packet thread panicked");
             }
         }
+        // What was on loan holds all of this too: sockets, device and keys would stay for ever.
+        self.shared.loans.iter().for_each(Loan::end);
         self.shared.ring.close();
     }
 }
@@ -300,5 +302,26 @@ impl Shared {
 
     pub(crate) fn wake_inbound(&self) {
         self.inbound_wakes.iter().for_each(Wake::wake);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{mem::MemTun, tun::Offloads};
+
+    #[test]
+    fn nothing_is_left_of_a_plane_whose_second_thread_was_at_work() {
+        let reader_and_writer = || {
+            let (_, reader, writer) = MemTun::new(Offloads::default()).unwrap();
+            (Box::new(reader) as Box<dyn TunReader>, Box::new(writer) as Box<dyn TunWriter>)
+        };
+        let sockets = vec![UdpSocket::bind("127.0.0.1:0").unwrap()];
+        let config = DataPlaneConfig { tun: vec![reader_and_writer()], sockets, inner_mtu: 1280 };
+        let plane = DataPlane::start(config, Arc::new(|_| ())).unwrap();
+        let shared = Arc::downgrade(&plane.shared);
+        plane.shared.loans[0].lend(Box::new(Outbound::new(Arc::clone(&plane.shared), 0, reader_and_writer().0)));
+        plane.shutdown();
+        assert!(shared.upgrade().is_none());
     }
 }

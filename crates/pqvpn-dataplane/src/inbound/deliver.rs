@@ -77,16 +77,13 @@ impl Deliver {
         self.shed = shed;
     }
 
-    /// Writes what waits if that is much.
-    pub(super) fn flush_early(&mut self, storage: &mut [u8]) {
+    /// Writes what waits if that is much; `true` if it was a crowd of datagrams.
+    pub(super) fn flush_early(&mut self, storage: &mut [u8]) -> bool {
         let crowded = self.datagrams >= CROWD;
         if crowded || self.waiting >= EARLY {
             self.flush(storage);
         }
-        if crowded {
-            // Who reads them may wait for this processor.
-            std::thread::yield_now();
-        }
+        crowded
     }
 
     /// Writes everything that waits.

@@ -98,7 +98,8 @@ pub(super) fn knows_gso(fd: BorrowedFd<'_>) -> bool {
     unsafe { libc::getsockopt(fd.as_raw_fd(), libc::SOL_UDP, libc::UDP_SEGMENT, out, &raw mut len) == 0 }
 }
 
-/// Bytes of kernel memory in which datagrams wait to be received; `None` where the kernel does not tell (before Linux 4.12).
+/// Bytes of kernel memory taken by datagrams that wait to be received, and up to as much again by those just received, which
+/// the kernel counts out late; `None` where the kernel does not tell (before Linux 4.12).
 pub(crate) fn waiting_bytes(fd: BorrowedFd<'_>) -> Option<usize> {
     // linux/sock_diag.h: SK_MEMINFO_RMEM_ALLOC is the first of SK_MEMINFO_VARS words.
     let mut words = [0u32; 16];
@@ -197,6 +198,11 @@ impl RecvBatch {
     /// Bytes of the last call.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// Messages of the last call.
+    pub(crate) fn len(&self) -> usize {
+        self.received
     }
 
     /// Whether the last call found less than it asked for: nothing is left.

@@ -33,6 +33,8 @@ impl HostChange {
         let before = self.journal.clone();
         let mut steps = Steps { kernel, index, stop, done: 0 };
         if !additions.is_empty() {
+            // What somebody took away is set again, and is in it already.
+            self.journal.changes.retain(|change| !additions.contains(change));
             self.journal.changes.extend(additions.iter().cloned());
             self.journal.store(&self.state_dir).await.inspect_err(|_| self.journal = before.clone())?;
         }

@@ -8,7 +8,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use nix::{fcntl::OFlag, unistd::geteuid};
+use nix::{
+    fcntl::{AT_FDCWD, OFlag, RenameFlags, renameat2},
+    libc,
+    unistd::geteuid,
+};
 use zeroize::Zeroizing;
 
 use super::StoreError;
@@ -72,8 +76,7 @@ pub(super) fn create_private(path: &Path, bytes: &[u8]) -> Result<(), StoreError
     let twin = twin_of(path);
     let mut file = open_new(&twin, FILE_MODE).map_err(open_error(path))?;
     let written = file.write_all(bytes).and_then(|()| file.sync_all()).map_err(io_error("write", path));
-    // Unlike a rename, it takes no name that is in use.
-    let named = written.and_then(|()| fs::hard_link(&twin, path).map_err(open_error(path)));
+    let named = written.and_then(|()| name_new(&twin, path).map_err(open_error(path)));
     let _second_name = fs::remove_file(&twin);
     named.and_then(|()| sync_directory_of(path))
 }
@@ -98,6 +101,21 @@ pub fn write_atomic(path: &Path, bytes: &[u8], mode: u32) -> Result<(), StoreErr
         return Err(error);
     }
     sync_directory_of(path)
+}
+
+/// Gives a file a name that nothing has. Unlike a rename, a link takes none that is in use; file systems without links, as
+/// those of memory sticks, know a rename that does not either.
+fn name_new(twin: &Path, path: &Path) -> io::Result<()> {
+    let linked = fs::hard_link(twin, path);
+    let is_unknown = |error: &io::Error| {
+        matches!(error.raw_os_error(), Some(libc::EPERM | libc::EOPNOTSUPP | libc::ENOSYS | libc::EMLINK))
+    };
+    match linked {
+        Err(error) if is_unknown(&error) => {
+            renameat2(AT_FDCWD, twin, AT_FDCWD, path, RenameFlags::RENAME_NOREPLACE).map_err(|_| error)
+        }
+        other => other,
+    }
 }
 
 fn open_new(path: &Path, mode: u32) -> io::Result<File> {
