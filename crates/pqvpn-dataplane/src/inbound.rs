@@ -25,7 +25,7 @@ use crate::{
     plane::Shared,
     reassembly::{Bounds, Reassembly},
     stats::{DropCounters, DropReason},
-    table::Tables,
+    table::{Tables, View},
     tun::TunWriter,
     udp::{RecvBatch, RecvMeta, SLOT_LEN, Socket, extra::SocketId},
     way::{Owner, WayId},
@@ -112,22 +112,27 @@ impl Inbound {
     }
 
     /// Deals with what a socket has received, some of it if that is much; gives its bytes, 0 when there is nothing.
-    pub(crate) fn step(&mut self, batch: &mut RecvBatch, source: &mut Source, tables: &Tables) -> io::Result<usize> {
+    pub(crate) fn step(
+        &mut self,
+        batch: &mut RecvBatch,
+        source: &mut Source,
+        view: &mut View<'_>,
+    ) -> io::Result<usize> {
         if self.receive(batch, source)? == 0 {
             return Ok(0);
         }
         let now = clock::now();
         self.deliver.shed(source.backlog.is_too_long(&source.socket, batch, now));
-        self.take(batch, tables, source.id, now);
+        self.take(batch, view.load(), source.id, now);
         self.deliver.shed(false);
         Ok(batch.bytes())
     }
 
     /// Deals with what others left for this queue; gives its bytes.
-    pub(crate) fn woken(&mut self, injected: &mut Injected, tables: &Tables) -> usize {
+    pub(crate) fn woken(&mut self, injected: &mut Injected, view: &mut View<'_>) -> usize {
         let shared = Arc::clone(&self.shared);
         shared.injected[self.queue].take(injected);
-        self.take_injected(injected, tables);
+        self.take_injected(injected, view.load());
         for packet in shared.notices[self.queue].take() {
             self.deliver.write_local(&packet);
         }

@@ -26,7 +26,7 @@ use crate::{
     session::TxSession,
     size::{REFUSED_EVERY, SURE_LEN, TELL_EVERY, TOO_BIG_EVERY},
     stats::{DropCounters, DropReason, Run},
-    table::{Peer, PeerEntry, Session, Tables, lock},
+    table::{Peer, PeerEntry, Session, Tables, View, lock},
     tun::{ReadBatch, TunReader, VNET_HDR_LEN},
     udp::SendBatch,
     way::{By, Exit},
@@ -55,10 +55,10 @@ impl Outbound {
     }
 
     /// Deals with packets that are there, `most` at once; gives their bytes, 0 when there are none.
-    pub(crate) fn step(&mut self, most: usize, tables: &Tables) -> io::Result<usize> {
+    pub(crate) fn step(&mut self, most: usize, view: &mut View<'_>) -> io::Result<usize> {
         self.batch.restart(most);
         match self.reader.read_batch(&mut self.batch) {
-            Ok(()) => self.sealer.take(&self.batch, tables),
+            Ok(()) => self.sealer.take(&self.batch, view.load()),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(0),
             Err(error) => return Err(error),
         }

@@ -12,8 +12,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use arc_swap::cache::Cache;
-
 use crate::{
     clock,
     event::Event,
@@ -22,7 +20,7 @@ use crate::{
     outbound::Outbound,
     plane::Shared,
     sys::{Waited, Wake, wait},
-    table::{Tables, lock},
+    table::{View, lock},
     tun::READ_BATCH,
     udp::RecvBatch,
 };
@@ -145,7 +143,7 @@ impl First {
     /// Runs until the sockets change, or the outbound direction comes or goes.
     fn serve(&mut self, sources: &mut Sources) -> Result<(), Failure> {
         let shared = Arc::clone(&self.shared);
-        let mut tables = Cache::new(&shared.tables);
+        let mut view = View::new(&shared.tables);
         let device = self.outbound.as_ref().map(|outbound| outbound.fd().try_clone_to_owned());
         let device: Option<OwnedFd> = device.transpose().map_err(of_tun)?;
         let outward = device.iter().flat_map(|fd| [shared.outbound_wakes[self.queue].fd(), fd.as_fd()]);
@@ -160,24 +158,24 @@ impl First {
             let mut received = 0;
             if waited[0].ready {
                 wake.clear();
-                received += self.inbound.woken(&mut self.injected, tables.load());
+                received += self.inbound.woken(&mut self.injected, &mut view);
                 if self.outbound.is_none() && self.take_back() {
                     return Ok(());
                 }
             }
             let (before, ready) = waited.split_at(waited.len() - sockets.len());
             for (_, source) in ready.iter().zip(&mut sources.list).filter(|(waited, _)| waited.ready) {
-                received += self.inbound.step(&mut self.batch, source, tables.load()).map_err(of_udp)?;
+                received += self.inbound.step(&mut self.batch, source, &mut view).map_err(of_udp)?;
             }
             match &mut self.outbound {
                 Some(outbound) => {
                     if before[1].ready {
                         shared.outbound_wakes[self.queue].clear();
-                        outbound.woken(tables.load());
+                        outbound.woken(view.load());
                     }
                     // What the host answers at once, as TCP and echoes, it has answered by now.
                     let is_ready = before[2].ready || received > 0;
-                    let sent = if is_ready { send(outbound, tables.load()).map_err(of_tun)? } else { 0 };
+                    let sent = if is_ready { send(outbound, &mut view).map_err(of_tun)? } else { 0 };
                     self.load.bytes += received + sent;
                     if self.lend() {
                         return Ok(());
@@ -207,10 +205,10 @@ impl First {
 }
 
 /// Sends what is there; gives the bytes. A first packet is likely to be alone: it leaves before another one is asked for.
-fn send(outbound: &mut Outbound, tables: &Tables) -> io::Result<usize> {
-    let first = outbound.step(1, tables)?;
+fn send(outbound: &mut Outbound, view: &mut View<'_>) -> io::Result<usize> {
+    let first = outbound.step(1, view)?;
     // Where the socket is full, the other direction does not wait any longer for this one.
-    Ok(if first == 0 || outbound.has_waited() { first } else { first + outbound.step(READ_BATCH, tables)? })
+    Ok(if first == 0 || outbound.has_waited() { first } else { first + outbound.step(READ_BATCH, view)? })
 }
 
 /// The second thread of a queue.
@@ -242,13 +240,13 @@ impl Second {
 
     /// Runs until there is so little to do that one thread is enough.
     fn serve(&self, mut outbound: Box<Outbound>) -> Result<(), Failure> {
-        let mut tables = Cache::new(&self.shared.tables);
+        let mut view = View::new(&self.shared.tables);
         let wake = &self.shared.outbound_wakes[self.queue];
         let received = &self.shared.loans[self.queue].received;
         let (mut since, mut bytes, mut turns) = (clock::now(), 0, 1_u32);
         received.store(0, Ordering::Relaxed);
         while !self.shared.stopping() {
-            let sent = outbound.step(READ_BATCH, tables.load()).map_err(of_tun)?;
+            let sent = outbound.step(READ_BATCH, &mut view).map_err(of_tun)?;
             bytes += sent;
             if sent > 0 && !turns.is_multiple_of(LOOK_UP_EVERY) {
                 turns += 1;
@@ -268,7 +266,7 @@ impl Second {
             wait(&mut waited, if sent > 0 { 0 } else { -1 }).map_err(of_tun)?;
             if waited[1].ready {
                 wake.clear();
-                outbound.woken(tables.load());
+                outbound.woken(view.load());
             }
         }
         *lock(&self.shared.loans[self.queue].back) = Some(outbound);
