@@ -171,11 +171,7 @@ impl Inbound {
                 continue;
             }
             self.message(&mut pass, storage, i * SLOT_LEN, &meta);
-            if self.deliver.flush_early(storage) {
-                // Who reads them may wait for this processor; nobody waits for the session meanwhile.
-                self.end_run(&mut pass);
-                std::thread::yield_now();
-            }
+            self.deliver_early(&mut pass, storage);
         }
         self.end(pass, batch.storage());
     }
@@ -192,13 +188,18 @@ impl Inbound {
             let addr = way.address();
             let meta = RecvMeta { addr, local: None, len, stride: len, ecn: 0, truncated: false, interface: 0 };
             self.message(&mut pass, storage, range.start, &meta);
-            if self.deliver.flush_early(storage) {
-                // Who reads them may wait for this processor; nobody waits for the session meanwhile.
-                self.end_run(&mut pass);
-                std::thread::yield_now();
-            }
+            self.deliver_early(&mut pass, storage);
         }
         self.end(pass, storage);
+    }
+
+    /// Delivers what waits if that is much.
+    fn deliver_early(&mut self, pass: &mut Pass<'_>, storage: &mut [u8]) {
+        if self.deliver.flush_early(storage) {
+            // Who reads them may wait for this processor; nobody waits for the session meanwhile.
+            self.end_run(pass);
+            std::thread::yield_now();
+        }
     }
 
     /// Sends on and delivers what is left of a batch.

@@ -165,15 +165,15 @@ pub(crate) struct Shared {
     pub(crate) events: EventSink,
     pub(crate) underlay: Arc<Underlay>,
     pub(crate) ring: Arc<GuestRing>,
-    /// One for the handles, then one per outbound and one per inbound thread.
+    /// One for the handles, then one per outbound and one per inbound direction of a queue.
     drops: Vec<Arc<DropCounters>>,
     pub(crate) outbound_wakes: Vec<Wake>,
     pub(crate) inbound_wakes: Vec<Wake>,
     /// One per pair of threads.
     pub(crate) loans: Vec<Loan>,
-    /// One per inbound thread.
+    /// One per queue.
     pub(crate) injected: Vec<InjectQueue>,
-    /// One per inbound thread.
+    /// One per queue.
     pub(crate) notices: Vec<Notices>,
     pub(crate) stop: AtomicBool,
     pub(crate) inner_mtu: usize,
@@ -274,12 +274,12 @@ impl Shared {
         &self.drops[0]
     }
 
-    /// The counters of an outbound thread.
+    /// The counters of the outbound direction of a queue.
     pub(crate) fn outbound_drops(&self, queue: usize) -> Arc<DropCounters> {
         Arc::clone(&self.drops[1 + 2 * queue])
     }
 
-    /// The counters of an inbound thread.
+    /// The counters of the inbound direction of a queue.
     pub(crate) fn inbound_drops(&self, queue: usize) -> Arc<DropCounters> {
         Arc::clone(&self.drops[2 + 2 * queue])
     }

@@ -42,7 +42,7 @@ fn the_wall_follows_our_addresses_and_is_gone_with_whoever_set_it() {
         assert!(rules().unwrap().contains("10.100.3.7"));
         // As after a kill: the kernel closes the sockets.
         drop(wall);
-        for _ in 0..100 {
+        for _ in 0..1000 {
             if rules().unwrap().is_empty() {
                 return;
             }
