@@ -2,54 +2,72 @@
 //! The lanes of the test run, and the count of what passed.
 
 use std::{
+    env,
     io::{BufRead, BufReader, pipe},
     process::{Command, Stdio},
 };
 
 use anyhow::{Context, Result};
 
-use crate::packages::on_path;
+use crate::{fuzz, packages::on_path};
 
 /// One group of checks.
 pub(crate) struct Lane {
     pub(crate) name: &'static str,
+    /// Whether it is run where no lane is named.
+    pub(crate) usual: bool,
     pub(crate) needs_packages: bool,
     /// A program this lane needs, and how to get it.
     tool: Option<(&'static str, &'static str)>,
-    arguments: &'static [&'static str],
-    /// Whether the output is that of a test runner; otherwise the exit code is the one result.
-    counts: bool,
+    work: Work,
 }
 
-/// Every lane, cheapest first. `netns` runs alone: its tests measure a whole machine.
-pub(crate) const LANES: [Lane; 6] = [
-    Lane { name: "fmt", needs_packages: false, tool: None, arguments: &["fmt", "--all", "--check"], counts: false },
+/// What a lane does.
+enum Work {
+    /// Runs cargo; the exit code is the one result.
+    Check(&'static [&'static str]),
+    /// Runs cargo, whose output is that of a test runner.
+    Tests(&'static [&'static str]),
+    /// Does it itself.
+    Task(fn(&mut Tally) -> Result<()>),
+}
+
+/// Every lane, cheapest first. `netns` and what follows run alone: they measure a whole machine, or use all of it.
+pub(crate) const LANES: [Lane; 8] = [
     Lane {
-        name: "clippy",
+        name: "fmt",
+        usual: true,
         needs_packages: false,
         tool: None,
-        arguments: &["clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"],
-        counts: false,
+        work: Work::Check(&["fmt", "--all", "--check"]),
+    },
+    Lane {
+        name: "clippy",
+        usual: true,
+        needs_packages: false,
+        tool: None,
+        work: Work::Check(&["clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"]),
     },
     Lane {
         name: "docs",
+        usual: true,
         needs_packages: false,
         tool: None,
-        arguments: &["doc", "--locked", "--workspace", "--no-deps", "--document-private-items"],
-        counts: false,
+        work: Work::Check(&["doc", "--locked", "--workspace", "--no-deps", "--document-private-items"]),
     },
     Lane {
         name: "deny",
+        usual: true,
         needs_packages: false,
         tool: Some(("cargo-deny", "cargo install --locked cargo-deny")),
-        arguments: &["deny", "check", "bans", "licenses", "sources"],
-        counts: false,
+        work: Work::Check(&["deny", "check", "bans", "licenses", "sources"]),
     },
     Lane {
         name: "unit",
+        usual: true,
         needs_packages: true,
         tool: None,
-        arguments: &[
+        work: Work::Tests(&[
             "test",
             "--locked",
             "--workspace",
@@ -60,14 +78,14 @@ pub(crate) const LANES: [Lane; 6] = [
             "--no-fail-fast",
             "--",
             "--show-output",
-        ],
-        counts: true,
+        ]),
     },
     Lane {
         name: "netns",
+        usual: true,
         needs_packages: true,
         tool: None,
-        arguments: &[
+        work: Work::Tests(&[
             "test",
             "--locked",
             "--package",
@@ -78,8 +96,28 @@ pub(crate) const LANES: [Lane; 6] = [
             "--",
             "--show-output",
             "--test-threads=1",
-        ],
-        counts: true,
+        ]),
+    },
+    // Its corpora are replayed in `unit`.
+    Lane { name: "fuzz", usual: false, needs_packages: true, tool: None, work: Work::Task(fuzz::run) },
+    Lane {
+        // A share of it is in `netns`.
+        name: "crash",
+        usual: false,
+        needs_packages: true,
+        tool: None,
+        work: Work::Tests(&[
+            "test",
+            "--locked",
+            "--package",
+            "pqvpn",
+            "--test",
+            "e2e",
+            "crashes::",
+            "--",
+            "--show-output",
+            "--test-threads=1",
+        ]),
     },
 ];
 
@@ -99,41 +137,43 @@ impl Lane {
             tally.skips.push(format!("lane {}: {tool} is missing ({how})", self.name));
             return Ok(());
         }
+        let (arguments, counts) = match self.work {
+            Work::Task(task) => return task(tally),
+            Work::Check(arguments) => (arguments, false),
+            Work::Tests(arguments) => (arguments, true),
+        };
         let failed_before = tally.failed;
-        let succeeded = self.watch(tally)?;
-        if !self.counts && succeeded {
+        let succeeded = watch(arguments, counts, tally)?;
+        if !counts && succeeded {
             tally.passed += 1;
         }
         if !succeeded {
             // A test binary that crashes or does not build counts nothing itself.
             tally.failed += u64::from(tally.failed == failed_before);
-            tally.failures.push(format!("lane {}: cargo {}", self.name, self.arguments.join(" ")));
+            tally.failures.push(format!("lane {}: cargo {}", self.name, arguments.join(" ")));
         }
         Ok(())
     }
+}
 
-    fn watch(&self, tally: &mut Tally) -> Result<bool> {
-        let mut command = Command::new(env!("CARGO"));
-        command
-            .args(self.arguments)
-            .env("RUSTDOCFLAGS", "-D warnings -A rustdoc::private_intra_doc_links")
-            .stdin(Stdio::null());
-        if !self.counts {
-            return Ok(command.status().context("cargo did not start")?.success());
-        }
-        // One pipe for both: a test may say on either why it did not run.
-        let (output, writer) = pipe().context("no pipe")?;
-        command.stdout(writer.try_clone().context("no pipe")?).stderr(writer);
-        let mut child = command.spawn().context("cargo did not start")?;
-        // The command holds the writing ends; the output ends when the last of them is closed.
-        drop(command);
-        for line in BufReader::new(output).split(b'\n') {
-            let line = String::from_utf8_lossy(&line.context("cargo's output broke")?).into_owned();
-            println!("{line}");
-            tally.read(&line);
-        }
-        Ok(child.wait().context("cargo did not end")?.success())
+fn watch(arguments: &[&str], counts: bool, tally: &mut Tally) -> Result<bool> {
+    let mut command = Command::new(env!("CARGO"));
+    command.args(arguments).env("RUSTDOCFLAGS", "-D warnings -A rustdoc::private_intra_doc_links").stdin(Stdio::null());
+    if !counts {
+        return Ok(command.status().context("cargo did not start")?.success());
     }
+    // One pipe for both: a test may say on either why it did not run.
+    let (output, writer) = pipe().context("no pipe")?;
+    command.stdout(writer.try_clone().context("no pipe")?).stderr(writer);
+    let mut child = command.spawn().context("cargo did not start")?;
+    // The command holds the writing ends; the output ends when the last of them is closed.
+    drop(command);
+    for line in BufReader::new(output).split(b'\n') {
+        let line = String::from_utf8_lossy(&line.context("cargo's output broke")?).into_owned();
+        println!("{line}");
+        tally.read(&line);
+    }
+    Ok(child.wait().context("cargo did not end")?.success())
 }
 
 impl Tally {
@@ -157,10 +197,10 @@ fn count_before(text: &str, word: &str) -> u64 {
     before.rsplit([' ', ';']).next().and_then(|number| number.parse().ok()).unwrap_or(0)
 }
 
-fn in_cargo_home(tool: &str) -> bool {
+pub(crate) fn in_cargo_home(tool: &str) -> bool {
     let cargo = std::path::Path::new(env!("CARGO"));
-    let home = std::env::var_os("CARGO_HOME").map(std::path::PathBuf::from);
-    let home = home.or_else(|| std::env::home_dir().map(|home| home.join(".cargo")));
+    let home = env::var_os("CARGO_HOME").map(std::path::PathBuf::from);
+    let home = home.or_else(|| env::home_dir().map(|home| home.join(".cargo")));
     cargo.with_file_name(tool).is_file() || home.is_some_and(|home| home.join("bin").join(tool).is_file())
 }
 

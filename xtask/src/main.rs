@@ -2,8 +2,11 @@
 //! Tasks around the build: `cargo xtask test` runs every test there is, and says what it did not run.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command line tool talks to its terminal")]
 
+mod fuzz;
 mod lane;
 mod packages;
+mod release;
+mod sbom;
 
 use std::{env, process::ExitCode};
 
@@ -11,10 +14,13 @@ use anyhow::{Result, bail};
 use lane::{LANES, Lane, Tally};
 
 const USAGE: &str = "\
-cargo xtask test [LANE..]   run all lanes, or the named ones
+cargo xtask test [LANE..]   run all lanes, or the named ones (also: --lane LANE|LANE)
 cargo xtask packages        install the Debian packages the tests need (as root)
+cargo xtask release         build a release that is the same wherever it is built
+cargo xtask reproduce       build it in two places and compare
+cargo xtask sbom            write its bill of materials (CycloneDX)
 
-Lanes: fmt clippy docs deny unit netns";
+Lanes: fmt clippy docs deny unit netns, and fuzz and crash where they are named";
 
 fn main() -> ExitCode {
     match run() {
@@ -30,8 +36,11 @@ fn main() -> ExitCode {
 fn run() -> Result<bool> {
     let arguments: Vec<String> = env::args().skip(1).collect();
     match arguments.split_first() {
-        Some((task, lanes)) if task == "test" => test(lanes),
+        Some((task, lanes)) if task == "test" => test(&named(lanes)),
         Some((task, [])) if task == "packages" => packages::install().map(|missing| missing.is_empty()),
+        Some((task, [])) if task == "release" => release::release().map(|()| true),
+        Some((task, [])) if task == "reproduce" => release::reproduce(),
+        Some((task, [])) if task == "sbom" => sbom::write().map(|()| true),
         _ => {
             println!("{USAGE}");
             bail!("no such task");
@@ -39,12 +48,21 @@ fn run() -> Result<bool> {
     }
 }
 
+/// The names of lanes, also where they come as `--lane a|b`.
+fn named(arguments: &[String]) -> Vec<String> {
+    let arguments = arguments.iter().filter(|argument| *argument != "--lane");
+    let bare = arguments.map(|argument| argument.strip_prefix("--lane=").unwrap_or(argument));
+    bare.flat_map(|argument| argument.split('|')).map(str::to_owned).collect()
+}
+
 fn test(names: &[String]) -> Result<bool> {
     if let Some(unknown) = names.iter().find(|name| !LANES.iter().any(|lane| lane.name == **name)) {
         bail!("no lane is called {unknown}\n{USAGE}");
     }
-    let chosen: Vec<&Lane> =
-        LANES.iter().filter(|lane| names.is_empty() || names.iter().any(|n| n == lane.name)).collect();
+    let chosen: Vec<&Lane> = LANES
+        .iter()
+        .filter(|lane| if names.is_empty() { lane.usual } else { names.iter().any(|name| name == lane.name) })
+        .collect();
     let mut tally = Tally::default();
     if chosen.iter().any(|lane| lane.needs_packages) {
         tally.skips.extend(packages::install()?.into_iter().map(|package| format!("package {package} is missing")));

@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 
 /// A program, the package that brings it, and what it is for.
-const NEEDED: [(&str, &str); 9] = [
+const NEEDED: [(&str, &str); 11] = [
     // A daemon whose clock is off is run under its library.
     ("faketime", "faketime"),
     ("iperf3", "iperf3"),
@@ -21,6 +21,10 @@ const NEEDED: [(&str, &str); 9] = [
     ("tc", "iproute2"),
     ("miniupnpd", "miniupnpd"),
     ("python3", "python3-minimal"),
+    // Makes system calls of a daemon fail.
+    ("strace", "strace"),
+    // libFuzzer is C++.
+    ("g++", "g++"),
 ];
 
 /// Installs what is missing when that is possible; returns the packages that are still missing.

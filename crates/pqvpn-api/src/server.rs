@@ -8,6 +8,8 @@ mod dht;
 mod disconnect;
 mod dns;
 mod exporter;
+#[cfg(any(test, feature = "fuzzing"))]
+mod fuzz;
 mod identity;
 mod invites;
 mod join;
@@ -45,6 +47,9 @@ use axum::{
 };
 use pqvpn_node::{bootstrap::Shelf, handle::NodeHandle};
 
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub use self::fuzz::control_socket as fuzz_control_socket;
 pub use self::{
     access::{Access, Caller, OPERATOR_GROUP},
     exporter::export,

@@ -49,7 +49,8 @@ fn inbound_cpu() -> Duration {
         .filter_map(|stat| {
             let (name, rest) = stat.rsplit_once(')')?;
             let fields: Vec<_> = rest.split_whitespace().collect();
-            name.contains("(pqvpn-in-").then(|| fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap())
+            name.contains("(pqvpn-net-")
+                .then(|| fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap())
         })
         .sum();
     let per_second = sysconf(SysconfVar::CLK_TCK).unwrap().unwrap();

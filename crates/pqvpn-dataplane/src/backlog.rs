@@ -7,12 +7,15 @@
 use std::time::{Duration, Instant};
 
 use crate::{
-    codel::Codel,
+    codel::{Codel, INTERVAL},
     udp::{RecvBatch, Socket, sys::waiting_bytes},
 };
 
 /// How often the kernel is asked while there is always something.
 const ASK_EVERY: Duration = Duration::from_millis(1);
+
+/// What a message of some length takes more of the kernel's memory, about.
+const OVERHEAD: usize = 1024;
 
 /// The backlog of one socket.
 #[derive(Debug, Default)]
@@ -25,7 +28,9 @@ pub(crate) struct Backlog {
 impl Backlog {
     /// Whether a packet is to be given up, after `batch` was received from `socket`.
     pub(crate) fn is_too_long(&mut self, socket: &Socket, batch: &RecvBatch, now: Instant) -> bool {
-        self.look(batch.is_last(), batch.bytes(), now, || waiting_bytes(socket.fd()))
+        let mean = batch.bytes() / batch.len().max(1);
+        let payload = |waiting: usize| waiting.saturating_mul(mean) / (mean + OVERHEAD);
+        self.look(batch.is_last(), batch.bytes(), now, || waiting_bytes(socket.fd()).map(payload))
     }
 
     fn look(&mut self, is_empty: bool, taken: usize, now: Instant, waiting: impl FnOnce() -> Option<usize>) -> bool {
@@ -38,6 +43,11 @@ impl Backlog {
         let time = now.saturating_duration_since(*since);
         if time < ASK_EVERY {
             return false;
+        }
+        if time > INTERVAL {
+            // Nobody came meanwhile, or not this thread: nothing is known of the time between.
+            self.since = None;
+            return self.codel.is_due(Duration::ZERO, now);
         }
         let bytes = std::mem::take(bytes).max(1);
         *since = now;
@@ -68,6 +78,15 @@ mod tests {
         assert!(run(&mut Backlog::default(), &mut now, 10_000, Some(55_000), 1000) > 10);
         assert_eq!(run(&mut Backlog::default(), &mut now, 20_000, Some(55_000), 1000), 0);
         assert_eq!(run(&mut Backlog::default(), &mut now, 10_000, None, 1000), 0, "a kernel that does not tell");
+    }
+
+    #[test]
+    fn a_pause_says_nothing() {
+        let (mut backlog, mut now) = (Backlog::default(), Instant::now());
+        for _ in 0..100 {
+            assert_eq!(run(&mut backlog, &mut now, 10_000, Some(1 << 20), 18), 0);
+            now += Duration::from_secs(5);
+        }
     }
 
     #[test]

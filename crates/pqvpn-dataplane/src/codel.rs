@@ -36,8 +36,9 @@ impl Codel {
             }
             Some(next) if now < next => false,
             Some(next) => {
-                self.count += 1;
-                self.next = Some(next + self.gap());
+                self.count = self.count.saturating_add(1);
+                // Asked too seldom, it does not fall behind: a new phase could not go on where this one ended.
+                self.next = Some((next + self.gap()).max(now));
                 true
             }
             None if is_late => {

@@ -2,6 +2,8 @@
 //! The inbound direction: sockets -> QUIC or ours -> open in place -> source check -> merge -> TUN, or on to another node.
 
 mod deliver;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod relay;
 mod run;
 
@@ -23,7 +25,7 @@ use crate::{
     plane::Shared,
     reassembly::{Bounds, Reassembly},
     stats::{DropCounters, DropReason},
-    table::Tables,
+    table::{Tables, View},
     tun::TunWriter,
     udp::{RecvBatch, RecvMeta, SLOT_LEN, Socket, extra::SocketId},
     way::{Owner, WayId},
@@ -110,24 +112,31 @@ impl Inbound {
     }
 
     /// Deals with what a socket has received, some of it if that is much; gives its bytes, 0 when there is nothing.
-    pub(crate) fn step(&mut self, batch: &mut RecvBatch, source: &mut Source, tables: &Tables) -> io::Result<usize> {
+    pub(crate) fn step(
+        &mut self,
+        batch: &mut RecvBatch,
+        source: &mut Source,
+        view: &mut View<'_>,
+    ) -> io::Result<usize> {
         if self.receive(batch, source)? == 0 {
             return Ok(0);
         }
         let now = clock::now();
         self.deliver.shed(source.backlog.is_too_long(&source.socket, batch, now));
-        self.take(batch, tables, source.id, now);
+        self.take(batch, view.load(), source.id, now);
+        self.deliver.shed(false);
         Ok(batch.bytes())
     }
 
-    /// Deals with what others left for this queue.
-    pub(crate) fn woken(&mut self, injected: &mut Injected, tables: &Tables) {
+    /// Deals with what others left for this queue; gives its bytes.
+    pub(crate) fn woken(&mut self, injected: &mut Injected, view: &mut View<'_>) -> usize {
         let shared = Arc::clone(&self.shared);
         shared.injected[self.queue].take(injected);
-        self.take_injected(injected, tables);
+        self.take_injected(injected, view.load());
         for packet in shared.notices[self.queue].take() {
             self.deliver.write_local(&packet);
         }
+        injected.bytes.len()
     }
 
     /// Receives from one socket. One that was added and fails is removed, and nothing else ends with it.
@@ -162,9 +171,7 @@ impl Inbound {
                 continue;
             }
             self.message(&mut pass, storage, i * SLOT_LEN, &meta);
-            if self.deliver.is_due() {
-                self.deliver.flush(storage);
-            }
+            self.deliver_early(&mut pass, storage);
         }
         self.end(pass, batch.storage());
     }
@@ -181,11 +188,18 @@ impl Inbound {
             let addr = way.address();
             let meta = RecvMeta { addr, local: None, len, stride: len, ecn: 0, truncated: false, interface: 0 };
             self.message(&mut pass, storage, range.start, &meta);
-            if self.deliver.is_due() {
-                self.deliver.flush(storage);
-            }
+            self.deliver_early(&mut pass, storage);
         }
         self.end(pass, storage);
+    }
+
+    /// Delivers what waits if that is much.
+    fn deliver_early(&mut self, pass: &mut Pass<'_>, storage: &mut [u8]) {
+        if self.deliver.flush_early(storage) {
+            // Who reads them may wait for this processor; nobody waits for the session meanwhile.
+            self.end_run(pass);
+            std::thread::yield_now();
+        }
     }
 
     /// Sends on and delivers what is left of a batch.

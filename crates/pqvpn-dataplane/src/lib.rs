@@ -47,6 +47,12 @@ mod worker;
 pub use control::{Control, EpochError, InstallError, ProbeKind, SendError, SessionInfo, SessionInstall};
 pub use event::{Event, EventSink, PeerSlot, SessionId};
 pub use guest::{Guest, GuestMeta, GuestTransmit};
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub use inbound::fuzz::datagrams as fuzz_datagrams;
+/// For simulations, which have no packet threads.
+#[doc(hidden)]
+pub use path::{Followed, Mover, Path, Place};
 pub use plane::{DataPlane, DataPlaneConfig, DataPlaneError};
 pub use realm::{MAX_REALMS, RealmSet};
 pub use size::{PathSize, SURE_LEN};
@@ -57,3 +63,7 @@ pub use udp::{
     extra::SocketId,
     port::{PlainPort, PortBatch},
 };
+
+/// Mark (`SO_MARK`) of the node's own sockets on the underlay, by which routing rules know that a packet is not for the
+/// tunnel. It has no bit in common with the masks of kube-proxy, Cilium, Calico and Tailscale.
+pub const MARK: u32 = 174;

@@ -26,7 +26,7 @@ use crate::{
     session::TxSession,
     size::{REFUSED_EVERY, SURE_LEN, TELL_EVERY, TOO_BIG_EVERY},
     stats::{DropCounters, DropReason, Run},
-    table::{Peer, PeerEntry, Session, Tables, lock},
+    table::{Peer, PeerEntry, Session, Tables, View, lock},
     tun::{ReadBatch, TunReader, VNET_HDR_LEN},
     udp::SendBatch,
     way::{By, Exit},
@@ -55,10 +55,10 @@ impl Outbound {
     }
 
     /// Deals with packets that are there, `most` at once; gives their bytes, 0 when there are none.
-    pub(crate) fn step(&mut self, most: usize, tables: &Tables) -> io::Result<usize> {
+    pub(crate) fn step(&mut self, most: usize, view: &mut View<'_>) -> io::Result<usize> {
         self.batch.restart(most);
         match self.reader.read_batch(&mut self.batch) {
-            Ok(()) => self.sealer.take(&self.batch, tables),
+            Ok(()) => self.sealer.take(&self.batch, view.load()),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(0),
             Err(error) => return Err(error),
         }
@@ -68,6 +68,11 @@ impl Outbound {
     /// Sends what waited for sessions that are there now.
     pub(crate) fn woken(&mut self, tables: &Tables) {
         self.sealer.flush_parked(tables);
+    }
+
+    /// What [`take_waited`](Self::take_waited) will say.
+    pub(crate) fn has_waited(&self) -> bool {
+        self.sealer.waited
     }
 
     /// Whether a socket was full since this was asked last, and made everything wait.

@@ -25,25 +25,27 @@ const ANSWERS: u32 = 512;
 
 /// Where datagrams to a peer go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Path {
+pub struct Path {
     /// Underlay address of the peer, or a way.
-    pub(crate) remote: SocketAddr,
+    pub remote: SocketAddr,
     /// The local address it last reached us on; answers leave from there. None for a way.
-    pub(crate) local: Option<IpAddr>,
+    pub local: Option<IpAddr>,
     /// The socket it last reached us on, if that was added later.
-    pub(crate) socket: Option<SocketId>,
+    pub socket: Option<SocketId>,
 }
 
 /// What in a received packet may move a path; the greater moves more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Mover {
+pub enum Mover {
+    /// Data.
     Data,
+    /// A nominating probe.
     Nominate,
 }
 
 /// What a received packet did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Followed {
+pub enum Followed {
     /// It came on the path.
     Stayed,
     /// The path is where it came from now, and was there before.
@@ -56,7 +58,7 @@ pub(crate) enum Followed {
 
 /// A peer's path with what is known about it.
 #[derive(Debug, Default)]
-pub(crate) struct Place {
+pub struct Place {
     path: Option<Path>,
     /// When something authenticated last came on it.
     heard: Option<Instant>,
@@ -68,17 +70,18 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    pub(crate) const fn path(&self) -> Option<Path> {
+    /// The path.
+    pub const fn path(&self) -> Option<Path> {
         self.path
     }
 
     /// The path's address and when something authenticated was last heard on it.
-    pub(crate) fn heard(&self) -> Option<(SocketAddr, Instant)> {
+    pub fn heard(&self) -> Option<(SocketAddr, Instant)> {
         Some((self.path?.remote, self.heard?))
     }
 
     /// Moves the path where the control side wants it; gives where it was.
-    pub(crate) fn set(&mut self, remote: SocketAddr, now: Instant) -> Option<SocketAddr> {
+    pub fn set(&mut self, remote: SocketAddr, now: Instant) -> Option<SocketAddr> {
         let old = self.path.replace(Path { remote, local: None, socket: None }).map(|path| path.remote);
         if old != Some(remote) {
             (self.heard, self.since) = (None, Some(now));
@@ -94,7 +97,7 @@ impl Place {
     }
 
     /// Notes that authenticated packets came on `path`; `true` when that is the path and nothing else is to be done.
-    pub(crate) fn hear(&mut self, path: Path, now: Instant) -> bool {
+    pub fn hear(&mut self, path: Path, now: Instant) -> bool {
         let is_current = self.path.is_some_and(|current| current.remote == path.remote);
         if is_current {
             self.heard = Some(now);
@@ -103,7 +106,7 @@ impl Place {
     }
 
     /// Whether the control side is to hear of an answer: a peer may send as many as it likes, asked or not.
-    pub(crate) fn takes_answer(&mut self, now: Instant) -> bool {
+    pub fn takes_answer(&mut self, now: Instant) -> bool {
         let full = self.answers.map_or(now, |at| at.max(now));
         let takes = full < now + ANSWER_EVERY * ANSWERS;
         if takes {
@@ -114,7 +117,7 @@ impl Place {
 
     /// Follows authenticated packets to where they came from, if the newest of all was among them and what is in it
     /// (`mover`) may move the path.
-    pub(crate) fn follow(&mut self, path: Path, mover: Option<Mover>, now: Instant) -> Followed {
+    pub fn follow(&mut self, path: Path, mover: Option<Mover>, now: Instant) -> Followed {
         let Some(current) = self.path else {
             self.move_to(path, now);
             return Followed::Stayed;

@@ -144,6 +144,8 @@ impl Drop for DataPlane {
                 tracing::error!("a packet thread panicked");
             }
         }
+        // What was on loan holds all of this too: sockets, device and keys would stay for ever.
+        self.shared.loans.iter().for_each(Loan::end);
         self.shared.ring.close();
     }
 }
@@ -163,22 +165,22 @@ pub(crate) struct Shared {
     pub(crate) events: EventSink,
     pub(crate) underlay: Arc<Underlay>,
     pub(crate) ring: Arc<GuestRing>,
-    /// One for the handles, then one per outbound and one per inbound thread.
+    /// One for the handles, then one per outbound and one per inbound direction of a queue.
     drops: Vec<Arc<DropCounters>>,
     pub(crate) outbound_wakes: Vec<Wake>,
     pub(crate) inbound_wakes: Vec<Wake>,
     /// One per pair of threads.
     pub(crate) loans: Vec<Loan>,
-    /// One per inbound thread.
+    /// One per queue.
     pub(crate) injected: Vec<InjectQueue>,
-    /// One per inbound thread.
+    /// One per queue.
     pub(crate) notices: Vec<Notices>,
     pub(crate) stop: AtomicBool,
     pub(crate) inner_mtu: usize,
 }
 
 impl Shared {
-    fn new(queues: usize, sockets: Sockets, inner_mtu: u16, events: EventSink) -> io::Result<Self> {
+    pub(crate) fn new(queues: usize, sockets: Sockets, inner_mtu: u16, events: EventSink) -> io::Result<Self> {
         let wakes = || (0..queues).map(|_| Wake::new()).collect::<io::Result<Vec<_>>>();
         let drops: Vec<_> = (0..=2 * queues).map(|_| Arc::new(DropCounters::new())).collect();
         Ok(Self {
@@ -283,12 +285,12 @@ impl Shared {
         &self.drops[0]
     }
 
-    /// The counters of an outbound thread.
+    /// The counters of the outbound direction of a queue.
     pub(crate) fn outbound_drops(&self, queue: usize) -> Arc<DropCounters> {
         Arc::clone(&self.drops[1 + 2 * queue])
     }
 
-    /// The counters of an inbound thread.
+    /// The counters of the inbound direction of a queue.
     pub(crate) fn inbound_drops(&self, queue: usize) -> Arc<DropCounters> {
         Arc::clone(&self.drops[2 + 2 * queue])
     }
@@ -311,5 +313,26 @@ impl Shared {
 
     pub(crate) fn wake_inbound(&self) {
         self.inbound_wakes.iter().for_each(Wake::wake);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{mem::MemTun, tun::Offloads};
+
+    #[test]
+    fn nothing_is_left_of_a_plane_whose_second_thread_was_at_work() {
+        let reader_and_writer = || {
+            let (_, reader, writer) = MemTun::new(Offloads::default()).unwrap();
+            (Box::new(reader) as Box<dyn TunReader>, Box::new(writer) as Box<dyn TunWriter>)
+        };
+        let sockets = vec![UdpSocket::bind("127.0.0.1:0").unwrap()];
+        let config = DataPlaneConfig { tun: vec![reader_and_writer()], sockets, inner_mtu: 1280 };
+        let plane = DataPlane::start(config, Arc::new(|_| ())).unwrap();
+        let shared = Arc::downgrade(&plane.shared);
+        plane.shared.loans[0].lend(Box::new(Outbound::new(Arc::clone(&plane.shared), 0, reader_and_writer().0)));
+        plane.shutdown();
+        assert!(shared.upgrade().is_none());
     }
 }

@@ -10,6 +10,7 @@ use std::{
     time::Instant,
 };
 
+use arc_swap::{ArcSwap, cache::Cache};
 use pqvpn_packet::header::PacketKind;
 
 use crate::{
@@ -152,6 +153,10 @@ pub(crate) struct PeerEntry {
     pub(crate) peer: Arc<Peer>,
     pub(crate) active: Option<Arc<Session>>,
 }
+
+/// A thread's view of the tables: loaded once per batch, after the batch is there, so that what was changed before it came
+/// holds for it.
+pub(crate) type View<'s> = Cache<&'s ArcSwap<Tables>, Arc<Tables>>;
 
 /// What the packet threads look things up in; loaded once per batch, replaced as a whole.
 #[derive(Clone, Default)]

@@ -12,8 +12,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use arc_swap::cache::Cache;
-
 use crate::{
     clock,
     event::Event,
@@ -22,7 +20,7 @@ use crate::{
     outbound::Outbound,
     plane::Shared,
     sys::{Waited, Wake, wait},
-    table::{Tables, lock},
+    table::{View, lock},
     tun::READ_BATCH,
     udp::RecvBatch,
 };
@@ -35,6 +33,9 @@ const NEEDED_EVERY: Duration = Duration::from_millis(100);
 const HEAVY: usize = 12_500;
 /// Bytes in a millisecond below which one is enough again.
 const LIGHT: usize = HEAVY / 2;
+
+/// Batches after which the second thread looks up from a queue that does not run dry: somebody else's packets may wait.
+const LOOK_UP_EVERY: u32 = 16;
 
 /// What ended a thread, and whose fault it is.
 struct Failure {
@@ -69,7 +70,12 @@ impl Loan {
         self.wake.wake();
     }
 
-    fn lend(&self, outbound: Box<Outbound>) {
+    /// Drops what is on loan, once both threads have ended.
+    pub(crate) fn end(&self) {
+        drop((lock(&self.lent).take(), lock(&self.back).take()));
+    }
+
+    pub(crate) fn lend(&self, outbound: Box<Outbound>) {
         *lock(&self.lent) = Some(outbound);
         self.wake();
     }
@@ -137,7 +143,7 @@ impl First {
     /// Runs until the sockets change, or the outbound direction comes or goes.
     fn serve(&mut self, sources: &mut Sources) -> Result<(), Failure> {
         let shared = Arc::clone(&self.shared);
-        let mut tables = Cache::new(&shared.tables);
+        let mut view = View::new(&shared.tables);
         let device = self.outbound.as_ref().map(|outbound| outbound.fd().try_clone_to_owned());
         let device: Option<OwnedFd> = device.transpose().map_err(of_tun)?;
         let outward = device.iter().flat_map(|fd| [shared.outbound_wakes[self.queue].fd(), fd.as_fd()]);
@@ -149,38 +155,33 @@ impl First {
         while !shared.stopping() && !self.inbound.is_outdated(sources) {
             // Asked for every batch: under load it returns at once, and idle no socket is tried in vain on the way.
             wait(&mut waited, -1).map_err(of_udp)?;
+            let mut received = 0;
             if waited[0].ready {
                 wake.clear();
-                self.inbound.woken(&mut self.injected, tables.load());
+                received += self.inbound.woken(&mut self.injected, &mut view);
                 if self.outbound.is_none() && self.take_back() {
                     return Ok(());
                 }
             }
             let (before, ready) = waited.split_at(waited.len() - sockets.len());
-            let mut received = 0;
             for (_, source) in ready.iter().zip(&mut sources.list).filter(|(waited, _)| waited.ready) {
-                received += self.inbound.step(&mut self.batch, source, tables.load()).map_err(of_udp)?;
+                received += self.inbound.step(&mut self.batch, source, &mut view).map_err(of_udp)?;
             }
             match &mut self.outbound {
                 Some(outbound) => {
                     if before[1].ready {
                         shared.outbound_wakes[self.queue].clear();
-                        outbound.woken(tables.load());
+                        outbound.woken(view.load());
                     }
                     // What the host answers at once, as TCP and echoes, it has answered by now.
                     let is_ready = before[2].ready || received > 0;
-                    let sent = if is_ready { send(outbound, tables.load()).map_err(of_tun)? } else { 0 };
+                    let sent = if is_ready { send(outbound, &mut view).map_err(of_tun)? } else { 0 };
                     self.load.bytes += received + sent;
                     if self.lend() {
                         return Ok(());
                     }
                 }
-                None if received > 0 => {
-                    shared.loans[self.queue].received.fetch_add(received, Ordering::Relaxed);
-                    // Who reads what was delivered may wait for this processor, with a buffer of its own that is full soon.
-                    std::thread::yield_now();
-                }
-                None => {}
+                None => _ = shared.loans[self.queue].received.fetch_add(received, Ordering::Relaxed),
             }
         }
         Ok(())
@@ -204,9 +205,10 @@ impl First {
 }
 
 /// Sends what is there; gives the bytes. A first packet is likely to be alone: it leaves before another one is asked for.
-fn send(outbound: &mut Outbound, tables: &Tables) -> io::Result<usize> {
-    let first = outbound.step(1, tables)?;
-    Ok(if first == 0 { 0 } else { first + outbound.step(READ_BATCH, tables)? })
+fn send(outbound: &mut Outbound, view: &mut View<'_>) -> io::Result<usize> {
+    let first = outbound.step(1, view)?;
+    // Where the socket is full, the other direction does not wait any longer for this one.
+    Ok(if first == 0 || outbound.has_waited() { first } else { first + outbound.step(READ_BATCH, view)? })
 }
 
 /// The second thread of a queue.
@@ -238,17 +240,19 @@ impl Second {
 
     /// Runs until there is so little to do that one thread is enough.
     fn serve(&self, mut outbound: Box<Outbound>) -> Result<(), Failure> {
-        let mut tables = Cache::new(&self.shared.tables);
+        let mut view = View::new(&self.shared.tables);
         let wake = &self.shared.outbound_wakes[self.queue];
         let received = &self.shared.loans[self.queue].received;
-        let (mut since, mut bytes) = (clock::now(), 0);
+        let (mut since, mut bytes, mut turns) = (clock::now(), 0, 1_u32);
         received.store(0, Ordering::Relaxed);
         while !self.shared.stopping() {
-            let sent = outbound.step(READ_BATCH, tables.load()).map_err(of_tun)?;
-            if sent > 0 {
-                bytes += sent;
+            let sent = outbound.step(READ_BATCH, &mut view).map_err(of_tun)?;
+            bytes += sent;
+            if sent > 0 && !turns.is_multiple_of(LOOK_UP_EVERY) {
+                turns += 1;
                 continue;
             }
+            turns = 1;
             let now = clock::now();
             let time = now.saturating_duration_since(since);
             if time >= NEEDED_EVERY {
@@ -259,10 +263,10 @@ impl Second {
                 since = now;
             }
             let mut waited = [Waited::readable(outbound.fd()), Waited::readable(wake.fd())];
-            wait(&mut waited, -1).map_err(of_tun)?;
+            wait(&mut waited, if sent > 0 { 0 } else { -1 }).map_err(of_tun)?;
             if waited[1].ready {
                 wake.clear();
-                outbound.woken(tables.load());
+                outbound.woken(view.load());
             }
         }
         *lock(&self.shared.loans[self.queue].back) = Some(outbound);

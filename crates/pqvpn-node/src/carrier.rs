@@ -50,6 +50,8 @@ use pqvpn_crypto::{identity::PublicIdentity, peer_id::PeerId};
 use pqvpn_dataplane::way::WayId;
 use tokio::{sync::watch, time::sleep};
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use self::memory::fuzz as fuzz_memory;
 use self::{
     client::Client,
     ladder::{Ladder, PORT, Plan},
@@ -150,6 +152,13 @@ impl Carriers {
         Self::with_memory(Thread::of_tests(), plain, ways, None, memory).unwrap()
     }
 
+    /// Carriers that carry nothing: `plain` is all there is, on the runtime of the caller.
+    #[cfg(feature = "sim")]
+    pub(crate) fn none(plain: Arc<dyn Endpoint>, plane: Arc<dyn Plane>) -> Result<Self, LinkError> {
+        let memory = (Memory::default(), NetworkKey::new(&[0; 32]));
+        Self::with_memory(Thread::of_caller()?, plain, Ways::new(plane, |_| true), None, memory)
+    }
+
     /// Somebody who comes from `at`, by a carried way that ends with what is returned beside its address.
     #[cfg(test)]
     pub(crate) fn guest(&self, rung: Rung, at: SocketAddr) -> (SocketAddr, impl Send + use<>) {
@@ -173,6 +182,10 @@ impl Carriers {
 
     /// Looks which network this host is in. `own_interface` leads into the overlay and is none.
     pub(crate) async fn look_around(&self, own_interface: Option<&str>, is_news: bool) {
+        #[cfg(feature = "sim")]
+        if crate::sim::now().is_some() {
+            return self.on_network(clock::now(), None, is_news);
+        }
         let around = surroundings(own_interface).await;
         let around = around.inspect_err(|error| tracing::debug!(%error, "no network is recognised")).ok().flatten();
         self.on_network(clock::now(), around.as_ref(), is_news);

@@ -12,25 +12,37 @@ const JUMP: Duration = Duration::from_secs(60);
 /// The monotonic clock: every timer and every age uses it.
 #[must_use]
 pub fn now() -> Instant {
+    #[cfg(feature = "sim")]
+    if let Some(now) = crate::sim::now() {
+        return now;
+    }
     Instant::now()
 }
 
 /// Seconds since 1970, for validity windows and file stamps only; 0 when the clock stands before 1970.
 #[must_use]
 pub fn unix_seconds() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+    wall().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 /// Milliseconds since 1970, for validity windows only; 0 when the clock stands before 1970.
 #[must_use]
 pub fn unix_millis() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+    wall().duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
+fn wall() -> SystemTime {
+    #[cfg(feature = "sim")]
+    if let Some(unix_ms) = crate::sim::unix_millis() {
+        return UNIX_EPOCH + Duration::from_millis(unix_ms);
+    }
+    SystemTime::now()
 }
 
 /// How old a file is by its stamp; one from the future is new.
 #[must_use]
 pub fn age_of(stamp: SystemTime) -> Duration {
-    SystemTime::now().duration_since(stamp).unwrap_or_default()
+    wall().duration_since(stamp).unwrap_or_default()
 }
 
 /// Where a machine that counts from zero began.
@@ -47,7 +59,7 @@ impl Origin {
     /// This moment in the machine's terms.
     #[must_use]
     pub fn now(&self) -> Now {
-        Now { mono: self.0.elapsed(), unix_ms: unix_millis() }
+        Now { mono: now().saturating_duration_since(self.0), unix_ms: unix_millis() }
     }
 
     /// A moment of the machine in the terms of timers.
@@ -70,7 +82,9 @@ impl Reading {
     #[must_use]
     pub fn take() -> Self {
         let boottime = clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(Duration::ZERO, Duration::from);
-        Self { monotonic: now(), boottime, wall: SystemTime::now() }
+        #[cfg(feature = "sim")]
+        let boottime = crate::sim::uptime().unwrap_or(boottime);
+        Self { monotonic: now(), boottime, wall: wall() }
     }
 
     /// Whether the machine slept, or was suspended and revived from a copy, between two readings: then session keys

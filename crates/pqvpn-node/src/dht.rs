@@ -30,6 +30,8 @@ pub use report::*;
 
 pub(crate) use addresses::{dialable, realm};
 pub(crate) use event::{FirstStream, Order, ValueAs, Wanted};
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use files::fuzz as fuzz_files;
 pub(crate) use files::hand_over;
 pub(crate) use places::{NoPlace, Place, Places};
 pub(crate) use port::{Port, Setup, Stranger, off, start};

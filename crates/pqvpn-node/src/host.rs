@@ -9,20 +9,23 @@
 //! Going from one plan to another is the same in small ([`HostChange::change_to`]): what is new is written down before it
 //! is made, and what is old is struck off after it has been undone, so that the journal never names too little.
 //!
-//! A directly connected subnet always wins over a route into the mesh: a route equal to or inside one is left out and
-//! reported; a route around one is set, and longest-prefix match keeps the subnet on its own link.
+//! A directly connected subnet wins over what is behind a peer: a route equal to or inside one is left out and reported;
+//! a route around one is set, and longest-prefix match keeps the subnet on its own link. Members' own addresses are
+//! another matter: nothing on the host wins over those ([`guard`]), and nothing gets to ours but by the tunnel ([`wall`]).
 //!
 //! All functions talk to the network namespace of the calling thread.
 
 mod checks;
 mod error;
 mod gateway;
+mod guard;
 mod journal;
 mod kernel;
 mod side;
 #[cfg(test)]
 pub(crate) mod tests;
 mod transition;
+mod wall;
 pub(crate) mod watch;
 
 use std::{
@@ -34,6 +37,8 @@ use ipnet::{IpNet, Ipv4Net};
 use serde::{Deserialize, Serialize};
 
 pub use self::error::HostError;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use self::journal::fuzz as fuzz_journal;
 pub(crate) use self::{
     gateway::{Gateway, Surroundings, default_gateway, surroundings},
     side::HostSide,
@@ -68,11 +73,13 @@ pub struct PlannedRoute {
     pub net: IpNet,
     /// The source that packets of this host to it get, one of the plan's addresses; none: the kernel chooses.
     pub source: Option<IpAddr>,
+    /// Members' addresses in it have routes of their own, before all others: that somebody else has it is no error.
+    pub guarded: bool,
 }
 
 impl From<IpNet> for PlannedRoute {
     fn from(net: IpNet) -> Self {
-        Self { net, source: None }
+        Self { net, source: None, guarded: false }
     }
 }
 
@@ -83,11 +90,20 @@ pub struct Report {
     pub skipped: Vec<Overlap>,
     /// Directly connected subnets inside a route that was set: the subnet keeps its addresses.
     pub shadowed: Vec<Overlap>,
+    /// Routes of somebody else inside a route that was set: they keep their addresses.
+    pub narrower: Vec<Overlap>,
+    /// Guarded routes left out because the host leads the very prefix elsewhere.
+    pub taken: Vec<Overlap>,
     /// IPv6 is off on this host or interface: IPv6 addresses and routes were left out.
     pub ipv6_missing: bool,
 }
 
 impl Report {
+    /// Whether a planned route was not set.
+    fn leaves_out(&self, net: IpNet) -> bool {
+        self.skipped.iter().chain(&self.taken).any(|overlap| overlap.route == net)
+    }
+
     /// Whether an address lies in a subnet that stays where it is connected.
     pub(crate) fn keeps(&self, ip: IpAddr) -> bool {
         self.skipped.iter().chain(&self.shadowed).any(|overlap| overlap.subnet.contains(&ip))

@@ -1,12 +1,32 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The PQVPN node: one task owns the state, links and the data plane feed it, the host is changed in one place.
 
+/// As [`tokio::select`]: fair, but under virtual time in the order of its arms, so that a run can be repeated.
+#[cfg(feature = "sim")]
+macro_rules! select {
+    ($($arms:tt)*) => {
+        if crate::sim::now().is_some() {
+            tokio::select! { biased; $($arms)* }
+        } else {
+            tokio::select! { $($arms)* }
+        }
+    };
+}
+#[cfg(feature = "sim")]
+pub(crate) use select;
+#[cfg(not(feature = "sim"))]
+pub(crate) use tokio::select;
+
+mod blocking;
 pub mod bootstrap;
 mod carrier;
 pub mod clock;
 pub mod config;
 pub mod dht;
 mod entropy;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzz;
 pub mod handle;
 pub mod host;
 pub mod lan;
@@ -19,7 +39,10 @@ pub mod netcheck;
 pub mod node;
 pub mod overlay;
 mod path;
+mod plane;
 mod session;
+#[cfg(feature = "sim")]
+pub mod sim;
 mod sleep;
 pub mod snapshot;
 mod state;

@@ -35,5 +35,7 @@ pub use rotation::{Interrupted, RotationError, finish_rotation};
 pub(crate) use error::RelayError;
 pub(crate) use event::{Order, Rotating};
 pub(crate) use port::{Guest, PoolChooser, Port, Setup, start};
-pub(crate) use relaying::Willing;
+pub(crate) use relaying::{Forwarder, Willing};
 pub(crate) use rpc::is_request;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use store::fuzz::file as fuzz_store;

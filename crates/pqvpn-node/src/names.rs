@@ -31,6 +31,8 @@ use crate::config::DnsMode;
 
 pub(crate) use self::side::DnsSide;
 pub(crate) use self::table::NameTable;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use self::{answer::fuzz as fuzz_query, host::fuzz_journal};
 
 /// The zone; no such top-level domain exists.
 pub const ZONE: &str = "pqvpn";

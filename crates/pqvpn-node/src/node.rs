@@ -3,7 +3,7 @@
 
 use std::{
     io,
-    net::{Ipv4Addr, SocketAddr},
+    net::SocketAddr,
     path::PathBuf,
     sync::{
         Arc,
@@ -11,12 +11,8 @@ use std::{
     },
 };
 
-use ipnet::Ipv4Net;
 use pqvpn_crypto::{
-    aead::{AeadId, hardware_aes},
     identity::Identity,
-    peer_id::PeerId,
-    ratchet::machine::EpochTime,
     tls::{Admission, LinkCrypto},
 };
 use pqvpn_dataplane::{
@@ -24,29 +20,23 @@ use pqvpn_dataplane::{
 };
 use thiserror::Error;
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::mpsc,
     task::{JoinError, JoinHandle},
 };
 
 use crate::{
-    bootstrap,
-    carrier::{CarrierListen, Carriers, Listening, Ways},
-    clock::{self, Reading},
-    config::{Cipher, Config, Mtu, Queues, Rate, RelayConfig},
-    dht,
+    carrier::{CarrierListen, Carriers, Ways},
+    config::{Config, Mtu, Queues, Rate, RelayConfig},
     handle::NodeHandle,
     host::{self, HostError, HostSide},
-    lan::{Lan, LanSetup},
     link::{Backend, Endpoint, GuestSocket, LinkConfig, LinkError, TransportKnobs},
     membership::{self, MembershipError, Willing},
-    names::DnsSide,
-    overlay::{Mesh, OwnAddresses},
-    path::{Mapped, Portmap, PortmapSetup, Reflexive},
-    session::{self, LinkContext, Slots},
+    session::Slots,
     snapshot::NodeState,
-    state::{Guessing, Inputs, Peers, Refused, Rounds, State, Timed, Views},
-    underlay::{Underlay, bind_all},
+    state::Views,
+    underlay::bind_all,
 };
+pub(crate) use ground::Ground;
 
 /// Inner MTU on a path of 1500 bytes over IPv6: 40 + 8 outer, 32 tunnel (security.md 1.5).
 const INNER_MTU: u16 = 1420;
@@ -149,10 +139,9 @@ impl Node {
         options: StartOptions,
         begin: NodeState,
         driver: Option<mpsc::Sender<Views>>,
-        mut views: mpsc::Receiver<Views>,
+        views: mpsc::Receiver<Views>,
     ) -> Result<(NodeHandle, membership::Port, JoinHandle<()>), StartError> {
         let StartOptions { config, identity, state_dir, interface, backend } = options;
-        let own = identity.peer_id();
         let mut standing = Vec::new();
         let queues = queue_count(&interface, config.interface.queues);
         let (sockets, listen) = bind_all(&config.node.listen, queues, &mut standing)?;
@@ -171,108 +160,30 @@ impl Node {
         let identity = Arc::new(identity);
         let crypto = Arc::new(LinkCrypto::new(Arc::clone(&identity), Arc::clone(&slots) as Arc<dyn Admission>));
         let carriers = start_carriers(&config, &host, &plane, backend, (&crypto, &slots), identity.notes_key()).await?;
-        let endpoint: Arc<dyn Endpoint> = Arc::new(carriers.clone());
-
-        let addresses = OwnAddresses::default();
-        let reflexive = Reflexive::default();
-        let portmap = start_portmap(&config, &listen, &host);
-        let around = Around {
-            config: &config,
-            identity: &identity,
-            endpoint: &endpoint,
-            carriers: &carriers,
-            listen: &listen,
-            control: &control,
-            reflexive: &reflexive,
-            mapped: portmap.mapped(),
-        };
-        let dht = around.start_dht(&host, addresses.clone()).await;
-        let (networks, driver) = around.start_networks(&host, addresses.clone(), dht.clone(), driver).await?;
-        let lan = Lan::new(config.bootstrap.lan.then(|| lan_setup(own, &config, &listen, dht.as_ref(), &networks)));
-        let (link_events, links) = mpsc::channel(QUEUE);
-        let door_to_networks = networks.clone();
-        let context = Arc::new(LinkContext::new(
-            endpoint,
-            control.clone(),
-            own,
-            aeads(config.crypto.cipher),
-            inner_mtu,
-            EpochTime::from_secs(config.crypto.rekey_seconds.into()).unwrap_or_default(),
-            slots,
-            link_events,
-            dht,
-            networks,
-            crypto,
-        ));
-        let (command_sender, commands) = mpsc::channel(QUEUE);
-        let (barriers, barriers_in) = mpsc::channel(VIEWS);
-        let (begun, begun_in) = oneshot::channel();
-        let mut state = State {
-            own,
-            name: config.name(),
-            running: NodeState::Up,
-            started: clock::now(),
-            clocks: Reading::take(),
-            peers: Peers::default(),
-            live: Timed::default(),
-            views: views.try_recv().unwrap_or_default(),
-            barriers,
-            addresses,
-            mesh: Mesh::default(),
-            accepting: tokio::spawn(accept_after(begun_in, Arc::clone(&context))),
-            context,
-            control,
-            listening: Listening::open(&carriers, own, listens(&config.relay)),
-            carriers,
-            dns: DnsSide::new(config.dns.mode, host.interface.clone(), host.state_dir.clone()),
-            host,
-            underlay: Underlay { listen, plane },
-            standing,
-            lost_events,
-            refused: Refused::default(),
-            reflexive,
-            mapped: portmap.mapped().clone(),
-            portmap,
-            inner_mtu,
-            guessing: Guessing::default(),
-            rounds: Rounds::new(clock::now()),
-            lan,
-            twins: None,
-            taken_over: None,
-            dht_off: Box::new(dht::off(&config.dht)),
+        let strangers = Arc::new(carriers.for_strangers());
+        let (interface, routed) = (host.interface.clone(), host.routed.clone());
+        let changes = Box::new(move || host::watch::watch(interface.as_deref(), routed));
+        let ground = Ground {
             config,
+            identity,
+            host,
+            standing,
+            listen,
+            inner_mtu,
+            control: Arc::new(control.clone()),
+            forwarder: Arc::new(control),
+            plane: Some(plane),
+            slots,
+            crypto,
+            endpoint: Arc::new(carriers.clone()),
+            carriers,
+            strangers,
+            packets,
+            lost_events,
+            changes,
         };
-        if let Err(error) = state.begin(begin).await {
-            state.stop().await;
-            return Err(error.into());
-        }
-        let _the_task_waits = begun.send(());
-        let watched = host::watch::watch(state.host.interface.as_deref());
-        let inputs = |changes| Inputs { commands, packets, links, views, barriers: barriers_in, changes, driver };
-        let task = run(state, watched, inputs);
-        Ok((NodeHandle::new(command_sender), door_to_networks, task))
+        ground.start(begin, driver, views).await
     }
-}
-
-/// Takes the links that have come in once it is known who is a peer: one that was refused would not come back soon.
-async fn accept_after(begun: oneshot::Receiver<()>, context: Arc<LinkContext>) {
-    if begun.await.is_ok() {
-        session::accept_all(context).await;
-    }
-}
-
-/// Runs the state task, with the watch of the host's network beside it. It panics, all undone, if the networks' task did.
-fn run(
-    state: State,
-    (watch, changes): (Option<host::watch::Watch>, mpsc::Receiver<()>),
-    inputs: impl FnOnce(mpsc::Receiver<()>) -> Inputs,
-) -> JoinHandle<()> {
-    let inputs = inputs(changes);
-    tokio::spawn(async move {
-        let ended = state.run(inputs).await;
-        drop(watch);
-        pass_on_panic(ended);
-    })
 }
 
 /// Panics if the task did that was waited for: whoever waits for this one shall not take it for a good end.
@@ -296,15 +207,6 @@ const fn inner_mtu(mtu: Mtu) -> u16 {
         Mtu::Auto => INNER_MTU,
         Mtu::Fixed(bytes) => bytes,
     }
-}
-
-/// Has the router asked to let our port through.
-fn start_portmap(config: &Config, listen: &[SocketAddr], host: &HostSide) -> Portmap {
-    Portmap::start(&PortmapSetup {
-        wanted: config.node.port_mapping,
-        listen: listen.to_owned(),
-        interface: host.interface.clone(),
-    })
 }
 
 /// Where the packet threads leave their events. They never wait; what is lost here is asked again (a parked packet, a
@@ -363,81 +265,6 @@ fn link_config(crypto: Arc<LinkCrypto>) -> LinkConfig {
     config
 }
 
-/// What the DHT and the networks are started from.
-struct Around<'n> {
-    config: &'n Config,
-    identity: &'n Arc<Identity>,
-    endpoint: &'n Arc<dyn Endpoint>,
-    carriers: &'n Carriers,
-    listen: &'n [SocketAddr],
-    control: &'n Control,
-    reflexive: &'n Reflexive,
-    mapped: &'n Mapped,
-}
-
-impl Around<'_> {
-    async fn start_dht(&self, host: &HostSide, overlay: OwnAddresses) -> Option<dht::Port> {
-        if !self.config.dht.enabled {
-            return None;
-        }
-        let setup = dht::Setup {
-            config: self.config.dht.clone(),
-            identity: Arc::clone(self.identity),
-            endpoint: Arc::clone(self.endpoint),
-            strangers: Arc::new(self.carriers.for_strangers()),
-            state_dir: host.state_dir.clone(),
-            listen: self.listen.to_owned(),
-            overlay,
-            doors: bootstrap::doors(self.config, &host.state_dir, clock::unix_millis()),
-            watched: self.config.peers.iter().map(|peer| peer.id).collect(),
-        };
-        let (port, _ends_with_the_node) = dht::start(setup).await;
-        Some(port)
-    }
-
-    async fn start_networks(
-        &self,
-        host: &HostSide,
-        overlay: OwnAddresses,
-        dht: Option<dht::Port>,
-        views: Option<mpsc::Sender<Views>>,
-    ) -> Result<(membership::Port, JoinHandle<()>), StartError> {
-        let setup = membership::Setup {
-            identity: Arc::clone(self.identity),
-            endpoint: Arc::clone(self.endpoint),
-            state_dir: host.state_dir.clone(),
-            listen: self.listen.to_owned(),
-            overlay,
-            name: self.config.name(),
-            dht,
-            views: views.unwrap_or_else(|| mpsc::channel(1).0),
-            pools: pools(host.interface.clone(), self.config),
-            forwarder: Arc::new(self.control.clone()),
-            willing: willing(&self.config.relay),
-            reflexive: self.reflexive.clone(),
-            mapped: self.mapped.clone(),
-            carriers: self.carriers.clone(),
-        };
-        Ok(membership::start(setup).await?)
-    }
-}
-
-/// Chooses the IPv4 addresses of a new network: the configured pool first, unless the pinned peers have it, then others of
-/// 10.0.0.0/8 that nothing on this host uses.
-fn pools(interface: Option<String>, config: &Config) -> membership::PoolChooser {
-    let (configured, pinned) = (config.interface.ipv4_pool, !config.peers.is_empty());
-    Arc::new(move |mut taken: Vec<Ipv4Net>| {
-        let interface = interface.clone();
-        Box::pin(async move {
-            taken.extend(pinned.then_some(configured));
-            let others = (100..200).filter_map(|second| Ipv4Net::new(Ipv4Addr::new(10, second, 0, 0), 16).ok());
-            let wanted: Vec<Ipv4Net> = std::iter::once(configured).chain(others).collect();
-            let free = host::free_pool(interface.as_deref(), &wanted, &taken).await;
-            free.inspect_err(|error| tracing::warn!(%error, "no IPv4 addresses chosen")).ok().flatten()
-        })
-    })
-}
-
 /// The ladder over an endpoint that dials by UDP alone, for the network this host is in now.
 async fn start_carriers(
     config: &Config,
@@ -466,29 +293,6 @@ pub(crate) fn willing(relay: &RelayConfig) -> Willing {
     if relay.enabled { Willing::Bulk { rate } } else { Willing::Introductions }
 }
 
-fn lan_setup(
-    own: PeerId,
-    config: &Config,
-    listen: &[SocketAddr],
-    dht: Option<&dht::Port>,
-    networks: &membership::Port,
-) -> LanSetup {
-    LanSetup {
-        own,
-        network: config.dht.network_id(),
-        listen: listen.to_owned(),
-        found: dht.map(dht::Port::hints).into_iter().chain([networks.hints()]).collect(),
-        always: dht.is_some(),
-    }
-}
-
-fn aeads(cipher: Cipher) -> Vec<AeadId> {
-    match cipher {
-        Cipher::Auto if hardware_aes() => vec![AeadId::Aes256Gcm, AeadId::ChaCha20Poly1305],
-        Cipher::Auto | Cipher::ChaCha20Poly1305 => vec![AeadId::ChaCha20Poly1305],
-        Cipher::Aes256Gcm => vec![AeadId::Aes256Gcm],
-    }
-}
-
+mod ground;
 #[cfg(test)]
 mod tests;

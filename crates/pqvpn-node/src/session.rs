@@ -29,7 +29,7 @@ use pqvpn_crypto::{
     tls::{LinkCrypto, Refusal},
 };
 use pqvpn_dataplane::{
-    Control, PeerSlot, SessionId, SessionInstall,
+    PeerSlot, SessionId, SessionInstall,
     session::{RxSession, TxSession},
 };
 use pqvpn_wire::{
@@ -49,6 +49,7 @@ use crate::{
     membership,
     negotiate::{AckSent, HelloSent, Local, Negotiated, NegotiationError},
     path::FIRST_SIZE,
+    plane::PacketPlane,
 };
 pub(crate) use accept::accept_all;
 use door::{Door, Shut};
@@ -67,7 +68,7 @@ const KEPT_PSKS: usize = 2;
 /// What the link tasks share.
 pub(crate) struct LinkContext {
     pub(crate) endpoint: Arc<dyn Endpoint>,
-    pub(crate) control: Control,
+    pub(crate) control: Arc<dyn PacketPlane>,
     pub(crate) own: PeerId,
     /// AEADs this node can use, best first.
     pub(crate) aeads: Vec<AeadId>,
@@ -137,7 +138,7 @@ impl LinkContext {
     #[expect(clippy::too_many_arguments, reason = "called once, each value named at the call")]
     pub(crate) fn new(
         endpoint: Arc<dyn Endpoint>,
-        control: Control,
+        control: Arc<dyn PacketPlane>,
         own: PeerId,
         aeads: Vec<AeadId>,
         inner_mtu: u16,
@@ -392,7 +393,7 @@ async fn negotiate_as_dialer(
     let Message::HelloAck(ack) = channel.read().await? else { return Err(SessionError::OutOfOrder) };
     let (negotiated, confirm) = sent.on_ack(&ack, &|aead| context.export(&*connection, aead))?;
     let (established, queue) = context.install(connection, negotiated, slot)?;
-    let guard = InstalledSession::new(&context.control, established.id);
+    let guard = InstalledSession::new(&*context.control, established.id);
     channel.write(&Message::Confirm(confirm)).await?;
     guard.keep();
     Ok((established, queue, channel))
@@ -409,7 +410,7 @@ async fn negotiate_as_listener(
     let (waiting, negotiated, ack) =
         AckSent::on_hello(&hello, context.local(), &known, &|aead| context.export(&*connection, aead))?;
     let (mut established, queue) = context.install(connection, negotiated, slot)?;
-    let guard = InstalledSession::new(&context.control, established.id);
+    let guard = InstalledSession::new(&*context.control, established.id);
     channel.write(&Message::HelloAck(ack)).await?;
     let Message::Confirm(confirm) = channel.read().await? else { return Err(SessionError::OutOfOrder) };
     waiting.on_confirm(&confirm)?;
@@ -421,12 +422,12 @@ async fn negotiate_as_listener(
 
 /// Takes a session out of the data plane again unless its negotiation succeeds, also when it is cancelled.
 struct InstalledSession<'a> {
-    control: &'a Control,
+    control: &'a dyn PacketPlane,
     id: Option<SessionId>,
 }
 
 impl<'a> InstalledSession<'a> {
-    fn new(control: &'a Control, id: SessionId) -> Self {
+    fn new(control: &'a dyn PacketPlane, id: SessionId) -> Self {
         Self { control, id: Some(id) }
     }
 
@@ -454,7 +455,7 @@ async fn serve(
     context.remember_key(&*connection);
     context.tell(LinkEvent::Established(Box::new(established))).await;
     let error = loop {
-        tokio::select! {
+        crate::select! {
             message = channel.read() => match message {
                 Ok(Message::Ratchet(bytes)) => context.tell(LinkEvent::Ratchet { session, bytes }).await,
                 Ok(Message::Candidates(candidates)) => context.tell(LinkEvent::Candidates { session, candidates }).await,

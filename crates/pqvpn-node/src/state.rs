@@ -27,7 +27,7 @@ use std::{
 };
 
 use pqvpn_crypto::{aead::AeadId, peer_id::PeerId, ratchet::machine::Ratchet, schedule::Role};
-use pqvpn_dataplane::{Control, Event, PeerSlot, PeerStats, SessionId};
+use pqvpn_dataplane::{Event, PeerSlot, PeerStats, SessionId};
 use pqvpn_wire::control::Message;
 use tokio::{
     sync::mpsc,
@@ -41,7 +41,7 @@ use crate::{
     config::Config,
     dht::report::DhtReport,
     handle::Command,
-    host::HostSide,
+    host::{HostSide, watch::News},
     lan::Lan,
     life::{Action, Activity},
     link::Connection,
@@ -49,6 +49,7 @@ use crate::{
     names::DnsSide,
     overlay::{Mesh, OwnAddresses},
     path::{Mapped, Portmap, Reflexive},
+    plane::PacketPlane,
     session::{self, LinkContext, LinkEvent},
     sleep::{RENEW_AT_LEAST, Sleep},
     snapshot::{HealthItem, NodeState},
@@ -83,7 +84,7 @@ pub(crate) struct Inputs {
     pub(crate) views: mpsc::Receiver<Views>,
     pub(crate) barriers: mpsc::Receiver<Barrier>,
     /// The host's network has changed.
-    pub(crate) changes: mpsc::Receiver<()>,
+    pub(crate) changes: mpsc::Receiver<News>,
     /// The task that owns the networks.
     pub(crate) driver: JoinHandle<()>,
 }
@@ -106,7 +107,7 @@ pub(crate) struct State {
     pub(crate) mesh: Mesh,
     pub(crate) live: Timed<SessionId, Live>,
     pub(crate) context: Arc<LinkContext>,
-    pub(crate) control: Control,
+    pub(crate) control: Arc<dyn PacketPlane>,
     /// What takes datagrams where UDP does not pass.
     pub(crate) carriers: Carriers,
     /// Where members come in by it.
@@ -206,7 +207,7 @@ impl State {
         let mut udp_back = self.carriers.udp_back();
         loop {
             let deadline = self.deadline();
-            let stop = tokio::select! {
+            let stop = crate::select! {
                 command = inputs.commands.recv() => match command {
                     Some(Command::Shutdown(done)) => Some(Some(done)),
                     Some(command) => { self.on_command(clock::now(), command).await; None }
@@ -230,7 +231,7 @@ impl State {
                     let _nobody_waits = barrier.send(());
                     None
                 }
-                Some(()) = inputs.changes.recv() => { self.on_network_change(clock::now()); None }
+                Some(news) = inputs.changes.recv() => { self.on_host_news(news).await; None }
                 Ok(()) = udp_back.changed() => { self.on_udp_back(clock::now()); None }
                 () = self.mapped.changed() => { self.on_mapping(clock::now()); None }
                 ended = &mut inputs.driver => {

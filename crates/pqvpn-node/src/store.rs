@@ -10,9 +10,10 @@ mod file;
 mod keystore;
 mod next;
 
+pub(crate) use self::file::twin_of;
 pub use self::{
     error::StoreError,
-    file::{ensure_private_dir, read_private, write_atomic},
+    file::{ensure_private_dir, read_private, remove_twins, remove_twins_of, write_atomic},
     keystore::{KEYSTORE_FILE, KeystoreFile},
     next::{NEXT_FILE, OLD_FILE, OVERLAP},
 };

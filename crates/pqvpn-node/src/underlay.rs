@@ -21,13 +21,15 @@ use crate::{
 /// The packet threads and what they listen on.
 pub(crate) struct Underlay {
     pub(crate) listen: Vec<SocketAddr>,
-    pub(crate) plane: DataPlane,
+    /// None where the packet plane is no real one.
+    pub(crate) plane: Option<DataPlane>,
 }
 
 impl Underlay {
     /// Stops and joins the packet threads, away from the runtime's thread.
     pub(crate) async fn shut_down(self) {
-        let _joined = spawn_blocking(move || self.plane.shutdown()).await;
+        let Some(plane) = self.plane else { return };
+        let _joined = spawn_blocking(move || plane.shutdown()).await;
     }
 }
 

@@ -8,7 +8,7 @@ use std::{fs, net::IpAddr};
 
 use ipnet::IpNet;
 use netns::{LAN, Net, TUN, in_namespace};
-use pqvpn_node::host::{ConflictKind, HostChange, HostError, Plan, pool_conflicts, recover};
+use pqvpn_node::host::{ConflictKind, HostChange, HostError, Plan, PlannedRoute, pool_conflicts, recover};
 use rtnetlink::RouteMessageBuilder;
 
 fn plan(addresses: &[&str], routes: &[&str]) -> Plan {
@@ -102,6 +102,33 @@ fn a_route_through_another_interface_is_refused_by_name() {
         let error = refused(&net, &usual()).await;
         assert!(matches!(&error, HostError::RouteTaken { interface, .. } if interface == LAN), "{error:?}");
         assert!(error.to_string().contains("10.100.0.0/16 is there already, via lan0"), "{error}");
+    });
+}
+
+#[test]
+fn where_members_have_routes_of_their_own_somebody_else_s_route_to_the_prefix_is_only_told() {
+    in_namespace(async |net| {
+        route(&net, "10.100.0.0/16", "192.168.7.1").await;
+        let guarded = |net: &str| PlannedRoute { guarded: true, ..net.parse::<IpNet>().expect("prefix").into() };
+        let pool = Plan { routes: vec![guarded("10.100.0.0/16")], ..plan(&["10.100.3.7/32"], &[]) };
+        let change = HostChange::apply(net.state(), &pool).await.expect("applied");
+        let taken: Vec<_> =
+            change.report().taken.iter().map(|it| (it.route.to_string(), it.interface.clone())).collect();
+        assert_eq!(taken, [("10.100.0.0/16".to_owned(), LAN.to_owned())]);
+        change.undo().await.expect("undone");
+    });
+}
+
+#[test]
+fn routes_by_a_router_inside_one_of_ours_are_told() {
+    in_namespace(async |net| {
+        route(&net, "192.168.9.128/25", "192.168.7.1").await;
+        route(&net, "192.168.10.0/24", "192.168.7.1").await;
+        let change =
+            HostChange::apply(net.state(), &plan(&["10.100.3.7/32"], &["192.168.9.0/24"])).await.expect("applied");
+        let narrower: Vec<String> = change.report().narrower.iter().map(|it| it.subnet.to_string()).collect();
+        assert_eq!(narrower, ["192.168.9.128/25"]);
+        change.undo().await.expect("undone");
     });
 }
 

@@ -34,8 +34,8 @@ pub enum SegmentError {
     /// The segmentation type does not fit the packet, or its segment size is zero.
     #[error("segmentation type {0} does not fit the packet")]
     Mismatch(u8),
-    /// The checksum to be finished lies outside the packet.
-    #[error("checksum at {start}+{offset} lies outside the packet")]
+    /// The checksum to be finished lies outside the packet, or in headers that are no checksum.
+    #[error("no checksum can be at {start}+{offset} of the packet")]
     Checksum {
         /// Where the checksummed range begins.
         start: u16,
@@ -106,14 +106,13 @@ impl<'a> Segmenter<'a> {
         let packet = view.bytes();
         let plan = if virtio.needs_csum() {
             let (start, offset) = (usize::from(virtio.csum_start), usize::from(virtio.csum_offset));
-            if start + offset + 2 > packet.len() {
+            let is_partial = start == view.l4_offset() && partial_offset(&view) == Some(offset);
+            // Written elsewhere in the headers, a checksum would change addresses or ports after they were looked at.
+            let headers = view.l4_offset() + if is_partial { 0 } else { transport_header_len(&view).unwrap_or(0) };
+            if start < view.l4_offset() || start + offset < headers || start + offset + 2 > packet.len() {
                 return Err(SegmentError::Checksum { start: virtio.csum_start, offset: virtio.csum_offset });
             }
-            if start == view.l4_offset() && partial_offset(&view) == Some(offset) {
-                Plan::Whole(PacketKind::DataPartial)
-            } else {
-                Plan::Complete { start, offset }
-            }
+            if is_partial { Plan::Whole(PacketKind::DataPartial) } else { Plan::Complete { start, offset } }
         } else {
             Plan::Whole(PacketKind::Data)
         };

@@ -6,6 +6,7 @@
 //!     │             └──► strategy (adversary) of the colluders
 //!     └──► reference: what should be found      stats ──► report: figures, bars, rows
 //! ```
+//! `whole` has worlds of a few real nodes each, with everything above the sockets.
 //! Everything follows from one seed: the same seed gives the same events whatever the number of threads.
 #![forbid(unsafe_code)]
 
@@ -20,4 +21,5 @@ pub mod scenario;
 pub mod seed;
 pub mod stats;
 pub mod swarm;
+pub mod whole;
 pub mod world;

@@ -14,6 +14,7 @@ use pqvpn_sim::{
     report::{Op, Report},
     scenario::{self, Options, Scenario},
     seed::Seed,
+    whole,
 };
 
 /// Nodes of one world. A node takes about 130 kB, and each thread has a world of its own: more would fill the memory of
@@ -37,6 +38,33 @@ struct Cli {
 enum Command {
     /// The DHT: lookups among liars, Sybils, poison, churn, partitions.
     Dht(Dht),
+    /// Whole nodes: links, membership, paths, sessions and DHT together, with everything going wrong at random.
+    Whole(Whole),
+}
+
+#[derive(Debug, Args)]
+struct Whole {
+    /// Worlds.
+    #[arg(long, default_value_t = 100)]
+    seeds: usize,
+    /// Operations of each.
+    #[arg(long, default_value_t = 1000)]
+    operations: usize,
+    /// Seed of the series.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Run one world by its own seed, as a failure names it.
+    #[arg(long, value_name = "SEED", conflicts_with_all = ["seeds", "seed", "plan"])]
+    world: Option<u64>,
+    /// Run the operations of a file, as a failure prints them.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["seeds", "seed"])]
+    plan: Option<std::path::PathBuf>,
+    /// How long failures are cut down to what matters, in seconds each.
+    #[arg(long, value_name = "SECONDS", default_value_t = 120)]
+    minimise: u64,
+    /// Worker threads; results do not depend on it.
+    #[arg(long, default_value_t = 2)]
+    threads: usize,
 }
 
 #[derive(Debug, Args)]
@@ -89,7 +117,10 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: &Cli) -> anyhow::Result<u8> {
-    let Command::Dht(args) = &cli.command;
+    let args = match &cli.command {
+        Command::Dht(args) => args,
+        Command::Whole(args) => return args.run(cli.json),
+    };
     let options = args.options()?;
     let scenarios = args.scenarios()?;
     let name = match (&args.scenario, args.suite) {
@@ -117,6 +148,84 @@ fn run(cli: &Cli) -> anyhow::Result<u8> {
     }
     report.write(&mut io::stdout().lock(), cli.json)?;
     Ok(report.exit_code())
+}
+
+impl Whole {
+    fn run(&self, json: bool) -> anyhow::Result<u8> {
+        let began = Instant::now();
+        let mut report = Report::new("whole");
+        let campaign = match self.one()? {
+            Some(plan) => {
+                let outcome = whole::run(&plan);
+                self.tell(0, &plan, &outcome);
+                let failed = (!outcome.violations.is_empty()).then(|| (plan.seed, outcome.clone()));
+                whole::Campaign {
+                    runs: 1,
+                    operations: outcome.done as u64,
+                    virtual_s: outcome.lasted.as_secs(),
+                    counts: outcome.counts,
+                    failed: failed.into_iter().collect(),
+                }
+            }
+            None => {
+                let tell =
+                    |number: usize, plan: &whole::Plan, outcome: &whole::Outcome| self.tell(number, plan, outcome);
+                whole::campaign(Seed(self.seed), self.seeds, self.operations, self.threads, &tell)
+            }
+        };
+        report.figure("seeds", campaign.runs);
+        report.figure("operations", campaign.operations);
+        report.figure("virtual_s", campaign.virtual_s);
+        for (name, count) in
+            ["sent", "delivered", "datagrams", "seals", "sessions", "links"].iter().zip(campaign.counts)
+        {
+            report.figure(name, count);
+        }
+        report.figure("violations", campaign.failed.len());
+        report.figure("wall_s", pqvpn_sim::stats::round(began.elapsed().as_secs_f64()));
+        report.bar("violations", Op::AtMost, 0.0);
+        report.write(&mut io::stdout().lock(), json)?;
+        Ok(report.exit_code())
+    }
+
+    fn one(&self) -> anyhow::Result<Option<whole::Plan>> {
+        if let Some(file) = &self.plan {
+            return Ok(Some(serde_json::from_slice(&std::fs::read(file)?)?));
+        }
+        Ok(self.world.map(|seed| whole::Plan::of(Seed(seed), self.operations)))
+    }
+
+    /// Says what came of a world; of a failing one also how to see it again.
+    fn tell(&self, number: usize, plan: &whole::Plan, outcome: &whole::Outcome) {
+        let mut told = String::new();
+        if number.is_multiple_of(50) {
+            told = format!(
+                "world {number}: {} operations, {} s, hash {:016x}\n",
+                outcome.done,
+                outcome.lasted.as_secs(),
+                outcome.hash
+            );
+        }
+        if let Some(first) = outcome.violations.first() {
+            let cut = whole::Plan { operations: plan.operations[..outcome.done].to_vec(), ..plan.clone() };
+            let least = whole::minimise(&cut, first.rule, std::time::Duration::from_secs(self.minimise));
+            told = format!(
+                "world {} with {} nodes, operation {}: {}: {}\nagain: pqvpn-sim whole --world {} --operations {}\n\
+                 or, cut down to {} operations, with --plan: {}\n",
+                plan.seed,
+                plan.nodes,
+                outcome.done,
+                first.rule,
+                first.what,
+                plan.seed,
+                plan.operations.len(),
+                least.operations.len(),
+                serde_json::to_string(&least).unwrap_or_default(),
+            );
+        }
+        // Progress is for people who wait; nothing is lost when nobody reads it.
+        _ = io::stderr().write_all(told.as_bytes());
+    }
 }
 
 impl Dht {

@@ -10,10 +10,14 @@
     reason = "a test that cannot go on says so and ends; measured figures are shown"
 )]
 
+#[path = "e2e/crashes.rs"]
+mod crashes;
 #[path = "e2e/discovery.rs"]
 mod discovery;
 #[path = "e2e/garbage.rs"]
 mod garbage;
+#[path = "e2e/hostile_lan.rs"]
+mod hostile_lan;
 #[path = "e2e/hygiene.rs"]
 mod hygiene;
 #[path = "e2e/icmp.rs"]

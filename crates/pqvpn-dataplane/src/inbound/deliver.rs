@@ -22,6 +22,9 @@ const WAITING: usize = 4096;
 const EARLY: usize = 512 * 1024;
 /// What is not given up to tell senders that they are too fast: acknowledgements, handshakes, names, echoes.
 const SHORT: usize = 256;
+/// UDP datagrams that are delivered before others follow: nothing but the reader's buffer, of some 90 by default, makes
+/// their sender wait.
+const CROWD: usize = 32;
 /// Pieces of a super-packet for which the short list suffices.
 const FEW: usize = 8;
 
@@ -31,6 +34,8 @@ pub(super) struct Deliver {
     offloads: Offloads,
     coalescer: Coalescer,
     waiting: usize,
+    /// UDP datagrams among it.
+    datagrams: usize,
     /// The next long packet is given up.
     shed: bool,
     pub(super) drops: Arc<DropCounters>,
@@ -40,7 +45,7 @@ impl Deliver {
     pub(super) fn new(writer: Box<dyn TunWriter>, drops: Arc<DropCounters>) -> Self {
         let offloads = writer.offloads();
         let coalescer = Coalescer::new(WAITING).merge_udp(offloads.uso);
-        Self { writer, offloads, coalescer, waiting: 0, shed: false, drops }
+        Self { writer, offloads, coalescer, waiting: 0, datagrams: 0, shed: false, drops }
     }
 
     /// Takes the inner packet at `offset` of `storage`, `len` bytes with padding.
@@ -59,7 +64,10 @@ impl Deliver {
             pushed = self.coalescer.push(kind, &storage[offset..offset + len], 0, place);
         }
         match pushed {
-            Ok(()) => self.waiting += len,
+            Ok(()) => {
+                self.waiting += len;
+                self.datagrams += usize::from(is_udp(&storage[offset..offset + len]));
+            }
             Err(_) => self.drops.count(DropReason::MalformedInner),
         }
     }
@@ -69,14 +77,18 @@ impl Deliver {
         self.shed = shed;
     }
 
-    /// Whether so much waits that it should be flushed.
-    pub(super) fn is_due(&self) -> bool {
-        self.waiting >= EARLY
+    /// Writes what waits if that is much; `true` if it was a crowd of datagrams.
+    pub(super) fn flush_early(&mut self, storage: &mut [u8]) -> bool {
+        let crowded = self.datagrams >= CROWD;
+        if crowded || self.waiting >= EARLY {
+            self.flush(storage);
+        }
+        crowded
     }
 
     /// Writes everything that waits.
     pub(super) fn flush(&mut self, storage: &mut [u8]) {
-        self.waiting = 0;
+        (self.waiting, self.datagrams) = (0, 0);
         while let Some(merged) = self.coalescer.pop(&mut [&mut *storage]) {
             let written = if merged.pieces.len() <= FEW {
                 write::<{ FEW + 1 }>(self.writer.as_mut(), &merged, storage)
@@ -114,6 +126,12 @@ impl Deliver {
             self.drops.count(DropReason::TunError);
         }
     }
+}
+
+/// Whether a packet is UDP; one with extension headers or fragments is not looked into.
+fn is_udp(packet: &[u8]) -> bool {
+    let (Some(first), Some(v4), Some(v6)) = (packet.first(), packet.get(9), packet.get(6)) else { return false };
+    *(if first >> 4 == 4 { v4 } else { v6 }) == UDP
 }
 
 fn write<const N: usize>(writer: &mut dyn TunWriter, merged: &Merged<'_>, storage: &[u8]) -> std::io::Result<()> {

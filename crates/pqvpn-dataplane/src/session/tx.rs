@@ -4,7 +4,9 @@
 use super::{COUNTER_MAX, EPOCH_HARD, EPOCH_PKTS, EpochMismatch, PHASE_PKTS, PHASE_TIME, keys};
 use pqvpn_crypto::aead::{AeadId, DataKey};
 use pqvpn_crypto::header::{HeaderKey, HeaderSecret, LANES};
+use pqvpn_crypto::kdf::Sid;
 use pqvpn_crypto::ratchet::EpochChain;
+use pqvpn_crypto::schedule::Direction;
 use pqvpn_packet::header::{HEADER_LEN, Header, OVERHEAD, PacketKind, TAG_LEN, apply_mask, sample_of};
 use std::{ops::Range, time::Instant};
 
@@ -171,6 +173,12 @@ impl TxSession {
             }
         }
         rest.iter().for_each(|range| self.mask(&mut storage[range.clone()]));
+    }
+
+    /// Which keys it seals with: no two sessions have the same, and no counter comes twice under one.
+    #[must_use]
+    pub const fn key_id(&self) -> (Sid, Direction) {
+        (self.chain.sid(), self.chain.direction())
     }
 
     /// The epoch packets are sealed under.

@@ -35,9 +35,18 @@ pub(crate) struct Sent {
     pub(crate) too_long: Vec<SocketAddr>,
     /// A socket was full, and was waited for.
     pub(crate) waited: bool,
+    /// In vain: what is left is not waited for again.
+    in_vain: bool,
 }
 
 impl Sent {
+    /// Waits for room in a full socket, once.
+    fn wait(&mut self, socket: &Socket) -> bool {
+        self.waited = true;
+        self.in_vain = self.in_vain || !socket.wait_writable().unwrap_or(false);
+        !self.in_vain
+    }
+
     fn refuse(&mut self, run: Run, error: &io::Error, datagrams: u64) {
         self.failed += datagrams;
         if error.raw_os_error() == Some(libc::EMSGSIZE) && !self.too_long.contains(&run.dst) {
@@ -161,8 +170,7 @@ impl SendRuns {
     fn recover(&mut self, at: usize, error: &io::Error, storage: &[u8], socket: &Socket, sent: &mut Sent) -> usize {
         let run = self.runs[at];
         let full = error.kind() == io::ErrorKind::WouldBlock;
-        sent.waited |= full;
-        if error.kind() == io::ErrorKind::Interrupted || (full && socket.wait_writable().unwrap_or(false)) {
+        if error.kind() == io::ErrorKind::Interrupted || (full && sent.wait(socket)) {
             return 0;
         }
         if run.count > 1 && gso_refused(error) {
@@ -208,8 +216,7 @@ fn send_singly(run: Run, storage: &[u8], socket: &Socket, sent: &mut Sent) -> us
     for contents in whole.contents.chunks(run.segment) {
         let single = Message { contents, segment: None, ..whole };
         let mut result = send_one(socket.fd(), &single);
-        if matches!(&result, Err(e) if e.kind() == io::ErrorKind::WouldBlock) && socket.wait_writable().unwrap_or(false)
-        {
+        if matches!(&result, Err(e) if e.kind() == io::ErrorKind::WouldBlock) && sent.wait(socket) {
             result = send_one(socket.fd(), &single);
         }
         match result {

@@ -79,6 +79,8 @@ pub(super) fn configure(fd: BorrowedFd<'_>, v6: bool, buffer_bytes: c_int) -> io
     }
     let _ = set_option(fd, libc::IPPROTO_IP, libc::IP_RECVTOS, 1);
     let _ = set_option(fd, libc::SOL_UDP, libc::UDP_GRO, 1);
+    // Whoever may not set it may not set the rule that looks at it either.
+    let _ = set_option(fd, libc::SOL_SOCKET, libc::SO_MARK, crate::MARK as c_int);
     for (forced, plain) in [(libc::SO_RCVBUFFORCE, libc::SO_RCVBUF), (libc::SO_SNDBUFFORCE, libc::SO_SNDBUF)] {
         if set_option(fd, libc::SOL_SOCKET, forced, buffer_bytes).is_err() {
             let _ = set_option(fd, libc::SOL_SOCKET, plain, buffer_bytes);
@@ -96,7 +98,8 @@ pub(super) fn knows_gso(fd: BorrowedFd<'_>) -> bool {
     unsafe { libc::getsockopt(fd.as_raw_fd(), libc::SOL_UDP, libc::UDP_SEGMENT, out, &raw mut len) == 0 }
 }
 
-/// Bytes of kernel memory in which datagrams wait to be received; `None` where the kernel does not tell (before Linux 4.12).
+/// Bytes of kernel memory taken by datagrams that wait to be received, and up to as much again by those just received, which
+/// the kernel counts out late; `None` where the kernel does not tell (before Linux 4.12).
 pub(crate) fn waiting_bytes(fd: BorrowedFd<'_>) -> Option<usize> {
     // linux/sock_diag.h: SK_MEMINFO_RMEM_ALLOC is the first of SK_MEMINFO_VARS words.
     let mut words = [0u32; 16];
@@ -195,6 +198,11 @@ impl RecvBatch {
     /// Bytes of the last call.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// Messages of the last call.
+    pub(crate) fn len(&self) -> usize {
+        self.received
     }
 
     /// Whether the last call found less than it asked for: nothing is left.

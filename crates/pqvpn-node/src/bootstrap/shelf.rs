@@ -127,12 +127,18 @@ impl Shelf {
     #[must_use]
     pub fn of(config: &Config, state_dir: &Path) -> Self {
         Self {
-            directory: state_dir.join(DIRECTORY),
+            directory: Self::directory(state_dir),
             network: config.dht.network_id(),
             nodes: config.bootstrap.nodes.clone(),
             lists: config.bootstrap.lists.clone(),
             signers: config.bootstrap.signers.clone(),
         }
+    }
+
+    /// Where it keeps what was added.
+    #[must_use]
+    pub fn directory(state_dir: &Path) -> PathBuf {
+        state_dir.join(DIRECTORY)
     }
 
     /// Which DHT its lists are for.

@@ -113,7 +113,14 @@ async fn through(proxy: &Proxy, to: SocketAddr) -> Result<TcpStream, DialError> 
 async fn connect(to: SocketAddr) -> io::Result<TcpStream> {
     let socket = if to.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     hold_little(&SockRef::from(&socket))?;
+    mark(&SockRef::from(&socket));
     socket.connect(to).await
+}
+
+/// Has packets of a socket go by the underlay also where a member has the address they go to.
+pub(super) fn mark(socket: &Socket) {
+    let unmarked = |error: &io::Error| tracing::trace!(%error, "a carrier's socket has no mark");
+    socket.set_mark(pqvpn_dataplane::MARK).inspect_err(unmarked).ok();
 }
 
 /// Has the kernel hold little of what is sent, and send at once.

@@ -64,6 +64,21 @@ struct Kept {
     networks: Vec<Entry>,
 }
 
+fn parse(bytes: &[u8]) -> Vec<Entry> {
+    let kept: Option<Kept> = serde_json::from_slice(bytes)
+        .inspect_err(|error| tracing::warn!(%error, "the file of carriers is not read"))
+        .ok();
+    let mut networks = kept.filter(|kept| kept.version == VERSION).map(|kept| kept.networks).unwrap_or_default();
+    networks.drain(..networks.len().saturating_sub(MAX_NETWORKS));
+    networks
+}
+
+/// Reads any bytes as the file.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn fuzz(data: &[u8]) {
+    assert!(parse(data).len() <= MAX_NETWORKS);
+}
+
 /// What is remembered.
 #[derive(Debug, Default)]
 pub(super) struct Memory {
@@ -78,14 +93,10 @@ impl Memory {
         let file = dir.join(FILE);
         let path = file.clone();
         let read = spawn_blocking(move || store::read_private(&path, MAX_BYTES)).await;
-        let kept: Option<Kept> = match read {
-            Ok(Ok(bytes)) => serde_json::from_slice(&bytes)
-                .inspect_err(|error| tracing::warn!(%error, "the file of carriers is not read"))
-                .ok(),
-            Ok(Err(_)) | Err(_) => None,
+        let networks = match read {
+            Ok(Ok(bytes)) => parse(&bytes),
+            Ok(Err(_)) | Err(_) => Vec::new(),
         };
-        let mut networks = kept.filter(|kept| kept.version == VERSION).map(|kept| kept.networks).unwrap_or_default();
-        networks.drain(..networks.len().saturating_sub(MAX_NETWORKS));
         Self { file: Some(file), networks }
     }
 

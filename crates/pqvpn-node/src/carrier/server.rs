@@ -43,7 +43,7 @@ use tokio_tungstenite::{
 
 use super::{
     Place, Ways,
-    dial::hold_little,
+    dial::{hold_little, mark},
     ladder::Rung,
     limits::{Limits, Refused},
     secret, stream,
@@ -153,6 +153,7 @@ pub(super) fn listen(at: SocketAddr) -> io::Result<TcpListener> {
     socket.set_reuseaddr(true)?;
     // Each connection has the options of this one.
     hold_little(&SockRef::from(&socket))?;
+    mark(&SockRef::from(&socket));
     socket.bind(at)?;
     socket.listen(BACKLOG)
 }

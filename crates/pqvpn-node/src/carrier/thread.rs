@@ -39,6 +39,13 @@ impl Thread {
         Handle::try_current().map_or_else(|_none| Self::start().unwrap(), |runtime| Self { runtime, _lives: None })
     }
 
+    /// The runtime of the caller.
+    #[cfg(feature = "sim")]
+    pub(super) fn of_caller() -> Result<Self, crate::link::LinkError> {
+        let runtime = Handle::try_current().map_err(|error| crate::link::LinkError::Local(error.to_string()))?;
+        Ok(Self { runtime, _lives: None })
+    }
+
     pub(super) const fn runtime(&self) -> &Handle {
         &self.runtime
     }

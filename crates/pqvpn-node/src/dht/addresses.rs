@@ -41,6 +41,10 @@ fn expand(listen: &[SocketAddr], interfaces: &[IpAddr], realm: Realm, overlay: &
 
 /// Addresses of the interfaces that are up.
 fn interface_addresses() -> Vec<IpAddr> {
+    #[cfg(feature = "sim")]
+    if let Some(addresses) = crate::sim::addresses() {
+        return addresses;
+    }
     let Ok(interfaces) = getifaddrs().inspect_err(|error| tracing::debug!(%error, "interfaces not listed")) else {
         return Vec::new();
     };

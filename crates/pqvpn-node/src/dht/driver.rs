@@ -139,7 +139,7 @@ impl Driver {
         loop {
             self.settle();
             let deadline = self.deadline();
-            tokio::select! {
+            crate::select! {
                 order = inputs.orders.recv() => match order {
                     Some(Order::Stop(done)) => return Some(done),
                     Some(order) => self.on_order(order),
@@ -323,7 +323,7 @@ impl Driver {
         self.links.close_all(CloseReason::Shutdown);
         self.tasks.abort_all();
         let threads = self.parts.work.stop();
-        let joined = tokio::task::spawn_blocking(move || {
+        let joined = crate::blocking::run(move || {
             for thread in threads {
                 drop(thread.join());
             }

@@ -94,15 +94,40 @@ pub(super) struct OwnValue {
 /// A file that was moved aside, for people.
 pub(super) type Aside = String;
 
+impl AdmissionLine {
+    fn read(self) -> Option<Admission> {
+        Some(Admission { week: self.week, nonce: self.nonce, out: fixed(&self.out)? })
+    }
+}
+
+impl RememberedLine {
+    fn read_all(lines: Vec<Self>) -> Option<Vec<Remembered>> {
+        let contact = |line: Self| {
+            let peer = PeerId::from_bytes(fixed(&line.peer)?);
+            Some(Remembered { peer, addresses: line.addresses, verified_ms: line.verified_ms })
+        };
+        lines.into_iter().take(MAX_SAMPLE).map(contact).collect()
+    }
+}
+
+/// Reads any bytes as each of the files.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn fuzz(data: &[u8]) {
+    let files = Files::new(Path::new("/"), &PeerId::from_bytes([1; 32]), &NetworkId::OPEN);
+    let _admission = files.parse(data, AdmissionLine::read);
+    if let Ok(table) = files.parse(data, RememberedLine::read_all) {
+        assert!(table.len() <= MAX_SAMPLE);
+    }
+    let _published = files.parse::<Published, _>(data, Some);
+}
+
 impl Files {
     pub(super) fn new(dir: &Path, peer: &PeerId, network: &NetworkId) -> Self {
         Self { dir: dir.to_owned(), peer: peer.to_string(), network: HEXLOWER.encode(network.as_bytes()) }
     }
 
     pub(super) fn admission(&self, aside: &mut Vec<Aside>) -> Option<Admission> {
-        self.load::<AdmissionLine, _>(ADMISSION, aside, |line| {
-            Some(Admission { week: line.week, nonce: line.nonce, out: fixed(&line.out)? })
-        })
+        self.load(ADMISSION, aside, AdmissionLine::read)
     }
 
     pub(super) fn save_admission(&self, admission: &Admission) -> Result<(), StoreError> {
@@ -111,14 +136,7 @@ impl Files {
     }
 
     pub(super) fn table(&self, aside: &mut Vec<Aside>) -> Vec<Remembered> {
-        let contacts = self.load::<Vec<RememberedLine>, _>(TABLE, aside, |lines| {
-            let contact = |line: RememberedLine| {
-                let peer = PeerId::from_bytes(fixed(&line.peer)?);
-                Some(Remembered { peer, addresses: line.addresses, verified_ms: line.verified_ms })
-            };
-            lines.into_iter().take(MAX_SAMPLE).map(contact).collect()
-        });
-        contacts.unwrap_or_default()
+        self.load(TABLE, aside, RememberedLine::read_all).unwrap_or_default()
     }
 
     pub(super) fn save_table(&self, contacts: Vec<Remembered>) -> Result<(), StoreError> {
@@ -154,15 +172,9 @@ impl Files {
         let why = match read_private(&path, MAX_FILE) {
             Err(StoreError::Missing(_)) => return None,
             Err(error) => error.to_string(),
-            Ok(bytes) => match serde_json::from_slice::<File<T>>(&bytes) {
-                Err(error) => error.to_string(),
-                Ok(file) if file.version != VERSION => format!("its version is {}", file.version),
-                Ok(file) if file.peer != self.peer => "it belongs to another identity".to_owned(),
-                Ok(file) if file.network != self.network => "it belongs to another DHT".to_owned(),
-                Ok(file) => match read(file.content) {
-                    Some(content) => return Some(content),
-                    None => "its content is not legal".to_owned(),
-                },
+            Ok(bytes) => match self.parse(&bytes, read) {
+                Ok(content) => return Some(content),
+                Err(why) => why,
             },
         };
         let bad = path.with_extension("json.bad");
@@ -173,6 +185,17 @@ impl Files {
         tracing::warn!(file = %path.display(), %why, "a state file of the DHT is not used; {moved}");
         aside.push(format!("{} is not used: {why}; {moved}", path.display()));
         None
+    }
+
+    /// What a file says, or why it is not used.
+    fn parse<T: DeserializeOwned, U>(&self, bytes: &[u8], read: impl FnOnce(T) -> Option<U>) -> Result<U, String> {
+        match serde_json::from_slice::<File<T>>(bytes) {
+            Err(error) => Err(error.to_string()),
+            Ok(file) if file.version != VERSION => Err(format!("its version is {}", file.version)),
+            Ok(file) if file.peer != self.peer => Err("it belongs to another identity".to_owned()),
+            Ok(file) if file.network != self.network => Err("it belongs to another DHT".to_owned()),
+            Ok(file) => read(file.content).ok_or_else(|| "its content is not legal".to_owned()),
+        }
     }
 }
 

@@ -14,7 +14,7 @@ use pqvpn_dht::{Dht, DhtConfig as EngineConfig};
 use pqvpn_wire::dht::CompositeVerifier;
 use tokio::{
     sync::{mpsc, oneshot},
-    task::{JoinHandle, spawn_blocking},
+    task::JoinHandle,
     time::timeout,
 };
 
@@ -98,7 +98,7 @@ pub(crate) async fn start(setup: Setup) -> (Port, JoinHandle<()>) {
     let clock = clock::Origin::start();
 
     let loading = files.clone();
-    let loaded = spawn_blocking(move || {
+    let loaded = crate::blocking::run(move || {
         let mut aside = Vec::new();
         let kept = loading.admission(&mut aside);
         let position = Position::new(own, &network, difficulty, kept, clock::unix_millis());
@@ -143,7 +143,7 @@ pub(crate) async fn start(setup: Setup) -> (Port, JoinHandle<()>) {
         successors: Arc::clone(&successors),
     };
     let driver = Driver::new(parts, Arc::clone(&health));
-    let task = tokio::spawn(driver.run(Inputs { orders, events, found }));
+    let task = crate::blocking::spawn(driver.run(Inputs { orders, events, found }));
     let pinned = Places::new(MAX_PINNED, MAX_PER_PINNED);
     (Port { orders: orders_sender, found: found_sender, strangers, pinned, health, successors }, task)
 }

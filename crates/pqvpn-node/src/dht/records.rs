@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
 use data_encoding::HEXLOWER;
 use pqvpn_crypto::{identity::Identity, peer_id::PeerId};
-use pqvpn_dht::{Now, admission::week};
+use pqvpn_dht::{Now, admission::week, rules::SKEW_MS};
 use pqvpn_wire::dht::{
     Endpoints, NetworkId, Payload, Point, Record, RecordDraft,
     record::{HEARTBEATS, MAX_ENDPOINTS, MAX_NAME_LEN, MAX_VALUE_LEN, heartbeat_chain},
@@ -166,6 +166,19 @@ impl OwnRecords {
         Ok(signed)
     }
 
+    /// Lets go of what nobody takes: what begins later than anybody's clock may say, because ours was ahead when it was
+    /// signed, and what has ended, because we slept or our clock was behind. Whether there was such a record; it is to be
+    /// signed anew.
+    pub(super) fn drop_untimely(&mut self, now: Now) -> bool {
+        let (latest, before) = (now.unix_ms.saturating_add(SKEW_MS), self.kept.len());
+        let is_timely =
+            |record: &Record| record.draft().not_before_ms <= latest && now.unix_ms < record.draft().not_after_ms;
+        self.kept.retain(|_, kept| is_timely(&kept.signed.record));
+        let kept = &self.kept;
+        self.peer = self.peer.take().filter(|peer| kept.contains_key(&peer.key));
+        self.kept.len() < before
+    }
+
     /// Every record in force that fewer than `nodes` keep, except those being offered just now.
     pub(super) fn kept_by_less_than(&self, nodes: usize) -> Vec<Signed> {
         let is_rare = |kept: &&Kept| !kept.offered && kept.stored.is_none_or(|stored| stored < nodes);
@@ -280,6 +293,23 @@ mod tests {
         let mut own = records(&seed, &dir.path().join("missing"));
         assert!(matches!(own.value(at(1), "name", b"value"), Err(DhtError::Disk(_))));
         assert_eq!((own.report(), own.published.clone()), (Vec::new(), Published::default()));
+    }
+
+    /// Found by the simulation of whole nodes: nobody found a node for as long as its clock had been ahead, nor ever again
+    /// one that had slept for a day.
+    #[test]
+    fn what_was_signed_by_a_wrong_clock_or_before_a_long_sleep_is_signed_anew() {
+        let (dir, seed) = (tempfile::tempdir().unwrap(), IdentitySeed::generate().unwrap());
+        let mut own = records(&seed, dir.path());
+        let (hour, here) = (3_600_000, vec![SocketAddr::from(([203, 0, 113, 1], 41641))]);
+        let early = own.peer_record(at(2 * hour), here.clone(), false).unwrap().unwrap().0;
+        assert!(!own.drop_untimely(at(2 * hour - SKEW_MS)), "as others allow it");
+        assert!(own.drop_untimely(at(hour)) && !own.drop_untimely(at(hour)));
+        let again = own.peer_record(at(hour), here, false).unwrap().unwrap().0;
+        assert_eq!(again.record.draft().not_before_ms, hour);
+        assert!(again.record.seq() > early.record.seq());
+        let ended = hour + LIFETIME_MS;
+        assert!(!own.drop_untimely(at(ended - 1)) && own.drop_untimely(at(ended)));
     }
 
     #[test]

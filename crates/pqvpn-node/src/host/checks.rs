@@ -6,12 +6,15 @@ use std::collections::BTreeMap;
 use ipnet::{IpNet, Ipv4Net};
 
 use super::{
-    Change, ConflictKind, HostError, Overlap, Plan, PlannedRoute, PoolConflict, Report,
+    Change, ConflictKind, HostError, Overlap, Plan, PlannedRoute, PoolConflict, Report, guard,
     kernel::{HostAddress, HostRoute, Kernel, LOCAL_TABLE, Link, MAIN_TABLE},
 };
 
 /// `IN6_ADDR_GEN_MODE_NONE` of linux/if_link.h.
 const NO_LINK_LOCAL: u8 = 1;
+
+/// Routes of others inside one of ours that are told of.
+const MOST_TOLD: usize = 16;
 
 /// The host at one moment.
 struct Host {
@@ -56,23 +59,8 @@ pub(super) async fn changes(kernel: &Kernel, plan: &Plan) -> Result<(Link, Vec<C
     let subnets: Vec<IpNet> =
         addresses.iter().filter(|net| net.prefix_len() < net.max_prefix_len()).map(IpNet::trunc).collect();
     let planned = plan.routes.iter().filter(|route| usable(&&route.net)).copied();
-    for PlannedRoute { net, source } in routes(subnets.into_iter().map(PlannedRoute::from).chain(planned)) {
-        let subnets = host.connected(&link).filter(|(_, subnet)| overlap(net, *subnet));
-        let overlaps: Vec<Overlap> = subnets
-            .map(|(interface, subnet)| Overlap { route: net, subnet, interface: interface.to_owned() })
-            .collect();
-        if overlaps.iter().any(|overlap| overlap.subnet.contains(&net)) {
-            report.skipped.extend(overlaps);
-            continue;
-        }
-        report.shadowed.extend(overlaps);
-        match host.has_route(&link, net)? {
-            None => changes.push(Change::Route { net, source, before: None }),
-            Some(there) if there.ours && there.source != source => {
-                changes.push(Change::Route { net, source, before: Some(there.source) });
-            }
-            Some(_) => {}
-        }
+    for route in routes(subnets.into_iter().map(PlannedRoute::from).chain(planned)) {
+        changes.extend(host.route(&link, route, &mut report)?);
     }
     Ok((link, changes, report))
 }
@@ -96,7 +84,8 @@ pub(super) async fn pool_conflicts(
     }
     for route in &host.routes {
         let foreign = route.out.iter().all(|index| !is_own(*index));
-        let counts = route.forwards && route.table != LOCAL_TABLE && route.prefix.prefix_len() > 0;
+        let counts = route.forwards && route.table != LOCAL_TABLE && !guard::is_guard(route.table);
+        let counts = counts && route.prefix.prefix_len() > 0;
         if foreign && counts && overlap(route.prefix, pool) {
             let interface = route.out.first().and_then(|index| name(*index));
             conflicts.push(PoolConflict { prefix: route.prefix, interface, kind: ConflictKind::Route });
@@ -109,6 +98,36 @@ impl Host {
     async fn look(kernel: &Kernel) -> Result<Self, HostError> {
         let links = kernel.links().await?.into_iter().map(|link| (link.index, link)).collect();
         Ok(Self { links, addresses: kernel.addresses().await?, routes: kernel.routes().await? })
+    }
+
+    /// The change that makes a planned route, if one is left to make; what else uses its prefix is reported.
+    fn route(&self, link: &Link, planned: PlannedRoute, report: &mut Report) -> Result<Option<Change>, HostError> {
+        let PlannedRoute { net, source, guarded } = planned;
+        let subnets = self.connected(link).filter(|(_, subnet)| overlap(net, *subnet));
+        let overlaps: Vec<Overlap> = subnets
+            .map(|(interface, subnet)| Overlap { route: net, subnet, interface: interface.to_owned() })
+            .collect();
+        if overlaps.iter().any(|overlap| overlap.subnet.contains(&net)) {
+            report.skipped.extend(overlaps);
+            return Ok(None);
+        }
+        report.shadowed.extend(overlaps);
+        report.narrower.extend(self.narrower(link, net).take(MOST_TOLD));
+        let there = match self.has_route(link, net) {
+            // Its members have routes of their own, which come before that one.
+            Err(HostError::RouteTaken { route, interface }) if guarded => {
+                report.taken.push(Overlap { route, subnet: route, interface });
+                return Ok(None);
+            }
+            there => there?,
+        };
+        Ok(match there {
+            None => Some(Change::Route { net, source, before: None }),
+            Some(there) if there.ours && there.source != source => {
+                Some(Change::Route { net, source, before: Some(there.source) })
+            }
+            Some(_) => None,
+        })
     }
 
     /// Whether `link` has the address already; an error when another interface has it.
@@ -138,6 +157,20 @@ impl Host {
         Ok(there)
     }
 
+    /// Routes of the main table that lead a part of `net` elsewhere, as DHCP option 121 sets them; connected subnets are
+    /// told of apart.
+    fn narrower<'h>(&'h self, own: &'h Link, net: IpNet) -> impl Iterator<Item = Overlap> + 'h {
+        let inside = move |route: &&HostRoute| {
+            let part = route.prefix != net && net.contains(&route.prefix);
+            route.table == MAIN_TABLE && route.forwards && part && !route.out.contains(&own.index)
+        };
+        let connected = |route: &&HostRoute| self.addresses.iter().any(|address| address.subnet == route.prefix);
+        self.routes.iter().filter(inside).filter(move |route| !connected(route)).map(move |route| {
+            let interface = route.out.first().map_or_else(|| "a blackhole".to_owned(), |index| self.name(*index));
+            Overlap { route: net, subnet: route.prefix, interface }
+        })
+    }
+
     /// Subnets on other interfaces that are up.
     fn connected<'h>(&'h self, own: &'h Link) -> impl Iterator<Item = (&'h str, IpNet)> {
         self.addresses
@@ -164,7 +197,10 @@ fn routes(planned: impl Iterator<Item = PlannedRoute>) -> Vec<PlannedRoute> {
     let mut seen: Vec<PlannedRoute> = Vec::new();
     for route in planned {
         match seen.iter_mut().find(|other| other.net == route.net) {
-            Some(other) => other.source = other.source.or(route.source),
+            Some(other) => {
+                other.source = other.source.or(route.source);
+                other.guarded |= route.guarded;
+            }
             None => seen.push(route),
         }
     }

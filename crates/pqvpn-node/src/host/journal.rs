@@ -134,6 +134,19 @@ fn parse(bytes: &[u8], path: PathBuf) -> Result<Loaded, HostError> {
     }
 }
 
+/// Reads any bytes as a journal: as they are, and under a header that fits them.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn fuzz(data: &[u8]) {
+    let read = |bytes: &[u8]| parse(bytes, PathBuf::new());
+    let _as_it_is = read(data);
+    let Ok(body) = std::str::from_utf8(data) else { return };
+    let headed = format!("{MAGIC} {VERSION} {}\n{body}\n", digest(body));
+    if let Ok(Loaded::Journal(journal)) = read(headed.as_bytes()) {
+        let written = serde_json::to_string(&journal).expect("it was read");
+        assert_eq!(serde_json::from_str::<Journal>(&written).expect("it was written"), journal);
+    }
+}
+
 fn digest(body: &str) -> String {
     let sum = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, body.as_bytes());
     sum.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()

@@ -31,7 +31,7 @@ pub(super) const LOCAL_TABLE: u32 = 255;
 /// A netlink socket in the namespace of the thread that opened it.
 #[derive(Debug)]
 pub(super) struct Kernel {
-    handle: Handle,
+    pub(super) handle: Handle,
     connection: JoinHandle<()>,
 }
 
@@ -93,6 +93,11 @@ impl Kernel {
     /// The name interface `index` has now, if there is one.
     pub(super) async fn link_name(&self, index: u32) -> Result<Option<String>, HostError> {
         Ok(self.links().await?.into_iter().find(|link| link.index == index).map(|link| link.name))
+    }
+
+    /// The index of an interface by its name, if there is one.
+    pub(super) async fn index_of(&self, name: &str) -> Result<Option<u32>, HostError> {
+        Ok(self.links().await?.into_iter().find(|link| link.name == name).map(|link| link.index))
     }
 
     pub(super) async fn addresses(&self) -> Result<Vec<HostAddress>, HostError> {
@@ -192,7 +197,10 @@ impl Drop for Kernel {
     }
 }
 
-async fn collect<T>(what: &str, stream: impl Stream<Item = Result<T, rtnetlink::Error>>) -> Result<Vec<T>, HostError> {
+pub(super) async fn collect<T>(
+    what: &str,
+    stream: impl Stream<Item = Result<T, rtnetlink::Error>>,
+) -> Result<Vec<T>, HostError> {
     stream.try_collect().await.map_err(|error| HostError::kernel(what.to_owned(), os_error(error)))
 }
 
@@ -326,7 +334,7 @@ fn link_local_message(index: u32, mode: In6AddrGenMode) -> LinkMessage {
     builder.append_extra_attribute(LinkAttribute::AfSpecUnspec(families)).build()
 }
 
-fn os_error(error: rtnetlink::Error) -> io::Error {
+pub(super) fn os_error(error: rtnetlink::Error) -> io::Error {
     if let rtnetlink::Error::NetlinkError(message) = &error {
         return message.to_io();
     }
@@ -334,7 +342,7 @@ fn os_error(error: rtnetlink::Error) -> io::Error {
 }
 
 /// Whether what was to be undone is not there any more.
-fn is_gone(error: &io::Error) -> bool {
+pub(super) fn is_gone(error: &io::Error) -> bool {
     let gone = [Errno::ESRCH, Errno::EADDRNOTAVAIL, Errno::ENODEV, Errno::ENOENT];
     error.raw_os_error().is_some_and(|code| gone.contains(&Errno::from_raw(code)))
 }

@@ -1,13 +1,22 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The host's side of a running node: what of the mesh is set on it, and what could not be.
 
-use std::{net::IpAddr, path::PathBuf};
+mod told;
+
+use std::{collections::BTreeSet, net::IpAddr, path::PathBuf};
 
 use ipnet::IpNet;
 
-use super::{HostChange, HostError, Plan, PlannedRoute, recover};
+use super::{
+    HostChange, HostError, Plan, PlannedRoute,
+    guard::{self, Findings, Ways},
+    kernel::Kernel,
+    recover,
+    wall::Wall,
+    watch::Routed,
+};
 use crate::{
-    overlay::HostPart,
+    overlay::{HostPart, Mesh},
     snapshot::{HealthItem, HealthLevel},
 };
 
@@ -19,18 +28,44 @@ pub(crate) struct HostSide {
     parts: Vec<HostPart>,
     /// Those of them that are not left out.
     kept: Vec<HostPart>,
+    /// Members' addresses, whose packets go into the tunnel or nowhere.
+    guarded: BTreeSet<IpNet>,
     mtu: u16,
     applied: Option<HostChange>,
+    /// What the guard met; none: there is no guard.
+    met: Option<Findings>,
+    /// What is led into the tunnel, for who watches the host.
+    pub(crate) routed: Routed,
+    /// Keeps packets to our addresses out that did not come by the tunnel.
+    wall: Wall,
     /// Parts left out, because something else on the host has their addresses or routes.
     left_out: Vec<HealthItem>,
     /// Why the host is not as planned.
     trouble: Option<HealthItem>,
+    /// Why members' packets may leave in clear, or others' come in.
+    exposed: Vec<HealthItem>,
 }
 
 impl HostSide {
     pub(crate) fn new(mtu: u16, state_dir: PathBuf) -> Self {
-        let (parts, kept, left_out) = (Vec::new(), Vec::new(), Vec::new());
-        Self { interface: None, state_dir, parts, kept, mtu, applied: None, left_out, trouble: None }
+        let (parts, kept, left_out, exposed) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let (guarded, met, wall) = (BTreeSet::new(), None, Wall::default());
+        let (applied, trouble, routed) = (None, None, Routed::default());
+        Self {
+            interface: None,
+            state_dir,
+            parts,
+            kept,
+            guarded,
+            mtu,
+            applied,
+            met,
+            routed,
+            wall,
+            left_out,
+            trouble,
+            exposed,
+        }
     }
 
     /// Takes back what a killed daemon left on this host.
@@ -46,9 +81,11 @@ impl HostSide {
     }
 
     /// Says what shall be set from now on; nothing changes before [`Self::apply`] or [`Self::follow`].
-    pub(crate) fn plan(&mut self, parts: Vec<HostPart>) {
-        self.kept.clone_from(&parts);
-        self.parts = parts;
+    pub(crate) fn plan(&mut self, mesh: &Mesh) {
+        self.kept.clone_from(&mesh.host);
+        self.parts.clone_from(&mesh.host);
+        self.guarded.clone_from(&mesh.guarded);
+        self.routed.set(mesh.host.iter().flat_map(|part| &part.routes).map(|(net, _)| *net).collect());
     }
 
     /// Overlay addresses of this node, IPv6 first.
@@ -66,11 +103,16 @@ impl HostSide {
 
     /// Brings a host that is set up to a new plan; what does not work is said in [`Self::health`] and tried again with
     /// the next plan.
-    pub(crate) async fn follow(&mut self, parts: Vec<HostPart>) {
-        if self.parts == parts && self.trouble.is_none() {
+    pub(crate) async fn follow(&mut self, mesh: &Mesh) {
+        if self.parts == mesh.host && self.guarded == mesh.guarded && self.trouble.is_none() {
             return;
         }
-        self.plan(parts);
+        self.plan(mesh);
+        self.look_again().await;
+    }
+
+    /// Makes the host as planned again after something else has changed it, and looks at what that was.
+    pub(crate) async fn look_again(&mut self) {
         if self.applied.is_none() {
             return;
         }
@@ -82,23 +124,73 @@ impl HostSide {
         });
     }
 
-    /// Takes back what was set.
+    /// Takes back what was set, and what killed daemons left.
     pub(crate) async fn undo(&mut self) -> Result<(), HostError> {
         self.left_out.clear();
+        self.exposed.clear();
         self.trouble = None;
-        match self.applied.take() {
+        let undone = match self.applied.take() {
             Some(change) => change.undo().await,
             None => Ok(()),
+        };
+        self.wall.remove().await;
+        let opened = self.unguard().await;
+        undone.and(opened)
+    }
+
+    async fn unguard(&mut self) -> Result<(), HostError> {
+        let Some(interface) = &self.interface else { return Ok(()) };
+        let kernel = Kernel::open()?;
+        self.met = None;
+        if let Some(index) = kernel.index_of(interface).await? {
+            guard::clear(&kernel, index).await?;
         }
+        guard::sweep(&kernel).await.map(drop)
+    }
+
+    /// Sets the plan, and with it the guard of members' addresses: closed before anything changes, open when it has.
+    async fn set(&mut self) -> Result<(), HostError> {
+        let Some(interface) = self.interface.clone() else { return Ok(()) };
+        self.exposed.clear();
+        let kernel = Kernel::open()?;
+        let missing = || HostError::NoInterface { name: interface.clone() };
+        let index = kernel.index_of(&interface).await?.ok_or_else(missing)?;
+        let closed = guard::close(&kernel, index, self.guarded.iter().copied()).await;
+        self.exposed.extend(closed.err().map(|error| told::unguarded(&error)));
+        let outcome = self.set_parts(&interface).await;
+        let own = addresses(if self.applied.is_some() { &self.kept } else { &[] });
+        self.exposed.extend(self.wall.stand(&interface, index, &own).await.err().map(|error| told::no_wall(&error)));
+        match guard::open(&kernel, index, &self.ways()).await {
+            Ok(met) => self.met = Some(met),
+            Err(error) => self.exposed.push(told::unguarded(&error)),
+        }
+        // Not before ours is there.
+        match guard::sweep(&kernel).await {
+            Ok(0) => {}
+            Ok(left) => tracing::info!(left, "undone: killed daemons had left members' addresses closed"),
+            Err(error) => self.exposed.push(told::unguarded(&error)),
+        }
+        outcome
+    }
+
+    /// Where each guarded prefix leads: into the tunnel with the part that has it, else nowhere.
+    fn ways(&self) -> Ways {
+        let no_ipv6 = self.applied.as_ref().is_none_or(|change| change.report().ipv6_missing);
+        let kept = if self.applied.is_some() { self.kept.as_slice() } else { &[] };
+        let routes: Vec<_> = kept.iter().flat_map(|part| &part.routes).collect();
+        let way = |net: &IpNet| {
+            let route = routes.iter().find(|(route, _)| route.contains(net));
+            route.filter(|_| !(no_ipv6 && matches!(net, IpNet::V6(_)))).map(|(_, source)| *source)
+        };
+        self.guarded.iter().map(|net| (*net, way(net))).collect()
     }
 
     /// Sets the plan; a network whose addresses or routes are somebody else's on this host does without that family.
-    async fn set(&mut self) -> Result<(), HostError> {
-        let Some(interface) = self.interface.clone() else { return Ok(()) };
+    async fn set_parts(&mut self, interface: &str) -> Result<(), HostError> {
         self.left_out.clear();
         let mut parts = self.parts.clone();
         loop {
-            let plan = plan(&interface, self.mtu, &parts);
+            let plan = plan(interface, self.mtu, &parts, &self.guarded);
             let outcome = match &mut self.applied {
                 Some(change) => change.change_to(&plan).await,
                 None => HostChange::apply(&self.state_dir, &plan).await.map(|change| self.applied = Some(change)),
@@ -122,37 +214,32 @@ impl HostSide {
 
     /// What an operator should know about the changes in force.
     pub(crate) fn health(&self) -> Vec<HealthItem> {
-        let mut items: Vec<HealthItem> = self.left_out.iter().chain(&self.trouble).cloned().collect();
-        let Some(report) = self.applied.as_ref().map(HostChange::report) else { return items };
-        items.extend(report.skipped.iter().map(|overlap| {
-            let text = format!(
-                "no route to {} through the mesh: {} is connected on {}",
-                overlap.route, overlap.subnet, overlap.interface
-            );
-            HealthItem { level: HealthLevel::Warn, code: "route-skipped", text }
-        }));
-        items.extend(report.shadowed.iter().map(|overlap| {
-            let text = format!("{} of {} stays on {}", overlap.subnet, overlap.route, overlap.interface);
-            HealthItem { level: HealthLevel::Info, code: "route-shadowed", text }
-        }));
-        items.extend(report.ipv6_missing.then(|| HealthItem {
-            level: HealthLevel::Info,
-            code: "ipv6-missing",
-            text: "IPv6 is off on this host: the overlay has IPv4 only".to_owned(),
-        }));
+        let mut items: Vec<HealthItem> =
+            self.left_out.iter().chain(&self.trouble).chain(&self.exposed).cloned().collect();
+        items.extend(self.met.iter().flat_map(told::met));
+        if let Some(report) = self.applied.as_ref().map(HostChange::report) {
+            items.extend(told::report(report, &self.guarded));
+        }
         items
     }
 }
 
-fn plan(interface: &str, mtu: u16, parts: &[HostPart]) -> Plan {
+fn plan(interface: &str, mtu: u16, parts: &[HostPart], guarded: &BTreeSet<IpNet>) -> Plan {
     let routes = parts.iter().flat_map(|part| &part.routes);
+    let route =
+        |&(net, source): &(IpNet, Option<IpAddr>)| PlannedRoute { net, source, guarded: is_overlay(net, guarded) };
     Plan {
         interface: interface.to_owned(),
         owns_device: false,
         mtu: mtu.into(),
         addresses: addresses(parts).into_iter().map(IpNet::from).collect(),
-        routes: routes.map(|&(net, source)| PlannedRoute { net, source }).collect(),
+        routes: routes.map(route).collect(),
     }
+}
+
+/// Whether a prefix is one of members' own addresses, and not one behind a peer.
+fn is_overlay(net: IpNet, guarded: &BTreeSet<IpNet>) -> bool {
+    guarded.iter().any(|member| net.contains(member))
 }
 
 fn addresses(parts: &[HostPart]) -> Vec<IpAddr> {
@@ -180,3 +267,7 @@ fn culprit(parts: &[HostPart], error: &HostError) -> Option<usize> {
     let pinned = parts.iter().any(|part| part.network.is_none() && is_about(part));
     if pinned { None } else { parts.iter().position(|part| part.network.is_some() && is_about(part)) }
 }
+
+#[cfg(test)]
+#[path = "tests/side.rs"]
+mod tests;

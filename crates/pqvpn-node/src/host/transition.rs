@@ -33,6 +33,8 @@ impl HostChange {
         let before = self.journal.clone();
         let mut steps = Steps { kernel, index, stop, done: 0 };
         if !additions.is_empty() {
+            // What somebody took away is set again, and is in it already.
+            self.journal.changes.retain(|change| !additions.contains(change));
             self.journal.changes.extend(additions.iter().cloned());
             self.journal.store(&self.state_dir).await.inspect_err(|_| self.journal = before.clone())?;
         }
@@ -57,8 +59,7 @@ impl HostChange {
             Change::Address { net } => plan.addresses.contains(net),
             Change::Route { net, .. } => {
                 let of_address = plan.addresses.iter().any(|own| own.trunc() == *net);
-                let skipped = report.skipped.iter().any(|overlap| overlap.route == *net);
-                !skipped && (of_address || plan.routes.iter().any(|route| route.net == *net))
+                !report.leaves_out(*net) && (of_address || plan.routes.iter().any(|route| route.net == *net))
             }
             Change::Device | Change::NoLinkLocal { .. } | Change::Mtu { .. } | Change::Up => true,
         };

@@ -1,9 +1,16 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Notices that the host's own network has changed: another address, another default route.
+//! Notices that the host's own network has changed: another address, another default route; and that something has taken
+//! away what is ours on the host, or put something beside it.
 
-use std::{collections::BTreeSet, net::IpAddr, time::Duration};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
 
 use futures_util::StreamExt as _;
+use ipnet::IpNet;
 use rtnetlink::{
     MulticastGroup,
     packet_core::{NetlinkMessage, NetlinkPayload},
@@ -11,15 +18,54 @@ use rtnetlink::{
         AddressFamily, RouteNetlinkMessage,
         address::{AddressAttribute, AddressMessage},
         link::{LinkFlags, LinkMessage},
-        route::{RouteAddress, RouteAttribute, RouteMessage},
+        route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol},
+        rule::RuleAttribute,
     },
 };
 use tokio::{sync::mpsc, task::JoinHandle, time::timeout};
+
+use super::ROUTE_PROTOCOL;
 
 /// Changes come in bursts; one is told when nothing more has come for so long.
 const SETTLED: Duration = Duration::from_millis(20);
 /// A burst that does not end is told all the same.
 const MOST: u32 = 50;
+
+/// What has changed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct News {
+    /// The host is in another network.
+    pub(crate) network: bool,
+    /// The host may not be as planned any more, or something else has come beside the plan.
+    pub(crate) host: bool,
+}
+
+impl News {
+    const NONE: Self = Self { network: false, host: false };
+    const HOST: Self = Self { network: false, host: true };
+
+    pub(crate) const fn network(network: bool) -> Self {
+        Self { network, host: network }
+    }
+
+    const fn with(self, other: Self) -> Self {
+        Self { network: self.network || other.network, host: self.host || other.host }
+    }
+}
+
+/// What is routed into the tunnel: others' routes inside it are news.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Routed(Arc<RwLock<Vec<IpNet>>>);
+
+impl Routed {
+    pub(super) fn set(&self, nets: Vec<IpNet>) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = nets;
+    }
+
+    fn holds(&self, net: &IpNet) -> bool {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).iter().any(|routed| routed.contains(net))
+    }
+}
 
 /// Tells of changes while it is held.
 #[derive(Debug)]
@@ -35,6 +81,7 @@ impl Drop for Watch {
 struct Seen {
     /// Index of our own interface, whose changes are ours.
     own: Option<u32>,
+    routed: Routed,
     addresses: BTreeSet<(u32, IpAddr)>,
     /// Default routes that were told since; a router announces the same one every few seconds or minutes.
     defaults: BTreeSet<DefaultRoute>,
@@ -49,14 +96,16 @@ struct DefaultRoute {
     priority: Option<u32>,
 }
 
-/// Watches the network namespace this is called in. `own`: the interface of this node.
-pub(crate) fn watch(own: Option<&str>) -> (Option<Watch>, mpsc::Receiver<()>) {
+/// Watches the network namespace this is called in. `own`: the interface of this node; `routed`: what is led to it.
+pub(crate) fn watch(own: Option<&str>, routed: Routed) -> (Option<Watch>, mpsc::Receiver<News>) {
     let (sender, changes) = mpsc::channel(1);
     let groups = [
         MulticastGroup::Ipv4Ifaddr,
         MulticastGroup::Ipv6Ifaddr,
         MulticastGroup::Ipv4Route,
         MulticastGroup::Ipv6Route,
+        MulticastGroup::Ipv4Rule,
+        MulticastGroup::Ipv6Rule,
         MulticastGroup::Link,
     ];
     let opened = rtnetlink::new_multicast_connection(&groups);
@@ -66,16 +115,16 @@ pub(crate) fn watch(own: Option<&str>) -> (Option<Watch>, mpsc::Receiver<()>) {
         return (None, changes);
     };
     let own = own.and_then(|name| nix::net::if_::if_nametoindex(name).ok());
-    let mut seen = Seen { own, addresses: present(), defaults: BTreeSet::new() };
+    let mut seen = Seen { own, routed, addresses: present(), defaults: BTreeSet::new() };
     let task = tokio::spawn(async move {
         let serving = tokio::spawn(connection);
         while let Some((message, _)) = messages.next().await {
-            let mut changed = seen.take(&message);
+            let mut news = seen.take(&message);
             for _ in 0..MOST {
                 let Ok(Some((message, _))) = timeout(SETTLED, messages.next()).await else { break };
-                changed |= seen.take(&message);
+                news = news.with(seen.take(&message));
             }
-            if changed && sender.send(()).await.is_err() {
+            if news != News::NONE && sender.send(news).await.is_err() {
                 break;
             }
         }
@@ -97,36 +146,51 @@ fn present() -> BTreeSet<(u32, IpAddr)> {
 
 impl Seen {
     /// Whether a message tells of something new. Renewed leases and announcements are told again and again.
-    fn take(&mut self, message: &NetlinkMessage<RouteNetlinkMessage>) -> bool {
+    fn take(&mut self, message: &NetlinkMessage<RouteNetlinkMessage>) -> News {
         #[expect(clippy::wildcard_enum_match_arm, reason = "what else there is tells nothing")]
         let message = match &message.payload {
             NetlinkPayload::InnerMessage(message) => message,
             // Messages were lost: what is known may be wrong from now.
             NetlinkPayload::Overrun(_) => {
                 (self.addresses, self.defaults) = (present(), BTreeSet::new());
-                return true;
+                return News::network(true);
             }
-            _ => return false,
+            _ => return News::NONE,
         };
-        if let RouteNetlinkMessage::NewLink(link) = message {
-            return self.on_link(link);
+        #[expect(clippy::wildcard_enum_match_arm, reason = "what else there is tells nothing")]
+        match message {
+            RouteNetlinkMessage::NewLink(link) => News::network(self.on_link(link)),
+            RouteNetlinkMessage::NewAddress(message) => {
+                News::network(self.of_others(message).is_some_and(|address| self.addresses.insert(address)))
+            }
+            RouteNetlinkMessage::DelAddress(message) => {
+                News::network(self.of_others(message).is_some_and(|address| self.addresses.remove(&address)))
+            }
+            RouteNetlinkMessage::NewRoute(route) => {
+                let new = self.default_of(route).is_some_and(|route| self.defaults.insert(route));
+                News::network(new).with(self.beside(route))
+            }
+            RouteNetlinkMessage::DelRoute(route) if is_ours(route) => News::HOST,
+            RouteNetlinkMessage::DelRoute(route) => {
+                // One that was there before we looked counts too.
+                let Some(default) = self.default_of(route) else { return self.beside(route) };
+                let _told_before = self.defaults.remove(&default);
+                News::network(true)
+            }
+            // Ours taken away, or others' that come before it; there are few of them.
+            RouteNetlinkMessage::NewRule(rule) | RouteNetlinkMessage::DelRule(rule) => {
+                let ours = RuleAttribute::Protocol(RouteProtocol::Other(ROUTE_PROTOCOL));
+                let is_new = matches!(message, RouteNetlinkMessage::NewRule(_));
+                if is_new && rule.attributes.contains(&ours) { News::NONE } else { News::HOST }
+            }
+            _ => News::NONE,
         }
-        if let RouteNetlinkMessage::NewAddress(message) = message {
-            return self.of_others(message).is_some_and(|address| self.addresses.insert(address));
-        }
-        if let RouteNetlinkMessage::DelAddress(message) = message {
-            return self.of_others(message).is_some_and(|address| self.addresses.remove(&address));
-        }
-        if let RouteNetlinkMessage::NewRoute(route) = message {
-            return self.default_of(route).is_some_and(|route| self.defaults.insert(route));
-        }
-        if let RouteNetlinkMessage::DelRoute(route) = message {
-            // One that was there before we looked counts too.
-            let Some(route) = self.default_of(route) else { return false };
-            let _told_before = self.defaults.remove(&route);
-            return true;
-        }
-        false
+    }
+
+    /// A route of somebody else inside what is led into the tunnel.
+    fn beside(&self, route: &RouteMessage) -> News {
+        let inside = !is_ours(route) && destination(route).is_some_and(|net| self.routed.holds(&net));
+        if inside { News::HOST } else { News::NONE }
     }
 
     /// IPv4 routes by an interface that is down are gone, and nothing tells of each.
@@ -177,14 +241,43 @@ impl Seen {
     }
 }
 
+fn is_ours(route: &RouteMessage) -> bool {
+    route.header.protocol == RouteProtocol::Other(ROUTE_PROTOCOL)
+}
+
+fn destination(route: &RouteMessage) -> Option<IpNet> {
+    let all = if route.header.address_family == AddressFamily::Inet6 {
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED)
+    } else {
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED)
+    };
+    let told = route.attributes.iter().find_map(|attribute| {
+        if let RouteAttribute::Destination(RouteAddress::Inet(address)) = attribute {
+            Some(IpAddr::V4(*address))
+        } else if let RouteAttribute::Destination(RouteAddress::Inet6(address)) = attribute {
+            Some(IpAddr::V6(*address))
+        } else {
+            None
+        }
+    });
+    IpNet::new(told.unwrap_or(all), route.header.destination_prefix_length).ok()
+}
+
 #[cfg(test)]
 mod tests {
-    use rtnetlink::packet_core::NetlinkHeader;
+    use rtnetlink::{packet_core::NetlinkHeader, packet_route::rule::RuleMessage};
 
     use super::*;
 
     fn told(message: RouteNetlinkMessage) -> NetlinkMessage<RouteNetlinkMessage> {
         NetlinkMessage::new(NetlinkHeader::default(), NetlinkPayload::InnerMessage(message))
+    }
+
+    impl Seen {
+        /// Whether the host is in another network.
+        fn takes(&mut self, message: &NetlinkMessage<RouteNetlinkMessage>) -> bool {
+            self.take(message).network
+        }
     }
 
     fn address(index: u32, text: &str) -> AddressMessage {
@@ -196,66 +289,96 @@ mod tests {
 
     #[test]
     fn a_lease_that_is_renewed_is_no_change_and_our_own_interface_is_not_either() {
-        let mut seen = Seen { own: Some(9), addresses: BTreeSet::new(), defaults: BTreeSet::new() };
-        assert!(seen.take(&told(RouteNetlinkMessage::NewAddress(address(2, "192.168.1.7")))));
-        assert!(!seen.take(&told(RouteNetlinkMessage::NewAddress(address(2, "192.168.1.7")))));
-        assert!(!seen.take(&told(RouteNetlinkMessage::NewAddress(address(9, "10.100.0.1")))));
-        assert!(!seen.take(&told(RouteNetlinkMessage::NewAddress(address(2, "fe80::1")))));
-        assert!(seen.take(&told(RouteNetlinkMessage::DelAddress(address(2, "192.168.1.7")))));
+        let mut seen =
+            Seen { own: Some(9), routed: Routed::default(), addresses: BTreeSet::new(), defaults: BTreeSet::new() };
+        assert!(seen.takes(&told(RouteNetlinkMessage::NewAddress(address(2, "192.168.1.7")))));
+        assert!(!seen.takes(&told(RouteNetlinkMessage::NewAddress(address(2, "192.168.1.7")))));
+        assert!(!seen.takes(&told(RouteNetlinkMessage::NewAddress(address(9, "10.100.0.1")))));
+        assert!(!seen.takes(&told(RouteNetlinkMessage::NewAddress(address(2, "fe80::1")))));
+        assert!(seen.takes(&told(RouteNetlinkMessage::DelAddress(address(2, "192.168.1.7")))));
         assert!(
-            seen.take(&told(RouteNetlinkMessage::NewAddress(address(2, "192.168.1.7")))),
+            seen.takes(&told(RouteNetlinkMessage::NewAddress(address(2, "192.168.1.7")))),
             "another network, same address"
         );
     }
 
     #[test]
     fn a_default_route_is_a_change_and_another_one_is_not() {
-        let mut seen = Seen { own: Some(9), addresses: BTreeSet::new(), defaults: BTreeSet::new() };
+        let mut seen =
+            Seen { own: Some(9), routed: Routed::default(), addresses: BTreeSet::new(), defaults: BTreeSet::new() };
         let mut route = RouteMessage::default();
         route.attributes.push(RouteAttribute::Oif(2));
-        assert!(seen.take(&told(RouteNetlinkMessage::DelRoute(route.clone()))));
+        assert!(seen.takes(&told(RouteNetlinkMessage::DelRoute(route.clone()))));
         route.header.destination_prefix_length = 24;
-        assert!(!seen.take(&told(RouteNetlinkMessage::NewRoute(route.clone()))));
+        assert!(!seen.takes(&told(RouteNetlinkMessage::NewRoute(route.clone()))));
         route.header.destination_prefix_length = 0;
         route.attributes = vec![RouteAttribute::Oif(9)];
-        assert!(!seen.take(&told(RouteNetlinkMessage::NewRoute(route))), "ours");
+        assert!(!seen.takes(&told(RouteNetlinkMessage::NewRoute(route))), "ours");
     }
     #[test]
     fn a_default_route_announced_again_is_no_change_and_one_that_came_back_is() {
-        let mut seen = Seen { own: Some(9), addresses: BTreeSet::new(), defaults: BTreeSet::new() };
+        let mut seen =
+            Seen { own: Some(9), routed: Routed::default(), addresses: BTreeSet::new(), defaults: BTreeSet::new() };
         let mut route = RouteMessage::default();
         route.attributes.push(RouteAttribute::Oif(2));
         route.attributes.push(RouteAttribute::Gateway(RouteAddress::Inet6("fe80::1".parse().unwrap())));
-        assert!(seen.take(&told(RouteNetlinkMessage::NewRoute(route.clone()))));
-        assert!(!seen.take(&told(RouteNetlinkMessage::NewRoute(route.clone()))), "the next announcement");
+        assert!(seen.takes(&told(RouteNetlinkMessage::NewRoute(route.clone()))));
+        assert!(!seen.takes(&told(RouteNetlinkMessage::NewRoute(route.clone()))), "the next announcement");
         let mut other = route.clone();
         other.attributes[1] = RouteAttribute::Gateway(RouteAddress::Inet6("fe80::2".parse().unwrap()));
-        assert!(seen.take(&told(RouteNetlinkMessage::NewRoute(other))), "another router");
-        assert!(seen.take(&told(RouteNetlinkMessage::DelRoute(route.clone()))));
-        assert!(seen.take(&told(RouteNetlinkMessage::NewRoute(route))));
+        assert!(seen.takes(&told(RouteNetlinkMessage::NewRoute(other))), "another router");
+        assert!(seen.takes(&told(RouteNetlinkMessage::DelRoute(route.clone()))));
+        assert!(seen.takes(&told(RouteNetlinkMessage::NewRoute(route))));
     }
 
     #[test]
     fn after_its_link_was_down_the_same_default_route_is_a_change() {
-        let mut seen = Seen { own: Some(9), addresses: BTreeSet::new(), defaults: BTreeSet::new() };
+        let mut seen =
+            Seen { own: Some(9), routed: Routed::default(), addresses: BTreeSet::new(), defaults: BTreeSet::new() };
         let mut route = RouteMessage::default();
         route.attributes.push(RouteAttribute::Oif(2));
         let route = told(RouteNetlinkMessage::NewRoute(route));
         let mut link = LinkMessage::default();
         (link.header.index, link.header.flags) = (2, LinkFlags::Up | LinkFlags::LowerUp);
-        assert!(seen.take(&route) && !seen.take(&told(RouteNetlinkMessage::NewLink(link.clone()))));
-        assert!(!seen.take(&route));
+        assert!(seen.takes(&route) && !seen.takes(&told(RouteNetlinkMessage::NewLink(link.clone()))));
+        assert!(!seen.takes(&route));
         link.header.flags = LinkFlags::Up;
-        assert!(seen.take(&told(RouteNetlinkMessage::NewLink(link.clone()))), "no carrier");
-        assert!(!seen.take(&told(RouteNetlinkMessage::NewLink(link))), "said already");
-        assert!(seen.take(&route));
+        assert!(seen.takes(&told(RouteNetlinkMessage::NewLink(link.clone()))), "no carrier");
+        assert!(!seen.takes(&told(RouteNetlinkMessage::NewLink(link))), "said already");
+        assert!(seen.takes(&route));
     }
 
     #[test]
     fn lost_messages_are_a_change_and_what_was_known_before_is_not_believed() {
-        let mut seen = Seen { own: None, addresses: BTreeSet::new(), defaults: BTreeSet::new() };
-        assert!(seen.take(&told(RouteNetlinkMessage::NewAddress(address(4711, "192.168.1.7")))));
-        assert!(seen.take(&NetlinkMessage::new(NetlinkHeader::default(), NetlinkPayload::Overrun(Vec::new()))));
-        assert!(seen.take(&told(RouteNetlinkMessage::NewAddress(address(4711, "192.168.1.7")))));
+        let mut seen =
+            Seen { own: None, routed: Routed::default(), addresses: BTreeSet::new(), defaults: BTreeSet::new() };
+        assert!(seen.takes(&told(RouteNetlinkMessage::NewAddress(address(4711, "192.168.1.7")))));
+        assert!(seen.takes(&NetlinkMessage::new(NetlinkHeader::default(), NetlinkPayload::Overrun(Vec::new()))));
+        assert!(seen.takes(&told(RouteNetlinkMessage::NewAddress(address(4711, "192.168.1.7")))));
+    }
+
+    #[test]
+    fn what_of_ours_is_taken_away_is_news_and_so_is_what_comes_beside_it() {
+        let routed = Routed::default();
+        routed.set(vec!["10.100.0.0/16".parse().unwrap()]);
+        let mut seen = Seen { own: Some(9), routed, addresses: BTreeSet::new(), defaults: BTreeSet::new() };
+        let mut route = RouteMessage::default();
+        (route.header.address_family, route.header.destination_prefix_length) = (AddressFamily::Inet, 17);
+        let mut elsewhere = route.clone();
+        for (route, to) in [(&mut route, [10, 100, 128, 0]), (&mut elsewhere, [10, 101, 128, 0])] {
+            route.attributes.push(RouteAttribute::Destination(RouteAddress::Inet(to.into())));
+        }
+        for told_of in [RouteNetlinkMessage::NewRoute, RouteNetlinkMessage::DelRoute] {
+            assert_eq!(seen.take(&told(told_of(route.clone()))), News::HOST);
+            assert_eq!(seen.take(&told(told_of(elsewhere.clone()))), News::NONE);
+        }
+        route.header.protocol = RouteProtocol::Other(ROUTE_PROTOCOL);
+        assert_eq!(seen.take(&told(RouteNetlinkMessage::NewRoute(route.clone()))), News::NONE);
+        assert_eq!(seen.take(&told(RouteNetlinkMessage::DelRoute(route))), News::HOST);
+        let mut rule = RuleMessage::default();
+        assert_eq!(seen.take(&told(RouteNetlinkMessage::NewRule(rule.clone()))), News::HOST, "it may come before ours");
+        rule.attributes.push(RuleAttribute::Protocol(RouteProtocol::Other(ROUTE_PROTOCOL)));
+        assert_eq!(seen.take(&told(RouteNetlinkMessage::NewRule(rule.clone()))), News::NONE);
+        assert_eq!(seen.take(&told(RouteNetlinkMessage::DelRule(rule))), News::HOST);
     }
 }

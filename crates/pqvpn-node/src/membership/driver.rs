@@ -302,7 +302,7 @@ impl Driver {
         loop {
             self.settle().await;
             let deadline = self.deadline();
-            tokio::select! {
+            crate::select! {
                 order = inputs.orders.recv() => match order {
                     Some(Order::Stop(done)) => return Some(done),
                     Some(Order::Rotate(rotating)) => self.rotate(*rotating).await,

@@ -17,10 +17,7 @@ use pqvpn_wire::network::{
     Bundle, Code, Cover, Door, JoinRefusal, JoinRequest, MemberRecord, NetRequest, NetResponse, Serial, SignedInvite,
     StatementId, SyncState,
 };
-use tokio::{
-    task::spawn_blocking,
-    time::{sleep, timeout},
-};
+use tokio::time::{sleep, timeout};
 
 use super::{
     driver::dial,
@@ -226,7 +223,7 @@ impl<'a> Knocking<'a> {
         let Bundle { statements, records, invites, covers, mut more, .. } = first;
         let statements = statements.into_iter().map(Arc::unwrap_or_clone);
         let statements: Vec<_> = statements.collect();
-        let building = spawn_blocking(move || constitution(&network, statements, &CompositeVerifier));
+        let building = crate::blocking::run(move || constitution(&network, statements, &CompositeVerifier));
         let built = building.await.map_err(|error| foreign(error.to_string()))?;
         let mut built = built.map_err(foreign)?;
         let mut gathered = Gathered::default();
@@ -245,7 +242,7 @@ impl<'a> Knocking<'a> {
             more = page.more;
             let before = built.len();
             let statements = page.statements;
-            let adding = spawn_blocking(move || {
+            let adding = crate::blocking::run(move || {
                 let statements = statements.into_iter().map(Arc::unwrap_or_clone);
                 for inserted in built.insert_all(statements, &CompositeVerifier) {
                     if let Ok(Inserted::Waiting { .. }) | Err(_) = inserted {

@@ -19,7 +19,7 @@ use pqvpn_wire::dht::Fact;
 use thiserror::Error;
 use tokio::{
     sync::{mpsc, oneshot},
-    task::{JoinHandle, spawn_blocking},
+    task::JoinHandle,
     time::timeout,
 };
 
@@ -133,7 +133,7 @@ pub(crate) async fn start(setup: Setup) -> Result<(Port, JoinHandle<()>), Member
     let (event_sender, events) = mpsc::channel(QUEUE);
     let (orders_sender, orders) = mpsc::channel(QUEUE);
     let (found_sender, found) = mpsc::channel(QUEUE);
-    let loading = spawn_blocking(move || load(&state_dir, own)).await;
+    let loading = crate::blocking::run(move || load(&state_dir, own)).await;
     let Loaded { store, networks, waiting, facts, standing } = loading.expect("loading does not panic")?;
     for fact in facts {
         let _busy = dht.as_ref().is_some_and(|dht| dht.order(dht::Order::Announce(Arc::new(fact))));
@@ -169,7 +169,7 @@ pub(crate) async fn start(setup: Setup) -> Result<(Port, JoinHandle<()>), Member
     let mut driver = Driver::new(parts, Links::default());
     // The node starts with what was kept, not a moment later.
     driver.tell_views(Moment::now());
-    let task = tokio::spawn(driver.run(Inputs { orders, events, found }));
+    let task = crate::blocking::spawn(driver.run(Inputs { orders, events, found }));
     let members = Places::new(MAX_MEMBERS, MAX_PER_MEMBER);
     let strangers = Places::new(MAX_STRANGERS, MAX_PER_STRANGER);
     Ok((Port { orders: orders_sender, found: found_sender, shared, members, strangers }, task))

@@ -4,6 +4,9 @@
 //! Everything but the small head of a network is kept in its one encoding, as it was signed. The file holds the secrets
 //! of the networks (the genesis) and of codes that are waited on, so only this user can read it.
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
+
 use std::{
     collections::BTreeMap,
     fmt,
@@ -11,6 +14,7 @@ use std::{
     io,
     net::SocketAddr,
     os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
+    panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
 };
@@ -21,7 +25,8 @@ use pqvpn_wire::dht::NetworkId;
 use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
-use tokio::task::spawn_blocking;
+
+use crate::store::twin_of;
 
 /// Name of the file in the state directory.
 pub(super) const FILE: &str = "networks.redb";
@@ -212,15 +217,21 @@ impl Store {
     }
 
     /// On something else than a file, that can be opened again.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzzing"))]
     pub(super) fn on<B: redb::StorageBackend>(
         backend: impl Fn() -> B + Send + Sync + 'static,
     ) -> Result<Self, StoreError> {
-        let open = move || Database::builder().create_with_backend(backend()).map_err(failed);
+        let open = move || whole(|| Database::builder().create_with_backend(backend()).map_err(failed));
         Ok(Self { database: Arc::new(Mutex::new(Some(open()?))), opener: Arc::new(open) })
     }
 
     fn open_file(path: &Path) -> Result<Self, StoreError> {
+        if fs::symlink_metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
+            // It gets its name when it is whole: a half of one would be taken for damaged.
+            let twin = twin_of(path);
+            let made = Self::open_database(&twin, true).and_then(|new| Self::apply_to(&new, &[]));
+            made.and_then(|()| fs::rename(&twin, path).map_err(other)).inspect_err(|_| drop(fs::remove_file(&twin)))?;
+        }
         let database = Self::open_database(path, true)?;
         let path = path.to_owned();
         // One that is gone meanwhile is not made anew: it held the networks.
@@ -239,11 +250,13 @@ impl Store {
         if !meta.is_file() || meta.uid() != geteuid().as_raw() || meta.mode() & 0o077 != 0 {
             return Err(StoreError::NotPrivate(path.to_owned()));
         }
-        let opened = Database::builder().set_cache_size(CACHE).create_file(file);
         let in_use = |error: &redb::DatabaseError| matches!(error, redb::DatabaseError::DatabaseAlreadyOpen);
-        opened.map_err(|error| match in_use(&error) {
-            true => StoreError::InUse(path.to_owned()),
-            false => failed(error),
+        whole(|| {
+            let opened = Database::builder().set_cache_size(CACHE).create_file(file);
+            opened.map_err(|error| match in_use(&error) {
+                true => StoreError::InUse(path.to_owned()),
+                false => failed(error),
+            })
         })
     }
 
@@ -317,7 +330,7 @@ impl Store {
     /// [`StoreError::Failed`]: it is still not known.
     pub(super) async fn settled_rotations(&self) -> Result<Vec<KeptRotation>, StoreError> {
         let store = self.clone();
-        spawn_blocking(move || store.apply(&[]).and_then(|()| store.rotations())).await.map_err(other)?
+        crate::blocking::run(move || store.apply(&[]).and_then(|()| store.rotations())).await.map_err(other)?
     }
 
     /// Makes changes, all or none; when this returns they are on disk. None at all tells whether the disk takes any.
@@ -326,7 +339,7 @@ impl Store {
     /// [`StoreError::Failed`]: nothing was changed, or, where the disk fails in the last moment, all may be.
     pub(super) async fn write(&self, changes: impl Into<Arc<Vec<Change>>>) -> Result<(), StoreError> {
         let (store, changes) = (self.clone(), changes.into());
-        spawn_blocking(move || store.apply(&changes)).await.map_err(other)?
+        crate::blocking::run(move || store.apply(&changes)).await.map_err(other)?
     }
 
     fn apply(&self, changes: &[Change]) -> Result<(), StoreError> {
@@ -371,6 +384,19 @@ impl Store {
 }
 
 /// What an error of redb says of the file.
+/// Opens a database and compares all of it with its checksums, which are looked at otherwise only after a crash.
+fn whole(open: impl FnOnce() -> Result<Database, StoreError>) -> Result<Database, StoreError> {
+    let checked = || {
+        let mut database = open()?;
+        if !database.check_integrity().map_err(failed)? {
+            tracing::warn!("the file of networks was damaged; it is what it was before its last change");
+        }
+        Ok(database)
+    };
+    // The library takes it that nobody but itself writes to its file, and panics where that shows.
+    catch_unwind(AssertUnwindSafe(checked)).unwrap_or_else(|_| Err(StoreError::Damaged("it is no store".to_owned())))
+}
+
 fn failed(error: impl Into<redb::Error>) -> StoreError {
     let error = error.into();
     let is_format =

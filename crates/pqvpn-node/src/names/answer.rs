@@ -92,6 +92,18 @@ pub(super) fn answer(table: &NameTable, query: &[u8], transport: Transport) -> (
     }
 }
 
+/// Answers any bytes, over both transports.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn fuzz(data: &[u8]) {
+    for transport in [Transport::Udp, Transport::Tcp] {
+        if let (Some(reply), _) = answer(&NameTable::default(), data, transport) {
+            assert_eq!(reply[..2], data[..2], "the answer is to this question");
+            assert!(transport == Transport::Tcp || reply.len() <= usize::from(EDNS_LIMIT));
+            assert_eq!(answer(&NameTable::default(), &reply, transport).0, None, "an answer is not answered");
+        }
+    }
+}
+
 /// Puts what is known into the reply.
 fn fill(reply: &mut Packet<'_>, table: &NameTable, question: &Question<'_>, labels: Option<&[String]>) -> Outcome {
     let class = matches!(question.qclass, QCLASS::CLASS(CLASS::IN) | QCLASS::ANY);

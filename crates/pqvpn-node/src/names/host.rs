@@ -4,6 +4,9 @@
 //! systemd-resolved is told per link: it asks us for our zone and for nothing else, and forgets it with the link. Where it
 //! does not run, /etc/resolv.conf is changed only if the user said so. Either is in a journal before it is done.
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use self::journal::fuzz as fuzz_journal;
+
 mod journal;
 mod resolv_conf;
 mod resolved;

@@ -6,7 +6,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use pqvpn_crypto::identity::IdentitySeed;
+use ipnet::Ipv4Net;
+use pqvpn_crypto::{identity::IdentitySeed, peer_id::PeerId};
 use pqvpn_dataplane::{Offloads, mem::MemTun};
 use pqvpn_packet::addr::{NetworkHash, ipv4_candidate, ula};
 use pqvpn_wire::dht::NetworkId;

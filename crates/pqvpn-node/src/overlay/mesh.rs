@@ -14,7 +14,7 @@ use ipnet::{IpNet, Ipv4Net};
 use pqvpn_crypto::peer_id::PeerId;
 use pqvpn_dataplane::{MAX_REALMS, RealmSet};
 
-use super::Overlay;
+use super::{Overlay, V6_PREFIX};
 use crate::{
     config::{Config, PeerConfig},
     membership::{MemberView, NetworkView},
@@ -32,6 +32,8 @@ pub(crate) struct Mesh {
     pub(crate) realms: Option<Vec<(IpNet, RealmSet)>>,
     /// What is set on the host.
     pub(crate) host: Vec<HostPart>,
+    /// Members' addresses, whose packets go into the tunnel or nowhere: each one of IPv4, and the prefixes of IPv6.
+    pub(crate) guarded: BTreeSet<IpNet>,
     /// Who was left out: revoked in a network and in no other one with us.
     pub(crate) revoked: BTreeSet<PeerId>,
     /// Addresses that more than one would have.
@@ -125,6 +127,10 @@ impl Builder {
         for &address in &overlay.own {
             self.own(address, RealmSet::PINNED);
         }
+        let prefixes =
+            overlay.own.iter().filter(|own| own.is_ipv6()).filter_map(|&own| IpNet::new(own, V6_PREFIX).ok());
+        self.mesh.guarded.extend(prefixes.map(|prefix| prefix.trunc()));
+        self.guard_v4(overlay.peers.iter().flatten().copied());
         for (entry, addresses) in config.peers.iter().zip(overlay.peers) {
             self.pinned_peer(entry, addresses);
         }
@@ -166,7 +172,12 @@ impl Builder {
         });
         let own_v4 = own_v4.filter(|_| self.ipv4).filter(|&v4| self.pool_is_free(view, v4));
         let own_v6 = view.own.addresses.iter().find(|address| address.is_ipv6()).filter(|_| self.ipv6).copied();
+        // Also of those whose packets are not taken, or who are reached by IPv6: nobody else is to have them.
+        let members = view.members.iter().filter(|member| member.peer != self.own);
+        let addresses: Vec<IpAddr> = members.flat_map(|member| &member.addresses).copied().collect();
+        self.guard_v4(addresses);
         if let Some(address) = own_v6 {
+            self.mesh.guarded.insert(IpNet::V6(view.prefix_v6).trunc());
             self.family(view, realm, address, view.prefix_v6.into());
         }
         if let Some(address) = own_v4 {
@@ -186,6 +197,11 @@ impl Builder {
             );
             self.mesh.collisions.push(HealthItem { level: HealthLevel::Warn, code: "ipv4-collision", text });
         }
+    }
+
+    fn guard_v4(&mut self, addresses: impl IntoIterator<Item = IpAddr>) {
+        let v4 = addresses.into_iter().filter(|address| self.ipv4 && address.is_ipv4());
+        self.mesh.guarded.extend(v4.map(IpNet::from));
     }
 
     /// Our address in one family of a network, and the way to its members.

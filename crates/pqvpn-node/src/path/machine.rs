@@ -221,6 +221,10 @@ impl Paths {
 
     /// Packets take another path: the peer moved it, or we did.
     pub(crate) fn on_path(&mut self, now: Instant, remote: SocketAddr) {
+        // The data plane may tell of it after the session it was on has gone.
+        if self.current.is_none() {
+            return;
+        }
         self.take(remote);
         self.calm();
         if is_relayed(remote) {

@@ -38,6 +38,12 @@ impl Slots {
         self.read().get(peer).copied()
     }
 
+    /// Who has a slot.
+    #[cfg(feature = "sim")]
+    pub(crate) fn peer(&self, slot: PeerSlot) -> Option<PeerId> {
+        self.read().iter().find(|(_, held)| **held == slot).map(|(peer, _)| *peer)
+    }
+
     /// Makes somebody a peer.
     pub(crate) fn insert(&self, peer: PeerId, slot: PeerSlot) {
         self.peers.write().unwrap_or_else(PoisonError::into_inner).insert(peer, slot);

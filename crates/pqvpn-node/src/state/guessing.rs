@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use pqvpn_dataplane::{PeerSlot, ProbeKind, SocketId};
+use pqvpn_dataplane::{PeerSlot, SocketId};
 
 use super::{State, paths::OPENER_HOPS};
 use crate::{
@@ -134,7 +134,7 @@ impl State {
             return;
         }
         for &socket in &self.guessing.sockets {
-            if let Err(error) = self.control.send_probe_from(socket, slot, id, to, ProbeKind::Check, 0) {
+            if let Err(error) = self.control.send_check_from(socket, slot, id, to) {
                 tracing::trace!(%error, %to, "check not sent");
             }
         }

@@ -25,11 +25,11 @@ impl State {
             self.rest().await;
         }
         let mesh = Mesh::plan(&self.config, self.own, &self.views);
-        self.host.plan(mesh.host.clone());
+        self.host.plan(&mesh);
         self.open_for_networks();
         self.take_mesh(clock::now(), mesh);
         if self.running == NodeState::Down {
-            return Ok(());
+            return self.host.undo().await;
         }
         self.host.apply().await?;
         self.dns.follow(&self.views, &self.mesh, self.own).await;
@@ -53,7 +53,7 @@ impl State {
         if mesh != self.mesh {
             self.take_mesh(now, mesh);
         }
-        self.host.follow(self.mesh.host.clone()).await;
+        self.host.follow(&self.mesh).await;
         if self.running == NodeState::Up {
             self.dns.follow(&self.views, &self.mesh, self.own).await;
         }

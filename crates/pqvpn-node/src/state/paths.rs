@@ -13,7 +13,9 @@ use pqvpn_wire::control::{Candidates, MAX_CANDIDATES, Message};
 use super::{State, peer::Peer};
 use crate::{
     carrier::{Rung, is_carried},
+    clock,
     dht::{dialable, realm},
+    host::watch::News,
     membership,
     path::{Action, Relayed, Told, is_relayed, sift},
     session::{self, LinkEvent},
@@ -211,14 +213,24 @@ impl State {
     /// Whether packets to an address go into the tunnel, so that a path must not lead there: it would lead into itself.
     pub(super) fn is_inside(&self, ip: IpAddr) -> bool {
         let ip = ip.to_canonical();
-        self.addresses.get().contains(&ip)
-            || !self.host.is_connected(ip) && self.peers.iter().any(|peer| peer.is_behind(ip))
+        let stays = self.host.is_connected(ip);
+        self.addresses.get().contains(&ip) || self.peers.iter().any(|peer| peer.leads_in(ip, stays))
     }
 
     /// A way through another member is there.
     pub(super) fn on_way(&mut self, now: Instant, slot: PeerSlot, way: SocketAddr) {
         if let Some(peer) = self.peers.get_mut(slot) {
             peer.paths.on_way(now, way);
+        }
+    }
+
+    /// Something has changed the host: it is made as planned again before anything else is.
+    pub(super) async fn on_host_news(&mut self, news: News) {
+        if news.host {
+            self.host.look_again().await;
+        }
+        if news.network {
+            self.on_network_change(clock::now());
         }
     }
 

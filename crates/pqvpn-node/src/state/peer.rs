@@ -169,6 +169,12 @@ impl Peer {
         self.addresses.contains(&ip) || self.prefixes.iter().any(|prefix| prefix.contains(&ip))
     }
 
+    /// Whether packets of the node itself to an address would go into the tunnel; `stays`: a subnet of this host has it, as
+    /// it may have what is behind the peer, but never the peer's own addresses.
+    pub(crate) fn leads_in(&self, ip: IpAddr, stays: bool) -> bool {
+        if stays { self.addresses.contains(&ip) } else { self.is_behind(ip) }
+    }
+
     /// Counts a ratchet failure; the second within a day quarantines the peer.
     pub(crate) fn on_ratchet_abort(&mut self, now: Instant) {
         self.aborts.retain(|&at| now.saturating_duration_since(at) < ABORT_MEMORY);
@@ -224,5 +230,8 @@ mod tests {
         ] {
             assert_eq!(peer.is_behind(ip.parse().unwrap()), inside, "{ip}");
         }
+        let leads_in = |ip: &str, stays: bool| peer.leads_in(ip.parse().unwrap(), stays);
+        assert!(leads_in("192.168.5.2", false) && !leads_in("192.168.5.2", true), "a LAN of this host");
+        assert!(leads_in("10.100.3.7", true), "a LAN has no address of a member");
     }
 }

@@ -8,7 +8,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use nix::{fcntl::OFlag, unistd::geteuid};
+use nix::{
+    fcntl::{AT_FDCWD, OFlag, RenameFlags, renameat2},
+    libc,
+    unistd::geteuid,
+};
 use zeroize::Zeroizing;
 
 use super::StoreError;
@@ -18,6 +22,8 @@ use crate::entropy;
 pub(super) const FILE_MODE: u32 = 0o600;
 /// Permission bits of the state directory.
 const DIR_MODE: u32 = 0o700;
+/// Hexadecimal digits at the end of a twin's name.
+const TWIN_DIGITS: usize = 16;
 /// Bits no secret file may have: anything for group and others.
 const FOREIGN_ACCESS: u32 = 0o077;
 /// Bits no directory of ours may have: who can write to it can exchange the files in it.
@@ -62,18 +68,17 @@ pub fn read_private(path: &Path, limit: u64) -> Result<Zeroizing<Vec<u8>>, Store
     Ok(bytes)
 }
 
-/// Creates a file that must not exist yet, synced to disk.
+/// Creates a file that must not exist yet, synced to disk; a crash leaves the whole of it or nothing under that name.
 ///
 /// # Errors
 /// The name is taken, also by a dangling link, or the system refuses.
 pub(super) fn create_private(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
-    let mut file = open_new(path, FILE_MODE).map_err(open_error(path))?;
-    let written = file.write_all(bytes).and_then(|()| file.sync_all());
-    if let Err(error) = written {
-        let _half = fs::remove_file(path);
-        return Err(io_error("write", path)(error));
-    }
-    sync_directory_of(path)
+    let twin = twin_of(path);
+    let mut file = open_new(&twin, FILE_MODE).map_err(open_error(path))?;
+    let written = file.write_all(bytes).and_then(|()| file.sync_all()).map_err(io_error("write", path));
+    let named = written.and_then(|()| name_new(&twin, path).map_err(open_error(path)));
+    let _second_name = fs::remove_file(&twin);
+    named.and_then(|()| sync_directory_of(path))
 }
 
 /// Replaces the file (or creates it) so that every reader, also after a crash, sees the old bytes or the new.
@@ -98,17 +103,60 @@ pub fn write_atomic(path: &Path, bytes: &[u8], mode: u32) -> Result<(), StoreErr
     sync_directory_of(path)
 }
 
+/// Gives a file a name that nothing has. Unlike a rename, a link takes none that is in use; file systems without links, as
+/// those of memory sticks, know a rename that does not either.
+fn name_new(twin: &Path, path: &Path) -> io::Result<()> {
+    let linked = fs::hard_link(twin, path);
+    let is_unknown = |error: &io::Error| {
+        matches!(error.raw_os_error(), Some(libc::EPERM | libc::EOPNOTSUPP | libc::ENOSYS | libc::EMLINK))
+    };
+    match linked {
+        Err(error) if is_unknown(&error) => {
+            renameat2(AT_FDCWD, twin, AT_FDCWD, path, RenameFlags::RENAME_NOREPLACE).map_err(|_| error)
+        }
+        other => other,
+    }
+}
+
 fn open_new(path: &Path, mode: u32) -> io::Result<File> {
     let flags = OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     OpenOptions::new().write(true).create_new(true).mode(mode).custom_flags(flags.bits()).open(path)
 }
 
 /// A name next to `path` nobody can guess and occupy.
-fn twin_of(path: &Path) -> PathBuf {
+pub(crate) fn twin_of(path: &Path) -> PathBuf {
     let mut name = std::ffi::OsString::from(".");
     name.push(path.file_name().unwrap_or_default());
-    name.push(format!(".{:016x}", entropy::u64()));
+    name.push(format!(".{:0TWIN_DIGITS$x}", entropy::u64()));
     path.with_file_name(name)
+}
+
+/// The file that a name is a twin's of.
+fn original_of(twin: &str) -> Option<&str> {
+    let (name, digits) = twin.strip_prefix('.')?.rsplit_once('.')?;
+    (digits.len() == TWIN_DIGITS && digits.bytes().all(|byte| byte.is_ascii_hexdigit())).then_some(name)
+}
+
+/// Removes what crashes left of files that were being written in a directory of ours, keys among them; only while nobody
+/// else writes there. Gives how many there were.
+pub fn remove_twins(directory: &Path) -> usize {
+    remove(directory, |_| true)
+}
+
+/// The same of one file, in a directory that may be anybody's.
+pub fn remove_twins_of(path: &Path) -> usize {
+    path.parent().map_or(0, |directory| remove(directory, |name| path.file_name().is_some_and(|file| file == name)))
+}
+
+fn remove(directory: &Path, of: impl Fn(&str) -> bool) -> usize {
+    let Ok(entries) = fs::read_dir(directory) else { return 0 };
+    let is_left = |entry: &fs::DirEntry| {
+        let name = entry.file_name();
+        let original = name.to_str().and_then(original_of);
+        entry.file_type().is_ok_and(|kind| kind.is_file()) && original.is_some_and(&of)
+    };
+    let removed = entries.flatten().filter(is_left).map(|entry| fs::remove_file(entry.path()));
+    removed.filter(Result::is_ok).count()
 }
 
 pub(super) fn sync_directory_of(path: &Path) -> Result<(), StoreError> {
@@ -245,6 +293,33 @@ mod tests {
         create_private(&path, b"old").unwrap();
         assert!(matches!(create_private(&path, b"new"), Err(StoreError::Exists(_))));
         assert_eq!(fs::read(&path).unwrap(), b"old");
+    }
+
+    #[test]
+    fn what_a_crash_left_is_removed_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("keystore");
+        let kept = [".keystore", ".keystore.12", ".keystore.00112233445566xy", "keystore.0011223344556677", "keystore"];
+        for name in kept {
+            fs::write(dir.path().join(name), "x").unwrap();
+        }
+        fs::create_dir(dir.path().join(".d.0011223344556677")).unwrap();
+        fs::write(twin_of(&path), "half").unwrap();
+        fs::write(twin_of(&dir.path().join("dht-table.json")), "half").unwrap();
+        assert_eq!(remove_twins_of(&dir.path().join("table.json")), 0);
+        assert_eq!(remove_twins_of(&dir.path().join("dht-table.json")), 1);
+        assert_eq!((remove_twins(dir.path()), remove_twins(dir.path())), (1, 0));
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), kept.len() + 1);
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_written_whole_is_not_there_at_all() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        create_private(&path, b"whole").unwrap();
+        assert_eq!((fs::metadata(&path).unwrap().nlink(), fs::read_dir(dir.path()).unwrap().count()), (1, 1));
+        assert!(matches!(create_private(&path, b"again"), Err(StoreError::Exists(_))));
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "its twin is gone");
     }
 
     #[test]

@@ -82,6 +82,27 @@ fn contradictions_are_refused() {
     assert_eq!(refuse(good, &packet[..30]), SegmentError::Ip(IpError::Truncated));
 }
 
+#[test]
+fn a_checksum_that_would_change_addresses_or_ports_is_refused() {
+    for packet in [Super::tcp(1), Super { v6: true, ..Super::tcp(1) }, Super { udp: true, ..Super::tcp(1) }] {
+        let (bytes, l4) = (packet.packet(), packet.l4_offset() as u16);
+        let virtio = |csum_start, csum_offset| VirtioNetHdr {
+            flags: F_NEEDS_CSUM,
+            csum_start,
+            csum_offset,
+            ..VirtioNetHdr::default()
+        };
+        for (start, offset) in
+            [(0, 2), (0, 8), (0, 12), (0, 16), (0, l4 - 2), (8, 8), (l4 - 2, 0), (l4, 0), (l4, 2), (l4 + 2, 0)]
+        {
+            let refused = Segmenter::new(&virtio(start, offset), &bytes).unwrap_err();
+            assert_eq!(refused, SegmentError::Checksum { start, offset });
+        }
+        let behind = packet.header_len() as u16;
+        assert!(Segmenter::new(&virtio(behind, 6), &bytes).is_ok(), "a tunnel's own inner header");
+    }
+}
+
 proptest! {
     #[test]
     fn every_segment_has_valid_checksums_and_the_right_bytes(whole in any_super()) {

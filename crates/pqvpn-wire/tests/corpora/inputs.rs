@@ -26,12 +26,16 @@ pub(crate) fn seeds_of(target: &str) -> Vec<(String, Vec<u8>)> {
     seeds
 }
 
-/// After a change of the format: empty the corpus, then run the tests once with `PQVPN_WRITE_SEEDS=1`.
+/// For a new target, and after a change of the format (then empty its corpus): run the tests once with `PQVPN_WRITE_SEEDS=1`.
 pub(crate) fn write_if_asked(valid_seeds: impl FnOnce() -> Inputs) {
     if env::var_os("PQVPN_WRITE_SEEDS").is_none() {
         return;
     }
-    for (target, bytes) in valid_seeds() {
+    let mut seeds = valid_seeds();
+    seeds.retain(|(target, _)| {
+        fs::read_dir(folder(target)).is_ok_and(|mut files| files.next().is_none()) || !folder(target).exists()
+    });
+    for (target, bytes) in seeds {
         fs::create_dir_all(folder(target)).unwrap();
         let number = (1..).find(|number| !folder(target).join(format!("valid-{number}")).exists()).unwrap();
         fs::write(folder(target).join(format!("valid-{number}")), bytes).unwrap();

@@ -2,7 +2,7 @@
 //! What must hold for any bytes: no panic, and what decodes encodes to the same bytes. Shared with the fuzz targets.
 
 use pqvpn_wire::network::{
-    Bundle, Code, MAX_NET_MESSAGE, MemberRecord, SignedInvite, Statement, decode_request, decode_response,
+    Bundle, Code, Cover, MAX_NET_MESSAGE, MemberRecord, SignedInvite, Statement, decode_request, decode_response,
     encode_request, encode_response, frame, parse_frame_header,
 };
 
@@ -10,7 +10,7 @@ use pqvpn_wire::network::{
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every check.
-pub const TARGETS: [Target; 7] = [
+pub const TARGETS: [Target; 8] = [
     ("statement", statement),
     ("bundle", bundle),
     ("code", code),
@@ -18,6 +18,7 @@ pub const TARGETS: [Target; 7] = [
     ("net_response", net_response),
     ("member_record", member_record),
     ("invite", invite),
+    ("cover", cover),
 ];
 
 /// Runs the check of one target.
@@ -33,6 +34,10 @@ fn statement(data: &[u8]) {
         // What decodes could have been drafted: the rules are the same on both sides.
         let drafted = Statement::draft(statement.body().clone()).expect("a legal body");
         assert_eq!(drafted.id(), statement.id());
+    }
+    // As it was kept on a disk, without what is known of its signatures.
+    if let Ok(kept) = Statement::decode_kept(data) {
+        assert!(Statement::decode(data).is_ok_and(|statement| statement.id() == kept.id()));
     }
 }
 
@@ -84,5 +89,11 @@ fn member_record(data: &[u8]) {
 fn invite(data: &[u8]) {
     if let Ok(invite) = SignedInvite::decode(data) {
         assert_eq!(invite.encode(), data);
+    }
+}
+
+fn cover(data: &[u8]) {
+    if let Ok(cover) = Cover::decode(data) {
+        assert_eq!(cover.encode(), data);
     }
 }

@@ -2,14 +2,14 @@
 //! Replays the fuzz corpus: valid seeds of every kind, and whatever fuzzing found worth keeping.
 
 use pqvpn_wire::network::{
-    Bundle, Code, MemberRecord, SignedInvite, Statement, decode_request, decode_response, encode_request,
+    Bundle, Code, Cover, MemberRecord, SignedInvite, Statement, decode_request, decode_response, encode_request,
     encode_response,
 };
 
 use crate::{
     check::TARGETS,
     inputs::{Inputs, seeds_of, write_if_asked},
-    samples::{NETWORK, bundle, code, door, member_record, requests, responses, signed_invite, statements},
+    samples::{NETWORK, bundle, code, cover, door, member_record, requests, responses, signed_invite, statements},
 };
 
 #[test]
@@ -34,6 +34,7 @@ fn is_valid(target: &str, seed: &[u8]) -> bool {
         "net_response" => decode_response(seed).is_ok(),
         "member_record" => MemberRecord::decode(seed).is_ok(),
         "invite" => SignedInvite::decode(seed).is_ok(),
+        "cover" => Cover::decode(seed).is_ok(),
         _ => false,
     }
 }
@@ -49,5 +50,6 @@ pub(crate) fn valid_seeds() -> Inputs {
     seeds.extend(responses().iter().map(|response| ("net_response", encode_response(&NETWORK, response).unwrap())));
     seeds.push(("member_record", member_record().encode()));
     seeds.push(("invite", signed_invite().encode()));
+    seeds.push(("cover", cover().encode()));
     seeds
 }

@@ -174,6 +174,7 @@ async fn serve(
     // Socket and file come first: a second daemon must end before it touches the interface of the first.
     let socket = ControlSocket::bind(&context.own_socket()?, &access)?;
     let _state = state_lock::take(state_dir)?;
+    clean_up(context, state_dir);
     let _pid_file = args.pid_file.as_deref().map(|path| PidFile::write(&absolute_path(path))).transpose()?;
     let shelf = Shelf::of(&config, state_dir);
     let keystore = (!args.ephemeral).then(|| identity::keystore(state_dir));
@@ -213,6 +214,15 @@ async fn serve(
         .map_err(|error| Failure::failed("node", "the node failed", error, "the log says more; start it again"))?;
     // It may have failed to start again with another key.
     ended.map_err(|error| node::refused(&error))
+}
+
+/// Removes what a crash left of files that were being written.
+fn clean_up(context: &Context, state_dir: &Path) {
+    let ours: usize = [state_dir, &Shelf::directory(state_dir)].map(store::remove_twins).iter().sum();
+    let removed = ours + context.config_path().map_or(0, |path| store::remove_twins_of(&path));
+    if removed > 0 {
+        tracing::info!(removed, "halves of files that a crash left are removed");
+    }
 }
 
 fn about(config: &Config, identity: &Identity, state_dir: &Path) -> model::Identity {

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What the kernel says of a namespace: interfaces, addresses, routes, UDP counters. From /proc, without programs.
 
-use std::{collections::BTreeMap, fs};
+use std::{collections::BTreeMap, fs, process::Command};
 
-use pqvpn_lab::netns::Namespace;
+use pqvpn_lab::{netns::Namespace, process::run};
 
-use crate::rig::TUN;
+use crate::rig::{LIMIT, TUN};
 
 /// Links, addresses and routes of a namespace, one line each.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,10 +43,16 @@ impl HostState {
             // Reference and use counters are columns 6 and 7.
             format!("route6 {} {} {} {}", fields[0], fields[1], fields[4], fields[9])
         }));
+        // Rules and packet filters stand in no file; where the programs are missing they are not looked at.
+        for (name, line) in [("rule4", "ip -4 rule"), ("rule6", "ip -6 rule"), ("nft", "nft list ruleset")] {
+            lines.extend(said(namespace, line).lines().map(|line| format!("{name} {line}")));
+        }
         // The kernel gives the underlay its link-local addresses in its own time.
         let own_time = |line: &String| line.starts_with("inet6 fe80") || line.starts_with("route6 f");
         lines.retain(|line| line.ends_with(TUN) || !own_time(line) || line.starts_with("route6 fd"));
         lines.sort();
+        // The first rule ever set parts the main and local tables for good; until then both show what either has.
+        lines.dedup();
         Self(lines)
     }
 
@@ -57,11 +63,24 @@ impl HostState {
         new.chain(gone).collect::<Vec<_>>().join("\n")
     }
 
+    /// How many lines begin with `start`.
+    pub(crate) fn count(&self, start: &str) -> usize {
+        self.0.iter().filter(|line| line.starts_with(start)).count()
+    }
+
     /// Fails unless the namespace is as it was.
     pub(crate) fn assert_still(&self, namespace: &Namespace, when: &str) {
         let now = Self::of(namespace);
         assert!(*self == now, "{when}, {} differs:\n{}", namespace.name(), self.difference(&now));
     }
+}
+
+/// What a program prints in a namespace; nothing where it is not installed.
+fn said(namespace: &Namespace, line: &str) -> String {
+    let mut words = line.split(' ');
+    let mut command = Command::new(words.next().unwrap_or_default());
+    command.args(words);
+    run(namespace, command, LIMIT).map(|finished| finished.stdout).unwrap_or_default()
 }
 
 impl UdpCounters {

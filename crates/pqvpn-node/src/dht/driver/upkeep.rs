@@ -159,7 +159,7 @@ impl Driver {
         tracing::info!(week = admission.week, tried = self.parts.work.tried(), "admitted to the DHT for a week");
         self.parts.position.found(admission);
         let files = self.parts.files.clone();
-        tokio::task::spawn_blocking(move || {
+        crate::blocking::run(move || {
             if let Err(error) = files.save_admission(&admission) {
                 tracing::warn!(%error, "the proof of work is not kept; the next start searches again");
             }
@@ -201,6 +201,10 @@ impl Driver {
         let contacts = self.parts.dht.table().len();
         if contacts == 0 {
             return;
+        }
+        if self.parts.records.drop_untimely(self.now()) {
+            self.upkeep.values_signed = false;
+            self.upkeep.publish_at = Some(now);
         }
         if contacts >= self.upkeep.published_among.saturating_mul(2) && self.upkeep.published_among > 0 {
             // Of the nodes known now, few may have been asked to keep our records.
@@ -330,7 +334,7 @@ impl Driver {
             return;
         }
         self.upkeep.saved = true;
-        tokio::task::spawn_blocking(move || {
+        crate::blocking::run(move || {
             if let Err(error) = files.save_table(sample) {
                 tracing::warn!(%error, "the table sample of the DHT is not kept");
             }
@@ -342,7 +346,7 @@ impl Driver {
         if sample.is_empty() {
             return;
         }
-        let saved = tokio::task::spawn_blocking(move || files.save_table(sample)).await;
+        let saved = crate::blocking::run(move || files.save_table(sample)).await;
         if let Ok(Err(error)) = saved {
             tracing::warn!(%error, "the table sample of the DHT is not kept");
         }

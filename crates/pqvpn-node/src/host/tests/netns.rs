@@ -7,7 +7,7 @@ use futures_util::TryStreamExt as _;
 use ipnet::IpNet;
 use nix::sched::{CloneFlags, unshare};
 use rtnetlink::{
-    Handle, LinkUnspec, LinkVeth,
+    Handle, IpVersion, LinkUnspec, LinkVeth,
     packet_route::{
         AddressFamily,
         address::AddressAttribute,
@@ -93,7 +93,7 @@ impl Net {
         self.handle.address().add(index, net.addr(), net.prefix_len()).execute().await.expect("address");
     }
 
-    /// Everything that can be compared: interfaces, addresses and the routes of all tables, without counters.
+    /// Everything that can be compared: interfaces, addresses, rules and the routes of all tables, without counters.
     pub(crate) async fn dump(&self) -> Vec<String> {
         let mut lines = Vec::new();
         let links: Vec<_> = self.handle.link().get().execute().try_collect().await.expect("links");
@@ -109,6 +109,10 @@ impl Net {
         for mut address in addresses {
             address.attributes.retain(|attribute| !matches!(attribute, AddressAttribute::CacheInfo(_)));
             lines.push(format!("{address:?}"));
+        }
+        for version in [IpVersion::V4, IpVersion::V6] {
+            let rules: Vec<_> = self.handle.rule().get(version).execute().try_collect().await.expect("rules");
+            lines.extend(rules.iter().map(|rule| format!("{rule:?}")));
         }
         for family in [AddressFamily::Inet, AddressFamily::Inet6] {
             let mut request = RouteMessage::default();

@@ -12,7 +12,7 @@ use super::{
 fn plan(addresses: &[&str], routes: &[&str]) -> Plan {
     let route = |text: &&str| {
         let (net, source) = text.split_once('@').unwrap_or((text, ""));
-        PlannedRoute { net: net.parse().unwrap(), source: source.parse().ok() }
+        PlannedRoute { source: source.parse().ok(), ..net.parse::<IpNet>().unwrap().into() }
     };
     Plan {
         interface: TUN.to_owned(),

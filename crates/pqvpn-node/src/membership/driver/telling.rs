@@ -35,8 +35,11 @@ impl Driver {
         if let Some(view) = views.first_mut() {
             view.health.extend(self.own_health());
         }
+        let views = Arc::new(views);
+        #[cfg(feature = "sim")]
+        crate::sim::show(&views);
         // Where the state task is slow, the next round tells it again.
-        let told = self.views.try_send(Arc::new(views));
+        let told = self.views.try_send(views);
         self.untold = matches!(told, Err(mpsc::error::TrySendError::Full(_)));
         for network in self.networks.values_mut() {
             network.dirty = false;

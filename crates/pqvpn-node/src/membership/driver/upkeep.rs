@@ -289,7 +289,7 @@ impl Driver {
             self.flush().await;
             let heard = async {
                 while !self.campaigns.is_empty() {
-                    tokio::select! {
+                    crate::select! {
                         Some(event) = inputs.events.recv() => self.on_event(event),
                         Some(done) = self.tasks.join_next() => if let Ok(done) = done { self.on_task(done) },
                         else => return,

@@ -69,16 +69,43 @@ pub(super) fn load(state_dir: &Path) -> Result<Option<Change>, DnsError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(failed(&path)(error)),
     };
-    if let Ok(Journal { version: VERSION, change }) = serde_json::from_slice(&bytes) {
-        return Ok(Some(change));
-    }
-    if serde_json::from_slice::<Versioned>(&bytes).is_ok_and(|journal| journal.version > VERSION) {
-        return Err(DnsError::LaterJournal(path));
+    match parse(&bytes) {
+        Read::Change(change) => return Ok(Some(change)),
+        Read::Later => return Err(DnsError::LaterJournal(path)),
+        Read::Nothing => {}
     }
     let aside = path.with_extension("bad");
     fs::rename(&path, &aside).map_err(failed(&path))?;
     tracing::warn!(kept = %aside.display(), "the journal of DNS changes was unreadable and has been moved aside");
     Ok(None)
+}
+
+/// What a journal says.
+enum Read {
+    Change(Change),
+    /// It is of a version to come.
+    Later,
+    Nothing,
+}
+
+fn parse(bytes: &[u8]) -> Read {
+    match serde_json::from_slice(bytes) {
+        Ok(Journal { version: VERSION, change }) => Read::Change(change),
+        Ok(_) | Err(_) => match serde_json::from_slice::<Versioned>(bytes) {
+            Ok(journal) if journal.version > VERSION => Read::Later,
+            Ok(_) | Err(_) => Read::Nothing,
+        },
+    }
+}
+
+/// Reads any bytes as a journal.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn fuzz(data: &[u8]) {
+    if let Read::Change(change) = parse(data) {
+        let _line = change.describe();
+        let written = serde_json::to_vec(&Journal { version: VERSION, change: change.clone() }).expect("it was read");
+        assert!(matches!(parse(&written), Read::Change(again) if again == change));
+    }
 }
 
 pub(super) fn remove(state_dir: &Path) -> Result<(), DnsError> {

@@ -192,3 +192,25 @@ fn a_network_that_is_not_ready_lends_no_addresses_to_who_may_have_sessions_by_an
     let mesh = Mesh::plan(&Config::default(), OWN, &[late, ready]);
     assert!(mesh.peers[&NAS].addresses.contains(&ip("10.2.0.2")));
 }
+
+#[test]
+fn members_addresses_are_the_mesh_s_also_where_their_packets_are_not_taken() {
+    let home = network(7, "home", "10.100.0.0/16", "10.100.1.1", &[(NAS, "nas", "10.100.2.2")]);
+    let same = network(8, "same", "10.100.0.0/16", "10.100.1.9", &[(BOX, "box", "10.100.4.4")]);
+    let behind = NetworkView { ready: false, ..home.clone() };
+    for home in [home, behind] {
+        let mesh = Mesh::plan(&pinned(&[NAS]), OWN, &[home, same.clone()]);
+        for address in ["10.100.2.2", "10.100.4.4"].map(ip).into_iter().chain(mesh.peers[&NAS].addresses.clone()) {
+            assert!(mesh.guarded.iter().any(|net| net.contains(&address)), "{address} in {:?}", mesh.guarded);
+        }
+        let own = |net: &&IpNet| mesh.own.iter().any(|own| IpNet::from(*own) == **net);
+        assert_eq!(mesh.guarded.iter().find(own), None, "our own are the host's");
+        assert!(
+            mesh.guarded.iter().all(|net| matches!(net, IpNet::V6(_)) || net.prefix_len() == 32),
+            "a LAN keeps the rest"
+        );
+    }
+    let mut config = pinned(&[NAS]);
+    config.interface.ipv4 = false;
+    assert!(Mesh::plan(&config, OWN, &[same]).guarded.iter().all(|net| matches!(net, IpNet::V6(_))));
+}

@@ -47,6 +47,19 @@ fn pass(paths: &mut Paths, mut now: Instant, time: Duration) -> Instant {
     until
 }
 
+/// Found by the simulation of whole nodes: the event of a move may stand in the queue when the session ends.
+#[test]
+fn a_move_that_is_told_of_after_the_session_has_gone_begins_nothing() {
+    let start = Instant::now();
+    let mut paths = direct(start, true);
+    paths.on_gone();
+    actions(&mut paths);
+    paths.on_path(start + 40 * MS, at(2));
+    assert!(paths.is_gone() && paths.poll_timeout().is_none());
+    paths.on_suspect(start + 50 * MS);
+    assert_eq!(actions(&mut paths), [], "no relay is asked for");
+}
+
 #[test]
 fn a_path_in_use_that_answers_no_check_keeps_nobody_awake() {
     let start = Instant::now();

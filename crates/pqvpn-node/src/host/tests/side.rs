@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What the host has of a mesh when not all of it can be set: members' packets still go nowhere else.
+
+use std::net::UdpSocket;
+
+use super::{
+    super::tests::netns::{LAN, Net, TUN, in_namespace},
+    *,
+};
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+fn net(text: &str) -> IpNet {
+    text.parse().unwrap()
+}
+
+/// One network with one member, 10.100.9.2, and us, 10.100.3.7.
+fn mesh() -> Mesh {
+    let part = |own: &str, route: &str, source: Option<IpAddr>| HostPart {
+        network: Some("home".to_owned()),
+        addresses: vec![ip(own)],
+        routes: vec![(net(route), source)],
+    };
+    Mesh {
+        host: vec![part("fd01::7", "fd01::/48", None), part("10.100.3.7", "10.100.0.0/16", Some(ip("10.100.3.7")))],
+        guarded: [net("fd01::/48"), net("10.100.9.2/32")].into(),
+        ..Mesh::default()
+    }
+}
+
+async fn applied(namespace: &Net) -> HostSide {
+    let mut side = HostSide::new(1400, namespace.state().to_owned());
+    side.interface = Some(TUN.to_owned());
+    side.plan(&mesh());
+    side.apply().await.unwrap();
+    side
+}
+
+/// The source a packet to the member would get; none: it goes nowhere.
+fn to_member() -> Option<IpAddr> {
+    let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+    socket.connect("10.100.9.2:7").ok().and_then(|()| socket.local_addr().ok()).map(|local| local.ip())
+}
+
+/// What an operator is told, but for a kernel without nftables.
+fn codes(side: &HostSide) -> Vec<&'static str> {
+    side.health().into_iter().map(|item| item.code).filter(|code| *code != "weak-host").collect()
+}
+
+#[test]
+fn all_is_set_and_all_is_gone_after_it() {
+    in_namespace(async |namespace| {
+        let before = namespace.dump().await;
+        let mut side = applied(&namespace).await;
+        assert_eq!((to_member(), codes(&side)), (Some(ip("10.100.3.7")), Vec::new()));
+        side.look_again().await;
+        assert_eq!(codes(&side), Vec::<&str>::new());
+        side.undo().await.unwrap();
+        assert_eq!(namespace.dump().await, before);
+    });
+}
+
+#[test]
+fn where_our_address_is_somebody_else_s_members_packets_go_nowhere() {
+    in_namespace(async |namespace| {
+        namespace.address(LAN, "10.100.3.7/16").await;
+        let before = namespace.dump().await;
+        let mut side = applied(&namespace).await;
+        assert_eq!((to_member(), codes(&side)), (None, vec!["pool-taken"]));
+        side.undo().await.unwrap();
+        assert_eq!((namespace.dump().await, to_member()), (before, Some(ip("10.100.3.7"))));
+    });
+}
+
+#[test]
+fn a_lan_with_our_range_that_comes_and_goes_never_has_members_packets() {
+    in_namespace(async |namespace| {
+        let mut side = applied(&namespace).await;
+        namespace.address(LAN, "10.100.77.1/16").await;
+        assert_eq!(to_member(), Some(ip("10.100.3.7")), "before it is noticed");
+        side.look_again().await;
+        assert_eq!((to_member(), codes(&side)), (Some(ip("10.100.3.7")), vec!["lan-collides"]));
+        assert!(side.is_connected(ip("10.100.9.9")), "the rest is the LAN's");
+        let gone = Mesh { guarded: [net("fd01::/48")].into(), ..mesh() };
+        side.follow(&gone).await;
+        assert_eq!(to_member(), Some(ip("10.100.77.1")), "no member has it any more");
+        side.undo().await.unwrap();
+    });
+}
+
+#[test]
+fn a_rule_that_was_taken_away_is_set_again() {
+    in_namespace(async |namespace| {
+        let mut side = applied(&namespace).await;
+        namespace.address(LAN, "10.100.77.1/16").await;
+        side.look_again().await;
+        let kernel = Kernel::open().unwrap();
+        guard::clear(&kernel, namespace.index(TUN).await.unwrap()).await.unwrap();
+        assert_eq!(to_member(), Some(ip("10.100.77.1")));
+        side.look_again().await;
+        assert_eq!(to_member(), Some(ip("10.100.3.7")));
+        side.undo().await.unwrap();
+    });
+}

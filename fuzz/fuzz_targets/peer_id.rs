@@ -1,0 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Fuzzes the reading of: peer_id.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| pqvpn_fuzz::crypto_check::run("peer_id", data));
