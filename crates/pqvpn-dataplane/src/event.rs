@@ -78,11 +78,11 @@ pub enum Event {
         /// When the batch with the answer was received.
         at: Instant,
     },
-    /// The peer has ended the session, whose link sleeps.
+    /// The peer has ended the session, whose link sleeps. Told once.
     Ended {
         /// The session that is over.
         session: SessionId,
-        /// Why: a close code of the link.
+        /// Why: a close code of the link, which need not be one that is known.
         reason: u8,
     },
     /// Datagrams longer than [`SURE_LEN`](crate::SURE_LEN) are sent to the peer. At most twice a second and peer.

@@ -105,6 +105,8 @@ pub(crate) struct Session {
     wanted: AtomicU64,
     pub(crate) refused: Stamp,
     pub(crate) forged_out: AtomicBool,
+    /// The peer has said that it is over.
+    pub(crate) ended: AtomicBool,
 }
 
 impl Session {
@@ -125,6 +127,7 @@ impl Session {
             wanted: AtomicU64::new(0),
             refused: Stamp::default(),
             forged_out: AtomicBool::new(false),
+            ended: AtomicBool::new(false),
         }
     }
 

@@ -43,6 +43,9 @@ pub enum Command {
     Ping(PeerRef, Duration, oneshot::Sender<Result<PingReply, NodeError>>),
     /// Step the post-quantum ratchet of a peer's session now.
     Rekey(PeerRef, oneshot::Sender<Result<(), NodeError>>),
+    /// Says that the sessions with a peer are over, without ending them.
+    #[cfg(test)]
+    SayEnd(PeerRef, u8, oneshot::Sender<()>),
     /// End a peer's session and link; the next packet makes a new one.
     Disconnect(PeerRef, oneshot::Sender<Result<(), NodeError>>),
     /// Apply a setting that can change while running.
@@ -238,6 +241,11 @@ impl NodeHandle {
     /// No such peer or no session.
     pub async fn rekey(&self, peer: PeerRef) -> Result<(), NodeError> {
         self.ask(|tx| Command::Rekey(peer, tx)).await?
+    }
+
+    #[cfg(test)]
+    pub(crate) async fn say_end(&self, peer: PeerRef, code: u8) -> Result<(), NodeError> {
+        self.ask(|tx| Command::SayEnd(peer, code, tx)).await
     }
 
     /// Ends the peer's session; the next packet makes a new one.

@@ -44,6 +44,8 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::fro
 const REFUSED_PAUSE: Duration = Duration::from_secs(30);
 /// A session that ends sooner counts as a failed dial: a peer that accepts us only to close again is not hammered.
 const SETTLED_AFTER: Duration = Duration::from_secs(5);
+/// So long both ends talk about a session that takes the place of another: that is no use of it.
+const RENEWAL_TALKS: Duration = Duration::from_secs(10);
 /// How often a session that is in use, or waits for an answer, is looked at.
 const TICK: Duration = Duration::from_millis(300);
 /// How soon a session is looked at again that rests, if nothing is due before and nothing happens.
@@ -85,10 +87,30 @@ enum Phase {
     Up { since: Instant },
 }
 
+/// Sessions with a peer one after the other, without a break.
+#[derive(Debug, Clone, Copy)]
+struct Held {
+    begun: Instant,
+    /// When the newest took the place of another.
+    renewed: Option<Instant>,
+    /// Last data, or word of a peer that keeps the session alive.
+    last_use: Instant,
+}
+
+impl Held {
+    fn note(&mut self, last_data: Instant, last_rx: Option<Instant>) {
+        let talk = |at: Instant| self.renewed.is_some_and(|renewed| at >= renewed && at < renewed + RENEWAL_TALKS);
+        let heard = last_rx.filter(|at| !talk(*at));
+        self.last_use = self.last_use.max(heard.map_or(last_data, |at| at.max(last_data)));
+    }
+}
+
 /// The state of one peer.
 #[derive(Debug)]
 pub struct PeerLife {
     phase: Phase,
+    /// While a session carries packets.
+    held: Option<Held>,
     keepalive: Option<Duration>,
     demand_until: Option<Instant>,
     backoff: Duration,
@@ -114,6 +136,7 @@ impl PeerLife {
     pub fn new(keepalive: Option<Duration>, first_probe_id: u64) -> Self {
         Self {
             phase: Phase::Resting { not_before: None },
+            held: None,
             keepalive,
             demand_until: None,
             backoff: BACKOFF.0,
@@ -174,6 +197,10 @@ impl PeerLife {
     /// A session (ours or the peer's making) carries packets.
     pub fn on_session_up(&mut self, now: Instant) {
         self.phase = Phase::Up { since: now };
+        match &mut self.held {
+            Some(held) => held.renewed = Some(now),
+            None => self.held = Some(Held { begun: now, renewed: None, last_use: now }),
+        }
         self.refused = false;
         // What was decided about the one before does not concern this one.
         self.actions.retain(|action| matches!(action, Action::Probe(_)));
@@ -202,7 +229,7 @@ impl PeerLife {
     pub fn stop(&mut self) {
         self.demand_until = None;
         self.backoff = BACKOFF.0;
-        self.phase = Phase::Resting { not_before: None };
+        (self.phase, self.held) = (Phase::Resting { not_before: None }, None);
         self.forget_probes();
         self.actions.clear();
     }
@@ -244,8 +271,10 @@ impl PeerLife {
             self.dial_if_due(now);
             return;
         };
-        let last_data = seen.last_data_rx.max(seen.last_data_tx).map_or(since, |at| at.max(since));
-        let last_use = seen.last_rx.map_or(last_data, |at| at.max(last_data));
+        let held = self.held.get_or_insert(Held { begun: since, renewed: None, last_use: since });
+        let last_data = seen.last_data_rx.max(seen.last_data_tx).map_or(held.begun, |at| at.max(held.begun));
+        held.note(last_data, seen.last_rx);
+        let last_use = held.last_use;
         if self.is_dead(now, seen) {
             self.end(now, since, now.saturating_duration_since(last_data) < IN_USE_WITHIN, Action::Dead);
         } else if self.keepalive.is_none() && now.saturating_duration_since(last_use) >= IDLE_AFTER {
@@ -413,7 +442,7 @@ impl PeerLife {
         if settled {
             self.backoff = BACKOFF.0;
         }
-        self.phase = Phase::Resting { not_before };
+        (self.phase, self.held) = (Phase::Resting { not_before }, None);
         self.forget_probes();
     }
 

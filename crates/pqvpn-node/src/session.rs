@@ -8,7 +8,9 @@ mod cause;
 mod dial;
 mod door;
 mod error;
+mod make;
 mod slots;
+mod wanted;
 
 use std::{
     collections::HashMap,
@@ -33,13 +35,12 @@ use pqvpn_dataplane::{
     session::{RxSession, TxSession},
 };
 use pqvpn_wire::{
-    control::{Candidates, CloseReason, MAX_INDICES, Message},
+    control::{Candidates, CloseReason, MAX_INDICES, Message, SLEEP_VERSION},
     frame::{self, FrameReader},
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     sync::mpsc,
-    time::timeout,
 };
 use zeroize::Zeroize;
 
@@ -54,7 +55,10 @@ use crate::{
 pub(crate) use accept::accept_all;
 use door::{Door, Shut};
 pub(crate) use error::SessionError;
+pub(crate) use make::{dial, dial_at, wake};
 pub(crate) use slots::Slots;
+use wanted::Turns;
+pub(crate) use wanted::Wanted;
 
 /// Replay window of a session on one path, in bits (security.md 1.6).
 const WINDOW_BITS: usize = 8192;
@@ -83,6 +87,8 @@ pub(crate) struct LinkContext {
     pub(crate) networks: membership::Port,
     /// Where refusals are counted.
     crypto: Arc<LinkCrypto>,
+    /// Turns for links that are made beside others.
+    beside: Turns,
     next_session: AtomicU64,
     memory: Mutex<HashMap<PeerId, Memory>>,
 }
@@ -110,10 +116,10 @@ pub(crate) enum LinkEvent {
     Ratchet { session: SessionId, bytes: Vec<u8> },
     /// The peer says where it may be reached.
     Candidates { session: SessionId, candidates: Candidates },
-    /// The peer would let the link sleep.
+    /// The peer would let the link sleep, in a way that we know.
     Sleep { session: SessionId },
-    /// The link of a sleeping session could not be made anew.
-    WakeFailed { session: SessionId, error: SessionError },
+    /// The link of a sleeping session could not be made anew; `proven`: this node said so, or the peer, and it was the peer.
+    WakeFailed { session: SessionId, error: SessionError, proven: bool },
     /// A way to a peer through another member is there.
     Way { slot: PeerSlot, way: SocketAddr },
     /// The link has ended.
@@ -163,6 +169,7 @@ impl LinkContext {
             dht,
             networks,
             crypto,
+            beside: Turns::default(),
             next_session,
             memory,
         }
@@ -310,47 +317,6 @@ impl Channel {
     }
 }
 
-/// Dials the peer at each address, staggered; the first link that works is kept. Ends with the link.
-pub(crate) async fn dial(context: Arc<LinkContext>, slot: PeerSlot, peer: PeerId, endpoints: Vec<String>) {
-    let dialing = dial::dial(&context, peer, endpoints);
-    match make(&context, slot, peer, dialing).await {
-        Ok((established, queue, channel)) => serve(Arc::clone(&context), established, queue, channel).await,
-        Err(error) => context.tell(LinkEvent::DialFailed { slot, error }).await,
-    }
-}
-
-/// Makes another link and session with the peer at one address. Ends with the link.
-pub(crate) async fn dial_at(context: Arc<LinkContext>, slot: PeerSlot, peer: PeerId, at: SocketAddr) {
-    let dialing = dial::dial_at(&context, peer, at);
-    match make(&context, slot, peer, dialing).await {
-        Ok((established, queue, channel)) => serve(Arc::clone(&context), established, queue, channel).await,
-        // The session there is goes on; its paths say when to try again.
-        Err(error) => tracing::debug!(peer = %peer.short(), %at, %error, "no link where the path leads"),
-    }
-}
-
-/// Makes a new link and session with the peer where the packets of a session go whose link sleeps. Ends with the link.
-pub(crate) async fn wake(context: Arc<LinkContext>, slot: PeerSlot, peer: PeerId, at: SocketAddr, session: SessionId) {
-    let dialing = dial::dial_at(&context, peer, at);
-    match make(&context, slot, peer, dialing).await {
-        Ok((established, queue, channel)) => serve(Arc::clone(&context), established, queue, channel).await,
-        Err(error) => context.tell(LinkEvent::WakeFailed { session, error }).await,
-    }
-}
-
-/// Makes a session on the link that `dialing` makes.
-async fn make(
-    context: &Arc<LinkContext>,
-    slot: PeerSlot,
-    peer: PeerId,
-    dialing: impl Future<Output = Result<Arc<dyn Connection>, SessionError>>,
-) -> Result<Made, SessionError> {
-    context.door.check_session(peer)?;
-    let connection = dialing.await?;
-    let negotiation = timeout(NEGOTIATION_TIMEOUT, negotiate_as_dialer(context, Arc::clone(&connection), slot));
-    judge(context, &connection, negotiation.await.unwrap_or(Err(SessionError::Silent))).await
-}
-
 type Made = (Established, mpsc::Receiver<Message>, Channel);
 
 /// A broken stream is only the symptom: the link knows the cause. A link that came to nothing is closed.
@@ -459,7 +425,9 @@ async fn serve(
             message = channel.read() => match message {
                 Ok(Message::Ratchet(bytes)) => context.tell(LinkEvent::Ratchet { session, bytes }).await,
                 Ok(Message::Candidates(candidates)) => context.tell(LinkEvent::Candidates { session, candidates }).await,
-                Ok(Message::Sleep) => context.tell(LinkEvent::Sleep { session }).await,
+                Ok(Message::Sleep { version: SLEEP_VERSION }) => context.tell(LinkEvent::Sleep { session }).await,
+                // Not agreed to.
+                Ok(Message::Sleep { .. }) => {}
                 Ok(_) => break SessionError::OutOfOrder,
                 Err(error) => break error,
             },

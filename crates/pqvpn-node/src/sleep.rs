@@ -10,8 +10,9 @@
 //!                                                                              Waking --- 45 s in vain --> give up
 //! ```
 //! A sleeping link is gone on both ends, keys and all; its session goes on with the data plane's keys, and packets flow at
-//! once. To wake means a new handshake, and its session replaces this one. Nothing lives longer for that: what a ratchet step
-//! would be due for wakes the link, by the same clock, and what a broken ratchet ends a session for ends it here too.
+//! once. To wake means a new handshake, and its session replaces this one. Data that comes when a ratchet step would be due
+//! wakes the link; without any the session ends before its keys are old. What a broken ratchet ends a session for ends it
+//! here too.
 //!
 //! A pure state machine: time and what the session did are arguments.
 
@@ -25,12 +26,19 @@ use pqvpn_crypto::{ratchet::machine::EPOCH_HARD, schedule::Role};
 const REST_PART: u32 = 6;
 /// Never sooner.
 const REST_LEAST: Duration = Duration::from_secs(1);
+/// No link sleeps that is younger: of two sessions that crossed both ends would have to know which one sleeps.
+const AGE_LEAST: Duration = Duration::from_secs(4);
+/// Where keys are due, the handshakes that make new ones are spread over this part of the time between two steps: one who
+/// sends something to a thousand peers would make as many at once.
+const RENEW_PART: u32 = 4;
 /// Age of an epoch at which a session that only probes keep alive gets new keys: [`EPOCH_HARD`] would end it.
 pub(crate) const RENEW_AT_LEAST: Duration = Duration::from_secs(EPOCH_HARD.as_secs() / 2);
 /// How soon a session is looked at again that would let its link sleep but for something under way.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
-/// First and longest pause between two attempts to wake the link.
+/// First and longest pause between two attempts to wake the link; of success, too: a link that is woken over and over sleeps
+/// longer and longer. Who was left in peace for the last begins with the first again.
 const AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(8));
+const FORGIVEN: Duration = Duration::from_secs(30);
 /// Attempts end after this, as those of a ratchet step whose messages get no answer.
 const GIVES_UP: Duration = Duration::from_secs(45);
 
@@ -72,7 +80,32 @@ enum State {
     Awake,
     Proposed { at: Instant },
     Asleep,
-    Waking { since: Instant, under_way: bool, next: Instant, pause: Duration },
+    Waking { since: Instant, under_way: bool },
+}
+
+/// When a link may be woken: known beyond the session, for the one that replaces it.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Attempts {
+    /// Not before, and the pause that comes after the next one.
+    next: Option<(Instant, Duration)>,
+    last: Duration,
+}
+
+impl Attempts {
+    fn next(&self) -> Option<Instant> {
+        self.next.map(|(at, _)| at)
+    }
+
+    fn begin(&mut self, now: Instant) {
+        let pause = self.next.filter(|(at, _)| now < *at + FORGIVEN).map_or(AGAIN.0, |(_, pause)| pause);
+        self.next = Some((now + pause, (pause * 2).min(AGAIN.1)));
+        self.last = pause;
+    }
+
+    /// The pause begins anew where the attempt took long.
+    fn fail(&mut self, now: Instant) {
+        self.next = self.next.map(|(at, pause)| (at.max(now + self.last), pause));
+    }
 }
 
 /// The sleep of one session's link.
@@ -80,19 +113,34 @@ enum State {
 pub(crate) struct Sleep {
     state: State,
     role: Role,
+    made: Instant,
     /// Last control message either way.
     spoke: Instant,
     /// Mean age at which a session in use gets new keys.
     epoch_time: Duration,
     /// Spreads the times of a node's sessions; 0 to 200.
     spread: u32,
+    /// When data was seen that keys were too old for.
+    asked: Option<Instant>,
+    attempts: Attempts,
 }
 
 impl Sleep {
     /// A session that has just come up. `random` need not be secret.
     pub(crate) fn new(role: Role, now: Instant, epoch_time: Duration, random: u64) -> Self {
         let spread = u32::try_from(random % 201).unwrap_or_default();
-        Self { state: State::Awake, role, spoke: now, epoch_time, spread }
+        let attempts = Attempts::default();
+        Self { state: State::Awake, role, made: now, spoke: now, epoch_time, spread, asked: None, attempts }
+    }
+
+    /// Goes on with the pauses of the session that this one replaces.
+    pub(crate) fn go_on(&mut self, attempts: Attempts) {
+        self.attempts = attempts;
+    }
+
+    /// When links of this session's peer may be woken.
+    pub(crate) const fn attempts(&self) -> Attempts {
+        self.attempts
     }
 
     /// Whether the link is gone.
@@ -131,15 +179,15 @@ impl Sleep {
     /// The link is needed.
     pub(crate) fn want(&mut self, now: Instant) {
         if self.state == State::Asleep {
-            self.state = State::Waking { since: now, under_way: false, next: now, pause: AGAIN.0 };
+            self.state = State::Waking { since: now, under_way: false };
         }
     }
 
     /// A handshake that was to wake the link came to nothing.
     pub(crate) fn on_wake_failed(&mut self, now: Instant) {
-        if let State::Waking { under_way, next, pause, .. } = &mut self.state {
-            (*under_way, *next) = (false, now + *pause);
-            *pause = (*pause * 2).min(AGAIN.1);
+        if let State::Waking { under_way, .. } = &mut self.state {
+            *under_way = false;
+            self.attempts.fail(now);
         }
     }
 
@@ -153,17 +201,25 @@ impl Sleep {
                 return Some(Action::Propose);
             }
             State::Proposed { .. } => self.state = State::Awake,
-            State::Asleep if now >= self.renew_at(seen) => self.want(now),
-            State::Awake | State::Asleep | State::Waking { .. } => {}
+            State::Asleep => {
+                if self.is_asked(seen) {
+                    self.asked.get_or_insert(now);
+                }
+                if now >= self.renew_at(seen) {
+                    self.want(now);
+                }
+            }
+            State::Awake | State::Waking { .. } => {}
         }
-        let State::Waking { since, under_way, next, .. } = &mut self.state else { return None };
+        let State::Waking { since, under_way } = &mut self.state else { return None };
         if now.saturating_duration_since(*since) >= GIVES_UP {
             return Some(Action::GiveUp);
         }
-        if *under_way || now < *next {
+        if *under_way || self.attempts.next().is_some_and(|at| now < at) {
             return None;
         }
         *under_way = true;
+        self.attempts.begin(now);
         Some(Action::Wake)
     }
 
@@ -172,11 +228,13 @@ impl Sleep {
         match self.state {
             // What is under way ends at a time of its own.
             State::Awake if !seen.at_rest => now + LOOK_AGAIN,
-            State::Awake => self.rests_since(seen) + self.rest(),
+            State::Awake => (self.rests_since(seen) + self.rest()).max(self.made + AGE_LEAST),
             State::Proposed { at } => at + self.rest(),
+            // The first such data is looked at when it is seen.
+            State::Asleep if self.is_asked(seen) && self.asked.is_none() => now,
             State::Asleep => self.renew_at(seen),
-            State::Waking { since, under_way: true, .. } => since + GIVES_UP,
-            State::Waking { since, next, .. } => next.min(since + GIVES_UP),
+            State::Waking { since, under_way: true } => since + GIVES_UP,
+            State::Waking { since, .. } => self.attempts.next().unwrap_or(since).min(since + GIVES_UP),
         }
     }
 
@@ -198,14 +256,25 @@ impl Sleep {
     }
 
     fn rested(&self, now: Instant, seen: Seen) -> Duration {
-        if seen.at_rest { now.saturating_duration_since(self.rests_since(seen)) } else { Duration::ZERO }
+        let may = seen.at_rest && now >= self.made + AGE_LEAST;
+        if may { now.saturating_duration_since(self.rests_since(seen)) } else { Duration::ZERO }
     }
 
-    /// When a sleeping session needs new keys: a step would be due.
+    /// Whether data came, either way, when a step would have been due.
+    fn is_asked(&self, seen: Seen) -> bool {
+        seen.data.is_some_and(|at| at >= self.at_age(seen, self.epoch_time))
+    }
+
+    /// When a sleeping session gets new keys: soon after the first data for which these are too old. What nobody uses needs
+    /// none, and to renew it would only keep it from its end; but a session that probes alone keep gets them, too.
     fn renew_at(&self, seen: Seen) -> Instant {
-        let used = seen.data.is_some_and(|at| at > seen.keyed);
-        let wait = if used { self.epoch_time } else { RENEW_AT_LEAST };
-        seen.keyed + self.turn(wait) * (900 + self.spread) / 1000
+        let old = self.at_age(seen, RENEW_AT_LEAST);
+        self.asked.map_or(old, |at| old.min(at + self.epoch_time * self.spread / (200 * RENEW_PART)))
+    }
+
+    /// When the keys are of an age; the dialer finds it first.
+    fn at_age(&self, seen: Seen, age: Duration) -> Instant {
+        seen.keyed + self.turn(age) * (900 + self.spread) / 1000
     }
 }
 

@@ -343,6 +343,9 @@ impl State {
 
     fn set_deadlines(&mut self, now: Instant, slots: &BTreeSet<PeerSlot>, sessions: &BTreeSet<SessionId>) {
         for &slot in slots {
+            if let Some(peer) = self.peers.timed().peek_mut(&slot) {
+                peer.take_back_links();
+            }
             let due = self.peers.get(slot).and_then(|peer| peer.poll_timeout(now, self.running == NodeState::Up));
             self.peers.timed().set_due(slot, due);
         }

@@ -177,7 +177,7 @@ impl Whole {
         report.figure("operations", campaign.operations);
         report.figure("virtual_s", campaign.virtual_s);
         for (name, count) in
-            ["sent", "delivered", "datagrams", "seals", "sessions", "links"].iter().zip(campaign.counts)
+            ["sent", "delivered", "datagrams", "seals", "sessions", "links", "slept"].iter().zip(campaign.counts)
         {
             report.figure(name, count);
         }

@@ -16,6 +16,8 @@ pub const MAX_INDICES: usize = 8;
 const MAX_AEADS: usize = 8;
 /// Most addresses one end may name as candidates.
 pub const MAX_CANDIDATES: usize = 16;
+/// The sleep of links as it is described in `docs/protocol.md` 3.4.
+pub const SLEEP_VERSION: u8 = 1;
 /// Deepest nesting of a control message.
 const DEPTH: usize = 4;
 
@@ -34,7 +36,10 @@ pub enum Message {
     /// Where the sender may be reached, for both to try at once.
     Candidates(Candidates),
     /// The sender needs the link no longer for now. Who agrees closes it with [`CloseReason::Asleep`].
-    Sleep,
+    Sleep {
+        /// What sleep means: [`SLEEP_VERSION`]. Nobody agrees to one it does not know.
+        version: u8,
+    },
 }
 
 /// Where one end of a session may be reached besides the way it is reached now.
@@ -169,7 +174,7 @@ impl Message {
             Self::Confirm(_) => 3,
             Self::Ratchet(_) => 4,
             Self::Candidates(_) => 5,
-            Self::Sleep => 6,
+            Self::Sleep { .. } => 6,
         }
     }
 
@@ -196,7 +201,7 @@ impl Message {
                 candidates.varies.into(),
                 Value::Array(candidates.addresses.iter().map(address).collect()),
             ])),
-            Self::Sleep => cbor(&Value::Array(Vec::new())),
+            Self::Sleep { version } => cbor(&Value::Array(vec![(*version).into()])),
         }
     }
 
@@ -211,7 +216,7 @@ impl Message {
             3 => Confirm::decode(payload).map(Self::Confirm).ok_or(WireError::Malformed("confirm")),
             4 => return Ok(Self::Ratchet(payload.to_vec())),
             5 => Candidates::decode(payload).map(Self::Candidates).ok_or(WireError::Malformed("candidates")),
-            6 => array_from(payload, DEPTH).map(|[]| Self::Sleep).ok_or(WireError::Malformed("sleep")),
+            6 => sleep_from(payload).ok_or(WireError::Malformed("sleep")),
             unknown => return Err(WireError::Type(unknown)),
         }?;
         // One message has one encoding: what re-encodes differently was not deterministic CBOR.
@@ -262,6 +267,11 @@ impl Candidates {
     }
 }
 
+fn sleep_from(payload: &[u8]) -> Option<Message> {
+    let [version] = array_from(payload, DEPTH)?;
+    Some(Message::Sleep { version: integer(&version)? })
+}
+
 fn indices_value(indices: &[u32]) -> Value {
     Value::Array(indices.iter().map(|&index| index.into()).collect())
 }
@@ -302,7 +312,8 @@ mod tests {
             Message::Ratchet(vec![1, 2, 3]),
             Message::Candidates(candidates(&["192.0.2.1:7", "[2001:db8::1]:7"])),
             Message::Candidates(candidates(&[])),
-            Message::Sleep,
+            Message::Sleep { version: SLEEP_VERSION },
+            Message::Sleep { version: 255 },
         ] {
             assert_eq!(round_trip(&message), Ok(message));
         }

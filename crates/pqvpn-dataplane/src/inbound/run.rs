@@ -159,7 +159,7 @@ impl<'t> RxRun<'t> {
         for probe in probes.into_iter().flatten() {
             answer(session, probe, path, shared, drops, now);
         }
-        if let Some(End { reason }) = end {
+        if let Some(End { reason }) = end.filter(|_| !session.ended.swap(true, Ordering::Relaxed)) {
             shared.emit(Event::Ended { session: session.id, reason });
         }
     }

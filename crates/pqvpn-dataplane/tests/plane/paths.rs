@@ -59,6 +59,14 @@ fn the_end_of_a_session_is_told_once_and_moves_nothing() {
     node.expect_drops(DropReason::Replay, 1);
     assert_eq!(node.events.count(|event| told(event).is_some()), 0, "the second is a replay");
     assert_eq!(node.control.path(PEER), path);
+    for reason in 0..100 {
+        let word = peer.seal(PacketKind::Data, &End { reason }.encode());
+        peer.send_raw(&word);
+        // Each alone: of a run the last counts.
+        peer.send(&to_node());
+        node.collect();
+    }
+    assert_eq!(node.events.count(|event| told(event).is_some()), 0, "it is over once");
     // A forged one is nobody's.
     let mut forged = peer.seal(PacketKind::Data, &End { reason: 2 }.encode());
     *forged.last_mut().unwrap() ^= 1;

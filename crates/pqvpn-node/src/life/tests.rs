@@ -66,6 +66,30 @@ fn an_unused_session_is_silent_and_then_closed() {
 }
 
 #[test]
+fn a_session_that_takes_the_place_of_another_ends_when_that_would_have_unless_it_is_used() {
+    let now = Instant::now();
+    for (used, kept_alive) in [(false, false), (true, false), (false, true)] {
+        let mut life = up(now);
+        let renewed = now + 120 * S;
+        let mut log = run(&mut life, now + S, 119 * S, |_| Activity::default(), true);
+        life.on_session_up(renewed);
+        let seen = |at: Instant| Activity {
+            // The probe of the new session and the search for its size.
+            last_rx: Some(if kept_alive { at.max(renewed) } else { at.clamp(renewed, renewed + 8 * S) }),
+            last_data_tx: used.then_some(renewed - S),
+            ..Activity::default()
+        };
+        log.extend(run(&mut life, renewed, 200 * S, seen, true).into_iter().map(|(at, what)| (at + 120 * S, what)));
+        let closed = log.iter().find(|(_, action)| *action == Action::CloseIdle).map(|(at, _)| *at);
+        match (used, kept_alive) {
+            (_, true) => assert_eq!(closed, None),
+            (true, _) => assert!(closed.is_some_and(|at| (298 * S..=301 * S).contains(&at)), "{closed:?}"),
+            (false, _) => assert!(closed.is_some_and(|at| (178 * S..=182 * S).contains(&at)), "{closed:?}"),
+        }
+    }
+}
+
+#[test]
 fn a_session_in_use_stays_verified() {
     let now = Instant::now();
     let mut life = up(now);

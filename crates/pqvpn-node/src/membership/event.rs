@@ -71,8 +71,8 @@ pub(crate) enum Order {
     Pause(bool),
     /// A link with our own identity at its other end was seen.
     Twin,
-    /// A session with somebody who is no peer any more was ended; its other end was there.
-    HadSession(PeerId, SocketAddr),
+    /// A session with somebody who is no peer any more was ended; its other end was there, the last place first.
+    HadSession(PeerId, Vec<SocketAddr>),
     /// Tell everybody who must know, close every link, write everything down, end.
     Stop(oneshot::Sender<()>),
     /// Fail.

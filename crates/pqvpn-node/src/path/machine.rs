@@ -4,6 +4,7 @@
 //! A pure state machine: time, answers and what the data plane heard are arguments.
 
 mod action;
+mod beside;
 mod choose;
 mod guessing;
 mod seen;
@@ -17,6 +18,7 @@ use std::{
 use pqvpn_dataplane::way::WayId;
 
 pub(crate) use self::action::Action;
+use self::beside::Beside;
 use super::{guess::Guess, ids::Ids, moves::Moves, sift::is_outside};
 
 /// When an address is checked after a try has begun: soon and often, because the first checks only open the NATs.
@@ -40,16 +42,8 @@ const TRY_AGAIN: [Duration; 6] = [
 ];
 /// A try that nobody answered in this time has come to nothing.
 const TRY_LASTS: Duration = Duration::from_secs(3);
-/// While the path is suspect, how often a relay is asked for, and how long a check over its way may take until a new link
-/// is made over it.
+/// While the path is suspect, how often a relay is asked for.
 const ASK_AGAIN: Duration = Duration::from_millis(400);
-const LINK_BESIDE_CHECK: Duration = Duration::from_millis(200);
-/// Ways by which links are made until the path answers or another is found.
-const MAX_BESIDE: usize = 4;
-/// The second link by one of them begins so long after the first, the third twice as long after that, and so on.
-const BESIDE_AGAIN: Duration = Duration::from_millis(500);
-/// Links by one of them.
-const MAX_BESIDE_EACH: u32 = 6;
 /// An address that answered is remembered for so long, for when the path in use dies.
 const ANSWER_LASTS: Duration = Duration::from_secs(3600);
 /// Addresses known at a time: what the peer names, where it was heard, and ports that were guessed.
@@ -101,15 +95,6 @@ struct Tried {
     heard: bool,
 }
 
-/// Links by a way while the path is suspect.
-#[derive(Debug)]
-struct Beside {
-    way: SocketAddr,
-    made: u32,
-    /// When the next one may be made.
-    again: Instant,
-}
-
 /// The paths to one peer.
 #[derive(Debug)]
 pub(crate) struct Paths {
@@ -118,6 +103,8 @@ pub(crate) struct Paths {
     current: Option<SocketAddr>,
     /// Where the session's link was made.
     link: Option<SocketAddr>,
+    /// The newest address that has answered, of those where packets went.
+    answered: Option<SocketAddr>,
     round: u32,
     tried: BTreeMap<SocketAddr, Tried>,
     checks: VecDeque<(u64, SocketAddr, Instant)>,
@@ -143,7 +130,7 @@ pub(crate) struct Paths {
     next_guess: Option<Instant>,
     told_debt: Duration,
     told_at: Option<Instant>,
-    /// Ways by which links were wanted since the path is suspect.
+    /// Where links were wanted while the path was suspect.
     beside: Vec<Beside>,
     /// Where the data plane sends instead, and since when.
     stray: Option<(SocketAddr, Instant)>,
@@ -162,6 +149,7 @@ impl Paths {
             chooses,
             current: None,
             link: None,
+            answered: None,
             round: 0,
             tried: BTreeMap::new(),
             checks: VecDeque::new(),
@@ -190,7 +178,7 @@ impl Paths {
     /// A session came up over a link with `remote`, and packets take that path.
     pub(crate) fn on_session(&mut self, now: Instant, remote: SocketAddr) {
         self.take(remote);
-        self.link = Some(remote);
+        (self.link, self.answered) = (Some(remote), Some(remote));
         self.calm();
         self.link_due = None;
         if is_relayed(remote) {
@@ -316,6 +304,9 @@ impl Paths {
             self.on_heard(now, from);
             return Some(rtt);
         }
+        if self.current == Some(from) {
+            self.answered = Some(from);
+        }
         let tried = self.tried.get_mut(&from)?;
         tried.rtt = Some(tried.rtt.map_or(rtt, |known| known.min(rtt)));
         self.consider(now, from, rtt);
@@ -338,8 +329,11 @@ impl Paths {
         self.handle_timeout(now);
     }
 
-    /// The present path answers.
-    pub(crate) fn on_alive(&mut self) {
+    /// The present path answers: from there, unless the peer took another one.
+    pub(crate) fn on_alive(&mut self, from: SocketAddr) {
+        if self.current == Some(from) {
+            self.answered = Some(from);
+        }
         if self.suspect.is_some() {
             self.calm();
             // A link beside is not needed any more; one where packets go is.
@@ -353,6 +347,9 @@ impl Paths {
     }
 
     fn take(&mut self, at: SocketAddr) {
+        if self.tried.get(&at).is_some_and(|tried| tried.rtt.is_some()) {
+            self.answered = Some(at);
+        }
         self.moves.note(self.current, at, self.suspect.is_some());
         self.current = Some(at);
     }
@@ -362,31 +359,6 @@ impl Paths {
             self.choose_at = None;
         }
         self.ask_again = None;
-        self.beside.clear();
-    }
-
-    /// A link where packets go that get no answer: the peer may have been started again there.
-    fn link_again(&mut self, now: Instant) {
-        if let Some(at) = self.current.filter(|at| self.suspect.is_some() && !is_relayed(*at)) {
-            self.link_beside(now, at);
-        }
-    }
-
-    /// A link by a way, beside the check there: the peer may have been restarted, and then knows nothing of this session
-    /// and answers no check. Again after a while, for the first may have been lost in a peer that was starting; the same way
-    /// comes many times meanwhile.
-    fn link_beside(&mut self, now: Instant, way: SocketAddr) {
-        if !self.beside.iter().any(|beside| beside.way == way) && self.beside.len() < MAX_BESIDE {
-            self.beside.push(Beside { way, made: 0, again: now });
-        }
-        let Some(links) = self.beside.iter_mut().find(|beside| beside.way == way) else { return };
-        if now < links.again || links.made >= MAX_BESIDE_EACH {
-            return;
-        }
-        links.again = now + BESIDE_AGAIN * (1 << links.made);
-        links.made += 1;
-        let due = now + LINK_BESIDE_CHECK;
-        self.link_due = Some(self.link_due.map_or(due, |at| at.min(due)));
     }
 
     /// There is news of where we may be reached: while packets take a relay, the next try begins at once.

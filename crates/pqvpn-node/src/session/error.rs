@@ -24,6 +24,12 @@ pub(crate) enum SessionError {
     /// The peer ended the session on purpose.
     #[error("the peer ended the session: {}", .0.as_str())]
     Closed(CloseReason),
+    /// The peer ended the session for a reason that this node does not know.
+    #[error("the peer ended the session (code {0})")]
+    Ended(u8),
+    /// What the link was for is there without it.
+    #[error("not wanted any more")]
+    NotWanted,
     /// The two ends did not agree on a session.
     #[error(transparent)]
     Negotiation(#[from] NegotiationError),
@@ -99,6 +105,7 @@ impl SessionError {
             Self::Closed(reason) => matches!(reason, CloseReason::Protocol | CloseReason::NoCommonAead),
             Self::Stream(_) | Self::Install(_) | Self::Resolve { .. } | Self::Silent => false,
             Self::NoEndpoint | Self::NoRecord | Self::NoRelay(_) | Self::NoPlace(_) => false,
+            Self::Ended(_) | Self::NotWanted => false,
         }
     }
 }

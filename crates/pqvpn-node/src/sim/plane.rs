@@ -82,6 +82,7 @@ struct Session {
     confirmed: bool,
     wanted: Option<u32>,
     refused: Option<Instant>,
+    ended: bool,
 }
 
 #[derive(Default)]
@@ -276,6 +277,8 @@ impl SimPlane {
             }
         }
         self.follow(&mut tables, id, from, mover.filter(|_| newest), now);
+        let ended = end.is_some()
+            && tables.sessions.get_mut(&id).is_none_or(|session| std::mem::replace(&mut session.ended, true));
         let first =
             tables.sessions.get_mut(&id).is_some_and(|session| !std::mem::replace(&mut session.confirmed, true));
         drop(tables);
@@ -286,7 +289,7 @@ impl SimPlane {
         if let Some(epoch) = epoch_seen {
             self.emit(Event::EpochSeen { session: id, epoch });
         }
-        if let Some(End { reason }) = end {
+        if let Some(End { reason }) = end.filter(|_| !ended) {
             self.emit(Event::Ended { session: id, reason });
         }
         match probe {

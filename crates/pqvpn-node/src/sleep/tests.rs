@@ -68,14 +68,78 @@ fn a_session_at_rest_lets_its_link_sleep_and_is_woken_for_nothing_before_its_key
 #[test]
 fn data_wakes_no_link_before_a_step_would_be_due_and_then_at_once() {
     let mut pair = Pair::asleep();
-    pair.now += S * 10;
-    pair.data();
-    assert_eq!(pair.next(S * 80), None, "packets need no link");
-    assert_eq!(pair.next(S * 600), Some((0, Action::Wake, S * 10)));
-    let mut late = Pair::asleep();
-    late.now += S * 150;
-    late.data();
-    assert_eq!(late.next(S), Some((0, Action::Wake, Duration::ZERO)), "the keys are too old to be used for long");
+    for _ in 0..9 {
+        pair.now += S * 10;
+        pair.data();
+        assert_eq!(pair.next(Duration::ZERO), None, "packets need no link");
+    }
+    assert_eq!(pair.next(S * 150), None, "nor do keys that nobody uses");
+    let mut used = Pair::asleep();
+    for after in [99, 100] {
+        used.now = used.seen[0].keyed + S * (after + 20);
+        used.data();
+        // Of a thousand that are asked at once each wakes at a time of its own.
+        let woken = (after == 100).then_some((0, Action::Wake, EPOCH / 8));
+        assert_eq!(used.next(S * 18), woken, "{after}");
+    }
+}
+
+#[test]
+fn of_many_that_are_asked_at_once_few_wake_at_a_time_and_all_before_their_keys_end() {
+    let now = Instant::now();
+    for epoch in [S * 5, EPOCH, S * 300] {
+        for role in [Role::Initiator, Role::Responder] {
+            for random in [0, 50, 200] {
+                let mut end = Sleep { state: State::Asleep, ..Sleep::new(role, now, epoch, random) };
+                // The worst: the data comes as late as it can.
+                let asked = now + end.turn(RENEW_AT_LEAST) * (900 + end.spread) / 1000 - S;
+                let seen = Seen { data: Some(asked), at_rest: true, keyed: now };
+                if epoch < RENEW_AT_LEAST {
+                    assert_eq!(end.poll_timeout(asked, seen), asked, "what is new is looked at");
+                }
+                let at_once = end.handle_timeout(asked, seen).is_some();
+                let wakes = if at_once { asked } else { end.poll_timeout(asked, seen) };
+                assert!(wakes <= asked + epoch / RENEW_PART, "{random}");
+                assert!(wakes + GIVES_UP < now + EPOCH_HARD, "{random}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_link_that_is_woken_over_and_over_is_left_longer_and_longer_in_peace() {
+    let (mut now, mut attempts, mut pauses) = (Instant::now(), Attempts::default(), Vec::new());
+    let session = |now: &mut Instant, attempts: &mut Attempts| {
+        let mut end = Sleep::new(Role::Initiator, *now, EPOCH, 100);
+        end.go_on(*attempts);
+        assert!(end.on_link_end(LinkEnd::Asleep));
+        let (begun, seen) = (*now, Seen { data: None, at_rest: true, keyed: *now });
+        end.want(*now);
+        while end.handle_timeout(*now, seen) != Some(Action::Wake) {
+            *now = end.poll_timeout(*now, seen);
+        }
+        *attempts = end.attempts();
+        *now - begun
+    };
+    for _ in 0..6 {
+        pauses.push(session(&mut now, &mut attempts));
+    }
+    assert_eq!(pauses, [Duration::ZERO, S, S * 2, S * 4, S * 8, S * 8]);
+    now += AGAIN.1 + FORGIVEN;
+    assert_eq!(session(&mut now, &mut attempts), Duration::ZERO);
+    assert_eq!(session(&mut now, &mut attempts), S, "forgiven");
+}
+
+#[test]
+fn no_link_sleeps_while_its_session_may_have_crossed_another() {
+    let mut pair = Pair::new();
+    for end in &mut pair.ends {
+        end.epoch_time = S * 5;
+    }
+    pair.now += AGE_LEAST - Duration::from_millis(1);
+    assert!(!pair.ends[1].on_proposal(pair.now, pair.seen[1]));
+    assert_eq!(pair.next(S), Some((0, Action::Propose, Duration::from_millis(1))));
+    assert!(pair.ends[1].on_proposal(pair.now, pair.seen[1]));
 }
 
 #[test]

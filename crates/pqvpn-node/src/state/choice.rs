@@ -9,15 +9,17 @@ use pqvpn_crypto::schedule::Role;
 const CROSSED_WITHIN: Duration = Duration::from_secs(3);
 
 /// Chooses the newest session, or of two that crossed the one dialed by the lower PeerID. `sessions` stand in the order
-/// in which they came up here, with our role in them and that time; of crossed ones the other end may know another
-/// order. `own_is_lower`: whether our PeerID is the lower one.
+/// in which they came up here, with our role in them, that time, and whether their link sleeps; of crossed ones the other end
+/// may know another order. `own_is_lower`: whether our PeerID is the lower one.
+///
+/// What sleeps is never kept for what is awake: the other end may have made the new one because it knows the old one no more.
 ///
 /// The ends can differ only when one saw the two less and the other more than [`CROSSED_WITHIN`] apart. Then each closes
 /// what the other keeps, both dial again after the same pause, and those sessions cross within a round trip.
-pub(super) fn kept<S: Copy>(sessions: impl Iterator<Item = (S, Role, Instant)>, own_is_lower: bool) -> Option<S> {
+pub(super) fn kept<S: Copy>(sessions: impl Iterator<Item = (S, Role, Instant, bool)>, own_is_lower: bool) -> Option<S> {
     let dialed_by_lower = |role: Role| (role == Role::Initiator) == own_is_lower;
     let best = sessions.reduce(|best, next| {
-        let crossed = best.1 != next.1 && next.2.saturating_duration_since(best.2) < CROSSED_WITHIN;
+        let crossed = !best.3 && best.1 != next.1 && next.2.saturating_duration_since(best.2) < CROSSED_WITHIN;
         if crossed && !dialed_by_lower(next.1) { best } else { next }
     });
     best.map(|(session, ..)| session)
@@ -38,8 +40,8 @@ mod tests {
         let at = |lower_end: bool| {
             let role = |by_lower| if by_lower == lower_end { Role::Initiator } else { Role::Responder };
             let time = |made: &Made| start + MS * if lower_end { made.2 } else { made.3 };
-            let mut seen: Vec<_> = made.iter().map(|made| (made.0, role(made.1), time(made))).collect();
-            seen.sort_by_key(|&(.., at)| at);
+            let mut seen: Vec<_> = made.iter().map(|made| (made.0, role(made.1), time(made), false)).collect();
+            seen.sort_by_key(|&(.., at, _)| at);
             kept(seen.into_iter(), lower_end)
         };
         (at(true), at(false))
@@ -62,6 +64,16 @@ mod tests {
             assert_eq!(both(&made), (Some('n'), Some('n')), "{first} {second}");
         }
         assert_eq!(both(&[('o', false, 0, 9), ('n', false, 50, 59)]), (Some('n'), Some('n')), "dialed twice");
+    }
+
+    #[test]
+    fn what_sleeps_is_not_kept_for_what_is_fresh() {
+        let now = Instant::now();
+        for (own_is_lower, sleeps, kept_one) in [(true, true, 'n'), (true, false, 'o'), (false, true, 'n')] {
+            let old = ('o', if own_is_lower { Role::Initiator } else { Role::Responder }, now, sleeps);
+            let new = ('n', if own_is_lower { Role::Responder } else { Role::Initiator }, now + MS, false);
+            assert_eq!(kept([old, new].into_iter(), own_is_lower), Some(kept_one), "{own_is_lower} {sleeps}");
+        }
     }
 
     #[test]

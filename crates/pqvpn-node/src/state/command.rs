@@ -40,6 +40,14 @@ impl State {
             }
             Command::Ping(peer, timeout, answer) => self.ping(now, &peer, timeout, answer),
             Command::Rekey(peer, answer) => send(answer, self.rekey(now, &peer)),
+            #[cfg(test)]
+            Command::SayEnd(peer, code, answer) => {
+                let peer = self.peers.find(&peer).ok().and_then(|slot| self.peers.get(slot));
+                for &id in peer.map(|peer| &peer.sessions).into_iter().flatten() {
+                    self.control.send_end(id, code).expect("a session is there");
+                }
+                send(answer, ());
+            }
             Command::Disconnect(peer, answer) => send(answer, self.disconnect(now, &peer)),
             Command::Set(key, value, answer) => send(answer, self.set(&key, &value).await),
             Command::Dht(command) => self.dht(command),

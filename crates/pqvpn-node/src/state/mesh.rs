@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The mesh in the state task: peers, routes, door and host are made equal to what config and networks say.
 
-use std::time::Instant;
+use std::{net::SocketAddr, time::Instant};
 
 use pqvpn_crypto::peer_id::PeerId;
 use pqvpn_dataplane::PeerSlot;
@@ -87,15 +87,22 @@ impl State {
         self.context.slots.remove(&id);
         // Before nothing can be said any more.
         self.say_end(slot, reason);
+        let reached = self.reached_at(slot);
         self.control.remove_peer(slot);
-        let session = self.peers.get(slot).and_then(|peer| self.live.get(peer.sessions.last()?));
-        if let Some(remote) = session.map(Live::remote) {
-            self.context.networks.order(Order::HadSession(id, remote));
+        if !reached.is_empty() {
+            self.context.networks.order(Order::HadSession(id, reached));
         }
         self.close_peer(slot, reason);
         self.fail_pings(slot, "it is in no network with this node any more");
         self.peers.remove(slot);
         self.context.forget(id);
+    }
+
+    /// Where a peer was reached: where packets go, and where its link was, which may be long ago.
+    fn reached_at(&self, slot: PeerSlot) -> Vec<SocketAddr> {
+        let Some(peer) = self.peers.get(slot) else { return Vec::new() };
+        let link = peer.sessions.last().and_then(|id| self.live.get(id)).map(Live::remote);
+        places(peer.paths.reachable(), link)
     }
 
     /// Takes over what is said of each peer; gives the new ones, who have no slot in the shared map yet.
@@ -131,6 +138,10 @@ impl State {
     }
 }
 
+fn places(path: Option<SocketAddr>, link: Option<SocketAddr>) -> Vec<SocketAddr> {
+    path.into_iter().chain(link.filter(|_| link != path)).collect()
+}
+
 fn update(now: Instant, peer: &mut Peer, plan: &MeshPeer) {
     // A dial under way knows the old endpoints only; the next one takes the new ones.
     let news = (plan.ready && !peer.ready) || plan.endpoints.iter().any(|endpoint| !peer.endpoints.contains(endpoint));
@@ -138,5 +149,23 @@ fn update(now: Instant, peer: &mut Peer, plan: &MeshPeer) {
     peer.life.set_keepalive(plan.keepalive);
     if news {
         peer.life.on_obstacle_gone(now);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_was_put_out_is_told_where_it_is_and_where_it_was() {
+        let [here, there] = [1, 2].map(|port| SocketAddr::from(([203, 0, 113, 1], port)));
+        for (path, link, at) in [
+            (Some(here), Some(there), vec![here, there]),
+            (Some(here), Some(here), vec![here]),
+            (None, Some(there), vec![there]),
+            (None, None, vec![]),
+        ] {
+            assert_eq!(places(path, link), at);
+        }
     }
 }

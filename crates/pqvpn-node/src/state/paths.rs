@@ -18,7 +18,7 @@ use crate::{
     host::watch::News,
     membership,
     path::{Action, Relayed, Told, is_relayed, sift},
-    session::{self, LinkEvent},
+    session::{self, LinkEvent, Wanted},
 };
 
 /// How far an opener goes: past one router. Behind two it opens only the nearer; the outer one belongs to a provider, who
@@ -88,10 +88,13 @@ impl State {
     }
 
     /// A link of its own where the path leads: the one by a relay ends with it.
-    fn link_at(&self, slot: PeerSlot, at: SocketAddr) {
-        let Some(peer) = self.peers.get(slot) else { return };
-        tracing::debug!(peer = %peer.label(), %at, "a link where the path leads");
-        tokio::spawn(session::dial_at(Arc::clone(&self.context), slot, peer.id, at));
+    fn link_at(&mut self, slot: PeerSlot, at: SocketAddr) {
+        let Some(peer) = self.peers.get_mut(slot) else { return };
+        let wanted = Arc::clone(peer.link_wanted.get_or_insert_with(|| Arc::new(Wanted::new())));
+        if wanted.wait() {
+            tracing::debug!(peer = %peer.label(), %at, "a link where the path leads");
+            tokio::spawn(session::dial_at(Arc::clone(&self.context), slot, peer.id, at, wanted));
+        }
     }
 
     /// Asks for a way through another member; it comes as an event.

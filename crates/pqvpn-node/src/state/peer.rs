@@ -3,6 +3,7 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -17,6 +18,7 @@ use crate::{
     life::{Activity, PeerLife},
     overlay::MeshPeer,
     path::{Mtu, Paths, Quality},
+    session::Wanted,
 };
 
 /// Two ratchet failures within this time quarantine a peer (security.md 1.8).
@@ -47,6 +49,8 @@ pub(crate) struct Peer {
     /// What the data plane had seen when it was last asked.
     pub(crate) seen: Activity,
     pub(crate) paths: Paths,
+    /// Links beside the one there is, while they are wanted.
+    pub(crate) link_wanted: Option<Arc<Wanted>>,
     pub(crate) mtu: Mtu,
     /// When the data plane last heard that the path is narrow.
     pub(crate) size_told: Option<Instant>,
@@ -107,6 +111,7 @@ impl Peer {
             life,
             seen: Activity::default(),
             paths,
+            link_wanted: None,
             mtu: Mtu::new(&[0; 32]),
             size_told: None,
             quality: Quality::default(),
@@ -148,6 +153,15 @@ impl Peer {
     pub(crate) fn described(&self, what: &str) -> String {
         let named = self.full_names().find(|(_, name)| *name == what);
         named.map_or_else(|| format!("{} ({})", self.label(), self.id.short()), |(full, _)| full)
+    }
+
+    /// Takes back links that wait for their turn, or are being made, once nobody wants them any more.
+    pub(crate) fn take_back_links(&mut self) {
+        if !self.paths.wants_link()
+            && let Some(wanted) = self.link_wanted.take()
+        {
+            wanted.end();
+        }
     }
 
     /// When one of its machines has something to do; `up`: whether the node is.

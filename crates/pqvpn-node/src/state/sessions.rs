@@ -40,7 +40,9 @@ impl State {
             LinkEvent::Twin { remote } => self.on_twin(remote),
             LinkEvent::Candidates { session, candidates } => self.on_candidates(now, session, &candidates),
             LinkEvent::Sleep { session } => self.on_sleep_proposed(now, session),
-            LinkEvent::WakeFailed { session, error } => self.on_wake_failed(now, session, &error),
+            LinkEvent::WakeFailed { session, error, proven } => {
+                self.on_wake_failed(now, session, &error, proven);
+            }
             LinkEvent::Way { slot, way } => self.on_way(now, slot, way),
         }
     }
@@ -77,11 +79,16 @@ impl State {
         }
         peer.last_error = None;
         peer.counts.sessions += 1;
-        peer.sessions.push(id);
         if let Some(psk) = made.ratchet.resume_psk() {
             self.context.remember_psk(peer.id, psk);
         }
-        self.live.insert(id, Live::new(made, self.context.rekey.as_duration()));
+        let mut live = Live::new(made, self.context.rekey.as_duration());
+        let before = peer.sessions.iter().rev().find_map(|id| self.live.get(id));
+        if let Some(before) = before {
+            live.sleep.go_on(before.sleep.attempts());
+        }
+        peer.sessions.push(id);
+        self.live.insert(id, live);
         let kept = self.retire_all_but_one(now, slot);
         if let Some(kept) = kept.filter(|&kept| kept != id).and_then(|kept| self.live.get(&kept)) {
             // Installing the other one has moved the path; it need not have been where the link of this one is.
@@ -106,7 +113,8 @@ impl State {
     fn retire_all_but_one(&mut self, now: Instant, slot: PeerSlot) -> Option<SessionId> {
         let peer = self.peers.get(slot)?;
         let sessions = peer.sessions.iter().filter_map(|&id| Some((id, self.live.get(&id)?)));
-        let kept = choice::kept(sessions.map(|(id, live)| (id, live.role, live.established)), self.own < peer.id);
+        let sessions = sessions.map(|(id, live)| (id, live.role, live.established, live.link.is_none()));
+        let kept = choice::kept(sessions, self.own < peer.id);
         let retired: Vec<SessionId> = peer.sessions.iter().copied().filter(|&id| Some(id) != kept).collect();
         for id in retired {
             // Session numbers are in the order of installation: the newest sends, and packets under older ones are under way.
@@ -256,6 +264,9 @@ impl State {
         self.carriers.prove(now, to);
         peer.last_remote = Some(to);
         peer.paths.on_path(now, to);
+        if peer.paths.reachable().is_none() {
+            peer.life.probe(now);
+        }
         peer.why = match (is_relayed(from), is_by_member(to)) {
             (_, true) => peer.paths.why_relayed(),
             (true, false) => "both ends sent to each other at once and met",
@@ -287,7 +298,7 @@ impl State {
             return;
         };
         peer.quality.on_rtt(from, rtt);
-        peer.paths.on_alive();
+        peer.paths.on_alive(from);
         if let (Some(srtt), Some(&session)) = (peer.life.rtt(), peer.sessions.last()) {
             // 3 x PTO with a PTO of twice the smoothed round trip; the session clamps it (security.md 1.7, PREV_KEEP).
             self.control.set_prev_keep(session, srtt * 6);

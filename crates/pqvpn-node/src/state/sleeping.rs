@@ -7,10 +7,11 @@ use std::{
 };
 
 use pqvpn_dataplane::{PeerSlot, SessionId, give_back_free_pages};
-use pqvpn_wire::control::{CloseReason, Message};
+use pqvpn_wire::control::{CloseReason, Message, SLEEP_VERSION};
 
 use super::{Live, State};
 use crate::{
+    clock,
     path::is_relayed,
     session::{self, SessionError},
     sleep::{Action, Seen},
@@ -21,6 +22,8 @@ const RECEIVES_ON: Duration = Duration::from_secs(3);
 /// From so many links on that fell asleep together their memory is given back, this long after the last: QUIC says goodbye.
 const MANY: usize = 32;
 const SETTLES: Duration = Duration::from_secs(3);
+/// But not while data flowed so lately.
+const QUIET: Duration = Duration::from_secs(2);
 
 impl State {
     /// What a session did, for the decision whether its link sleeps.
@@ -39,12 +42,19 @@ impl State {
         keys_rest && direct && peer.sessions.len() == 1 && peer.pings.is_empty() && peer.paths.is_at_rest()
     }
 
-    /// Where many links fell asleep their memory is given back, once the last has.
+    /// Where many links fell asleep their memory is given back, once the last has and nobody sends: packet threads that ask for
+    /// memory would have to wait meanwhile.
     pub(super) fn give_back(&mut self, now: Instant) {
-        let settled = |at: Instant| now.saturating_duration_since(at) >= SETTLES;
-        let Some((links, _)) = self.rounds.slept.take_if(|(_, at)| settled(*at)) else { return };
-        if links >= MANY {
-            tokio::task::spawn_blocking(give_back_free_pages);
+        let last = self.peers.iter().filter_map(|peer| peer.seen.last_data_rx.max(peer.seen.last_data_tx)).max();
+        if !self.rounds.slept.is_some_and(|(_, slept)| may_give_back(now, slept, last)) {
+            return;
+        }
+        if self.rounds.slept.take().is_some_and(|(links, _)| links >= MANY) {
+            tokio::task::spawn_blocking(|| {
+                let begun = clock::now();
+                give_back_free_pages();
+                tracing::debug!(took = ?clock::now().saturating_duration_since(begun), "memory given back");
+            });
         }
     }
 
@@ -54,7 +64,7 @@ impl State {
         match self.live.get_mut(&id).and_then(|live| live.sleep.handle_timeout(now, seen)) {
             None => {}
             Some(Action::Propose) => self.propose_sleep(id),
-            Some(Action::Wake) => self.wake(id),
+            Some(Action::Wake) => self.wake(now, id),
             Some(Action::GiveUp) => {
                 tracing::debug!(session = id.0, "the link could not be woken: starting over");
                 self.replace_session(now, id);
@@ -65,7 +75,7 @@ impl State {
     fn propose_sleep(&self, id: SessionId) {
         let Some(link) = self.live.get(&id).and_then(|live| live.link.as_ref()) else { return };
         // Proposed again later.
-        let _full = link.outbox.try_send(Message::Sleep);
+        let _full = link.outbox.try_send(Message::Sleep { version: SLEEP_VERSION });
     }
 
     /// The peer would let the link sleep: it is closed if we do not need it either.
@@ -96,26 +106,31 @@ impl State {
         let Some(live) = self.live.get_mut(&id) else { return };
         live.sleep.want(now);
         if live.sleep.handle_timeout(now, seen) == Some(Action::Wake) {
-            self.wake(id);
+            self.wake(now, id);
         }
     }
 
-    /// Makes a new link and session where the packets of this one go.
-    fn wake(&self, id: SessionId) {
-        let Some(live) = self.live.get(&id) else { return };
-        let Some(peer) = self.peers.get(live.slot) else { return };
-        let at = self.control.path(live.slot).unwrap_or(live.remote);
+    /// Makes a new link and session where the packets of this one go, once the peer has answered from there.
+    fn wake(&mut self, now: Instant, id: SessionId) {
+        let Some(live) = self.live.get_mut(&id) else { return };
+        let Some(peer) = self.peers.get_mut(live.slot) else { return };
+        let Some(at) = peer.paths.reachable() else {
+            live.sleep.on_wake_failed(now);
+            peer.life.probe(now);
+            return;
+        };
         tracing::debug!(peer = %peer.label(), %at, "waking the link");
         tokio::spawn(session::wake(Arc::clone(&self.context), live.slot, peer.id, at, id));
     }
 
-    /// A refusal is an answer, and ends the session; anything else is tried again.
-    pub(super) fn on_wake_failed(&mut self, now: Instant, id: SessionId, error: &SessionError) {
+    /// A refusal that is proven to be the peer's, or our own, ends the session; anything else is tried again: what breaks a
+    /// handshake off may come from anybody on its path, and packets still flow.
+    pub(super) fn on_wake_failed(&mut self, now: Instant, id: SessionId, error: &SessionError, proven: bool) {
         let Some(live) = self.live.get_mut(&id) else { return };
-        tracing::debug!(session = id.0, %error, "the link was not woken");
+        tracing::debug!(session = id.0, %error, proven, "the link was not woken");
         live.sleep.on_wake_failed(now);
         let slot = live.slot;
-        if error.is_refusal() {
+        if proven && error.is_refusal() {
             self.on_session_over(now, id, error);
             if let Some(peer) = self.peers.get_mut(slot) {
                 peer.last_error = Some(error.to_string());
@@ -123,11 +138,12 @@ impl State {
         }
     }
 
-    /// The peer has ended a session inside the tunnel.
-    pub(super) fn on_ended(&mut self, now: Instant, id: SessionId, reason: u8) {
-        let Some(reason) = CloseReason::from_code(reason.into()) else { return };
-        let error = self.context.closed_because(reason);
+    /// The peer has ended a session inside the tunnel, for whatever reason.
+    pub(super) fn on_ended(&mut self, now: Instant, id: SessionId, code: u8) {
+        let reason = CloseReason::from_code(code.into());
+        let error = reason.map_or(SessionError::Ended(code), |reason| self.context.closed_because(reason));
         if let Some(link) = self.live.get(&id).and_then(|live| live.link.as_ref()) {
+            let reason = reason.unwrap_or(CloseReason::Replaced);
             link.connection.close(reason.code(), reason.as_str());
         }
         self.on_session_over(now, id, &error);
@@ -182,5 +198,25 @@ impl State {
             }
             of != slot
         });
+    }
+}
+
+/// Whether all links that fell asleep have said goodbye, and no data flows.
+fn may_give_back(now: Instant, slept: Instant, data: Option<Instant>) -> bool {
+    now.saturating_duration_since(slept) >= SETTLES
+        && data.is_none_or(|at| now.saturating_duration_since(at) >= QUIET)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_not_given_back_while_data_flows() {
+        let (slept, s) = (Instant::now(), Duration::from_secs(1));
+        assert!(!may_give_back(slept + s, slept, None));
+        assert!(may_give_back(slept + s * 3, slept, None));
+        assert!(!may_give_back(slept + s * 3, slept, Some(slept + s * 2)));
+        assert!(may_give_back(slept + s * 5, slept, Some(slept + s * 2)));
     }
 }

@@ -25,6 +25,7 @@ use pqvpn_crypto::{
 use pqvpn_node::link::{
     CLOSE_DROPPED, Connection, ControlRecv, ControlSend, Endpoint, EndpointStats, LinkError, PeerReason,
 };
+use pqvpn_wire::control::CloseReason;
 use sha2::{Digest, Sha256};
 use tokio::{
     sync::{Notify, mpsc},
@@ -476,6 +477,9 @@ impl Connection for SimConnection {
     }
 
     fn close(&self, code: u32, reason: &str) {
+        if code == CloseReason::Asleep.code() {
+            self.0.core.fabric.lock().log.slept += 1;
+        }
         self.0.core.close(self.0.end, code, reason);
     }
 

@@ -40,8 +40,9 @@ pub(super) struct Log {
     pub(super) seals: u64,
     /// Sessions installed.
     pub(super) sessions: u64,
-    /// Links made.
+    /// Links made, and those of them that fell asleep.
     pub(super) links: u64,
+    pub(super) slept: u64,
     /// Most ways of a node.
     pub(super) ways: usize,
     counters: HashMap<(Sid, Direction), (usize, u64)>,
@@ -68,6 +69,7 @@ impl Log {
             seals: 0,
             sessions: 0,
             links: 0,
+            slept: 0,
             ways: 0,
             counters: HashMap::new(),
             under_way: HashMap::new(),

@@ -40,8 +40,8 @@ pub struct Outcome {
     pub hash: u64,
     /// Virtual time that passed.
     pub lasted: Duration,
-    /// Packets sent and delivered, datagrams, seals, sessions, links.
-    pub counts: [u64; 6],
+    /// Packets sent and delivered, datagrams, seals, sessions, links, links that fell asleep.
+    pub counts: [u64; 7],
 }
 
 impl Plan {
@@ -79,7 +79,7 @@ async fn live(plan: &Plan) -> Outcome {
         Ok(world) => world,
         Err(what) => {
             let violations = vec![Violation { rule: "begins", what }];
-            return Outcome { violations, done: 0, hash: 0, lasted: began.elapsed(), counts: [0; 6] };
+            return Outcome { violations, done: 0, hash: 0, lasted: began.elapsed(), counts: [0; 7] };
         }
     };
     let mut done = 0;
@@ -102,7 +102,7 @@ async fn live(plan: &Plan) -> Outcome {
             done,
             hash: log.hash(),
             lasted: began.elapsed(),
-            counts: [log.sent, log.delivered, log.datagrams, log.seals, log.sessions, log.links],
+            counts: [log.sent, log.delivered, log.datagrams, log.seals, log.sessions, log.links, log.slept],
         }
     };
     for number in 0..plan.nodes {
@@ -121,7 +121,7 @@ pub struct Campaign {
     /// Virtual seconds.
     pub virtual_s: u64,
     /// As in [`Outcome`].
-    pub counts: [u64; 6],
+    pub counts: [u64; 7],
     /// Those that failed, by seed.
     pub failed: Vec<(u64, Outcome)>,
 }

@@ -32,6 +32,8 @@ const PATIENCE: Duration = Duration::from_secs(40);
 const STOPS_WITHIN: Duration = Duration::from_secs(30);
 /// The first nodes keep their addresses, and everybody begins with them.
 const DOORS: usize = 2;
+/// Time between two steps: mostly short, so that links sleep and keys grow old within a run.
+const REKEY_SECONDS: [u32; 4] = [6, 6, 15, 60];
 /// The only network.
 const ANY: NetRef = NetRef(None);
 
@@ -55,6 +57,8 @@ pub struct World {
     pub(super) revoked: Arc<std::sync::Mutex<BTreeSet<PeerId>>>,
     /// Nodes that are founders and first members.
     pub(super) doors: Vec<(PeerId, SocketAddr)>,
+    /// How often new keys are made.
+    rekey_seconds: u32,
     dir: tempfile::TempDir,
 }
 
@@ -86,7 +90,9 @@ impl World {
         let residents = residents.collect::<Result<Vec<_>, String>>()?;
         let doors = (0..DOORS).map(|number| (residents[number].peer, fabric.lock().places[number].at)).collect();
         let revoked = Arc::default();
-        let mut world = Self { fabric, residents, dice: seed.rng("world", 0), revoked, doors, dir };
+        let rekey_seconds = *REKEY_SECONDS.get(seed.rng("rekey", 0).random_range(0..REKEY_SECONDS.len())).unwrap_or(&60);
+        let dice = seed.rng("world", 0);
+        let mut world = Self { fabric, residents, dice, revoked, doors, rekey_seconds, dir };
         for number in 0..nodes {
             world.start(number).await?;
         }
@@ -127,7 +133,8 @@ impl World {
         config.node.port_guessing = false;
         config.bootstrap.lan = false;
         (config.dht.network, config.dht.difficulty, config.dht.mode) = (Some([7; 32]), Some(1), DhtMode::Auto);
-        config.crypto.rekey_seconds = 60;
+        // Links sleep after a sixth of that.
+        config.crypto.rekey_seconds = self.rekey_seconds;
         let others = self.doors.iter().filter(|(peer, _)| *peer != self.residents[number].peer);
         config.bootstrap.nodes = others.filter_map(|(peer, at)| format!("pqvpn://{peer}@{at}").parse().ok()).collect();
         config

@@ -72,12 +72,12 @@ impl Driver {
     }
 
     /// A session with somebody who is no peer any more has ended: it may have no other way to learn why.
-    pub(super) fn had_session(&mut self, now: Moment, peer: PeerId, remote: SocketAddr) {
+    pub(super) fn had_session(&mut self, now: Moment, peer: PeerId, remotes: Vec<SocketAddr>) {
         // Whoever rotated its key knows.
         let revokes = |network: &Network| network.constitution.view().revoked.contains_key(&peer);
         let out = self.networks.values().any(|network| revokes(network) && network.is_enabled(now.unix_ms));
         if out && !self.links.one_each().contains_key(&peer) {
-            self.dial_at(peer, None, vec![remote]);
+            self.dial_at(peer, None, remotes);
         }
     }
 }

@@ -51,7 +51,7 @@ impl Driver {
                 let now_ms = clock::unix_millis();
                 self.networks.values_mut().for_each(|network| network.note_twin(now_ms));
             }
-            Order::HadSession(peer, remote) => self.had_session(Moment::now(), peer, remote),
+            Order::HadSession(peer, remotes) => self.had_session(Moment::now(), peer, remotes),
             // The run loop has taken these already.
             Order::Stop(done) => drop(done),
             Order::Rotate(rotating) => drop(rotating),

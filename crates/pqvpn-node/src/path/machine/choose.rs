@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Action, OTHER_CHOOSES, OTHER_RESCUES, Paths, TRY_AGAIN, is_relayed};
+use super::{Action, OTHER_CHOOSES, OTHER_RESCUES, Paths, is_relayed};
 
 /// How much shorter the round trip of another address must be to change over to it, in eighths.
 const BETTER_EIGHTHS: u32 = 6;
@@ -43,21 +43,6 @@ impl Paths {
         self.on_path(now, at);
     }
 
-    /// Makes a link where packets go, or where they might, and says when to look again.
-    pub(super) fn make_link(&mut self, now: Instant) -> Option<Instant> {
-        let beside = self.way.or(self.current).filter(|_| self.suspect.is_some());
-        let moved = self.current.filter(|at| self.needs_link(*at));
-        let at = beside.or(moved)?;
-        self.actions.push_back(Action::Link(at));
-        Some(now + TRY_AGAIN[2])
-    }
-
-    /// Whether the link there is goes another way than packets to `at`: not if both go straight, for QUIC follows a peer
-    /// to another address by itself.
-    pub(super) fn needs_link(&self, at: SocketAddr) -> bool {
-        self.link.is_some_and(|link| link != at && (is_relayed(link) || is_relayed(at)))
-    }
-
     /// Who chooses the path makes the link as well, once the other end has followed.
     pub(super) fn want_link(&mut self, now: Instant) {
         let elsewhere = self.current.is_some_and(|at| self.needs_link(at));
@@ -65,33 +50,5 @@ impl Paths {
             let after = if self.chooses { Duration::from_millis(200) } else { OTHER_CHOOSES * 4 };
             self.link_due = Some(now + after);
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_direct_path_without_answers_gets_a_few_links_beside_the_checks_and_none_when_it_answers_again() {
-        let (at, start) = (SocketAddr::from(([203, 0, 113, 1], 7)), Instant::now());
-        let mut paths = Paths::new(true, &[7; 32]);
-        paths.on_session(start, at);
-        assert!(paths.is_at_rest());
-        paths.on_suspect(start);
-        assert!(!paths.is_at_rest());
-        let mut links = Vec::new();
-        for ms in (0..15_000).step_by(50) {
-            paths.handle_timeout(start + Duration::from_millis(ms));
-            let actions = std::iter::from_fn(|| paths.poll_action());
-            links.extend(actions.filter(|action| *action == Action::Link(at)).map(|_| ms));
-        }
-        assert_eq!(links.first(), Some(&200), "the peer may have been started again");
-        assert!((2..=6).contains(&links.len()), "{links:?}");
-        paths.on_alive();
-        paths.on_suspect(start + Duration::from_secs(60));
-        paths.on_alive();
-        while paths.poll_action().is_some() {}
-        assert!(paths.is_at_rest());
     }
 }

@@ -3,7 +3,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{super::guess, *};
+use super::{
+    super::guess,
+    beside::{LINK_BESIDE_CHECK, MAX_BESIDE},
+    *,
+};
 
 mod guessing;
 mod upsets;

@@ -56,6 +56,7 @@ impl PacketPlane for SimPlane {
             confirmed: false,
             wanted: None,
             refused: None,
+            ended: false,
         };
         tables.sessions.insert(install.id, session);
         drop(tables);

@@ -69,7 +69,7 @@ fn a_path_in_use_that_answers_no_check_keeps_nobody_awake() {
         paths.on_suspect(now);
         now = pass(&mut paths, now, Duration::from_millis(2500));
         if calms {
-            paths.on_alive();
+            paths.on_alive(at(1));
         }
         pass(&mut paths, now, Duration::from_secs(10));
         assert_eq!(paths.current, Some(at(1)));
@@ -153,7 +153,7 @@ fn a_path_that_answers_again_still_gets_its_link() {
     let start = Instant::now();
     let mut paths = direct(start, true);
     paths.on_suspect(start + 50 * MS);
-    paths.on_alive();
+    paths.on_alive(at(1));
     pass(&mut paths, start + 50 * MS, Duration::from_secs(1));
     assert_eq!(links(&mut paths), [at(1)], "the one by the relay ends with it");
     // Where the link is there already, none is made beside it.
@@ -161,7 +161,7 @@ fn a_path_that_answers_again_still_gets_its_link() {
     let now = start + Duration::from_secs(2);
     paths.on_suspect(now);
     paths.on_way(now, way());
-    paths.on_alive();
+    paths.on_alive(at(1));
     pass(&mut paths, now, Duration::from_secs(1));
     assert_eq!(links(&mut paths), []);
 }

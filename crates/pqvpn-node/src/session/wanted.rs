@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Links that are made beside others: few at a time, and none that is not wanted any more when its turn comes. After a short
+//! outage a thousand peers are in doubt at once, and most of them answer again soon.
+
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
+
+use tokio::{sync::Semaphore, time::timeout};
+
+/// Links that are made at a time, and how long each may take: others wait for their turn.
+const AT_A_TIME: usize = 16;
+const TAKES: Duration = Duration::from_secs(3);
+
+/// Whether links beside the one there is are wanted, as the state task knows; shared with those that make them.
+#[derive(Debug)]
+pub(crate) struct Wanted {
+    still: AtomicBool,
+    waits: AtomicBool,
+}
+
+impl Wanted {
+    pub(crate) const fn new() -> Self {
+        Self { still: AtomicBool::new(true), waits: AtomicBool::new(false) }
+    }
+
+    /// One more waits for its turn; not if one does already.
+    pub(crate) fn wait(&self) -> bool {
+        !self.waits.swap(true, Ordering::Relaxed)
+    }
+
+    pub(crate) fn is_still(&self) -> bool {
+        self.still.load(Ordering::Relaxed)
+    }
+
+    /// Nobody wants them any more.
+    pub(crate) fn end(&self) {
+        self.still.store(false, Ordering::Relaxed);
+    }
+}
+
+/// Whose turn it is.
+#[derive(Debug)]
+pub(super) struct Turns(Semaphore);
+
+impl Default for Turns {
+    fn default() -> Self {
+        Self(Semaphore::new(AT_A_TIME))
+    }
+}
+
+impl Turns {
+    /// Waits for a turn and makes a link; `None`: it was not wanted any more, or took too long.
+    pub(super) async fn take<T>(&self, wanted: &Wanted, making: impl Future<Output = T>) -> Option<T> {
+        let turn = self.0.acquire().await;
+        wanted.waits.store(false, Ordering::Relaxed);
+        if turn.is_err() || !wanted.is_still() {
+            return None;
+        }
+        timeout(TAKES, making).await.ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{cell::Cell, pin::pin, time::Duration};
+
+    use futures_util::future::join_all;
+    use tokio::time::sleep;
+
+    use super::*;
+
+    const S: Duration = Duration::from_secs(1);
+
+    #[tokio::test(start_paused = true)]
+    async fn few_links_are_made_at_a_time_and_those_that_hang_give_way() {
+        let (turns, now, most, made) = (Turns::default(), Cell::new(0), Cell::new(0), Cell::new(0));
+        let wanted: Vec<Wanted> = (0..100).map(|_| Wanted::new()).collect();
+        let making = |number: usize| {
+            let (now, most, made) = (&now, &most, &made);
+            async move {
+                now.set(now.get() + 1);
+                most.set(now.get().max(most.get()));
+                sleep(S).await;
+                now.set(now.get() - 1);
+                // The first of them lead nowhere.
+                sleep(if number < AT_A_TIME { S * 3600 } else { Duration::ZERO }).await;
+                made.set(made.get() + 1);
+            }
+        };
+        let begun = tokio::time::Instant::now();
+        join_all(wanted.iter().enumerate().map(|(number, wanted)| turns.take(wanted, making(number)))).await;
+        assert_eq!((most.get(), made.get()), (AT_A_TIME, 100 - AT_A_TIME));
+        assert!(begun.elapsed() < S * 10, "{:?}", begun.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_not_wanted_any_more_when_its_turn_comes_is_not_made() {
+        let turns = Turns::default();
+        let busy: Vec<Wanted> = (0..AT_A_TIME).map(|_| Wanted::new()).collect();
+        let mut before = pin!(join_all(busy.iter().map(|wanted| turns.take(wanted, sleep(S)))));
+        let _they_begin = futures_util::poll!(&mut before);
+        let late = Wanted::new();
+        assert!(late.wait() && !late.wait(), "one waits");
+        let made = Cell::new(false);
+        let mut waits = pin!(turns.take(&late, async { made.set(true) }));
+        assert!(futures_util::poll!(&mut waits).is_pending());
+        late.end();
+        before.await;
+        assert_eq!(waits.await, None);
+        assert!(!made.get() && late.wait());
+    }
+}
