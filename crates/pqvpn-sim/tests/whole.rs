@@ -20,9 +20,10 @@ fn nothing_that_must_not_be_happens_in_a_share_of_the_campaign() {
             println!("{}: {} ({} nodes; {again})", violation.rule, violation.what, plan.nodes);
         }
     };
-    let Campaign { runs, operations, failed, .. } = campaign(Seed(20_261_129), WORLDS, OPERATIONS, 2, &tell);
+    let Campaign { runs, operations, failed, counts, .. } = campaign(Seed(20_261_129), WORLDS, OPERATIONS, 2, &tell);
     assert_eq!((runs, failed.len()), (WORLDS, 0));
     assert_eq!(operations, (WORLDS * OPERATIONS) as u64);
+    assert!(counts[6] > 100, "links sleep: {counts:?}");
 }
 
 #[test]

@@ -341,6 +341,13 @@ mod tests {
     }
 
     #[test]
+    fn a_sleep_says_its_version() {
+        let payload = |version: Option<u8>| cbor(&Value::Array(version.into_iter().map(Value::from).collect()));
+        assert_eq!(Message::decode(6, &payload(None)), Err(WireError::Malformed("sleep")));
+        assert_eq!(Message::decode(6, &payload(Some(2))), Ok(Message::Sleep { version: 2 }), "to be left alone");
+    }
+
+    #[test]
     fn too_many_or_repeated_candidates_do_not_decode() {
         let many = (1..=17).map(|port| SocketAddr::from(([192, 0, 2, 1], port))).collect();
         let bad = [Candidates { addresses: many, ..candidates(&[]) }, candidates(&["192.0.2.1:7", "192.0.2.1:7"])];
