@@ -2,13 +2,14 @@
 //! Waiting for descriptors, the event descriptor that wakes a waiting thread, and what the allocator is told.
 #![expect(
     unsafe_code,
-    reason = "poll(2), eventfd(2), mallopt(3) and malloc_trim(3) have no safe wrapper in the standard library"
+    reason = "poll(2), eventfd(2), mlockall(2), mallopt(3) and malloc_trim(3) have no safe wrapper in the standard library"
 )]
 
 use std::{
     fs::File,
     io::{self, Read, Write},
     os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+    sync::atomic::{AtomicBool, Ordering},
 };
 
 /// A descriptor to wait for, and whether it became ready.
@@ -37,13 +38,43 @@ const FEW: usize = 32;
 /// Blocks from this size on go back to the system when they are freed, in bytes: proofs of work take 8 MiB now and then.
 const LARGE_BLOCK: libc::c_int = 512 * 1024;
 
+/// Whether memory is kept out of swap.
+static KEPT: AtomicBool = AtomicBool::new(false);
+
+/// Keeps the memory of the process out of swap, and what it gets later as soon as it is touched; whether that is allowed.
+pub fn keep_out_of_swap() -> bool {
+    #[cfg(target_os = "linux")]
+    {
+        // SAFETY: mlockall takes flags, and changes what the kernel does with pages, not what is in them.
+        let locked = unsafe { libc::mlockall(libc::MCL_CURRENT | libc::MCL_FUTURE | libc::MCL_ONFAULT) } == 0;
+        KEPT.store(locked, Ordering::Relaxed);
+        locked
+    }
+    #[cfg(not(target_os = "linux"))]
+    false
+}
+
 /// Has the allocator give back the pages that nothing is left in. By itself glibc gives back what is free at the end of its
 /// heap, where the last of many that end together seldom was.
+///
+/// The kernel takes no locked page back (madvise(2), `MADV_DONTNEED`): where memory is kept out of swap it is not, for as long
+/// as this takes, if it is sure to be again afterwards.
 pub fn give_back_free_pages() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {
+        let kept = KEPT.load(Ordering::Relaxed);
+        if kept {
+            if !keep_out_of_swap() {
+                return;
+            }
+            // SAFETY: as mlockall.
+            let _locked_at_worst = unsafe { libc::munlockall() };
+        }
         // SAFETY: malloc_trim takes a number, may be called at any time and from any thread, and touches free memory only.
         let _whether_any = unsafe { libc::malloc_trim(0) };
+        if kept {
+            let _just_allowed = keep_out_of_swap();
+        }
     }
 }
 

@@ -51,3 +51,4 @@ pub mod supervisor;
 mod underlay;
 
 pub use node::{Interface, Node, StartError, StartOptions};
+pub use pqvpn_dataplane::keep_out_of_swap;

@@ -66,7 +66,7 @@ fn a_session_at_rest_lets_its_link_sleep_and_is_woken_for_nothing_before_its_key
 }
 
 #[test]
-fn data_wakes_no_link_before_a_step_would_be_due_and_then_at_once() {
+fn data_wakes_no_link_before_a_step_would_be_due_and_then_soon() {
     let mut pair = Pair::asleep();
     for _ in 0..9 {
         pair.now += S * 10;

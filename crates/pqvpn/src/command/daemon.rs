@@ -9,9 +9,7 @@ mod state_lock;
 use std::{path::Path, pin::pin};
 
 use nix::{
-    libc,
     sys::{
-        mman::{MlockAllFlags, mlockall},
         prctl,
         resource::{Resource, getrlimit, setrlimit},
     },
@@ -106,8 +104,7 @@ fn keep_memory_to_ourselves() {
     let _limit_stands = setrlimit(Resource::RLIMIT_CORE, 0, 0);
     if geteuid().is_root() {
         // Only as root: the limit of a user is too small for what a daemon maps. On fault: nothing is touched early.
-        let all = libc::MCL_CURRENT | libc::MCL_FUTURE | libc::MCL_ONFAULT;
-        let _swappable = mlockall(MlockAllFlags::from_bits_retain(all));
+        let _swappable = pqvpn_node::keep_out_of_swap();
     }
 }
 
