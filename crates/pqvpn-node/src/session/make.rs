@@ -9,7 +9,8 @@ use pqvpn_wire::control::CloseReason;
 use tokio::time::timeout;
 
 use super::{
-    LinkContext, LinkEvent, Made, NEGOTIATION_TIMEOUT, SessionError, Wanted, dial as ways, judge, negotiate_as_dialer, serve,
+    LinkContext, LinkEvent, Made, NEGOTIATION_TIMEOUT, SessionError, Wanted, dial as ways, judge, negotiate_as_dialer,
+    serve,
 };
 use crate::link::Connection;
 
@@ -33,7 +34,7 @@ pub(crate) async fn dial_at(
 ) {
     let dialing = async {
         let connection = ways::dial_at(&context, peer, at).await?;
-        if !wanted.is_still() {
+        if wanted.is_too_late() {
             connection.close(CloseReason::Duplicate.code(), CloseReason::Duplicate.as_str());
             return Err(SessionError::NotWanted);
         }
@@ -45,7 +46,7 @@ pub(crate) async fn dial_at(
         Some(Err(Missed { error, .. })) => {
             tracing::debug!(peer = %peer.short(), %at, %error, "no link where the path leads");
         }
-        None => tracing::debug!(peer = %peer.short(), %at, "no link in time where the path leads"),
+        None => tracing::trace!(peer = %peer.short(), %at, "no link is wanted any more where the path leads"),
     }
 }
 

@@ -341,13 +341,7 @@ impl SimPlane {
     }
 
     /// Seals a word on one session and sends it on the path, or elsewhere.
-    fn say(
-        &self,
-        id: SessionId,
-        word: [u8; PROBE_LEN],
-        to: Option<SocketAddr>,
-        now: Instant,
-    ) -> Result<(), SendError> {
+    fn say(&self, id: SessionId, word: [u8; PROBE_LEN], to: Option<SocketAddr>, now: Instant) -> Result<(), SendError> {
         let mut datagram = vec![0; PROBE_LEN + OVERHEAD];
         datagram[HEADER_LEN..HEADER_LEN + PROBE_LEN].copy_from_slice(&word);
         let mut tables = self.lock();

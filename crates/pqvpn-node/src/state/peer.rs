@@ -160,7 +160,7 @@ impl Peer {
         if !self.paths.wants_link()
             && let Some(wanted) = self.link_wanted.take()
         {
-            wanted.end();
+            wanted.end(!self.paths.is_gone());
         }
     }
 

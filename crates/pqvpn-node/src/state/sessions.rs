@@ -10,7 +10,7 @@ use pqvpn_crypto::schedule::Role;
 use pqvpn_dataplane::{PeerSlot, SessionId};
 use pqvpn_wire::control::CloseReason;
 
-use super::{Live, LiveLink, State, choice};
+use super::{Live, LiveLink, State, choice, peer::Ping};
 use crate::{
     carrier::is_by_member,
     entropy,
@@ -303,13 +303,19 @@ impl State {
             // 3 x PTO with a PTO of twice the smoothed round trip; the session clamps it (security.md 1.7, PREV_KEEP).
             self.control.set_prev_keep(session, srtt * 6);
         }
-        let Some(position) = peer.pings.iter().position(|ping| ping.probe == Some(id)) else { return };
-        let ping = peer.pings.swap_remove(position);
+        // The probe of a ping may be lost; those after it are as good.
+        let answers = |ping: &Ping| ping.probe.is_some_and(|probe| id.wrapping_sub(probe) < 1 << 63);
+        let pings: Vec<Ping> = peer.pings.extract_if(.., |ping| answers(ping)).collect();
+        if pings.is_empty() {
+            return;
+        }
         let (peer_id, name) = (peer.id, peer.name.clone());
         let why = self.peers.get(slot).map(|peer| self.why(now, peer, from)).unwrap_or_default();
         let (kind, remote, via) = self.seen_path(from);
         let reply = PingReply { peer_id, name, rtt, kind, remote, via, why };
-        let _nobody_waits = ping.answer.send(Ok(reply));
+        for ping in pings {
+            let _nobody_waits = ping.answer.send(Ok(reply.clone()));
+        }
     }
 }
 

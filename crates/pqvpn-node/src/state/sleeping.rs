@@ -203,8 +203,7 @@ impl State {
 
 /// Whether all links that fell asleep have said goodbye, and no data flows.
 fn may_give_back(now: Instant, slept: Instant, data: Option<Instant>) -> bool {
-    now.saturating_duration_since(slept) >= SETTLES
-        && data.is_none_or(|at| now.saturating_duration_since(at) >= QUIET)
+    now.saturating_duration_since(slept) >= SETTLES && data.is_none_or(|at| now.saturating_duration_since(at) >= QUIET)
 }
 
 #[cfg(test)]

@@ -90,7 +90,8 @@ impl World {
         let residents = residents.collect::<Result<Vec<_>, String>>()?;
         let doors = (0..DOORS).map(|number| (residents[number].peer, fabric.lock().places[number].at)).collect();
         let revoked = Arc::default();
-        let rekey_seconds = *REKEY_SECONDS.get(seed.rng("rekey", 0).random_range(0..REKEY_SECONDS.len())).unwrap_or(&60);
+        let rekey_seconds =
+            *REKEY_SECONDS.get(seed.rng("rekey", 0).random_range(0..REKEY_SECONDS.len())).unwrap_or(&60);
         let dice = seed.rng("world", 0);
         let mut world = Self { fabric, residents, dice, revoked, doors, rekey_seconds, dir };
         for number in 0..nodes {
