@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context, Result};
 
-use crate::{fuzz, packages::on_path};
+use crate::{fuzz, packages::on_path, unit};
 
 /// One group of checks.
 pub(crate) struct Lane {
@@ -33,7 +33,7 @@ enum Work {
 }
 
 /// Every lane, cheapest first. `netns` and what follows run alone: they measure a whole machine, or use all of it.
-pub(crate) const LANES: [Lane; 8] = [
+pub(crate) const LANES: [Lane; 9] = [
     Lane {
         name: "fmt",
         usual: true,
@@ -62,6 +62,7 @@ pub(crate) const LANES: [Lane; 8] = [
         tool: Some(("cargo-deny", "cargo install --locked cargo-deny")),
         work: Work::Check(&["deny", "check", "bans", "licenses", "sources"]),
     },
+    Lane { name: "unit-file", usual: true, needs_packages: true, tool: None, work: Work::Task(unit::run) },
     Lane {
         name: "unit",
         usual: true,

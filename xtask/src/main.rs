@@ -7,6 +7,7 @@ mod lane;
 mod packages;
 mod release;
 mod sbom;
+mod unit;
 
 use std::{env, process::ExitCode};
 
@@ -20,7 +21,7 @@ cargo xtask release         build a release that is the same wherever it is buil
 cargo xtask reproduce       build it in two places and compare
 cargo xtask sbom            write its bill of materials (CycloneDX)
 
-Lanes: fmt clippy docs deny unit netns, and fuzz and crash where they are named";
+Lanes: fmt clippy docs deny unit-file unit netns, and fuzz and crash where they are named";
 
 fn main() -> ExitCode {
     match run() {

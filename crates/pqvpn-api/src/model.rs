@@ -45,7 +45,7 @@ pub use network::{
 };
 pub use request::{Done, Identity, PeerRequest, Ping, PingRequest, SetOutcome, SetRequest, Setting, State, Version};
 pub use status::{
-    Health, HealthLevel, Links, Network, NetworkName, NodeState, Path, PathKind, Peer, PeerCounts, PeerState, Peers,
+    Confinement, Health, HealthLevel, Links, Network, NetworkName, NodeState, Path, PathKind, Peer, PeerCounts, PeerState, Peers,
     Session, Status, VERIFIED_WITHIN,
 };
 

@@ -17,6 +17,7 @@
 mod backlog;
 mod clock;
 mod codel;
+mod confine;
 mod control;
 mod event;
 mod guest;
@@ -44,6 +45,7 @@ mod underlay;
 pub mod way;
 mod worker;
 
+pub use confine::confine_packet_threads;
 pub use control::{Control, EpochError, InstallError, ProbeKind, SendError, SessionInfo, SessionInstall};
 pub use event::{Event, EventSink, PeerSlot, SessionId};
 pub use guest::{Guest, GuestMeta, GuestTransmit};

@@ -21,7 +21,7 @@ use pqvpn_packet::{
 use thiserror::Error;
 
 use crate::{
-    clock,
+    clock, confine,
     control::Control,
     event::{Event, EventSink, SessionId},
     guest::{Guest, GuestRing},
@@ -122,6 +122,7 @@ impl DataPlane {
     fn spawn(&mut self, name: String, run: impl FnOnce() + Send + 'static) -> Result<(), DataPlaneError> {
         let shared = Arc::clone(&self.shared);
         let watched = move || {
+            confine::this_thread();
             if catch_unwind(AssertUnwindSafe(run)).is_err() {
                 // Nobody joins it before the end: without a word the node would go on without its packets.
                 shared.emit(Event::Failed { what: "packet", error: io::Error::other("it panicked") });

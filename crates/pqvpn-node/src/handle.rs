@@ -33,6 +33,8 @@ pub struct NodeHandle {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Command {
+    /// Say that the task that owns the node takes its turns.
+    Alive(oneshot::Sender<()>),
     /// Take a snapshot.
     Snapshot(oneshot::Sender<Snapshot>),
     /// Bring the interface up.
@@ -198,6 +200,14 @@ impl NodeHandle {
     #[must_use]
     pub const fn new(commands: mpsc::Sender<Command>) -> Self {
         Self { commands }
+    }
+
+    /// Waits until the task that owns the node has had a turn: one that hangs never answers.
+    ///
+    /// # Errors
+    /// [`NodeError::Stopped`] when the node has gone.
+    pub async fn alive(&self) -> Result<(), NodeError> {
+        self.ask(Command::Alive).await
     }
 
     /// Takes a snapshot of the node.

@@ -16,6 +16,7 @@
 //! All functions talk to the network namespace of the calling thread.
 
 mod checks;
+mod clean;
 mod error;
 mod gateway;
 mod guard;
@@ -36,7 +37,10 @@ use std::{
 use ipnet::{IpNet, Ipv4Net};
 use serde::{Deserialize, Serialize};
 
-pub use self::error::HostError;
+pub use self::{
+    clean::{Cleaned, clean},
+    error::HostError,
+};
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use self::journal::fuzz as fuzz_journal;
 pub(crate) use self::{

@@ -50,6 +50,24 @@ pub struct Status {
     /// Events of the packet threads that the control side was too slow for.
     #[serde(default)]
     pub lost_events: u64,
+    /// What the daemon took away from itself; none where it is no daemon.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confinement: Option<Confinement>,
+}
+
+/// How the daemon is confined.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Confinement {
+    /// Capabilities it has, like `net_admin`.
+    pub capabilities: Vec<String>,
+    /// Whether it and its children see only the files they need (Landlock).
+    pub files: bool,
+    /// Whether packet threads make only the system calls of their loop (seccomp).
+    pub packet_threads: bool,
+    /// Whether no memory is ever swapped.
+    pub memory: bool,
+    /// What of it is not in force, and why.
+    pub missing: Vec<String>,
 }
 
 /// Links of every kind since the node started: of sessions, of networks, of the DHT.

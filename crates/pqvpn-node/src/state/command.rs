@@ -29,6 +29,7 @@ const DRAIN: Duration = Duration::from_millis(300);
 impl State {
     pub(super) async fn on_command(&mut self, now: Instant, command: Command) {
         match command {
+            Command::Alive(answer) => send(answer, ()),
             Command::Snapshot(answer) => send(answer, self.snapshot(now)),
             Command::Up(answer) => {
                 let outcome = self.up(now).await;

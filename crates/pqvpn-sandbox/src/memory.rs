@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Memory: no dump, no tracing, no swap.
+
+use rustix::{
+    mm::{MlockAllFlags, mlockall},
+    process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit},
+};
+
+/// Whether memory may be swapped.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Locked {
+    /// Nothing of it, ever.
+    All,
+    /// It may, for this reason.
+    Nothing(String),
+}
+
+/// Keeps keys out of core dumps and swap, and other processes of this user out of our memory.
+///
+/// All memory is locked or none: keys are in the objects of the cryptographic library, in its stacks and in ours, and a
+/// limit that is for less than all makes later allocations fail.
+#[must_use]
+pub fn keep_to_ourselves() -> Locked {
+    // Neither can fail for a process that lowers its own rights; without them the daemon still works.
+    let _still_dumpable = set_dumpable_behavior(DumpableBehavior::NotDumpable);
+    let _limit_stands = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
+    let endless = Rlimit { current: None, maximum: None };
+    // Raised for as long as there is the right to: that to lock without a limit is given up later.
+    if setrlimit(Resource::Memlock, endless).is_err() {
+        let limit = getrlimit(Resource::Memlock).maximum.unwrap_or(u64::MAX);
+        return Locked::Nothing(format!("RLIMIT_MEMLOCK is {limit} bytes; keys may get to swap"));
+    }
+    // On fault: nothing is touched early.
+    match mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT) {
+        Ok(()) => Locked::All,
+        Err(error) => Locked::Nothing(error.to_string()),
+    }
+}
