@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Capabilities: two are kept.
+//! Capabilities: two are kept, and a third where memory could not stay locked without it.
 
 use std::io;
 
@@ -12,21 +12,25 @@ use rustix::thread::{
 const KEPT: [(CapabilitySet, &str); 2] =
     [(CapabilitySet::NET_ADMIN, "net_admin"), (CapabilitySet::NET_BIND_SERVICE, "net_bind_service")];
 
+/// See [`Locked::ByRight`](crate::Locked::ByRight).
+const LOCK: (CapabilitySet, &str) = (CapabilitySet::IPC_LOCK, "ipc_lock");
+
 /// Drops all others, for programs started from here as well; gives the names of those that are left.
-pub(crate) fn drop_most() -> io::Result<Vec<&'static str>> {
-    let kept = KEPT.iter().fold(CapabilitySet::empty(), |all, (one, _)| all | *one);
+pub(crate) fn drop_most(keep_lock: bool) -> io::Result<Vec<&'static str>> {
+    let wanted = || KEPT.iter().chain(keep_lock.then_some(&LOCK));
+    let kept = wanted().fold(CapabilitySet::empty(), |all, (one, _)| all | *one);
     let now = capabilities(None)?;
     if now.effective.contains(CapabilitySet::SETPCAP) {
         shrink_bounding_set(kept)?;
     }
     let permitted = now.permitted & kept;
     // What is not inheritable cannot be ambient.
-    let wanted = CapabilitySets { effective: permitted, permitted, inheritable: now.inheritable & kept };
+    let sets = CapabilitySets { effective: permitted, permitted, inheritable: now.inheritable & kept };
     // Where a service manager has seen to it, its filter may refuse the call.
-    if wanted != now {
-        set_capabilities(None, wanted)?;
+    if sets != now {
+        set_capabilities(None, sets)?;
     }
-    Ok(KEPT.iter().filter(|(one, _)| permitted.contains(*one)).map(|(_, name)| *name).collect())
+    Ok(wanted().filter(|(one, _)| permitted.contains(*one)).map(|(_, name)| *name).collect())
 }
 
 /// Root gets no others back by starting a program.

@@ -47,7 +47,8 @@ pub fn confine(places: &Places, locked: Locked) -> io::Result<Confinement> {
     if threads != 1 {
         return Err(io::Error::other(format!("{threads} threads run already")));
     }
-    let mut now = Confinement { memory: locked == Locked::All, ..Confinement::default() };
+    let by_right = locked == Locked::ByRight;
+    let mut now = Confinement { memory: by_right || locked == Locked::All, ..Confinement::default() };
     if let Locked::Nothing(why) = locked {
         now.missing.push(format!("memory lock: {why}"));
     }
@@ -57,7 +58,7 @@ pub fn confine(places: &Places, locked: Locked) -> io::Result<Confinement> {
     }
     // Landlock first: while there are rights to open all places with.
     now.files = files::restrict(places).inspect_err(|why| missing("landlock", why)).is_ok();
-    match capabilities::drop_most() {
+    match capabilities::drop_most(by_right) {
         Ok(left) => now.capabilities = left,
         Err(error) => missing("capabilities", &error),
     }

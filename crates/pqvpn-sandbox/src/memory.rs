@@ -4,6 +4,7 @@
 use rustix::{
     mm::{MlockAllFlags, mlockall},
     process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit},
+    thread::{CapabilitySet, capabilities},
 };
 
 /// Whether memory may be swapped.
@@ -11,6 +12,8 @@ use rustix::{
 pub enum Locked {
     /// Nothing of it, ever.
     All,
+    /// The same, for as long as the process keeps `CAP_IPC_LOCK`: it may not raise its limit.
+    ByRight,
     /// It may, for this reason.
     Nothing(String),
 }
@@ -25,14 +28,17 @@ pub fn keep_to_ourselves() -> Locked {
     let _still_dumpable = set_dumpable_behavior(DumpableBehavior::NotDumpable);
     let _limit_stands = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
     let endless = Rlimit { current: None, maximum: None };
-    // Raised for as long as there is the right to: that to lock without a limit is given up later.
-    if setrlimit(Resource::Memlock, endless).is_err() {
+    // Raised while there is the right to: that to lock without a limit is given up later.
+    let raised = setrlimit(Resource::Memlock, endless).is_ok();
+    let by_right = capabilities(None).is_ok_and(|now| now.effective.contains(CapabilitySet::IPC_LOCK));
+    if !raised && !by_right {
         let limit = getrlimit(Resource::Memlock).maximum.unwrap_or(u64::MAX);
         return Locked::Nothing(format!("RLIMIT_MEMLOCK is {limit} bytes; keys may get to swap"));
     }
     // On fault: nothing is touched early.
     match mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT) {
-        Ok(()) => Locked::All,
+        Ok(()) if raised => Locked::All,
+        Ok(()) => Locked::ByRight,
         Err(error) => Locked::Nothing(error.to_string()),
     }
 }

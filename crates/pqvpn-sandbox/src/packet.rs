@@ -13,7 +13,7 @@ use seccompiler::{
 };
 
 /// Packets and events.
-const LOOP: [libc::c_long; 14] = [
+const LOOP: [libc::c_long; 15] = [
     libc::SYS_read,
     libc::SYS_readv,
     libc::SYS_write,
@@ -27,6 +27,7 @@ const LOOP: [libc::c_long; 14] = [
     libc::SYS_ppoll,
     libc::SYS_getsockopt,
     libc::SYS_setsockopt,
+    libc::SYS_fcntl,
     libc::SYS_close,
 ];
 /// What the standard library, the allocator and the end of a thread need.

@@ -10,6 +10,8 @@
     reason = "a test that cannot go on says so and ends; measured figures are shown"
 )]
 
+#[path = "e2e/confined.rs"]
+mod confined;
 #[path = "e2e/crashes.rs"]
 mod crashes;
 #[path = "e2e/discovery.rs"]
@@ -46,7 +48,11 @@ mod relay;
 mod rig;
 #[path = "e2e/rotation.rs"]
 mod rotation;
+#[path = "e2e/service.rs"]
+mod service;
 #[path = "e2e/start.rs"]
 mod start;
 #[path = "e2e/traffic.rs"]
 mod traffic;
+#[path = "e2e/unit.rs"]
+mod unit;
