@@ -3,12 +3,14 @@
 
 use std::{
     fs,
+    os::unix::fs::{MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
 use nix::{
     mount::{MsFlags, mount},
     sched::{CloneFlags, unshare},
+    sys::stat::{Mode, SFlag, mknod},
 };
 
 use super::{PLACE, limits::Unit};
@@ -61,24 +63,16 @@ fn empty(folder: &Path, options: &str) {
     }
 }
 
-/// A new /dev, with few devices.
+/// A new /dev, with few devices; everybody may open them, as udev has it.
 fn devices() {
-    let aside = Path::new("/mnt/run");
-    // Kept in reach while /dev is covered.
-    empty(aside, "mode=0700");
-    for name in DEVICES {
-        let kept = aside.join(name.replace('/', "-"));
-        fs::write(&kept, "").unwrap();
-        bind(&Path::new("/dev").join(name), &kept);
-    }
+    let numbers = DEVICES.map(|name| (name, fs::metadata(Path::new("/dev").join(name)).unwrap().rdev()));
     empty(Path::new("/dev"), "mode=0755");
     fs::create_dir("/dev/net").unwrap();
-    for name in DEVICES {
+    for (name, number) in numbers {
         let there = Path::new("/dev").join(name);
-        fs::write(&there, "").unwrap();
-        bind(&aside.join(name.replace('/', "-")), &there);
+        mknod(&there, SFlag::S_IFCHR, Mode::empty(), number).unwrap();
+        fs::set_permissions(there, fs::Permissions::from_mode(0o666)).unwrap();
     }
-    nix::mount::umount2(aside, nix::mount::MntFlags::MNT_DETACH).unwrap();
 }
 
 fn read_only(free: &[PathBuf]) {
