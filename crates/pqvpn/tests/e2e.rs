@@ -52,6 +52,8 @@ mod rotation;
 mod service;
 #[path = "e2e/start.rs"]
 mod start;
+#[path = "e2e/strangers.rs"]
+mod strangers;
 #[path = "e2e/traffic.rs"]
 mod traffic;
 #[path = "e2e/unit.rs"]
