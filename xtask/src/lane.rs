@@ -60,7 +60,7 @@ pub(crate) const LANES: [Lane; 9] = [
         usual: true,
         needs_packages: false,
         tool: Some(("cargo-deny", "cargo install --locked cargo-deny")),
-        work: Work::Check(&["deny", "check", "bans", "licenses", "sources"]),
+        work: Work::Check(&["deny", "--locked", "check", "bans", "licenses", "sources"]),
     },
     Lane { name: "unit-file", usual: true, needs_packages: true, tool: None, work: Work::Task(unit::run) },
     Lane {
