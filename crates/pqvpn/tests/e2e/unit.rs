@@ -21,16 +21,21 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use pqvpn_lab::topology::{Host, pair};
+use pqvpn_lab::{
+    process::wait_until,
+    topology::{Host, pair},
+};
 
 use self::limits::Unit;
 use crate::{
     proc::HostState,
-    rig::{Node, PORT, poll, tail, usable},
+    rig::{LIMIT, Node, PORT, poll, tail, usable},
 };
 
 /// Somebody the system does not know.
 const USER: u32 = 65_533;
+/// A program in a node's folder that stands in for the resolver's tool.
+const RESOLVECTL: &str = "resolvectl";
 /// Where a node's folder is for its daemon.
 const PLACE: &str = "/mnt";
 
@@ -226,6 +231,29 @@ fn without_a_limit_that_is_needed_the_daemon_says_so_and_with_a_place_less_too()
         assert!(!ended.success(), "{key}");
         assert!(service.said().contains(said), "{key}: {}", service.said());
     }
+}
+
+/// The one program the daemon starts, with all that the unit and the daemon itself take away.
+#[test]
+fn the_tool_of_the_resolver_is_started_under_the_limits_of_the_unit() {
+    if !may_set_limits() {
+        return;
+    }
+    let (host, _other) = pair("a", "b").unwrap();
+    let mut service = Service::new(host, "a");
+    let (tool, told) = (service.node.file(RESOLVECTL), service.node.file("state/told"));
+    fs::write(&tool, format!("#!/bin/sh\necho \"$@\" >> {PLACE}/state/told\n")).unwrap();
+    fs::set_permissions(&tool, fs::Permissions::from_mode(0o755)).unwrap();
+    service.start(&unit());
+    service.wait_for("ready");
+    crate::networks::json(&service.node, &["net", "create", "home"]);
+    let read = || fs::read_to_string(&told).unwrap_or_default();
+    let heard = wait_until("what the resolver is told", LIMIT, || read().contains("dns pqvpn0 fd").then_some(()));
+    let status = || service.node.cli(&["dns", "status"]).stdout;
+    assert!(heard.is_ok(), "{}\n{}\n{}", read(), status(), tail(&service.said()));
+    assert!(read().contains("~pqvpn"), "{}", read());
+    service.end(Signal::SIGTERM);
+    assert!(read().contains("revert pqvpn0"), "{}", read());
 }
 
 /// What no service may do under these limits; each is tried by a program of the system.

@@ -13,7 +13,7 @@ use nix::{
     sys::stat::{Mode, SFlag, mknod},
 };
 
-use super::{PLACE, limits::Unit};
+use super::{PLACE, RESOLVECTL, limits::Unit};
 
 /// Devices every service has, and the one the unit allows.
 const DEVICES: [&str; 7] = ["null", "zero", "full", "random", "urandom", "tty", "net/tun"];
@@ -38,6 +38,14 @@ pub(super) fn enter(unit: &Unit, node: &Path, binary: &Path) {
     }
     for folder in ["/home", "/root", "/run/user"] {
         empty(Path::new(folder), "mode=0700");
+    }
+    if Path::new(PLACE).join(RESOLVECTL).exists() {
+        // A resolver that runs, and its tool.
+        empty(Path::new("/run"), "mode=0755");
+        fs::create_dir_all("/run/systemd/resolve").unwrap();
+        fs::write("/run/systemd/resolve/io.systemd.Resolve", "").unwrap();
+        empty(Path::new("/usr/local/bin"), "mode=0755");
+        fs::copy(Path::new(PLACE).join(RESOLVECTL), Path::new("/usr/local/bin").join(RESOLVECTL)).unwrap();
     }
     assert!(unit.is("ProtectProc", "invisible"));
     mount(Some("proc"), "/proc", Some("proc"), MsFlags::empty(), Some("hidepid=invisible")).unwrap();
