@@ -27,7 +27,7 @@ use crate::{
     clock::{self, Reading},
     config::{Cipher, Config},
     dht,
-    handle::NodeHandle,
+    handle::{Farewell, NodeHandle},
     host::{self, HostSide},
     lan::{Lan, LanSetup},
     link::Endpoint,
@@ -153,7 +153,7 @@ impl Ground {
             config,
         };
         if let Err(error) = state.begin(begin).await {
-            state.stop().await;
+            state.stop(Farewell::Final).await;
             return Err(error.into());
         }
         let _the_task_waits = begun.send(());

@@ -17,7 +17,7 @@ use crate::{
         Order, Wanted,
         report::{DhtError, DhtReport, LookupTarget, RecordRef},
     },
-    handle::{Command, DhtCommand, NodeError, PeerRef, SetOutcome},
+    handle::{Command, DhtCommand, Farewell, NodeError, PeerRef, SetOutcome},
     membership::{self, RelayReport},
     node,
     snapshot::NodeState,
@@ -58,7 +58,7 @@ impl State {
             // Whoever is started without a supervisor has no keystore either.
             Command::RotateKeys(_, answer) => send(answer, Err(membership::RotationError::NotKept.into())),
             // The run loop has taken this one already.
-            Command::Shutdown(done) => send(done, ()),
+            Command::Shutdown(_, done) => send(done, ()),
         }
     }
 
@@ -103,8 +103,8 @@ impl State {
         self.control.pause(true);
     }
 
-    /// Ends everything and leaves the host as it was.
-    pub(crate) async fn stop(mut self) {
+    /// Ends everything and leaves the host as it was, but for what the farewell says.
+    pub(crate) async fn stop(mut self, farewell: Farewell) {
         self.context.door.set_down(true);
         self.close_all(CloseReason::Shutdown);
         let Self { context, carriers, listening, mut host, mut dns, underlay, accepting, lan, portmap, .. } = self;
@@ -123,7 +123,11 @@ impl State {
         carriers.stop();
         drop(carriers);
         drop(context);
-        if let Err(error) = host.undo().await {
+        let undone = match farewell {
+            Farewell::Final => host.undo().await,
+            Farewell::Restart => host.close().await,
+        };
+        if let Err(error) = undone {
             tracing::warn!(%error, "the host was not wholly restored; the next start tries again");
         }
         underlay.shut_down().await;
