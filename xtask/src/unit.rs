@@ -83,7 +83,8 @@ mod tests {
         }
         let ours = units().unwrap();
         let text = fs::read_to_string(&ours[0]).unwrap();
-        let open: String = text.lines().filter(|line| !line.starts_with("SystemCallFilter")).collect::<Vec<_>>().join("\n");
+        let open: String =
+            text.lines().filter(|line| !line.starts_with("SystemCallFilter")).collect::<Vec<_>>().join("\n");
         let folder = std::env::temp_dir().join(format!("pqvpn-unit-{}", std::process::id()));
         fs::create_dir_all(&folder).unwrap();
         let worse = folder.join("worse.service");

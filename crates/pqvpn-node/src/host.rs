@@ -38,12 +38,12 @@ use std::{
 use ipnet::{IpNet, Ipv4Net};
 use serde::{Deserialize, Serialize};
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use self::journal::fuzz as fuzz_journal;
 pub use self::{
     clean::{Cleaned, clean},
     error::HostError,
 };
-#[cfg(any(test, feature = "fuzzing"))]
-pub(crate) use self::journal::fuzz as fuzz_journal;
 pub(crate) use self::{
     gateway::{Gateway, Surroundings, default_gateway, surroundings},
     side::HostSide,

@@ -49,6 +49,6 @@ pub mod store;
 pub mod supervisor;
 mod underlay;
 
+pub use node::{Interface, Node, StartError, StartOptions};
 /// Has every packet thread started from now on call this first.
 pub use pqvpn_dataplane::confine_packet_threads;
-pub use node::{Interface, Node, StartError, StartOptions};

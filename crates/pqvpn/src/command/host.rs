@@ -27,9 +27,10 @@ fn clean(context: &Context, args: &CleanArgs) -> Result<(), Failure> {
     let _state = daemon::lock_state(&state_dir).map_err(|failure| failure.while_doing(WHAT))?;
     let cleaned = block_on(async {
         let cleaned = host::clean(&state_dir, &config.interface.name, args.keep_closed).await;
-        cleaned.map_err(|error| match error {
-            HostError::NotAllowed { .. } => Failure::refused("privilege", WHAT, &error, error.hint()),
-            _ => Failure::failed("host", WHAT, &error, error.hint()),
+        cleaned.map_err(|error| {
+            let allowed = !matches!(error, HostError::NotAllowed { .. });
+            let failed = if allowed { Failure::failed } else { Failure::refused };
+            failed(if allowed { "host" } else { "privilege" }, WHAT, &error, error.hint())
         })
     })?;
     if !cleaned.failed.is_empty() {

@@ -193,7 +193,8 @@ fn no_secret_is_in_the_arguments_the_environment_or_the_log_of_everything() {
     let mut secrets: Vec<String> = seed.expose().chunks(16).flat_map(spellings).collect();
     secrets.push(code.rsplit('-').next().unwrap().to_owned());
     let read = |name: &str| fs::read(format!("/proc/{}/{name}", daemon.pid())).unwrap();
-    let said = [fs::read(&log).unwrap(), read("cmdline"), read("environ"), daemon.stderr().into(), daemon.stdout().into()];
+    let said =
+        [fs::read(&log).unwrap(), read("cmdline"), read("environ"), daemon.stderr().into(), daemon.stdout().into()];
     let said: Vec<String> = said.iter().map(|bytes| String::from_utf8_lossy(bytes).into_owned()).collect();
     assert!(said[0].contains("TRACE"), "everything was logged");
     for (place, said) in ["log", "arguments", "environment", "stderr", "stdout"].iter().zip(&said) {

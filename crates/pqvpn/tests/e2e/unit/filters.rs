@@ -12,13 +12,12 @@ use super::limits::Unit;
 /// Puts the calling thread under the filters; the one that lets nothing further be filtered comes last.
 pub(super) fn apply(unit: &Unit) {
     assert!(unit.is("SystemCallArchitectures", "native") && unit.is("SystemCallErrorNumber", "EPERM"));
-    let families: Vec<Value> = unit
-        .one("RestrictAddressFamilies")
-        .split(' ')
-        .map(|name| condition(0, json!("ne"), family(name)))
-        .collect();
+    let families: Vec<Value> =
+        unit.one("RestrictAddressFamilies").split(' ').map(|name| condition(0, json!("ne"), family(name))).collect();
     install(denied(libc::EAFNOSUPPORT, vec![rule("socket", families)]));
-    for key in ["MemoryDenyWriteExecute", "RestrictNamespaces", "RestrictRealtime", "RestrictSUIDSGID", "LockPersonality"] {
+    for key in
+        ["MemoryDenyWriteExecute", "RestrictNamespaces", "RestrictRealtime", "RestrictSUIDSGID", "LockPersonality"]
+    {
         assert!(unit.is(key, "yes"), "{key}");
     }
     install(denied(libc::EPERM, executable_memory()));
@@ -60,18 +59,17 @@ fn namespaces() -> Vec<Value> {
         libc::CLONE_NEWNET,
         libc::CLONE_NEWCGROUP,
     ];
-    let made = |call: &'static str| {
-        kinds.map(move |bit| rule(call, vec![condition(0, json!({"masked_eq": bit}), bit)]))
-    };
+    let made =
+        |call: &'static str| kinds.map(move |bit| rule(call, vec![condition(0, json!({"masked_eq": bit}), bit)]));
     [&made("clone")[..], &made("unshare"), &[json!({"syscall": "setns"})]].concat()
 }
 
 fn suid() -> Vec<Value> {
     let bits = [0o4000, 0o2000];
     let calls = [("chmod", 1), ("fchmod", 1), ("fchmodat", 2)];
-    let rules = calls.iter().flat_map(|(call, index)| {
-        bits.map(|bit| rule(call, vec![condition(*index, json!({"masked_eq": bit}), bit)]))
-    });
+    let rules = calls
+        .iter()
+        .flat_map(|(call, index)| bits.map(|bit| rule(call, vec![condition(*index, json!({"masked_eq": bit}), bit)])));
     rules.collect()
 }
 

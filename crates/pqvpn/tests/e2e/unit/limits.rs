@@ -14,7 +14,7 @@ use rustix::{
 use super::filters;
 
 /// Keys of `[Service]` that the test sets itself, or that say nothing about limits.
-const KNOWN: [&str; 45] = [
+const KNOWN: [&str; 43] = [
     "Type",
     "NotifyAccess",
     "ExecStart",
@@ -30,8 +30,6 @@ const KNOWN: [&str; 45] = [
     "StateDirectoryMode",
     "RuntimeDirectory",
     "RuntimeDirectoryMode",
-    "ConfigurationDirectory",
-    "ConfigurationDirectoryMode",
     "CapabilityBoundingSet",
     "AmbientCapabilities",
     "NoNewPrivileges",

@@ -93,7 +93,8 @@ fn read_only(free: &[PathBuf]) {
             continue;
         }
         let flag = |name: &str, flag| if options.split(',').any(|one| one == name) { flag } else { MsFlags::empty() };
-        let kept = flag("nosuid", MsFlags::MS_NOSUID) | flag("nodev", MsFlags::MS_NODEV) | flag("noexec", MsFlags::MS_NOEXEC);
+        let kept =
+            flag("nosuid", MsFlags::MS_NOSUID) | flag("nodev", MsFlags::MS_NODEV) | flag("noexec", MsFlags::MS_NOEXEC);
         remount_read_only(&place, kept);
     }
 }
