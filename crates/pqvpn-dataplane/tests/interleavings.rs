@@ -80,8 +80,7 @@ fn explore(preemptions: usize, model: impl Fn() + Send + Sync + 'static) -> usiz
         *counted.lock().unwrap() += 1;
         model();
     });
-    let runs = *runs.lock().unwrap();
-    runs
+    *runs.lock().unwrap()
 }
 
 /// What both threads of a queue and whoever stops them share.
