@@ -92,6 +92,8 @@ pub(crate) struct State {
     pub(crate) config: Config,
     pub(crate) peers: Peers,
     pub(crate) views: Views,
+    /// How often this node has been down.
+    pub(crate) downs: u64,
     /// Where answers wait until views are in force.
     pub(crate) barriers: mpsc::Sender<Barrier>,
     /// Our overlay addresses, for whoever publishes addresses.

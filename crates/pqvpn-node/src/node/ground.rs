@@ -126,6 +126,7 @@ impl Ground {
             peers: Peers::default(),
             live: std::collections::BTreeMap::new(),
             views: views.try_recv().unwrap_or_default(),
+            downs: 0,
             barriers,
             addresses,
             mesh: Mesh::default(),

@@ -68,6 +68,8 @@ impl State {
         if self.running == NodeState::Up {
             return Ok(());
         }
+        self.forget_who_is_ready(now);
+        self.host.plan(&self.mesh);
         self.host.apply().await.map_err(|error| NodeError::Host(error.to_string()))?;
         self.dns.follow(&self.views, &self.mesh, self.own).await;
         self.control.pause(false);
@@ -96,6 +98,7 @@ impl State {
     /// Takes part in nothing from now on.
     pub(super) async fn rest(&mut self) {
         self.running = NodeState::Down;
+        self.downs += 1;
         self.context.door.set_down(true);
         self.portmap.want(false);
         std::mem::take(&mut self.listening).close().await;
@@ -163,7 +166,8 @@ impl State {
     }
 
     fn pause_discovery(&self, pause: bool) {
-        if !self.context.networks.order(membership::Order::Pause(pause)) {
+        let order = if pause { membership::Order::Pause } else { membership::Order::Resume(self.downs) };
+        if !self.context.networks.order(order) {
             tracing::warn!(pause, "the networks are too busy to be told");
         }
         if let Some(dht) = &self.context.dht

@@ -83,11 +83,6 @@ impl Net {
         self.handle.link().change(LinkUnspec::new_with_index(index).up().build()).execute().await.expect("up");
     }
 
-    pub(crate) async fn down(&self, name: &str) {
-        let index = self.index(name).await.expect("interface");
-        self.handle.link().change(LinkUnspec::new_with_index(index).down().build()).execute().await.expect("down");
-    }
-
     pub(crate) async fn delete(&self, name: &str) {
         let index = self.index(name).await.expect("interface");
         self.handle.link().del(index).execute().await.expect("delete");

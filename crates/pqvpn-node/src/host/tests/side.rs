@@ -110,7 +110,8 @@ fn what_somebody_did_to_our_interface_is_mended() {
     in_namespace(async |namespace| {
         let mut side = applied(&namespace).await;
         let planned = namespace.dump().await;
-        namespace.down(TUN).await;
+        let index = namespace.index(TUN).await.unwrap();
+        Kernel::open().unwrap().revert(index, &super::super::Change::Up).await.unwrap();
         assert_eq!(to_member(), None);
         side.look_again(clock::now()).await;
         assert_eq!((namespace.dump().await, codes(&side)), (planned, Vec::new()));
