@@ -8,6 +8,7 @@ use pqvpn_lab::report::Report;
 mod bench;
 mod check;
 mod dht;
+mod flood;
 mod ladder;
 mod mtu;
 mod nat_kinds;
@@ -32,6 +33,8 @@ pub(crate) enum Command {
     Check(check::Args),
     /// Many daemons that know one bootstrap node: does everybody find everybody, how fast, and how quiet are they then?
     Dht(dht::Args),
+    /// Strangers send all they can to one end of a busy tunnel: who still gets in, how fast is the tunnel, what grows?
+    Flood(flood::Args),
     /// Two machines that know nothing, many daemons by one code, and more: how long does joining take?
     Join(network::join::Args),
     /// Networks without UDP, without anything but a proxy, and nine links that get worse: how do members meet?
@@ -63,6 +66,7 @@ impl Command {
             Self::Bench(args) => bench::run(args),
             Self::Check(args) => check::run(args, privilege),
             Self::Dht(args) => dht::run(args),
+            Self::Flood(args) => flood::run(args),
             Self::Join(args) => network::join::run(args),
             Self::Ladder(args) => ladder::run(args),
             Self::Mtu(args) => mtu::run(args),
