@@ -103,8 +103,9 @@ impl From<snapshot::PeerCounts> for PeerCounts {
 
 impl From<snapshot::LinksSnapshot> for Links {
     fn from(links: snapshot::LinksSnapshot) -> Self {
-        let EndpointStats { dialed, accepted, failed, retried, ignored, unfinished, open, .. } = links.endpoint;
-        Self { dialed, accepted, failed, refused: links.refused, retried, ignored, open, unfinished }
+        let EndpointStats { dialed, accepted, failed, retried, ignored, displaced, unfinished, open, .. } =
+            links.endpoint;
+        Self { dialed, accepted, failed, refused: links.refused, retried, ignored, displaced, open, unfinished }
     }
 }
 

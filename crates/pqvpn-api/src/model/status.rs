@@ -67,6 +67,9 @@ pub struct Links {
     pub retried: u64,
     /// First packets answered with silence: too many.
     pub ignored: u64,
+    /// Unfinished handshakes of others that had to make room.
+    #[serde(default)]
+    pub displaced: u64,
     /// Links and handshakes that hold state now.
     pub open: usize,
     /// Incoming handshakes under way now.

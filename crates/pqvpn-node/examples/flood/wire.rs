@@ -59,10 +59,8 @@ impl Wire {
         let from = in_addr { s_addr: (self.first + source).to_be() };
         let info = in_pktinfo { ipi_ifindex: 0, ipi_spec_dst: from, ipi_addr: in_addr { s_addr: 0 } };
         let segment = segment.filter(|segment| usize::from(*segment) < contents.len());
-        let with = [
-            ControlMessage::Ipv4PacketInfo(&info),
-            ControlMessage::UdpGsoSegments(segment.as_ref().unwrap_or(&0)),
-        ];
+        let with =
+            [ControlMessage::Ipv4PacketInfo(&info), ControlMessage::UdpGsoSegments(segment.as_ref().unwrap_or(&0))];
         let with = if segment.is_some() { &with[..] } else { &with[..1] };
         let parts = [IoSlice::new(contents)];
         match sendmsg(self.socket.as_raw_fd(), &parts, with, MsgFlags::empty(), Some(&self.to)) {
@@ -103,10 +101,10 @@ impl Wire {
     pub(crate) fn told(&self) -> Value {
         let ratio = |balance: &Balance| balance.came as f64 / (balance.sent as f64).max(1.0);
         let worst = self.balances.iter().map(ratio).fold(0.0, f64::max);
-        let sum = self.balances.iter().fold(Balance::default(), |sum, one| Balance {
-            sent: sum.sent + one.sent,
-            came: sum.came + one.came,
-        });
+        let sum = self
+            .balances
+            .iter()
+            .fold(Balance::default(), |sum, one| Balance { sent: sum.sent + one.sent, came: sum.came + one.came });
         json!({
             "sent": self.sent, "sent_bytes": sum.sent, "came": self.came, "came_bytes": sum.came,
             "ratio": ratio(&sum), "worst_ratio": worst, "refused": self.refused,

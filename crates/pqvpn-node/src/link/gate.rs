@@ -5,7 +5,7 @@
 //! - un-proven sources get state while few handshakes are under way and their prefix keeps its rate; else a Retry,
 //!   which costs no state and is smaller than what it answers. A forged flood thus cannot lock out the forged address;
 //! - proven sources get state within a rate of their own, which nobody else can use up; else silence;
-//! - beyond `max_unfinished` there is silence for everybody.
+//! - where all `max_unfinished` places are taken they get one only if somebody has to leave it ([`Places`]).
 //!
 //! Pure: time is an argument, memory is bounded by `sources`.
 
@@ -15,12 +15,15 @@ use std::time::{Duration, Instant};
 
 use pqvpn_dataplane::way::WayId;
 
+#[cfg(doc)]
+use super::Places;
+
 /// Limits on incoming handshakes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GateConfig {
     /// Handshakes under way from which on un-proven sources get a Retry (one more round trip, no state).
     pub retry_threshold: usize,
-    /// Handshakes under way from which on first packets are ignored.
+    /// Handshakes under way from which on another begins only if one of them leaves.
     pub max_unfinished: usize,
     /// Handshakes one source (IPv4 address, IPv6 /64) may begin at once.
     pub burst: u32,
@@ -64,19 +67,19 @@ impl Gate {
     }
 
     /// Judges a first packet from `source`, which is `proven` if it carries a token of ours, while `unfinished`
-    /// incoming handshakes are under way.
-    pub fn judge(&mut self, now: Instant, source: IpAddr, proven: bool, unfinished: usize) -> Verdict {
-        if unfinished >= self.config.max_unfinished {
-            return Verdict::Ignore;
-        }
+    /// incoming handshakes are under way and there `is_room` for another or not.
+    pub fn judge(&mut self, now: Instant, source: IpAddr, proven: bool, unfinished: usize, is_room: bool) -> Verdict {
         if proven {
+            if !is_room {
+                return Verdict::Ignore;
+            }
             return match self.proven.take(now, source) {
                 // No room to count it: `max_unfinished` still bounds what it can cost.
                 Take::Granted | Take::Untracked => Verdict::Accept,
                 Take::Exceeded => Verdict::Ignore,
             };
         }
-        if unfinished >= self.config.retry_threshold {
+        if unfinished >= self.config.retry_threshold.min(self.config.max_unfinished) {
             return Verdict::Retry;
         }
         match self.unproven.take(now, source) {
@@ -150,7 +153,7 @@ fn is_way(source: IpAddr) -> bool {
 }
 
 /// What one attacker can be assumed to own: an IPv4 address, an IPv6 /64. A way of ours stands for a host of its own.
-fn prefix(source: IpAddr) -> IpAddr {
+pub(super) fn prefix(source: IpAddr) -> IpAddr {
     match source.to_canonical() {
         IpAddr::V4(v4) => IpAddr::V4(v4),
         IpAddr::V6(_) if is_way(source) => source,
@@ -167,7 +170,7 @@ mod tests {
     }
 
     fn judged(gate: &mut Gate, now: Instant, source: IpAddr, proven: bool, times: usize) -> Vec<Verdict> {
-        (0..times).map(|_| gate.judge(now, source, proven, 0)).collect()
+        (0..times).map(|_| gate.judge(now, source, proven, 0, true)).collect()
     }
 
     #[test]
@@ -176,15 +179,15 @@ mod tests {
         let verdicts = judged(&mut gate, now, v4(1), false, 7);
         assert_eq!(verdicts[..5], [Verdict::Accept; 5]);
         assert_eq!(verdicts[5..], [Verdict::Retry; 2]);
-        assert_eq!(gate.judge(now, v4(2), false, 0), Verdict::Accept);
+        assert_eq!(gate.judge(now, v4(2), false, 0, true), Verdict::Accept);
     }
 
     #[test]
     fn the_rate_refills_in_time() {
         let (mut gate, now) = (Gate::new(GateConfig::default()), Instant::now());
         judged(&mut gate, now, v4(1), false, 5);
-        assert_eq!(gate.judge(now + Duration::from_millis(49), v4(1), false, 0), Verdict::Retry);
-        assert_eq!(gate.judge(now + Duration::from_millis(50), v4(1), false, 0), Verdict::Accept);
+        assert_eq!(gate.judge(now + Duration::from_millis(49), v4(1), false, 0, true), Verdict::Retry);
+        assert_eq!(gate.judge(now + Duration::from_millis(50), v4(1), false, 0, true), Verdict::Accept);
         let later = now + Duration::from_secs(60);
         assert_eq!(judged(&mut gate, later, v4(1), false, 6)[4..], [Verdict::Accept, Verdict::Retry]);
     }
@@ -193,8 +196,8 @@ mod tests {
     fn a_forged_flood_does_not_lock_out_the_address_it_forges() {
         let (mut gate, now) = (Gate::new(GateConfig::default()), Instant::now());
         judged(&mut gate, now, v4(1), false, 10_000);
-        assert_eq!(gate.judge(now, v4(1), false, 0), Verdict::Retry);
-        assert_eq!(gate.judge(now, v4(1), true, 0), Verdict::Accept);
+        assert_eq!(gate.judge(now, v4(1), false, 0, true), Verdict::Retry);
+        assert_eq!(gate.judge(now, v4(1), true, 0, true), Verdict::Accept);
     }
 
     #[test]
@@ -207,27 +210,29 @@ mod tests {
     fn addresses_of_one_ipv6_network_share_a_rate() {
         let (mut gate, now) = (Gate::new(GateConfig::default()), Instant::now());
         let host = |n: u16| IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 1, 0, 0, 0, n));
-        let verdicts: Vec<_> = (0..6).map(|n| gate.judge(now, host(n), false, 0)).collect();
+        let verdicts: Vec<_> = (0..6).map(|n| gate.judge(now, host(n), false, 0, true)).collect();
         assert_eq!(verdicts[4..], [Verdict::Accept, Verdict::Retry]);
     }
 
     #[test]
     fn who_comes_by_a_carrier_has_a_rate_of_its_own() {
         let (mut gate, now) = (Gate::new(GateConfig::default()), Instant::now());
-        let verdicts: Vec<_> = (0..20).map(|n| gate.judge(now, WayId(n).address().ip(), false, 0)).collect();
+        let verdicts: Vec<_> = (0..20).map(|n| gate.judge(now, WayId(n).address().ip(), false, 0, true)).collect();
         assert_eq!(verdicts, [Verdict::Accept; 20]);
         assert_eq!(judged(&mut gate, now, WayId(1).address().ip(), false, 5)[3..], [Verdict::Accept, Verdict::Retry]);
     }
 
     #[test]
-    fn load_asks_everybody_for_proof_and_overload_is_silent() {
+    fn load_asks_everybody_for_proof_and_without_room_there_is_silence() {
         let config = GateConfig { retry_threshold: 2, max_unfinished: 4, ..GateConfig::default() };
         let (mut gate, now) = (Gate::new(config), Instant::now());
-        let by_load: Vec<_> = (0..5).map(|unfinished| gate.judge(now, v4(1), false, unfinished)).collect();
+        let by_load: Vec<_> =
+            (0..5).map(|unfinished| gate.judge(now, v4(1), false, unfinished, unfinished < 4)).collect();
         assert_eq!(by_load[..2], [Verdict::Accept; 2]);
-        assert_eq!(by_load[2..], [Verdict::Retry, Verdict::Retry, Verdict::Ignore]);
-        assert_eq!(gate.judge(now, v4(1), true, 3), Verdict::Accept);
-        assert_eq!(gate.judge(now, v4(1), true, 4), Verdict::Ignore);
+        assert_eq!(by_load[2..], [Verdict::Retry; 3], "proof of the address costs no place");
+        assert_eq!(gate.judge(now, v4(1), true, 3, true), Verdict::Accept);
+        assert_eq!(gate.judge(now, v4(1), true, 4, false), Verdict::Ignore);
+        assert_eq!(gate.judge(now, v4(1), true, 4, true), Verdict::Accept, "in the place of another");
     }
 
     #[test]
@@ -235,11 +240,11 @@ mod tests {
         let config = GateConfig { sources: 100, ..GateConfig::default() };
         let (mut gate, now) = (Gate::new(config), Instant::now());
         for n in 0..100_000 {
-            gate.judge(now, v4(n), false, 0);
+            gate.judge(now, v4(n), false, 0, true);
         }
         assert_eq!(gate.remembered(), 100);
-        assert_eq!(gate.judge(now, v4(200_000), false, 0), Verdict::Retry);
-        assert_eq!(gate.judge(now, v4(200_000), true, 0), Verdict::Accept);
-        assert_eq!(gate.judge(now + Duration::from_secs(1), v4(200_001), false, 0), Verdict::Accept);
+        assert_eq!(gate.judge(now, v4(200_000), false, 0, true), Verdict::Retry);
+        assert_eq!(gate.judge(now, v4(200_000), true, 0, true), Verdict::Accept);
+        assert_eq!(gate.judge(now + Duration::from_secs(1), v4(200_001), false, 0, true), Verdict::Accept);
     }
 }

@@ -70,6 +70,7 @@ fn links(figures: &mut Figures, status: &Status) {
         ("pqvpn_link_refusals_total", "Links of others that were refused, or that no session came of.", links.refused),
         ("pqvpn_link_retries_total", "First packets answered with a Retry instead of state.", links.retried),
         ("pqvpn_link_ignored_total", "First packets answered with silence.", links.ignored),
+        ("pqvpn_link_displaced_total", "Unfinished handshakes that had to make room.", links.displaced),
     ] {
         figures.counter(name, help, count);
     }

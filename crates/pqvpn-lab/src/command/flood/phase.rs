@@ -114,7 +114,8 @@ impl Outcome {
     fn growth_kb(&self) -> f64 {
         let third = (self.samples.len() / 3).max(1);
         let rss = |samples: &[Sample]| median(samples.iter().map(|sample| sample.usage.rss).collect()) as f64 / 1e3;
-        rss(&self.samples[self.samples.len().saturating_sub(third)..]) - rss(&self.samples[..third.min(self.samples.len())])
+        rss(&self.samples[self.samples.len().saturating_sub(third)..])
+            - rss(&self.samples[..third.min(self.samples.len())])
     }
 
     /// Greatest less least of something counted.
