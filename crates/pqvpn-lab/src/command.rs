@@ -20,6 +20,7 @@ mod recover;
 mod relay_bench;
 mod scale;
 mod seed;
+mod soak;
 mod spread;
 mod stream;
 mod trio;
@@ -55,6 +56,8 @@ pub(crate) enum Command {
     RelayBench(relay_bench::Args),
     /// A member that sends without pause is revoked: when does its last packet arrive, and does anybody take it back?
     Revoke(network::revoke::Args),
+    /// Peers leave and come, roam and step their keys all the time: does anything of a daemon grow?
+    Soak(soak::Args),
     /// One daemon and a thousand peers: memory, CPU and throughput, and is everybody back after it was killed?
     Scale(scale::Args),
 }
@@ -78,6 +81,7 @@ impl Command {
             Self::RelayBench(args) => relay_bench::run(args),
             Self::Revoke(args) => network::revoke::run(args),
             Self::Scale(args) => scale::run(args),
+            Self::Soak(args) => soak::run(args),
         }
     }
 }

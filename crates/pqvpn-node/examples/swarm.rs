@@ -11,6 +11,8 @@
 //! | `start HUB_ID HUB_ADDRESS` | `started`, once all nodes run |
 //! | `ping SECONDS` | JSON: every node makes a round trip with the hub, all at once: how many did, ms to the last, errors |
 //! | `ping SECONDS FROM COUNT GAP` | the same for COUNT of them, each GAP ms after the one before; ms are each one's own |
+//! | `churn SECONDS FROM COUNT` | the same after COUNT of them have left and come again: new sessions |
+//! | `rekey FROM COUNT` | how many of them stepped the ratchet of their session |
 //! | `bytes` | bytes of UDP payload that came out of all tunnels |
 
 use std::{
@@ -144,6 +146,12 @@ impl Swarm {
                 ["ping", seconds, from, count, gap] => {
                     self.ping(seconds.parse()?, from.parse()?, count.parse()?, gap.parse()?).to_string()
                 }
+                ["churn", seconds, from, count] => {
+                    let (from, count) = (from.parse()?, count.parse()?);
+                    self.away_and_back(from, count);
+                    self.ping(seconds.parse()?, from, count, 0).to_string()
+                }
+                ["rekey", from, count] => self.rekey(from.parse()?, count.parse()?).to_string(),
                 _ => "what?".to_owned(),
             };
             answers.write_all(format!("{answer}\n").as_bytes())?;
@@ -167,13 +175,38 @@ impl Swarm {
         })
     }
 
+    fn some(&self, from: usize, count: usize) -> Vec<NodeHandle> {
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        running.iter().skip(from).take(count).cloned().collect()
+    }
+
+    /// Some nodes end all they have, and begin anew.
+    fn away_and_back(&self, from: usize, count: usize) {
+        self.runtime.block_on(async {
+            for handle in self.some(from, count) {
+                // What fails shows when they are to answer.
+                _ = handle.down().await;
+                _ = handle.up().await;
+            }
+        });
+    }
+
+    fn rekey(&self, from: usize, count: usize) -> usize {
+        self.runtime.block_on(async {
+            let mut steps = 0;
+            for handle in self.some(from, count) {
+                steps += usize::from(handle.rekey(PeerRef("hub".to_owned())).await.is_ok());
+            }
+            steps
+        })
+    }
+
     /// A round trip of some nodes with the hub, each `gap` ms after the one before.
     fn ping(&self, seconds: u64, from: usize, count: usize, gap: u64) -> serde_json::Value {
-        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let (mut times, mut errors) = (Vec::new(), BTreeMap::<String, usize>::new());
         self.runtime.block_on(async {
             let mut pings = JoinSet::new();
-            for (handle, turn) in running.into_iter().skip(from).take(count).zip(0..) {
+            for (handle, turn) in self.some(from, count).into_iter().zip(0..) {
                 pings.spawn(async move {
                     tokio::time::sleep(Duration::from_millis(gap * turn)).await;
                     let begun = Instant::now();

@@ -62,6 +62,7 @@ impl From<snapshot::Snapshot> for Status {
             port_mapping: node.port_mapping.into(),
             links: node.links.into(),
             lost_events: node.lost_events,
+            tasks: 0,
         }
     }
 }

@@ -50,6 +50,9 @@ pub struct Status {
     /// Events of the packet threads that the control side was too slow for.
     #[serde(default)]
     pub lost_events: u64,
+    /// Tasks of the control side that have not ended.
+    #[serde(default)]
+    pub tasks: usize,
 }
 
 /// Links of every kind since the node started: of sessions, of networks, of the DHT.

@@ -16,8 +16,8 @@ use phase::{Outcome, Phase};
 use rig::Rig;
 
 mod phase;
-mod rig;
-mod sample;
+pub(super) mod rig;
+pub(super) mod sample;
 mod sniff;
 
 /// How long each phase takes, and which there are.
@@ -45,7 +45,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Report> {
     let phases: Vec<&Phase> = phase::ALL.iter().filter(wanted).collect();
     let crowd = args.newcomers * (u16::try_from(phases.len())? + 1);
     let mut report = Report::new("flood");
-    let mut rig = Rig::build(crowd)?;
+    let mut rig = Rig::build(crowd, "")?;
     let mut all = Vec::new();
     let quiet = rig.newcomers(args.newcomers, Duration::ZERO)?;
     say(&format!("no flood: {quiet}"));

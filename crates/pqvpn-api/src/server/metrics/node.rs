@@ -58,6 +58,7 @@ fn identity(figures: &mut Figures, status: &Status) {
         [(vec![("peer_id", status.peer_id.clone()), ("name", status.name.clone())], 1.0)],
     );
     figures.gauge("pqvpn_node_up", "Whether the node carries traffic.", f64::from(status.state == NodeState::Up));
+    figures.gauge("pqvpn_tasks", "Tasks of the control side that have not ended.", super::size(status.tasks));
     figures.gauge("pqvpn_uptime_seconds", "Time since the daemon started.", number(status.uptime_s));
 }
 

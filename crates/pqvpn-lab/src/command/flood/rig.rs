@@ -30,12 +30,12 @@ const STRANGER: &str = "172.22.0.1/15";
 const NEWCOMER: Duration = Duration::from_secs(10);
 
 /// Everything that runs.
-pub(super) struct Rig {
-    pub(super) hub: Node,
-    pub(super) daemon: Daemon,
-    peer: Node,
+pub(in crate::command) struct Rig {
+    pub(in crate::command) hub: Node,
+    pub(in crate::command) daemon: Daemon,
+    pub(in crate::command) peer: Node,
     _peer_daemon: Daemon,
-    swarm: Swarm,
+    pub(in crate::command) swarm: Swarm,
     /// How many of the crowd have come.
     came: u16,
     flooder: std::path::PathBuf,
@@ -48,7 +48,8 @@ pub(super) struct Rig {
 }
 
 impl Rig {
-    pub(super) fn build(crowd: u16) -> anyhow::Result<Self> {
+    /// `more` is the end of the hub's configuration but its peers.
+    pub(in crate::command) fn build(crowd: u16, more: &str) -> anyhow::Result<Self> {
         let (program, swarm, flooder) = (tools::pqvpn()?, tools::swarm()?, tools::flooder()?);
         let (switch, hosts) = topology::lan(&["hub", "peer", "crowd", "stranger"])?;
         let [hub, peer, far, stranger] = <[Host; 4]>::try_from(hosts).map_err(|_| anyhow::anyhow!("four hosts"))?;
@@ -69,7 +70,7 @@ impl Rig {
         let [hub_id, peer_id] = [&hub, &peer].map(|node| node.identity().and_then(|id| id_of(&id)));
         let (hub_id, peer_id) = (hub_id?, peer_id?);
         let inside = overlay(&hub.identity()?)?;
-        hub.configure(&hub_config(&members, &peer_id))?;
+        hub.configure(&hub_config(&members, &peer_id, more))?;
         peer.configure(&format!(
             "{}[[peers]]\nid = \"{hub_id}\"\nname = \"hub\"\nendpoints = [\"{}:{PORT}\"]\n",
             common(),
@@ -96,12 +97,12 @@ impl Rig {
     }
 
     /// One TCP connection from the peer to the hub.
-    pub(super) fn course(&self, seconds: u32) -> Course<'_> {
+    pub(in crate::command) fn course(&self, seconds: u32) -> Course<'_> {
         Course { one: &self.peer.host, two: &self.hub.host, target: self.inside, seconds }
     }
 
     /// Some of the crowd make their first handshake.
-    pub(super) fn newcomers(&mut self, count: u16, gap: Duration) -> anyhow::Result<Value> {
+    pub(in crate::command) fn newcomers(&mut self, count: u16, gap: Duration) -> anyhow::Result<Value> {
         let from = self.came;
         self.came += count;
         self.swarm.ping_some(NEWCOMER, from, count, gap)
@@ -126,7 +127,7 @@ impl Rig {
     }
 
     /// What the hub says in the end, and whether it ends as it should.
-    pub(super) fn finish(self, report: &mut Report) -> anyhow::Result<()> {
+    pub(in crate::command) fn finish(self, report: &mut Report) -> anyhow::Result<()> {
         let status = self.hub.json(&["status"])?;
         let peers = status["peers"].as_array().context("a status has peers")?;
         let sessions = peers.iter().filter(|peer| !peer["session"].is_null()).count();
@@ -169,8 +170,8 @@ fn common() -> String {
     )
 }
 
-fn hub_config(members: &[Member], peer: &str) -> String {
-    let mut text = common();
+fn hub_config(members: &[Member], peer: &str, more: &str) -> String {
+    let mut text = common() + more;
     let ids = members.iter().map(|member| member.id.as_str()).chain([peer]);
     for (number, id) in ids.enumerate() {
         // Writing to a text cannot fail.

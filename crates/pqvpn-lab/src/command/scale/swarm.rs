@@ -91,6 +91,17 @@ impl Swarm {
         Ok(serde_json::from_str(&self.ask(&order)?)?)
     }
 
+    /// `count` peers from the `from`-th on leave, come again and make a round trip with the hub.
+    pub(in crate::command) fn churn(&mut self, patience: Duration, from: u16, count: u16) -> anyhow::Result<Value> {
+        let order = format!("churn {} {from} {count}", patience.as_secs());
+        Ok(serde_json::from_str(&self.ask(&order)?)?)
+    }
+
+    /// As many peers step the ratchet of their session; gives how many did.
+    pub(in crate::command) fn rekey(&mut self, from: u16, count: u16) -> anyhow::Result<u64> {
+        self.ask(&format!("rekey {from} {count}"))?.parse().context("the peers' process counts")
+    }
+
     /// Bytes of datagrams that reached the peers.
     pub(in crate::command) fn bytes(&mut self) -> anyhow::Result<u64> {
         self.ask("bytes")?.parse().context("the peers' process counts")
