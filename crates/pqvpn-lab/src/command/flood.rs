@@ -15,6 +15,7 @@ use super::network::{rounded, say};
 use phase::{Outcome, Phase};
 use rig::Rig;
 
+mod group;
 mod phase;
 pub(super) mod rig;
 pub(super) mod sample;
@@ -29,6 +30,12 @@ pub(crate) struct Args {
     /// New handshakes of honest peers in each phase.
     #[arg(long, default_value_t = 25, value_parser = clap::value_parser!(u16).range(1..=200))]
     newcomers: u16,
+    /// Memory the attacked daemon may have, in MB (control groups of version 1, as root).
+    #[arg(long, value_parser = clap::value_parser!(u64).range(32..=1_000_000))]
+    memory: Option<u64>,
+    /// Floods so many times as fast; the bars are for once.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=20))]
+    times: u32,
     /// Only these phases.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
@@ -45,14 +52,14 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Report> {
     let phases: Vec<&Phase> = phase::ALL.iter().filter(wanted).collect();
     let crowd = args.newcomers * (u16::try_from(phases.len())? + 1);
     let mut report = Report::new("flood");
-    let mut rig = Rig::build(crowd, "")?;
+    let mut rig = Rig::build(crowd, "", args.memory)?;
     let mut all = Vec::new();
     let quiet = rig.newcomers(args.newcomers, Duration::ZERO)?;
     say(&format!("no flood: {quiet}"));
     report.figure("quiet_new_half_ms", quiet["half_ms"].clone());
     report.figure("quiet_new_last_ms", quiet["last_ms"].clone());
     for phase in phases {
-        let outcome = phase.run(&mut rig, args.seconds, args.newcomers)?;
+        let outcome = phase.run(&mut rig, args.seconds, args.newcomers, args.times)?;
         outcome.tell(phase, &mut report);
         outcome.bars(phase, &mut report);
         all.push(outcome);

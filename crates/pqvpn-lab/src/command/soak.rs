@@ -68,7 +68,7 @@ struct Done {
 pub(crate) fn run(args: &Args) -> anyhow::Result<Report> {
     tools::need_iperf3()?;
     let mut report = Report::new("soak");
-    let mut rig = Rig::build(CROWD, HUB)?;
+    let mut rig = Rig::build(CROWD, HUB, None)?;
     let all = rig.newcomers(CROWD, Duration::from_millis(20))?;
     anyhow::ensure!(all["answered"] == CROWD, "not everybody got in: {all}");
     let span = Duration::from_secs(args.seconds.into());

@@ -33,6 +33,23 @@ pub struct GateConfig {
     pub sources: usize,
 }
 
+/// What an unfinished handshake takes, measured in an unoptimised build.
+const PLACE_BYTES: u64 = 128 * 1024;
+/// Share of the memory that strangers' handshakes may take.
+const SHARE: u64 = 8;
+/// As many places as a small device has: enough for Retry to come before they are full.
+const FEWEST: usize = 64;
+
+impl GateConfig {
+    /// The defaults, with no more places than an eighth of `bytes` has room for.
+    #[must_use]
+    pub fn for_memory(bytes: u64) -> Self {
+        let usual = Self::default();
+        let fit = usize::try_from(bytes / SHARE / PLACE_BYTES).unwrap_or(usize::MAX);
+        Self { max_unfinished: fit.clamp(FEWEST, usual.max_unfinished), ..usual }
+    }
+}
+
 impl Default for GateConfig {
     fn default() -> Self {
         Self { retry_threshold: 32, max_unfinished: 512, burst: 5, per_second: 20, sources: 4096 }
@@ -171,6 +188,13 @@ mod tests {
 
     fn judged(gate: &mut Gate, now: Instant, source: IpAddr, proven: bool, times: usize) -> Vec<Verdict> {
         (0..times).map(|_| gate.judge(now, source, proven, 0, true)).collect()
+    }
+
+    #[test]
+    fn where_memory_is_short_there_are_fewer_places() {
+        let places = |megabytes: u64| GateConfig::for_memory(megabytes << 20).max_unfinished;
+        assert_eq!([16, 96, 256, 512, 1 << 20].map(places), [64, 96, 256, 512, 512]);
+        assert_eq!(GateConfig::for_memory(u64::MAX).max_unfinished, GateConfig::default().max_unfinished);
     }
 
     #[test]

@@ -67,8 +67,8 @@ pub(super) struct Outcome {
 }
 
 impl Phase {
-    pub(super) fn run(&self, rig: &mut Rig, seconds: u32, newcomers: u16) -> anyhow::Result<Outcome> {
-        let (stranger, start) = rig.stranger(self, seconds + 1)?;
+    pub(super) fn run(&self, rig: &mut Rig, seconds: u32, newcomers: u16, times: u32) -> anyhow::Result<Outcome> {
+        let (stranger, start) = rig.stranger(self, seconds + 1, times)?;
         let quiet = rig.course(BEFORE).tcp(1, false)?;
         let pid = rig.daemon.pid();
         // The transfer borrows the rig's hosts, the newcomers its crowd.

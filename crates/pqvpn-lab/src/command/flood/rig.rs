@@ -16,6 +16,7 @@ use pqvpn_lab::report::{Op, Report};
 use pqvpn_lab::topology::{self, Host, Interface, Switch};
 use serde_json::Value;
 
+use super::group::Group;
 use super::phase::Phase;
 use super::sniff;
 use crate::command::bench::{iperf::Course, tools};
@@ -44,12 +45,14 @@ pub(in crate::command) struct Rig {
     /// The hub's address in the overlay.
     inside: IpAddr,
     folder: Folder,
+    /// Of the hub's daemon, where its memory is limited.
+    group: Option<Group>,
     _switch: Switch,
 }
 
 impl Rig {
     /// `more` is the end of the hub's configuration but its peers.
-    pub(in crate::command) fn build(crowd: u16, more: &str) -> anyhow::Result<Self> {
+    pub(in crate::command) fn build(crowd: u16, more: &str, memory: Option<u64>) -> anyhow::Result<Self> {
         let (program, swarm, flooder) = (tools::pqvpn()?, tools::swarm()?, tools::flooder()?);
         let (switch, hosts) = topology::lan(&["hub", "peer", "crowd", "stranger"])?;
         let [hub, peer, far, stranger] = <[Host; 4]>::try_from(hosts).map_err(|_| anyhow::anyhow!("four hosts"))?;
@@ -76,7 +79,12 @@ impl Rig {
             common(),
             hub.host.ipv4
         ))?;
-        let (daemon, peer_daemon) = (hub.daemon()?, peer.daemon()?);
+        let group = memory.map(|megabytes| Group::enter(&hub.host, megabytes << 20)).transpose()?;
+        let daemon = hub.daemon()?;
+        if let Some(group) = &group {
+            group.leave(&hub.host)?;
+        }
+        let peer_daemon = peer.daemon()?;
         peer.run(&["ping", "hub", "-c", "1", "-W", "10"])?;
         swarm.start(&hub_id, &format!("{}:{PORT}", hub.host.ipv4))?;
         let folder = Folder::create("pqvpn-flood")?;
@@ -92,6 +100,7 @@ impl Rig {
             hub_id,
             inside,
             folder,
+            group,
             _switch: switch,
         })
     }
@@ -109,13 +118,18 @@ impl Rig {
     }
 
     /// Starts the stranger, who waits for the file that is returned.
-    pub(super) fn stranger(&self, phase: &Phase, seconds: u32) -> anyhow::Result<(Daemon, std::path::PathBuf)> {
+    pub(super) fn stranger(
+        &self,
+        phase: &Phase,
+        seconds: u32,
+        times: u32,
+    ) -> anyhow::Result<(Daemon, std::path::PathBuf)> {
         let start = self.folder.path().join(phase.name);
         let net: IpNet = STRANGER.parse()?;
         let IpAddr::V4(first) = net.addr() else { anyhow::bail!("an IPv4 network") };
         let mut command = Command::new(&self.flooder);
         command.args([phase.kind, &self.hub_id, &format!("{}:{PORT}", self.hub.host.ipv4), &first.to_string()]);
-        command.args([phase.sources.to_string(), phase.rate.to_string(), seconds.to_string()]).arg(&start);
+        command.args([phase.sources.to_string(), (phase.rate * times).to_string(), seconds.to_string()]).arg(&start);
         if phase.guesses_index {
             self.peer.run(&["ping", "hub", "-c", "1", "-W", "10"])?;
             let ping = || self.peer.run(&["ping", "hub", "-c", "3", "-i", "0.1", "-W", "10"]).map(drop);
@@ -133,6 +147,12 @@ impl Rig {
         let sessions = peers.iter().filter(|peer| !peer["session"].is_null()).count();
         report.figure("sessions_in_the_end", sessions);
         report.bar("sessions_in_the_end", Op::Equal, f64::from(self.came) + 1.0);
+        if let Some(group) = &self.group {
+            let figures = [("memory_limit", "limit_in_bytes"), ("memory_most", "max_usage_in_bytes")];
+            for (figure, file) in figures {
+                report.figure(figure, group.read(file)?);
+            }
+        }
         let finished = self.daemon.terminate(PATIENCE)?;
         report.figure("ended_well", u8::from(finished.status.success()));
         report.bar("ended_well", Op::Equal, 1.0);
