@@ -158,7 +158,11 @@ fn lines(samples: &[Sample], answers: &[Answer], from: Duration, report: &mut Re
     let said = |what: &dyn Fn(&Answer) -> u64| {
         blocks(answers.iter().filter(|answer| answer.at >= from).map(|answer| (answer.at, what(answer))))
     };
-    let all: [(&str, f64, Vec<(f64, f64)>); 5] = [
+    for (minute, memory) in of(&|sample| sample.usage.anonymous / 1000) {
+        report.row([("minute", rounded(minute)), ("memory_kb", memory.into())]);
+    }
+    let all: [(&str, f64, Vec<(f64, f64)>); 6] = [
+        ("memory_kb", NOTHING_KB_MIN, of(&|sample| sample.usage.anonymous / 1000)),
         ("rss_kb", NOTHING_KB_MIN, of(&|sample| sample.usage.rss / 1000)),
         ("threads", 0.0, of(&|sample| sample.usage.threads)),
         ("descriptors", 0.0, of(&|sample| sample.descriptors as u64)),
@@ -172,9 +176,11 @@ fn lines(samples: &[Sample], answers: &[Answer], from: Duration, report: &mut Re
         report.figure(&format!("{name}_per_min"), rounded(line.slope));
         report.figure(&format!("{name}_per_min_low"), rounded(line.low));
         report.figure(&format!("{name}_per_min_high"), rounded(line.high));
+        // An interval that holds 0, or growth so slow that a year of it is nothing.
         report.figure(&format!("{name}_grows"), u8::from(line.low > 0.0 && line.slope >= nothing));
     }
-    for name in ["rss_kb", "threads", "descriptors", "tasks", "sessions"] {
+    // All that is resident is told as well: pages of the program's file come and go with the machine.
+    for name in ["memory_kb", "threads", "descriptors", "tasks", "sessions"] {
         report.bar(&format!("{name}_grows"), Op::Equal, 0.0);
     }
 }

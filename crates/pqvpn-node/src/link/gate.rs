@@ -36,12 +36,12 @@ pub struct GateConfig {
 /// What an unfinished handshake takes, measured in an unoptimised build.
 const PLACE_BYTES: u64 = 128 * 1024;
 /// Share of the memory that strangers' handshakes may take.
-const SHARE: u64 = 8;
+const SHARE: u64 = 4;
 /// As many places as a small device has: enough for Retry to come before they are full.
 const FEWEST: usize = 64;
 
 impl GateConfig {
-    /// The defaults, with no more places than an eighth of `bytes` has room for.
+    /// The defaults, with no more places than a quarter of `bytes` has room for.
     #[must_use]
     pub fn for_memory(bytes: u64) -> Self {
         let usual = Self::default();
@@ -193,7 +193,7 @@ mod tests {
     #[test]
     fn where_memory_is_short_there_are_fewer_places() {
         let places = |megabytes: u64| GateConfig::for_memory(megabytes << 20).max_unfinished;
-        assert_eq!([16, 96, 256, 512, 1 << 20].map(places), [64, 96, 256, 512, 512]);
+        assert_eq!([16, 96, 128, 256, 1 << 20].map(places), [64, 192, 256, 512, 512]);
         assert_eq!(GateConfig::for_memory(u64::MAX).max_unfinished, GateConfig::default().max_unfinished);
     }
 

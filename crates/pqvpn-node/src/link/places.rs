@@ -14,9 +14,14 @@ use std::time::{Duration, Instant};
 
 use super::gate::prefix;
 
-/// Time in which an honest peer finishes, four round trips to the other side of the Earth: so long nobody who holds no
-/// more than the newcomer has to leave.
+/// Time in which an honest peer finishes, also from the other side of the Earth: so long nobody who holds no more than the
+/// newcomer has to leave.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// Handshakes that may be begun per second at most where everybody has his time: with fewer places the time is shorter, for
+/// else whoever has more addresses than there are places keeps everybody out.
+const PER_SECOND: u32 = 512;
+/// But never shorter than this: a round trip across an ocean.
+const HASTE: Duration = Duration::from_millis(150);
 
 /// A place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -57,13 +62,15 @@ pub struct Places {
     held: BTreeMap<Place, Held>,
     next: u64,
     limit: usize,
+    patience: Duration,
 }
 
 impl Places {
     /// `limit` free places.
     #[must_use]
-    pub const fn new(limit: usize) -> Self {
-        Self { held: BTreeMap::new(), next: 0, limit }
+    pub fn new(limit: usize) -> Self {
+        let patience = PATIENCE * u32::try_from(limit).unwrap_or(PER_SECOND).min(PER_SECOND) / PER_SECOND;
+        Self { held: BTreeMap::new(), next: 0, limit, patience: patience.max(HASTE) }
     }
 
     /// How many are taken.
@@ -91,7 +98,7 @@ impl Places {
         let Some((oldest, held)) = begun().find(|(_, held)| counts.get(&held.source) == Some(&most)) else {
             return Room::None;
         };
-        let has_had_its_time = now.saturating_duration_since(held.since) >= PATIENCE;
+        let has_had_its_time = now.saturating_duration_since(held.since) >= self.patience;
         if most >= own + 2 || has_had_its_time { Room::InsteadOf(*oldest) } else { Room::None }
     }
 
@@ -163,9 +170,11 @@ mod tests {
     #[test]
     fn where_each_address_holds_one_the_oldest_leaves_after_its_time() {
         let now = Instant::now();
-        let (places, taken) = full(4, now, |number| number);
-        assert_eq!(places.room(now + PATIENCE - Duration::from_millis(1), v4(9)), Room::None);
-        assert_eq!(places.room(now + PATIENCE, v4(9)), Room::InsteadOf(taken[0]));
+        for (limit, time) in [(512, PATIENCE), (256, PATIENCE / 2), (4, HASTE)] {
+            let (places, taken) = full(limit, now, |number| number);
+            assert_eq!(places.room(now + time - Duration::from_millis(1), v4(9999)), Room::None);
+            assert_eq!(places.room(now + time, v4(9999)), Room::InsteadOf(taken[0]));
+        }
     }
 
     #[test]
