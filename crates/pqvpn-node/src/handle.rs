@@ -60,7 +60,16 @@ pub enum Command {
     /// What the network around this node allows.
     NetCheck(oneshot::Sender<NetReport>),
     /// Stop the node and undo what it did to the host.
-    Shutdown(oneshot::Sender<()>),
+    Shutdown(Farewell, oneshot::Sender<()>),
+}
+
+/// What a node that stops leaves on the host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Farewell {
+    /// Nothing.
+    Final,
+    /// It starts again at once: packets for members go nowhere meanwhile.
+    Restart,
 }
 
 /// What the node's DHT can be told or asked.
@@ -355,7 +364,12 @@ impl NodeHandle {
 
     /// Stops the node and waits until the host is as it was before.
     pub async fn shutdown(&self) {
-        let _stopped = self.ask(Command::Shutdown).await;
+        let _stopped = self.ask(|done| Command::Shutdown(Farewell::Final, done)).await;
+    }
+
+    /// As [`Self::shutdown`], but packets for members go nowhere until the node has started again.
+    pub(crate) async fn shut_to_start_again(&self) {
+        let _stopped = self.ask(|done| Command::Shutdown(Farewell::Restart, done)).await;
     }
 
     /// Hands a command on; with nobody to take it its answer is dropped.

@@ -15,6 +15,7 @@
 //!
 //! All functions talk to the network namespace of the calling thread.
 
+mod again;
 mod checks;
 mod error;
 mod gateway;
