@@ -84,9 +84,9 @@ impl Wire {
             Err(Errno::EAGAIN) => return Ok(None),
             Err(error) => return Err(error.into()),
         };
-        let to = received.cmsgs()?.find_map(|message| match message {
-            ControlMessageOwned::Ipv4PacketInfo(info) => Some(u32::from_be(info.ipi_addr.s_addr)),
-            _ => None,
+        let to = received.cmsgs()?.find_map(|message| {
+            let ControlMessageOwned::Ipv4PacketInfo(info) = message else { return None };
+            Some(u32::from_be(info.ipi_addr.s_addr))
         });
         let source = to.unwrap_or(self.first).wrapping_sub(self.first);
         self.came += 1;

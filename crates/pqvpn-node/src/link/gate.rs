@@ -17,6 +17,7 @@ use pqvpn_dataplane::way::WayId;
 
 #[cfg(doc)]
 use super::Places;
+use super::Room;
 
 /// Limits on incoming handshakes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,6 +74,8 @@ pub struct Gate {
     config: GateConfig,
     unproven: Sources,
     proven: Sources,
+    /// Who made somebody leave a place: once a second, or few addresses keep us busy with handshakes that end nowhere.
+    displacing: Sources,
 }
 
 impl Gate {
@@ -80,14 +83,16 @@ impl Gate {
     #[must_use]
     pub fn new(config: GateConfig) -> Self {
         let sources = || Sources::new(config.burst, config.per_second, config.sources);
-        Self { unproven: sources(), proven: sources(), config }
+        let displacing = Sources::new(1, 1, config.sources);
+        Self { unproven: sources(), proven: sources(), displacing, config }
     }
 
     /// Judges a first packet from `source`, which is `proven` if it carries a token of ours, while `unfinished`
-    /// incoming handshakes are under way and there `is_room` for another or not.
-    pub fn judge(&mut self, now: Instant, source: IpAddr, proven: bool, unfinished: usize, is_room: bool) -> Verdict {
+    /// incoming handshakes are under way and there is `room` for another.
+    pub fn judge(&mut self, now: Instant, source: IpAddr, proven: bool, unfinished: usize, room: Room) -> Verdict {
         if proven {
-            if !is_room {
+            let displaces = matches!(room, Room::InsteadOf(_));
+            if room == Room::None || displaces && self.displacing.take(now, source) == Take::Exceeded {
                 return Verdict::Ignore;
             }
             return match self.proven.take(now, source) {
@@ -108,7 +113,7 @@ impl Gate {
     /// Sources remembered now, for the proof that they are bounded.
     #[must_use]
     pub fn remembered(&self) -> usize {
-        self.unproven.busy_until.len() + self.proven.busy_until.len()
+        [&self.unproven, &self.proven, &self.displacing].iter().map(|sources| sources.busy_until.len()).sum()
     }
 }
 
@@ -181,13 +186,20 @@ pub(super) fn prefix(source: IpAddr) -> IpAddr {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::link::Places;
 
     fn v4(n: u32) -> IpAddr {
         IpAddr::V4(n.into())
     }
 
+    /// Room that somebody has to make.
+    fn instead() -> Room {
+        let mut places = Places::new(1);
+        Room::InsteadOf(places.take(Instant::now(), v4(0)))
+    }
+
     fn judged(gate: &mut Gate, now: Instant, source: IpAddr, proven: bool, times: usize) -> Vec<Verdict> {
-        (0..times).map(|_| gate.judge(now, source, proven, 0, true)).collect()
+        (0..times).map(|_| gate.judge(now, source, proven, 0, Room::Free)).collect()
     }
 
     #[test]
@@ -203,15 +215,23 @@ mod tests {
         let verdicts = judged(&mut gate, now, v4(1), false, 7);
         assert_eq!(verdicts[..5], [Verdict::Accept; 5]);
         assert_eq!(verdicts[5..], [Verdict::Retry; 2]);
-        assert_eq!(gate.judge(now, v4(2), false, 0, true), Verdict::Accept);
+        assert_eq!(gate.judge(now, v4(2), false, 0, Room::Free), Verdict::Accept);
+    }
+
+    #[test]
+    fn a_source_makes_others_leave_once_a_second() {
+        let (mut gate, now) = (Gate::new(GateConfig::default()), Instant::now());
+        let mut judge = |ms: u64, n: u32| gate.judge(now + Duration::from_millis(ms), v4(n), true, 512, instead());
+        assert_eq!([judge(0, 1), judge(0, 1), judge(900, 1)], [Verdict::Accept, Verdict::Ignore, Verdict::Ignore]);
+        assert_eq!([judge(900, 2), judge(1000, 1)], [Verdict::Accept; 2]);
     }
 
     #[test]
     fn the_rate_refills_in_time() {
         let (mut gate, now) = (Gate::new(GateConfig::default()), Instant::now());
         judged(&mut gate, now, v4(1), false, 5);
-        assert_eq!(gate.judge(now + Duration::from_millis(49), v4(1), false, 0, true), Verdict::Retry);
-        assert_eq!(gate.judge(now + Duration::from_millis(50), v4(1), false, 0, true), Verdict::Accept);
+        assert_eq!(gate.judge(now + Duration::from_millis(49), v4(1), false, 0, Room::Free), Verdict::Retry);
+        assert_eq!(gate.judge(now + Duration::from_millis(50), v4(1), false, 0, Room::Free), Verdict::Accept);
         let later = now + Duration::from_secs(60);
         assert_eq!(judged(&mut gate, later, v4(1), false, 6)[4..], [Verdict::Accept, Verdict::Retry]);
     }
@@ -220,8 +240,8 @@ mod tests {
     fn a_forged_flood_does_not_lock_out_the_address_it_forges() {
         let (mut gate, now) = (Gate::new(GateConfig::default()), Instant::now());
         judged(&mut gate, now, v4(1), false, 10_000);
-        assert_eq!(gate.judge(now, v4(1), false, 0, true), Verdict::Retry);
-        assert_eq!(gate.judge(now, v4(1), true, 0, true), Verdict::Accept);
+        assert_eq!(gate.judge(now, v4(1), false, 0, Room::Free), Verdict::Retry);
+        assert_eq!(gate.judge(now, v4(1), true, 0, Room::Free), Verdict::Accept);
     }
 
     #[test]
@@ -234,14 +254,15 @@ mod tests {
     fn addresses_of_one_ipv6_network_share_a_rate() {
         let (mut gate, now) = (Gate::new(GateConfig::default()), Instant::now());
         let host = |n: u16| IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 1, 0, 0, 0, n));
-        let verdicts: Vec<_> = (0..6).map(|n| gate.judge(now, host(n), false, 0, true)).collect();
+        let verdicts: Vec<_> = (0..6).map(|n| gate.judge(now, host(n), false, 0, Room::Free)).collect();
         assert_eq!(verdicts[4..], [Verdict::Accept, Verdict::Retry]);
     }
 
     #[test]
     fn who_comes_by_a_carrier_has_a_rate_of_its_own() {
         let (mut gate, now) = (Gate::new(GateConfig::default()), Instant::now());
-        let verdicts: Vec<_> = (0..20).map(|n| gate.judge(now, WayId(n).address().ip(), false, 0, true)).collect();
+        let verdicts: Vec<_> =
+            (0..20).map(|n| gate.judge(now, WayId(n).address().ip(), false, 0, Room::Free)).collect();
         assert_eq!(verdicts, [Verdict::Accept; 20]);
         assert_eq!(judged(&mut gate, now, WayId(1).address().ip(), false, 5)[3..], [Verdict::Accept, Verdict::Retry]);
     }
@@ -250,13 +271,12 @@ mod tests {
     fn load_asks_everybody_for_proof_and_without_room_there_is_silence() {
         let config = GateConfig { retry_threshold: 2, max_unfinished: 4, ..GateConfig::default() };
         let (mut gate, now) = (Gate::new(config), Instant::now());
-        let by_load: Vec<_> =
-            (0..5).map(|unfinished| gate.judge(now, v4(1), false, unfinished, unfinished < 4)).collect();
+        let by_load: Vec<_> = (0..5).map(|unfinished| gate.judge(now, v4(1), false, unfinished, Room::None)).collect();
         assert_eq!(by_load[..2], [Verdict::Accept; 2]);
         assert_eq!(by_load[2..], [Verdict::Retry; 3], "proof of the address costs no place");
-        assert_eq!(gate.judge(now, v4(1), true, 3, true), Verdict::Accept);
-        assert_eq!(gate.judge(now, v4(1), true, 4, false), Verdict::Ignore);
-        assert_eq!(gate.judge(now, v4(1), true, 4, true), Verdict::Accept, "in the place of another");
+        assert_eq!(gate.judge(now, v4(1), true, 3, Room::Free), Verdict::Accept);
+        assert_eq!(gate.judge(now, v4(1), true, 4, Room::None), Verdict::Ignore);
+        assert_eq!(gate.judge(now, v4(1), true, 4, instead()), Verdict::Accept, "in the place of another");
     }
 
     #[test]
@@ -264,11 +284,11 @@ mod tests {
         let config = GateConfig { sources: 100, ..GateConfig::default() };
         let (mut gate, now) = (Gate::new(config), Instant::now());
         for n in 0..100_000 {
-            gate.judge(now, v4(n), false, 0, true);
+            gate.judge(now, v4(n), false, 0, Room::Free);
         }
         assert_eq!(gate.remembered(), 100);
-        assert_eq!(gate.judge(now, v4(200_000), false, 0, true), Verdict::Retry);
-        assert_eq!(gate.judge(now, v4(200_000), true, 0, true), Verdict::Accept);
-        assert_eq!(gate.judge(now + Duration::from_secs(1), v4(200_001), false, 0, true), Verdict::Accept);
+        assert_eq!(gate.judge(now, v4(200_000), false, 0, Room::Free), Verdict::Retry);
+        assert_eq!(gate.judge(now, v4(200_000), true, 0, Room::Free), Verdict::Accept);
+        assert_eq!(gate.judge(now + Duration::from_secs(1), v4(200_001), false, 0, Room::Free), Verdict::Accept);
     }
 }

@@ -60,7 +60,7 @@ impl Acceptor {
             // Only who has proven its address can make somebody leave.
             (places.taken(), if proven { places.room(now, source) } else { Room::None })
         };
-        match self.gate.judge(now, source, proven, taken, room != Room::None) {
+        match self.gate.judge(now, source, proven, taken, room) {
             Verdict::Accept => {
                 if let Room::InsteadOf(leaves) = room {
                     count(&self.counters.displaced);
