@@ -23,10 +23,14 @@ mod guest;
 mod inbound;
 mod inject;
 mod ip;
+mod loan;
 pub mod mem;
 mod narrow;
 mod outbound;
 mod park;
+#[cfg(test)]
+#[path = "park/tests.rs"]
+mod park_tests;
 mod path;
 mod plane;
 pub mod portable;
@@ -36,6 +40,7 @@ mod route;
 pub mod session;
 mod size;
 mod stats;
+mod sync;
 mod sys;
 mod table;
 pub mod tun;

@@ -27,6 +27,7 @@ use crate::{
     guest::{Guest, GuestRing},
     inbound::Inbound,
     inject::InjectQueue,
+    loan::Loan,
     outbound::Outbound,
     size::Notices,
     stats::{DropCounters, Drops},
@@ -35,7 +36,7 @@ use crate::{
     tun::{TunReader, TunWriter},
     udp::Sockets,
     underlay::Underlay,
-    worker::{First, Loan, Second},
+    worker::{First, Second},
 };
 
 /// How often a session that refuses to seal is reported.
@@ -170,7 +171,7 @@ pub(crate) struct Shared {
     pub(crate) outbound_wakes: Vec<Wake>,
     pub(crate) inbound_wakes: Vec<Wake>,
     /// One per pair of threads.
-    pub(crate) loans: Vec<Loan>,
+    pub(crate) loans: Vec<Loan<Box<Outbound>>>,
     /// One per queue.
     pub(crate) injected: Vec<InjectQueue>,
     /// One per queue.
