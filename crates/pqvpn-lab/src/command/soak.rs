@@ -149,8 +149,10 @@ fn live(rig: &mut Rig, span: Duration) -> anyhow::Result<(Done, Vec<Answer>, Val
     })
 }
 
+/// Minutes and what was seen then.
+type Points = Vec<(f64, f64)>;
+
 /// Lines through what was seen after `from`.
-#[expect(clippy::cast_precision_loss, reason = "kilobytes and counts")]
 fn lines(samples: &[Sample], answers: &[Answer], from: Duration, report: &mut Report) {
     let of = |what: &dyn Fn(&Sample) -> u64| {
         blocks(samples.iter().filter(|sample| sample.at >= from).map(|sample| (sample.at, what(sample))))
@@ -161,7 +163,7 @@ fn lines(samples: &[Sample], answers: &[Answer], from: Duration, report: &mut Re
     for (minute, memory) in of(&|sample| sample.usage.anonymous / 1000) {
         report.row([("minute", rounded(minute)), ("memory_kb", memory.into())]);
     }
-    let all: [(&str, f64, Vec<(f64, f64)>); 6] = [
+    let all: [(&str, f64, Points); 6] = [
         ("memory_kb", NOTHING_KB_MIN, of(&|sample| sample.usage.anonymous / 1000)),
         ("rss_kb", NOTHING_KB_MIN, of(&|sample| sample.usage.rss / 1000)),
         ("threads", 0.0, of(&|sample| sample.usage.threads)),
@@ -187,7 +189,7 @@ fn lines(samples: &[Sample], answers: &[Answer], from: Duration, report: &mut Re
 
 /// The middle of each block of time, in minutes.
 #[expect(clippy::cast_precision_loss, reason = "kilobytes and counts")]
-fn blocks(points: impl Iterator<Item = (Duration, u64)>) -> Vec<(f64, f64)> {
+fn blocks(points: impl Iterator<Item = (Duration, u64)>) -> Points {
     let mut blocks: Vec<(u64, Vec<u64>)> = Vec::new();
     for (at, value) in points {
         let number = at.as_secs() / BLOCK.as_secs();

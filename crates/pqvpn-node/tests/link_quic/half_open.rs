@@ -76,7 +76,7 @@ impl Flood {
 
 async fn handshakes_that_few_addresses_leave_half_open_keep_nobody_out(backend: Backend) {
     let flood = Flood::new(backend, Admits::Everybody);
-    flood.pair.wire.set_rule(|sent| half_open(sent));
+    flood.pair.wire.set_rule(half_open);
     let honest = async {
         virtual_time(RTT * 4).await;
         let stats = flood.pair.server.stats();
@@ -110,9 +110,9 @@ async fn handshakes_that_fail_keep_nobody_out(backend: Backend) {
 async fn an_honest_handshake_under_way_is_displaced_by_nobody_who_holds_more(backend: Backend) {
     let flood = Flood::new(backend, Admits::Everybody);
     // The honest one is slow: what it sends after its first flight is late by most of a second.
-    flood.pair.wire.set_rule(|sent| match half_open(sent) {
-        Fate::Arrives if sent.from == addr(HONEST) && is(sent, 2) => Fate::Late(Duration::from_millis(700)),
-        fate => fate,
+    flood.pair.wire.set_rule(|sent| {
+        let is_slow = sent.from == addr(HONEST) && is(sent, 2);
+        if is_slow { Fate::Late(Duration::from_millis(700)) } else { half_open(sent) }
     });
     let honest = async {
         let dial = flood.honest(backend);
