@@ -33,6 +33,7 @@ pub mod lan;
 pub mod life;
 pub mod link;
 pub mod membership;
+mod memory;
 pub mod names;
 pub mod negotiate;
 pub mod netcheck;

@@ -16,6 +16,8 @@ mod confined;
 mod crashes;
 #[path = "e2e/discovery.rs"]
 mod discovery;
+#[path = "e2e/exhaustion.rs"]
+mod exhaustion;
 #[path = "e2e/garbage.rs"]
 mod garbage;
 #[path = "e2e/hostile_lan.rs"]

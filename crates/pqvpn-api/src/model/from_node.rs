@@ -63,6 +63,7 @@ impl From<snapshot::Snapshot> for Status {
             links: node.links.into(),
             lost_events: node.lost_events,
             confinement: None,
+            tasks: 0,
         }
     }
 }
@@ -104,8 +105,9 @@ impl From<snapshot::PeerCounts> for PeerCounts {
 
 impl From<snapshot::LinksSnapshot> for Links {
     fn from(links: snapshot::LinksSnapshot) -> Self {
-        let EndpointStats { dialed, accepted, failed, retried, ignored, unfinished, open, .. } = links.endpoint;
-        Self { dialed, accepted, failed, refused: links.refused, retried, ignored, open, unfinished }
+        let EndpointStats { dialed, accepted, failed, retried, ignored, displaced, unfinished, open, .. } =
+            links.endpoint;
+        Self { dialed, accepted, failed, refused: links.refused, retried, ignored, displaced, open, unfinished }
     }
 }
 

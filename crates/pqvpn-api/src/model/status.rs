@@ -53,6 +53,9 @@ pub struct Status {
     /// What the daemon took away from itself; none where it is no daemon.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub confinement: Option<Confinement>,
+    /// Tasks of the control side that have not ended.
+    #[serde(default)]
+    pub tasks: usize,
 }
 
 /// How the daemon is confined.
@@ -85,6 +88,9 @@ pub struct Links {
     pub retried: u64,
     /// First packets answered with silence: too many.
     pub ignored: u64,
+    /// Unfinished handshakes of others that had to make room.
+    #[serde(default)]
+    pub displaced: u64,
     /// Links and handshakes that hold state now.
     pub open: usize,
     /// Incoming handshakes under way now.
