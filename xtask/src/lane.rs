@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context, Result};
 
-use crate::{fuzz, packages::on_path};
+use crate::{fuzz, lab, packages::on_path, unit};
 
 /// One group of checks.
 pub(crate) struct Lane {
@@ -33,7 +33,7 @@ enum Work {
 }
 
 /// Every lane, cheapest first. `netns` and what follows run alone: they measure a whole machine, or use all of it.
-pub(crate) const LANES: [Lane; 8] = [
+pub(crate) const LANES: [Lane; 11] = [
     Lane {
         name: "fmt",
         usual: true,
@@ -60,8 +60,9 @@ pub(crate) const LANES: [Lane; 8] = [
         usual: true,
         needs_packages: false,
         tool: Some(("cargo-deny", "cargo install --locked cargo-deny")),
-        work: Work::Check(&["deny", "check", "bans", "licenses", "sources"]),
+        work: Work::Check(&["deny", "--locked", "check", "bans", "licenses", "sources"]),
     },
+    Lane { name: "unit-file", usual: true, needs_packages: true, tool: None, work: Work::Task(unit::run) },
     Lane {
         name: "unit",
         usual: true,
@@ -119,6 +120,8 @@ pub(crate) const LANES: [Lane; 8] = [
             "--test-threads=1",
         ]),
     },
+    Lane { name: "flood", usual: false, needs_packages: true, tool: None, work: Work::Task(lab::flood) },
+    Lane { name: "soak", usual: false, needs_packages: true, tool: None, work: Work::Task(lab::soak) },
 ];
 
 /// What has been seen so far.

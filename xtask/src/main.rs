@@ -3,10 +3,12 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command line tool talks to its terminal")]
 
 mod fuzz;
+mod lab;
 mod lane;
 mod packages;
 mod release;
 mod sbom;
+mod unit;
 
 use std::{env, process::ExitCode};
 
@@ -20,7 +22,7 @@ cargo xtask release         build a release that is the same wherever it is buil
 cargo xtask reproduce       build it in two places and compare
 cargo xtask sbom            write its bill of materials (CycloneDX)
 
-Lanes: fmt clippy docs deny unit netns, and fuzz and crash where they are named";
+Lanes: fmt clippy docs deny unit-file unit netns, and fuzz, crash, flood and soak where they are named";
 
 fn main() -> ExitCode {
     match run() {

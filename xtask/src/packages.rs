@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 
 /// A program, the package that brings it, and what it is for.
-const NEEDED: [(&str, &str); 11] = [
+const NEEDED: [(&str, &str); 12] = [
     // A daemon whose clock is off is run under its library.
     ("faketime", "faketime"),
     ("iperf3", "iperf3"),
@@ -23,6 +23,8 @@ const NEEDED: [(&str, &str); 11] = [
     ("python3", "python3-minimal"),
     // Makes system calls of a daemon fail.
     ("strace", "strace"),
+    // Rates the unit, and says which system calls its filter names.
+    ("systemd-analyze", "systemd"),
     // libFuzzer is C++.
     ("g++", "g++"),
 ];

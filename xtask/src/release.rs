@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 
 /// Where a build seems to happen.
-const SOURCE: &str = "/pqvpn";
+pub(crate) const SOURCE: &str = "/pqvpn";
 const REGISTRY: &str = "/cargo";
 /// The program a release consists of.
 const BINARY: &str = "target/release/pqvpn";
@@ -21,7 +21,7 @@ const BINARY: &str = "target/release/pqvpn";
 /// Nothing is committed, or it does not build.
 pub(crate) fn release() -> Result<()> {
     let folder = root().join("target/release-build");
-    let (binary, hash) = build(&folder)?;
+    let (binary, hash) = build(&folder, &committed()?)?;
     println!("{hash}  {}", binary.display());
     Ok(())
 }
@@ -32,9 +32,10 @@ pub(crate) fn release() -> Result<()> {
 /// Nothing is committed, or it does not build.
 pub(crate) fn reproduce() -> Result<bool> {
     let place = root().join("target");
-    let mut hashes = Vec::new();
+    // Once: what is committed while the first is built is not in the second.
+    let (commit, mut hashes) = (committed()?, Vec::new());
     for name in ["reproduce-one", "reproduce/in-another-place"] {
-        let (binary, hash) = build(&place.join(name))?;
+        let (binary, hash) = build(&place.join(name), &commit)?;
         println!("{hash}  {}", binary.display());
         hashes.push(hash);
     }
@@ -47,18 +48,29 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask is in the repository").to_owned()
 }
 
-/// Builds what is committed in a new `folder`; gives the program and its SHA-256.
-fn build(folder: &Path) -> Result<(PathBuf, String)> {
+/// What is committed now.
+fn committed() -> Result<String> {
+    Ok(output(Command::new("git").current_dir(root()).args(["rev-parse", "HEAD"]))?.trim().to_owned())
+}
+
+/// When a commit was made, in seconds since 1970.
+pub(crate) fn date_of(commit: &str) -> Result<String> {
+    let said = output(Command::new("git").current_dir(root()).args(["log", "-1", "--format=%ct", commit]))?;
+    Ok(said.trim().to_owned())
+}
+
+/// Builds a commit in a new `folder`; gives the program and its SHA-256.
+fn build(folder: &Path, commit: &str) -> Result<(PathBuf, String)> {
     let there = fs::remove_dir_all(folder);
     if there.is_err() && folder.exists() {
         bail!("{} cannot be emptied", folder.display());
     }
     fs::create_dir_all(folder)?;
     let archive = folder.with_extension("tar");
-    run(Command::new("git").current_dir(root()).args(["archive", "--format=tar", "-o"]).arg(&archive).arg("HEAD"))?;
+    run(Command::new("git").current_dir(root()).args(["archive", "--format=tar", "-o"]).arg(&archive).arg(commit))?;
     run(Command::new("tar").arg("-xf").arg(&archive).arg("-C").arg(folder))?;
     fs::remove_file(&archive)?;
-    let date = output(Command::new("git").current_dir(root()).args(["log", "-1", "--format=%ct"]))?;
+    let date = date_of(commit)?;
     let home = env::var_os("CARGO_HOME").map(PathBuf::from).or_else(|| env::home_dir().map(|home| home.join(".cargo")));
     let home = home.context("there is no home of cargo")?;
     let (from, cargo) = (folder.display(), home.display());
@@ -66,7 +78,7 @@ fn build(folder: &Path) -> Result<(PathBuf, String)> {
     command
         .current_dir(folder)
         .args(["build", "--locked", "--release", "--package", "pqvpn"])
-        .env("SOURCE_DATE_EPOCH", date.trim())
+        .env("SOURCE_DATE_EPOCH", date)
         .env("CARGO_INCREMENTAL", "0")
         .env("CARGO_TARGET_DIR", folder.join("target"))
         .env("RUSTFLAGS", format!("--remap-path-prefix={from}={SOURCE} --remap-path-prefix={cargo}={REGISTRY}"))

@@ -9,7 +9,10 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use crate::lane::in_cargo_home;
+use crate::{
+    lane::in_cargo_home,
+    release::{SOURCE, date_of},
+};
 
 /// The tool and the version that is known to do it.
 const TOOL: &str = "cargo-cyclonedx";
@@ -25,8 +28,9 @@ pub(crate) fn write() -> Result<()> {
     }
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask is in the repository")?;
     let mut command = Command::new(env!("CARGO"));
+    command.env("SOURCE_DATE_EPOCH", date_of("HEAD")?);
     // Once for all members; that of the program is kept.
-    command.current_dir(root).args(["cyclonedx", "--format", "json", "--spec-version", "1.5", "--describe", "crate"]);
+    command.current_dir(root).args(["cyclonedx", "--format", "json", "--spec-version", "1.5"]);
     command.args(["--target", "x86_64-unknown-linux-gnu", "--no-build-deps", "--override-filename", "sbom.cdx"]);
     if !command.stdin(Stdio::null()).status().context("cargo did not start")?.success() {
         bail!("{TOOL} failed");
@@ -38,8 +42,10 @@ pub(crate) fn write() -> Result<()> {
         .collect();
     let own = made.iter().find(|path| path.ends_with("pqvpn/sbom.cdx.json")).context("the program has no bill")?;
     let bill = root.join("target/pqvpn.cdx.json");
-    fs::copy(own, &bill)?;
-    let components = fs::read_to_string(&bill)?.matches("\"purl\"").count();
+    // Where this machine has the files is nobody's business, and would make each machine's bill another.
+    let text = fs::read_to_string(own)?.replace(&root.display().to_string(), SOURCE);
+    fs::write(&bill, &text)?;
+    let components = text.matches("\"purl\"").count();
     for path in made {
         fs::remove_file(path)?;
     }

@@ -45,8 +45,8 @@ pub use network::{
 };
 pub use request::{Done, Identity, PeerRequest, Ping, PingRequest, SetOutcome, SetRequest, Setting, State, Version};
 pub use status::{
-    Health, HealthLevel, Links, Network, NetworkName, NodeState, Path, PathKind, Peer, PeerCounts, PeerState, Peers,
-    Session, Status, VERIFIED_WITHIN,
+    Confinement, Health, HealthLevel, Links, Network, NetworkName, NodeState, Path, PathKind, Peer, PeerCounts,
+    PeerState, Peers, Session, Status, VERIFIED_WITHIN,
 };
 
 /// Name of the only suite: hybrid key exchange and hybrid signatures, never one half.

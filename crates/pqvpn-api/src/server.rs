@@ -68,6 +68,8 @@ pub struct Service {
     identity: Arc<RwLock<model::Identity>>,
     settings: Option<Arc<set::SettingsFile>>,
     bootstrap: Option<Arc<bootstrap::Kept>>,
+    /// What the daemon took away from itself.
+    confinement: Option<model::Confinement>,
     /// What is wrong with the exporter.
     exporting: Arc<RwLock<Option<model::Health>>>,
 }
@@ -77,13 +79,20 @@ impl Service {
     #[must_use]
     pub fn new(node: NodeHandle, identity: model::Identity) -> Self {
         let exporting = Arc::default();
-        Self { node, identity: Arc::new(RwLock::new(identity)), settings: None, bootstrap: None, exporting }
+        let identity = Arc::new(RwLock::new(identity));
+        Self { node, identity, settings: None, bootstrap: None, confinement: None, exporting }
     }
 
     /// Keeps what `POST /v1/set` changes in a configuration file, too.
     #[must_use]
     pub fn keeping_settings_in(self, config: PathBuf) -> Self {
         Self { settings: Some(Arc::new(set::SettingsFile::new(config))), ..self }
+    }
+
+    /// Says in `GET /v1/status` how the daemon is confined.
+    #[must_use]
+    pub fn confined(self, confinement: model::Confinement) -> Self {
+        Self { confinement: Some(confinement), ..self }
     }
 
     /// Keeps what `POST /v1/bootstrap` adds over restarts.

@@ -298,6 +298,8 @@ impl fmt::Debug for Guest {
 const RING_BYTES: usize = 1 << 20;
 /// Datagrams that wait for the guest.
 const RING_DATAGRAMS: usize = 1024;
+/// Of them, first packets of handshakes, which anybody can send: handshakes under way and links have the rest.
+const RING_FIRSTS: usize = 512;
 
 /// The bounded queue between the inbound threads and the guest.
 #[derive(Debug)]
@@ -386,6 +388,11 @@ impl GuestRing {
     }
 }
 
+/// Whether a QUIC datagram begins with an Initial packet (RFC 9000 §17.2).
+fn is_first(datagram: &[u8]) -> bool {
+    datagram.first().is_some_and(|first| first & 0xb0 == 0x80)
+}
+
 /// The IPv6 form of an address.
 fn mapped(ip: IpAddr) -> IpAddr {
     match ip {
@@ -397,6 +404,9 @@ fn mapped(ip: IpAddr) -> IpAddr {
 impl Ring {
     fn append(&mut self, datagram: &[u8], meta: GuestMeta) -> bool {
         if self.waiting.len() >= RING_DATAGRAMS || datagram.len() > RING_BYTES {
+            return false;
+        }
+        if is_first(datagram) && self.waiting.len() >= RING_FIRSTS {
             return false;
         }
         let Some(start) = self.place(datagram.len()) else {

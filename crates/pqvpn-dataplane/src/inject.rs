@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The bounded queue of datagrams that carriers received, on their way to an inbound thread.
 
-use std::{ops::Range, sync::Mutex};
+use std::ops::Range;
 
-use crate::{table::lock, way::WayId};
+use crate::{sync::Mutex, table::lock, way::WayId};
 
 /// Bytes that wait for one inbound thread: some tens of milliseconds of what a carrier brings.
 pub(crate) const INJECT_BYTES: usize = 2 << 20;

@@ -17,16 +17,21 @@
 mod backlog;
 mod clock;
 mod codel;
+mod confine;
 mod control;
 mod event;
 mod guest;
 mod inbound;
 mod inject;
 mod ip;
+mod loan;
 pub mod mem;
 mod narrow;
 mod outbound;
 mod park;
+#[cfg(test)]
+#[path = "park/tests.rs"]
+mod park_tests;
 mod path;
 mod plane;
 pub mod portable;
@@ -36,6 +41,7 @@ mod route;
 pub mod session;
 mod size;
 mod stats;
+mod sync;
 mod sys;
 mod table;
 pub mod tun;
@@ -44,6 +50,7 @@ mod underlay;
 pub mod way;
 mod worker;
 
+pub use confine::confine_packet_threads;
 pub use control::{Control, EpochError, InstallError, ProbeKind, SendError, SessionInfo, SessionInstall};
 pub use event::{Event, EventSink, PeerSlot, SessionId};
 pub use guest::{Guest, GuestMeta, GuestTransmit};

@@ -21,12 +21,13 @@ use pqvpn_packet::{
 use thiserror::Error;
 
 use crate::{
-    clock,
+    clock, confine,
     control::Control,
     event::{Event, EventSink, SessionId},
     guest::{Guest, GuestRing},
     inbound::Inbound,
     inject::InjectQueue,
+    loan::Loan,
     outbound::Outbound,
     size::Notices,
     stats::{DropCounters, Drops},
@@ -35,7 +36,7 @@ use crate::{
     tun::{TunReader, TunWriter},
     udp::Sockets,
     underlay::Underlay,
-    worker::{First, Loan, Second},
+    worker::{First, Second},
 };
 
 /// How often a session that refuses to seal is reported.
@@ -122,6 +123,7 @@ impl DataPlane {
     fn spawn(&mut self, name: String, run: impl FnOnce() + Send + 'static) -> Result<(), DataPlaneError> {
         let shared = Arc::clone(&self.shared);
         let watched = move || {
+            confine::this_thread();
             if catch_unwind(AssertUnwindSafe(run)).is_err() {
                 // Nobody joins it before the end: without a word the node would go on without its packets.
                 shared.emit(Event::Failed { what: "packet", error: io::Error::other("it panicked") });
@@ -170,7 +172,7 @@ pub(crate) struct Shared {
     pub(crate) outbound_wakes: Vec<Wake>,
     pub(crate) inbound_wakes: Vec<Wake>,
     /// One per pair of threads.
-    pub(crate) loans: Vec<Loan>,
+    pub(crate) loans: Vec<Loan<Box<Outbound>>>,
     /// One per queue.
     pub(crate) injected: Vec<InjectQueue>,
     /// One per queue.

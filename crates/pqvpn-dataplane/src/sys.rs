@@ -138,6 +138,11 @@ impl Wake {
         let _ = (&self.0).read(&mut [0; 8]);
     }
 
+    /// Sleeps until woken; what woke it stays until it is cleared.
+    pub(crate) fn wait(&self) -> io::Result<()> {
+        wait(&mut [Waited::readable(self.fd())], -1)
+    }
+
     pub(crate) fn fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }

@@ -5,10 +5,7 @@
 use std::{
     io,
     os::fd::{AsFd, OwnedFd},
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -19,8 +16,8 @@ use crate::{
     inject::Injected,
     outbound::Outbound,
     plane::Shared,
-    sys::{Waited, Wake, wait},
-    table::{View, lock},
+    sys::{Waited, wait},
+    table::View,
     tun::READ_BATCH,
     udp::RecvBatch,
 };
@@ -49,36 +46,6 @@ fn of_tun(error: io::Error) -> Failure {
 
 fn of_udp(error: io::Error) -> Failure {
     Failure { what: "udp", error }
-}
-
-/// The outbound direction on its way between the two threads of a queue.
-pub(crate) struct Loan {
-    lent: Mutex<Option<Box<Outbound>>>,
-    back: Mutex<Option<Box<Outbound>>>,
-    wake: Wake,
-    /// Bytes the first thread received while the second had the loan.
-    received: AtomicUsize,
-}
-
-impl Loan {
-    pub(crate) fn new() -> io::Result<Self> {
-        Ok(Self { lent: Mutex::default(), back: Mutex::default(), wake: Wake::new()?, received: AtomicUsize::new(0) })
-    }
-
-    /// Wakes the second thread.
-    pub(crate) fn wake(&self) {
-        self.wake.wake();
-    }
-
-    /// Drops what is on loan, once both threads have ended.
-    pub(crate) fn end(&self) {
-        drop((lock(&self.lent).take(), lock(&self.back).take()));
-    }
-
-    pub(crate) fn lend(&self, outbound: Box<Outbound>) {
-        *lock(&self.lent) = Some(outbound);
-        self.wake();
-    }
 }
 
 /// The first thread of a queue: both directions, or the inbound one.
@@ -181,7 +148,7 @@ impl First {
                         return Ok(());
                     }
                 }
-                None => _ = shared.loans[self.queue].received.fetch_add(received, Ordering::Relaxed),
+                None => shared.loans[self.queue].note_received(received),
             }
         }
         Ok(())
@@ -199,7 +166,7 @@ impl First {
     }
 
     fn take_back(&mut self) -> bool {
-        self.outbound = lock(&self.shared.loans[self.queue].back).take();
+        self.outbound = self.shared.loans[self.queue].take_back();
         self.outbound.is_some()
     }
 }
@@ -225,13 +192,13 @@ impl Second {
     /// Does the outbound direction whenever it is lent, until the data plane stops or the device fails.
     pub(crate) fn run(self) {
         let loan = &self.shared.loans[self.queue];
-        while !self.shared.stopping() {
-            let lent = lock(&loan.lent).take();
-            let served = match lent {
-                Some(outbound) => self.serve(outbound),
-                None => wait(&mut [Waited::readable(loan.wake.fd())], -1).map_err(of_tun),
+        let borrowed = || loan.borrowed(|| self.shared.stopping()).map_err(of_tun);
+        loop {
+            let served = match borrowed() {
+                Ok(Some(outbound)) => self.serve(outbound),
+                Ok(None) => return,
+                Err(failure) => Err(failure),
             };
-            loan.wake.clear();
             if let Err(Failure { what, error }) = served {
                 return self.shared.emit(Event::Failed { what, error });
             }
@@ -242,9 +209,8 @@ impl Second {
     fn serve(&self, mut outbound: Box<Outbound>) -> Result<(), Failure> {
         let mut view = View::new(&self.shared.tables);
         let wake = &self.shared.outbound_wakes[self.queue];
-        let received = &self.shared.loans[self.queue].received;
+        let loan = &self.shared.loans[self.queue];
         let (mut since, mut bytes, mut turns) = (clock::now(), 0, 1_u32);
-        received.store(0, Ordering::Relaxed);
         while !self.shared.stopping() {
             let sent = outbound.step(READ_BATCH, &mut view).map_err(of_tun)?;
             bytes += sent;
@@ -256,7 +222,7 @@ impl Second {
             let now = clock::now();
             let time = now.saturating_duration_since(since);
             if time >= NEEDED_EVERY {
-                let all = std::mem::take(&mut bytes) + received.swap(0, Ordering::Relaxed);
+                let all = std::mem::take(&mut bytes) + loan.take_received();
                 if !outbound.take_waited() && !is_over(LIGHT, all, time) {
                     break;
                 }
@@ -269,7 +235,7 @@ impl Second {
                 outbound.woken(view.load());
             }
         }
-        *lock(&self.shared.loans[self.queue].back) = Some(outbound);
+        loan.give_back(outbound);
         self.shared.inbound_wakes[self.queue].wake();
         Ok(())
     }

@@ -8,6 +8,7 @@ use pqvpn_lab::report::Report;
 mod bench;
 mod check;
 mod dht;
+mod flood;
 mod ladder;
 mod mtu;
 mod nat_kinds;
@@ -19,6 +20,7 @@ mod recover;
 mod relay_bench;
 mod scale;
 mod seed;
+mod soak;
 mod spread;
 mod stream;
 mod trio;
@@ -32,6 +34,8 @@ pub(crate) enum Command {
     Check(check::Args),
     /// Many daemons that know one bootstrap node: does everybody find everybody, how fast, and how quiet are they then?
     Dht(dht::Args),
+    /// Strangers send all they can to one end of a busy tunnel: who still gets in, how fast is the tunnel, what grows?
+    Flood(flood::Args),
     /// Two machines that know nothing, many daemons by one code, and more: how long does joining take?
     Join(network::join::Args),
     /// Networks without UDP, without anything but a proxy, and nine links that get worse: how do members meet?
@@ -52,6 +56,8 @@ pub(crate) enum Command {
     RelayBench(relay_bench::Args),
     /// A member that sends without pause is revoked: when does its last packet arrive, and does anybody take it back?
     Revoke(network::revoke::Args),
+    /// Peers leave and come, roam and step their keys all the time: does anything of a daemon grow?
+    Soak(soak::Args),
     /// One daemon and a thousand peers: memory, CPU and throughput, and is everybody back after it was killed?
     Scale(scale::Args),
 }
@@ -63,6 +69,7 @@ impl Command {
             Self::Bench(args) => bench::run(args),
             Self::Check(args) => check::run(args, privilege),
             Self::Dht(args) => dht::run(args),
+            Self::Flood(args) => flood::run(args),
             Self::Join(args) => network::join::run(args),
             Self::Ladder(args) => ladder::run(args),
             Self::Mtu(args) => mtu::run(args),
@@ -74,6 +81,7 @@ impl Command {
             Self::RelayBench(args) => relay_bench::run(args),
             Self::Revoke(args) => network::revoke::run(args),
             Self::Scale(args) => scale::run(args),
+            Self::Soak(args) => soak::run(args),
         }
     }
 }

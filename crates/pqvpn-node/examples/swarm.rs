@@ -10,6 +10,9 @@
 //! | `who` | JSON: id, underlay and overlay address of each node |
 //! | `start HUB_ID HUB_ADDRESS` | `started`, once all nodes run |
 //! | `ping SECONDS` | JSON: every node makes a round trip with the hub, all at once: how many did, ms to the last, errors |
+//! | `ping SECONDS FROM COUNT GAP` | the same for COUNT of them, each GAP ms after the one before; ms are each one's own |
+//! | `churn SECONDS FROM COUNT` | the same after COUNT of them have left and come again: new sessions |
+//! | `rekey FROM COUNT` | how many of them stepped the ratchet of their session |
 //! | `bytes` | bytes of UDP payload that came out of all tunnels |
 
 use std::{
@@ -139,7 +142,16 @@ impl Swarm {
                     Ok(()) => "started".to_owned(),
                     Err(error) => error.to_string(),
                 },
-                ["ping", seconds] => self.ping(Duration::from_secs(seconds.parse()?)).to_string(),
+                ["ping", seconds] => self.ping(seconds.parse()?, 0, usize::MAX, 0).to_string(),
+                ["ping", seconds, from, count, gap] => {
+                    self.ping(seconds.parse()?, from.parse()?, count.parse()?, gap.parse()?).to_string()
+                }
+                ["churn", seconds, from, count] => {
+                    let (from, count) = (from.parse()?, count.parse()?);
+                    self.away_and_back(from, count);
+                    self.ping(seconds.parse()?, from, count, 0).to_string()
+                }
+                ["rekey", from, count] => self.rekey(from.parse()?, count.parse()?).to_string(),
                 _ => "what?".to_owned(),
             };
             answers.write_all(format!("{answer}\n").as_bytes())?;
@@ -163,24 +175,54 @@ impl Swarm {
         })
     }
 
-    /// A round trip of every node with the hub, all at once.
-    fn ping(&self, patience: Duration) -> serde_json::Value {
-        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let (begun, mut times, mut errors) = (Instant::now(), Vec::new(), BTreeMap::<String, usize>::new());
+    fn some(&self, from: usize, count: usize) -> Vec<NodeHandle> {
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        running.iter().skip(from).take(count).cloned().collect()
+    }
+
+    /// Some nodes end all they have, and begin anew.
+    fn away_and_back(&self, from: usize, count: usize) {
+        self.runtime.block_on(async {
+            for handle in self.some(from, count) {
+                // What fails shows when they are to answer.
+                _ = handle.down().await;
+                _ = handle.up().await;
+            }
+        });
+    }
+
+    fn rekey(&self, from: usize, count: usize) -> usize {
+        self.runtime.block_on(async {
+            let mut steps = 0;
+            for handle in self.some(from, count) {
+                steps += usize::from(handle.rekey(PeerRef("hub".to_owned())).await.is_ok());
+            }
+            steps
+        })
+    }
+
+    /// A round trip of some nodes with the hub, each `gap` ms after the one before.
+    fn ping(&self, seconds: u64, from: usize, count: usize, gap: u64) -> serde_json::Value {
+        let (mut times, mut errors) = (Vec::new(), BTreeMap::<String, usize>::new());
         self.runtime.block_on(async {
             let mut pings = JoinSet::new();
-            for handle in running {
-                pings.spawn(async move { handle.ping(PeerRef("hub".to_owned()), patience).await });
+            for (handle, turn) in self.some(from, count).into_iter().zip(0..) {
+                pings.spawn(async move {
+                    tokio::time::sleep(Duration::from_millis(gap * turn)).await;
+                    let begun = Instant::now();
+                    let ping = handle.ping(PeerRef("hub".to_owned()), Duration::from_secs(seconds)).await;
+                    ping.map(|_| begun.elapsed().as_millis())
+                });
             }
             while let Some(ping) = pings.join_next().await {
                 match ping {
-                    Ok(Ok(_)) => times.push(begun.elapsed().as_millis()),
+                    Ok(Ok(took)) => times.push(took),
                     Ok(Err(error)) => *errors.entry(error.to_string()).or_default() += 1,
                     Err(error) => *errors.entry(error.to_string()).or_default() += 1,
                 }
             }
         });
-        // They are in the order of time.
+        times.sort_unstable();
         let at = |part: usize| times.get((times.len() * part / 100).min(times.len().saturating_sub(1)));
         json!({ "answered": times.len(), "half_ms": at(50), "last_ms": times.last(), "errors": errors })
     }

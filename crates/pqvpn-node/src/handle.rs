@@ -33,6 +33,8 @@ pub struct NodeHandle {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Command {
+    /// Say that the task that owns the node takes its turns.
+    Alive(oneshot::Sender<()>),
     /// Take a snapshot.
     Snapshot(oneshot::Sender<Snapshot>),
     /// Bring the interface up.
@@ -63,7 +65,16 @@ pub enum Command {
     /// What the network around this node allows.
     NetCheck(oneshot::Sender<NetReport>),
     /// Stop the node and undo what it did to the host.
-    Shutdown(oneshot::Sender<()>),
+    Shutdown(Farewell, oneshot::Sender<()>),
+}
+
+/// What a node that stops leaves on the host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Farewell {
+    /// Nothing.
+    Final,
+    /// It starts again at once: packets for members go nowhere meanwhile.
+    Restart,
 }
 
 /// What the node's DHT can be told or asked.
@@ -201,6 +212,14 @@ impl NodeHandle {
     #[must_use]
     pub const fn new(commands: mpsc::Sender<Command>) -> Self {
         Self { commands }
+    }
+
+    /// Waits until the task that owns the node has had a turn: one that hangs never answers.
+    ///
+    /// # Errors
+    /// [`NodeError::Stopped`] when the node has gone.
+    pub async fn alive(&self) -> Result<(), NodeError> {
+        self.ask(Command::Alive).await
     }
 
     /// Takes a snapshot of the node.
@@ -363,7 +382,12 @@ impl NodeHandle {
 
     /// Stops the node and waits until the host is as it was before.
     pub async fn shutdown(&self) {
-        let _stopped = self.ask(Command::Shutdown).await;
+        let _stopped = self.ask(|done| Command::Shutdown(Farewell::Final, done)).await;
+    }
+
+    /// As [`Self::shutdown`], but packets for members go nowhere until the node has started again.
+    pub(crate) async fn shut_to_start_again(&self) {
+        let _stopped = self.ask(|done| Command::Shutdown(Farewell::Restart, done)).await;
     }
 
     /// Hands a command on; with nobody to take it its answer is dropped.

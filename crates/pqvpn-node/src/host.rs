@@ -15,7 +15,9 @@
 //!
 //! All functions talk to the network namespace of the calling thread.
 
+mod again;
 mod checks;
+mod clean;
 mod error;
 mod gateway;
 mod guard;
@@ -36,9 +38,12 @@ use std::{
 use ipnet::{IpNet, Ipv4Net};
 use serde::{Deserialize, Serialize};
 
-pub use self::error::HostError;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use self::journal::fuzz as fuzz_journal;
+pub use self::{
+    clean::{Cleaned, clean},
+    error::HostError,
+};
 pub(crate) use self::{
     gateway::{Gateway, Surroundings, default_gateway, surroundings},
     side::HostSide,

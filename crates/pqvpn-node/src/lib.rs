@@ -33,6 +33,7 @@ pub mod lan;
 pub mod life;
 pub mod link;
 pub mod membership;
+mod memory;
 pub mod names;
 pub mod negotiate;
 pub mod netcheck;
@@ -51,4 +52,6 @@ pub mod supervisor;
 mod underlay;
 
 pub use node::{Interface, Node, StartError, StartOptions};
+/// Has every packet thread started from now on call this first.
+pub use pqvpn_dataplane::confine_packet_threads;
 pub use pqvpn_dataplane::keep_out_of_swap;

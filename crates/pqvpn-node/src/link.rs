@@ -36,6 +36,7 @@ pub(crate) mod fake;
 mod gate;
 mod guest;
 mod noq_backend;
+mod places;
 mod plain;
 mod quinn_backend;
 mod race;
@@ -46,6 +47,7 @@ pub use config::{Behind, LinkConfig, TransportKnobs};
 pub use error::{LinkError, PeerReason};
 pub use gate::{Gate, GateConfig, Verdict};
 pub use guest::GuestSocket;
+pub use places::{Place, Places, Room, Standing};
 pub use plain::PlainSocket;
 pub(crate) use race::race;
 pub use socket::{LinkRecv, LinkSocket, LinkTransmit, MAX_BATCH, Writable};
@@ -170,6 +172,8 @@ pub struct EndpointStats {
     pub retried: u64,
     /// First packets answered with silence.
     pub ignored: u64,
+    /// Unfinished handshakes that had to leave their place to others.
+    pub displaced: u64,
     /// Incoming handshakes under way now.
     pub unfinished: usize,
     /// Links and handshakes that hold state now.

@@ -44,6 +44,17 @@ pub fn is_ours(host: &str) -> bool {
     host.rsplit('.').next().is_some_and(|last| last.eq_ignore_ascii_case(ZONE))
 }
 
+/// Takes back what a killed node left in the host's resolver; says what that was.
+pub(crate) async fn recover(state_dir: &std::path::Path) -> Result<Option<String>, impl std::fmt::Display + use<>> {
+    host::recover(&host::Places::of_this_host(), state_dir).await
+}
+
+/// Finds out, for as long as this process lives, whether its network is that of systemd-resolved: a process that has given
+/// up its rights cannot look any more.
+pub fn look_for_resolver() {
+    let _kept = host::is_resolved_s_namespace();
+}
+
 /// What `dns status` shows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DnsReport {

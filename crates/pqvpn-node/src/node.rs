@@ -29,8 +29,9 @@ use crate::{
     config::{Config, Mtu, Queues, Rate, RelayConfig},
     handle::NodeHandle,
     host::{self, HostError, HostSide},
-    link::{Backend, Endpoint, GuestSocket, LinkConfig, LinkError, TransportKnobs},
+    link::{Backend, Endpoint, GateConfig, GuestSocket, LinkConfig, LinkError, TransportKnobs},
     membership::{self, MembershipError, Willing},
+    memory,
     session::Slots,
     snapshot::NodeState,
     state::Views,
@@ -253,6 +254,7 @@ fn endpoint(
     let socket = Arc::new(GuestSocket::new(plane.guest())?);
     let mut config = link_config(Arc::clone(crypto));
     config.behind = ways.behind();
+    config.gate = memory::limit().map_or_else(GateConfig::default, GateConfig::for_memory);
     Ok(Arc::from(backend.endpoint(socket, config)?))
 }
 

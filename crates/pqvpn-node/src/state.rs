@@ -40,7 +40,7 @@ use crate::{
     clock::{self, Reading},
     config::Config,
     dht::report::DhtReport,
-    handle::Command,
+    handle::{Command, Farewell},
     host::{HostSide, watch::News},
     lan::Lan,
     life::{Action, Activity},
@@ -99,6 +99,8 @@ pub(crate) struct State {
     pub(crate) config: Config,
     pub(crate) peers: Peers,
     pub(crate) views: Views,
+    /// How often this node has been down.
+    pub(crate) downs: u64,
     /// Where answers wait until views are in force.
     pub(crate) barriers: mpsc::Sender<Barrier>,
     /// Our overlay addresses, for whoever publishes addresses.
@@ -209,9 +211,9 @@ impl State {
             let deadline = self.deadline();
             let stop = crate::select! {
                 command = inputs.commands.recv() => match command {
-                    Some(Command::Shutdown(done)) => Some(Some(done)),
+                    Some(Command::Shutdown(farewell, done)) => Some((farewell, Some(done))),
                     Some(command) => { self.on_command(clock::now(), command).await; None }
-                    None => Some(None),
+                    None => Some((Farewell::Final, None)),
                 },
                 Some(event) = inputs.packets.recv() => {
                     self.on_packet_event(clock::now(), event);
@@ -231,18 +233,19 @@ impl State {
                     let _nobody_waits = barrier.send(());
                     None
                 }
-                Some(news) = inputs.changes.recv() => { self.on_host_news(news).await; None }
+                Some(news) = inputs.changes.recv() => { self.on_host_news(clock::now(), news); None }
+                () = wait_until(self.host.due()) => { self.host.look_again(clock::now()).await; None }
                 Ok(()) = udp_back.changed() => { self.on_udp_back(clock::now()); None }
                 () = self.mapped.changed() => { self.on_mapping(clock::now()); None }
                 ended = &mut inputs.driver => {
                     tracing::error!("the networks' task failed: the node stops");
-                    self.stop().await;
+                    self.stop(Farewell::Final).await;
                     return ended;
                 }
                 () = wait_until(deadline) => { self.on_timeout(clock::now()); None }
             };
-            if let Some(done) = stop {
-                self.stop().await;
+            if let Some((farewell, done)) = stop {
+                self.stop(farewell).await;
                 if let Some(done) = done {
                     let _nobody_waits = done.send(());
                 }

@@ -225,7 +225,7 @@ impl Supervisor {
     }
 
     async fn go_on_as(&mut self, seed: &IdentitySeed, begin: NodeState) -> Result<(), StartError> {
-        self.running.handle.shutdown().await;
+        self.running.handle.shut_to_start_again().await;
         if let Err(error) = (&mut self.running.task).await {
             tracing::error!(%error, "the node failed while it stopped");
         }

@@ -26,6 +26,8 @@ macro_rules! both_backends {
     };
 }
 
+#[path = "link_quic/half_open.rs"]
+mod half_open;
 #[path = "link_quic/handshake.rs"]
 mod handshake;
 #[path = "link_quic/load.rs"]

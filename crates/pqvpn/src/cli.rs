@@ -125,6 +125,9 @@ pub(crate) enum Verb {
     Config(ConfigVerb),
     /// Change one setting of the running daemon, like `set crypto.rekey_seconds 60`.
     Set(SetArgs),
+    /// Look after what the daemon changes on this host.
+    #[command(subcommand)]
+    Host(HostVerb),
     /// Print every figure of the daemon in the text format of Prometheus.
     Metrics,
     /// Build a mesh on this machine in throwaway namespaces and measure it.
@@ -260,6 +263,20 @@ pub(crate) enum ConfigVerb {
         /// The YAML file.
         file: PathBuf,
     },
+}
+
+/// Verbs of `host`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum HostVerb {
+    /// Remove what a daemon that was killed has left: addresses, routes, rules, packet filters, resolver settings.
+    Clean(CleanArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CleanArgs {
+    /// Leave the routes that keep packets for members from going anywhere until the daemon is started again.
+    #[arg(long)]
+    pub(crate) keep_closed: bool,
 }
 
 #[derive(Debug, Args)]

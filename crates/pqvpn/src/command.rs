@@ -10,6 +10,7 @@ mod demo;
 mod dht;
 mod dns;
 mod down;
+mod host;
 mod id;
 mod invite;
 mod join;
@@ -58,6 +59,7 @@ pub(crate) fn run(context: &Context, verb: Verb) -> Result<(), Failure> {
         Verb::Keys(verb) => keys::run(context, &verb),
         Verb::Config(verb) => config::run(context, &verb),
         Verb::Set(args) => block_on(set::run(context, &args)),
+        Verb::Host(verb) => host::run(context, &verb),
         Verb::Metrics => block_on(metrics::run(context)),
         Verb::Demo(args) => demo::run(context, &args),
         Verb::Completions(args) => {

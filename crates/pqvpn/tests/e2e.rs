@@ -10,10 +10,14 @@
     reason = "a test that cannot go on says so and ends; measured figures are shown"
 )]
 
+#[path = "e2e/confined.rs"]
+mod confined;
 #[path = "e2e/crashes.rs"]
 mod crashes;
 #[path = "e2e/discovery.rs"]
 mod discovery;
+#[path = "e2e/exhaustion.rs"]
+mod exhaustion;
 #[path = "e2e/garbage.rs"]
 mod garbage;
 #[path = "e2e/hostile_lan.rs"]
@@ -46,9 +50,15 @@ mod relay;
 mod rig;
 #[path = "e2e/rotation.rs"]
 mod rotation;
+#[path = "e2e/service.rs"]
+mod service;
 #[path = "e2e/sleep.rs"]
 mod sleep;
 #[path = "e2e/start.rs"]
 mod start;
+#[path = "e2e/strangers.rs"]
+mod strangers;
 #[path = "e2e/traffic.rs"]
 mod traffic;
+#[path = "e2e/unit.rs"]
+mod unit;

@@ -62,6 +62,8 @@ impl From<snapshot::Snapshot> for Status {
             port_mapping: node.port_mapping.into(),
             links: node.links.into(),
             lost_events: node.lost_events,
+            confinement: None,
+            tasks: 0,
         }
     }
 }
@@ -103,8 +105,9 @@ impl From<snapshot::PeerCounts> for PeerCounts {
 
 impl From<snapshot::LinksSnapshot> for Links {
     fn from(links: snapshot::LinksSnapshot) -> Self {
-        let EndpointStats { dialed, accepted, failed, retried, ignored, unfinished, open, .. } = links.endpoint;
-        Self { dialed, accepted, failed, refused: links.refused, retried, ignored, open, unfinished }
+        let EndpointStats { dialed, accepted, failed, retried, ignored, displaced, unfinished, open, .. } =
+            links.endpoint;
+        Self { dialed, accepted, failed, refused: links.refused, retried, ignored, displaced, open, unfinished }
     }
 }
 

@@ -50,6 +50,27 @@ pub struct Status {
     /// Events of the packet threads that the control side was too slow for.
     #[serde(default)]
     pub lost_events: u64,
+    /// What the daemon took away from itself; none where it is no daemon.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confinement: Option<Confinement>,
+    /// Tasks of the control side that have not ended.
+    #[serde(default)]
+    pub tasks: usize,
+}
+
+/// How the daemon is confined.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Confinement {
+    /// Capabilities it has, like `net_admin`.
+    pub capabilities: Vec<String>,
+    /// Whether it and its children see only the files they need (Landlock).
+    pub files: bool,
+    /// Whether packet threads make only the system calls of their loop (seccomp).
+    pub packet_threads: bool,
+    /// Whether no memory is ever swapped.
+    pub memory: bool,
+    /// What of it is not in force, and why.
+    pub missing: Vec<String>,
 }
 
 /// Links of every kind since the node started: of sessions, of networks, of the DHT.
@@ -67,6 +88,9 @@ pub struct Links {
     pub retried: u64,
     /// First packets answered with silence: too many.
     pub ignored: u64,
+    /// Unfinished handshakes of others that had to make room.
+    #[serde(default)]
+    pub displaced: u64,
     /// Links and handshakes that hold state now.
     pub open: usize,
     /// Incoming handshakes under way now.

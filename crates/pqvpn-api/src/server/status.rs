@@ -20,6 +20,9 @@ impl Service {
     /// The node at this moment, with what the exporter has to say.
     pub(super) async fn status(&self) -> Result<Status, NodeError> {
         let mut status = Status::from(self.node.snapshot().await?);
+        status.confinement.clone_from(&self.confinement);
+        // The node shares this runtime.
+        status.tasks = tokio::runtime::Handle::current().metrics().num_alive_tasks();
         if let Some(trouble) = self.exporting.read().unwrap_or_else(PoisonError::into_inner).clone() {
             // A warning: after what is worse.
             let at = status.health.iter().position(|item| item.level == HealthLevel::Info);

@@ -355,7 +355,7 @@ async fn a_stopped_node_is_no_daemon() {
 #[tokio::test]
 async fn shutdown_answers_after_the_node_stopped() {
     let daemon = Daemon::start(|command| {
-        let Command::Shutdown(reply) = command else { panic!("{command:?}") };
+        let Command::Shutdown(_, reply) = command else { panic!("{command:?}") };
         let _ = reply.send(());
     });
     assert_eq!(daemon.post("/v1/shutdown", "null").await.0, 200);

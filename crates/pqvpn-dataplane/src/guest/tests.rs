@@ -66,6 +66,19 @@ fn datagrams_and_bytes_are_bounded() {
 }
 
 #[test]
+fn first_packets_leave_room_for_links_and_handshakes_under_way() {
+    let ring = ring();
+    let (initial, handshake, short) = ([0xc3; 1200], [0xe3; 1200], [0x43; 100]);
+    let fitted = (0..RING_DATAGRAMS).take_while(|_| push(&ring, &initial)).count();
+    assert_eq!(fitted, RING_FIRSTS);
+    assert!(push(&ring, &handshake) && push(&ring, &short), "they have the rest");
+    // What is not a first packet is not held back by those that wait.
+    assert!((0..100).all(|_| push(&ring, &short)) && !push(&ring, &initial));
+    while take(&ring).is_some() {}
+    assert!(push(&ring, &initial));
+}
+
+#[test]
 fn addresses_come_as_ipv6() {
     let ring = ring();
     push(&ring, b"a");

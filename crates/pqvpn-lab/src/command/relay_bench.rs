@@ -84,7 +84,7 @@ fn through_relay(trio: &Trio, args: &Args, report: &mut Report) -> anyhow::Resul
 }
 
 fn usages(daemons: [Option<&Daemon>; 3]) -> anyhow::Result<[Usage; 3]> {
-    let mut usages = [Usage { cpu: Duration::ZERO, rss: 0, peak_rss: 0, threads: 0 }; 3];
+    let mut usages = [Usage { cpu: Duration::ZERO, rss: 0, anonymous: 0, peak_rss: 0, threads: 0 }; 3];
     for (usage, daemon) in usages.iter_mut().zip(daemons) {
         *usage = daemon.context("a daemon that runs")?.usage()?;
     }

@@ -20,7 +20,7 @@ use super::network::{look, quantile, rounded, say, sorted};
 use super::node::{Node, PATIENCE, PORT};
 use swarm::{Member, Swarm};
 
-mod swarm;
+pub(super) mod swarm;
 mod traffic;
 
 /// Where the peers live: all of it is local to the swarm's namespace.

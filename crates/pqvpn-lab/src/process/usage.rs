@@ -15,6 +15,8 @@ pub struct Usage {
     pub cpu: Duration,
     /// Resident memory in bytes.
     pub rss: u64,
+    /// Of it, what is no part of a file: the program's own code comes and goes with what else the machine runs.
+    pub anonymous: u64,
     /// Most resident memory so far, in bytes.
     pub peak_rss: u64,
     /// How many threads it has.
@@ -42,7 +44,8 @@ impl Usage {
         };
         // Without Vm lines: a process that has ended but was not reaped.
         let kib = |name| field(name).unwrap_or(0) * 1024;
-        Some(Self { cpu: TICK * ticks, rss: kib("VmRSS:"), peak_rss: kib("VmHWM:"), threads: field("Threads:")? })
+        let (rss, anonymous, peak_rss) = (kib("VmRSS:"), kib("RssAnon:"), kib("VmHWM:"));
+        Some(Self { cpu: TICK * ticks, rss, anonymous, peak_rss, threads: field("Threads:")? })
     }
 }
 
@@ -53,9 +56,12 @@ mod tests {
     #[test]
     fn parses_what_proc_5_describes() {
         let stat = "7 (a ) b) S 1 7 7 0 -1 4194560 10 0 0 0 123 77 0 0 20 0 3 0 99 1000 50 18446744073709551615";
-        let status = "Name:\ta ) b\nVmHWM:\t    2048 kB\nVmRSS:\t    1024 kB\nThreads:\t3\n";
+        let status = "Name:\ta ) b\nVmHWM:\t    2048 kB\nVmRSS:\t    1024 kB\nRssAnon:\t     512 kB\nThreads:\t3\n";
         let usage = Usage::parse(stat, status).unwrap();
-        assert_eq!(usage, Usage { cpu: Duration::from_secs(2), rss: 1 << 20, peak_rss: 2 << 20, threads: 3 });
+        assert_eq!(
+            usage,
+            Usage { cpu: Duration::from_secs(2), rss: 1 << 20, anonymous: 512 << 10, peak_rss: 2 << 20, threads: 3 }
+        );
         assert_eq!(Usage::parse("7 (x) S", status), None);
         assert_eq!(Usage::parse("", ""), None);
     }

@@ -15,7 +15,7 @@ use std::{
     net::IpAddr,
 };
 
-use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use futures_util::{StreamExt as _, stream};
 use ipnet::IpNet;
 use nix::errno::Errno;
 use pqvpn_dataplane::MARK;
@@ -195,7 +195,7 @@ async fn add(kernel: &Kernel, routes: Vec<RouteMessage>) -> Result<(), HostError
             Ok(()) | Err(_) => Ok(()),
         }
     });
-    stream::iter(requests).buffer_unordered(AT_ONCE).try_collect().await
+    all(requests).await
 }
 
 async fn remove(kernel: &Kernel, index: u32, routes: impl Iterator<Item = &HostRoute>) -> Result<(), HostError> {
@@ -206,7 +206,13 @@ async fn remove(kernel: &Kernel, index: u32, routes: impl Iterator<Item = &HostR
         let removed = kernel.handle.route().del(route).execute().await.map_err(os_error);
         gone(removed, "remove a route to a member's address")
     });
-    stream::iter(requests).buffer_unordered(AT_ONCE).try_collect().await
+    all(requests).await
+}
+
+/// Makes every request, also after one that failed; the first fault is told.
+async fn all(requests: impl Iterator<Item = impl Future<Output = Result<(), HostError>>>) -> Result<(), HostError> {
+    let answers = stream::iter(requests).buffer_unordered(AT_ONCE);
+    answers.fold(Ok(()), async |before: Result<(), HostError>, answer| before.and(answer)).await
 }
 
 async fn in_table(kernel: &Kernel, index: u32) -> Result<Vec<HostRoute>, HostError> {

@@ -3,12 +3,13 @@
 
 mod told;
 
-use std::{collections::BTreeSet, net::IpAddr, path::PathBuf};
+use std::{collections::BTreeSet, net::IpAddr, path::PathBuf, time::Instant};
 
 use ipnet::IpNet;
 
 use super::{
     HostChange, HostError, Plan, PlannedRoute,
+    again::Again,
     guard::{self, Findings, Ways},
     kernel::Kernel,
     recover,
@@ -16,6 +17,7 @@ use super::{
     watch::Routed,
 };
 use crate::{
+    clock,
     overlay::{HostPart, Mesh},
     snapshot::{HealthItem, HealthLevel},
 };
@@ -42,13 +44,16 @@ pub(crate) struct HostSide {
     left_out: Vec<HealthItem>,
     /// Why the host is not as planned.
     trouble: Option<HealthItem>,
-    /// Why members' packets may leave in clear, or others' come in.
-    exposed: Vec<HealthItem>,
+    /// Why members' packets may leave in clear.
+    unguarded: Vec<HealthItem>,
+    /// Why others' packets may come in.
+    weak: Option<HealthItem>,
+    again: Again,
 }
 
 impl HostSide {
     pub(crate) fn new(mtu: u16, state_dir: PathBuf) -> Self {
-        let (parts, kept, left_out, exposed) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let (parts, kept, left_out, unguarded) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         let (guarded, met, wall) = (BTreeSet::new(), None, Wall::default());
         let (applied, trouble, routed) = (None, None, Routed::default());
         Self {
@@ -64,7 +69,9 @@ impl HostSide {
             wall,
             left_out,
             trouble,
-            exposed,
+            unguarded,
+            weak: None,
+            again: Again::default(),
         }
     }
 
@@ -82,7 +89,10 @@ impl HostSide {
 
     /// Says what shall be set from now on; nothing changes before [`Self::apply`] or [`Self::follow`].
     pub(crate) fn plan(&mut self, mesh: &Mesh) {
-        self.kept.clone_from(&mesh.host);
+        // What is in force stays what it is until it has been changed.
+        if self.applied.is_none() {
+            self.kept.clone_from(&mesh.host);
+        }
         self.parts.clone_from(&mesh.host);
         self.guarded.clone_from(&mesh.guarded);
         self.routed.set(mesh.host.iter().flat_map(|part| &part.routes).map(|(net, _)| *net).collect());
@@ -98,44 +108,90 @@ impl HostSide {
         if self.applied.is_some() {
             return Ok(());
         }
-        self.set().await
+        let outcome = self.set().await;
+        self.again.on_look(clock::now(), self.is_lacking());
+        outcome
     }
 
     /// Brings a host that is set up to a new plan; what does not work is said in [`Self::health`] and tried again with
     /// the next plan.
     pub(crate) async fn follow(&mut self, mesh: &Mesh) {
-        if self.parts == mesh.host && self.guarded == mesh.guarded && self.trouble.is_none() {
+        if self.parts == mesh.host && self.guarded == mesh.guarded && !self.is_lacking() {
             return;
         }
         self.plan(mesh);
-        self.look_again().await;
+        self.look_again(clock::now()).await;
+    }
+
+    /// Something on the host has changed.
+    pub(crate) fn on_news(&mut self, now: Instant) {
+        if self.applied.is_some() {
+            self.again.on_news(now);
+        }
+    }
+
+    /// When it is time for [`Self::look_again`].
+    pub(crate) const fn due(&self) -> Option<Instant> {
+        self.again.due()
     }
 
     /// Makes the host as planned again after something else has changed it, and looks at what that was.
-    pub(crate) async fn look_again(&mut self) {
+    pub(crate) async fn look_again(&mut self, now: Instant) {
         if self.applied.is_none() {
             return;
         }
         let outcome = self.set().await;
+        let was = self.trouble.take();
         self.trouble = outcome.err().map(|error| {
-            tracing::warn!(%error, "the host is not as planned");
+            if was.is_none() {
+                tracing::warn!(%error, "the host is not as planned");
+            }
             let text = format!("addresses or routes are not as planned: {error}; {}", error.hint());
             HealthItem { level: HealthLevel::Error, code: "host-change", text }
         });
+        self.again.on_look(now, self.is_lacking());
+    }
+
+    /// Whether the host is not as planned, so that it is worth another try.
+    const fn is_lacking(&self) -> bool {
+        self.trouble.is_some() || !self.unguarded.is_empty()
     }
 
     /// Takes back what was set, and what killed daemons left.
     pub(crate) async fn undo(&mut self) -> Result<(), HostError> {
+        let undone = self.take_back().await;
+        let opened = self.unguard().await;
+        undone.and(opened)
+    }
+
+    /// Takes back what was set but for the guard, which is closed: as after a kill, members' packets go nowhere until the
+    /// next start.
+    pub(crate) async fn close(&mut self) -> Result<(), HostError> {
+        if self.applied.is_none() {
+            return self.undo().await;
+        }
+        let closed = self.shut().await;
+        self.take_back().await.and(closed)
+    }
+
+    async fn shut(&mut self) -> Result<(), HostError> {
+        let Some(interface) = &self.interface else { return Ok(()) };
+        let kernel = Kernel::open()?;
+        let Some(index) = kernel.index_of(interface).await? else { return Ok(()) };
+        let nowhere = self.guarded.iter().map(|net| (*net, None)).collect();
+        guard::open(&kernel, index, &nowhere).await.map(drop)
+    }
+
+    async fn take_back(&mut self) -> Result<(), HostError> {
         self.left_out.clear();
-        self.exposed.clear();
-        self.trouble = None;
+        self.unguarded.clear();
+        (self.trouble, self.weak, self.again) = (None, None, Again::default());
         let undone = match self.applied.take() {
             Some(change) => change.undo().await,
             None => Ok(()),
         };
         self.wall.remove().await;
-        let opened = self.unguard().await;
-        undone.and(opened)
+        undone
     }
 
     async fn unguard(&mut self) -> Result<(), HostError> {
@@ -151,24 +207,30 @@ impl HostSide {
     /// Sets the plan, and with it the guard of members' addresses: closed before anything changes, open when it has.
     async fn set(&mut self) -> Result<(), HostError> {
         let Some(interface) = self.interface.clone() else { return Ok(()) };
-        self.exposed.clear();
+        self.unguarded.clear();
         let kernel = Kernel::open()?;
         let missing = || HostError::NoInterface { name: interface.clone() };
         let index = kernel.index_of(&interface).await?.ok_or_else(missing)?;
         let closed = guard::close(&kernel, index, self.guarded.iter().copied()).await;
-        self.exposed.extend(closed.err().map(|error| told::unguarded(&error)));
+        let mut is_guarded = closed.is_ok();
+        self.unguarded.extend(closed.err().map(|error| told::unguarded(&error)));
         let outcome = self.set_parts(&interface).await;
         let own = addresses(if self.applied.is_some() { &self.kept } else { &[] });
-        self.exposed.extend(self.wall.stand(&interface, index, &own).await.err().map(|error| told::no_wall(&error)));
+        self.weak = self.wall.stand(&interface, index, &own).await.err().map(|error| told::no_wall(&error));
         match guard::open(&kernel, index, &self.ways()).await {
             Ok(met) => self.met = Some(met),
-            Err(error) => self.exposed.push(told::unguarded(&error)),
+            Err(error) => {
+                is_guarded = false;
+                self.unguarded.push(told::unguarded(&error));
+            }
         }
         // Not before ours is there.
-        match guard::sweep(&kernel).await {
-            Ok(0) => {}
-            Ok(left) => tracing::info!(left, "undone: killed daemons had left members' addresses closed"),
-            Err(error) => self.exposed.push(told::unguarded(&error)),
+        if is_guarded {
+            match guard::sweep(&kernel).await {
+                Ok(0) => {}
+                Ok(left) => tracing::info!(left, "undone: killed daemons had left members' addresses closed"),
+                Err(error) => self.unguarded.push(told::unguarded(&error)),
+            }
         }
         outcome
     }
@@ -215,7 +277,7 @@ impl HostSide {
     /// What an operator should know about the changes in force.
     pub(crate) fn health(&self) -> Vec<HealthItem> {
         let mut items: Vec<HealthItem> =
-            self.left_out.iter().chain(&self.trouble).chain(&self.exposed).cloned().collect();
+            self.left_out.iter().chain(&self.trouble).chain(&self.unguarded).chain(&self.weak).cloned().collect();
         items.extend(self.met.iter().flat_map(told::met));
         if let Some(report) = self.applied.as_ref().map(HostChange::report) {
             items.extend(told::report(report, &self.guarded));

@@ -8,6 +8,7 @@
 //! removes it; an older kernel keeps it until the next start, where it keeps out what nobody has any more.
 
 mod message;
+mod sweep;
 
 use std::{
     io::{self, IoSlice},
@@ -29,6 +30,7 @@ use nix::{
 };
 
 use self::message::{Answer, Batch, Family, answers};
+pub(super) use self::sweep::sweep;
 
 /// How long the kernel may take; it answers at once.
 const PATIENCE: Duration = Duration::from_secs(5);

@@ -159,7 +159,12 @@ impl Seen {
         };
         #[expect(clippy::wildcard_enum_match_arm, reason = "what else there is tells nothing")]
         match message {
+            RouteNetlinkMessage::NewLink(link) if Some(link.header.index) == self.own => {
+                if link.header.flags.contains(LinkFlags::Up) { News::NONE } else { News::HOST }
+            }
             RouteNetlinkMessage::NewLink(link) => News::network(self.on_link(link)),
+            // Told of what we do ourselves as well: then there is nothing to do.
+            RouteNetlinkMessage::DelAddress(message) if Some(message.header.index) == self.own => News::HOST,
             RouteNetlinkMessage::NewAddress(message) => {
                 News::network(self.of_others(message).is_some_and(|address| self.addresses.insert(address)))
             }
@@ -300,6 +305,18 @@ mod tests {
             seen.takes(&told(RouteNetlinkMessage::NewAddress(address(2, "192.168.1.7")))),
             "another network, same address"
         );
+    }
+
+    #[test]
+    fn what_is_taken_from_our_own_interface_is_news_of_the_host() {
+        let mut seen =
+            Seen { own: Some(9), routed: Routed::default(), addresses: BTreeSet::new(), defaults: BTreeSet::new() };
+        let mut link = LinkMessage::default();
+        (link.header.index, link.header.flags) = (9, LinkFlags::Up);
+        assert_eq!(seen.take(&told(RouteNetlinkMessage::NewLink(link.clone()))), News::NONE);
+        link.header.flags = LinkFlags::empty();
+        assert_eq!(seen.take(&told(RouteNetlinkMessage::NewLink(link))), News::HOST);
+        assert_eq!(seen.take(&told(RouteNetlinkMessage::DelAddress(address(9, "10.100.0.1")))), News::HOST);
     }
 
     #[test]

@@ -26,7 +26,7 @@ use crate::link::{
     CLOSE_DROPPED, Connection, ControlRecv, ControlSend, Endpoint, EndpointStats, Gate, LinkConfig, LinkError,
     PeerReason,
 };
-use incoming::{Acceptor, OwnedDrivers};
+use incoming::{Acceptor, OwnedDrivers, Waiting};
 use setup::{client_config, endpoint_config, server_config, transport};
 
 #[expect(clippy::duplicate_mod, reason = "the same source over two crates of the same shape")]
@@ -68,6 +68,7 @@ pub(in crate::link) fn endpoint(
     let acceptor = Acceptor {
         quic: quic.clone(),
         gate: Gate::new(config.gate.clone()),
+        waiting: Waiting::new(config.gate.max_unfinished),
         behind: config.behind.clone(),
         handshake_timeout: config.handshake_timeout,
         crypto: Arc::clone(&config.crypto),
@@ -113,6 +114,7 @@ struct Counters {
     failed: AtomicU64,
     retried: AtomicU64,
     ignored: AtomicU64,
+    displaced: AtomicU64,
     unfinished: AtomicUsize,
     send_errors: AtomicU64,
     strangers: Arc<AtomicU64>,
@@ -196,6 +198,7 @@ impl Endpoint for QuicEndpoint {
             failed: read(&counters.failed),
             retried: read(&counters.retried),
             ignored: read(&counters.ignored),
+            displaced: read(&counters.displaced),
             unfinished: counters.unfinished.load(Ordering::Relaxed),
             open: self.quic.open_connections(),
             send_errors: read(&counters.send_errors),

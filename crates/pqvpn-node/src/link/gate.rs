@@ -5,7 +5,7 @@
 //! - un-proven sources get state while few handshakes are under way and their prefix keeps its rate; else a Retry,
 //!   which costs no state and is smaller than what it answers. A forged flood thus cannot lock out the forged address;
 //! - proven sources get state within a rate of their own, which nobody else can use up; else silence;
-//! - beyond `max_unfinished` there is silence for everybody.
+//! - where all `max_unfinished` places are taken they get one only if somebody has to leave it ([`Places`]).
 //!
 //! Pure: time is an argument, memory is bounded by `sources`.
 
@@ -15,12 +15,16 @@ use std::time::{Duration, Instant};
 
 use pqvpn_dataplane::way::WayId;
 
+#[cfg(doc)]
+use super::Places;
+use super::Room;
+
 /// Limits on incoming handshakes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GateConfig {
     /// Handshakes under way from which on un-proven sources get a Retry (one more round trip, no state).
     pub retry_threshold: usize,
-    /// Handshakes under way from which on first packets are ignored.
+    /// Handshakes under way from which on another begins only if one of them leaves.
     pub max_unfinished: usize,
     /// Handshakes one source (IPv4 address, IPv6 /64) may begin at once.
     pub burst: u32,
@@ -28,6 +32,23 @@ pub struct GateConfig {
     pub per_second: u32,
     /// Sources remembered, un-proven and proven each (about 40 bytes per source).
     pub sources: usize,
+}
+
+/// What an unfinished handshake takes, measured in an unoptimised build.
+const PLACE_BYTES: u64 = 128 * 1024;
+/// Share of the memory that strangers' handshakes may take.
+const SHARE: u64 = 4;
+/// As many places as a small device has: enough for Retry to come before they are full.
+const FEWEST: usize = 64;
+
+impl GateConfig {
+    /// The defaults, with no more places than a quarter of `bytes` has room for.
+    #[must_use]
+    pub fn for_memory(bytes: u64) -> Self {
+        let usual = Self::default();
+        let fit = usize::try_from(bytes / SHARE / PLACE_BYTES).unwrap_or(usize::MAX);
+        Self { max_unfinished: fit.clamp(FEWEST, usual.max_unfinished), ..usual }
+    }
 }
 
 impl Default for GateConfig {
@@ -53,6 +74,8 @@ pub struct Gate {
     config: GateConfig,
     unproven: Sources,
     proven: Sources,
+    /// Who made somebody leave a place: once a second, or few addresses keep us busy with handshakes that end nowhere.
+    displacing: Sources,
 }
 
 impl Gate {
@@ -60,23 +83,25 @@ impl Gate {
     #[must_use]
     pub fn new(config: GateConfig) -> Self {
         let sources = || Sources::new(config.burst, config.per_second, config.sources);
-        Self { unproven: sources(), proven: sources(), config }
+        let displacing = Sources::new(1, 1, config.sources);
+        Self { unproven: sources(), proven: sources(), displacing, config }
     }
 
     /// Judges a first packet from `source`, which is `proven` if it carries a token of ours, while `unfinished`
-    /// incoming handshakes are under way.
-    pub fn judge(&mut self, now: Instant, source: IpAddr, proven: bool, unfinished: usize) -> Verdict {
-        if unfinished >= self.config.max_unfinished {
-            return Verdict::Ignore;
-        }
+    /// incoming handshakes are under way and there is `room` for another.
+    pub fn judge(&mut self, now: Instant, source: IpAddr, proven: bool, unfinished: usize, room: Room) -> Verdict {
         if proven {
+            let displaces = matches!(room, Room::InsteadOf(_));
+            if room == Room::None || displaces && self.displacing.take(now, source) == Take::Exceeded {
+                return Verdict::Ignore;
+            }
             return match self.proven.take(now, source) {
                 // No room to count it: `max_unfinished` still bounds what it can cost.
                 Take::Granted | Take::Untracked => Verdict::Accept,
                 Take::Exceeded => Verdict::Ignore,
             };
         }
-        if unfinished >= self.config.retry_threshold {
+        if unfinished >= self.config.retry_threshold.min(self.config.max_unfinished) {
             return Verdict::Retry;
         }
         match self.unproven.take(now, source) {
@@ -88,7 +113,7 @@ impl Gate {
     /// Sources remembered now, for the proof that they are bounded.
     #[must_use]
     pub fn remembered(&self) -> usize {
-        self.unproven.busy_until.len() + self.proven.busy_until.len()
+        [&self.unproven, &self.proven, &self.displacing].iter().map(|sources| sources.busy_until.len()).sum()
     }
 }
 
@@ -150,7 +175,7 @@ fn is_way(source: IpAddr) -> bool {
 }
 
 /// What one attacker can be assumed to own: an IPv4 address, an IPv6 /64. A way of ours stands for a host of its own.
-fn prefix(source: IpAddr) -> IpAddr {
+pub(super) fn prefix(source: IpAddr) -> IpAddr {
     match source.to_canonical() {
         IpAddr::V4(v4) => IpAddr::V4(v4),
         IpAddr::V6(_) if is_way(source) => source,
@@ -161,13 +186,27 @@ fn prefix(source: IpAddr) -> IpAddr {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::link::Places;
 
     fn v4(n: u32) -> IpAddr {
         IpAddr::V4(n.into())
     }
 
+    /// Room that somebody has to make.
+    fn instead() -> Room {
+        let mut places = Places::new(1);
+        Room::InsteadOf(places.take(Instant::now(), v4(0)))
+    }
+
     fn judged(gate: &mut Gate, now: Instant, source: IpAddr, proven: bool, times: usize) -> Vec<Verdict> {
-        (0..times).map(|_| gate.judge(now, source, proven, 0)).collect()
+        (0..times).map(|_| gate.judge(now, source, proven, 0, Room::Free)).collect()
+    }
+
+    #[test]
+    fn where_memory_is_short_there_are_fewer_places() {
+        let places = |megabytes: u64| GateConfig::for_memory(megabytes << 20).max_unfinished;
+        assert_eq!([16, 96, 128, 256, 1 << 20].map(places), [64, 192, 256, 512, 512]);
+        assert_eq!(GateConfig::for_memory(u64::MAX).max_unfinished, GateConfig::default().max_unfinished);
     }
 
     #[test]
@@ -176,15 +215,23 @@ mod tests {
         let verdicts = judged(&mut gate, now, v4(1), false, 7);
         assert_eq!(verdicts[..5], [Verdict::Accept; 5]);
         assert_eq!(verdicts[5..], [Verdict::Retry; 2]);
-        assert_eq!(gate.judge(now, v4(2), false, 0), Verdict::Accept);
+        assert_eq!(gate.judge(now, v4(2), false, 0, Room::Free), Verdict::Accept);
+    }
+
+    #[test]
+    fn a_source_makes_others_leave_once_a_second() {
+        let (mut gate, now) = (Gate::new(GateConfig::default()), Instant::now());
+        let mut judge = |ms: u64, n: u32| gate.judge(now + Duration::from_millis(ms), v4(n), true, 512, instead());
+        assert_eq!([judge(0, 1), judge(0, 1), judge(900, 1)], [Verdict::Accept, Verdict::Ignore, Verdict::Ignore]);
+        assert_eq!([judge(900, 2), judge(1000, 1)], [Verdict::Accept; 2]);
     }
 
     #[test]
     fn the_rate_refills_in_time() {
         let (mut gate, now) = (Gate::new(GateConfig::default()), Instant::now());
         judged(&mut gate, now, v4(1), false, 5);
-        assert_eq!(gate.judge(now + Duration::from_millis(49), v4(1), false, 0), Verdict::Retry);
-        assert_eq!(gate.judge(now + Duration::from_millis(50), v4(1), false, 0), Verdict::Accept);
+        assert_eq!(gate.judge(now + Duration::from_millis(49), v4(1), false, 0, Room::Free), Verdict::Retry);
+        assert_eq!(gate.judge(now + Duration::from_millis(50), v4(1), false, 0, Room::Free), Verdict::Accept);
         let later = now + Duration::from_secs(60);
         assert_eq!(judged(&mut gate, later, v4(1), false, 6)[4..], [Verdict::Accept, Verdict::Retry]);
     }
@@ -193,8 +240,8 @@ mod tests {
     fn a_forged_flood_does_not_lock_out_the_address_it_forges() {
         let (mut gate, now) = (Gate::new(GateConfig::default()), Instant::now());
         judged(&mut gate, now, v4(1), false, 10_000);
-        assert_eq!(gate.judge(now, v4(1), false, 0), Verdict::Retry);
-        assert_eq!(gate.judge(now, v4(1), true, 0), Verdict::Accept);
+        assert_eq!(gate.judge(now, v4(1), false, 0, Room::Free), Verdict::Retry);
+        assert_eq!(gate.judge(now, v4(1), true, 0, Room::Free), Verdict::Accept);
     }
 
     #[test]
@@ -207,27 +254,29 @@ mod tests {
     fn addresses_of_one_ipv6_network_share_a_rate() {
         let (mut gate, now) = (Gate::new(GateConfig::default()), Instant::now());
         let host = |n: u16| IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 1, 0, 0, 0, n));
-        let verdicts: Vec<_> = (0..6).map(|n| gate.judge(now, host(n), false, 0)).collect();
+        let verdicts: Vec<_> = (0..6).map(|n| gate.judge(now, host(n), false, 0, Room::Free)).collect();
         assert_eq!(verdicts[4..], [Verdict::Accept, Verdict::Retry]);
     }
 
     #[test]
     fn who_comes_by_a_carrier_has_a_rate_of_its_own() {
         let (mut gate, now) = (Gate::new(GateConfig::default()), Instant::now());
-        let verdicts: Vec<_> = (0..20).map(|n| gate.judge(now, WayId(n).address().ip(), false, 0)).collect();
+        let verdicts: Vec<_> =
+            (0..20).map(|n| gate.judge(now, WayId(n).address().ip(), false, 0, Room::Free)).collect();
         assert_eq!(verdicts, [Verdict::Accept; 20]);
         assert_eq!(judged(&mut gate, now, WayId(1).address().ip(), false, 5)[3..], [Verdict::Accept, Verdict::Retry]);
     }
 
     #[test]
-    fn load_asks_everybody_for_proof_and_overload_is_silent() {
+    fn load_asks_everybody_for_proof_and_without_room_there_is_silence() {
         let config = GateConfig { retry_threshold: 2, max_unfinished: 4, ..GateConfig::default() };
         let (mut gate, now) = (Gate::new(config), Instant::now());
-        let by_load: Vec<_> = (0..5).map(|unfinished| gate.judge(now, v4(1), false, unfinished)).collect();
+        let by_load: Vec<_> = (0..5).map(|unfinished| gate.judge(now, v4(1), false, unfinished, Room::None)).collect();
         assert_eq!(by_load[..2], [Verdict::Accept; 2]);
-        assert_eq!(by_load[2..], [Verdict::Retry, Verdict::Retry, Verdict::Ignore]);
-        assert_eq!(gate.judge(now, v4(1), true, 3), Verdict::Accept);
-        assert_eq!(gate.judge(now, v4(1), true, 4), Verdict::Ignore);
+        assert_eq!(by_load[2..], [Verdict::Retry; 3], "proof of the address costs no place");
+        assert_eq!(gate.judge(now, v4(1), true, 3, Room::Free), Verdict::Accept);
+        assert_eq!(gate.judge(now, v4(1), true, 4, Room::None), Verdict::Ignore);
+        assert_eq!(gate.judge(now, v4(1), true, 4, instead()), Verdict::Accept, "in the place of another");
     }
 
     #[test]
@@ -235,11 +284,11 @@ mod tests {
         let config = GateConfig { sources: 100, ..GateConfig::default() };
         let (mut gate, now) = (Gate::new(config), Instant::now());
         for n in 0..100_000 {
-            gate.judge(now, v4(n), false, 0);
+            gate.judge(now, v4(n), false, 0, Room::Free);
         }
         assert_eq!(gate.remembered(), 100);
-        assert_eq!(gate.judge(now, v4(200_000), false, 0), Verdict::Retry);
-        assert_eq!(gate.judge(now, v4(200_000), true, 0), Verdict::Accept);
-        assert_eq!(gate.judge(now + Duration::from_secs(1), v4(200_001), false, 0), Verdict::Accept);
+        assert_eq!(gate.judge(now, v4(200_000), false, 0, Room::Free), Verdict::Retry);
+        assert_eq!(gate.judge(now, v4(200_000), true, 0, Room::Free), Verdict::Accept);
+        assert_eq!(gate.judge(now + Duration::from_secs(1), v4(200_001), false, 0, Room::Free), Verdict::Accept);
     }
 }

@@ -7,12 +7,16 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use pqvpn_dataplane::{Guest, GuestMeta, GuestTransmit};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::socket::{LinkRecv, LinkSocket, LinkTransmit, MAX_BATCH, Writable, canonical};
+
+/// When to send again where nothing can be waited for.
+const NO_DESCRIPTOR: Duration = Duration::from_millis(5);
 
 /// A [`Guest`] as the link's socket: receiving is woken by the data plane, sending by the kernel.
 #[derive(Debug)]
@@ -86,8 +90,13 @@ impl LinkSocket for GuestSocket {
         Box::pin(async move {
             let full = self.sockets.get(self.full.load(Ordering::Relaxed)).ok_or(io::ErrorKind::NotConnected)?;
             // Registered only while it is full: the kernel reports every datagram of the data plane that leaves.
+            let Ok(copy) = full.try_clone() else {
+                // No descriptor is left: an error here would end the link, and full buffers empty in no time.
+                tokio::time::sleep(NO_DESCRIPTOR).await;
+                return Ok(());
+            };
             #[expect(deprecated, reason = "the safe one; an owned socket keeps what its successor asks by `unsafe`")]
-            let registered = AsyncFd::with_interest(full.try_clone()?, Interest::WRITABLE)?;
+            let registered = AsyncFd::with_interest(copy, Interest::WRITABLE)?;
             registered.writable().await.map(drop)
         })
     }

@@ -208,6 +208,8 @@ pub(super) struct Driver {
     endpoints: Vec<SocketAddr>,
     endpoints_at: Instant,
     paused: bool,
+    /// How often it had been until now.
+    downs: u64,
     /// The store did not take a change.
     refusing: Option<Refusing>,
     /// Changes of what is no network in use, and those that the store did not take.
@@ -270,6 +272,7 @@ impl Driver {
             endpoints: Vec::new(),
             endpoints_at: clock::now(),
             paused: false,
+            downs: 0,
             refusing: None,
             unsaved: Vec::new(),
             sought: BTreeMap::new(),
@@ -426,17 +429,20 @@ impl Driver {
         let _link_gone = answer.send(self.withhold(&id, response));
     }
 
-    fn pause(&mut self, paused: bool) {
-        if self.paused == paused {
-            return;
-        }
-        self.paused = paused;
-        if paused {
+    fn pause(&mut self) {
+        if !self.paused {
+            self.paused = true;
             self.links.close_all(CloseReason::Shutdown);
             self.pulling.clear();
             self.syncing.clear();
+        }
+    }
+
+    fn resume(&mut self, downs: u64) {
+        if !self.paused && self.downs == downs {
             return;
         }
+        (self.paused, self.downs) = (false, downs);
         self.find_endpoints();
         for network in self.networks.values_mut() {
             network.begin_anew(clock::now());

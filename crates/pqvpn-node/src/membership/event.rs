@@ -67,8 +67,10 @@ pub(crate) enum Order {
     Rotate(Box<Rotating>),
     /// The host's network has changed.
     NetworkChanged,
-    /// Take no part, or take part again.
-    Pause(bool),
+    /// Take no part.
+    Pause,
+    /// Take part again, after so many times of not doing so.
+    Resume(u64),
     /// A link with our own identity at its other end was seen.
     Twin,
     /// A session with somebody who is no peer any more was ended; its other end was there, the last place first.

@@ -65,6 +65,8 @@ pub struct NetworkView {
     pub revoked: Vec<PeerId>,
     /// Whether sessions may start: synced with another member since the start, or waited for one long enough.
     pub ready: bool,
+    /// How often the node had been down when this was so: what was heard before says nothing of now.
+    pub downs: u64,
     /// Whether the network carries traffic: not switched off by a person, not disabled for good, and we are a member.
     pub enabled: bool,
     /// What an operator should know of it.

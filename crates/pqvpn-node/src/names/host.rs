@@ -15,6 +15,7 @@ use std::{
     io,
     net::IpAddr,
     path::{Path, PathBuf},
+    sync::OnceLock,
 };
 
 use thiserror::Error;
@@ -42,7 +43,7 @@ impl Places {
             resolvectl: "resolvectl".into(),
             resolved: "/run/systemd/resolve/io.systemd.Resolve".into(),
             resolv_conf: "/etc/resolv.conf".into(),
-            is_resolved_s_namespace: resolved::is_in_our_namespace(),
+            is_resolved_s_namespace: is_resolved_s_namespace(),
         }
     }
 
@@ -56,6 +57,12 @@ impl Places {
             DnsMode::ResolvConf => Way::ResolvConf,
         }
     }
+}
+
+/// Whether systemd-resolved has the links of the network namespace this process was in when it first asked.
+pub(super) fn is_resolved_s_namespace() -> bool {
+    static OURS: OnceLock<bool> = OnceLock::new();
+    *OURS.get_or_init(resolved::is_in_our_namespace)
 }
 
 /// How a host comes to know names.

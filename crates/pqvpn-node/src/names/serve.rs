@@ -128,6 +128,12 @@ async fn serve_tcp(names: &Arc<Names>, listener: &TcpListener) -> io::Error {
         let (stream, asker) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => continue,
+            Err(error) if is_out_of_room(&error) => {
+                // Bound again, the address could be lost to whoever takes the descriptors meanwhile.
+                tracing::debug!(%error, "no connection for names taken");
+                sleep(RETRY.0).await;
+                continue;
+            }
             Err(error) => return error,
         };
         let Ok(permit) = Arc::clone(&room).try_acquire_owned() else {
@@ -144,6 +150,12 @@ async fn serve_tcp(names: &Arc<Names>, listener: &TcpListener) -> io::Error {
             drop(permit);
         });
     }
+}
+
+/// Whether the process or the machine has no descriptor or memory left: the socket is as good as before.
+fn is_out_of_room(error: &io::Error) -> bool {
+    use nix::libc::{EMFILE, ENFILE, ENOBUFS, ENOMEM};
+    matches!(error.raw_os_error(), Some(EMFILE | ENFILE | ENOBUFS | ENOMEM))
 }
 
 /// Queries and answers over one connection, each after its length (RFC 7766 §8).

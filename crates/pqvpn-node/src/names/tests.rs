@@ -49,6 +49,7 @@ pub(super) fn view(name: &str, network: u8, pool: Ipv4Net, members: Vec<MemberVi
         members,
         revoked: Vec::new(),
         ready: true,
+        downs: 0,
         enabled: true,
         health: Vec::new(),
     }

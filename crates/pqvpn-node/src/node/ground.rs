@@ -27,7 +27,7 @@ use crate::{
     clock::{self, Reading},
     config::{Cipher, Config},
     dht,
-    handle::NodeHandle,
+    handle::{Farewell, NodeHandle},
     host::{self, HostSide},
     lan::{Lan, LanSetup},
     link::Endpoint,
@@ -126,6 +126,7 @@ impl Ground {
             peers: Peers::default(),
             live: Timed::default(),
             views: views.try_recv().unwrap_or_default(),
+            downs: 0,
             barriers,
             addresses,
             mesh: Mesh::default(),
@@ -153,7 +154,7 @@ impl Ground {
             config,
         };
         if let Err(error) = state.begin(begin).await {
-            state.stop().await;
+            state.stop(Farewell::Final).await;
             return Err(error.into());
         }
         let _the_task_waits = begun.send(());

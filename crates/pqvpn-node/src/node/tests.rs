@@ -99,6 +99,7 @@ fn network(number: u8, own: &TestNode, all: &[&TestNode]) -> NetworkView {
         members,
         revoked: Vec::new(),
         ready: true,
+        downs: 0,
         enabled: true,
         health: Vec::new(),
     }
@@ -404,6 +405,31 @@ async fn a_link_of_our_own_identity_is_refused_and_said_once() {
 }
 
 #[tokio::test]
+async fn after_it_was_down_a_node_waits_until_it_has_heard_its_networks_anew() {
+    let [a, b] = nodes().await;
+    gather(1, &[&a, &b]).await;
+    a.ping(&b).await.unwrap();
+    a.handle.down().await.unwrap();
+    a.handle.up().await.unwrap();
+    // What was on its way when the node went down comes late.
+    a.views.send(Arc::new(vec![network(1, &a, &[&a, &b])])).await.unwrap();
+    b.until("told", |snapshot| snapshot.peers[0].session.is_none()).await;
+    let impatient = |from: &TestNode, to: &TestNode| {
+        let (handle, name) = (from.handle.clone(), PeerRef(to.id.to_string()));
+        async move { handle.ping(name, Duration::from_millis(700)).await }
+    };
+    let (there, back) = tokio::join!(impatient(&a, &b), impatient(&b, &a));
+    assert!(matches!(there, Err(NodeError::NoAnswer { .. })), "{there:?}");
+    assert!(matches!(back, Err(NodeError::NoAnswer { .. })), "{back:?}");
+    assert!(a.peer(&b).await.unwrap().session.is_none());
+    a.send(a.address(1), b.address(1), b"patience");
+    a.show(vec![NetworkView { downs: 1, ..network(1, &a, &[&a, &b]) }]).await;
+    assert_eq!(b.receive().await, b"patience");
+    a.stop().await;
+    b.stop().await;
+}
+
+#[tokio::test]
 async fn down_ends_the_sessions_of_members_too_and_up_brings_them_back() {
     let [a, b] = nodes().await;
     gather(1, &[&a, &b]).await;
@@ -412,7 +438,7 @@ async fn down_ends_the_sessions_of_members_too_and_up_brings_them_back() {
     assert_eq!(a.handle.snapshot().await.unwrap().networks[0].online, 0);
     b.until("told", |snapshot| snapshot.peers[0].session.is_none()).await;
     // What changes meanwhile counts when the node is up again.
-    a.show(vec![network(2, &a, &[&a, &b])]).await;
+    a.show(vec![NetworkView { downs: 1, ..network(2, &a, &[&a, &b]) }]).await;
     b.show(vec![network(2, &b, &[&a, &b])]).await;
     a.handle.up().await.unwrap();
     a.send(a.address(2), b.address(2), b"back");

@@ -17,7 +17,7 @@ use crate::{
         Order, Wanted,
         report::{DhtError, DhtReport, LookupTarget, RecordRef},
     },
-    handle::{Command, DhtCommand, NodeError, PeerRef, SetOutcome},
+    handle::{Command, DhtCommand, Farewell, NodeError, PeerRef, SetOutcome},
     membership::{self, RelayReport},
     node,
     snapshot::NodeState,
@@ -29,6 +29,7 @@ const DRAIN: Duration = Duration::from_millis(300);
 impl State {
     pub(super) async fn on_command(&mut self, now: Instant, command: Command) {
         match command {
+            Command::Alive(answer) => send(answer, ()),
             Command::Snapshot(answer) => send(answer, self.snapshot(now)),
             Command::Up(answer) => {
                 let outcome = self.up(now).await;
@@ -65,7 +66,7 @@ impl State {
             // Whoever is started without a supervisor has no keystore either.
             Command::RotateKeys(_, answer) => send(answer, Err(membership::RotationError::NotKept.into())),
             // The run loop has taken this one already.
-            Command::Shutdown(done) => send(done, ()),
+            Command::Shutdown(_, done) => send(done, ()),
         }
     }
 
@@ -75,6 +76,8 @@ impl State {
         if self.running == NodeState::Up {
             return Ok(());
         }
+        self.forget_who_is_ready(now);
+        self.host.plan(&self.mesh);
         self.host.apply().await.map_err(|error| NodeError::Host(error.to_string()))?;
         self.dns.follow(&self.views, &self.mesh, self.own).await;
         self.control.pause(false);
@@ -103,6 +106,7 @@ impl State {
     /// Takes part in nothing from now on.
     pub(super) async fn rest(&mut self) {
         self.running = NodeState::Down;
+        self.downs += 1;
         self.context.door.set_down(true);
         self.portmap.want(false);
         std::mem::take(&mut self.listening).close().await;
@@ -110,8 +114,8 @@ impl State {
         self.control.pause(true);
     }
 
-    /// Ends everything and leaves the host as it was.
-    pub(crate) async fn stop(mut self) {
+    /// Ends everything and leaves the host as it was, but for what the farewell says.
+    pub(crate) async fn stop(mut self, farewell: Farewell) {
         self.context.door.set_down(true);
         self.close_all(CloseReason::Shutdown);
         let Self { context, carriers, listening, mut host, mut dns, underlay, accepting, lan, portmap, .. } = self;
@@ -130,7 +134,11 @@ impl State {
         carriers.stop();
         drop(carriers);
         drop(context);
-        if let Err(error) = host.undo().await {
+        let undone = match farewell {
+            Farewell::Final => host.undo().await,
+            Farewell::Restart => host.close().await,
+        };
+        if let Err(error) = undone {
             tracing::warn!(%error, "the host was not wholly restored; the next start tries again");
         }
         underlay.shut_down().await;
@@ -166,7 +174,8 @@ impl State {
     }
 
     fn pause_discovery(&self, pause: bool) {
-        if !self.context.networks.order(membership::Order::Pause(pause)) {
+        let order = if pause { membership::Order::Pause } else { membership::Order::Resume(self.downs) };
+        if !self.context.networks.order(order) {
             tracing::warn!(pause, "the networks are too busy to be told");
         }
         if let Some(dht) = &self.context.dht

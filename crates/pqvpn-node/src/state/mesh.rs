@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The mesh in the state task: peers, routes, door and host are made equal to what config and networks say.
 
-use std::{net::SocketAddr, time::Instant};
+use std::{net::SocketAddr, sync::Arc, time::Instant};
 
 use pqvpn_crypto::peer_id::PeerId;
 use pqvpn_dataplane::PeerSlot;
@@ -12,7 +12,7 @@ use crate::{
     clock, entropy,
     host::HostError,
     life::PeerLife,
-    membership::Order,
+    membership::{NetworkView, Order},
     overlay::{Mesh, MeshPeer},
     path::{Mtu, Paths},
     snapshot::NodeState,
@@ -46,8 +46,8 @@ impl State {
 
     /// The networks have changed. Whoever is no peer any more is cut off before anything else happens.
     pub(super) async fn on_views(&mut self, now: Instant, views: Views) {
-        let mesh = Mesh::plan(&self.config, self.own, &views);
-        self.views = views;
+        self.views = self.of_now(views);
+        let mesh = Mesh::plan(&self.config, self.own, &self.views);
         self.open_for_networks();
         // Mostly only somebody's being online has changed.
         if mesh != self.mesh {
@@ -57,6 +57,23 @@ impl State {
         if self.running == NodeState::Up {
             self.dns.follow(&self.views, &self.mesh, self.own).await;
         }
+    }
+
+    /// Views that were told before the node was last down: since then somebody may have been put out, so their networks have
+    /// to be heard first.
+    fn of_now(&self, mut views: Views) -> Views {
+        if views.iter().any(|view| view.ready && view.downs != self.downs) {
+            let old = |view: &mut NetworkView| view.ready &= view.downs == self.downs;
+            Arc::make_mut(&mut views).iter_mut().for_each(old);
+        }
+        views
+    }
+
+    /// Whom sessions have to wait for after the node was down.
+    pub(super) fn forget_who_is_ready(&mut self, now: Instant) {
+        let views = std::mem::take(&mut self.views);
+        self.views = self.of_now(views);
+        self.take_mesh(now, Mesh::plan(&self.config, self.own, &self.views));
     }
 
     /// Makes everything but the host equal to the mesh.

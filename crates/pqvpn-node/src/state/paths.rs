@@ -13,7 +13,6 @@ use pqvpn_wire::control::{Candidates, MAX_CANDIDATES, Message};
 use super::{State, peer::Peer};
 use crate::{
     carrier::{Rung, is_carried},
-    clock,
     dht::{dialable, realm},
     host::watch::News,
     membership,
@@ -228,12 +227,12 @@ impl State {
     }
 
     /// Something has changed the host: it is made as planned again before anything else is.
-    pub(super) async fn on_host_news(&mut self, news: News) {
+    pub(super) fn on_host_news(&mut self, now: Instant, news: News) {
         if news.host {
-            self.host.look_again().await;
+            self.host.on_news(now);
         }
         if news.network {
-            self.on_network_change(clock::now());
+            self.on_network_change(now);
         }
     }
 

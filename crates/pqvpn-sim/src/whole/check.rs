@@ -14,7 +14,10 @@ use pqvpn_node::{
 };
 use tokio::time::{sleep, timeout};
 
-use super::{fabric::CALM, world::World};
+use super::{
+    fabric::CALM,
+    world::{PATIENCE, World},
+};
 
 /// Within so long after the last fault all members hold the same.
 const CONVERGES: Duration = Duration::from_secs(600);
@@ -118,6 +121,7 @@ impl World {
         // What people had asked for before has ended by then.
         sleep(Duration::from_secs(45)).await;
         self.check();
+        self.join_again().await;
         let began = now();
         while let Err(why) = self.agree().await {
             if now().saturating_duration_since(began) > CONVERGES {
@@ -130,6 +134,25 @@ impl World {
         self.reach_each_other().await;
         self.find_each_other().await;
         self.rest().await;
+    }
+
+    /// Who was let in by an admin that died before it said so was told that nobody answered: its owner tries again, with a
+    /// new code.
+    async fn join_again(&self) {
+        let mut outside = Vec::new();
+        for number in self.members() {
+            let Some(node) = self.node(number) else { continue };
+            let listed = timeout(Duration::from_secs(60), node.handle().net_list()).await;
+            if matches!(listed, Ok(Ok(networks)) if networks.is_empty()) {
+                outside.push(number);
+            }
+        }
+        for &number in &outside {
+            self.join(number, 0);
+        }
+        if !outside.is_empty() {
+            sleep(PATIENCE).await;
+        }
     }
 
     fn trace_settled(&self, what: &str, since: Instant) {

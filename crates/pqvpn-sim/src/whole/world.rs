@@ -27,7 +27,7 @@ use super::{
 use crate::seed::Seed;
 
 /// How long what a person asks may take.
-const PATIENCE: Duration = Duration::from_secs(40);
+pub(super) const PATIENCE: Duration = Duration::from_secs(40);
 /// How long a node that is told to stop may take.
 const STOPS_WITHIN: Duration = Duration::from_secs(30);
 /// The first nodes keep their addresses, and everybody begins with them.
@@ -345,7 +345,7 @@ impl World {
         });
     }
 
-    fn join(&self, number: usize, by: usize) {
+    pub(super) fn join(&self, number: usize, by: usize) {
         let (Some(node), Some(admin)) = (self.node(number), self.node(by)) else { return };
         let is_member = self.fabric.lock().places[number].host.views().iter().any(|view| view.enabled);
         if number == by || is_member {

@@ -1,20 +1,16 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `daemon`: the node and its control socket, until a signal or the API ends it.
 
+mod confine;
+mod manager;
 mod node;
 mod pid_file;
 mod signals;
 mod state_lock;
 
-use std::{path::Path, pin::pin};
+use std::{fs::File, future::pending, path::Path, pin::pin};
 
-use nix::{
-    sys::{
-        prctl,
-        resource::{Resource, getrlimit, setrlimit},
-    },
-    unistd::geteuid,
-};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use pqvpn_api::{
     SCHEMA, model,
     server::{self, Access, ControlSocket, Service},
@@ -27,9 +23,10 @@ use pqvpn_node::{
     overlay::Overlay,
     store::{self, KeystoreFile, StoreError},
 };
+use pqvpn_sandbox::Locked;
 use tokio::{runtime, sync::oneshot, task::JoinHandle};
 
-use self::{pid_file::PidFile, signals::Signals};
+use self::{manager::Manager, pid_file::PidFile, signals::Signals};
 use crate::{
     cli::DaemonArgs,
     context::{Context, absolute_path},
@@ -50,7 +47,11 @@ pub(crate) fn run(context: &Context, args: &DaemonArgs) -> Result<(), Failure> {
         context.output.done(&json, |_| format!("the daemon runs as process {pid}"));
         return Ok(());
     }
-    keep_memory_to_ourselves();
+    let locked = pqvpn_sandbox::keep_to_ourselves();
+    if !matches!(locked, Locked::Nothing(_)) {
+        // Who gives back free pages has to know.
+        let _again = pqvpn_node::keep_out_of_swap();
+    }
     allow_many_files();
     if args.detached {
         detach::leave_session();
@@ -71,7 +72,7 @@ pub(crate) fn run(context: &Context, args: &DaemonArgs) -> Result<(), Failure> {
         .enable_all()
         .build()
         .map_err(|error| Failure::failed("runtime", "no daemon", error, "free some file descriptors or memory"))?;
-    runtime.block_on(serve(context, args, config, identity, &state_dir))
+    runtime.block_on(serve(context, args, config, (identity, locked), &state_dir))
 }
 
 /// Starts the daemon as another process and waits until it is ready.
@@ -97,15 +98,9 @@ pub(crate) fn start_in_background(context: &Context, args: &DaemonArgs) -> Resul
     detach::start(context, &arguments, passphrase)
 }
 
-/// Keeps keys out of core dumps and swap, and other processes of this user out of our memory.
-fn keep_memory_to_ourselves() {
-    // Neither can fail for a process that lowers its own rights; without them the daemon still works.
-    let _still_dumpable = prctl::set_dumpable(false);
-    let _limit_stands = setrlimit(Resource::RLIMIT_CORE, 0, 0);
-    if geteuid().is_root() {
-        // Only as root: the limit of a user is too small for what a daemon maps. On fault: nothing is touched early.
-        let _swappable = pqvpn_node::keep_out_of_swap();
-    }
+/// Locks a state directory that no daemon uses; none where there was never one.
+pub(crate) fn lock_state(state_dir: &Path) -> Result<Option<File>, Failure> {
+    state_lock::take_existing(state_dir)
 }
 
 /// Room for all whom a relay serves at a time: the usual soft limit is for programs that know no more of it.
@@ -162,9 +157,10 @@ async fn serve(
     context: &Context,
     args: &DaemonArgs,
     config: Config,
-    identity: Identity,
+    (identity, locked): (Identity, Locked),
     state_dir: &Path,
 ) -> Result<(), Failure> {
+    let manager = Manager::of_this_process();
     let mut signals = Signals::listen()?;
     let about = about(&config, &identity, state_dir);
     let access = Access::of_this_process();
@@ -173,12 +169,13 @@ async fn serve(
     let _state = state_lock::take(state_dir)?;
     clean_up(context, state_dir);
     let _pid_file = args.pid_file.as_deref().map(|path| PidFile::write(&absolute_path(path))).transpose()?;
+    let confinement = confine::confine(context, args, &config, state_dir, locked);
     let shelf = Shelf::of(&config, state_dir);
     let keystore = (!args.ephemeral).then(|| identity::keystore(state_dir));
     let scraped_at = config.metrics.listen;
     let (node, running) = node::start(config, identity, state_dir, keystore).await?;
     let mut running = pin!(async { running.await.map_err(|error| error.to_string()) });
-    let mut service = Service::new(node.clone(), about).keeping_bootstrap_on(shelf);
+    let mut service = Service::new(node.clone(), about).keeping_bootstrap_on(shelf).confined(confinement);
     if let Ok(path) = context.config_path() {
         service = service.keeping_settings_in(path);
     }
@@ -190,11 +187,18 @@ async fn serve(
     if args.detached {
         detach::report_ready(context);
     }
+    let lives = async || node.alive().await.is_ok();
+    // Only now does the control socket answer, and the interface is up.
+    if lives().await {
+        manager.tell("READY=1");
+    }
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "ready");
     let ended = tokio::select! {
         ended = &mut running => ended,
+        never = async { manager.watch(lives).await; pending().await } => never,
         signal = signals.next() => {
             tracing::info!(signal, "stopping");
+            manager.tell("STOPPING=1");
             tokio::select! {
                 ended = async { node.shutdown().await; (&mut running).await } => ended,
                 _again = signals.next() => {
@@ -204,6 +208,7 @@ async fn serve(
             }
         }
     };
+    manager.tell("STOPPING=1");
     exporter.inspect(JoinHandle::abort);
     drop(stop);
     let _served = api.await;

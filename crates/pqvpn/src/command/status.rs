@@ -51,6 +51,7 @@ fn render(output: &Output, status: &Status) -> String {
         text.push_str(&table(output, &rows));
     }
     text.push_str(&foot(output, status));
+    text.push_str(&confinement(output, status));
     text
 }
 
@@ -67,6 +68,13 @@ fn head(output: &Output, status: &Status) -> String {
     let listen: Vec<String> = status.listen.iter().map(ToString::to_string).collect();
     let id = output.tone(Tone::Dim, &format!("id {}  listening on {}", status.peer_id, listen.join(" ")));
     format!("{}\n{id}\n", parts.join("  "))
+}
+
+/// What the daemon could not take away from itself on this system; nothing where it could.
+fn confinement(output: &Output, status: &Status) -> String {
+    let missing = status.confinement.as_ref().map_or(&[][..], |confinement| &confinement.missing);
+    let line = |what: &String| output.tone(Tone::Dim, &format!("# not confined: {}", printable(what))) + "\n";
+    missing.iter().map(line).collect()
 }
 
 /// One line per network, like `net home  7 members, 5 online  you: laptop`.

@@ -87,7 +87,7 @@ fn play(command: Command, state: NodeState) -> NodeState {
         Command::Set(key, _, reply) if key == "node.name" => drop(reply.send(Ok(SetOutcome::AfterRestart))),
         Command::Set(key, _, reply) => drop(reply.send(Err(NodeError::BadSetting(format!("{key}: unknown"))))),
         Command::RotateKeys(order, reply) => drop(reply.send(rotate(&order))),
-        Command::Shutdown(reply) => drop(reply.send(())),
+        Command::Shutdown(_, reply) => drop(reply.send(())),
         Command::Dht(_) | Command::Network(_) | Command::Dns(_) | _ => {}
     }
     state

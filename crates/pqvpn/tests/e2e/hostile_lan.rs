@@ -7,6 +7,9 @@ use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
     os::fd::{AsRawFd as _, OwnedFd},
     process::Command,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::Duration,
 };
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -21,7 +24,7 @@ use pqvpn_lab::{
 use crate::{
     hygiene::assert_nothing_left,
     proc::HostState,
-    rig::{LIMIT, Node, PORT, has, poll, usable},
+    rig::{LIMIT, Node, PORT, TUN, has, poll, usable},
     traffic::{any, echo_sizes, udp},
 };
 
@@ -130,6 +133,11 @@ impl Scene {
         self.underlay_works();
         let frames = self.wire.frames();
         assert!(frames.iter().any(|frame| holds(frame, OTHER)), "{when}: the wire is not seen");
+        self.none_leaked(&frames, when);
+    }
+
+    #[track_caller]
+    fn none_leaked(&self, frames: &[Vec<u8>], when: &str) {
         let secret = |frame: &&Vec<u8>| {
             let to_b = is_to(frame, self.b.v4.into()) || is_to(frame, self.b.v6.into());
             holds(frame, SECRET) || to_b && !is_for_router(frame)
@@ -290,6 +298,56 @@ fn after_a_kill_packets_for_members_go_nowhere_until_the_next_start() {
     scene.a.stop();
     before.assert_still(&scene.a.namespace, "after a kill, a start and a stop");
     assert_nothing_left(&scene.a);
+}
+
+#[test]
+fn while_keys_are_rotated_packets_for_members_go_nowhere() {
+    let Some(mut scene) = Scene::new() else { return };
+    scene.hand_out(Ipv4Addr::new(10, 100, 0, 7), Ipv4Addr::new(10, 100, 0, 1), 16);
+    scene.lie_in_wait();
+    let before = HostState::of(&scene.a.namespace);
+    scene.start();
+    scene.holds_tight("the pool as a LAN");
+    let done = AtomicBool::new(false);
+    let (sent, rotated) = thread::scope(|scope| {
+        let sending = scope.spawn(|| {
+            let mut sent = 0_u32;
+            while !done.load(Ordering::Relaxed) {
+                scene.send_secrets();
+                sent += 1;
+                // More than the socket holds until the end.
+                scene.none_leaked(&scene.wire.frames(), "while keys are rotated");
+                thread::sleep(Duration::from_millis(1));
+            }
+            sent
+        });
+        let rotated = scene.a.cli(&["keys", "rotate", "--yes"]);
+        done.store(true, Ordering::Relaxed);
+        (sending.join().unwrap(), rotated)
+    });
+    assert!(rotated.status.success(), "{rotated:?}");
+    assert!(sent > 20, "{sent} rounds of secrets in a restart");
+    scene.nothing_leaked("after keys were rotated");
+    scene.a.stop();
+    before.assert_still(&scene.a.namespace, "after a rotation and a stop");
+    scene.would_leak();
+}
+
+#[test]
+fn what_somebody_does_to_our_interface_is_mended() {
+    let Some(mut scene) = Scene::new() else { return };
+    scene.start();
+    scene.a.meet(&scene.b);
+    let before = HostState::of(&scene.a.namespace);
+    let own = format!("{}/32", scene.a.v4);
+    for line in [["link", "set", TUN, "down"].as_slice(), &["address", "del", &own, "dev", TUN]] {
+        let mut command = Command::new("ip");
+        command.args(line);
+        assert!(run(&scene.a.namespace, command, LIMIT).unwrap().status.success(), "{line:?}");
+        poll("the host to be as it was", || (HostState::of(&scene.a.namespace) == before).then_some(()));
+        scene.holds_tight("after somebody changed the interface");
+    }
+    scene.a.stop();
 }
 
 /// Whether what is sent from one socket to an address comes to another, with what was sent before.

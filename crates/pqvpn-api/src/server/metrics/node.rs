@@ -58,6 +58,7 @@ fn identity(figures: &mut Figures, status: &Status) {
         [(vec![("peer_id", status.peer_id.clone()), ("name", status.name.clone())], 1.0)],
     );
     figures.gauge("pqvpn_node_up", "Whether the node carries traffic.", f64::from(status.state == NodeState::Up));
+    figures.gauge("pqvpn_tasks", "Tasks of the control side that have not ended.", super::size(status.tasks));
     figures.gauge("pqvpn_uptime_seconds", "Time since the daemon started.", number(status.uptime_s));
 }
 
@@ -70,6 +71,7 @@ fn links(figures: &mut Figures, status: &Status) {
         ("pqvpn_link_refusals_total", "Links of others that were refused, or that no session came of.", links.refused),
         ("pqvpn_link_retries_total", "First packets answered with a Retry instead of state.", links.retried),
         ("pqvpn_link_ignored_total", "First packets answered with silence.", links.ignored),
+        ("pqvpn_link_displaced_total", "Unfinished handshakes that had to make room.", links.displaced),
     ] {
         figures.counter(name, help, count);
     }

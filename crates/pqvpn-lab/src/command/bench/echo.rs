@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Round trips of small UDP datagrams between two hosts, from threads in their namespaces.
+//! Round trips as `ping` measures them: ICMP echoes, which the far kernel answers by itself, so that only the tunnel's
+//! threads and the asker wake up.
 
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::thread::{self, JoinHandle};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow};
-use pqvpn_lab::process;
+use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket};
 use pqvpn_lab::topology::Host;
 
 /// Pause between idle round trips: long enough that every thread on the way has gone to sleep.
@@ -22,10 +24,13 @@ const LOADED_PATIENCE: Duration = Duration::from_millis(500);
 const FIRST_PATIENCE: Duration = Duration::from_secs(20);
 /// How often that is tried.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
-/// Bytes of a datagram, like those of `ping`.
-const SIZE: usize = 56;
-/// First byte of the datagram that ends the echoing.
-const END: u8 = 0xff;
+/// Bytes of an echo, header and all, like those of `ping`.
+const SIZE: usize = 64;
+/// Room for an answer with its IPv4 header.
+const ROOM: usize = SIZE + 60;
+/// Type of a request and of its answer (RFC 792, RFC 4443).
+const ICMPV4: [u8; 2] = [8, 0];
+const ICMPV6: [u8; 2] = [128, 129];
 
 /// Round-trip times in milliseconds.
 #[derive(Debug, Default)]
@@ -55,92 +60,94 @@ impl Samples {
     }
 }
 
-/// Whoever answers, in the far namespace.
-struct Echo {
-    at: SocketAddr,
-    thread: JoinHandle<()>,
-}
-
-impl Echo {
-    /// Ends when told to, or after `patience` without a datagram.
-    fn start(host: &Host, target: IpAddr, patience: Duration) -> anyhow::Result<Self> {
-        let socket = host.namespace.run(move || UdpSocket::bind(SocketAddr::new(target, 0)))??;
-        socket.set_read_timeout(Some(patience))?;
-        let at = socket.local_addr()?;
-        Ok(Self { at, thread: host.namespace.thread("echo", move || echo(&socket))? })
-    }
-
-    fn finish(self) {
-        // What went wrong there shows as a missing answer at the asker.
-        _ = self.thread.join();
-    }
-}
-
 /// Whoever asks.
 struct Asker {
+    /// A raw socket; the standard library's type serves for all that is done with it.
     socket: UdpSocket,
-    to: SocketAddr,
-    number: u32,
+    to: IpAddr,
+    ident: u16,
+    number: u16,
 }
 
 impl Asker {
-    fn new(to: SocketAddr, patience: Duration) -> anyhow::Result<Self> {
-        let any: SocketAddr = if to.is_ipv4() { ([0; 4], 0).into() } else { ([0_u16; 8], 0).into() };
-        let socket = UdpSocket::bind(any)?;
+    fn new(to: IpAddr, patience: Duration) -> anyhow::Result<Self> {
+        static IDENTS: AtomicU16 = AtomicU16::new(1);
+        let (family, protocol) = match to {
+            IpAddr::V4(_) => (AddressFamily::Inet, SockProtocol::Icmp),
+            IpAddr::V6(_) => (AddressFamily::Inet6, SockProtocol::IcmpV6),
+        };
+        let socket = UdpSocket::from(socket(family, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol)?);
+        socket.connect(SocketAddr::new(to, 0))?;
         socket.set_read_timeout(Some(patience))?;
-        Ok(Self { socket, to, number: 0 })
+        Ok(Self { socket, to, ident: IDENTS.fetch_add(1, Ordering::Relaxed), number: 0 })
     }
 
     /// One round trip in milliseconds; `None` when no answer came in time. An answer that comes after its time is
     /// taken for none of the later ones.
     fn ask(&mut self) -> anyhow::Result<Option<f64>> {
-        let (mut datagram, mut answer) = ([0; SIZE], [0; SIZE]);
-        self.number += 1;
-        datagram[1..5].copy_from_slice(&self.number.to_be_bytes());
+        self.number = self.number.wrapping_add(1);
+        let request = request(self.to, self.ident, self.number);
+        let mut answer = [0; ROOM];
         let start = Instant::now();
-        self.socket.send_to(&datagram, self.to)?;
+        self.socket.send(&request)?;
         loop {
+            // Whatever else of ICMP comes to this host comes to this socket too.
+            let left = PATIENCE.saturating_sub(start.elapsed());
+            anyhow::ensure!(!left.is_zero(), "no answer from {} among what comes", self.to);
             match self.socket.recv(&mut answer) {
-                Ok(_) if answer == datagram => return Ok(Some(start.elapsed().as_secs_f64() * 1e3)),
+                Ok(len) if answers(&answer[..len], &request) => return Ok(Some(start.elapsed().as_secs_f64() * 1e3)),
                 Ok(_) => {}
                 Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => return Ok(None),
                 Err(error) => return Err(error).with_context(|| format!("no answer from {}", self.to)),
             }
         }
     }
-
-    fn end(&self) -> anyhow::Result<()> {
-        self.socket.send_to(&[END], self.to)?;
-        Ok(())
-    }
 }
 
-/// Waits until a datagram to `target` comes back: until then the tunnel may have no address, no peer, no session.
-pub(super) fn first(one: &Host, two: &Host, target: IpAddr) -> anyhow::Result<()> {
+/// An echo request; of ICMPv6 the kernel makes the checksum.
+fn request(to: IpAddr, ident: u16, number: u16) -> [u8; SIZE] {
+    let mut message = [0x5a; SIZE];
+    message[0] = if to.is_ipv4() { ICMPV4[0] } else { ICMPV6[0] };
+    message[1..4].fill(0);
+    message[4..6].copy_from_slice(&ident.to_be_bytes());
+    message[6..8].copy_from_slice(&number.to_be_bytes());
+    if to.is_ipv4() {
+        let sum: u32 = message.chunks_exact(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum();
+        let folded = (sum & 0xffff) + (sum >> 16);
+        let checksum = !u16::try_from((folded & 0xffff) + (folded >> 16)).unwrap_or_default();
+        message[2..4].copy_from_slice(&checksum.to_be_bytes());
+    }
+    message
+}
+
+/// Whether what came, with its IP header where that is IPv4's, is the answer to a request.
+fn answers(came: &[u8], request: &[u8; SIZE]) -> bool {
+    let (message, kind) = if request[0] == ICMPV4[0] {
+        let header = came.first().map_or(0, |first| usize::from(first & 0xf) * 4);
+        (came.get(header..).unwrap_or_default(), ICMPV4[1])
+    } else {
+        (came, ICMPV6[1])
+    };
+    message.len() == SIZE && message[0] == kind && message[4..] == request[4..]
+}
+
+/// Waits until an echo to `target` comes back: until then the tunnel may have no address, no peer, no session.
+pub(super) fn first(one: &Host, target: IpAddr) -> anyhow::Result<()> {
     let deadline = Instant::now() + FIRST_PATIENCE;
-    let start = || Echo::start(two, target, FIRST_PATIENCE).ok();
-    let echo = process::wait_until("the address of the far end", FIRST_PATIENCE, start)?;
-    let path = echo.at;
-    let asking = one.namespace.thread("ping", move || -> anyhow::Result<()> {
-        let mut asker = Asker::new(path, FIRST_PAUSE)?;
+    in_thread(one, move || {
         // Without a route yet, sending fails at once.
-        while !matches!(asker.ask(), Ok(Some(_))) {
-            anyhow::ensure!(Instant::now() < deadline, "no answer from {path} within {FIRST_PATIENCE:?}");
+        while !matches!(Asker::new(target, FIRST_PAUSE).and_then(|mut asker| asker.ask()), Ok(Some(_))) {
+            anyhow::ensure!(Instant::now() < deadline, "no answer from {target} within {FIRST_PATIENCE:?}");
             thread::sleep(FIRST_PAUSE);
         }
-        asker.end()
-    })?;
-    let outcome = asking.join().map_err(|_| anyhow!("the pinging thread panicked"))?;
-    echo.finish();
-    outcome
+        Ok(())
+    })
 }
 
-/// Measures `count` round trips to each of two addresses of `two`, turn by turn, with nothing else under way.
-pub(super) fn idle(one: &Host, two: &Host, to: [IpAddr; 2], count: u32) -> anyhow::Result<[Samples; 2]> {
-    let echoes = [Echo::start(two, to[0], PATIENCE)?, Echo::start(two, to[1], PATIENCE)?];
-    let paths = echoes.each_ref().map(|echo| echo.at);
-    let asking = one.namespace.thread("ping", move || -> anyhow::Result<_> {
-        let mut askers = [Asker::new(paths[0], PATIENCE)?, Asker::new(paths[1], PATIENCE)?];
+/// Measures `count` round trips to each of two addresses, turn by turn, with nothing else under way.
+pub(super) fn idle(one: &Host, to: [IpAddr; 2], count: u32) -> anyhow::Result<[Samples; 2]> {
+    in_thread(one, move || {
+        let mut askers = [Asker::new(to[0], PATIENCE)?, Asker::new(to[1], PATIENCE)?];
         let mut samples = [Samples::default(), Samples::default()];
         for _ in 0..count {
             for (asker, samples) in askers.iter_mut().zip(&mut samples) {
@@ -149,20 +156,15 @@ pub(super) fn idle(one: &Host, two: &Host, to: [IpAddr; 2], count: u32) -> anyho
                 samples.times.push(time);
             }
         }
-        askers.iter().try_for_each(Asker::end)?;
         Ok(samples)
-    })?;
-    let samples = asking.join().map_err(|_| anyhow!("the pinging thread panicked"))?;
-    echoes.into_iter().for_each(Echo::finish);
-    samples
+    })
 }
 
 /// Measures round trips to `target` beside a transfer, until `span` is over; what nobody answers is counted.
-pub(super) fn loaded(one: &Host, two: &Host, target: IpAddr, span: Duration) -> anyhow::Result<Samples> {
-    let echo = Echo::start(two, target, PATIENCE)?;
-    let (path, until) = (echo.at, Instant::now() + span);
-    let asking = one.namespace.thread("ping", move || -> anyhow::Result<_> {
-        let mut asker = Asker::new(path, LOADED_PATIENCE)?;
+pub(super) fn loaded(one: &Host, target: IpAddr, span: Duration) -> anyhow::Result<Samples> {
+    let until = Instant::now() + span;
+    in_thread(one, move || {
+        let mut asker = Asker::new(target, LOADED_PATIENCE)?;
         let mut samples = Samples::default();
         while Instant::now() < until {
             match asker.ask()? {
@@ -171,22 +173,15 @@ pub(super) fn loaded(one: &Host, two: &Host, target: IpAddr, span: Duration) -> 
             }
             thread::sleep(LOADED_PAUSE);
         }
-        asker.end()?;
         Ok(samples)
-    })?;
-    let samples = asking.join().map_err(|_| anyhow!("the pinging thread panicked"))?;
-    echo.finish();
-    samples
+    })
 }
 
-/// Sends everything back, until told to end or nothing comes any more.
-fn echo(socket: &UdpSocket) {
-    let mut datagram = [0; SIZE];
-    while let Ok((len @ 1.., from)) = socket.recv_from(&mut datagram) {
-        if datagram[0] == END || socket.send_to(&datagram[..len], from).is_err() {
-            break;
-        }
-    }
+fn in_thread<T: Send + 'static>(
+    host: &Host,
+    work: impl FnOnce() -> anyhow::Result<T> + Send + 'static,
+) -> anyhow::Result<T> {
+    host.namespace.thread("ping", work)?.join().map_err(|_| anyhow!("the pinging thread panicked"))?
 }
 
 #[cfg(test)]
@@ -203,13 +198,30 @@ mod tests {
     }
 
     #[test]
-    fn a_late_answer_is_not_taken_for_another() {
-        let far = UdpSocket::bind("127.0.0.1:0").unwrap();
-        let mut asker = Asker::new(far.local_addr().unwrap(), Duration::from_millis(50)).unwrap();
-        assert_eq!(asker.ask().unwrap(), None);
-        let mut late = [0; SIZE];
-        let (_, from) = far.recv_from(&mut late).unwrap();
-        far.send_to(&late, from).unwrap();
-        assert_eq!(asker.ask().unwrap(), None);
+    fn a_request_sums_to_nothing_and_only_its_own_answer_is_one() {
+        let v4: IpAddr = [10, 0, 0, 1].into();
+        let asked = request(v4, 7, 9);
+        let sum: u64 = asked.chunks_exact(2).map(|pair| u64::from(u16::from_be_bytes([pair[0], pair[1]]))).sum();
+        assert_eq!(sum % 0xffff, 0);
+        let answer = |asked: [u8; SIZE]| {
+            let mut came = vec![0; 24];
+            came[0] = 0x46;
+            came.extend(asked);
+            (came[24], came[26]) = (ICMPV4[1], 0x11);
+            came
+        };
+        assert!(answers(&answer(asked), &asked));
+        assert!(!answers(&answer(request(v4, 7, 8)), &asked), "a late one");
+        assert!(!answers(&answer(request(v4, 6, 9)), &asked), "another's");
+        let mut own = answer(asked);
+        own[24] = ICMPV4[0];
+        assert!(!answers(&own, &asked), "the request itself");
+        for len in 0..own.len() {
+            assert!(!answers(&own[..len], &asked), "cut to {len}");
+        }
+        let v6 = request([0_u16; 8].into(), 7, 9);
+        let mut came = v6;
+        came[0] = ICMPV6[1];
+        assert!(answers(&came, &v6) && !answers(&v6, &v6));
     }
 }

@@ -97,6 +97,11 @@ pub(in crate::command) fn swarm() -> anyhow::Result<PathBuf> {
     built("examples/swarm", &["--package", "pqvpn-node", "--example", "swarm"])
 }
 
+/// Whoever sends what nobody wants, an example of the node's crate.
+pub(in crate::command) fn flooder() -> anyhow::Result<PathBuf> {
+    built("examples/flood", &["--package", "pqvpn-node", "--example", "flood"])
+}
+
 /// A program of this workspace at `path` beside this one, built anew when cargo runs this.
 fn built(path: &str, what: &[&str]) -> anyhow::Result<PathBuf> {
     let own = env::current_exe().context("finding this program")?;

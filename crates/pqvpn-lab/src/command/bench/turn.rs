@@ -37,7 +37,7 @@ pub(super) fn take(
 ) -> anyhow::Result<()> {
     let (one, two) = hosts;
     let running = contender.start(one, two)?;
-    echo::first(one, two, running.target()).context("no packet passes")?;
+    echo::first(one, running.target()).context("no packet passes")?;
     let turn = Turn { one, two, target: running.target(), running: running.as_ref(), extent };
     turn.idle(values)?;
     turn.streams(values)?;
@@ -63,7 +63,7 @@ impl Turn<'_> {
     /// Round trips through the idle tunnel, by turns with those over the bare link.
     fn idle(&self, values: &mut Values) -> anyhow::Result<()> {
         let bare = IpAddr::from(self.two.ipv4);
-        let [through, beside] = echo::idle(self.one, self.two, [self.target, bare], self.extent.pings)?;
+        let [through, beside] = echo::idle(self.one, [self.target, bare], self.extent.pings)?;
         let added = through.percentile(50).zip(beside.percentile(50)).map(|(tunnel, bare)| tunnel - bare);
         let added = added.filter(|_| self.target != bare);
         round_trips(values, "idle", &through);
@@ -76,7 +76,7 @@ impl Turn<'_> {
         let course = self.course();
         let before = self.running.cpu()?;
         // The stream has started when its connection is there; its last moments are left out.
-        let beside = |span: Duration| echo::loaded(self.one, self.two, self.target, span.mul_f64(0.9));
+        let beside = |span: Duration| echo::loaded(self.one, self.target, span.mul_f64(0.9));
         let (single, loaded) = course.tcp_beside(beside)?;
         if let Some(cost) = self.cost(before, single.gigabytes)? {
             values.insert("tcp_cpu_s_per_gb".to_owned(), cost);

@@ -20,14 +20,14 @@ const KEYS: Duration = Duration::from_secs(120);
 
 /// One of the peers.
 #[derive(Debug, Deserialize)]
-pub(super) struct Member {
-    pub(super) id: String,
+pub(in crate::command) struct Member {
+    pub(in crate::command) id: String,
     /// Its address in the overlay.
-    pub(super) address: Ipv6Addr,
+    pub(in crate::command) address: Ipv6Addr,
 }
 
 /// The peers' process. It is killed in the end: what it has to tell the hub would be measured nowhere.
-pub(super) struct Swarm {
+pub(in crate::command) struct Swarm {
     orders: UnixStream,
     answers: BufReader<UnixStream>,
     _daemon: Daemon,
@@ -36,7 +36,7 @@ pub(super) struct Swarm {
 
 impl Swarm {
     /// Starts the process; no peer runs yet.
-    pub(super) fn spawn(
+    pub(in crate::command) fn spawn(
         namespace: &Namespace,
         program: PathBuf,
         peers: u16,
@@ -63,24 +63,47 @@ impl Swarm {
     }
 
     /// Who they are.
-    pub(super) fn who(&mut self) -> anyhow::Result<Vec<Member>> {
+    pub(in crate::command) fn who(&mut self) -> anyhow::Result<Vec<Member>> {
         Ok(serde_json::from_str(&self.ask("who")?)?)
     }
 
     /// Starts all peers.
-    pub(super) fn start(&mut self, hub: &str, at: &str) -> anyhow::Result<()> {
+    pub(in crate::command) fn start(&mut self, hub: &str, at: &str) -> anyhow::Result<()> {
         let answer = self.ask(&format!("start {hub} {at}"))?;
         anyhow::ensure!(answer == "started", "the peers did not start: {answer}");
         Ok(())
     }
 
     /// A round trip of every peer with the hub, all at once.
-    pub(super) fn ping(&mut self, patience: Duration) -> anyhow::Result<Value> {
+    pub(in crate::command) fn ping(&mut self, patience: Duration) -> anyhow::Result<Value> {
         Ok(serde_json::from_str(&self.ask(&format!("ping {}", patience.as_secs()))?)?)
     }
 
+    /// A round trip of `count` peers with the hub from the `from`-th on, each `gap` after the one before.
+    pub(in crate::command) fn ping_some(
+        &mut self,
+        patience: Duration,
+        from: u16,
+        count: u16,
+        gap: Duration,
+    ) -> anyhow::Result<Value> {
+        let order = format!("ping {} {from} {count} {}", patience.as_secs(), gap.as_millis());
+        Ok(serde_json::from_str(&self.ask(&order)?)?)
+    }
+
+    /// `count` peers from the `from`-th on leave, come again and make a round trip with the hub.
+    pub(in crate::command) fn churn(&mut self, patience: Duration, from: u16, count: u16) -> anyhow::Result<Value> {
+        let order = format!("churn {} {from} {count}", patience.as_secs());
+        Ok(serde_json::from_str(&self.ask(&order)?)?)
+    }
+
+    /// As many peers step the ratchet of their session; gives how many did.
+    pub(in crate::command) fn rekey(&mut self, from: u16, count: u16) -> anyhow::Result<u64> {
+        self.ask(&format!("rekey {from} {count}"))?.parse().context("the peers' process counts")
+    }
+
     /// Bytes of datagrams that reached the peers.
-    pub(super) fn bytes(&mut self) -> anyhow::Result<u64> {
+    pub(in crate::command) fn bytes(&mut self) -> anyhow::Result<u64> {
         self.ask("bytes")?.parse().context("the peers' process counts")
     }
 }

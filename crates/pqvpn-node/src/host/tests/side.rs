@@ -55,7 +55,7 @@ fn all_is_set_and_all_is_gone_after_it() {
         let before = namespace.dump().await;
         let mut side = applied(&namespace).await;
         assert_eq!((to_member(), codes(&side)), (Some(ip("10.100.3.7")), Vec::new()));
-        side.look_again().await;
+        side.look_again(clock::now()).await;
         assert_eq!(codes(&side), Vec::<&str>::new());
         side.undo().await.unwrap();
         assert_eq!(namespace.dump().await, before);
@@ -80,7 +80,7 @@ fn a_lan_with_our_range_that_comes_and_goes_never_has_members_packets() {
         let mut side = applied(&namespace).await;
         namespace.address(LAN, "10.100.77.1/16").await;
         assert_eq!(to_member(), Some(ip("10.100.3.7")), "before it is noticed");
-        side.look_again().await;
+        side.look_again(clock::now()).await;
         assert_eq!((to_member(), codes(&side)), (Some(ip("10.100.3.7")), vec!["lan-collides"]));
         assert!(side.is_connected(ip("10.100.9.9")), "the rest is the LAN's");
         let gone = Mesh { guarded: [net("fd01::/48")].into(), ..mesh() };
@@ -95,12 +95,78 @@ fn a_rule_that_was_taken_away_is_set_again() {
     in_namespace(async |namespace| {
         let mut side = applied(&namespace).await;
         namespace.address(LAN, "10.100.77.1/16").await;
-        side.look_again().await;
+        side.look_again(clock::now()).await;
         let kernel = Kernel::open().unwrap();
         guard::clear(&kernel, namespace.index(TUN).await.unwrap()).await.unwrap();
         assert_eq!(to_member(), Some(ip("10.100.77.1")));
-        side.look_again().await;
+        side.look_again(clock::now()).await;
         assert_eq!(to_member(), Some(ip("10.100.3.7")));
         side.undo().await.unwrap();
+    });
+}
+
+#[test]
+fn what_somebody_did_to_our_interface_is_mended() {
+    in_namespace(async |namespace| {
+        let mut side = applied(&namespace).await;
+        let planned = namespace.dump().await;
+        let index = namespace.index(TUN).await.unwrap();
+        Kernel::open().unwrap().revert(index, &super::super::Change::Up).await.unwrap();
+        assert_eq!(to_member(), None);
+        side.look_again(clock::now()).await;
+        assert_eq!((namespace.dump().await, codes(&side)), (planned, Vec::new()));
+        assert_eq!(to_member(), Some(ip("10.100.3.7")));
+        side.undo().await.unwrap();
+    });
+}
+
+#[test]
+fn who_starts_again_leaves_members_packets_nowhere_to_go_and_nothing_else() {
+    in_namespace(async |namespace| {
+        namespace.address(LAN, "10.100.77.1/16").await;
+        let before = namespace.dump().await;
+        let mut side = applied(&namespace).await;
+        side.close().await.unwrap();
+        assert_eq!(to_member(), None);
+        namespace.delete(TUN).await;
+        assert_eq!(to_member(), None, "its interface is gone");
+        // The next run has another interface.
+        namespace.add_pair(TUN, "other").await;
+        namespace.up("other").await;
+        let mut next = applied(&namespace).await;
+        assert_eq!(to_member(), Some(ip("10.100.3.7")));
+        next.undo().await.unwrap();
+        assert_eq!(to_member(), Some(ip("10.100.77.1")), "after a clean end");
+        let ours = |line: &&String| line.contains("41641");
+        assert_eq!(namespace.dump().await.iter().find(ours), before.iter().find(ours));
+    });
+}
+
+#[test]
+fn who_was_down_leaves_nothing_also_when_it_starts_again() {
+    in_namespace(async |namespace| {
+        let before = namespace.dump().await;
+        let mut side = applied(&namespace).await;
+        side.undo().await.unwrap();
+        side.close().await.unwrap();
+        assert_eq!(namespace.dump().await, before);
+    });
+}
+
+#[test]
+fn a_guard_that_is_not_whole_is_tried_again_and_news_wait_for_nobody_who_is_down() {
+    in_namespace(async |namespace| {
+        let mut side = applied(&namespace).await;
+        assert_eq!(side.due(), None);
+        side.unguarded.push(told::unguarded(&HostError::NoInterface { name: TUN.to_owned() }));
+        // The same plan as before.
+        side.follow(&mesh()).await;
+        assert_eq!((codes(&side), side.due()), (Vec::new(), None));
+        side.on_news(clock::now());
+        assert!(side.due().is_some());
+        side.undo().await.unwrap();
+        assert_eq!(side.due(), None);
+        side.on_news(clock::now());
+        assert_eq!(side.due(), None);
     });
 }

@@ -2,21 +2,23 @@
 //! The listening side of an endpoint: first packets, the gate, and the handshakes behind it.
 
 use std::cell::Cell;
+use std::collections::HashMap;
 use std::io;
+use std::net::IpAddr;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use pqvpn_crypto::schedule::Role;
 use pqvpn_crypto::tls::LinkCrypto;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 
 use super::super::{AbstractSocket, quic};
 use super::{Accepted, Counters, count, handshake, link_error, note_refusal};
-use crate::link::{Behind, Gate, Verdict};
+use crate::link::{Behind, Gate, Place, Places, Room, Standing, Verdict};
 
 /// How long a failed handshake keeps its state, to repeat why it failed: three probe timeouts before any RTT sample.
 const FAREWELL: Duration = Duration::from_secs(3);
@@ -25,6 +27,7 @@ const FAREWELL: Duration = Duration::from_secs(3);
 pub(super) struct Acceptor {
     pub(super) quic: quic::Endpoint,
     pub(super) gate: Gate,
+    pub(super) waiting: Waiting,
     pub(super) behind: Behind,
     pub(super) handshake_timeout: Duration,
     pub(super) crypto: Arc<LinkCrypto>,
@@ -43,7 +46,7 @@ impl Acceptor {
                 },
                 Some(_) = handshakes.join_next() => {}
             }
-            self.counters.unfinished.store(handshakes.len(), Ordering::Relaxed);
+            self.counters.unfinished.store(self.waiting.places().taken(), Ordering::Relaxed);
         }
     }
 
@@ -51,10 +54,20 @@ impl Acceptor {
         // Finished ones leave before new ones are judged.
         while handshakes.try_join_next().is_some() {}
         let source = self.behind.host(incoming.remote_address());
-        let proven = incoming.remote_address_validated();
-        match self.gate.judge(Instant::now().into_std(), source, proven, handshakes.len()) {
+        let (now, proven) = (Instant::now().into_std(), incoming.remote_address_validated());
+        let (taken, room) = {
+            let places = self.waiting.places();
+            // Only who has proven its address can make somebody leave.
+            (places.taken(), if proven { places.room(now, source) } else { Room::None })
+        };
+        match self.gate.judge(now, source, proven, taken, room) {
             Verdict::Accept => {
-                handshakes.spawn(self.begin(incoming));
+                if let Room::InsteadOf(leaves) = room {
+                    count(&self.counters.displaced);
+                    self.waiting.displace(leaves);
+                }
+                let ticket = self.waiting.enter(now, source);
+                handshakes.spawn(self.begin(incoming, ticket));
             }
             Verdict::Retry => {
                 count(&self.counters.retried);
@@ -70,27 +83,119 @@ impl Acceptor {
     }
 
     /// Begins the handshake now; the returned future finishes and delivers it, or sees its remains off.
-    fn begin(&self, incoming: quic::Incoming) -> impl Future<Output = ()> + Send + 'static {
+    fn begin(&self, incoming: quic::Incoming, mut ticket: Ticket) -> impl Future<Output = ()> + Send + 'static {
         let (started, limit) = (Instant::now(), self.handshake_timeout);
         let (counters, crypto, queue) = (Arc::clone(&self.counters), Arc::clone(&self.crypto), self.queue.clone());
-        let (connecting, driver) = OwnedDrivers::driver_of(|| incoming.accept());
+        let (connecting, mut driver) = OwnedDrivers::driver_of(|| incoming.accept());
         async move {
-            let accepted = match connecting {
-                Ok(connecting) => handshake(connecting, Role::Responder, started, limit).await,
-                Err(error) => Err(link_error(&error)),
+            let finishing = async {
+                match connecting {
+                    Ok(connecting) => handshake(connecting, Role::Responder, started, limit).await,
+                    Err(error) => Err(link_error(&error)),
+                }
+            };
+            let accepted = tokio::select! {
+                accepted = finishing => accepted,
+                () = ticket.displaced() => {
+                    count(&counters.failed);
+                    forget(driver.as_ref());
+                    return;
+                }
             };
             count(if accepted.is_ok() { &counters.accepted } else { &counters.failed });
             match accepted {
                 // It waits for `accept` and keeps its place among the unfinished.
-                Ok(link) => drop(queue.send(Ok(link)).await),
+                Ok(link) => {
+                    ticket.note(Standing::Finished);
+                    drop(queue.send(Ok(link)).await);
+                }
                 Err(error) => {
+                    ticket.note(Standing::Failed);
                     tracing::debug!(%error, "incoming handshake failed");
                     note_refusal(&crypto, &error);
                     drop(queue.try_send(Err(error)));
-                    bury(driver).await;
+                    tokio::select! {
+                        () = ticket.displaced() => {}
+                        () = bury(driver.as_mut()) => {}
+                    }
+                    forget(driver.as_ref());
                 }
             }
         }
+    }
+}
+
+/// Handshakes that hold a place.
+pub(super) struct Waiting(Arc<Mutex<Shared>>);
+
+struct Shared {
+    places: Places,
+    /// Dropped to tell one that it is displaced.
+    stay: HashMap<Place, oneshot::Sender<()>>,
+}
+
+impl Waiting {
+    pub(super) fn new(limit: usize) -> Self {
+        Self(Arc::new(Mutex::new(Shared { places: Places::new(limit), stay: HashMap::new() })))
+    }
+
+    fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
+        shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn places(&self) -> MappedPlaces<'_> {
+        MappedPlaces(Self::lock(&self.0))
+    }
+
+    fn enter(&self, now: std::time::Instant, source: IpAddr) -> Ticket {
+        let (stay, displaced) = oneshot::channel();
+        let mut shared = Self::lock(&self.0);
+        let place = shared.places.take(now, source);
+        shared.stay.insert(place, stay);
+        Ticket { place, displaced, shared: Arc::clone(&self.0) }
+    }
+
+    fn displace(&self, place: Place) {
+        let mut shared = Self::lock(&self.0);
+        shared.places.leave(place);
+        shared.stay.remove(&place);
+    }
+}
+
+/// A look at the places.
+struct MappedPlaces<'w>(MutexGuard<'w, Shared>);
+
+impl std::ops::Deref for MappedPlaces<'_> {
+    type Target = Places;
+
+    fn deref(&self) -> &Places {
+        &self.0.places
+    }
+}
+
+/// The right to a place, which ends with it.
+struct Ticket {
+    place: Place,
+    displaced: oneshot::Receiver<()>,
+    shared: Arc<Mutex<Shared>>,
+}
+
+impl Ticket {
+    /// Resolves when somebody else has got the place.
+    async fn displaced(&mut self) {
+        _ = (&mut self.displaced).await;
+    }
+
+    fn note(&self, standing: Standing) {
+        Waiting::lock(&self.shared).places.note(self.place, standing);
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        let mut shared = Waiting::lock(&self.shared);
+        shared.places.leave(self.place);
+        shared.stay.remove(&self.place);
     }
 }
 
@@ -98,9 +203,15 @@ impl Acceptor {
 ///
 /// Both stacks start no closing timer for a connection whose very first packet closes it: such state would stay for
 /// the idle timeout, an hour, at the price of one forged datagram.
-async fn bury(driver: Option<JoinHandle<()>>) {
-    let Some(mut driver) = driver else { return };
-    if tokio::time::timeout(FAREWELL, &mut driver).await.is_err() {
+async fn bury(driver: Option<&mut JoinHandle<()>>) {
+    let Some(driver) = driver else { return };
+    // What is left then is forgotten by force.
+    _ = tokio::time::timeout(FAREWELL, driver).await;
+}
+
+/// Ends a connection's state without a word.
+fn forget(driver: Option<&JoinHandle<()>>) {
+    if let Some(driver) = driver {
         driver.abort();
     }
 }

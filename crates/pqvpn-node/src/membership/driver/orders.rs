@@ -46,7 +46,8 @@ impl Driver {
             Order::Relaying(reply) => drop(reply.send(self.relay_report())),
             Order::Hold(way) => self.relaying.hold(clock::now(), way),
             Order::NetworkChanged => self.on_network_change(),
-            Order::Pause(paused) => self.pause(paused),
+            Order::Pause => self.pause(),
+            Order::Resume(downs) => self.resume(downs),
             Order::Twin => {
                 let now_ms = clock::unix_millis();
                 self.networks.values_mut().for_each(|network| network.note_twin(now_ms));

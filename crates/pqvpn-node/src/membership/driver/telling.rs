@@ -30,8 +30,8 @@ impl Driver {
         if !dirty && !self.untold {
             return;
         }
-        let mut views: Vec<NetworkView> =
-            oldest_first(self.networks.values()).into_iter().map(|network| network.view(now)).collect();
+        let seen = |network: &Network| NetworkView { downs: self.downs, ..network.view(now) };
+        let mut views: Vec<NetworkView> = oldest_first(self.networks.values()).into_iter().map(seen).collect();
         if let Some(view) = views.first_mut() {
             view.health.extend(self.own_health());
         }

@@ -100,6 +100,7 @@ impl Network {
             members: members.collect(),
             revoked: view.revoked.keys().copied().collect(),
             ready: self.is_ready(now),
+            downs: 0,
             enabled: self.is_enabled(now.unix_ms),
             health: self.health(now),
         }

@@ -17,8 +17,9 @@ pub(super) fn is_in_our_namespace() -> bool {
     let inode = |path: &str| fs::metadata(path).map(|meta| meta.ino());
     match (inode("/proc/self/ns/net"), inode("/proc/1/ns/net")) {
         (Ok(own), Ok(first)) => own == first,
-        // Without the right to look, this is an ordinary service: those are started where the first process is.
-        (_, Err(error)) => error.kind() == io::ErrorKind::PermissionDenied,
+        // Without the right to look, or where other users' processes are hidden, this is an ordinary service: those are
+        // started where the first process is.
+        (Ok(_), Err(error)) => [io::ErrorKind::PermissionDenied, io::ErrorKind::NotFound].contains(&error.kind()),
         (Err(_), _) => false,
     }
 }

@@ -41,6 +41,7 @@ fn network(number: u8, name: &str, pool: &str, me: &str, others: &[(PeerId, &str
         members: others.iter().map(|(peer, name, v4)| member(&id, *peer, name, v4)).collect(),
         revoked: Vec::new(),
         ready: true,
+        downs: 0,
         enabled: true,
         health: Vec::new(),
     }

@@ -3,6 +3,7 @@
 
 use std::{
     fs::{File, OpenOptions, TryLockError},
+    io::ErrorKind,
     os::unix::fs::OpenOptionsExt,
     path::Path,
 };
@@ -10,6 +11,15 @@ use std::{
 use nix::fcntl::OFlag;
 
 use crate::failure::Failure;
+
+/// As [`take`], for who only cleans up: where no daemon ever was there is nothing to lock, and nothing is made that would
+/// be of another user than the daemon.
+pub(super) fn take_existing(state_dir: &Path) -> Result<Option<File>, Failure> {
+    if state_dir.join("lock").symlink_metadata().is_err_and(|error| error.kind() == ErrorKind::NotFound) {
+        return Ok(None);
+    }
+    take(state_dir).map(Some)
+}
 
 /// Locks the state directory until the file returned is closed; the kernel lets go when the process dies.
 pub(super) fn take(state_dir: &Path) -> Result<File, Failure> {

@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! One kind of flood, and what came of it.
+
+use std::fs;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use pqvpn_lab::report::{Op, Report};
+use serde_json::{Value, json};
+
+use super::rig::Rig;
+use super::sample::{Sample, Sampler, median};
+use crate::command::network::{rounded, say};
+use crate::command::node::PATIENCE;
+
+/// Seconds of each of the transfers before and after the flood.
+const BESIDE: u32 = 4;
+/// Time in which newcomers come, one after the other.
+const COMING: Duration = Duration::from_secs(3);
+/// From the flood's begin to the first newcomer.
+const LEAD: Duration = Duration::from_secs(1);
+/// Time between two looks at the hub's memory.
+const PACE: Duration = Duration::from_millis(100);
+/// Memory that comes and goes without being a leak: less than what one handshake in a hundred would keep.
+const NOISE_KB: f64 = 256.0;
+
+/// What is sent.
+#[derive(Debug)]
+pub(super) struct Phase {
+    pub(super) name: &'static str,
+    /// As the stranger calls it.
+    pub(super) kind: &'static str,
+    pub(super) sources: u32,
+    pub(super) rate: u32,
+    pub(super) guesses_index: bool,
+    /// How many times as long as others it takes to fill what it can fill.
+    longer: u32,
+    /// Bytes that may come back for each that was sent, by the worst source; `None` where it has proven its address.
+    amplifies: Option<f64>,
+}
+
+const fn phase(name: &'static str, kind: &'static str, sources: u32, rate: u32, amplifies: Option<f64>) -> Phase {
+    Phase { name, kind, sources, rate, guesses_index: false, longer: 1, amplifies }
+}
+
+/// All of them.
+pub(super) const ALL: [Phase; 5] = [
+    phase("one_source", "initials", 1, 20_000, Some(3.0)),
+    phase("spoofed", "initials", 1 << 16, 20_000, Some(3.0)),
+    Phase { guesses_index: true, ..phase("garbage", "garbage", 64, 50_000, Some(0.0)) },
+    Phase { longer: 3, ..phase("half_open", "half-open", 256, 1_000, None) },
+    phase("bait", "bait", 1024, 20_000, Some(0.0)),
+];
+
+/// What came of it.
+pub(super) struct Outcome {
+    quiet_gbit_s: f64,
+    gbit_s: f64,
+    pub(super) tried: u32,
+    pub(super) answered: u32,
+    newcomers: Value,
+    stranger: Value,
+    /// What the hub has counted since its start.
+    hub: Value,
+    samples: Vec<Sample>,
+    hub_cpu: f64,
+    stranger_cpu: f64,
+}
+
+impl Phase {
+    pub(super) fn run(&self, rig: &mut Rig, seconds: u32, newcomers: u16, times: u32) -> anyhow::Result<Outcome> {
+        let seconds = seconds * self.longer;
+        let (stranger, start) = rig.stranger(self, seconds + 1, times)?;
+        let before = rig.course(BESIDE).tcp(1, false)?;
+        let pid = rig.daemon.pid();
+        // The transfer borrows the rig's hosts, the newcomers its crowd.
+        let (peer, hub, target) = (rig.course(0).one.clone(), rig.course(0).two.clone(), rig.course(0).target);
+        let course = crate::command::bench::iperf::Course { one: &peer, two: &hub, target, seconds };
+        let gap = COMING / u32::from(newcomers);
+        let (busy, (came, samples, hub_cpu, stranger_cpu)) = course.tcp_beside(|span| {
+            let begun = Instant::now();
+            fs::write(&start, [])?;
+            let before = [rig.daemon.usage()?.cpu, stranger.usage()?.cpu];
+            thread::sleep(LEAD);
+            let came = rig.newcomers(newcomers, gap)?;
+            // Half of the time to fill what it can fill, and for the newcomers to come.
+            thread::sleep((span / 2).saturating_sub(begun.elapsed()));
+            let sampler = Sampler::start(pid, PACE);
+            thread::sleep(span.saturating_sub(begun.elapsed() + PACE));
+            let samples = sampler.finish();
+            let took = begun.elapsed().as_secs_f64();
+            let after = [rig.daemon.usage()?.cpu, stranger.usage()?.cpu];
+            let share = |which: usize| after[which].saturating_sub(before[which]).as_secs_f64() * 100.0 / took;
+            Ok((came, samples, share(0), share(1)))
+        })?;
+        let stranger = stranger.wait(PATIENCE)?;
+        let told = stranger.stdout.lines().last().unwrap_or_default();
+        let told = serde_json::from_str(told).with_context(|| format!("the stranger said: {}", stranger.stderr))?;
+        let hub = rig.hub.json(&["status"])?;
+        let after = rig.course(BESIDE).tcp(1, false)?;
+        let answered = came["answered"].as_u64().unwrap_or_default();
+        Ok(Outcome {
+            quiet_gbit_s: before.gbit_s.midpoint(after.gbit_s),
+            gbit_s: busy.gbit_s,
+            tried: newcomers.into(),
+            answered: u32::try_from(answered)?,
+            newcomers: came,
+            stranger: told,
+            hub: json!({ "links": hub["links"], "ring_full": hub["drops"]["guest_ring_full"], "lost_events": hub["lost_events"] }),
+            samples,
+            hub_cpu,
+            stranger_cpu,
+        })
+    }
+}
+
+impl Outcome {
+    /// Change of the memory between the first and the last third, in kB.
+    #[expect(clippy::cast_precision_loss, reason = "kilobytes")]
+    fn growth_kb(&self) -> f64 {
+        let third = (self.samples.len() / 3).max(1);
+        let rss =
+            |samples: &[Sample]| median(samples.iter().map(|sample| sample.usage.anonymous).collect()) as f64 / 1e3;
+        rss(&self.samples[self.samples.len().saturating_sub(third)..])
+            - rss(&self.samples[..third.min(self.samples.len())])
+    }
+
+    /// Greatest less least of something counted.
+    fn spread(&self, of: impl Fn(&Sample) -> u64) -> u64 {
+        let all = || self.samples.iter().map(&of);
+        all().max().unwrap_or(u64::MAX) - all().min().unwrap_or_default()
+    }
+
+    pub(super) fn tell(&self, phase: &Phase, report: &mut Report) {
+        let name = phase.name;
+        say(&format!("{name}: {} of {} Gbit/s, new: {}", self.gbit_s, self.quiet_gbit_s, self.newcomers));
+        say(&format!("{name}: {}; the hub: {}", self.stranger, self.hub));
+        let wire = &self.stranger["wire"];
+        let per_s = wire["sent"].as_f64().unwrap_or_default() / self.stranger["seconds"].as_f64().unwrap_or(f64::NAN);
+        let last = self.samples.last();
+        for (figure, value) in [
+            ("sent_per_s", rounded(per_s)),
+            ("throughput_ratio", rounded(self.gbit_s / self.quiet_gbit_s)),
+            ("gbit_s", rounded(self.gbit_s)),
+            ("new_ok", self.answered.into()),
+            ("new_half_ms", self.newcomers["half_ms"].clone()),
+            ("new_last_ms", self.newcomers["last_ms"].clone()),
+            ("rss_kb", last.map_or(0, |sample| sample.usage.rss / 1000).into()),
+            ("memory_kb", last.map_or(0, |sample| sample.usage.anonymous / 1000).into()),
+            ("memory_growth_kb", rounded(self.growth_kb())),
+            ("threads_spread", self.spread(|sample| sample.usage.threads).into()),
+            ("descriptors_spread", self.spread(|sample| sample.descriptors as u64).into()),
+            ("worst_amplification", wire["worst_ratio"].clone()),
+            ("amplification", wire["ratio"].clone()),
+            ("hub_cpu_percent", rounded(self.hub_cpu)),
+            ("stranger_cpu_percent", rounded(self.stranger_cpu)),
+        ] {
+            report.figure(&format!("{name}_{figure}"), value);
+        }
+        if let Some(retried) = self.stranger["more"]["retried"].as_u64() {
+            report.figure(&format!("{name}_proven"), retried);
+        }
+    }
+
+    pub(super) fn bars(&self, phase: &Phase, report: &mut Report) {
+        let name = |figure: &str| format!("{}_{figure}", phase.name);
+        report.bar(&name("throughput_ratio"), Op::AtLeast, 0.8);
+        report.bar(&name("memory_growth_kb"), Op::AtMost, NOISE_KB);
+        report.bar(&name("threads_spread"), Op::Equal, 0.0);
+        report.bar(&name("descriptors_spread"), Op::Equal, 0.0);
+        if let Some(most) = phase.amplifies {
+            report.bar(&name("worst_amplification"), Op::AtMost, most);
+        }
+    }
+}

@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Datagrams nobody wants, for `pqvpn-lab flood`:
+//! `flood KIND HUB_ID HUB_ADDRESS FIRST COUNT RATE SECONDS START [INDEX]`.
+//!
+//! They come from COUNT IPv4 addresses from FIRST on, all of them this host's own; RATE is per second. Says `ready` once
+//! everything is made that can be made before, sends once there is a file START, and in the end says in JSON what went out
+//! and what came back.
+//!
+//! | Kind | A datagram is |
+//! |---|---|
+//! | `initials` | a part of a ClientHello as our nodes send it, valid in all but that nobody goes on with it |
+//! | `half-open` | the same, and answers to Retry: handshakes from addresses that are proven, and left there (RATE: handshakes) |
+//! | `garbage` | random: QUIC's short and long headers, relay, pieces, tunnel packets, those with INDEX as their receiver |
+//! | `bait` | what an answer is hoped for: other versions of QUIC, packets of links that are no more, short Initials |
+
+use std::error::Error;
+use std::io::{Write as _, stdout};
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use half_open::HalfOpen;
+use hello::Hello;
+use noise::Noise;
+use pqvpn_crypto::peer_id::PeerId;
+use wire::Wire;
+
+mod half_open;
+mod hello;
+mod noise;
+mod wire;
+
+type Failure = Box<dyn Error + Send + Sync>;
+
+/// ClientHellos that are made before: some thousands, so that one that holds a place at the hub does not come again soon.
+const HELLOS: usize = 4096;
+/// Pause between two looks at what is due.
+const TICK: Duration = Duration::from_millis(1);
+/// How long answers are waited for in the end.
+const LAST_ANSWERS: Duration = Duration::from_millis(500);
+
+/// Something that can be sent again and again.
+trait Flood {
+    /// Sends some, and says how many of what RATE counts.
+    fn burst(&mut self, wire: &mut Wire) -> Result<u64, Failure>;
+
+    /// Looks at an answer to a source.
+    fn on_answer(&mut self, _wire: &mut Wire, _source: u32, _answer: &[u8]) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    /// What it has to tell beside the bytes.
+    fn told(&self) -> serde_json::Value {
+        serde_json::Value::Null
+    }
+}
+
+fn main() -> Result<(), Failure> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [kind, hub, at, first, count, rate, seconds, start, more @ ..] = arguments.as_slice() else {
+        return Err("usage: flood KIND HUB_ID HUB_ADDRESS FIRST COUNT RATE SECONDS START [INDEX]".into());
+    };
+    let (hub, at): (PeerId, SocketAddrV4) = (hub.parse()?, at.parse()?);
+    let (first, count): (Ipv4Addr, u32) = (first.parse()?, count.parse()?);
+    let mut wire = Wire::new(first, count, at)?;
+    let index = more.first().map(|index| u32::from_str_radix(index, 16)).transpose()?;
+    let mut flood: Box<dyn Flood> = match kind.as_str() {
+        "initials" => Box::new(Initials { hellos: hello::make(HELLOS, hub, at.into())?, next: 0 }),
+        "half-open" => Box::new(HalfOpen::new(hello::make(HELLOS, hub, at.into())?)),
+        "garbage" => Box::new(Noise::garbage(index)),
+        "bait" => Box::new(Noise::bait()),
+        _ => return Err(format!("no kind {kind}").into()),
+    };
+    say("ready")?;
+    while !Path::new(start).exists() {
+        thread::sleep(TICK);
+    }
+    let span = Duration::from_secs(seconds.parse()?);
+    let begun = run(&mut *flood, &mut wire, rate.parse()?, span)?;
+    let took = begun.elapsed();
+    settle(&mut *flood, &mut wire)?;
+    say(&serde_json::json!({ "seconds": took.as_secs_f64(), "wire": wire.told(), "more": flood.told() }).to_string())
+}
+
+fn say(line: &str) -> Result<(), Failure> {
+    let mut out = stdout().lock();
+    writeln!(out, "{line}")?;
+    Ok(out.flush()?)
+}
+
+/// Sends what is due, and looks at what comes back; gives when it began.
+fn run(flood: &mut dyn Flood, wire: &mut Wire, rate: u64, span: Duration) -> Result<Instant, Failure> {
+    let (begun, mut done) = (Instant::now(), 0);
+    while begun.elapsed() < span {
+        let due = u128::from(rate) * begun.elapsed().as_micros() / 1_000_000;
+        while u128::from(done) < due && begun.elapsed() < span {
+            done += flood.burst(wire)?;
+        }
+        answers(flood, wire)?;
+        thread::sleep(TICK);
+    }
+    Ok(begun)
+}
+
+fn settle(flood: &mut dyn Flood, wire: &mut Wire) -> Result<(), Failure> {
+    let since = Instant::now();
+    while since.elapsed() < LAST_ANSWERS {
+        answers(flood, wire)?;
+        thread::sleep(TICK);
+    }
+    Ok(())
+}
+
+fn answers(flood: &mut dyn Flood, wire: &mut Wire) -> Result<(), Failure> {
+    let mut buffer = [0; 65_536];
+    while let Some((source, len)) = wire.receive(&mut buffer)? {
+        flood.on_answer(wire, source, &buffer[..len])?;
+    }
+    Ok(())
+}
+
+/// First flights of handshakes, each of another source.
+struct Initials {
+    hellos: Vec<Hello>,
+    next: u32,
+}
+
+impl Flood for Initials {
+    fn burst(&mut self, wire: &mut Wire) -> Result<u64, Failure> {
+        let hello = &self.hellos[self.next as usize % self.hellos.len()];
+        let source = wire.source(self.next);
+        self.next = self.next.wrapping_add(1);
+        wire.send(source, &hello.datagrams.concat(), Some(hello::DATAGRAM))?;
+        Ok(hello.datagrams.len() as u64)
+    }
+}
