@@ -367,7 +367,7 @@ mod tests {
         let open: Vec<OpenWay> = (0..9)
             .filter_map(|port| ways.open(Place { rung: Rung::Wss, at: SocketAddr::from(([203, 0, 113, 7], port)) }))
             .collect();
-        let verdicts = open.iter().map(|way| gate.judge(now, behind.host(way.id.address()), false, 0, Room::Free));
+        let verdicts = open.iter().map(|way| gate.judge(now, behind.host(way.id.address()), false, 0, || Room::Free));
         assert_eq!(verdicts.filter(|verdict| *verdict == Verdict::Accept).count(), 5);
         let other = SocketAddr::from(([203, 0, 113, 8], 1));
         assert_eq!(behind.host(other), other.ip(), "who comes by UDP stands for itself");

@@ -88,17 +88,24 @@ impl Gate {
     }
 
     /// Judges a first packet from `source`, which is `proven` if it carries a token of ours, while `unfinished`
-    /// incoming handshakes are under way and there is `room` for another.
-    pub fn judge(&mut self, now: Instant, source: IpAddr, proven: bool, unfinished: usize, room: Room) -> Verdict {
+    /// incoming handshakes are under way. `room`, which takes long to find, is asked for only within the source's rate.
+    pub fn judge(
+        &mut self,
+        now: Instant,
+        source: IpAddr,
+        proven: bool,
+        unfinished: usize,
+        room: impl FnOnce() -> Room,
+    ) -> Verdict {
         if proven {
-            let displaces = matches!(room, Room::InsteadOf(_));
-            if room == Room::None || displaces && self.displacing.take(now, source) == Take::Exceeded {
+            // Where nobody can count it, `max_unfinished` still bounds what it can cost.
+            if self.proven.take(now, source) == Take::Exceeded {
                 return Verdict::Ignore;
             }
-            return match self.proven.take(now, source) {
-                // No room to count it: `max_unfinished` still bounds what it can cost.
-                Take::Granted | Take::Untracked => Verdict::Accept,
-                Take::Exceeded => Verdict::Ignore,
+            return match room() {
+                Room::Free => Verdict::Accept,
+                Room::InsteadOf(_) if self.displacing.take(now, source) != Take::Exceeded => Verdict::Accept,
+                Room::InsteadOf(_) | Room::None => Verdict::Ignore,
             };
         }
         if unfinished >= self.config.retry_threshold.min(self.config.max_unfinished) {
@@ -199,7 +206,7 @@ mod tests {
     }
 
     fn judged(gate: &mut Gate, now: Instant, source: IpAddr, proven: bool, times: usize) -> Vec<Verdict> {
-        (0..times).map(|_| gate.judge(now, source, proven, 0, Room::Free)).collect()
+        (0..times).map(|_| gate.judge(now, source, proven, 0, || Room::Free)).collect()
     }
 
     #[test]
@@ -215,13 +222,13 @@ mod tests {
         let verdicts = judged(&mut gate, now, v4(1), false, 7);
         assert_eq!(verdicts[..5], [Verdict::Accept; 5]);
         assert_eq!(verdicts[5..], [Verdict::Retry; 2]);
-        assert_eq!(gate.judge(now, v4(2), false, 0, Room::Free), Verdict::Accept);
+        assert_eq!(gate.judge(now, v4(2), false, 0, || Room::Free), Verdict::Accept);
     }
 
     #[test]
     fn a_source_makes_others_leave_once_a_second() {
         let (mut gate, now) = (Gate::new(GateConfig::default()), Instant::now());
-        let mut judge = |ms: u64, n: u32| gate.judge(now + Duration::from_millis(ms), v4(n), true, 512, instead());
+        let mut judge = |ms: u64, n: u32| gate.judge(now + Duration::from_millis(ms), v4(n), true, 512, instead);
         assert_eq!([judge(0, 1), judge(0, 1), judge(900, 1)], [Verdict::Accept, Verdict::Ignore, Verdict::Ignore]);
         assert_eq!([judge(900, 2), judge(1000, 1)], [Verdict::Accept; 2]);
     }
@@ -230,8 +237,8 @@ mod tests {
     fn the_rate_refills_in_time() {
         let (mut gate, now) = (Gate::new(GateConfig::default()), Instant::now());
         judged(&mut gate, now, v4(1), false, 5);
-        assert_eq!(gate.judge(now + Duration::from_millis(49), v4(1), false, 0, Room::Free), Verdict::Retry);
-        assert_eq!(gate.judge(now + Duration::from_millis(50), v4(1), false, 0, Room::Free), Verdict::Accept);
+        assert_eq!(gate.judge(now + Duration::from_millis(49), v4(1), false, 0, || Room::Free), Verdict::Retry);
+        assert_eq!(gate.judge(now + Duration::from_millis(50), v4(1), false, 0, || Room::Free), Verdict::Accept);
         let later = now + Duration::from_secs(60);
         assert_eq!(judged(&mut gate, later, v4(1), false, 6)[4..], [Verdict::Accept, Verdict::Retry]);
     }
@@ -240,8 +247,8 @@ mod tests {
     fn a_forged_flood_does_not_lock_out_the_address_it_forges() {
         let (mut gate, now) = (Gate::new(GateConfig::default()), Instant::now());
         judged(&mut gate, now, v4(1), false, 10_000);
-        assert_eq!(gate.judge(now, v4(1), false, 0, Room::Free), Verdict::Retry);
-        assert_eq!(gate.judge(now, v4(1), true, 0, Room::Free), Verdict::Accept);
+        assert_eq!(gate.judge(now, v4(1), false, 0, || Room::Free), Verdict::Retry);
+        assert_eq!(gate.judge(now, v4(1), true, 0, || Room::Free), Verdict::Accept);
     }
 
     #[test]
@@ -254,7 +261,7 @@ mod tests {
     fn addresses_of_one_ipv6_network_share_a_rate() {
         let (mut gate, now) = (Gate::new(GateConfig::default()), Instant::now());
         let host = |n: u16| IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 1, 0, 0, 0, n));
-        let verdicts: Vec<_> = (0..6).map(|n| gate.judge(now, host(n), false, 0, Room::Free)).collect();
+        let verdicts: Vec<_> = (0..6).map(|n| gate.judge(now, host(n), false, 0, || Room::Free)).collect();
         assert_eq!(verdicts[4..], [Verdict::Accept, Verdict::Retry]);
     }
 
@@ -262,7 +269,7 @@ mod tests {
     fn who_comes_by_a_carrier_has_a_rate_of_its_own() {
         let (mut gate, now) = (Gate::new(GateConfig::default()), Instant::now());
         let verdicts: Vec<_> =
-            (0..20).map(|n| gate.judge(now, WayId(n).address().ip(), false, 0, Room::Free)).collect();
+            (0..20).map(|n| gate.judge(now, WayId(n).address().ip(), false, 0, || Room::Free)).collect();
         assert_eq!(verdicts, [Verdict::Accept; 20]);
         assert_eq!(judged(&mut gate, now, WayId(1).address().ip(), false, 5)[3..], [Verdict::Accept, Verdict::Retry]);
     }
@@ -271,12 +278,13 @@ mod tests {
     fn load_asks_everybody_for_proof_and_without_room_there_is_silence() {
         let config = GateConfig { retry_threshold: 2, max_unfinished: 4, ..GateConfig::default() };
         let (mut gate, now) = (Gate::new(config), Instant::now());
-        let by_load: Vec<_> = (0..5).map(|unfinished| gate.judge(now, v4(1), false, unfinished, Room::None)).collect();
+        let by_load: Vec<_> =
+            (0..5).map(|unfinished| gate.judge(now, v4(1), false, unfinished, || Room::None)).collect();
         assert_eq!(by_load[..2], [Verdict::Accept; 2]);
         assert_eq!(by_load[2..], [Verdict::Retry; 3], "proof of the address costs no place");
-        assert_eq!(gate.judge(now, v4(1), true, 3, Room::Free), Verdict::Accept);
-        assert_eq!(gate.judge(now, v4(1), true, 4, Room::None), Verdict::Ignore);
-        assert_eq!(gate.judge(now, v4(1), true, 4, instead()), Verdict::Accept, "in the place of another");
+        assert_eq!(gate.judge(now, v4(1), true, 3, || Room::Free), Verdict::Accept);
+        assert_eq!(gate.judge(now, v4(1), true, 4, || Room::None), Verdict::Ignore);
+        assert_eq!(gate.judge(now, v4(1), true, 4, instead), Verdict::Accept, "in the place of another");
     }
 
     #[test]
@@ -284,11 +292,11 @@ mod tests {
         let config = GateConfig { sources: 100, ..GateConfig::default() };
         let (mut gate, now) = (Gate::new(config), Instant::now());
         for n in 0..100_000 {
-            gate.judge(now, v4(n), false, 0, Room::Free);
+            gate.judge(now, v4(n), false, 0, || Room::Free);
         }
         assert_eq!(gate.remembered(), 100);
-        assert_eq!(gate.judge(now, v4(200_000), false, 0, Room::Free), Verdict::Retry);
-        assert_eq!(gate.judge(now, v4(200_000), true, 0, Room::Free), Verdict::Accept);
-        assert_eq!(gate.judge(now + Duration::from_secs(1), v4(200_001), false, 0, Room::Free), Verdict::Accept);
+        assert_eq!(gate.judge(now, v4(200_000), false, 0, || Room::Free), Verdict::Retry);
+        assert_eq!(gate.judge(now, v4(200_000), true, 0, || Room::Free), Verdict::Accept);
+        assert_eq!(gate.judge(now + Duration::from_secs(1), v4(200_001), false, 0, || Room::Free), Verdict::Accept);
     }
 }

@@ -55,12 +55,17 @@ impl Acceptor {
         while handshakes.try_join_next().is_some() {}
         let source = self.behind.host(incoming.remote_address());
         let (now, proven) = (Instant::now().into_std(), incoming.remote_address_validated());
-        let (taken, room) = {
+        // Only who has proven its address can make somebody leave.
+        let mut room = Room::None;
+        let verdict = {
             let places = self.waiting.places();
-            // Only who has proven its address can make somebody leave.
-            (places.taken(), if proven { places.room(now, source) } else { Room::None })
+            let find = || {
+                room = places.room(now, source);
+                room
+            };
+            self.gate.judge(now, source, proven, places.taken(), find)
         };
-        match self.gate.judge(now, source, proven, taken, room) {
+        match verdict {
             Verdict::Accept => {
                 if let Room::InsteadOf(leaves) = room {
                     count(&self.counters.displaced);
