@@ -55,6 +55,12 @@ pub fn look_for_resolver() {
     let _kept = host::is_resolved_s_namespace();
 }
 
+/// The file a killed node's line is still in, which the next start takes back whatever its settings say.
+#[must_use]
+pub fn left_behind(state_dir: &std::path::Path) -> Option<std::path::PathBuf> {
+    host::left_behind(state_dir)
+}
+
 /// What `dns status` shows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DnsReport {

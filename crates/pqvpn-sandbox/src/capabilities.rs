@@ -15,14 +15,35 @@ const KEPT: [(CapabilitySet, &str); 2] =
 /// See [`Locked::ByRight`](crate::Locked::ByRight).
 const LOCK: (CapabilitySet, &str) = (CapabilitySet::IPC_LOCK, "ipc_lock");
 
-/// Drops all others, for programs started from here as well; gives the names of those that are left.
-pub(crate) fn drop_most(keep_lock: bool) -> io::Result<Vec<&'static str>> {
-    let wanted = || KEPT.iter().chain(keep_lock.then_some(&LOCK));
-    let kept = wanted().fold(CapabilitySet::empty(), |all, (one, _)| all | *one);
+/// To folders below one that is somebody else's, like a state directory in a home, root gets only by this.
+const OVERRIDE: (CapabilitySet, &str) = (CapabilitySet::DAC_OVERRIDE, "dac_override");
+
+/// What is left.
+pub(crate) struct Left {
+    /// By name.
+    pub(crate) names: Vec<&'static str>,
+    /// What could not be dropped, and why.
+    pub(crate) failed: Option<io::Error>,
+}
+
+/// Drops all others, for programs started from here as well; with `works` it is tried whether the daemon gets at its files
+/// without them.
+pub(crate) fn drop_most(keep_lock: bool, works: impl FnOnce() -> bool) -> io::Result<Left> {
     let now = capabilities(None)?;
-    if now.effective.contains(CapabilitySet::SETPCAP) {
-        shrink_bounding_set(kept)?;
+    let mut wanted: Vec<_> = KEPT.into_iter().chain(keep_lock.then_some(LOCK)).collect();
+    let all = |wanted: &[(CapabilitySet, &'static str)]| {
+        wanted.iter().fold(CapabilitySet::empty(), |all, (one, _)| all | *one)
+    };
+    if now.effective.contains(OVERRIDE.0) {
+        set_capabilities(None, CapabilitySets { effective: now.effective & all(&wanted), ..now })?;
+        if !works() {
+            wanted.push(OVERRIDE);
+        }
+        set_capabilities(None, now)?;
     }
+    let kept = all(&wanted);
+    // Whatever comes of this: the process itself has them no more.
+    let shrunk = if now.effective.contains(CapabilitySet::SETPCAP) { shrink_bounding_set(kept) } else { Ok(()) };
     let permitted = now.permitted & kept;
     // What is not inheritable cannot be ambient.
     let sets = CapabilitySets { effective: permitted, permitted, inheritable: now.inheritable & kept };
@@ -30,7 +51,9 @@ pub(crate) fn drop_most(keep_lock: bool) -> io::Result<Vec<&'static str>> {
     if sets != now {
         set_capabilities(None, sets)?;
     }
-    Ok(wanted().filter(|(one, _)| permitted.contains(*one)).map(|(_, name)| *name).collect())
+    let left = capabilities(None)?.permitted;
+    let names = wanted.iter().filter(|(one, _)| left.contains(*one)).map(|(_, name)| *name).collect();
+    Ok(Left { names, failed: shrunk.err() })
 }
 
 /// Root gets no others back by starting a program.

@@ -7,19 +7,26 @@ use landlock::{
     ABI, Access, AccessFs, BitFlags, RestrictionStatus, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetError,
     RulesetStatus, Scope, path_beneath_rules,
 };
+use rustix::{
+    fs::{Access as Wanted, AtFlags, CWD, accessat},
+    io::Errno,
+};
 
 /// Programs and their libraries: `resolvectl` is one.
 const PROGRAMS: [&str; 8] = ["/usr", "/bin", "/sbin", "/lib", "/lib64", "/opt", "/nix/store", "/gnu/store"];
 /// What is read: the names of hosts, users and services, and what the kernel tells. Others' memory and environment in
 /// /proc stay closed.
-const READ: [&str; 9] = [
+const READ: [&str; 12] = [
     "/etc",
     "/proc",
     "/sys",
-    "/dev",
+    "/dev/urandom",
+    "/dev/random",
     "/run/systemd/resolve",
     "/run/NetworkManager",
     "/run/resolvconf",
+    "/run/netconfig",
+    "/run/connman",
     "/run/nscd",
     "/var/lib/sss",
 ];
@@ -32,6 +39,18 @@ pub struct Places {
     pub changed: Vec<PathBuf>,
     /// Files and folders it reads besides those that every daemon reads.
     pub read: Vec<PathBuf>,
+}
+
+impl Places {
+    /// Whether this process, as it is now, gets at all of them that are there.
+    pub(crate) fn are_open(&self) -> bool {
+        let open = |path: &PathBuf, how: Wanted| {
+            let checked = accessat(CWD, path, how, AtFlags::EACCESS);
+            !matches!(checked, Err(Errno::ACCESS | Errno::PERM))
+        };
+        let changed = self.changed.iter().all(|folder| open(folder, Wanted::WRITE_OK | Wanted::EXEC_OK));
+        changed && self.read.iter().all(|path| open(path, Wanted::READ_OK))
+    }
 }
 
 /// Takes away all other files, and signals to processes outside.

@@ -17,6 +17,7 @@ use std::{fs, io};
 
 use rustix::thread::set_no_new_privs;
 
+use self::capabilities::Left;
 pub use self::{
     files::Places,
     memory::{Locked, keep_to_ourselves},
@@ -58,8 +59,16 @@ pub fn confine(places: &Places, locked: Locked) -> io::Result<Confinement> {
     }
     // Landlock first: while there are rights to open all places with.
     now.files = files::restrict(places).inspect_err(|why| missing("landlock", why)).is_ok();
-    match capabilities::drop_most(by_right) {
-        Ok(left) => now.capabilities = left,
+    match capabilities::drop_most(by_right, || places.are_open()) {
+        Ok(Left { names, failed }) => {
+            if let Some(error) = failed {
+                missing("capabilities of programs started from here", &error);
+            }
+            if names.contains(&"dac_override") {
+                missing("capabilities", &"a folder of the daemon's is below one of another user: dac_override stays");
+            }
+            now.capabilities = names;
+        }
         Err(error) => missing("capabilities", &error),
     }
     now.packet_threads = packet::is_possible().inspect_err(|why| missing("seccomp", why)).is_ok();

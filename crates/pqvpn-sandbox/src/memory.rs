@@ -2,7 +2,7 @@
 //! Memory: no dump, no tracing, no swap.
 
 use rustix::{
-    mm::{MlockAllFlags, mlockall},
+    mm::{MlockAllFlags, mlockall, munlockall},
     process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit},
     thread::{CapabilitySet, capabilities},
 };
@@ -38,7 +38,19 @@ pub fn keep_to_ourselves() -> Locked {
     // On fault: nothing is touched early.
     match mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT) {
         Ok(()) if raised => Locked::All,
-        Ok(()) => Locked::ByRight,
+        Ok(()) if is_beyond_the_limit() => Locked::ByRight,
+        Ok(()) => {
+            // The right is one of another user namespace than the first, where it does not count.
+            let _nothing_else_is_locked = munlockall();
+            Locked::Nothing("CAP_IPC_LOCK does not count in this user namespace".to_owned())
+        }
         Err(error) => Locked::Nothing(error.to_string()),
     }
+}
+
+/// Whether more can be locked than the limit says: tried with an allocation that is never touched.
+fn is_beyond_the_limit() -> bool {
+    let limit = getrlimit(Resource::Memlock).current.unwrap_or(0);
+    let Ok(more) = usize::try_from(limit.saturating_add(1 << 20)) else { return false };
+    Vec::<u8>::new().try_reserve_exact(more).is_ok()
 }

@@ -172,6 +172,10 @@ fn bind_in(nursery: &Path, path: &Path, access: &Access) -> Result<(UnixListener
 /// Whether the operator group now owns `path`; a daemon outside that group cannot give files to it.
 fn give_to_operators(path: &Path, access: &Access) -> bool {
     let Some(group) = access.operators() else { return false };
+    // The service's own group, which it cannot give files to and need not.
+    if fs::metadata(path).is_ok_and(|now| now.gid() == group.as_raw()) {
+        return true;
+    }
     match chown(path, None, Some(group.as_raw())) {
         Ok(()) => true,
         Err(error) => {

@@ -109,7 +109,8 @@ impl HostSide {
             return Ok(());
         }
         let outcome = self.set().await;
-        self.again.on_look(clock::now(), self.is_lacking());
+        // Who is not up is not looked after.
+        self.again.on_look(clock::now(), self.applied.is_some() && self.is_lacking());
         outcome
     }
 

@@ -10,7 +10,7 @@
 //! Pure: time is an argument, memory is bounded by `sources`.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use pqvpn_dataplane::way::WayId;
@@ -51,6 +51,12 @@ impl GateConfig {
     }
 }
 
+/// Handshakes that leave their places to others, in a second and at once: 215 µs of a processor each.
+const DISPLACED_PER_SECOND: u32 = 512;
+const DISPLACED_AT_ONCE: u32 = 64;
+/// Whose rate all share.
+const EVERYBODY: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+
 impl Default for GateConfig {
     fn default() -> Self {
         Self { retry_threshold: 32, max_unfinished: 512, burst: 5, per_second: 20, sources: 4096 }
@@ -76,6 +82,9 @@ pub struct Gate {
     proven: Sources,
     /// Who made somebody leave a place: once a second, or few addresses keep us busy with handshakes that end nowhere.
     displacing: Sources,
+    /// What all proven sources share that are not remembered, and what all share that make somebody leave.
+    untracked: Sources,
+    displaced: Sources,
 }
 
 impl Gate {
@@ -84,7 +93,9 @@ impl Gate {
     pub fn new(config: GateConfig) -> Self {
         let sources = || Sources::new(config.burst, config.per_second, config.sources);
         let displacing = Sources::new(1, 1, config.sources);
-        Self { unproven: sources(), proven: sources(), displacing, config }
+        let shared = || Sources::new(DISPLACED_AT_ONCE, DISPLACED_PER_SECOND, 1);
+        let (untracked, displaced) = (shared(), shared());
+        Self { unproven: sources(), proven: sources(), untracked, displacing, displaced, config }
     }
 
     /// Judges a first packet from `source`, which is `proven` if it carries a token of ours, while `unfinished`
@@ -98,13 +109,17 @@ impl Gate {
         room: impl FnOnce() -> Room,
     ) -> Verdict {
         if proven {
-            // Where nobody can count it, `max_unfinished` still bounds what it can cost.
-            if self.proven.take(now, source) == Take::Exceeded {
+            // Who is one too many to be remembered shares a rate with all others that are.
+            let taken = match self.proven.take(now, source) {
+                Take::Untracked => self.untracked.take(now, EVERYBODY),
+                taken @ (Take::Granted | Take::Exceeded) => taken,
+            };
+            if taken == Take::Exceeded {
                 return Verdict::Ignore;
             }
             return match room() {
                 Room::Free => Verdict::Accept,
-                Room::InsteadOf(_) if self.displacing.take(now, source) != Take::Exceeded => Verdict::Accept,
+                Room::InsteadOf(_) if self.may_displace(now, source) => Verdict::Accept,
                 Room::InsteadOf(_) | Room::None => Verdict::Ignore,
             };
         }
@@ -115,6 +130,11 @@ impl Gate {
             Take::Granted => Verdict::Accept,
             Take::Exceeded | Take::Untracked => Verdict::Retry,
         }
+    }
+
+    /// Whether a source, and all sources together, may have one more leave its place: what has left was paid for.
+    fn may_displace(&mut self, now: Instant, source: IpAddr) -> bool {
+        self.displacing.take(now, source) != Take::Exceeded && self.displaced.take(now, EVERYBODY) != Take::Exceeded
     }
 
     /// Sources remembered now, for the proof that they are bounded.
@@ -255,6 +275,27 @@ mod tests {
     fn a_proven_source_beyond_its_rate_gets_silence() {
         let (mut gate, now) = (Gate::new(GateConfig::default()), Instant::now());
         assert_eq!(judged(&mut gate, now, v4(1), true, 6)[4..], [Verdict::Accept, Verdict::Ignore]);
+    }
+
+    #[test]
+    fn all_sources_together_displace_so_many_in_a_second_remembered_or_not() {
+        let mut gate = Gate::new(GateConfig { sources: 100, ..GateConfig::default() });
+        let start = Instant::now();
+        let accepted = (0..10_000).filter(|n| {
+            let now = start + Duration::from_micros(u64::from(*n) * 100);
+            gate.judge(now, v4(*n), true, 512, instead) == Verdict::Accept
+        });
+        let accepted = u32::try_from(accepted.count()).unwrap();
+        assert!((1..=DISPLACED_PER_SECOND + DISPLACED_AT_ONCE).contains(&accepted), "{accepted}");
+        // Nor is room looked for more often for those who cannot be remembered.
+        let (mut looked, now) = (0_u32, start + Duration::from_secs(1));
+        for _ in 0..10_000 {
+            gate.judge(now, v4(77_777), true, 512, || {
+                looked += 1;
+                Room::None
+            });
+        }
+        assert!(looked <= DISPLACED_AT_ONCE, "{looked}");
     }
 
     #[test]

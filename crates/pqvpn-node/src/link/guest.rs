@@ -96,7 +96,10 @@ impl LinkSocket for GuestSocket {
                 return Ok(());
             };
             #[expect(deprecated, reason = "the safe one; an owned socket keeps what its successor asks by `unsafe`")]
-            let registered = AsyncFd::with_interest(copy, Interest::WRITABLE)?;
+            let Ok(registered) = AsyncFd::with_interest(copy, Interest::WRITABLE) else {
+                tokio::time::sleep(NO_DESCRIPTOR).await;
+                return Ok(());
+            };
             registered.writable().await.map(drop)
         })
     }

@@ -169,6 +169,12 @@ async fn apply_until(
     }
 }
 
+/// The file that [`recover`] will write.
+pub(super) fn left_behind(state_dir: &Path) -> Option<PathBuf> {
+    let Ok(Some(Change::ResolvConf(change))) = journal::load(state_dir) else { return None };
+    Some(change.path)
+}
+
 /// Takes back what a killed node left; says what that was.
 pub(super) async fn recover(places: &Places, state_dir: &Path) -> Result<Option<String>, DnsError> {
     let Some(change) = journal::load(state_dir)? else { return Ok(None) };

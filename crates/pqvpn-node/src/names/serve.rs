@@ -113,6 +113,10 @@ async fn serve_udp(names: &Names, socket: &UdpSocket) -> io::Error {
             Ok(received) => received,
             // What an earlier answer met on its way: the asker is gone.
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => continue,
+            Err(error) if is_out_of_room(&error) => {
+                sleep(RETRY.0).await;
+                continue;
+            }
             Err(error) => return error,
         };
         let query = query.get(..len).unwrap_or_default();

@@ -67,12 +67,22 @@ impl Acceptor {
         };
         match verdict {
             Verdict::Accept => {
+                // Nobody leaves for what only looks like a first packet.
+                let (connecting, driver) = OwnedDrivers::driver_of(|| incoming.accept());
+                let connecting = match connecting {
+                    Ok(connecting) => connecting,
+                    Err(error) => {
+                        count(&self.counters.failed);
+                        drop(self.queue.try_send(Err(link_error(&error))));
+                        return;
+                    }
+                };
                 if let Room::InsteadOf(leaves) = room {
                     count(&self.counters.displaced);
                     self.waiting.displace(leaves);
                 }
                 let ticket = self.waiting.enter(now, source);
-                handshakes.spawn(self.begin(incoming, ticket));
+                handshakes.spawn(self.finish(connecting, driver, ticket));
             }
             Verdict::Retry => {
                 count(&self.counters.retried);
@@ -87,18 +97,17 @@ impl Acceptor {
         }
     }
 
-    /// Begins the handshake now; the returned future finishes and delivers it, or sees its remains off.
-    fn begin(&self, incoming: quic::Incoming, mut ticket: Ticket) -> impl Future<Output = ()> + Send + 'static {
+    /// Finishes a handshake that has begun and delivers it, or sees its remains off.
+    fn finish(
+        &self,
+        connecting: quic::Connecting,
+        mut driver: Option<JoinHandle<()>>,
+        mut ticket: Ticket,
+    ) -> impl Future<Output = ()> + Send + 'static {
         let (started, limit) = (Instant::now(), self.handshake_timeout);
         let (counters, crypto, queue) = (Arc::clone(&self.counters), Arc::clone(&self.crypto), self.queue.clone());
-        let (connecting, mut driver) = OwnedDrivers::driver_of(|| incoming.accept());
         async move {
-            let finishing = async {
-                match connecting {
-                    Ok(connecting) => handshake(connecting, Role::Responder, started, limit).await,
-                    Err(error) => Err(link_error(&error)),
-                }
-            };
+            let finishing = handshake(connecting, Role::Responder, started, limit);
             let accepted = tokio::select! {
                 accepted = finishing => accepted,
                 () = ticket.displaced() => {

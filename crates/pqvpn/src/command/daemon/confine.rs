@@ -13,6 +13,21 @@ use crate::{
 };
 
 const RESOLV_CONF: &str = "/etc/resolv.conf";
+/// Folders that hold much that is not the daemon's, and so do the folders of people.
+const SHARED: [&str; 12] = [
+    "/",
+    "/etc",
+    "/run",
+    "/var",
+    "/var/run",
+    "/var/log",
+    "/var/lib",
+    "/tmp",
+    "/var/tmp",
+    "/root",
+    "/home",
+    "/usr/local/etc",
+];
 
 /// Confines this process, which has one thread yet; what cannot be done is logged, and said in `status`.
 pub(super) fn confine(
@@ -24,10 +39,15 @@ pub(super) fn confine(
 ) -> model::Confinement {
     // Later there is no right to look.
     pqvpn_node::names::look_for_resolver();
-    let confined = pqvpn_sandbox::confine(&places(context, args, config, state_dir), locked);
-    let Confinement { capabilities, files, packet_threads, memory, missing } = confined.unwrap_or_else(|error| {
+    let places = places(context, args, config, state_dir);
+    let confined = pqvpn_sandbox::confine(&places, locked);
+    let Confinement { capabilities, files, packet_threads, memory, mut missing } = confined.unwrap_or_else(|error| {
         Confinement { missing: vec![format!("nothing is confined: {error}")], ..Confinement::default() }
     });
+    missing.extend(places.changed.iter().filter(|folder| is_shared(folder)).map(|folder| {
+        let folder = folder.display();
+        format!("all of {folder} may be changed, since a file of the daemon lies there: give it a folder of its own")
+    }));
     if packet_threads {
         pqvpn_node::confine_packet_threads(pqvpn_sandbox::packet_thread);
     }
@@ -49,14 +69,23 @@ fn places(context: &Context, args: &DaemonArgs, config: &Config, state_dir: &Pat
     let pid_file = args.pid_file.as_deref().map(absolute_path);
     let resolver = (config.dns.mode == DnsMode::ResolvConf)
         .then(|| fs::canonicalize(RESOLV_CONF).unwrap_or_else(|_| RESOLV_CONF.into()));
-    let files = [settings, context.own_socket().ok(), log, pid_file, resolver];
+    let left = pqvpn_node::names::left_behind(state_dir);
+    let files = [settings, context.own_socket().ok(), log, pid_file, resolver, left];
     let folders = files.into_iter().flatten().filter_map(|file| file.parent().map(Path::to_owned));
     // Never all there is: a file at the very top is written in place or not at all.
     let changed = folders.chain([state_dir.to_owned()]).filter(|folder| folder != Path::new("/")).collect();
-    // The files themselves: what else lies beside a list is not the daemon's to read.
+    // With their folders: who renews such a file puts another one in its place.
     let lists = config.bootstrap.lists.iter().map(|list| absolute_path(list));
-    let read = lists.chain([RESOLV_CONF.into()]).collect();
-    Places { changed, read }
+    let resolver = fs::canonicalize(RESOLV_CONF).unwrap_or_else(|_| RESOLV_CONF.into());
+    let read = lists.chain([resolver]).map(|file| match file.parent() {
+        Some(folder) if !is_shared(folder) => folder.to_owned(),
+        Some(_) | None => file,
+    });
+    Places { changed, read: read.collect() }
+}
+
+fn is_shared(folder: &Path) -> bool {
+    SHARED.iter().any(|shared| folder == Path::new(shared)) || folder.parent() == Some(Path::new("/home"))
 }
 
 #[cfg(test)]
@@ -80,7 +109,9 @@ mod tests {
         config.logging.file = Some("/f/log".into());
         let Places { changed, read } = places_of(&config);
         assert_eq!(changed, ["/a", "/b", "/f", "/d", "/c"].map(Path::new));
-        assert_eq!(read, ["/e/nodes.list", RESOLV_CONF].map(Path::new), "not what lies beside them");
+        assert_eq!(read[0], Path::new("/e"), "a list that is renewed by another file is read too");
+        config.bootstrap.lists = vec!["/tmp/nodes.list".into()];
+        assert_eq!(places_of(&config).read[0], Path::new("/tmp/nodes.list"), "but not all that people put there");
         config.logging.file = Some("log".into());
         assert_eq!(places_of(&config).changed[2], Path::new("/c"));
     }
