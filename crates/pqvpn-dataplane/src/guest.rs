@@ -298,8 +298,10 @@ impl fmt::Debug for Guest {
 const RING_BYTES: usize = 1 << 20;
 /// Datagrams that wait for the guest.
 const RING_DATAGRAMS: usize = 1024;
-/// Of them, first packets of handshakes, which anybody can send: handshakes under way and links have the rest.
-const RING_FIRSTS: usize = 512;
+/// Of them, Initial packets, the dearest that strangers can send: what goes on after them has the rest. The first answers to our
+/// own dials are among them, and come again.
+const RING_FIRSTS: usize = RING_DATAGRAMS / 2;
+const RING_FIRST_BYTES: usize = RING_BYTES / 2;
 
 /// The bounded queue between the inbound threads and the guest.
 #[derive(Debug)]
@@ -313,6 +315,8 @@ struct Ring {
     /// Grows to [`RING_BYTES`] only when the guest is slow; begins anew at the front whenever it is empty.
     bytes: Vec<u8>,
     waiting: VecDeque<(usize, GuestMeta)>,
+    /// Initial packets among them, and their bytes.
+    firsts: (usize, usize),
     /// Where the next datagram goes.
     head: usize,
     waker: Option<Waker>,
@@ -322,7 +326,8 @@ struct Ring {
 impl GuestRing {
     /// An empty ring.
     pub(crate) fn new(drops: Arc<DropCounters>) -> Self {
-        let ring = Ring { bytes: Vec::new(), waiting: VecDeque::new(), head: 0, waker: None, closed: false };
+        let (bytes, waiting) = (Vec::new(), VecDeque::new());
+        let ring = Ring { bytes, waiting, firsts: (0, 0), head: 0, waker: None, closed: false };
         Self { ring: Mutex::new(ring), drops }
     }
 
@@ -369,7 +374,7 @@ impl GuestRing {
         let mut ring = lock(&self.ring);
         let mut count = 0;
         for (buf, meta) in bufs.iter_mut().zip(meta) {
-            let Some((start, found)) = ring.waiting.pop_front() else {
+            let Some((start, found)) = ring.next() else {
                 break;
             };
             let len = found.len.min(buf.len());
@@ -406,7 +411,9 @@ impl Ring {
         if self.waiting.len() >= RING_DATAGRAMS || datagram.len() > RING_BYTES {
             return false;
         }
-        if is_first(datagram) && self.waiting.len() >= RING_FIRSTS {
+        let (firsts, bytes) = self.firsts;
+        let is_first = is_first(datagram);
+        if is_first && (firsts >= RING_FIRSTS || bytes + datagram.len() > RING_FIRST_BYTES) {
             return false;
         }
         let Some(start) = self.place(datagram.len()) else {
@@ -419,7 +426,19 @@ impl Ring {
         self.bytes[start..end].copy_from_slice(datagram);
         self.head = end;
         self.waiting.push_back((start, meta));
+        if is_first {
+            self.firsts = (firsts + 1, bytes + datagram.len());
+        }
         true
+    }
+
+    fn next(&mut self) -> Option<(usize, GuestMeta)> {
+        let (start, meta) = self.waiting.pop_front()?;
+        if is_first(&self.bytes[start..start + meta.len]) {
+            let (firsts, bytes) = self.firsts;
+            self.firsts = (firsts.saturating_sub(1), bytes.saturating_sub(meta.len));
+        }
+        Some((start, meta))
     }
 
     /// Where `len` bytes fit behind the newest datagram, or at the front before the oldest.

@@ -69,13 +69,20 @@ fn datagrams_and_bytes_are_bounded() {
 fn first_packets_leave_room_for_links_and_handshakes_under_way() {
     let ring = ring();
     let (initial, handshake, short) = ([0xc3; 1200], [0xe3; 1200], [0x43; 100]);
-    let fitted = (0..RING_DATAGRAMS).take_while(|_| push(&ring, &initial)).count();
-    assert_eq!(fitted, RING_FIRSTS);
+    let fill = || (0..RING_DATAGRAMS).take_while(|_| push(&ring, &initial)).count();
+    let most = RING_FIRSTS.min(RING_FIRST_BYTES / initial.len());
+    assert_eq!(fill(), most);
     assert!(push(&ring, &handshake) && push(&ring, &short), "they have the rest");
-    // What is not a first packet is not held back by those that wait.
     assert!((0..100).all(|_| push(&ring, &short)) && !push(&ring, &initial));
     while take(&ring).is_some() {}
-    assert!(push(&ring, &initial));
+    // Whatever else waits, they have their half.
+    assert!((0..RING_FIRSTS).all(|_| push(&ring, &short)));
+    assert_eq!(fill(), most);
+    while take(&ring).is_some() {}
+    let large = vec![0xc3; 60_000];
+    assert_eq!((0..100).take_while(|_| push(&ring, &large)).count(), RING_FIRST_BYTES / large.len());
+    while take(&ring).is_some() {}
+    assert_eq!(fill(), most, "all of it is free again");
 }
 
 #[test]
