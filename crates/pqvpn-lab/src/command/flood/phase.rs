@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use pqvpn_lab::report::{Op, Report};
 use serde_json::{Value, json};
 
-use super::rig::Rig;
+use super::rig::{NEWCOMER, Rig};
 use super::sample::{Sample, Sampler, median};
 use crate::command::network::{rounded, say};
 use crate::command::node::PATIENCE;
@@ -70,7 +70,9 @@ pub(super) struct Outcome {
 
 impl Phase {
     pub(super) fn run(&self, rig: &mut Rig, seconds: u32, newcomers: u16, times: u32) -> anyhow::Result<Outcome> {
-        let seconds = seconds * self.longer;
+        // Nobody gets in because the flood is over.
+        let until_last = (LEAD + COMING + NEWCOMER).as_secs() + 1;
+        let seconds = (seconds * self.longer).max(u32::try_from(until_last)?);
         let (stranger, start) = rig.stranger(self, seconds + 1, times)?;
         let before = rig.course(BESIDE).tcp(1, false)?;
         let pid = rig.daemon.pid();

@@ -28,7 +28,7 @@ const CROWD: &str = "172.20.0.1/16";
 /// Where the stranger lives.
 const STRANGER: &str = "172.22.0.1/15";
 /// How long a newcomer may take: as long as a daemon tries before it gives up for the first time.
-const NEWCOMER: Duration = Duration::from_secs(10);
+pub(super) const NEWCOMER: Duration = Duration::from_secs(10);
 
 /// Everything that runs.
 pub(in crate::command) struct Rig {
