@@ -28,12 +28,14 @@ enum Work {
     Check(&'static [&'static str]),
     /// Runs cargo, whose output is that of a test runner.
     Tests(&'static [&'static str]),
+    /// The same, with code and environment that the AddressSanitizer watches.
+    Sanitized(&'static [&'static str]),
     /// Does it itself.
     Task(fn(&mut Tally) -> Result<()>),
 }
 
 /// Every lane, cheapest first. `netns` and what follows run alone: they measure a whole machine, or use all of it.
-pub(crate) const LANES: [Lane; 11] = [
+pub(crate) const LANES: [Lane; 12] = [
     Lane {
         name: "fmt",
         usual: true,
@@ -99,6 +101,30 @@ pub(crate) const LANES: [Lane; 11] = [
             "--test-threads=1",
         ]),
     },
+    Lane {
+        // The crate with `unsafe`, against the kernel and in memory.
+        name: "sanitize",
+        usual: false,
+        needs_packages: true,
+        tool: None,
+        work: Work::Sanitized(&[
+            "test",
+            "--locked",
+            "--package",
+            "pqvpn-dataplane",
+            "--lib",
+            "--test",
+            "kernel",
+            "--test",
+            "session_traffic",
+            // Named so that build scripts and macros go without.
+            "--target",
+            "x86_64-unknown-linux-gnu",
+            "--no-fail-fast",
+            "--",
+            "--show-output",
+        ]),
+    },
     // Its corpora are replayed in `unit`.
     Lane { name: "fuzz", usual: false, needs_packages: true, tool: None, work: Work::Task(fuzz::run) },
     Lane {
@@ -143,10 +169,17 @@ impl Lane {
         let (arguments, counts) = match self.work {
             Work::Task(task) => return task(tally),
             Work::Check(arguments) => (arguments, false),
-            Work::Tests(arguments) => (arguments, true),
+            Work::Tests(arguments) | Work::Sanitized(arguments) => (arguments, true),
         };
         let failed_before = tally.failed;
-        let succeeded = watch(arguments, counts, tally)?;
+        let mut cargo = Command::new(env!("CARGO"));
+        cargo.args(arguments);
+        if matches!(self.work, Work::Sanitized(_)) {
+            // A folder of its own: with other flags everything is built anew. Statics are no leaks.
+            cargo.env("RUSTC_BOOTSTRAP", "1").env("RUSTFLAGS", "-Zsanitizer=address");
+            cargo.env("CARGO_TARGET_DIR", "target/sanitized").env("ASAN_OPTIONS", "detect_leaks=0");
+        }
+        let succeeded = watch(cargo, counts, tally)?;
         if !counts && succeeded {
             tally.passed += 1;
         }
@@ -159,9 +192,8 @@ impl Lane {
     }
 }
 
-fn watch(arguments: &[&str], counts: bool, tally: &mut Tally) -> Result<bool> {
-    let mut command = Command::new(env!("CARGO"));
-    command.args(arguments).env("RUSTDOCFLAGS", "-D warnings -A rustdoc::private_intra_doc_links").stdin(Stdio::null());
+fn watch(mut command: Command, counts: bool, tally: &mut Tally) -> Result<bool> {
+    command.env("RUSTDOCFLAGS", "-D warnings -A rustdoc::private_intra_doc_links").stdin(Stdio::null());
     if !counts {
         return Ok(command.status().context("cargo did not start")?.success());
     }

@@ -22,7 +22,7 @@ cargo xtask release         build a release that is the same wherever it is buil
 cargo xtask reproduce       build it in two places and compare
 cargo xtask sbom            write its bill of materials (CycloneDX)
 
-Lanes: fmt clippy docs deny unit-file unit netns, and fuzz, crash, flood and soak where they are named";
+Lanes: fmt clippy docs deny unit-file unit netns, and fuzz, sanitize, crash, flood and soak where they are named";
 
 fn main() -> ExitCode {
     match run() {
