@@ -141,6 +141,11 @@ impl HostSide {
         if self.applied.is_none() {
             return;
         }
+        // Without a descriptor nothing can be looked at: that says nothing of the host.
+        if let Err(error) = Kernel::open() {
+            tracing::debug!(%error, "the host is not looked at");
+            return self.again.on_look(now, true);
+        }
         let outcome = self.set().await;
         let was = self.trouble.take();
         self.trouble = outcome.err().map(|error| {
