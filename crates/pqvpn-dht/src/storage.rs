@@ -14,7 +14,7 @@ use crate::{
     Now,
     address::Subnet,
     counters::Attack,
-    rules::{BeatRefusal, check_heartbeat},
+    rules::{BeatRefusal, SKEW_MS, check_heartbeat},
 };
 
 mod token;
@@ -202,6 +202,10 @@ impl Storage {
             return Err(StoreRefusal::Expired);
         }
         let key = *record.key();
+        // Taken while the clock was ahead: nobody takes it from us, and it would keep the true one out.
+        if self.slots.get(&key).is_some_and(|kept| is_untimely(now, &kept.record)) {
+            self.remove(&key);
+        }
         let mut cached = cached;
         if let Some(kept) = self.slots.get(&key) {
             cached &= kept.cached;
@@ -297,7 +301,7 @@ impl Storage {
     /// The record under a key, if it is still valid.
     #[must_use]
     pub fn get(&self, now: Now, key: &Point) -> Option<Kept<'_>> {
-        let slot = self.slots.get(key).filter(|slot| now.unix_ms < slot.until_ms)?;
+        let slot = self.slots.get(key).filter(|slot| now.unix_ms < slot.until_ms && !is_untimely(now, &slot.record))?;
         let Slot { record, heartbeat, until_ms, cached, .. } = slot;
         Some(Kept { record, heartbeat: *heartbeat, until_ms: *until_ms, cached: *cached })
     }
@@ -390,6 +394,11 @@ fn one_less<K: Ord>(entry: Entry<'_, K, u32>) {
             entry.remove();
         }
     }
+}
+
+/// Whether a record is of a time to come.
+fn is_untimely(now: Now, record: &Record) -> bool {
+    record.draft().not_before_ms > now.unix_ms.saturating_add(SKEW_MS)
 }
 
 #[cfg(test)]

@@ -75,6 +75,23 @@ fn the_highest_seq_stays_and_takes_no_second_place() {
 }
 
 #[test]
+fn a_record_taken_while_the_clock_was_ahead_keeps_no_true_one_out() {
+    let mut storage = storage(StorageConfig::default());
+    let ahead = HOUR_MS * 25;
+    let early = RecordDraft {
+        not_before_ms: TODAY_MS + ahead,
+        not_after_ms: TODAY_MS + ahead + HOUR_MS,
+        ..peer_draft(peer(1), 99)
+    };
+    let key = *signed(early.clone()).key();
+    assert!(storage.put_own(at(ahead), signed(early)).is_ok());
+    assert_eq!(storage.get(at(0), &key).map(|kept| kept.record.seq()), None, "nobody would take it");
+    assert!(storage.put_own(at(0), signed(peer_draft(peer(1), 5))).is_ok());
+    assert_eq!(storage.get(at(0), &key).map(|kept| kept.record.seq()), Some(5));
+    assert_eq!(storage.len(), 1);
+}
+
+#[test]
 fn two_contents_under_one_seq_become_a_proof_that_holds() {
     let mut storage = storage(StorageConfig::default());
     let (a, b) = (signed(value_draft(peer(1), 1, 3, 1)), signed(value_draft(peer(1), 1, 3, 2)));
