@@ -3,6 +3,7 @@
 
 use std::{
     collections::BTreeSet,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -11,6 +12,7 @@ use pqvpn_crypto::peer_id::PeerId;
 use pqvpn_node::{
     dht::{DhtState, RecordRef},
     handle::PeerRef,
+    sim::SimNode,
 };
 use tokio::time::{sleep, timeout};
 
@@ -263,9 +265,8 @@ impl World {
                 if format!("{record:?}").contains(&at.to_string()) {
                     return None;
                 }
-                let status = timeout(Duration::from_secs(60), owner.handle().dht_status()).await;
-                let own = status.ok().and_then(Result::ok).map(|status| (status.own_records, status.counters));
-                Some(format!("node {a} does not find node {b} at {at}: {record:?}; it says {own:?}"))
+                let (asker, owner) = (in_the_dht(node).await, in_the_dht(owner).await);
+                Some(format!("node {a} ({asker}) does not find node {b} ({owner}) at {at}: {record:?}"))
             })
         });
         join_all(lookups).await.into_iter().flatten().next()
@@ -289,6 +290,16 @@ impl World {
             }
         }
     }
+}
+
+/// How a node stands in the DHT: contacts, records kept, its own and where they are kept, and what it counted.
+async fn in_the_dht(node: Arc<SimNode>) -> String {
+    let status = timeout(Duration::from_secs(60), node.handle().dht_status()).await;
+    let Ok(Ok(status)) = status else { return "no answer".to_owned() };
+    let own: Vec<_> = status.own_records.iter().map(|own| (own.record.seq, own.stored)).collect();
+    let counted: Vec<_> = status.counters.iter().filter(|(_, count)| *count > 0).collect();
+    let (contacts, kept) = (status.contacts, status.stored_records);
+    format!("{contacts} contacts, {kept} records, own {own:?}, {counted:?}")
 }
 
 fn now() -> Instant {
