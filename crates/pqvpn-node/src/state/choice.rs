@@ -14,8 +14,8 @@ const CROSSED_WITHIN: Duration = Duration::from_secs(3);
 ///
 /// What sleeps is never kept for what is awake: the other end may have made the new one because it knows the old one no more.
 ///
-/// The ends can differ only when one saw the two less and the other more than [`CROSSED_WITHIN`] apart. Then each closes
-/// what the other keeps, both dial again after the same pause, and those sessions cross within a round trip.
+/// The ends can differ when one saw the two less and the other more than [`CROSSED_WITHIN`] apart, and when two of one dialer
+/// came up in another order at the other end. Then each closes what the other keeps, and another session is made.
 pub(super) fn kept<S: Copy>(sessions: impl Iterator<Item = (S, Role, Instant, bool)>, own_is_lower: bool) -> Option<S> {
     let dialed_by_lower = |role: Role| (role == Role::Initiator) == own_is_lower;
     let best = sessions.reduce(|best, next| {
