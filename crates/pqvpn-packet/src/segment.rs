@@ -108,7 +108,9 @@ impl<'a> Segmenter<'a> {
             let (start, offset) = (usize::from(virtio.csum_start), usize::from(virtio.csum_offset));
             let is_partial = start == view.l4_offset() && partial_offset(&view) == Some(offset);
             // Written elsewhere in the headers, a checksum would change addresses or ports after they were looked at.
-            let headers = view.l4_offset() + if is_partial { 0 } else { transport_header_len(&view).unwrap_or(0) };
+            // Of a header that is cut short the ports were.
+            let seen = || transport_header_len(&view).unwrap_or(if view.ports().is_some() { 4 } else { 0 });
+            let headers = view.l4_offset() + if is_partial { 0 } else { seen() };
             if start < view.l4_offset() || start + offset < headers || start + offset + 2 > packet.len() {
                 return Err(SegmentError::Checksum { start: virtio.csum_start, offset: virtio.csum_offset });
             }
