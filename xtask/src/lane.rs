@@ -157,7 +157,23 @@ pub(crate) struct Tally {
     pub(crate) failed: u64,
     pub(crate) skips: Vec<String>,
     pub(crate) failures: Vec<String>,
+    /// The tests that failed, each with what the runner said of it: a log is read from its end.
+    pub(crate) said: Vec<String>,
+    section: Section,
 }
+
+/// Which part of a test runner's closing words a line belongs to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Section {
+    #[default]
+    Elsewhere,
+    Failures,
+    /// Inside a failed test's own output, of which so many lines are kept.
+    Output(usize),
+}
+
+/// Lines kept of what a failed test wrote: the panic and where it was.
+const KEPT_LINES: usize = 12;
 
 impl Lane {
     /// Runs the lane to its end, whatever fails in it.
@@ -224,6 +240,26 @@ impl Tally {
                 self.skips.push(format!("{ignored} tests are marked as ignored"));
             }
         }
+        self.keep(line);
+    }
+
+    /// Keeps what a runner says of the tests that failed. It lists what the others wrote first, in the same form.
+    fn keep(&mut self, line: &str) {
+        let heading = line.strip_prefix("---- ").and_then(|rest| rest.strip_suffix(" stdout ----"));
+        self.section = match (self.section, heading) {
+            _ if line.starts_with("test result: ") || line == "successes:" => Section::Elsewhere,
+            (_, None) if line == "failures:" => Section::Failures,
+            (Section::Elsewhere, _) => Section::Elsewhere,
+            (_, Some(test)) => {
+                self.said.push(test.to_owned());
+                Section::Output(KEPT_LINES)
+            }
+            (Section::Output(left @ 1..), None) if !line.is_empty() => {
+                self.said.push(format!("    {line}"));
+                Section::Output(left - 1)
+            }
+            (section, None) => section,
+        };
     }
 }
 
@@ -255,5 +291,15 @@ mod tests {
             tally.read(line);
         }
         assert_eq!((tally.passed, tally.failed, tally.skips.len()), (13, 2, 2));
+    }
+
+    #[test]
+    fn what_failed_tests_said_is_kept_and_nothing_of_the_others() {
+        let log = "successes:\n\n---- a::good stdout ----\nnoise\n\nsuccesses:\n    a::good\n\n\
+                   failures:\n\n---- a::bad stdout ----\n\nthread 'a::bad' panicked at x.rs:1:2:\nwhy\n\n\n\
+                   failures:\n    a::bad\n\ntest result: FAILED. 1 passed; 1 failed; 0 ignored\nnot of it";
+        let mut tally = Tally::default();
+        log.lines().for_each(|line| tally.read(line));
+        assert_eq!(tally.said, ["a::bad", "    thread 'a::bad' panicked at x.rs:1:2:", "    why"]);
     }
 }

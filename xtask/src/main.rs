@@ -77,6 +77,9 @@ fn test(names: &[String]) -> Result<bool> {
     for reason in &tally.skips {
         println!("skipped: {reason}");
     }
+    for line in &tally.said {
+        println!("failed: {line}");
+    }
     for failure in &tally.failures {
         println!("FAILED: {failure}");
     }
