@@ -174,8 +174,10 @@ enum Section {
     #[default]
     Elsewhere,
     Failures,
-    /// Inside a failed test's own output, of which so many lines are kept.
-    Output(usize),
+    /// Inside a failed test's own output, before it panics.
+    Output,
+    /// From its panic on, of which so many lines are kept.
+    Panic(usize),
 }
 
 /// Lines kept of what a failed test wrote: the panic and where it was.
@@ -261,11 +263,15 @@ impl Tally {
             (Section::Elsewhere, _) => Section::Elsewhere,
             (_, Some(test)) => {
                 self.said.push(test.to_owned());
-                Section::Output(KEPT_LINES)
+                Section::Output
             }
-            (Section::Output(left @ 1..), None) if !line.is_empty() => {
+            (Section::Output, None) if line.contains("panicked at ") => {
                 self.said.push(format!("    {line}"));
-                Section::Output(left - 1)
+                Section::Panic(KEPT_LINES)
+            }
+            (Section::Panic(left @ 1..), None) if !line.is_empty() => {
+                self.said.push(format!("    {line}"));
+                Section::Panic(left - 1)
             }
             (section, None) => section,
         };
@@ -305,7 +311,7 @@ mod tests {
     #[test]
     fn what_failed_tests_said_is_kept_and_nothing_of_the_others() {
         let log = "successes:\n\n---- a::good stdout ----\nnoise\n\nsuccesses:\n    a::good\n\n\
-                   failures:\n\n---- a::bad stdout ----\n\nthread 'a::bad' panicked at x.rs:1:2:\nwhy\n\n\n\
+                   failures:\n\n---- a::bad stdout ----\nmuch\n\nthread 'a::bad' panicked at x.rs:1:2:\nwhy\n\n\n\
                    failures:\n    a::bad\n\ntest result: FAILED. 1 passed; 1 failed; 0 ignored\nnot of it";
         let mut tally = Tally::default();
         log.lines().for_each(|line| tally.read(line));

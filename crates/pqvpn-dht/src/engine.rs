@@ -160,6 +160,8 @@ struct OwnRecord {
     publish_at: Duration,
     beat_at: Duration,
     renewal_asked: bool,
+    /// Before that it is stored again at its time only, whatever replicas say.
+    early_at: Duration,
     /// Puts in a row that nobody took.
     refused: u32,
 }

@@ -45,7 +45,7 @@ pub(crate) mod request;
 mod socket;
 
 pub use config::{Behind, LinkConfig, TransportKnobs};
-pub use drivers::tasks;
+pub use drivers::{alive, tasks};
 pub use error::{LinkError, PeerReason};
 pub use gate::{Gate, GateConfig, Verdict};
 pub use guest::GuestSocket;

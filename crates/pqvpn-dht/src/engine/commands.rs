@@ -106,6 +106,7 @@ impl Dht {
             publish_at: now.mono + self.config.republish + BEAT_MARGIN,
             beat_at: now.mono + self.config.beat.saturating_sub(age) + BEAT_MARGIN,
             renewal_asked: false,
+            early_at: now.mono,
             refused: 0,
         };
         self.own_records.insert(key, own);

@@ -119,8 +119,10 @@ impl Dht {
         let token = self.token(now, from, ip, key);
         let kept = self.storage.get(now, key).filter(|kept| !self.facts.revoked(kept.record.owner()));
         let kept = kept.map(|kept| (Arc::clone(kept.record), kept.heartbeat));
-        // Nobody knows better what we say than we do, whatever became of the copies.
-        let own = self.own_records.get(key).filter(|own| own.is_timely(now));
+        // Nobody knows better what we say than we do, whatever became of the copies. What we say under another name, only who
+        // keeps it for anybody gives away.
+        let own = self.own_records.get(key).filter(|own| *own.record.owner() == self.own && own.is_timely(now));
+        let own = own.filter(|_| !self.facts.revoked(&self.own));
         let own = own.map(|own| (Arc::clone(&own.record), own.heartbeat(now)));
         match kept.into_iter().chain(own).max_by_key(|(record, _)| record.seq()) {
             Some((record, heartbeat)) if record.seq() >= want_seq => {

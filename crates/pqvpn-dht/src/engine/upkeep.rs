@@ -350,8 +350,10 @@ impl Dht {
         }
         let mut renew = Vec::new();
         for (key, own) in &mut self.own_records {
-            own.publish_at = now.mono;
-            if !own.is_timely(now) {
+            if own.is_timely(now) {
+                // Whoever still has it last heard a sign of life before we slept.
+                (own.publish_at, own.beat_at) = (now.mono, now.mono);
+            } else {
                 own.renewal_asked = true;
                 renew.push(*key);
             }
@@ -361,9 +363,11 @@ impl Dht {
         }
     }
 
-    /// A replica knows nothing of an own record: it is stored again before its time, at most once for each sign of life.
+    /// A replica refuses a sign of life, perhaps because it has no copy: the record is stored again before its time, but no
+    /// more often than signs of life are due, whoever says what.
     pub(super) fn lost_replica(&mut self, now: Now, key: &Point) {
-        if let Some(own) = self.own_records.get_mut(key) {
+        if let Some(own) = self.own_records.get_mut(key).filter(|own| own.early_at <= now.mono) {
+            own.early_at = now.mono + self.config.beat;
             own.publish_at = own.publish_at.min(now.mono + PUT_PAUSE);
         }
     }

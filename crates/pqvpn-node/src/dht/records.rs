@@ -127,6 +127,15 @@ impl OwnRecords {
         again.collect()
     }
 
+    /// Whether a record was signed so lately that it needs no successor.
+    pub(super) fn is_lasting(&self, now: Now, key: &Point) -> bool {
+        self.kept.get(key).is_some_and(|kept| {
+            let draft = kept.signed.record.draft();
+            let lasts = now.unix_ms.saturating_add(LIFETIME_MS / 2) < draft.not_after_ms;
+            lasts && draft.not_before_ms <= now.unix_ms.saturating_add(SKEW_MS)
+        })
+    }
+
     /// A successor for a record that ends soon.
     ///
     /// # Errors

@@ -4,7 +4,7 @@
 
 use std::{
     io,
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, PoisonError, mpsc},
     thread,
 };
 
@@ -28,13 +28,28 @@ pub(super) fn runtime(apart: bool) -> io::Result<Handle> {
     if let Some(handle) = &*running {
         return Ok(handle.clone());
     }
-    let runtime = Builder::new_current_thread().enable_all().build()?;
-    let handle = runtime.handle().clone();
-    thread::Builder::new()
-        .name("pqvpn-links".to_owned())
-        .spawn(move || runtime.block_on(std::future::pending::<()>()))?;
+    let (tell, told) = mpsc::sync_channel(1);
+    // Made where it runs: a runtime must not be dropped inside another, as it would where there is no room for the thread.
+    let serve = move || match Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => {
+            _ = tell.send(Ok(runtime.handle().clone()));
+            runtime.block_on(std::future::pending::<()>());
+        }
+        Err(error) => _ = tell.send(Err(error)),
+    };
+    thread::Builder::new().name("pqvpn-links".to_owned()).spawn(serve)?;
+    let handle = told.recv().map_err(io::Error::other)??;
     *running = Some(handle.clone());
     Ok(handle)
+}
+
+/// Whether links are served: waits for that thread, and for ever where it hangs.
+pub async fn alive() -> bool {
+    let running = THREAD.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    match running {
+        Some(handle) => run(&handle, async {}).await.is_some(),
+        None => true,
+    }
 }
 
 /// How many tasks links have now.
@@ -63,13 +78,14 @@ mod tests {
         let on = runtime(true).unwrap();
         let name = run(&on, async { thread::current().name().map(str::to_owned) }).await;
         assert_eq!(name.flatten().as_deref(), Some("pqvpn-links"));
-        let (alive, gone) = tokio::sync::oneshot::channel::<()>();
+        let (held, gone) = tokio::sync::oneshot::channel::<()>();
         let endless = run(&on, async move {
-            let _alive = alive;
+            let _held = held;
             std::future::pending::<()>().await;
         });
         drop(endless);
         assert!(gone.await.is_err());
         assert_eq!(run(&on, async { panic!("a task") }).await, None::<()>);
+        assert!(alive().await, "one task more or less");
     }
 }

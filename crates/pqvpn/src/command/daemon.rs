@@ -187,7 +187,7 @@ async fn serve(
     if args.detached {
         detach::report_ready(context);
     }
-    let lives = async || node.alive().await.is_ok();
+    let lives = async || node.alive().await.is_ok() && pqvpn_node::link::alive().await;
     // Only now does the control socket answer, and the interface is up.
     if lives().await {
         manager.tell("READY=1");

@@ -63,6 +63,60 @@ fn a_replica_that_knows_nothing_of_a_record_gets_it_with_the_next_sign_of_life()
 }
 
 #[test]
+fn a_replica_that_refuses_every_sign_of_life_is_no_reason_to_store_for_ever() {
+    let mut world = World::joined(74, 6);
+    let (record, _) = world.publish(3, 1);
+    world.run(Duration::from_secs(2 * 3600));
+    let before = world.kinds.get("store").copied().unwrap_or_default();
+    for _ in 0..120 {
+        let now = world.now;
+        world.nodes[3].lost_replica(now, record.key());
+        world.run(Duration::from_secs(10));
+    }
+    let stores = world.kinds.get("store").copied().unwrap_or_default() - before;
+    assert!((1..=6).contains(&stores), "{stores}: one round of it");
+}
+
+#[test]
+fn who_slept_for_hours_shows_that_it_lives_when_it_wakes() {
+    let mut world = World::joined(75, 24);
+    let (record, _) = world.publish(3, 1);
+    world.run(Duration::from_secs(3600));
+    // Everybody else goes on; here the monotonic clock stands still, which only the difference of both shows.
+    let slept = 6 * 3_600_000;
+    world.now.unix_ms += slept;
+    world.nodes[3].on_timeout(world.now);
+    world.run(Duration::from_secs(60));
+    let hours = world
+        .nodes
+        .iter()
+        .enumerate()
+        .filter(|(number, _)| *number != 3)
+        .filter_map(|(_, node)| node.storage().get(world.now, record.key())?.heartbeat.map(|beat| beat.hour));
+    let fresh = hours.filter(|hour| *hour >= 7).count();
+    assert!(fresh >= 15, "{fresh} of 23");
+}
+
+#[test]
+fn what_is_said_under_another_name_only_its_keepers_tell() {
+    let mut world = World::joined(76, 2);
+    let (mine, _) = world.publish(0, 1);
+    // A record of somebody else, kept alive here.
+    let (blinded, seed) = world.record(1, 1);
+    world.nodes[0].keep(world.now, Arc::clone(&blinded), seed);
+    world.run(Duration::from_secs(20));
+    lose_all_copies(&mut world, 0);
+    lose_all_copies(&mut world, 1);
+    let (asker, contact, now) = (world.peer(1), Arc::clone(world.contact(1)), world.now);
+    let mut told = |record: &Arc<pqvpn_wire::dht::Record>| {
+        let request = Request::FindValue { key: *record.key(), want_seq: 0 };
+        let answer = world.nodes[0].on_request(now, &asker, address(1), Some(Arc::clone(&contact)), request);
+        matches!(answer, Response::Value { .. })
+    };
+    assert!(told(&mine) && !told(&blinded));
+}
+
+#[test]
 fn an_owner_whose_clock_was_set_stores_its_records_again() {
     let mut world = World::joined(72, 24);
     let (record, _) = world.publish(3, 1);

@@ -98,6 +98,7 @@ fn records_due_at_once_are_published_a_few_at_a_time() {
             publish_at: due,
             beat_at: due + HOUR,
             renewal_asked: false,
+            early_at: due,
             refused: 0,
         };
         solo.node.own_records.insert(*record.key(), own);

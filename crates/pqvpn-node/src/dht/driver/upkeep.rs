@@ -281,6 +281,10 @@ impl Driver {
 
     pub(super) fn renew(&mut self, key: &Point) {
         let now = self.now();
+        // A clock that was set is noticed here as well, and may have been before.
+        if self.parts.records.is_lasting(now, key) {
+            return;
+        }
         match self.parts.records.renewed(now, key) {
             Ok(Some((signed, replaced))) => {
                 if let Some(old) = replaced {

@@ -10,7 +10,7 @@ use std::{
 };
 
 use pqvpn_crypto::peer_id::PeerId;
-use pqvpn_dht::admission::week;
+use pqvpn_dht::{admission::week, rules::SKEW_MS};
 use pqvpn_wire::network::NetworkId;
 use tokio::{sync::oneshot, time::timeout};
 
@@ -48,6 +48,15 @@ pub(super) struct Said {
     under_way: bool,
     again: Instant,
     pause: Duration,
+    /// When that was by the wall clock, ms since 1970: it ends by that clock, also while we sleep.
+    at_ms: u64,
+}
+
+impl Said {
+    /// Whether a wall clock that was set, or ran on while we slept, has put it out of force or will soon.
+    const fn is_untimely(&self, unix_ms: u64) -> bool {
+        unix_ms.saturating_add(SKEW_MS) < self.at_ms || unix_ms > self.at_ms.saturating_add(RECORD_LASTS_MS * 3 / 4)
+    }
 }
 
 /// A search for a member.
@@ -75,7 +84,9 @@ impl Driver {
             let Some(blind) = network.blind() else { continue };
             let name = blind.name(&own, week);
             let said = self.said.get(&network.id);
-            let is_same = said.is_some_and(|said| said.name == name && said.endpoints == self.endpoints);
+            let is_same = said.is_some_and(|said| {
+                said.name == name && said.endpoints == self.endpoints && !said.is_untimely(now.unix_ms)
+            });
             if said.is_some_and(|said| said.under_way || (is_same && now.mono < said.again)) {
                 continue;
             }
@@ -89,8 +100,15 @@ impl Driver {
             let pause = said.filter(|_| is_same).map_or(SAY_AGAIN.0, |said| said.pause);
             let id = network.id;
             let endpoints = self.endpoints.clone();
-            let said =
-                Said { owner: owner.peer_id(), name: name.clone(), endpoints, under_way: true, again: now.mono, pause };
+            let said = Said {
+                owner: owner.peer_id(),
+                name: name.clone(),
+                endpoints,
+                under_way: true,
+                again: now.mono,
+                pause,
+                at_ms: now.unix_ms,
+            };
             self.said.insert(id, said);
             let (dht, value) = (dht.clone(), Box::new(ValueAs { owner, name, value }));
             self.tasks.spawn(async move {
