@@ -7,12 +7,12 @@
 //!     |  ^---- anything said over it ---'                                        |  ^
 //!     |                                                                     wake |  | failed: again later
 //!     '-- the other end's proposal, at rest 10 s: close it: asleep -> Asleep     v  |
-//!                                                                              Waking --- 45 s in vain --> give up
+//!                                                                              Waking --- 45 s unheard, or the keys end --> give up
 //! ```
 //! A sleeping link is gone on both ends, keys and all; its session goes on with the data plane's keys, and packets flow at
 //! once. To wake means a new handshake, and its session replaces this one. Data that comes when a ratchet step would be due
-//! wakes the link; without any the session ends before its keys are old. What a broken ratchet ends a session for ends it
-//! here too.
+//! wakes the link; without any the session ends before its keys are old. While the peer is heard a session lasts as long as its
+//! keys, whoever keeps handshakes from it.
 //!
 //! A pure state machine: time and what the session did are arguments.
 
@@ -39,8 +39,10 @@ const LOOK_AGAIN: Duration = Duration::from_secs(5);
 /// longer and longer. Who was left in peace for the last begins with the first again.
 const AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(8));
 const FORGIVEN: Duration = Duration::from_secs(30);
-/// Attempts end after this, as those of a ratchet step whose messages get no answer.
+/// Attempts end when the peer has not been heard for so long meanwhile, as those of a ratchet step whose messages get no answer.
 const GIVES_UP: Duration = Duration::from_secs(45);
+/// And at this age of the keys, though the peer is heard: the new session shall be there before [`EPOCH_HARD`] stops packets.
+const KEYS_LAST: Duration = Duration::from_secs(EPOCH_HARD.as_secs() - 15);
 
 /// What there is to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,6 +71,8 @@ pub(crate) enum LinkEnd {
 pub(crate) struct Seen {
     /// Last inner packet, in either direction.
     pub(crate) data: Option<Instant>,
+    /// Last authenticated packet of the peer.
+    pub(crate) heard: Option<Instant>,
     /// Whether nothing is under way that the link is needed for.
     pub(crate) at_rest: bool,
     /// When the keys of this session, or of its epoch, were made.
@@ -212,7 +216,7 @@ impl Sleep {
             State::Awake | State::Waking { .. } => {}
         }
         let State::Waking { since, under_way } = &mut self.state else { return None };
-        if now.saturating_duration_since(*since) >= GIVES_UP {
+        if now >= gives_up_at(*since, seen) {
             return Some(Action::GiveUp);
         }
         if *under_way || self.attempts.next().is_some_and(|at| now < at) {
@@ -233,8 +237,8 @@ impl Sleep {
             // The first such data is looked at when it is seen.
             State::Asleep if self.is_asked(seen) && self.asked.is_none() => now,
             State::Asleep => self.renew_at(seen),
-            State::Waking { since, under_way: true } => since + GIVES_UP,
-            State::Waking { since, .. } => self.attempts.next().unwrap_or(since).min(since + GIVES_UP),
+            State::Waking { since, under_way: true } => gives_up_at(since, seen),
+            State::Waking { since, .. } => self.attempts.next().unwrap_or(since).min(gives_up_at(since, seen)),
         }
     }
 
@@ -276,6 +280,12 @@ impl Sleep {
     fn at_age(&self, seen: Seen, age: Duration) -> Instant {
         seen.keyed + self.turn(age) * (900 + self.spread) / 1000
     }
+}
+
+/// When attempts to wake end that began at `since`.
+fn gives_up_at(since: Instant, seen: Seen) -> Instant {
+    let unheard = seen.heard.map_or(since, |at| at.max(since)) + GIVES_UP;
+    unheard.min(seen.keyed + KEYS_LAST)
 }
 
 #[cfg(test)]

@@ -30,7 +30,7 @@ impl State {
     pub(super) fn seen_of(&self, live: &Live) -> Seen {
         let seen = self.peers.get(live.slot).map(|peer| peer.seen).unwrap_or_default();
         let data = seen.last_data_rx.max(seen.last_data_tx);
-        Seen { data, at_rest: self.is_at_rest(live), keyed: live.rekeyed }
+        Seen { data, heard: seen.last_rx, at_rest: self.is_at_rest(live), keyed: live.rekeyed }
     }
 
     /// Whether a session has nothing under way that its link is needed for. On a way its link is: it holds the way, and
