@@ -14,6 +14,10 @@
 //! wakes the link; without any the session ends before its keys are old. While the peer is heard a session lasts as long as its
 //! keys, whoever keeps handshakes from it.
 //!
+//! The word that the link sleeps may be lost. Who has said that it may, or was told so, is unsure from then on whether the other
+//! end still has it, until the other end says something over it: a link that turns out to be gone sleeps then, and ends of the
+//! session are said inside the tunnel too.
+//!
 //! A pure state machine: time and what the session did are arguments.
 
 use std::time::{Duration, Instant};
@@ -41,7 +45,7 @@ const AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs
 const FORGIVEN: Duration = Duration::from_secs(30);
 /// Attempts end when the peer has not been heard for so long meanwhile, as those of a ratchet step whose messages get no answer.
 const GIVES_UP: Duration = Duration::from_secs(45);
-/// And at this age of the keys, though the peer is heard: the new session shall be there before [`EPOCH_HARD`] stops packets.
+/// And at this age of the keys, though the peer is heard: soon nothing would be sealed under them any more.
 const KEYS_LAST: Duration = Duration::from_secs(EPOCH_HARD.as_secs() - 15);
 
 /// What there is to do.
@@ -120,6 +124,8 @@ pub(crate) struct Sleep {
     made: Instant,
     /// Last control message either way.
     spoke: Instant,
+    /// Either end has said that the link may sleep, and the other end has said nothing over it since.
+    unsure: bool,
     /// Mean age at which a session in use gets new keys.
     epoch_time: Duration,
     /// Spreads the times of a node's sessions; 0 to 200.
@@ -134,7 +140,17 @@ impl Sleep {
     pub(crate) fn new(role: Role, now: Instant, epoch_time: Duration, random: u64) -> Self {
         let spread = u32::try_from(random % 201).unwrap_or_default();
         let attempts = Attempts::default();
-        Self { state: State::Awake, role, made: now, spoke: now, epoch_time, spread, asked: None, attempts }
+        Self {
+            state: State::Awake,
+            role,
+            made: now,
+            spoke: now,
+            unsure: false,
+            epoch_time,
+            spread,
+            asked: None,
+            attempts,
+        }
     }
 
     /// Goes on with the pauses of the session that this one replaces.
@@ -152,7 +168,12 @@ impl Sleep {
         matches!(self.state, State::Asleep | State::Waking { .. })
     }
 
-    /// Something was said over the link, by either end.
+    /// Whether the other end may have let the link sleep already.
+    pub(crate) const fn is_unsure(&self) -> bool {
+        self.unsure
+    }
+
+    /// This end says something over the link.
     pub(crate) fn on_spoken(&mut self, now: Instant) {
         self.spoke = now;
         if let State::Proposed { .. } = self.state {
@@ -160,20 +181,31 @@ impl Sleep {
         }
     }
 
+    /// The other end has said something over the link: it has it.
+    pub(crate) fn on_heard(&mut self, now: Instant) {
+        self.on_spoken(now);
+        self.unsure = false;
+    }
+
     /// The other end proposes that the link sleeps; whether it does from now.
     pub(crate) fn on_proposal(&mut self, now: Instant, seen: Seen) -> bool {
-        let agrees = !self.is_asleep() && self.rested(now, seen) >= self.rest() / 2;
+        let agrees = !self.is_asleep() && !self.is_used(now, seen);
+        self.unsure = true;
         if agrees {
             self.state = State::Asleep;
         }
         agrees
     }
 
-    /// The link has ended; whether the session goes on without it. One that is lost without a word sleeps only if that was
-    /// proposed: the other end may have agreed, and its word was lost.
+    /// Whether it was used too lately to sleep if the other end proposes it.
+    pub(crate) fn is_used(&self, now: Instant, seen: Seen) -> bool {
+        self.rested(now, seen) < self.rest() / 2
+    }
+
+    /// The link has ended; whether the session goes on without it. One that is lost without a word sleeps only while it is
+    /// unsure that the other end has it: its word may have been lost.
     pub(crate) fn on_link_end(&mut self, end: LinkEnd) -> bool {
-        let proposed = matches!(self.state, State::Proposed { .. });
-        let goes_on = end == LinkEnd::Asleep || end == LinkEnd::Silent && proposed;
+        let goes_on = end == LinkEnd::Asleep || end == LinkEnd::Silent && self.unsure;
         if goes_on {
             self.state = State::Asleep;
         }
@@ -201,7 +233,7 @@ impl Sleep {
             // Who has not agreed may do so later; and who agreed in words that were lost answers no more, which is heard then.
             State::Proposed { at } if now.saturating_duration_since(at) < self.rest() => {}
             State::Awake | State::Proposed { .. } if self.rested(now, seen) >= self.rest() => {
-                self.state = State::Proposed { at: now };
+                (self.state, self.unsure) = (State::Proposed { at: now }, true);
                 return Some(Action::Propose);
             }
             State::Proposed { .. } => self.state = State::Awake,

@@ -184,10 +184,25 @@ fn a_link_lost_without_a_word_sleeps_only_if_that_was_proposed() {
         assert_eq!(pair.next(S * 60), Some((0, Action::Propose, REST)));
         assert_eq!(pair.ends[0].on_link_end(end), goes_on, "{end:?}");
     }
-    let mut other = Pair::new();
-    assert_eq!(other.next(S * 60), Some((0, Action::Propose, REST)));
-    other.ends[0].on_spoken(other.now);
-    assert!(!other.ends[0].on_link_end(LinkEnd::Silent), "it went on, so it did not agree");
+}
+
+#[test]
+fn the_ends_are_unsure_of_the_link_until_the_other_says_something_over_it() {
+    let mut pair = Pair::new();
+    assert_eq!(pair.next(S * 60), Some((0, Action::Propose, REST)));
+    // Both are used meanwhile, so that the other end does not agree; what the first says itself proves nothing.
+    pair.data();
+    assert!(!pair.ends[1].on_proposal(pair.now, pair.seen[1]));
+    pair.ends[0].on_spoken(pair.now);
+    for end in 0..2 {
+        assert!(pair.ends[end].is_unsure());
+        let mut heard = Sleep { state: State::Awake, ..Sleep::new(pair.ends[end].role, pair.now, EPOCH, 100) };
+        heard.unsure = pair.ends[end].unsure;
+        heard.on_heard(pair.now);
+        assert!(!heard.is_unsure() && !heard.on_link_end(LinkEnd::Silent), "it went on, so it did not agree");
+        assert!(pair.ends[end].on_link_end(LinkEnd::Silent), "its word that the link sleeps may have been lost");
+        assert!(pair.ends[end].is_used(pair.now, pair.seen[end]), "and the link is needed again at once");
+    }
 }
 
 #[test]

@@ -191,7 +191,7 @@ impl State {
     /// The peer says where it may be reached.
     pub(super) fn on_candidates(&mut self, now: Instant, session: SessionId, candidates: &Candidates) {
         let Some(live) = self.live.get_mut(&session) else { return };
-        live.sleep.on_spoken(now);
+        live.sleep.on_heard(now);
         let slot = live.slot;
         let is_hushed = self.carriers.is_hushed();
         if is_hushed && !self.peers.get_mut(slot).is_some_and(|peer| peer.hush.lets_in(now)) {
