@@ -25,6 +25,7 @@ use std::{
 use pqvpn_crypto::{
     aead::AeadId,
     identity::PublicIdentity,
+    kdf::Sid,
     peer_id::PeerId,
     ratchet::machine::{EpochTime, Ratchet},
     schedule::{EXPORTER_LABEL, EXPORTER_LEN, Exporter, Psk, Role, TRANSCRIPT_LABEL, Transcript, exporter_context},
@@ -129,6 +130,7 @@ pub(crate) enum LinkEvent {
 /// A session and the link that feeds its ratchet.
 pub(crate) struct Established {
     pub(crate) id: SessionId,
+    pub(crate) sid: Sid,
     pub(crate) slot: PeerSlot,
     pub(crate) role: Role,
     pub(crate) aead: AeadId,
@@ -252,6 +254,7 @@ impl LinkContext {
         let role = connection.side();
         let id = SessionId(self.next_session.fetch_add(1, Ordering::Relaxed));
         let Negotiated { parts, aead, local_indices, remote_indices, inner_mtu, continuity_lost, .. } = negotiated;
+        let sid = parts.tx.sid();
         let install = SessionInstall {
             id,
             peer: slot,
@@ -272,7 +275,7 @@ impl LinkContext {
         ratchet.set_epoch_time(self.rekey);
         let (outbox, queue) = mpsc::channel(OUTBOX);
         let established =
-            Established { id, slot, role, aead, inner_mtu, continuity_lost, ratchet, connection, outbox, at: now };
+            Established { id, sid, slot, role, aead, inner_mtu, continuity_lost, ratchet, connection, outbox, at: now };
         Ok((established, queue))
     }
 }
@@ -341,6 +344,8 @@ async fn judge<T>(
         CloseReason::NotAdmitted
     } else if matches!(error, SessionError::NoPlace(_)) {
         CloseReason::Busy
+    } else if matches!(error, SessionError::NotWanted) {
+        CloseReason::Duplicate
     } else {
         CloseReason::Protocol
     };
@@ -352,12 +357,17 @@ async fn negotiate_as_dialer(
     context: &LinkContext,
     connection: Arc<dyn Connection>,
     slot: PeerSlot,
+    wanted: Option<&Wanted>,
 ) -> Result<Made, SessionError> {
+    let still = || if wanted.is_some_and(Wanted::is_too_late) { Err(SessionError::NotWanted) } else { Ok(()) };
     let mut channel = Channel::new(connection.open_control().await?);
+    still()?;
     let (sent, hello) = HelloSent::start(context.local(), context.newest_psk(connection.peer()));
     channel.write(&Message::Hello(hello)).await?;
     let Message::HelloAck(ack) = channel.read().await? else { return Err(SessionError::OutOfOrder) };
     let (negotiated, confirm) = sent.on_ack(&ack, &|aead| context.export(&*connection, aead))?;
+    // The listener has a session only when it is confirmed.
+    still()?;
     let (established, queue) = context.install(connection, negotiated, slot)?;
     let guard = InstalledSession::new(&*context.control, established.id);
     channel.write(&Message::Confirm(confirm)).await?;

@@ -10,7 +10,11 @@ use pqvpn_crypto::schedule::Role;
 use pqvpn_dataplane::{PeerSlot, SessionId};
 use pqvpn_wire::control::CloseReason;
 
-use super::{Live, LiveLink, State, choice, peer::Ping};
+use super::{
+    Live, LiveLink, State,
+    choice::{self, Rival},
+    peer::Ping,
+};
 use crate::{
     carrier::is_by_member,
     entropy,
@@ -113,8 +117,14 @@ impl State {
     fn retire_all_but_one(&mut self, now: Instant, slot: PeerSlot) -> Option<SessionId> {
         let peer = self.peers.get(slot)?;
         let sessions = peer.sessions.iter().filter_map(|&id| Some((id, self.live.get(&id)?)));
-        let sessions = sessions.map(|(id, live)| (id, live.role, live.established, live.link.is_none()));
-        let kept = choice::kept(sessions, self.own < peer.id);
+        let rivals = sessions.map(|(session, live)| Rival {
+            session,
+            sid: *live.sid.as_bytes(),
+            role: live.role,
+            at: live.established,
+            asleep: live.link.is_none(),
+        });
+        let kept = choice::kept(rivals, self.own < peer.id);
         let retired: Vec<SessionId> = peer.sessions.iter().copied().filter(|&id| Some(id) != kept).collect();
         for id in retired {
             // Session numbers are in the order of installation: the newest sends, and packets under older ones are under way.
@@ -330,9 +340,11 @@ impl State {
 
 impl Live {
     fn new(made: Established, epoch_time: Duration) -> Self {
-        let Established { slot, role, aead, inner_mtu, continuity_lost, ratchet, connection, outbox, at, .. } = made;
+        let Established { sid, slot, role, aead, inner_mtu, continuity_lost, ratchet, connection, outbox, at, .. } =
+            made;
         Self {
             slot,
+            sid,
             role,
             aead,
             inner_mtu,
