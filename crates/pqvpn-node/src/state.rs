@@ -50,7 +50,7 @@ use crate::{
     overlay::{Mesh, OwnAddresses},
     path::{Mapped, Portmap, Reflexive},
     plane::PacketPlane,
-    session::{self, LinkContext, LinkEvent},
+    session::{self, LinkContext, LinkEvent, Wanted},
     sleep::{RENEW_AT_LEAST, Sleep},
     snapshot::{HealthItem, NodeState},
     underlay::Underlay,
@@ -185,12 +185,21 @@ pub(crate) struct Live {
     /// `None`: it sleeps.
     link: Option<LiveLink>,
     sleep: Sleep,
+    /// The handshake under way that is to wake it.
+    waking: Option<Waking>,
     /// Where the link was made.
     remote: SocketAddr,
     established: Instant,
     rekeyed: Instant,
     handshake: Duration,
     continuity_lost: bool,
+}
+
+/// A handshake that is to wake a link.
+pub(crate) struct Waking {
+    at: SocketAddr,
+    begun: Instant,
+    wanted: Arc<Wanted>,
 }
 
 /// What of a session needs its link.

@@ -42,12 +42,21 @@ pub(crate) async fn dial_at(
     }
 }
 
-/// Makes a new link and session with the peer where the packets of a session go whose link sleeps. Ends with the link.
-pub(crate) async fn wake(context: Arc<LinkContext>, slot: PeerSlot, peer: PeerId, at: SocketAddr, session: SessionId) {
+/// Makes a new link and session with the peer where the packets of a session go whose link sleeps, when its turn comes and
+/// unless that session has gone or was replaced meanwhile. Ends with the link.
+pub(crate) async fn wake(
+    context: Arc<LinkContext>,
+    slot: PeerSlot,
+    peer: PeerId,
+    at: SocketAddr,
+    session: SessionId,
+    wanted: Arc<Wanted>,
+) {
     let dialing = ways::dial_at(&context, peer, at);
-    match make(&context, slot, peer, dialing, None).await {
-        Ok((established, queue, channel)) => serve(Arc::clone(&context), established, queue, channel).await,
-        Err(Missed { error, proven }) => context.tell(LinkEvent::WakeFailed { session, error, proven }).await,
+    match context.beside.take(&wanted, make(&context, slot, peer, dialing, Some(&wanted))).await {
+        Some(Ok((established, queue, channel))) => serve(Arc::clone(&context), established, queue, channel).await,
+        Some(Err(Missed { error, proven })) => context.tell(LinkEvent::WakeFailed { session, error, proven }).await,
+        None => tracing::trace!(peer = %peer.short(), %at, "the session to be woken is there no more"),
     }
 }
 

@@ -213,7 +213,8 @@ impl State {
     }
 
     pub(super) fn forget_session(&mut self, id: SessionId) -> Option<Live> {
-        let live = self.live.remove(&id)?;
+        let mut live = self.live.remove(&id)?;
+        live.end_waking(false);
         if self.peers.get(live.slot).is_none_or(|peer| peer.sessions == [id]) {
             // Or what was replaced by this one would send again.
             self.forget_leaving(live.slot);
@@ -352,6 +353,7 @@ impl Live {
             remote: connection.remote(),
             link: Some(LiveLink { ratchet, connection, outbox }),
             sleep: Sleep::new(role, at, epoch_time, entropy::u64()),
+            waking: None,
             established: at,
             rekeyed: at,
             continuity_lost,

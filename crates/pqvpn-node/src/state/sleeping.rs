@@ -2,6 +2,7 @@
 //! Sleeping links in the state task: proposals, agreement, waking, and what is said without a link.
 
 use std::{
+    net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -9,16 +10,18 @@ use std::{
 use pqvpn_dataplane::{PeerSlot, SessionId, give_back_free_pages};
 use pqvpn_wire::control::{CloseReason, Message, SLEEP_VERSION};
 
-use super::{Live, State};
+use super::{Live, State, Waking};
 use crate::{
     clock,
     path::is_relayed,
-    session::{self, SessionError},
+    session::{self, SessionError, Wanted},
     sleep::{Action, Seen},
 };
 
 /// A session that was replaced still receives for so long: packets under it may be on their way.
 const RECEIVES_ON: Duration = Duration::from_secs(3);
+/// A handshake that is to wake a link and is not done after this may be one with a peer that was started again meanwhile.
+const WAKE_HANGS: Duration = Duration::from_secs(3);
 /// From so many links on that fell asleep together their memory is given back, this long after the last: QUIC says goodbye.
 const MANY: usize = 32;
 const SETTLES: Duration = Duration::from_secs(3);
@@ -120,7 +123,17 @@ impl State {
             return;
         };
         tracing::debug!(peer = %peer.label(), %at, "waking the link");
-        tokio::spawn(session::wake(Arc::clone(&self.context), live.slot, peer.id, at, id));
+        let wanted = Arc::new(Wanted::new());
+        live.waking = Some(Waking { at, begun: now, wanted: Arc::clone(&wanted) });
+        tokio::spawn(session::wake(Arc::clone(&self.context), live.slot, peer.id, at, id, wanted));
+    }
+
+    /// Whether a handshake with a peer is under way at an address because its newest session's link is to wake; one that has
+    /// hung for a while does not count.
+    pub(super) fn is_waking_at(&self, now: Instant, slot: PeerSlot, at: SocketAddr) -> bool {
+        let newest = self.peers.get(slot).and_then(|peer| self.live.get(peer.sessions.last()?));
+        let waking = newest.and_then(|live| live.waking.as_ref());
+        waking.is_some_and(|waking| waking.at == at && now < waking.begun + WAKE_HANGS)
     }
 
     /// A refusal that is proven to be the peer's, or our own, ends the session; anything else is tried again: what breaks a
@@ -129,6 +142,7 @@ impl State {
         let Some(live) = self.live.get_mut(&id) else { return };
         tracing::debug!(session = id.0, %error, proven, "the link was not woken");
         live.sleep.on_wake_failed(now);
+        live.waking = None;
         let slot = live.slot;
         if proven && error.is_refusal() {
             self.on_session_over(now, id, error);
@@ -175,7 +189,9 @@ impl State {
             return;
         }
         let slot = live.slot;
-        self.live.remove(&id);
+        if let Some(mut live) = self.live.remove(&id) {
+            live.end_waking(true);
+        }
         if let Some(peer) = self.peers.get_mut(slot) {
             peer.sessions.retain(|&other| other != id);
         }
@@ -198,6 +214,15 @@ impl State {
             }
             of != slot
         });
+    }
+}
+
+impl Live {
+    /// The session has gone, or was replaced: nobody wants the handshake any more that was to wake its link.
+    pub(super) fn end_waking(&mut self, replaced: bool) {
+        if let Some(waking) = self.waking.take() {
+            waking.wanted.end(replaced);
+        }
     }
 }
 

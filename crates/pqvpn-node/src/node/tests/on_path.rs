@@ -33,8 +33,12 @@ struct Shared {
     forges: AtomicBool,
     /// What the node behind says over links is lost; packets of the tunnel pass.
     mutes: AtomicBool,
+    /// Nothing of the node behind passes.
+    cut: AtomicBool,
     muted: AtomicUsize,
-    /// Handshakes with the node behind that were broken off, by the connection ids that their dialers chose.
+    /// Handshakes with the node behind, by the connection ids that their dialers chose.
+    begun: Mutex<BTreeSet<Vec<u8>>>,
+    /// Those that were broken off.
     forged: Mutex<BTreeSet<Vec<u8>>>,
 }
 
@@ -54,6 +58,15 @@ impl OnPath {
 
     pub(super) fn mute(&self, whether: bool) {
         self.shared.mutes.store(whether, Ordering::Relaxed);
+    }
+
+    pub(super) fn cut(&self) {
+        self.shared.cut.store(true, Ordering::Relaxed);
+    }
+
+    /// Handshakes with the node behind.
+    pub(super) fn begun(&self) -> usize {
+        self.shared.begun.lock().unwrap().len()
     }
 
     /// Datagrams that were lost of what the node behind said over links.
@@ -83,6 +96,13 @@ async fn pass_on(near: net::UdpSocket, far: net::UdpSocket, behind: SocketAddr, 
             }
             Ok((len, from)) = far.recv_from(&mut down) => (&far, from, &near, before, &down[..len]),
         };
+        if to != behind && shared.cut.load(Ordering::Relaxed) {
+            continue;
+        }
+        if to == behind && datagram[0] & 0xf0 == 0xc0 {
+            let begun = connection_ids(datagram).1.to_vec();
+            shared.begun.lock().unwrap_or_else(PoisonError::into_inner).insert(begun);
+        }
         // RFC 9000 17.3.1: the fixed bit, which no packet of the tunnel has.
         if to != behind && datagram[0] & 0x40 != 0 && shared.mutes.load(Ordering::Relaxed) {
             shared.muted.fetch_add(1, Ordering::Relaxed);

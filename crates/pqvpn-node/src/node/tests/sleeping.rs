@@ -173,6 +173,25 @@ async fn whoever_is_revoked_while_its_link_may_sleep_is_told() {
 }
 
 #[tokio::test]
+async fn one_handshake_is_enough_where_the_path_is_silent_while_the_link_is_woken() {
+    let ([a, b], path) = with_somebody_between().await;
+    a.until("asleep", |snapshot| is_asleep(snapshot, b.id)).await;
+    let (begun, start) = (path.begun(), Instant::now());
+    path.cut();
+    a.handle.rekey(PeerRef(b.id.to_string())).await.unwrap();
+    let mut packets = tokio::time::interval(Duration::from_millis(20));
+    // So long it may be answered; after that the peer may have been started again.
+    while start.elapsed() < Duration::from_millis(2900) {
+        assert!(path.begun() <= begun + 1, "a second one after {:?}", start.elapsed());
+        a.send(a.address(1), b.address(1), b"is anybody there");
+        packets.tick().await;
+    }
+    a.until("two", |_| path.begun() == begun + 2).await;
+    a.stop().await;
+    b.stop().await;
+}
+
+#[tokio::test]
 async fn whoever_forges_refusals_on_the_path_ends_no_session_whose_link_sleeps() {
     let ([a, b], path) = with_somebody_between().await;
     a.until("asleep", |snapshot| is_asleep(snapshot, b.id)).await;
