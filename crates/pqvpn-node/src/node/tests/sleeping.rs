@@ -176,13 +176,19 @@ async fn whoever_is_revoked_while_its_link_may_sleep_is_told() {
 async fn one_handshake_is_enough_where_the_path_is_silent_while_the_link_is_woken() {
     let ([a, b], path) = with_somebody_between().await;
     a.until("asleep", |snapshot| is_asleep(snapshot, b.id)).await;
-    let (begun, start) = (path.begun(), Instant::now());
     path.cut();
-    a.handle.rekey(PeerRef(b.id.to_string())).await.unwrap();
+    let (begun, cut) = (path.begun(), Instant::now());
     let mut packets = tokio::time::interval(Duration::from_millis(20));
+    // After two seconds at the earliest a link would be made because of the silence alone.
+    while cut.elapsed() < Duration::from_secs(1) {
+        a.send(a.address(1), b.address(1), b"is anybody there");
+        packets.tick().await;
+    }
+    let asked = Instant::now();
+    a.handle.rekey(PeerRef(b.id.to_string())).await.unwrap();
     // So long it may be answered; after that the peer may have been started again.
-    while start.elapsed() < Duration::from_millis(2900) {
-        assert!(path.begun() <= begun + 1, "a second one after {:?}", start.elapsed());
+    while asked.elapsed() < Duration::from_millis(2900) {
+        assert!(path.begun() <= begun + 1, "a second one after {:?}", asked.elapsed());
         a.send(a.address(1), b.address(1), b"is anybody there");
         packets.tick().await;
     }
