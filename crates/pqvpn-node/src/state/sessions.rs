@@ -126,10 +126,7 @@ impl State {
         });
         let kept = choice::kept(rivals, self.own < peer.id);
         let retired: Vec<SessionId> = peer.sessions.iter().copied().filter(|&id| Some(id) != kept).collect();
-        for id in retired {
-            // Session numbers are in the order of installation: the newest sends, and packets under older ones are under way.
-            self.retire(now, id, kept.is_some_and(|kept| kept > id));
-        }
+        retired.into_iter().for_each(|id| self.retire(now, id));
         kept
     }
 
@@ -216,7 +213,7 @@ impl State {
         let mut live = self.live.remove(&id)?;
         live.end_waking(false);
         if self.peers.get(live.slot).is_none_or(|peer| peer.sessions == [id]) {
-            // Or what was replaced by this one would send again.
+            // What it has replaced goes with it.
             self.forget_leaving(live.slot);
         }
         self.control.remove_session(id);
