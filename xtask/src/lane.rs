@@ -28,6 +28,8 @@ enum Work {
     Check(&'static [&'static str]),
     /// Runs cargo, whose output is that of a test runner.
     Tests(&'static [&'static str]),
+    /// The same, with these variables where nobody has set them.
+    Long(&'static [&'static str], &'static [(&'static str, &'static str)]),
     /// The same, with code and environment that the AddressSanitizer watches.
     Sanitized(&'static [&'static str]),
     /// Does it itself.
@@ -133,18 +135,22 @@ pub(crate) const LANES: [Lane; 12] = [
         usual: false,
         needs_packages: true,
         tool: None,
-        work: Work::Tests(&[
-            "test",
-            "--locked",
-            "--package",
-            "pqvpn",
-            "--test",
-            "e2e",
-            "crashes::",
-            "--",
-            "--show-output",
-            "--test-threads=1",
-        ]),
+        work: Work::Long(
+            &[
+                "test",
+                "--locked",
+                "--package",
+                "pqvpn",
+                "--test",
+                "e2e",
+                "crashes::",
+                "--",
+                "--show-output",
+                "--test-threads=1",
+            ],
+            // More than 1,000 faults: one after the other, every call of every order.
+            &[("PQVPN_CRASHES", "1000"), ("PQVPN_FAULTS", "1001")],
+        ),
     },
     Lane { name: "flood", usual: false, needs_packages: true, tool: None, work: Work::Task(lab::flood) },
     Lane { name: "soak", usual: false, needs_packages: true, tool: None, work: Work::Task(lab::soak) },
@@ -185,11 +191,14 @@ impl Lane {
         let (arguments, counts) = match self.work {
             Work::Task(task) => return task(tally),
             Work::Check(arguments) => (arguments, false),
-            Work::Tests(arguments) | Work::Sanitized(arguments) => (arguments, true),
+            Work::Tests(arguments) | Work::Long(arguments, _) | Work::Sanitized(arguments) => (arguments, true),
         };
         let failed_before = tally.failed;
         let mut cargo = Command::new(env!("CARGO"));
         cargo.args(arguments);
+        if let Work::Long(_, variables) = self.work {
+            cargo.envs(variables.iter().filter(|(name, _)| env::var_os(name).is_none()).copied());
+        }
         if matches!(self.work, Work::Sanitized(_)) {
             // A folder of its own: with other flags everything is built anew. Statics are no leaks.
             cargo.env("RUSTC_BOOTSTRAP", "1").env("RUSTFLAGS", "-Zsanitizer=address");

@@ -131,7 +131,7 @@ enum Purpose {
     /// One question into a quiet bucket.
     Refresh,
     /// A heartbeat for an own record.
-    Beat,
+    Beat { key: Point },
     /// Passing a fact on.
     Announce,
     /// Asking for facts.
@@ -219,6 +219,7 @@ impl Dht {
 
     /// Does what is due.
     pub fn on_timeout(&mut self, now: Now) {
+        self.watch_clock(now);
         let due: Vec<LookupId> = self
             .lookups
             .iter()

@@ -32,3 +32,4 @@ pub mod votes;
 pub use engine::{Dht, DhtConfig, DhtStatus, Finished, Notice, Output, QueryFailure, QueryId};
 pub use lookup::LookupId;
 pub use now::Now;
+pub(crate) use now::WallClock;

@@ -11,7 +11,7 @@ use pqvpn_crypto::peer_id::PeerId;
 use pqvpn_wire::dht::{Distance, Equivocation, Heartbeat, Point, Record, Refusal, Token};
 
 use crate::{
-    Now,
+    Now, WallClock,
     address::Subnet,
     counters::Attack,
     rules::{BeatRefusal, SKEW_MS, check_heartbeat},
@@ -139,6 +139,8 @@ pub struct Storage {
     owners: BTreeMap<PeerId, u32>,
     payers: BTreeMap<Subnet, u32>,
     bytes: usize,
+    /// From the first look at it on.
+    clock: Option<WallClock>,
 }
 
 impl Storage {
@@ -155,6 +157,7 @@ impl Storage {
             owners: BTreeMap::new(),
             payers: BTreeMap::new(),
             bytes: 0,
+            clock: None,
         }
     }
 
@@ -321,8 +324,10 @@ impl Storage {
 
     /// Lets go of what is no longer valid, and returns how many records that were.
     pub fn expire(&mut self, now: Now) -> usize {
+        // A clock that is ahead for a while would empty the store for good.
+        let over = self.clock.get_or_insert(WallClock::new(now)).steady_ms(now);
         let mut gone = 0;
-        while let Some((_, key)) = self.ends.first().copied().filter(|(end, _)| *end <= now.unix_ms) {
+        while let Some((_, key)) = self.ends.first().copied().filter(|(end, _)| *end <= over) {
             self.remove(&key);
             gone += 1;
         }

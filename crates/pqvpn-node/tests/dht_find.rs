@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use dht_support::{PATIENCE, Plan, network};
 use pqvpn_node::{
-    dht::{AdmissionState, DhtError, DhtState, LookupTarget, RecordContent, RecordRef},
+    dht::{AdmissionState, DhtError, DhtReport, DhtState, LookupTarget, RecordContent, RecordRef},
     handle::{NodeError, PeerRef, RotateKeys},
     link::Backend,
 };
@@ -99,7 +99,8 @@ async fn a_value_is_put_found_replaced_and_published_again_after_a_restart() {
     let too_long = writer.handle.dht_put("motd".to_owned(), vec![0; 513]).await;
     assert!(matches!(too_long, Err(NodeError::Dht(DhtError::ValueTooLong { .. }))), "{too_long:?}");
 
-    let admission = writer.status().await.admission;
+    let solved = |report: &DhtReport| matches!(report.admission, AdmissionState::Solved { .. });
+    let admission = writer.until("its proof of work", solved).await.admission;
     let (id, state) = (writer.id, writer.stop().await);
     let mut again = Plan::new(net, &[]);
     again.seed = pqvpn_crypto::identity::IdentitySeed::from_bytes(&seed);
@@ -112,7 +113,6 @@ async fn a_value_is_put_found_replaced_and_published_again_after_a_restart() {
     assert_eq!(again.id, id);
     let back = again.until_published().await;
     assert_eq!(back.admission, admission, "the proof of work was not searched for again");
-    assert!(matches!(admission, AdmissionState::Solved { .. }));
     let three = again
         .until("the value again", |report| {
             report.own_records.iter().any(|own| {

@@ -8,7 +8,7 @@ use std::{
 };
 
 use pqvpn_crypto::peer_id::PeerId;
-use pqvpn_wire::dht::{Contact, Equivocation, Fact, Heartbeat, Payload, Point, Record, Request, Response};
+use pqvpn_wire::dht::{Contact, Equivocation, Fact, Heartbeat, Payload, Point, Record, Refusal, Request, Response};
 
 use super::{Dht, MAX_SIGHTINGS, Notice, Purpose, QueryFailure, QueryId, lookups::Running, newcomers::met_at};
 use crate::{
@@ -88,7 +88,13 @@ impl Dht {
                 self.learn(now, at, found);
             }
             Purpose::Liveness | Purpose::Probe => self.learn(now, at, sender.or(Some(to))),
-            Purpose::Cache | Purpose::Beat | Purpose::Announce => self.learn(now, at, sender),
+            Purpose::Beat { key } => {
+                if matches!(response, Response::Refused(Refusal::Heartbeat)) {
+                    self.lost_replica(now, &key);
+                }
+                self.learn(now, at, sender);
+            }
+            Purpose::Cache | Purpose::Announce => self.learn(now, at, sender),
         }
     }
 
@@ -126,7 +132,7 @@ impl Dht {
             | Purpose::Liveness
             | Purpose::Lost
             | Purpose::Refresh
-            | Purpose::Beat
+            | Purpose::Beat { .. }
             | Purpose::Announce
             | Purpose::Facts
             | Purpose::Parole => {}

@@ -36,6 +36,7 @@ impl Dht {
         sender: Option<Arc<Contact>>,
         request: Request,
     ) -> Response {
+        self.watch_clock(now);
         if let Err(limited) = self.limiter.check(now, from, observed.ip(), cost(&request)) {
             self.counters.count(limited.attack);
             return Response::Busy { retry_ms: limited.retry_ms() };
@@ -116,9 +117,14 @@ impl Dht {
     fn value_or_nodes(&mut self, now: Now, from: &PeerId, ip: IpAddr, key: &Point, want_seq: u64) -> Response {
         let contacts = self.near(now, from, ip, key);
         let token = self.token(now, from, ip, key);
-        match self.storage.get(now, key) {
-            Some(kept) if kept.record.seq() >= want_seq && !self.facts.revoked(kept.record.owner()) => {
-                Response::Value { record: Arc::clone(kept.record), heartbeat: kept.heartbeat, contacts, token }
+        let kept = self.storage.get(now, key).filter(|kept| !self.facts.revoked(kept.record.owner()));
+        let kept = kept.map(|kept| (Arc::clone(kept.record), kept.heartbeat));
+        // Nobody knows better what we say than we do, whatever became of the copies.
+        let own = self.own_records.get(key).filter(|own| own.is_timely(now));
+        let own = own.map(|own| (Arc::clone(&own.record), own.heartbeat(now)));
+        match kept.into_iter().chain(own).max_by_key(|(record, _)| record.seq()) {
+            Some((record, heartbeat)) if record.seq() >= want_seq => {
+                Response::Value { record, heartbeat, contacts, token }
             }
             Some(_) | None => Response::Nodes { contacts, token },
         }

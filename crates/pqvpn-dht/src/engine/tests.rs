@@ -2,6 +2,7 @@
 //! Whole nodes talking to each other in memory, under virtual time.
 
 mod attacks;
+mod clocks;
 mod cost;
 mod endurance;
 mod life;

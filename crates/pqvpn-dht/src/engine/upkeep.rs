@@ -9,7 +9,7 @@ use pqvpn_wire::dht::{Contact, Distance, Heartbeat, Point, Record, Request};
 use rand::{RngExt as _, rngs::StdRng};
 
 use super::{Dht, DhtConfig, Notice, OwnRecord, Purpose, QueryFailure, QueryId};
-use crate::{Now, anomaly::WINDOW, counters::Attack, quarantine::Sentence, rules};
+use crate::{Now, WallClock, anomaly::WINDOW, counters::Attack, quarantine::Sentence, rules};
 
 /// Contacts a new fact is passed on to.
 pub(super) const GOSSIP: usize = 4;
@@ -63,6 +63,7 @@ pub(super) struct Upkeep {
     window_at: Duration,
     sought_at: Duration,
     hurried_at: Duration,
+    clock: WallClock,
 }
 
 impl Upkeep {
@@ -83,6 +84,7 @@ impl Upkeep {
             window_at: now.mono,
             sought_at: now.mono,
             hurried_at: Duration::ZERO,
+            clock: WallClock::new(now),
         }
     }
 
@@ -341,6 +343,31 @@ impl Dht {
         }
     }
 
+    /// A wall clock that was set, ours here: copies elsewhere may be gone, or never have been taken.
+    pub(super) fn watch_clock(&mut self, now: Now) {
+        if !self.upkeep.clock.stepped(now) {
+            return;
+        }
+        let mut renew = Vec::new();
+        for (key, own) in &mut self.own_records {
+            own.publish_at = now.mono;
+            if !own.is_timely(now) {
+                own.renewal_asked = true;
+                renew.push(*key);
+            }
+        }
+        for key in renew {
+            self.notice(Notice::Renew { key });
+        }
+    }
+
+    /// A replica knows nothing of an own record: it is stored again before its time, at most once for each sign of life.
+    pub(super) fn lost_replica(&mut self, now: Now, key: &Point) {
+        if let Some(own) = self.own_records.get_mut(key) {
+            own.publish_at = own.publish_at.min(now.mono + PUT_PAUSE);
+        }
+    }
+
     pub(super) fn upkeep_records(&mut self, now: Now) {
         let mut publish = Vec::new();
         let mut beats = Vec::new();
@@ -370,7 +397,7 @@ impl Dht {
         for (key, heartbeat, replicas) in beats {
             let _not_kept_here = self.storage.beat(now, &key, heartbeat);
             for replica in replicas {
-                self.query(replica, Request::Beat { key, heartbeat }, Purpose::Beat);
+                self.query(replica, Request::Beat { key, heartbeat }, Purpose::Beat { key });
             }
         }
         for record in publish {
@@ -402,17 +429,24 @@ impl Dht {
         let before = std::mem::replace(&mut own.replicas, replicas);
         own.refused = 0;
         let Some(heartbeat) = own.heartbeat(now) else { return };
+        let key = *record.key();
         let new = |replica: &&Arc<Contact>| before.iter().all(|known| known.peer() != replica.peer());
         let new: Vec<Arc<Contact>> = own.replicas.iter().filter(new).cloned().collect();
         for replica in new {
-            self.query(replica, Request::Beat { key: *record.key(), heartbeat }, Purpose::Beat);
+            self.query(replica, Request::Beat { key, heartbeat }, Purpose::Beat { key });
         }
     }
 }
 
 impl OwnRecord {
+    /// Whether others would take it now.
+    pub(super) fn is_timely(&self, now: Now) -> bool {
+        let draft = self.record.draft();
+        now.unix_ms < draft.not_after_ms && draft.not_before_ms <= now.unix_ms.saturating_add(rules::SKEW_MS)
+    }
+
     /// The sign of life for the present hour, if the record's first hour is over and its last is not.
-    fn heartbeat(&self, now: Now) -> Option<Heartbeat> {
+    pub(super) fn heartbeat(&self, now: Now) -> Option<Heartbeat> {
         let hour = rules::heartbeat_hour(now, self.record.draft().not_before_ms)?;
         Heartbeat::at(&self.heartbeat_seed, hour)
     }

@@ -257,3 +257,25 @@ fn every_refusal_has_a_counter_and_an_answer() {
         assert_eq!((refusal.attack(), refusal.refusal()), (attack, answer));
     }
 }
+
+#[test]
+fn a_clock_that_is_ahead_for_a_while_empties_nothing() {
+    let minutes = |mono: u64, ahead_ms| Now {
+        mono: std::time::Duration::from_secs(60 * mono),
+        unix_ms: TODAY_MS + 60_000 * mono + ahead_ms,
+    };
+    let mut storage = storage(StorageConfig::default());
+    let record = signed(peer_draft(peer(1), 1));
+    storage.put(minutes(0, 0), Arc::clone(&record), host(1, 1), false).unwrap();
+    for minute in [1, 30, 60] {
+        let ahead = minutes(minute, 25 * HOUR_MS);
+        assert_eq!(storage.expire(ahead), 0, "after {minute} min");
+        assert!(storage.get(ahead, record.key()).is_none(), "but nobody is given it");
+    }
+    let back = minutes(60, 0);
+    assert_eq!(storage.expire(back), 0);
+    assert!(storage.get(back, record.key()).is_some());
+    // What lasts is believed, and so is time that passes.
+    assert_eq!(storage.expire(minutes(61, 25 * HOUR_MS)), 0);
+    assert_eq!(storage.expire(minutes(121, 25 * HOUR_MS)), 1);
+}

@@ -383,7 +383,6 @@ impl Store {
     }
 }
 
-/// What an error of redb says of the file.
 /// Opens a database and compares all of it with its checksums, which are looked at otherwise only after a crash.
 fn whole(open: impl FnOnce() -> Result<Database, StoreError>) -> Result<Database, StoreError> {
     let checked = || {
@@ -397,6 +396,7 @@ fn whole(open: impl FnOnce() -> Result<Database, StoreError>) -> Result<Database
     catch_unwind(AssertUnwindSafe(checked)).unwrap_or_else(|_| Err(StoreError::Damaged("it is no store".to_owned())))
 }
 
+/// What an error of redb says of the file.
 fn failed(error: impl Into<redb::Error>) -> StoreError {
     let error = error.into();
     let is_format =
