@@ -162,14 +162,14 @@ mod tests {
             paths.on_session(start + TRY_AGAIN[0], AT);
             let mut moved = start + Duration::from_secs(60);
             paths.on_path(moved, relay);
-            for told in 0..3 {
+            for (told, pause) in TRY_AGAIN.into_iter().enumerate().take(3) {
                 std::iter::from_fn(|| paths.poll_action()).for_each(drop);
                 paths.handle_timeout(moved);
                 let tells =
                     std::iter::from_fn(|| paths.poll_action()).any(|action| matches!(action, Action::Tell { .. }));
                 assert!(tells, "{chooses} {told}");
                 assert_eq!(paths.wakes_link(), chooses || told > 0, "{told}");
-                moved += TRY_AGAIN[told];
+                moved += pause;
             }
         }
     }
