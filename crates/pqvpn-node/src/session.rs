@@ -25,7 +25,6 @@ use std::{
 use pqvpn_crypto::{
     aead::AeadId,
     identity::PublicIdentity,
-    kdf::Sid,
     peer_id::PeerId,
     ratchet::machine::{EpochTime, Ratchet},
     schedule::{EXPORTER_LABEL, EXPORTER_LEN, Exporter, Psk, Role, TRANSCRIPT_LABEL, Transcript, exporter_context},
@@ -58,8 +57,8 @@ use door::{Door, Shut};
 pub(crate) use error::SessionError;
 pub(crate) use make::{dial, dial_at, wake};
 pub(crate) use slots::Slots;
-use wanted::Turns;
 pub(crate) use wanted::Wanted;
+use wanted::{Confirmed, Turns};
 
 /// Replay window of a session on one path, in bits (security.md 1.6).
 const WINDOW_BITS: usize = 8192;
@@ -101,6 +100,7 @@ struct Memory {
     psks: Vec<Psk>,
     /// The peer's key: spares 2.6 kB of the next handshake.
     key: Option<PublicIdentity>,
+    confirmed: Confirmed,
 }
 
 /// What a link task tells the state task.
@@ -130,7 +130,6 @@ pub(crate) enum LinkEvent {
 /// A session and the link that feeds its ratchet.
 pub(crate) struct Established {
     pub(crate) id: SessionId,
-    pub(crate) sid: Sid,
     pub(crate) slot: PeerSlot,
     pub(crate) role: Role,
     pub(crate) aead: AeadId,
@@ -218,6 +217,20 @@ impl LinkContext {
         memory.entry(connection.peer()).or_default().key = Some(connection.public_identity().clone());
     }
 
+    /// A session with a peer is over: one that is made now comes in its place.
+    pub(crate) fn on_session_over(&self, peer: PeerId) {
+        let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(memory) = memory.get_mut(&peer) {
+            memory.confirmed = Confirmed::default();
+        }
+    }
+
+    /// Whether a session with a peer that we have dialed may be confirmed now.
+    fn may_confirm(&self, peer: PeerId) -> bool {
+        let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        memory.entry(peer).or_default().confirmed.may_again(clock::now())
+    }
+
     fn local(&self) -> Local {
         let mut indices: Vec<u32> = Vec::with_capacity(MAX_INDICES);
         while indices.len() < MAX_INDICES {
@@ -254,7 +267,6 @@ impl LinkContext {
         let role = connection.side();
         let id = SessionId(self.next_session.fetch_add(1, Ordering::Relaxed));
         let Negotiated { parts, aead, local_indices, remote_indices, inner_mtu, continuity_lost, .. } = negotiated;
-        let sid = parts.tx.sid();
         let install = SessionInstall {
             id,
             peer: slot,
@@ -275,7 +287,7 @@ impl LinkContext {
         ratchet.set_epoch_time(self.rekey);
         let (outbox, queue) = mpsc::channel(OUTBOX);
         let established =
-            Established { id, sid, slot, role, aead, inner_mtu, continuity_lost, ratchet, connection, outbox, at: now };
+            Established { id, slot, role, aead, inner_mtu, continuity_lost, ratchet, connection, outbox, at: now };
         Ok((established, queue))
     }
 }
@@ -368,6 +380,9 @@ async fn negotiate_as_dialer(
     let (negotiated, confirm) = sent.on_ack(&ack, &|aead| context.export(&*connection, aead))?;
     // The listener has a session only when it is confirmed.
     still()?;
+    if !context.may_confirm(connection.peer()) {
+        return Err(SessionError::NotWanted);
+    }
     let (established, queue) = context.install(connection, negotiated, slot)?;
     let guard = InstalledSession::new(&*context.control, established.id);
     channel.write(&Message::Confirm(confirm)).await?;

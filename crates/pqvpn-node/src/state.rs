@@ -27,7 +27,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use pqvpn_crypto::{aead::AeadId, kdf::Sid, peer_id::PeerId, ratchet::machine::Ratchet, schedule::Role};
+use pqvpn_crypto::{aead::AeadId, peer_id::PeerId, ratchet::machine::Ratchet, schedule::Role};
 use pqvpn_dataplane::{Event, PeerSlot, PeerStats, SessionId};
 use pqvpn_wire::control::Message;
 use tokio::{
@@ -179,8 +179,6 @@ pub(crate) struct Refused {
 /// A session in use or on its way out, and the link that feeds its ratchet.
 pub(crate) struct Live {
     slot: PeerSlot,
-    /// What both ends call it.
-    sid: Sid,
     role: Role,
     aead: AeadId,
     inner_mtu: u16,

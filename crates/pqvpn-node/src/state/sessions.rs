@@ -10,11 +10,7 @@ use pqvpn_crypto::schedule::Role;
 use pqvpn_dataplane::{PeerSlot, SessionId};
 use pqvpn_wire::control::CloseReason;
 
-use super::{
-    Live, LiveLink, State,
-    choice::{self, Rival},
-    peer::Ping,
-};
+use super::{Live, LiveLink, State, choice, peer::Ping};
 use crate::{
     carrier::is_by_member,
     entropy,
@@ -117,14 +113,8 @@ impl State {
     fn retire_all_but_one(&mut self, now: Instant, slot: PeerSlot) -> Option<SessionId> {
         let peer = self.peers.get(slot)?;
         let sessions = peer.sessions.iter().filter_map(|&id| Some((id, self.live.get(&id)?)));
-        let rivals = sessions.map(|(session, live)| Rival {
-            session,
-            sid: *live.sid.as_bytes(),
-            role: live.role,
-            at: live.established,
-            asleep: live.link.is_none(),
-        });
-        let kept = choice::kept(rivals, self.own < peer.id);
+        let sessions = sessions.map(|(id, live)| (id, live.role, live.established, live.link.is_none()));
+        let kept = choice::kept(sessions, self.own < peer.id);
         let retired: Vec<SessionId> = peer.sessions.iter().copied().filter(|&id| Some(id) != kept).collect();
         retired.into_iter().for_each(|id| self.retire(now, id));
         kept
@@ -218,6 +208,7 @@ impl State {
         }
         self.control.remove_session(id);
         if let Some(peer) = self.peers.get_mut(live.slot) {
+            self.context.on_session_over(peer.id);
             peer.sessions.retain(|&other| other != id);
             if peer.sessions.is_empty() {
                 peer.paths.on_gone();
@@ -338,11 +329,9 @@ impl State {
 
 impl Live {
     fn new(made: Established, epoch_time: Duration) -> Self {
-        let Established { sid, slot, role, aead, inner_mtu, continuity_lost, ratchet, connection, outbox, at, .. } =
-            made;
+        let Established { slot, role, aead, inner_mtu, continuity_lost, ratchet, connection, outbox, at, .. } = made;
         Self {
             slot,
-            sid,
             role,
             aead,
             inner_mtu,

@@ -198,6 +198,23 @@ async fn one_handshake_is_enough_where_the_path_is_silent_while_the_link_is_woke
 }
 
 #[tokio::test]
+async fn in_place_of_a_session_that_is_over_another_comes_at_once() {
+    let [a, b] = sleepy().await;
+    gather(1, &[&a, &b]).await;
+    for _ in 0..3 {
+        let start = Instant::now();
+        a.ping(&b).await.unwrap();
+        assert!(
+            start.elapsed() < Duration::from_millis(1500),
+            "of two at once only one is confirmed; this one is alone"
+        );
+        a.handle.disconnect(PeerRef(b.id.to_string())).await.unwrap();
+    }
+    a.stop().await;
+    b.stop().await;
+}
+
+#[tokio::test]
 async fn whoever_forges_refusals_on_the_path_ends_no_session_whose_link_sleeps() {
     let ([a, b], path) = with_somebody_between().await;
     a.until("asleep", |snapshot| is_asleep(snapshot, b.id)).await;
