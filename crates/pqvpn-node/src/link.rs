@@ -30,6 +30,7 @@ use pqvpn_crypto::schedule::Role;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 mod config;
+mod drivers;
 mod error;
 #[cfg(test)]
 pub(crate) mod fake;
@@ -44,6 +45,7 @@ pub(crate) mod request;
 mod socket;
 
 pub use config::{Behind, LinkConfig, TransportKnobs};
+pub use drivers::tasks;
 pub use error::{LinkError, PeerReason};
 pub use gate::{Gate, GateConfig, Verdict};
 pub use guest::GuestSocket;

@@ -254,6 +254,7 @@ fn endpoint(
     let socket = Arc::new(GuestSocket::new(plane.guest())?);
     let mut config = link_config(Arc::clone(crypto));
     config.behind = ways.behind();
+    config.apart = true;
     config.gate = memory::limit().map_or_else(GateConfig::default, GateConfig::for_memory);
     Ok(Arc::from(backend.endpoint(socket, config)?))
 }

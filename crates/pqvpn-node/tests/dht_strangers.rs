@@ -214,7 +214,7 @@ async fn strangers_fill_their_places_and_a_pinned_peer_still_gets_its_session() 
     still_answers(&late, &node, &*link).await;
     let report = node.until("one left", |report| report.links.inbound == 128).await;
     assert_eq!(counter(&report, "stranger-evicted"), 1);
-    let (_, oldest) = crowd.remove(0);
+    let (_its_endpoint, oldest) = crowd.remove(0);
     let end = timeout(PATIENCE, oldest.closed()).await.unwrap();
     assert!(matches!(end, LinkError::Closed { .. }), "{end:?}");
     friend.stop().await;

@@ -21,8 +21,8 @@ impl Service {
     pub(super) async fn status(&self) -> Result<Status, NodeError> {
         let mut status = Status::from(self.node.snapshot().await?);
         status.confinement.clone_from(&self.confinement);
-        // The node shares this runtime.
-        status.tasks = tokio::runtime::Handle::current().metrics().num_alive_tasks();
+        // The node shares this runtime, all but its links.
+        status.tasks = tokio::runtime::Handle::current().metrics().num_alive_tasks() + pqvpn_node::link::tasks();
         if let Some(trouble) = self.exporting.read().unwrap_or_else(PoisonError::into_inner).clone() {
             // A warning: after what is worse.
             let at = status.health.iter().position(|item| item.level == HealthLevel::Info);

@@ -16,6 +16,7 @@ use pqvpn_crypto::peer_id::PeerId;
 use pqvpn_crypto::schedule::Role;
 use pqvpn_crypto::tls::{ALPN, LinkCrypto, NOBODY, Refusal, peer_from_certs};
 use rustls::pki_types::CertificateDer;
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -24,7 +25,7 @@ use super::quic;
 use crate::link::socket::{LinkSocket, canonical};
 use crate::link::{
     CLOSE_DROPPED, Connection, ControlRecv, ControlSend, Endpoint, EndpointStats, Gate, LinkConfig, LinkError,
-    PeerReason,
+    PeerReason, drivers,
 };
 use incoming::{Acceptor, OwnedDrivers, Waiting};
 use setup::{client_config, endpoint_config, server_config, transport};
@@ -48,6 +49,7 @@ pub(in crate::link) fn endpoint(
     socket: Arc<dyn LinkSocket>,
     config: LinkConfig,
 ) -> Result<Box<dyn Endpoint>, LinkError> {
+    let thread = drivers::runtime(config.apart).map_err(local)?;
     let counters = Arc::new(Counters::default());
     let dialing = Arc::clone(&socket);
     let socket = QuicSocket::new(socket, Arc::clone(&counters)).map_err(local)?;
@@ -61,7 +63,7 @@ pub(in crate::link) fn endpoint(
         ),
         Some(server),
         super::abstract_socket(socket),
-        Arc::new(OwnedDrivers),
+        Arc::new(OwnedDrivers(thread.clone())),
     )
     .map_err(local)?;
     let (queue, incoming) = mpsc::channel(config.transport.accept_queue.max(1));
@@ -75,9 +77,9 @@ pub(in crate::link) fn endpoint(
         counters: Arc::clone(&counters),
         queue,
     };
-    let acceptor = tokio::spawn(acceptor.run());
+    let acceptor = thread.spawn(acceptor.run());
     let incoming = tokio::sync::Mutex::new(incoming);
-    Ok(Box::new(QuicEndpoint { quic, socket: dialing, config, transport, counters, incoming, acceptor }))
+    Ok(Box::new(QuicEndpoint { quic, socket: dialing, config, transport, counters, incoming, acceptor, thread }))
 }
 
 fn local(error: impl std::fmt::Display) -> LinkError {
@@ -133,6 +135,7 @@ struct QuicEndpoint {
     counters: Arc<Counters>,
     incoming: tokio::sync::Mutex<mpsc::Receiver<Accepted>>,
     acceptor: JoinHandle<()>,
+    thread: Handle,
 }
 
 impl QuicEndpoint {
@@ -146,16 +149,15 @@ impl QuicEndpoint {
         self.socket.on_dial(addr);
         let started = Instant::now();
         let client = client_config(&self.config.crypto, peer.as_ref(), known.as_ref(), Arc::clone(&self.transport));
-        let connecting = client.and_then(|client| {
-            let name = peer.unwrap_or(NOBODY).to_server_name();
-            self.quic.connect_with(client, addr, &name).map_err(local)
-        });
         let (limit, crypto) = (self.config.handshake_timeout, Arc::clone(&self.config.crypto));
-        async move {
+        let quic = self.quic.clone();
+        let dialed = drivers::run(&self.thread, async move {
+            let name = peer.unwrap_or(NOBODY).to_server_name();
+            let connecting = client.and_then(|client| quic.connect_with(client, addr, &name).map_err(local));
             let dialed = handshake(connecting?, Role::Initiator, started, limit).await;
             dialed.inspect_err(|error| note_refusal(&crypto, error))
-        }
-        .boxed()
+        });
+        dialed.map(|dialed| dialed.unwrap_or_else(|| Err(local("the handshake panicked")))).boxed()
     }
 }
 

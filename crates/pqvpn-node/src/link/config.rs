@@ -49,6 +49,8 @@ pub struct LinkConfig {
     pub gate: GateConfig,
     /// Whom an incoming handshake is counted for.
     pub behind: Behind,
+    /// Whether links live on a thread of their own, the same for all endpoints, instead of the caller's runtime.
+    pub apart: bool,
     /// Values of the transport that tests vary.
     pub transport: TransportKnobs,
 }
@@ -64,6 +66,7 @@ impl LinkConfig {
             keep_alive: None,
             gate: GateConfig::default(),
             behind: Behind::default(),
+            apart: false,
             transport: TransportKnobs::default(),
         }
     }

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use pqvpn_crypto::schedule::Role;
 use pqvpn_crypto::tls::LinkCrypto;
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
@@ -230,9 +231,9 @@ fn forget(driver: Option<&JoinHandle<()>>) {
     }
 }
 
-/// The tokio runtime, but a connection's driver task can be taken hold of by who began the connection.
+/// The runtime of links, but a connection's driver task can be taken hold of by who began the connection.
 #[derive(Debug)]
-pub(super) struct OwnedDrivers;
+pub(super) struct OwnedDrivers(pub(super) Handle);
 
 thread_local! {
     /// The task spawned last on this thread: beginning a connection spawns its driver before it returns.
@@ -248,11 +249,12 @@ impl OwnedDrivers {
 
 impl quic::Runtime for OwnedDrivers {
     fn new_timer(&self, at: std::time::Instant) -> Pin<Box<dyn quic::AsyncTimer>> {
+        let _there = self.0.enter();
         quic::TokioRuntime.new_timer(at)
     }
 
     fn spawn(&self, future: Pin<Box<dyn Future<Output = ()> + Send>>) {
-        LAST_SPAWNED.set(Some(tokio::spawn(future)));
+        LAST_SPAWNED.set(Some(self.0.spawn(future)));
     }
 
     fn wrap_udp_socket(&self, socket: std::net::UdpSocket) -> io::Result<AbstractSocket> {
