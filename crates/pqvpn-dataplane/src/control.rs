@@ -172,6 +172,17 @@ impl Control {
         self.shared.activate_tx(id)
     }
 
+    /// A session sends nothing more, though it may be the newest, and moves no path; it receives until it is removed.
+    /// `false` when there is no such session.
+    pub fn stop_sending(&self, id: SessionId) -> bool {
+        self.shared.change(|registry, tables| {
+            let Some(session) = registry.sessions.get(&id) else { return false };
+            session.retired.store(true, Ordering::Release);
+            registry.publish_peer(tables, session.peer.slot);
+            true
+        })
+    }
+
     /// Prepares the receiving half for the next epoch.
     ///
     /// # Errors

@@ -235,8 +235,11 @@ impl Shared {
         lock(&self.registry).sessions.get(&id).cloned()
     }
 
-    /// Whether a newer session with the same peer may send, so that this one must not move the peer's path.
+    /// Whether another session with the same peer has taken its place, so that this one must not move the peer's path.
     pub(crate) fn is_outdated(&self, session: &Session) -> bool {
+        if session.retired.load(Ordering::Acquire) {
+            return true;
+        }
         let tables = self.tables.load();
         let active = tables.peers.get(&session.peer.slot).and_then(|entry| entry.active.as_ref());
         active.is_some_and(|active| active.order > session.order)

@@ -100,6 +100,8 @@ pub(crate) struct Session {
     /// Place in the order of installation; the newest active session of a peer sends.
     pub(crate) order: u64,
     pub(crate) tx_active: AtomicBool,
+    /// Another one sends in its place.
+    pub(crate) retired: AtomicBool,
     pub(crate) confirmed: AtomicBool,
     /// One more than the last epoch a step was asked for in.
     wanted: AtomicU64,
@@ -123,12 +125,18 @@ impl Session {
             remote_at: AtomicUsize::new(0),
             order,
             tx_active: AtomicBool::new(install.tx_active),
+            retired: AtomicBool::new(false),
             confirmed: AtomicBool::new(false),
             wanted: AtomicU64::new(0),
             refused: Stamp::default(),
             forged_out: AtomicBool::new(false),
             ended: AtomicBool::new(false),
         }
+    }
+
+    /// Whether packets may be sealed, as far as the control side and the peer have said.
+    fn may_send(&self) -> bool {
+        self.tx_active.load(Ordering::Acquire) && !self.retired.load(Ordering::Acquire)
     }
 
     /// The receiver index to send with.
@@ -199,7 +207,7 @@ impl Registry {
                 continue;
             };
             let newer = entry.active.as_ref().is_none_or(|active| active.order < session.order);
-            if newer && session.tx_active.load(Ordering::Acquire) {
+            if newer && session.may_send() {
                 entry.active = Some(Arc::clone(session));
             }
         }
@@ -220,7 +228,7 @@ impl Registry {
 
     fn active(&self, slot: PeerSlot) -> Option<Arc<Session>> {
         let sessions = self.sessions.values().filter(|session| session.peer.slot == slot);
-        let active = sessions.filter(|session| session.tx_active.load(Ordering::Acquire));
+        let active = sessions.filter(|session| session.may_send());
         active.max_by_key(|session| session.order).cloned()
     }
 }

@@ -20,6 +20,7 @@ pub(crate) trait PacketPlane: Send + Sync {
     fn set_routes_in_realms(&self, routes: Vec<(IpNet, PeerSlot)>, realms: Vec<(IpNet, RealmSet)>);
     fn install_session(&self, install: SessionInstall) -> Result<(), InstallError>;
     fn activate_tx(&self, id: SessionId) -> bool;
+    fn stop_sending(&self, id: SessionId) -> bool;
     fn stage_rx(&self, id: SessionId, chain: EpochChain) -> Result<(), EpochError>;
     fn start_tx(&self, id: SessionId, chain: EpochChain) -> Result<(), EpochError>;
     fn retire_keys(&self);
@@ -75,6 +76,9 @@ impl PacketPlane for Control {
     }
     fn activate_tx(&self, id: SessionId) -> bool {
         Self::activate_tx(self, id)
+    }
+    fn stop_sending(&self, id: SessionId) -> bool {
+        Self::stop_sending(self, id)
     }
     fn stage_rx(&self, id: SessionId, chain: EpochChain) -> Result<(), EpochError> {
         Self::stage_rx(self, id, chain)

@@ -57,8 +57,8 @@ use door::{Door, Shut};
 pub(crate) use error::SessionError;
 pub(crate) use make::{dial, dial_at, wake};
 pub(crate) use slots::Slots;
-use wanted::Turns;
 pub(crate) use wanted::Wanted;
+use wanted::{Confirmed, Turns};
 
 /// Replay window of a session on one path, in bits (security.md 1.6).
 const WINDOW_BITS: usize = 8192;
@@ -100,6 +100,7 @@ struct Memory {
     psks: Vec<Psk>,
     /// The peer's key: spares 2.6 kB of the next handshake.
     key: Option<PublicIdentity>,
+    confirmed: Confirmed,
 }
 
 /// What a link task tells the state task.
@@ -214,6 +215,20 @@ impl LinkContext {
         }
         let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
         memory.entry(connection.peer()).or_default().key = Some(connection.public_identity().clone());
+    }
+
+    /// A session with a peer is over: one that is made now comes in its place.
+    pub(crate) fn on_session_over(&self, peer: PeerId) {
+        let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(memory) = memory.get_mut(&peer) {
+            memory.confirmed = Confirmed::default();
+        }
+    }
+
+    /// Whether a session with a peer that we have dialed may be confirmed now.
+    fn may_confirm(&self, peer: PeerId) -> bool {
+        let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        memory.entry(peer).or_default().confirmed.may_again(clock::now())
     }
 
     fn local(&self) -> Local {
@@ -341,6 +356,8 @@ async fn judge<T>(
         CloseReason::NotAdmitted
     } else if matches!(error, SessionError::NoPlace(_)) {
         CloseReason::Busy
+    } else if matches!(error, SessionError::NotWanted) {
+        CloseReason::Duplicate
     } else {
         CloseReason::Protocol
     };
@@ -352,12 +369,20 @@ async fn negotiate_as_dialer(
     context: &LinkContext,
     connection: Arc<dyn Connection>,
     slot: PeerSlot,
+    wanted: Option<&Wanted>,
 ) -> Result<Made, SessionError> {
+    let still = || if wanted.is_some_and(Wanted::is_too_late) { Err(SessionError::NotWanted) } else { Ok(()) };
     let mut channel = Channel::new(connection.open_control().await?);
+    still()?;
     let (sent, hello) = HelloSent::start(context.local(), context.newest_psk(connection.peer()));
     channel.write(&Message::Hello(hello)).await?;
     let Message::HelloAck(ack) = channel.read().await? else { return Err(SessionError::OutOfOrder) };
     let (negotiated, confirm) = sent.on_ack(&ack, &|aead| context.export(&*connection, aead))?;
+    // The listener has a session only when it is confirmed.
+    still()?;
+    if !context.may_confirm(connection.peer()) {
+        return Err(SessionError::NotWanted);
+    }
     let (established, queue) = context.install(connection, negotiated, slot)?;
     let guard = InstalledSession::new(&*context.control, established.id);
     channel.write(&Message::Confirm(confirm)).await?;

@@ -7,12 +7,16 @@
 //!     |  ^---- anything said over it ---'                                        |  ^
 //!     |                                                                     wake |  | failed: again later
 //!     '-- the other end's proposal, at rest 10 s: close it: asleep -> Asleep     v  |
-//!                                                                              Waking --- 45 s in vain --> give up
+//!                                                                              Waking --- 45 s unheard, or the keys end --> give up
 //! ```
 //! A sleeping link is gone on both ends, keys and all; its session goes on with the data plane's keys, and packets flow at
 //! once. To wake means a new handshake, and its session replaces this one. Data that comes when a ratchet step would be due
-//! wakes the link; without any the session ends before its keys are old. What a broken ratchet ends a session for ends it
-//! here too.
+//! wakes the link; without any the session ends before its keys are old. While the peer is heard a session lasts as long as its
+//! keys, whoever keeps handshakes from it.
+//!
+//! The word that the link sleeps may be lost. Who has said that it may, or was told so, is unsure from then on whether the other
+//! end still has it, until the other end says something over it: a link that turns out to be gone sleeps then, and ends of the
+//! session are said inside the tunnel too.
 //!
 //! A pure state machine: time and what the session did are arguments.
 
@@ -39,8 +43,10 @@ const LOOK_AGAIN: Duration = Duration::from_secs(5);
 /// longer and longer. Who was left in peace for the last begins with the first again.
 const AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(8));
 const FORGIVEN: Duration = Duration::from_secs(30);
-/// Attempts end after this, as those of a ratchet step whose messages get no answer.
+/// Attempts end when the peer has not been heard for so long meanwhile, as those of a ratchet step whose messages get no answer.
 const GIVES_UP: Duration = Duration::from_secs(45);
+/// And at this age of the keys, though the peer is heard: soon nothing would be sealed under them any more.
+const KEYS_LAST: Duration = Duration::from_secs(EPOCH_HARD.as_secs() - 15);
 
 /// What there is to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,6 +75,8 @@ pub(crate) enum LinkEnd {
 pub(crate) struct Seen {
     /// Last inner packet, in either direction.
     pub(crate) data: Option<Instant>,
+    /// Last authenticated packet of the peer.
+    pub(crate) heard: Option<Instant>,
     /// Whether nothing is under way that the link is needed for.
     pub(crate) at_rest: bool,
     /// When the keys of this session, or of its epoch, were made.
@@ -116,6 +124,8 @@ pub(crate) struct Sleep {
     made: Instant,
     /// Last control message either way.
     spoke: Instant,
+    /// Either end has said that the link may sleep, and the other end has said nothing over it since.
+    unsure: bool,
     /// Mean age at which a session in use gets new keys.
     epoch_time: Duration,
     /// Spreads the times of a node's sessions; 0 to 200.
@@ -130,7 +140,17 @@ impl Sleep {
     pub(crate) fn new(role: Role, now: Instant, epoch_time: Duration, random: u64) -> Self {
         let spread = u32::try_from(random % 201).unwrap_or_default();
         let attempts = Attempts::default();
-        Self { state: State::Awake, role, made: now, spoke: now, epoch_time, spread, asked: None, attempts }
+        Self {
+            state: State::Awake,
+            role,
+            made: now,
+            spoke: now,
+            unsure: false,
+            epoch_time,
+            spread,
+            asked: None,
+            attempts,
+        }
     }
 
     /// Goes on with the pauses of the session that this one replaces.
@@ -148,7 +168,12 @@ impl Sleep {
         matches!(self.state, State::Asleep | State::Waking { .. })
     }
 
-    /// Something was said over the link, by either end.
+    /// Whether the other end may have let the link sleep already.
+    pub(crate) const fn is_unsure(&self) -> bool {
+        self.unsure
+    }
+
+    /// This end says something over the link.
     pub(crate) fn on_spoken(&mut self, now: Instant) {
         self.spoke = now;
         if let State::Proposed { .. } = self.state {
@@ -156,20 +181,31 @@ impl Sleep {
         }
     }
 
+    /// The other end has said something over the link: it has it.
+    pub(crate) fn on_heard(&mut self, now: Instant) {
+        self.on_spoken(now);
+        self.unsure = false;
+    }
+
     /// The other end proposes that the link sleeps; whether it does from now.
     pub(crate) fn on_proposal(&mut self, now: Instant, seen: Seen) -> bool {
-        let agrees = !self.is_asleep() && self.rested(now, seen) >= self.rest() / 2;
+        let agrees = !self.is_asleep() && !self.is_used(now, seen);
+        self.unsure = true;
         if agrees {
             self.state = State::Asleep;
         }
         agrees
     }
 
-    /// The link has ended; whether the session goes on without it. One that is lost without a word sleeps only if that was
-    /// proposed: the other end may have agreed, and its word was lost.
+    /// Whether it was used too lately to sleep if the other end proposes it.
+    pub(crate) fn is_used(&self, now: Instant, seen: Seen) -> bool {
+        self.rested(now, seen) < self.rest() / 2
+    }
+
+    /// The link has ended; whether the session goes on without it. One that is lost without a word sleeps only while it is
+    /// unsure that the other end has it: its word may have been lost.
     pub(crate) fn on_link_end(&mut self, end: LinkEnd) -> bool {
-        let proposed = matches!(self.state, State::Proposed { .. });
-        let goes_on = end == LinkEnd::Asleep || end == LinkEnd::Silent && proposed;
+        let goes_on = end == LinkEnd::Asleep || end == LinkEnd::Silent && self.unsure;
         if goes_on {
             self.state = State::Asleep;
         }
@@ -197,7 +233,7 @@ impl Sleep {
             // Who has not agreed may do so later; and who agreed in words that were lost answers no more, which is heard then.
             State::Proposed { at } if now.saturating_duration_since(at) < self.rest() => {}
             State::Awake | State::Proposed { .. } if self.rested(now, seen) >= self.rest() => {
-                self.state = State::Proposed { at: now };
+                (self.state, self.unsure) = (State::Proposed { at: now }, true);
                 return Some(Action::Propose);
             }
             State::Proposed { .. } => self.state = State::Awake,
@@ -212,7 +248,7 @@ impl Sleep {
             State::Awake | State::Waking { .. } => {}
         }
         let State::Waking { since, under_way } = &mut self.state else { return None };
-        if now.saturating_duration_since(*since) >= GIVES_UP {
+        if now >= gives_up_at(*since, seen) {
             return Some(Action::GiveUp);
         }
         if *under_way || self.attempts.next().is_some_and(|at| now < at) {
@@ -233,8 +269,8 @@ impl Sleep {
             // The first such data is looked at when it is seen.
             State::Asleep if self.is_asked(seen) && self.asked.is_none() => now,
             State::Asleep => self.renew_at(seen),
-            State::Waking { since, under_way: true } => since + GIVES_UP,
-            State::Waking { since, .. } => self.attempts.next().unwrap_or(since).min(since + GIVES_UP),
+            State::Waking { since, under_way: true } => gives_up_at(since, seen),
+            State::Waking { since, .. } => self.attempts.next().unwrap_or(since).min(gives_up_at(since, seen)),
         }
     }
 
@@ -276,6 +312,12 @@ impl Sleep {
     fn at_age(&self, seen: Seen, age: Duration) -> Instant {
         seen.keyed + self.turn(age) * (900 + self.spread) / 1000
     }
+}
+
+/// When attempts to wake end that began at `since`.
+fn gives_up_at(since: Instant, seen: Seen) -> Instant {
+    let unheard = seen.heard.map_or(since, |at| at.max(since)) + GIVES_UP;
+    unheard.min(seen.keyed + KEYS_LAST)
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 mod choice;
 mod command;
 mod guessing;
+mod leaving;
 mod mesh;
 mod netcheck;
 mod network;
@@ -19,7 +20,7 @@ mod sleeping;
 mod timed;
 
 use std::{
-    collections::{BTreeSet, VecDeque},
+    collections::BTreeSet,
     future::pending,
     net::SocketAddr,
     sync::{Arc, atomic::AtomicU64},
@@ -50,13 +51,14 @@ use crate::{
     overlay::{Mesh, OwnAddresses},
     path::{Mapped, Portmap, Reflexive},
     plane::PacketPlane,
-    session::{self, LinkContext, LinkEvent},
+    session::{self, LinkContext, LinkEvent, Wanted},
     sleep::{RENEW_AT_LEAST, Sleep},
     snapshot::{HealthItem, NodeState},
     underlay::Underlay,
 };
 pub(crate) use command::set_live;
 pub(crate) use guessing::Guessing;
+use leaving::Leaving;
 use network::Barrier;
 pub(crate) use peers::Peers;
 pub(crate) use timed::Timed;
@@ -151,15 +153,15 @@ pub(crate) struct Rounds {
     held_at: Instant,
     /// When the data plane was last asked what it saw.
     looked_at: Instant,
-    /// Links that fell asleep since their memory was last given back, and when the last did.
-    slept: Option<(usize, Instant)>,
-    /// Sessions that were replaced, until when the data plane still receives on them.
-    leaving: VecDeque<(Instant, PeerSlot, SessionId)>,
+    /// Links that fell asleep since their memory was last given back.
+    slept: Option<sleeping::Slept>,
+    /// Sessions that were replaced and on which the data plane still receives.
+    leaving: Leaving,
 }
 
 impl Rounds {
     pub(crate) fn new(now: Instant) -> Self {
-        Self { held_at: now, looked_at: now, slept: None, leaving: VecDeque::new() }
+        Self { held_at: now, looked_at: now, slept: None, leaving: Leaving::default() }
     }
 }
 
@@ -183,12 +185,21 @@ pub(crate) struct Live {
     /// `None`: it sleeps.
     link: Option<LiveLink>,
     sleep: Sleep,
+    /// The handshake under way that is to wake it.
+    waking: Option<Waking>,
     /// Where the link was made.
     remote: SocketAddr,
     established: Instant,
     rekeyed: Instant,
     handshake: Duration,
     continuity_lost: bool,
+}
+
+/// A handshake that is to wake a link.
+pub(crate) struct Waking {
+    at: SocketAddr,
+    begun: Instant,
+    wanted: Arc<Wanted>,
 }
 
 /// What of a session needs its link.
@@ -450,7 +461,7 @@ impl State {
 
     fn deadline(&self) -> Option<Instant> {
         let look = (!self.live.is_empty()).then(|| self.rounds.looked_at + LOOK_EVERY);
-        let leaving = self.rounds.leaving.front().map(|(at, ..)| *at);
+        let leaving = self.rounds.leaving.next();
         let all = [self.peers.next_due(), self.live.next_due(), look, leaving, self.guessing.deadline()];
         all.into_iter().flatten().min()
     }

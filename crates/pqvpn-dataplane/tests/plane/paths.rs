@@ -240,6 +240,28 @@ fn a_session_that_outlives_a_newer_one_still_moves_the_path() {
 }
 
 #[test]
+fn a_session_that_stops_sending_for_an_older_one_receives_on_and_moves_no_path() {
+    let (mut kept, node) = raw_peer();
+    let at = kept.socket.local_addr().unwrap();
+    kept.send(&to_node());
+    node.collect();
+    let Keys { initiator, responder } = Keys::new(2);
+    node.install(2, responder, Role::Responder, at, true);
+    assert!(node.control.stop_sending(SessionId(2)) && !node.control.stop_sending(SessionId(3)));
+    node.tun.inject(&plain(&from_node()));
+    assert_eq!(kept.receive().1, from_node());
+    let mut crossed = RawPeer { tx: initiator.tx, rx: initiator.rx, socket: socket(), id: 2, to: node.addr };
+    for _ in 0..2 {
+        crossed.send(&to_node());
+        assert_eq!(node.collect(), plain(&to_node()), "it was under way");
+    }
+    // Its first packet shows that the other end has its keys, and allows it nothing.
+    node.tun.inject(&plain(&from_node()));
+    assert_eq!(kept.receive().1, from_node());
+    assert_eq!(node.control.path(PEER), Some(at));
+}
+
+#[test]
 fn set_path_redirects_and_moves_the_index_on_until_the_last() {
     let (mut peer, node) = raw_peer();
     node.control.activate_tx(SessionId(1));

@@ -188,6 +188,7 @@ impl Paths {
             self.handle_timeout(now);
         } else {
             self.next_try = None;
+            self.failed = 0;
             self.relayed = None;
             self.guess = None;
         }
@@ -459,6 +460,12 @@ impl Paths {
     /// Whether there is no session, and so nothing to do.
     pub(crate) const fn is_gone(&self) -> bool {
         self.current.is_none()
+    }
+
+    /// Whether this end wakes a link that sleeps to tell candidates over it. When the path changes both ends have some to tell;
+    /// the one that does not choose does so only if nothing came of it before.
+    pub(crate) const fn wakes_link(&self) -> bool {
+        self.chooses || self.has_failed()
     }
 
     /// Whether a try for a direct way has come to nothing.

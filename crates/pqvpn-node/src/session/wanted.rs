@@ -5,7 +5,7 @@
 use std::{
     pin::pin,
     sync::atomic::{AtomicBool, Ordering},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio::{sync::Semaphore, time::timeout};
@@ -13,6 +13,11 @@ use tokio::{sync::Semaphore, time::timeout};
 /// Links that are begun at a time, and how long a turn lasts: what takes longer goes on without it.
 const AT_A_TIME: usize = 16;
 const TAKES: Duration = Duration::from_secs(3);
+
+/// Sessions that one end dials with the same peer come up so far apart: of two at once each end would keep the one that was
+/// the later there, and they come in another order at the other end. A link beside a session that has come up and does not
+/// answer begins no sooner.
+const CONFIRMS_APART: Duration = Duration::from_secs(2);
 
 /// Whether links beside the one there is are wanted, as the state task knows; shared with those that make them.
 #[derive(Debug)]
@@ -46,6 +51,21 @@ impl Wanted {
     pub(crate) fn end(&self, answered: bool) {
         self.answered.store(answered, Ordering::Relaxed);
         self.still.store(false, Ordering::Relaxed);
+    }
+}
+
+/// When a session that this end dialed was last confirmed.
+#[derive(Debug, Default)]
+pub(super) struct Confirmed(Option<Instant>);
+
+impl Confirmed {
+    /// Whether another one may be confirmed; then it is.
+    pub(super) fn may_again(&mut self, now: Instant) -> bool {
+        let may = self.0.is_none_or(|last| now.saturating_duration_since(last) >= CONFIRMS_APART);
+        if may {
+            self.0 = Some(now);
+        }
+        may
     }
 }
 
@@ -109,6 +129,13 @@ mod tests {
         join_all(wanted.iter().enumerate().map(|(number, wanted)| turns.take(wanted, making(number)))).await;
         assert_eq!((most.get(), made.get()), (AT_A_TIME, 100));
         assert_eq!(begun.elapsed().as_secs(), 13, "the others have not waited for those");
+    }
+
+    #[test]
+    fn of_sessions_that_one_end_makes_at_once_one_is_confirmed() {
+        let (mut confirmed, now) = (Confirmed::default(), Instant::now());
+        let made = [0, 0, 10, 1999, 2000, 2001, 4000].map(|ms| confirmed.may_again(now + Duration::from_millis(ms)));
+        assert_eq!(made, [true, false, false, false, true, false, true]);
     }
 
     #[tokio::test(start_paused = true)]

@@ -79,6 +79,7 @@ struct Session {
     remote_at: usize,
     order: u64,
     tx_active: bool,
+    retired: bool,
     confirmed: bool,
     wanted: Option<u32>,
     refused: Option<Instant>,
@@ -104,6 +105,10 @@ pub(crate) struct SimPlane {
 }
 
 impl Session {
+    fn may_send(&self) -> bool {
+        self.tx_active && !self.retired
+    }
+
     fn remote_index(&self) -> u32 {
         self.remote.get(self.remote_at).or(self.remote.last()).copied().unwrap_or_default()
     }
@@ -115,13 +120,13 @@ impl Session {
 
 impl Tables {
     fn active(&self, peer: PeerSlot) -> Option<SessionId> {
-        let of_peer = self.sessions.iter().filter(|(_, session)| session.peer == peer && session.tx_active);
+        let of_peer = self.sessions.iter().filter(|(_, session)| session.peer == peer && session.may_send());
         of_peer.max_by_key(|(_, session)| session.order).map(|(id, _)| *id)
     }
 
     fn is_outdated(&self, session: &Session) -> bool {
         let active = self.active(session.peer).and_then(|id| self.sessions.get(&id));
-        active.is_some_and(|active| active.order > session.order)
+        session.retired || active.is_some_and(|active| active.order > session.order)
     }
 
     fn remove(&mut self, id: SessionId) -> bool {

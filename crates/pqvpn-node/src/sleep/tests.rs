@@ -16,7 +16,7 @@ impl Pair {
     fn new() -> Self {
         let now = Instant::now();
         let end = |role| Sleep::new(role, now, EPOCH, 100);
-        let seen = Seen { data: None, at_rest: true, keyed: now };
+        let seen = Seen { data: None, heard: None, at_rest: true, keyed: now };
         Self { now, ends: [end(Role::Initiator), end(Role::Responder)], seen: [seen; 2] }
     }
 
@@ -93,7 +93,7 @@ fn of_many_that_are_asked_at_once_few_wake_at_a_time_and_all_before_their_keys_e
                 let mut end = Sleep { state: State::Asleep, ..Sleep::new(role, now, epoch, random) };
                 // The worst: the data comes as late as it can.
                 let asked = now + end.turn(RENEW_AT_LEAST) * (900 + end.spread) / 1000 - S;
-                let seen = Seen { data: Some(asked), at_rest: true, keyed: now };
+                let seen = Seen { data: Some(asked), heard: None, at_rest: true, keyed: now };
                 if epoch < RENEW_AT_LEAST {
                     assert_eq!(end.poll_timeout(asked, seen), asked, "what is new is looked at");
                 }
@@ -113,7 +113,7 @@ fn a_link_that_is_woken_over_and_over_is_left_longer_and_longer_in_peace() {
         let mut end = Sleep::new(Role::Initiator, *now, EPOCH, 100);
         end.go_on(*attempts);
         assert!(end.on_link_end(LinkEnd::Asleep));
-        let (begun, seen) = (*now, Seen { data: None, at_rest: true, keyed: *now });
+        let (begun, seen) = (*now, Seen { data: None, heard: None, at_rest: true, keyed: *now });
         end.want(*now);
         while end.handle_timeout(*now, seen) != Some(Action::Wake) {
             *now = end.poll_timeout(*now, seen);
@@ -184,10 +184,25 @@ fn a_link_lost_without_a_word_sleeps_only_if_that_was_proposed() {
         assert_eq!(pair.next(S * 60), Some((0, Action::Propose, REST)));
         assert_eq!(pair.ends[0].on_link_end(end), goes_on, "{end:?}");
     }
-    let mut other = Pair::new();
-    assert_eq!(other.next(S * 60), Some((0, Action::Propose, REST)));
-    other.ends[0].on_spoken(other.now);
-    assert!(!other.ends[0].on_link_end(LinkEnd::Silent), "it went on, so it did not agree");
+}
+
+#[test]
+fn the_ends_are_unsure_of_the_link_until_the_other_says_something_over_it() {
+    let mut pair = Pair::new();
+    assert_eq!(pair.next(S * 60), Some((0, Action::Propose, REST)));
+    // Both are used meanwhile, so that the other end does not agree; what the first says itself proves nothing.
+    pair.data();
+    assert!(!pair.ends[1].on_proposal(pair.now, pair.seen[1]));
+    pair.ends[0].on_spoken(pair.now);
+    for end in 0..2 {
+        assert!(pair.ends[end].is_unsure());
+        let mut heard = Sleep { state: State::Awake, ..Sleep::new(pair.ends[end].role, pair.now, EPOCH, 100) };
+        heard.unsure = pair.ends[end].unsure;
+        heard.on_heard(pair.now);
+        assert!(!heard.is_unsure() && !heard.on_link_end(LinkEnd::Silent), "it went on, so it did not agree");
+        assert!(pair.ends[end].on_link_end(LinkEnd::Silent), "its word that the link sleeps may have been lost");
+        assert!(pair.ends[end].is_used(pair.now, pair.seen[end]), "and the link is needed again at once");
+    }
 }
 
 #[test]
@@ -224,4 +239,32 @@ fn a_handshake_that_hangs_is_given_up_too() {
     pair.ends[0].want(pair.now);
     assert_eq!(pair.next(S), Some((0, Action::Wake, Duration::ZERO)));
     assert_eq!(pair.next(S * 60), Some((0, Action::GiveUp, GIVES_UP)));
+}
+
+#[test]
+fn who_is_heard_is_not_given_up_before_its_keys_end() {
+    let mut pair = Pair::asleep();
+    pair.ends[0].want(pair.now);
+    let keyed = pair.seen[0].keyed;
+    loop {
+        pair.seen.iter_mut().for_each(|seen| seen.heard = Some(pair.now));
+        match pair.next(S) {
+            Some((end, Action::Wake, _)) => pair.ends[end].on_wake_failed(pair.now),
+            None => {}
+            other => {
+                assert_eq!(other.map(|(end, action, _)| (end, action)), Some((0, Action::GiveUp)));
+                break;
+            }
+        }
+    }
+    assert_eq!(pair.now - keyed, KEYS_LAST, "nobody who floods the listener ends it sooner");
+    const { assert!(KEYS_LAST.as_secs() < EPOCH_HARD.as_secs()) };
+    // And as soon as it is not heard any more.
+    let mut pair = Pair::asleep();
+    pair.ends[0].want(pair.now);
+    let heard = pair.now + S * 30;
+    assert_eq!(pair.next(Duration::ZERO), Some((0, Action::Wake, Duration::ZERO)));
+    pair.seen[0].heard = Some(heard);
+    let (end, action, after) = pair.next(S * 120).unwrap();
+    assert_eq!((end, action, after), (0, Action::GiveUp, S * 30 + GIVES_UP));
 }

@@ -14,8 +14,11 @@ const CROSSED_WITHIN: Duration = Duration::from_secs(3);
 ///
 /// What sleeps is never kept for what is awake: the other end may have made the new one because it knows the old one no more.
 ///
-/// The ends can differ when one saw the two less and the other more than [`CROSSED_WITHIN`] apart, and when two of one dialer
-/// came up in another order at the other end. Then each closes what the other keeps, and another session is made.
+/// Two of one dialer come up in the same order at both ends: it confirms none that it has made at the same time as another
+/// (`session/wanted.rs`).
+///
+/// The ends can differ when one saw the two less and the other more than [`CROSSED_WITHIN`] apart. Then each closes what the
+/// other keeps, and another session is made.
 pub(super) fn kept<S: Copy>(sessions: impl Iterator<Item = (S, Role, Instant, bool)>, own_is_lower: bool) -> Option<S> {
     let dialed_by_lower = |role: Role| (role == Role::Initiator) == own_is_lower;
     let best = sessions.reduce(|best, next| {

@@ -37,7 +37,7 @@ impl State {
                 }
             }
             Action::Use(at) => self.use_path(now, slot, at),
-            Action::Link(at) => self.link_at(slot, at),
+            Action::Link(at) => self.link_at(now, slot, at),
             Action::Relay => self.ask_for_way(slot),
             Action::Guess => self.guess(now, slot),
             Action::OpenSockets(to) => self.open_sockets(now, slot, to),
@@ -87,7 +87,10 @@ impl State {
     }
 
     /// A link of its own where the path leads: the one by a relay ends with it.
-    fn link_at(&mut self, slot: PeerSlot, at: SocketAddr) {
+    fn link_at(&mut self, now: Instant, slot: PeerSlot, at: SocketAddr) {
+        if self.is_waking_at(now, slot, at) {
+            return;
+        }
         let Some(peer) = self.peers.get_mut(slot) else { return };
         let wanted = Arc::clone(peer.link_wanted.get_or_insert_with(|| Arc::new(Wanted::new())));
         if wanted.wait() {
@@ -123,11 +126,15 @@ impl State {
         let Some(id) = peer.sessions.last().copied() else { return };
         let candidates =
             Candidates { round, answer, varies: self.reflexive.varies(now), addresses: self.own_candidates(now) };
+        let wakes = peer.paths.wakes_link();
         let Some(live) = self.live.get_mut(&id) else { return };
         live.sleep.on_spoken(now);
         let Some(link) = &live.link else {
-            // The session that comes with the new link tells them again.
-            return self.want_link(now, id);
+            if wakes {
+                // The session that comes with the new link tells them again.
+                self.want_link(now, id);
+            }
+            return;
         };
         // A full outbox belongs to a link that is stuck; the next try tells again.
         if link.outbox.try_send(Message::Candidates(candidates)).is_err() {
@@ -191,7 +198,7 @@ impl State {
     /// The peer says where it may be reached.
     pub(super) fn on_candidates(&mut self, now: Instant, session: SessionId, candidates: &Candidates) {
         let Some(live) = self.live.get_mut(&session) else { return };
-        live.sleep.on_spoken(now);
+        live.sleep.on_heard(now);
         let slot = live.slot;
         let is_hushed = self.carriers.is_hushed();
         if is_hushed && !self.peers.get_mut(slot).is_some_and(|peer| peer.hush.lets_in(now)) {

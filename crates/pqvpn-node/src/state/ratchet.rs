@@ -17,7 +17,7 @@ impl State {
     pub(super) fn on_ratchet_message(&mut self, now: Instant, id: SessionId, bytes: &[u8]) {
         let Some(live) = self.live.get_mut(&id) else { return };
         let Some(link) = &mut live.link else { return };
-        live.sleep.on_spoken(now);
+        live.sleep.on_heard(now);
         if let Err(abort) = link.ratchet.handle_message(now, bytes) {
             self.on_ratchet_abort(now, id, &abort);
         }

@@ -17,7 +17,7 @@ use crate::{
     handle::PingReply,
     path::is_relayed,
     session::{Established, LinkEvent, SessionError},
-    sleep::Sleep,
+    sleep::{LinkEnd, Sleep},
     snapshot::NodeState,
 };
 
@@ -116,10 +116,7 @@ impl State {
         let sessions = sessions.map(|(id, live)| (id, live.role, live.established, live.link.is_none()));
         let kept = choice::kept(sessions, self.own < peer.id);
         let retired: Vec<SessionId> = peer.sessions.iter().copied().filter(|&id| Some(id) != kept).collect();
-        for id in retired {
-            // Session numbers are in the order of installation: the newest sends, and packets under older ones are under way.
-            self.retire(now, id, kept.is_some_and(|kept| kept > id));
-        }
+        retired.into_iter().for_each(|id| self.retire(now, id));
         kept
     }
 
@@ -135,11 +132,20 @@ impl State {
     }
 
     fn on_link_gone(&mut self, now: Instant, session: SessionId, error: &SessionError) {
-        let Some(live) = self.live.get_mut(&session).filter(|live| live.link.is_some()) else { return };
-        if live.sleep.on_link_end(error.link_end()) {
-            return self.fall_asleep(now, session);
+        let Some(live) = self.live.get(&session).filter(|live| live.link.is_some()) else { return };
+        let (end, seen) = (error.link_end(), self.seen_of(live));
+        let Some(live) = self.live.get_mut(&session) else { return };
+        if !live.sleep.on_link_end(end) {
+            return self.on_session_over(now, session, error);
         }
-        self.on_session_over(now, session, error);
+        // A step of the ratchet is lost with the link; and what ended without a word while it was in use may have ended because
+        // the peer was started again.
+        let steps = live.link.as_ref().is_some_and(|link| !link.ratchet.is_at_rest());
+        let is_needed = steps || end == LinkEnd::Silent && live.sleep.is_used(now, seen);
+        self.fall_asleep(now, session);
+        if is_needed {
+            self.want_link(now, session);
+        }
     }
 
     /// The peer has ended a session, or it cannot go on.
@@ -183,24 +189,26 @@ impl State {
         self.close_peer(slot, CloseReason::Replaced);
     }
 
-    /// Ends a session and its link; the other end is told why, inside the tunnel where the link sleeps.
+    /// Ends a session and its link; the other end is told why, inside the tunnel where the link sleeps or may do so there.
     pub(super) fn end_session(&mut self, id: SessionId, reason: CloseReason) {
         let Some(live) = self.live.get(&id) else { return };
-        match &live.link {
-            Some(link) => link.connection.close(reason.code(), reason.as_str()),
-            None => self.send_end(id, reason),
+        if live.ends_inside() {
+            self.send_end(id, reason);
         }
+        live.close(reason);
         self.forget_session(id);
     }
 
     pub(super) fn forget_session(&mut self, id: SessionId) -> Option<Live> {
-        let live = self.live.remove(&id)?;
+        let mut live = self.live.remove(&id)?;
+        live.end_waking(false);
         if self.peers.get(live.slot).is_none_or(|peer| peer.sessions == [id]) {
-            // Or what was replaced by this one would send again.
+            // What it has replaced goes with it.
             self.forget_leaving(live.slot);
         }
         self.control.remove_session(id);
         if let Some(peer) = self.peers.get_mut(live.slot) {
+            self.context.on_session_over(peer.id);
             peer.sessions.retain(|&other| other != id);
             if peer.sessions.is_empty() {
                 peer.paths.on_gone();
@@ -215,6 +223,11 @@ impl State {
         let Some(live) = self.live.get(&id) else { return };
         let slot = live.slot;
         self.end_session(id, CloseReason::Replaced);
+        self.start_over(now, slot);
+    }
+
+    /// A session of the peer has ended for which there shall be another.
+    fn start_over(&mut self, now: Instant, slot: PeerSlot) {
         if let Some(peer) = self.peers.get_mut(slot).filter(|peer| peer.sessions.is_empty()) {
             peer.life.on_session_gone(now);
         }
@@ -228,17 +241,12 @@ impl State {
         self.portmap.nudge();
         self.reflexive.forget();
         for id in self.live.keys() {
-            if let Some(live) = self.live.get(&id).filter(|live| live.link.is_none()) {
-                // Not even the word that it is over: to say it would be to seal another packet.
-                let slot = live.slot;
-                self.forget_session(id);
-                if let Some(peer) = self.peers.get_mut(slot).filter(|peer| peer.sessions.is_empty()) {
-                    peer.life.on_session_gone(now);
-                }
-                self.want(now, slot);
-            } else {
-                self.replace_session(now, id);
-            }
+            let Some(live) = self.live.get(&id) else { continue };
+            // Inside the tunnel not even the word that it is over: to say it would be to seal another packet.
+            let slot = live.slot;
+            live.close(CloseReason::Replaced);
+            self.forget_session(id);
+            self.start_over(now, slot);
         }
     }
 
@@ -331,9 +339,22 @@ impl Live {
             remote: connection.remote(),
             link: Some(LiveLink { ratchet, connection, outbox }),
             sleep: Sleep::new(role, at, epoch_time, entropy::u64()),
+            waking: None,
             established: at,
             rekeyed: at,
             continuity_lost,
+        }
+    }
+
+    /// Whether the peer has to be told inside the tunnel that the session is over.
+    pub(super) fn ends_inside(&self) -> bool {
+        self.link.is_none() || self.sleep.is_unsure()
+    }
+
+    /// Closes the link, if there is one.
+    pub(super) fn close(&self, reason: CloseReason) {
+        if let Some(link) = &self.link {
+            link.connection.close(reason.code(), reason.as_str());
         }
     }
 

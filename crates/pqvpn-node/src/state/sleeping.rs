@@ -2,6 +2,7 @@
 //! Sleeping links in the state task: proposals, agreement, waking, and what is said without a link.
 
 use std::{
+    net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -9,28 +10,53 @@ use std::{
 use pqvpn_dataplane::{PeerSlot, SessionId, give_back_free_pages};
 use pqvpn_wire::control::{CloseReason, Message, SLEEP_VERSION};
 
-use super::{Live, State};
+use super::{Live, State, Waking};
 use crate::{
     clock,
     path::is_relayed,
-    session::{self, SessionError},
+    session::{self, SessionError, Wanted},
     sleep::{Action, Seen},
 };
 
-/// A session that was replaced still receives for so long: packets under it may be on their way.
-const RECEIVES_ON: Duration = Duration::from_secs(3);
+/// A handshake that is to wake a link and is not done after this may be one with a peer that was started again meanwhile.
+const WAKE_HANGS: Duration = Duration::from_secs(3);
 /// From so many links on that fell asleep together their memory is given back, this long after the last: QUIC says goodbye.
 const MANY: usize = 32;
 const SETTLES: Duration = Duration::from_secs(3);
-/// But not while data flowed so lately.
+/// But not while data flowed so lately; unless links have waited for so long, as on a hub that somebody always uses.
 const QUIET: Duration = Duration::from_secs(2);
+const WAITS: Duration = Duration::from_secs(60);
+
+/// Links that fell asleep and whose memory was not given back yet.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Slept {
+    links: usize,
+    first: Instant,
+    last: Instant,
+}
+
+impl Slept {
+    fn one(now: Instant) -> Self {
+        Self { links: 1, first: now, last: now }
+    }
+
+    fn and_one(self, now: Instant) -> Self {
+        Self { links: self.links + 1, last: now, ..self }
+    }
+
+    /// Whether all of them have said goodbye and no data flows, `data` being the last, or they have waited for too long.
+    fn may_give_back(self, now: Instant, data: Option<Instant>) -> bool {
+        let since = |at: Instant| now.saturating_duration_since(at);
+        since(self.last) >= SETTLES && data.is_none_or(|at| since(at) >= QUIET) || since(self.first) >= WAITS
+    }
+}
 
 impl State {
     /// What a session did, for the decision whether its link sleeps.
     pub(super) fn seen_of(&self, live: &Live) -> Seen {
         let seen = self.peers.get(live.slot).map(|peer| peer.seen).unwrap_or_default();
         let data = seen.last_data_rx.max(seen.last_data_tx);
-        Seen { data, at_rest: self.is_at_rest(live), keyed: live.rekeyed }
+        Seen { data, heard: seen.last_rx, at_rest: self.is_at_rest(live), keyed: live.rekeyed }
     }
 
     /// Whether a session has nothing under way that its link is needed for. On a way its link is: it holds the way, and
@@ -46,10 +72,10 @@ impl State {
     /// memory would have to wait meanwhile.
     pub(super) fn give_back(&mut self, now: Instant) {
         let last = self.peers.iter().filter_map(|peer| peer.seen.last_data_rx.max(peer.seen.last_data_tx)).max();
-        if !self.rounds.slept.is_some_and(|(_, slept)| may_give_back(now, slept, last)) {
+        if !self.rounds.slept.is_some_and(|slept| slept.may_give_back(now, last)) {
             return;
         }
-        if self.rounds.slept.take().is_some_and(|(links, _)| links >= MANY) {
+        if self.rounds.slept.take().is_some_and(|slept| slept.links >= MANY) {
             tokio::task::spawn_blocking(|| {
                 let begun = clock::now();
                 give_back_free_pages();
@@ -96,7 +122,7 @@ impl State {
         let Some(live) = self.live.get_mut(&id) else { return };
         live.remote = live.remote();
         live.link = None;
-        self.rounds.slept = Some((self.rounds.slept.map_or(1, |(links, _)| links + 1), now));
+        self.rounds.slept = Some(self.rounds.slept.map_or_else(|| Slept::one(now), |slept| slept.and_one(now)));
         tracing::debug!(session = id.0, "the link sleeps");
     }
 
@@ -120,7 +146,17 @@ impl State {
             return;
         };
         tracing::debug!(peer = %peer.label(), %at, "waking the link");
-        tokio::spawn(session::wake(Arc::clone(&self.context), live.slot, peer.id, at, id));
+        let wanted = Arc::new(Wanted::new());
+        live.waking = Some(Waking { at, begun: now, wanted: Arc::clone(&wanted) });
+        tokio::spawn(session::wake(Arc::clone(&self.context), live.slot, peer.id, at, id, wanted));
+    }
+
+    /// Whether a handshake with a peer is under way at an address because its newest session's link is to wake; one that has
+    /// hung for a while does not count.
+    pub(super) fn is_waking_at(&self, now: Instant, slot: PeerSlot, at: SocketAddr) -> bool {
+        let newest = self.peers.get(slot).and_then(|peer| self.live.get(peer.sessions.last()?));
+        let waking = newest.and_then(|live| live.waking.as_ref());
+        waking.is_some_and(|waking| waking.at == at && now < waking.begun + WAKE_HANGS)
     }
 
     /// A refusal that is proven to be the peer's, or our own, ends the session; anything else is tried again: what breaks a
@@ -129,6 +165,7 @@ impl State {
         let Some(live) = self.live.get_mut(&id) else { return };
         tracing::debug!(session = id.0, %error, proven, "the link was not woken");
         live.sleep.on_wake_failed(now);
+        live.waking = None;
         let slot = live.slot;
         if proven && error.is_refusal() {
             self.on_session_over(now, id, error);
@@ -149,11 +186,11 @@ impl State {
         self.on_session_over(now, id, &error);
     }
 
-    /// Tells a peer that its sessions without a link are over.
+    /// Tells a peer that its sessions without a link are over, and those whose link it may not have any more.
     pub(super) fn say_end(&self, slot: PeerSlot, reason: CloseReason) {
         let Some(peer) = self.peers.get(slot) else { return };
-        let asleep = |id: &&SessionId| self.live.get(id).is_some_and(|live| live.link.is_none());
-        peer.sessions.iter().filter(asleep).for_each(|&id| self.send_end(id, reason));
+        let linkless = |id: &&SessionId| self.live.get(id).is_some_and(Live::ends_inside);
+        peer.sessions.iter().filter(linkless).for_each(|&id| self.send_end(id, reason));
     }
 
     /// Where that is lost the peer finds out by probes, as after any end without a word.
@@ -164,46 +201,43 @@ impl State {
         }
     }
 
-    /// Ends a session for another one that both ends keep; where that is newer, packets of this one are received for a while.
-    pub(super) fn retire(&mut self, now: Instant, id: SessionId, replaced: bool) {
-        let Some(live) = self.live.get(&id) else { return };
-        if let Some(link) = &live.link {
-            link.connection.close(CloseReason::Duplicate.code(), CloseReason::Duplicate.as_str());
-        }
-        if !replaced {
-            self.forget_session(id);
-            return;
-        }
-        let slot = live.slot;
-        self.live.remove(&id);
-        if let Some(peer) = self.peers.get_mut(slot) {
+    /// Ends a session for another one that both ends keep. It sends nothing more, but what was sent under it is still received:
+    /// where both ends made one at once, the other end has used the one that is not kept until it knew.
+    pub(super) fn retire(&mut self, now: Instant, id: SessionId) {
+        let Some(mut live) = self.live.remove(&id) else { return };
+        live.close(CloseReason::Duplicate);
+        live.end_waking(true);
+        if let Some(peer) = self.peers.get_mut(live.slot) {
             peer.sessions.retain(|&other| other != id);
         }
-        self.rounds.leaving.push_back((now + RECEIVES_ON, slot, id));
+        self.control.stop_sending(id);
+        if let Some(oldest) = self.rounds.leaving.add(now, live.slot, id) {
+            self.control.remove_session(oldest);
+        }
     }
 
     /// Lets go of what was replaced long enough ago.
     pub(super) fn let_go_of_replaced(&mut self, now: Instant) {
-        while let Some((.., id)) = self.rounds.leaving.pop_front_if(|(at, ..)| *at <= now) {
+        for id in self.rounds.leaving.take_due(now) {
             self.control.remove_session(id);
         }
     }
 
     /// Lets go of all sessions with a peer that were replaced.
     pub(super) fn forget_leaving(&mut self, slot: PeerSlot) {
-        let control = &self.control;
-        self.rounds.leaving.retain(|&(_, of, id)| {
-            if of == slot {
-                control.remove_session(id);
-            }
-            of != slot
-        });
+        for id in self.rounds.leaving.take_of(slot) {
+            self.control.remove_session(id);
+        }
     }
 }
 
-/// Whether all links that fell asleep have said goodbye, and no data flows.
-fn may_give_back(now: Instant, slept: Instant, data: Option<Instant>) -> bool {
-    now.saturating_duration_since(slept) >= SETTLES && data.is_none_or(|at| now.saturating_duration_since(at) >= QUIET)
+impl Live {
+    /// The session has gone, or was replaced: nobody wants the handshake any more that was to wake its link.
+    pub(super) fn end_waking(&mut self, replaced: bool) {
+        if let Some(waking) = self.waking.take() {
+            waking.wanted.end(replaced);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -211,11 +245,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn memory_is_not_given_back_while_data_flows() {
-        let (slept, s) = (Instant::now(), Duration::from_secs(1));
-        assert!(!may_give_back(slept + s, slept, None));
-        assert!(may_give_back(slept + s * 3, slept, None));
-        assert!(!may_give_back(slept + s * 3, slept, Some(slept + s * 2)));
-        assert!(may_give_back(slept + s * 5, slept, Some(slept + s * 2)));
+    fn memory_is_not_given_back_while_data_flows_but_for_long() {
+        let (start, s) = (Instant::now(), Duration::from_secs(1));
+        let slept = Slept::one(start);
+        assert!(!slept.may_give_back(start + s, None));
+        assert!(slept.may_give_back(start + s * 3, None));
+        assert!(!slept.may_give_back(start + s * 3, Some(start + s * 2)));
+        assert!(slept.may_give_back(start + s * 5, Some(start + s * 2)));
+        // Somebody always sends, and now and then another link falls asleep.
+        let again = slept.and_one(start + s * 59);
+        assert!(!again.may_give_back(start + s * 59, Some(start + s * 59)));
+        assert!(again.may_give_back(start + s * 60, Some(start + s * 60)));
     }
 }

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Somebody on the path between two nodes: passes on what it sees, or breaks handshakes off in the name of the other end.
+//! Somebody on the path between two nodes: passes on what it sees, or breaks handshakes off in the name of the other end, or
+//! loses what one end says over its links.
 
 use std::{
     collections::BTreeSet,
     sync::{
         Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
 
@@ -30,7 +31,14 @@ pub(super) struct OnPath {
 #[derive(Default)]
 struct Shared {
     forges: AtomicBool,
-    /// Handshakes with the node behind that were broken off, by the connection ids that their dialers chose.
+    /// What the node behind says over links is lost; packets of the tunnel pass.
+    mutes: AtomicBool,
+    /// Nothing of the node behind passes.
+    cut: AtomicBool,
+    muted: AtomicUsize,
+    /// Handshakes with the node behind, by the connection ids that their dialers chose.
+    begun: Mutex<BTreeSet<Vec<u8>>>,
+    /// Those that were broken off.
     forged: Mutex<BTreeSet<Vec<u8>>>,
 }
 
@@ -46,6 +54,24 @@ impl OnPath {
 
     pub(super) fn forge(&self, whether: bool) {
         self.shared.forges.store(whether, Ordering::Relaxed);
+    }
+
+    pub(super) fn mute(&self, whether: bool) {
+        self.shared.mutes.store(whether, Ordering::Relaxed);
+    }
+
+    pub(super) fn cut(&self) {
+        self.shared.cut.store(true, Ordering::Relaxed);
+    }
+
+    /// Handshakes with the node behind.
+    pub(super) fn begun(&self) -> usize {
+        self.shared.begun.lock().unwrap().len()
+    }
+
+    /// Datagrams that were lost of what the node behind said over links.
+    pub(super) fn muted(&self) -> usize {
+        self.shared.muted.load(Ordering::Relaxed)
     }
 
     /// Handshakes that were broken off.
@@ -70,6 +96,18 @@ async fn pass_on(near: net::UdpSocket, far: net::UdpSocket, behind: SocketAddr, 
             }
             Ok((len, from)) = far.recv_from(&mut down) => (&far, from, &near, before, &down[..len]),
         };
+        if to != behind && shared.cut.load(Ordering::Relaxed) {
+            continue;
+        }
+        if to == behind && datagram[0] & 0xf0 == 0xc0 {
+            let begun = connection_ids(datagram).1.to_vec();
+            shared.begun.lock().unwrap_or_else(PoisonError::into_inner).insert(begun);
+        }
+        // RFC 9000 17.3.1: the fixed bit, which no packet of the tunnel has.
+        if to != behind && datagram[0] & 0x40 != 0 && shared.mutes.load(Ordering::Relaxed) {
+            shared.muted.fetch_add(1, Ordering::Relaxed);
+            continue;
+        }
         // RFC 9000 17.2: long headers are those of handshakes.
         if !shared.forges.load(Ordering::Relaxed) || datagram[0] & 0xc0 != 0xc0 {
             let _as_lost = leaves_on.send_to(datagram, to).await;

@@ -31,6 +31,36 @@ async fn asleep() -> [TestNode; 2] {
     [a, b]
 }
 
+/// Two members with a session that the first has made through somebody.
+async fn with_somebody_between() -> ([TestNode; 2], OnPath) {
+    let [a, b] = sleepy().await;
+    let path = OnPath::to(&b).await;
+    let mut view = network(1, &a, &[&a, &b]);
+    view.members[0].endpoints = vec![path.at];
+    a.show(vec![view]).await;
+    let mut view = network(1, &b, &[&a, &b]);
+    view.members[0].endpoints = Vec::new();
+    b.show(vec![view]).await;
+    a.ping(&b).await.unwrap();
+    ([a, b], path)
+}
+
+/// Two members of which the second has let the link sleep, and the first has not heard of it. `long`: the second does not even
+/// know of the link any more.
+async fn of_different_mind(long: bool) -> ([TestNode; 2], OnPath) {
+    let ([a, b], path) = with_somebody_between().await;
+    path.mute(true);
+    b.until("asleep", |snapshot| is_asleep(snapshot, a.id)).await;
+    // The first says it again and again, with longer and longer pauses.
+    let (start, before) = (Instant::now(), path.muted());
+    while long && path.muted() < before + 6 {
+        assert!(start.elapsed() < PATIENCE, "nothing is said");
+        tokio::task::yield_now().await;
+    }
+    assert!(!is_asleep(&a.handle.snapshot().await.unwrap(), b.id));
+    ([a, b], path)
+}
+
 async fn sessions(node: &TestNode, other: &TestNode) -> u64 {
     node.peer(other).await.unwrap().counts.sessions
 }
@@ -111,16 +141,82 @@ async fn a_step_that_is_asked_for_wakes_the_link() {
 }
 
 #[tokio::test]
-async fn whoever_forges_refusals_on_the_path_ends_no_session_whose_link_sleeps() {
-    let [a, b] = sleepy().await;
-    let path = OnPath::to(&b).await;
-    let mut view = network(1, &a, &[&a, &b]);
-    view.members[0].endpoints = vec![path.at];
+async fn a_step_that_is_asked_for_while_the_link_falls_asleep_wakes_it() {
+    for long in [false, true] {
+        let ([a, b], path) = of_different_mind(long).await;
+        let before = sessions(&a, &b).await;
+        a.handle.rekey(PeerRef(b.id.to_string())).await.unwrap();
+        path.mute(false);
+        for (node, other) in [(&a, b.id), (&b, a.id)] {
+            let renewed = |snapshot: &Snapshot| {
+                let mut peers = snapshot.peers.iter().filter(|peer| peer.peer_id == other);
+                peers.any(|peer| peer.session.is_some() && peer.counts.sessions == before + 1)
+            };
+            node.until("renewed", renewed).await;
+        }
+        a.stop().await;
+        b.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn whoever_is_revoked_while_its_link_may_sleep_is_told() {
+    let ([a, b], _path) = of_different_mind(false).await;
+    let mut view = network(1, &a, &[&a]);
+    view.revoked = vec![b.id];
     a.show(vec![view]).await;
-    let mut view = network(1, &b, &[&a, &b]);
-    view.members[0].endpoints = Vec::new();
-    b.show(vec![view]).await;
-    a.ping(&b).await.unwrap();
+    let revoked = Instant::now();
+    b.until("told", |snapshot| snapshot.peers.iter().all(|peer| peer.session.is_none())).await;
+    assert!(revoked.elapsed() < Duration::from_secs(5), "its own probes would have told it as well, and later");
+    a.stop().await;
+    b.stop().await;
+}
+
+#[tokio::test]
+async fn one_handshake_is_enough_where_the_path_is_silent_while_the_link_is_woken() {
+    let ([a, b], path) = with_somebody_between().await;
+    a.until("asleep", |snapshot| is_asleep(snapshot, b.id)).await;
+    path.cut();
+    let (begun, cut) = (path.begun(), Instant::now());
+    let mut packets = tokio::time::interval(Duration::from_millis(20));
+    // After two seconds at the earliest a link would be made because of the silence alone.
+    while cut.elapsed() < Duration::from_secs(1) {
+        a.send(a.address(1), b.address(1), b"is anybody there");
+        packets.tick().await;
+    }
+    let asked = Instant::now();
+    a.handle.rekey(PeerRef(b.id.to_string())).await.unwrap();
+    // So long it may be answered; after that the peer may have been started again.
+    while asked.elapsed() < Duration::from_millis(2900) {
+        assert!(path.begun() <= begun + 1, "a second one after {:?}", asked.elapsed());
+        a.send(a.address(1), b.address(1), b"is anybody there");
+        packets.tick().await;
+    }
+    a.until("two", |_| path.begun() == begun + 2).await;
+    a.stop().await;
+    b.stop().await;
+}
+
+#[tokio::test]
+async fn in_place_of_a_session_that_is_over_another_comes_at_once() {
+    let [a, b] = sleepy().await;
+    gather(1, &[&a, &b]).await;
+    for _ in 0..3 {
+        let start = Instant::now();
+        a.ping(&b).await.unwrap();
+        assert!(
+            start.elapsed() < Duration::from_millis(1500),
+            "of two at once only one is confirmed; this one is alone"
+        );
+        a.handle.disconnect(PeerRef(b.id.to_string())).await.unwrap();
+    }
+    a.stop().await;
+    b.stop().await;
+}
+
+#[tokio::test]
+async fn whoever_forges_refusals_on_the_path_ends_no_session_whose_link_sleeps() {
+    let ([a, b], path) = with_somebody_between().await;
     a.until("asleep", |snapshot| is_asleep(snapshot, b.id)).await;
     let before = sessions(&a, &b).await;
     path.forge(true);

@@ -152,6 +152,29 @@ mod tests {
     }
 
     #[test]
+    fn one_end_wakes_the_link_to_tell_candidates_and_the_other_if_that_comes_to_nothing() {
+        let (start, relay) = (Instant::now(), pqvpn_dataplane::way::WayId(3).address());
+        for chooses in [true, false] {
+            let mut paths = Paths::new(chooses, &[7; 32]);
+            // What came of tries before does not count.
+            paths.on_session(start, relay);
+            paths.handle_timeout(start + TRY_AGAIN[0]);
+            paths.on_session(start + TRY_AGAIN[0], AT);
+            let mut moved = start + Duration::from_secs(60);
+            paths.on_path(moved, relay);
+            for (told, pause) in TRY_AGAIN.into_iter().enumerate().take(3) {
+                std::iter::from_fn(|| paths.poll_action()).for_each(drop);
+                paths.handle_timeout(moved);
+                let tells =
+                    std::iter::from_fn(|| paths.poll_action()).any(|action| matches!(action, Action::Tell { .. }));
+                assert!(tells, "{chooses} {told}");
+                assert_eq!(paths.wakes_link(), chooses || told > 0, "{told}");
+                moved += pause;
+            }
+        }
+    }
+
+    #[test]
     fn no_link_is_made_where_nothing_has_answered_yet() {
         let (start, first) = (Instant::now(), SocketAddr::from(([203, 0, 113, 9], 9)));
         let mut paths = Paths::new(true, &[7; 32]);

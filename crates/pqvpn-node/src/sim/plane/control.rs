@@ -53,6 +53,7 @@ impl PacketPlane for SimPlane {
             remote_at: 0,
             order,
             tx_active: install.tx_active,
+            retired: false,
             confirmed: false,
             wanted: None,
             refused: None,
@@ -76,6 +77,9 @@ impl PacketPlane for SimPlane {
         drop(tables);
         self.flush(slot);
         true
+    }
+    fn stop_sending(&self, id: SessionId) -> bool {
+        self.lock().sessions.get_mut(&id).map(|session| session.retired = true).is_some()
     }
     fn stage_rx(&self, id: SessionId, chain: EpochChain) -> Result<(), EpochError> {
         let mut tables = self.lock();
