@@ -16,13 +16,16 @@ use anyhow::{Result, bail};
 use lane::{LANES, Lane, Tally};
 
 const USAGE: &str = "\
-cargo xtask test [LANE..]   run all lanes, or the named ones (also: --lane LANE|LANE)
+cargo xtask test [LANE..]   run the usual lanes, or the named ones (also: --lane LANE|LANE; usual: all of those)
 cargo xtask packages        install the Debian packages the tests need (as root)
 cargo xtask release         build a release that is the same wherever it is built
 cargo xtask reproduce       build it in two places and compare
 cargo xtask sbom            write its bill of materials (CycloneDX)
 
 Lanes: fmt clippy docs deny unit-file unit netns, and fuzz, sanitize, crash, flood and soak where they are named";
+
+/// Stands for the lanes that are run where none is named.
+const USUAL: &str = "usual";
 
 fn main() -> ExitCode {
     match run() {
@@ -58,13 +61,13 @@ fn named(arguments: &[String]) -> Vec<String> {
 }
 
 fn test(names: &[String]) -> Result<bool> {
-    if let Some(unknown) = names.iter().find(|name| !LANES.iter().any(|lane| lane.name == **name)) {
+    let is_known = |name: &String| name == USUAL || LANES.iter().any(|lane| lane.name == name);
+    if let Some(unknown) = names.iter().find(|name| !is_known(name)) {
         bail!("no lane is called {unknown}\n{USAGE}");
     }
-    let chosen: Vec<&Lane> = LANES
-        .iter()
-        .filter(|lane| if names.is_empty() { lane.usual } else { names.iter().any(|name| name == lane.name) })
-        .collect();
+    let all_usual = names.is_empty() || names.iter().any(|name| name == USUAL);
+    let is_chosen = |lane: &&Lane| (all_usual && lane.usual) || names.iter().any(|name| name == lane.name);
+    let chosen: Vec<&Lane> = LANES.iter().filter(is_chosen).collect();
     let mut tally = Tally::default();
     if chosen.iter().any(|lane| lane.needs_packages) {
         tally.skips.extend(packages::install()?.into_iter().map(|package| format!("package {package} is missing")));
