@@ -134,7 +134,8 @@ impl Control {
         });
     }
 
-    /// Installs a session: receiving works at once, sending when `tx_active` or later. Sets the peer's path.
+    /// Installs a session: receiving works at once, sending when `tx_active` or later. Sets the peer's path then, or at
+    /// once where no other session sends to it.
     ///
     /// # Errors
     /// [`InstallError`]; nothing is changed then.
@@ -156,10 +157,16 @@ impl Control {
             let session = Session::new(install, Arc::clone(&peer), order, self.shared.inner_mtu);
             let session = Arc::new(session);
             tables.add_session(&session);
+            let waits = !session.tx_active.load(Ordering::Acquire) && registry.sends_to(peer.slot);
+            if waits {
+                *lock(&session.path_then) = Some(path);
+            }
             registry.sessions.insert(session.id, session);
             registry.publish_peer(tables, peer.slot);
-            // Before the snapshot is stored: a parked packet must find the path when it finds the session.
-            lock(&peer.place).set(path, clock::now());
+            if !waits {
+                // Before the snapshot is stored: a parked packet must find the path when it finds the session.
+                lock(&peer.place).set(path, clock::now());
+            }
             Ok(())
         })?;
         // A thread may be about to park a packet by the snapshot before.
@@ -172,7 +179,7 @@ impl Control {
         self.shared.activate_tx(id)
     }
 
-    /// A session sends nothing more, though it may be the newest, and moves no path; it receives until it is removed.
+    /// A session sends nothing more but answers to probes, though it may be the newest, and moves no path; it receives until it is removed.
     /// `false` when there is no such session.
     pub fn stop_sending(&self, id: SessionId) -> bool {
         self.shared.change(|registry, tables| {

@@ -222,6 +222,9 @@ impl Shared {
         let known = self.change(|registry, tables| {
             let Some(session) = registry.sessions.get(&id) else { return false };
             if !session.tx_active.swap(true, Ordering::AcqRel) {
+                if let Some(path) = lock(&session.path_then).take() {
+                    lock(&session.peer.place).set(path, clock::now());
+                }
                 registry.publish_peer(tables, session.peer.slot);
             }
             true

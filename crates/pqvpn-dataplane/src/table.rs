@@ -3,6 +3,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    net::SocketAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
@@ -100,6 +101,8 @@ pub(crate) struct Session {
     /// Place in the order of installation; the newest active session of a peer sends.
     pub(crate) order: u64,
     pub(crate) tx_active: AtomicBool,
+    /// Where the peer is once this session may send: until then another one does, along its own path.
+    pub(crate) path_then: Mutex<Option<SocketAddr>>,
     /// Another one sends in its place.
     pub(crate) retired: AtomicBool,
     pub(crate) confirmed: AtomicBool,
@@ -125,6 +128,7 @@ impl Session {
             remote_at: AtomicUsize::new(0),
             order,
             tx_active: AtomicBool::new(install.tx_active),
+            path_then: Mutex::new(None),
             retired: AtomicBool::new(false),
             confirmed: AtomicBool::new(false),
             wanted: AtomicU64::new(0),
@@ -224,6 +228,11 @@ impl Registry {
             None => entries.remove(&slot),
         };
         tables.peers = Arc::new(entries);
+    }
+
+    /// Whether some session may send to a peer.
+    pub(crate) fn sends_to(&self, slot: PeerSlot) -> bool {
+        self.active(slot).is_some()
     }
 
     fn active(&self, slot: PeerSlot) -> Option<Arc<Session>> {

@@ -218,17 +218,27 @@ impl LinkContext {
     }
 
     /// A session with a peer is over: one that is made now comes in its place.
-    pub(crate) fn on_session_over(&self, peer: PeerId) {
+    pub(crate) fn on_session_over(&self, peer: PeerId, id: SessionId) {
         let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(memory) = memory.get_mut(&peer) {
-            memory.confirmed = Confirmed::default();
+            memory.confirmed.is_over(id);
         }
     }
 
     /// Whether a session with a peer that we have dialed may be confirmed now.
     fn may_confirm(&self, peer: PeerId) -> bool {
+        if self.slots.of(&peer).is_none() {
+            return false;
+        }
         let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
         memory.entry(peer).or_default().confirmed.may_again(clock::now())
+    }
+
+    fn confirms(&self, peer: PeerId, id: SessionId) {
+        let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(memory) = memory.get_mut(&peer) {
+            memory.confirmed.is(id);
+        }
     }
 
     fn local(&self) -> Local {
@@ -380,12 +390,15 @@ async fn negotiate_as_dialer(
     let (negotiated, confirm) = sent.on_ack(&ack, &|aead| context.export(&*connection, aead))?;
     // The listener has a session only when it is confirmed.
     still()?;
-    if !context.may_confirm(connection.peer()) {
+    let peer = connection.peer();
+    if !context.may_confirm(peer) {
         return Err(SessionError::NotWanted);
     }
     let (established, queue) = context.install(connection, negotiated, slot)?;
     let guard = InstalledSession::new(&*context.control, established.id);
-    channel.write(&Message::Confirm(confirm)).await?;
+    context.confirms(peer, established.id);
+    let written = channel.write(&Message::Confirm(confirm)).await;
+    written.inspect_err(|_| context.on_session_over(peer, established.id))?;
     guard.keep();
     Ok((established, queue, channel))
 }

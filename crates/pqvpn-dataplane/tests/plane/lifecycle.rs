@@ -90,6 +90,25 @@ fn a_session_that_does_not_fit_changes_nothing() {
     assert_eq!(attempt(2, vec![5], vec![1]), Ok(()));
 }
 
+#[test]
+fn a_session_that_may_not_send_yet_does_not_move_the_path_of_one_that_does() {
+    let node = Node::new();
+    let at = |port| std::net::SocketAddr::from(([127, 0, 0, 1], port));
+    let path = || node.control.path(PEER);
+    node.install(1, Keys::new(1).initiator, Role::Responder, at(1), false);
+    assert_eq!(path(), Some(at(1)), "nobody else says where the peer is");
+    node.control.activate_tx(SessionId(1));
+    node.install(2, Keys::new(2).initiator, Role::Responder, at(2), false);
+    assert_eq!(path(), Some(at(1)));
+    node.control.remove_session(SessionId(2));
+    assert_eq!(path(), Some(at(1)), "it came to nothing");
+    node.install(3, Keys::new(3).initiator, Role::Responder, at(3), false);
+    node.control.activate_tx(SessionId(3));
+    assert_eq!(path(), Some(at(3)));
+    node.install(4, Keys::new(4).initiator, Role::Initiator, at(4), true);
+    assert_eq!(path(), Some(at(4)), "it sends at once");
+}
+
 /// A device whose driver goes mad at the first packet.
 struct Mad(MemReader);
 

@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use pqvpn_dataplane::SessionId;
 use tokio::{sync::Semaphore, time::timeout};
 
 /// Links that are begun at a time, and how long a turn lasts: what takes longer goes on without it.
@@ -54,18 +55,32 @@ impl Wanted {
     }
 }
 
-/// When a session that this end dialed was last confirmed.
+/// When a session that this end dialed was last confirmed, and which.
 #[derive(Debug, Default)]
-pub(super) struct Confirmed(Option<Instant>);
+pub(super) struct Confirmed(Option<(Instant, Option<SessionId>)>);
 
 impl Confirmed {
     /// Whether another one may be confirmed; then it is.
     pub(super) fn may_again(&mut self, now: Instant) -> bool {
-        let may = self.0.is_none_or(|last| now.saturating_duration_since(last) >= CONFIRMS_APART);
+        let may = self.0.is_none_or(|(last, _)| now.saturating_duration_since(last) >= CONFIRMS_APART);
         if may {
-            self.0 = Some(now);
+            self.0 = Some((now, None));
         }
         may
+    }
+
+    /// It is this one.
+    pub(super) fn is(&mut self, id: SessionId) {
+        if let Some((_, confirmed)) = &mut self.0 {
+            *confirmed = Some(id);
+        }
+    }
+
+    /// A session is over, or did not come about: if it was the one, another may come in its place.
+    pub(super) fn is_over(&mut self, id: SessionId) {
+        if self.0.is_some_and(|(_, confirmed)| confirmed == Some(id)) {
+            self.0 = None;
+        }
     }
 }
 
@@ -136,6 +151,13 @@ mod tests {
         let (mut confirmed, now) = (Confirmed::default(), Instant::now());
         let made = [0, 0, 10, 1999, 2000, 2001, 4000].map(|ms| confirmed.may_again(now + Duration::from_millis(ms)));
         assert_eq!(made, [true, false, false, false, true, false, true]);
+        // Only the end of that one makes room for another.
+        let (last, soon) = (SessionId(7), now + Duration::from_millis(4001));
+        confirmed.is(last);
+        confirmed.is_over(SessionId(6));
+        assert!(!confirmed.may_again(soon));
+        confirmed.is_over(last);
+        assert!(confirmed.may_again(soon));
     }
 
     #[tokio::test(start_paused = true)]

@@ -123,8 +123,11 @@ impl State {
     fn on_dial_failed(&mut self, now: Instant, slot: PeerSlot, error: &SessionError) {
         let Some(peer) = self.peers.get_mut(slot) else { return };
         tracing::debug!(peer = %peer.label(), %error, "dial failed");
-        peer.last_error = Some(error.to_string());
-        peer.counts.dials_failed += 1;
+        // Another came meanwhile: nothing has failed.
+        if !matches!(error, SessionError::NotWanted) {
+            peer.last_error = Some(error.to_string());
+            peer.counts.dials_failed += 1;
+        }
         peer.life.on_dial_failed(now, error.is_refusal());
         if error.is_refusal() {
             self.fail_pings(slot, &error.to_string());
@@ -208,7 +211,7 @@ impl State {
         }
         self.control.remove_session(id);
         if let Some(peer) = self.peers.get_mut(live.slot) {
-            self.context.on_session_over(peer.id);
+            self.context.on_session_over(peer.id, id);
             peer.sessions.retain(|&other| other != id);
             if peer.sessions.is_empty() {
                 peer.paths.on_gone();
