@@ -25,7 +25,7 @@ use crate::{
 /// Descriptors a daemon is given where they are few.
 const FEW: u64 = 64;
 /// Of them, those that something else holds.
-const HELD: u64 = 32;
+const HELD: u64 = 28;
 /// How long a daemon without descriptors is watched.
 const WATCHED: Duration = Duration::from_secs(3);
 /// Share of a processor that it may use meanwhile; a loop that spins uses all of it.

@@ -236,6 +236,11 @@ impl Node {
         let ping = self.ping(peer);
         assert!(ping.is_ok(), "{ping:?}\n{}\n{}", tail(&self.daemon().stderr()), tail(&peer.daemon().stderr()));
         self.wait("a verified peer", || (self.peer(peer).state == PeerState::Verified).then_some(()));
+        // Its packet threads answer before its control side has seen that the session is confirmed.
+        peer.wait("a session", || {
+            let peers = peer.status().peers;
+            peers.into_iter().find(|entry| entry.peer_id == self.id)?.session.map(drop)
+        });
     }
 
     /// How many sessions the daemon says it made.
