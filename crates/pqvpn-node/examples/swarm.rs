@@ -13,14 +13,15 @@
 //! | `ping SECONDS FROM COUNT GAP` | the same for COUNT of them, each GAP ms after the one before; ms are each one's own |
 //! | `churn SECONDS FROM COUNT` | the same after COUNT of them have left and come again: new sessions |
 //! | `rekey FROM COUNT` | how many of them stepped the ratchet of their session |
-//! | `bytes` | bytes of UDP payload that came out of all tunnels |
+//! | `bytes` | bytes of UDP payload that came out of all tunnels, and to the ports of `bare` |
+//! | `bare PORT` | `counting`: a thread for each node's address counts what comes to that port, as its packet threads would |
 
 use std::{
     collections::BTreeMap,
     error::Error,
     fs::DirBuilder,
     io::{self, BufRead as _, BufReader, IoSlice, Write as _},
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
     os::unix::{
         fs::DirBuilderExt as _,
         net::{UnixListener, UnixStream},
@@ -34,7 +35,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::{
+    resource::{Resource, getrlimit, setrlimit},
+    socket::{setsockopt, sockopt::UdpGroSegment},
+};
 use pqvpn_crypto::{identity::Identity, peer_id::PeerId};
 use pqvpn_dataplane::{Offloads, TunWriter, mem::MemTun, tun::VNET_HDR_LEN};
 use pqvpn_node::{
@@ -151,6 +155,9 @@ impl Swarm {
                     self.away_and_back(from, count);
                     self.ping(seconds.parse()?, from, count, 0).to_string()
                 }
+                ["bare", port] => {
+                    self.bare(port.parse()?).map_or_else(|error| error.to_string(), |()| "counting".to_owned())
+                }
                 ["rekey", from, count] => self.rekey(from.parse()?, count.parse()?).to_string(),
                 _ => "what?".to_owned(),
             };
@@ -173,6 +180,24 @@ impl Swarm {
                 self.running.lock().unwrap_or_else(PoisonError::into_inner).push(started??);
             }
         })
+    }
+
+    /// What a tunnel is compared with: the same traffic to as many sockets and threads, and nothing else done.
+    fn bare(&self, port: u16) -> Result<(), Failure> {
+        for member in self.who.as_array().ok_or("no members")? {
+            let at: SocketAddr = serde_json::from_value(member["at"].clone())?;
+            let socket = UdpSocket::bind((at.ip(), port))?;
+            setsockopt(&socket, UdpGroSegment, &true)?;
+            let bytes = Arc::clone(&self.bytes);
+            let count = move || {
+                let mut buffer = vec![0; 1 << 16];
+                while let Ok(len) = socket.recv(&mut buffer) {
+                    bytes.fetch_add(len as u64, Ordering::Relaxed);
+                }
+            };
+            thread::Builder::new().stack_size(1 << 16).spawn(count)?;
+        }
+        Ok(())
     }
 
     fn some(&self, from: usize, count: usize) -> Vec<NodeHandle> {

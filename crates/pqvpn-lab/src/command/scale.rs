@@ -5,6 +5,7 @@
 //! peers have it in the world: the hub counts handshakes by address. They know the hub's address, the hub knows none of theirs.
 
 use std::fmt::Write as _;
+use std::net::SocketAddrV6;
 use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -23,6 +24,8 @@ use swarm::{Member, Swarm};
 pub(super) mod swarm;
 mod traffic;
 
+/// What comes to this port is thrown away (RFC 863).
+const DISCARD: u16 = 9;
 /// Where the peers live: all of it is local to the swarm's namespace.
 const PEERS: &str = "172.20.0.1/16";
 /// How long the peers may take for a session each before they are given up.
@@ -214,8 +217,18 @@ impl Rig {
 
     /// Datagrams flat out to one peer and to all in turn, alternately.
     fn transfers(&mut self, seconds: u32, repeat: u32, report: &mut Report) -> anyhow::Result<()> {
-        let all: Vec<_> = self.members.iter().map(|member| member.address).collect();
-        for (kind, burst) in [("", traffic::LONGEST), ("single_", 1)] {
+        let inside = |member: &Member| SocketAddrV6::new(member.address, DISCARD, 0, 0);
+        let all: Vec<_> = self.members.iter().map(inside).collect();
+        self.swarm.count_bare(DISCARD)?;
+        let outside = |member: &Member| SocketAddrV6::new(member.at.ip().to_ipv6_mapped(), DISCARD, 0, 0);
+        let bare: Vec<_> = self.members.iter().map(outside).collect();
+        let kinds = [
+            ("", traffic::LONGEST, &all),
+            ("raw_", traffic::LONGEST, &bare),
+            ("single_", 1, &all),
+            ("raw_single_", 1, &bare),
+        ];
+        for (kind, burst, all) in kinds {
             let mut ratios = Vec::new();
             let mut rates = [Vec::new(), Vec::new()];
             for round in 0..repeat {
@@ -229,6 +242,7 @@ impl Rig {
                     rates[which].push(sent.gbit_s);
                     report.row([
                         ("to", if which == 0 { "one" } else { "all" }.into()),
+                        ("tunnel", u8::from(!kind.starts_with("raw")).into()),
                         ("burst", burst.into()),
                         ("round", (round + 1).into()),
                         ("gbit_s", rounded(sent.gbit_s)),
@@ -237,7 +251,7 @@ impl Rig {
                     ]);
                 }
                 let [one, all] = rates.each_ref().map(|rates| rates.last().copied().unwrap_or(f64::NAN));
-                say(&format!("bursts of {burst}: {one:.2} Gbit/s to one peer, {all:.2} to all"));
+                say(&format!("{kind}bursts of {burst}: {one:.2} Gbit/s to one peer, {all:.2} to all"));
                 ratios.push(all / one);
             }
             for (name, rates) in ["one", "all"].iter().zip(rates) {

@@ -2,7 +2,7 @@
 //! The process with all the peers, and its orders.
 
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddrV4};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::Command;
@@ -22,6 +22,8 @@ const KEYS: Duration = Duration::from_secs(120);
 #[derive(Debug, Deserialize)]
 pub(in crate::command) struct Member {
     pub(in crate::command) id: String,
+    /// Its address in the underlay.
+    pub(in crate::command) at: SocketAddrV4,
     /// Its address in the overlay.
     pub(in crate::command) address: Ipv6Addr,
 }
@@ -71,6 +73,13 @@ impl Swarm {
     pub(in crate::command) fn start(&mut self, hub: &str, at: &str) -> anyhow::Result<()> {
         let answer = self.ask(&format!("start {hub} {at}"))?;
         anyhow::ensure!(answer == "started", "the peers did not start: {answer}");
+        Ok(())
+    }
+
+    /// Lets a thread for each peer count what comes to its address at another port, outside of any tunnel.
+    pub(in crate::command) fn count_bare(&mut self, port: u16) -> anyhow::Result<()> {
+        let answer = self.ask(&format!("bare {port}"))?;
+        anyhow::ensure!(answer == "counting", "the peers' process does not count: {answer}");
         Ok(())
     }
 

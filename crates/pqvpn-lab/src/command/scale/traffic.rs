@@ -38,13 +38,13 @@ pub(super) struct Sent {
 pub(super) fn flat_out(
     host: &Host,
     swarm: &mut Swarm,
-    targets: &[Ipv6Addr],
+    targets: &[SocketAddrV6],
     burst: u16,
     seconds: u32,
 ) -> anyhow::Result<Sent> {
     let socket = host.namespace.run(|| UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)))??;
     let payload = vec![0x5a; usize::from(SIZE) * usize::from(burst)];
-    let targets: Vec<SockaddrIn6> = targets.iter().map(|target| SocketAddrV6::new(*target, 9, 0, 0).into()).collect();
+    let targets: Vec<SockaddrIn6> = targets.iter().map(|target| (*target).into()).collect();
     // Stragglers of the transfer before are not counted for this one.
     let mut before = swarm.bytes()?;
     loop {
