@@ -222,10 +222,12 @@ impl Shared {
         let known = self.change(|registry, tables| {
             let Some(session) = registry.sessions.get(&id) else { return false };
             if !session.tx_active.swap(true, Ordering::AcqRel) {
-                if let Some(path) = lock(&session.path_then).take() {
+                registry.publish_peer(tables, session.peer.slot);
+                let sends = tables.peers.get(&session.peer.slot).and_then(|entry| entry.active.as_ref());
+                let path = lock(&session.path_then).take();
+                if let Some(path) = path.filter(|_| sends.is_some_and(|sends| sends.id == id)) {
                     lock(&session.peer.place).set(path, clock::now());
                 }
-                registry.publish_peer(tables, session.peer.slot);
             }
             true
         });

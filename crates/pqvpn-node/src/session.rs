@@ -226,12 +226,13 @@ impl LinkContext {
     }
 
     /// Whether a session with a peer that we have dialed may be confirmed now.
-    fn may_confirm(&self, peer: PeerId) -> bool {
+    fn may_confirm(&self, peer: PeerId) -> Result<(), SessionError> {
         if self.slots.of(&peer).is_none() {
-            return false;
+            return Err(SessionError::UnknownPeer);
         }
         let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
-        memory.entry(peer).or_default().confirmed.may_again(clock::now())
+        let may = memory.entry(peer).or_default().confirmed.may_again(clock::now());
+        if may { Ok(()) } else { Err(SessionError::NotWanted) }
     }
 
     fn confirms(&self, peer: PeerId, id: SessionId) {
@@ -391,9 +392,7 @@ async fn negotiate_as_dialer(
     // The listener has a session only when it is confirmed.
     still()?;
     let peer = connection.peer();
-    if !context.may_confirm(peer) {
-        return Err(SessionError::NotWanted);
-    }
+    context.may_confirm(peer)?;
     let (established, queue) = context.install(connection, negotiated, slot)?;
     let guard = InstalledSession::new(&*context.control, established.id);
     context.confirms(peer, established.id);

@@ -107,6 +107,10 @@ fn a_session_that_may_not_send_yet_does_not_move_the_path_of_one_that_does() {
     assert_eq!(path(), Some(at(3)));
     node.install(4, Keys::new(4).initiator, Role::Initiator, at(4), true);
     assert_eq!(path(), Some(at(4)), "it sends at once");
+    node.install(5, Keys::new(5).initiator, Role::Responder, at(5), false);
+    node.install(6, Keys::new(6).initiator, Role::Initiator, at(6), true);
+    node.control.activate_tx(SessionId(5));
+    assert_eq!(path(), Some(at(6)), "a newer one sends");
 }
 
 /// A device whose driver goes mad at the first packet.

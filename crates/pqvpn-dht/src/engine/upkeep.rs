@@ -353,6 +353,7 @@ impl Dht {
             if own.is_timely(now) {
                 // Whoever still has it last heard a sign of life before we slept.
                 (own.publish_at, own.beat_at) = (now.mono, now.mono);
+                own.renewal_asked = false;
             } else {
                 own.renewal_asked = true;
                 renew.push(*key);

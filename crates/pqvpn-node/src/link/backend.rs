@@ -157,7 +157,7 @@ impl QuicEndpoint {
             let dialed = handshake(connecting?, Role::Initiator, started, limit).await;
             dialed.inspect_err(|error| note_refusal(&crypto, error))
         });
-        dialed.map(|dialed| dialed.unwrap_or_else(|| Err(local("the handshake panicked")))).boxed()
+        dialed.map(|dialed| dialed.unwrap_or_else(|| Err(local("the handshake was broken off here")))).boxed()
     }
 }
 

@@ -13,7 +13,7 @@ use tokio::{
     task::JoinSet,
 };
 
-/// One for the process: links are few and short, and it must outlive every farewell of theirs.
+/// One for the process, never stopped: endpoints come and go, and farewells outlive them.
 static THREAD: Mutex<Option<Handle>> = Mutex::new(None);
 
 /// The thread's runtime, which is started where it does not run yet, or else the caller's.

@@ -15,9 +15,8 @@ use tokio::{sync::Semaphore, time::timeout};
 const AT_A_TIME: usize = 16;
 const TAKES: Duration = Duration::from_secs(3);
 
-/// Sessions that one end dials with the same peer come up so far apart: of two at once each end would keep the one that was
-/// the later there, and they come in another order at the other end. A link beside a session that has come up and does not
-/// answer begins no sooner.
+/// Two sessions that one end dials with a peer are confirmed this far apart, so that both ends see them in the same order. No
+/// shorter than the silence after which a link beside one is begun.
 const CONFIRMS_APART: Duration = Duration::from_secs(2);
 
 /// Whether links beside the one there is are wanted, as the state task knows; shared with those that make them.

@@ -79,6 +79,8 @@ struct Session {
     remote_at: usize,
     order: u64,
     tx_active: bool,
+    /// Where the peer is once it may send, while another one does.
+    path_then: Option<SocketAddr>,
     retired: bool,
     confirmed: bool,
     wanted: Option<u32>,

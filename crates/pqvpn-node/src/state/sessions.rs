@@ -32,7 +32,8 @@ impl State {
             LinkEvent::Established(session) => self.on_established(now, *session),
             LinkEvent::DialFailed { slot, error } => self.on_dial_failed(now, slot, &error),
             LinkEvent::AcceptFailed { error } => {
-                self.refused.links += 1;
+                // One that its dialer gave up for another is not refused.
+                self.refused.links += u64::from(!matches!(error, SessionError::Closed(CloseReason::Duplicate)));
                 tracing::debug!(%error, "incoming link refused or failed");
             }
             LinkEvent::Ratchet { session, bytes } => self.on_ratchet_message(now, session, &bytes),
@@ -56,6 +57,7 @@ impl State {
         };
         if self.running != NodeState::Up || peer.quarantined {
             self.control.remove_session(id);
+            self.context.on_session_over(peer.id, id);
             let reason = if peer.quarantined { CloseReason::Ratchet } else { CloseReason::Shutdown };
             made.connection.close(reason.code(), reason.as_str());
             peer.life.on_dial_failed(now, true);

@@ -189,8 +189,8 @@ impl State {
     /// Tells a peer that its sessions without a link are over, and those whose link it may not have any more.
     pub(super) fn say_end(&self, slot: PeerSlot, reason: CloseReason) {
         let Some(peer) = self.peers.get(slot) else { return };
-        let linkless = |id: &&SessionId| self.live.get(id).is_some_and(Live::ends_inside);
-        peer.sessions.iter().filter(linkless).for_each(|&id| self.send_end(id, reason));
+        let ends_inside = |id: &&SessionId| self.live.get(id).is_some_and(Live::ends_inside);
+        peer.sessions.iter().filter(ends_inside).for_each(|&id| self.send_end(id, reason));
     }
 
     /// Where that is lost the peer finds out by probes, as after any end without a word.

@@ -43,8 +43,11 @@ impl PacketPlane for SimPlane {
         for &index in &install.local_indices {
             tables.indices.insert(index, install.id);
         }
+        let waits = !install.tx_active && tables.active(install.peer).is_some();
         let peer = tables.peers.entry(install.peer).or_default();
-        peer.place.set(install.path, clock::now());
+        if !waits {
+            peer.place.set(install.path, clock::now());
+        }
         let session = Session {
             peer: install.peer,
             tx: install.tx,
@@ -53,6 +56,7 @@ impl PacketPlane for SimPlane {
             remote_at: 0,
             order,
             tx_active: install.tx_active,
+            path_then: waits.then_some(install.path),
             retired: false,
             confirmed: false,
             wanted: None,
@@ -73,7 +77,10 @@ impl PacketPlane for SimPlane {
         let mut tables = self.lock();
         let Some(session) = tables.sessions.get_mut(&id) else { return false };
         session.tx_active = true;
-        let slot = session.peer;
+        let (slot, path) = (session.peer, session.path_then.take());
+        if let Some(path) = path.filter(|_| tables.active(slot) == Some(id)) {
+            tables.peers.entry(slot).or_default().place.set(path, clock::now());
+        }
         drop(tables);
         self.flush(slot);
         true
