@@ -43,6 +43,7 @@ mod quinn_backend;
 mod race;
 pub(crate) mod request;
 mod socket;
+mod unproven;
 
 pub use config::{Behind, LinkConfig, TransportKnobs};
 pub use drivers::{alive, tasks};

@@ -40,6 +40,7 @@ mod setup;
 #[path = "backend/socket.rs"]
 mod socket;
 
+use socket::Balances;
 pub(super) use socket::QuicSocket;
 
 type Accepted = Result<Box<dyn Connection>, LinkError>;
@@ -52,7 +53,8 @@ pub(in crate::link) fn endpoint(
     let thread = drivers::runtime(config.apart).map_err(local)?;
     let counters = Arc::new(Counters::default());
     let dialing = Arc::clone(&socket);
-    let socket = QuicSocket::new(socket, Arc::clone(&counters)).map_err(local)?;
+    let balances = Balances::default();
+    let socket = QuicSocket::new(socket, Arc::clone(&counters), balances.clone()).map_err(local)?;
     let transport = Arc::new(transport(&config)?);
     let server = server_config(&config, Arc::clone(&transport))?;
     let quic = quic::Endpoint::new_with_abstract_socket(
@@ -75,6 +77,7 @@ pub(in crate::link) fn endpoint(
         handshake_timeout: config.handshake_timeout,
         crypto: Arc::clone(&config.crypto),
         counters: Arc::clone(&counters),
+        balances,
         queue,
     };
     let acceptor = thread.spawn(acceptor.run());

@@ -18,6 +18,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 
 use super::super::{AbstractSocket, quic};
+use super::socket::{Balances, Limit};
 use super::{Accepted, Counters, count, handshake, link_error, note_refusal};
 use crate::link::{Behind, Gate, Place, Places, Room, Standing, Verdict};
 
@@ -33,6 +34,7 @@ pub(super) struct Acceptor {
     pub(super) handshake_timeout: Duration,
     pub(super) crypto: Arc<LinkCrypto>,
     pub(super) counters: Arc<Counters>,
+    pub(super) balances: Balances,
     pub(super) queue: mpsc::Sender<Accepted>,
 }
 
@@ -68,6 +70,7 @@ impl Acceptor {
         };
         match verdict {
             Verdict::Accept => {
+                let balance = (!proven).then(|| self.balances.begin(incoming.remote_address()));
                 // Nobody leaves for what only looks like a first packet.
                 let (connecting, driver) = OwnedDrivers::driver_of(|| incoming.accept());
                 let connecting = match connecting {
@@ -83,7 +86,7 @@ impl Acceptor {
                     self.waiting.displace(leaves);
                 }
                 let ticket = self.waiting.enter(now, source);
-                handshakes.spawn(self.finish(connecting, driver, ticket));
+                handshakes.spawn(self.finish(connecting, driver, ticket, balance));
             }
             Verdict::Retry => {
                 count(&self.counters.retried);
@@ -104,6 +107,7 @@ impl Acceptor {
         connecting: quic::Connecting,
         mut driver: Option<JoinHandle<()>>,
         mut ticket: Ticket,
+        balance: Option<Limit>,
     ) -> impl Future<Output = ()> + Send + 'static {
         let (started, limit) = (Instant::now(), self.handshake_timeout);
         let (counters, crypto, queue) = (Arc::clone(&self.counters), Arc::clone(&self.crypto), self.queue.clone());
@@ -122,6 +126,8 @@ impl Acceptor {
                 // It waits for `accept` and keeps its place among the unfinished.
                 Ok(link) => {
                     ticket.note(Standing::Finished);
+                    // It has proven its address.
+                    drop(balance);
                     drop(queue.send(Ok(link)).await);
                 }
                 Err(error) => {

@@ -3,12 +3,13 @@
 
 use std::io::{self, IoSliceMut};
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 
 use super::super::quic;
 use super::{Counters, count};
 use crate::link::socket::{LinkRecv, LinkSocket, LinkTransmit, MAX_BATCH, canonical, to_quic};
+use crate::link::unproven::Unproven;
 
 /// The link socket in the terms of the QUIC stack.
 #[derive(Debug, Clone)]
@@ -16,12 +17,13 @@ pub(in crate::link) struct QuicSocket {
     pub(in crate::link) socket: Arc<dyn LinkSocket>,
     local: SocketAddr,
     counters: Arc<Counters>,
+    balances: Balances,
 }
 
 impl QuicSocket {
-    pub(super) fn new(socket: Arc<dyn LinkSocket>, counters: Arc<Counters>) -> io::Result<Self> {
+    pub(super) fn new(socket: Arc<dyn LinkSocket>, counters: Arc<Counters>, balances: Balances) -> io::Result<Self> {
         let local = socket.local_addr()?;
-        Ok(Self { socket, local, counters })
+        Ok(Self { socket, local, counters, balances })
     }
 
     pub(in crate::link) fn local_addr(&self) -> SocketAddr {
@@ -30,20 +32,34 @@ impl QuicSocket {
 
     /// Sends one transmit. A refusal by the system other than `WouldBlock` is a lost datagram, not the end of a link.
     pub(in crate::link) fn try_send(&self, transmit: &quic::udp::Transmit<'_>) -> io::Result<()> {
+        let to = canonical(transmit.destination);
+        let whole = transmit.contents.len();
+        let mut unproven = self.balances.lock();
+        let may = unproven.may_send(to, transmit.contents, transmit.segment_size);
+        if may < whole {
+            tracing::trace!(%to, bytes = whole - may, "not sent: three times what its unproven address sent");
+        }
+        let Some(contents) = transmit.contents.get(..may).filter(|contents| !contents.is_empty()) else {
+            return Ok(());
+        };
         let sent = self.socket.try_send(&LinkTransmit {
-            to: canonical(transmit.destination),
+            to,
             src_ip: transmit.src_ip.map(|ip| ip.to_canonical()),
             ecn: transmit.ecn.map(|ecn| ecn as u8),
-            contents: transmit.contents,
+            contents,
             segment_size: transmit.segment_size,
         });
         match sent {
-            Err(error) if error.kind() != io::ErrorKind::WouldBlock => {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                unproven.unsent(to, may);
+                Err(error)
+            }
+            Err(error) => {
                 count(&self.counters.send_errors);
                 tracing::trace!(%error, "link datagram not sent");
                 Ok(())
             }
-            other => other,
+            Ok(()) => Ok(()),
         }
     }
 
@@ -56,7 +72,9 @@ impl QuicSocket {
         let mut received = [LinkRecv::default(); MAX_BATCH];
         let batch = bufs.len().min(meta.len()).min(MAX_BATCH);
         let filled = ready!(self.socket.poll_recv(cx, &mut bufs[..batch], &mut received[..batch]))?;
-        for (meta, received) in meta.iter_mut().zip(&received[..filled.min(batch)]) {
+        let received = &received[..filled.min(batch)];
+        self.balances.received(received, bufs);
+        for (meta, received) in meta.iter_mut().zip(received) {
             *meta = quic::udp::RecvMeta::default();
             meta.addr = to_quic(received.from, self.local.is_ipv6());
             meta.len = received.len;
@@ -65,5 +83,43 @@ impl QuicSocket {
             meta.dst_ip = received.dst_ip;
         }
         Poll::Ready(Ok(filled.min(batch)))
+    }
+}
+
+/// What addresses that have not proven themselves sent and were sent, shared by the socket and the gate.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Balances(Arc<Mutex<Unproven>>);
+
+impl Balances {
+    fn lock(&self) -> MutexGuard<'_, Unproven> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn received(&self, filled: &[LinkRecv], bufs: &[IoSliceMut<'_>]) {
+        let mut unproven = self.lock();
+        for (meta, buf) in filled.iter().zip(bufs) {
+            for datagram in buf[..meta.len.min(buf.len())].chunks(meta.stride.max(1)) {
+                unproven.received(meta.from, datagram);
+            }
+        }
+    }
+
+    /// From now on until the guard is dropped this address gets no more than it may.
+    pub(super) fn begin(&self, with: SocketAddr) -> Limit {
+        let with = canonical(with);
+        self.lock().begin(with);
+        Limit { with, balances: self.clone() }
+    }
+}
+
+/// The limit of an address.
+pub(super) struct Limit {
+    with: SocketAddr,
+    balances: Balances,
+}
+
+impl Drop for Limit {
+    fn drop(&mut self) {
+        self.balances.lock().end(self.with);
     }
 }
