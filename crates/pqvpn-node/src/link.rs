@@ -177,6 +177,8 @@ pub struct EndpointStats {
     pub ignored: u64,
     /// Unfinished handshakes that had to leave their place to others.
     pub displaced: u64,
+    /// Sends cut short because an unproven address would have got more than three times what it sent.
+    pub withheld: u64,
     /// Incoming handshakes under way now.
     pub unfinished: usize,
     /// Links and handshakes that hold state now.

@@ -153,15 +153,15 @@ pub(crate) struct Rounds {
     held_at: Instant,
     /// When the data plane was last asked what it saw.
     looked_at: Instant,
-    /// Links that fell asleep since their memory was last given back.
-    slept: Option<sleeping::Slept>,
+    /// Links that fell asleep or ended since memory was last given back.
+    gone: sleeping::Gone,
     /// Sessions that were replaced and on which the data plane still receives.
     leaving: Leaving,
 }
 
 impl Rounds {
     pub(crate) fn new(now: Instant) -> Self {
-        Self { held_at: now, looked_at: now, slept: None, leaving: Leaving::default() }
+        Self { held_at: now, looked_at: now, gone: sleeping::Gone::default(), leaving: Leaving::default() }
     }
 }
 
@@ -460,7 +460,8 @@ impl State {
     }
 
     fn deadline(&self) -> Option<Instant> {
-        let look = (!self.live.is_empty()).then(|| self.rounds.looked_at + LOOK_EVERY);
+        let looks = !self.live.is_empty() || self.rounds.gone.is_any();
+        let look = looks.then(|| self.rounds.looked_at + LOOK_EVERY);
         let leaving = self.rounds.leaving.next();
         let all = [self.peers.next_due(), self.live.next_due(), look, leaving, self.guessing.deadline()];
         all.into_iter().flatten().min()

@@ -105,9 +105,10 @@ impl From<snapshot::PeerCounts> for PeerCounts {
 
 impl From<snapshot::LinksSnapshot> for Links {
     fn from(links: snapshot::LinksSnapshot) -> Self {
-        let EndpointStats { dialed, accepted, failed, retried, ignored, displaced, unfinished, open, .. } =
+        let EndpointStats { dialed, accepted, failed, retried, ignored, displaced, withheld, unfinished, open, .. } =
             links.endpoint;
-        Self { dialed, accepted, failed, refused: links.refused, retried, ignored, displaced, open, unfinished }
+        let refused = links.refused;
+        Self { dialed, accepted, failed, refused, retried, ignored, displaced, withheld, open, unfinished }
     }
 }
 

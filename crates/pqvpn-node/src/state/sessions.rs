@@ -147,7 +147,7 @@ impl State {
         // the peer was started again.
         let steps = live.link.as_ref().is_some_and(|link| !link.ratchet.is_at_rest());
         let is_needed = steps || end == LinkEnd::Silent && live.sleep.is_used(now, seen);
-        self.fall_asleep(now, session);
+        self.fall_asleep(session);
         if is_needed {
             self.want_link(now, session);
         }
@@ -207,6 +207,7 @@ impl State {
     pub(super) fn forget_session(&mut self, id: SessionId) -> Option<Live> {
         let mut live = self.live.remove(&id)?;
         live.end_waking(false);
+        self.rounds.gone.add_of(&live);
         if self.peers.get(live.slot).is_none_or(|peer| peer.sessions == [id]) {
             // What it has replaced goes with it.
             self.forget_leaving(live.slot);

@@ -20,34 +20,55 @@ use crate::{
 
 /// A handshake that is to wake a link and is not done after this may be one with a peer that was started again meanwhile.
 const WAKE_HANGS: Duration = Duration::from_secs(3);
-/// From so many links on that fell asleep together their memory is given back, this long after the last: QUIC says goodbye.
+/// From so many links on that fell asleep or ended their memory is given back, this long after the last: QUIC says goodbye.
 const MANY: usize = 32;
 const SETTLES: Duration = Duration::from_secs(3);
 /// But not while data flowed so lately; unless links have waited for so long, as on a hub that somebody always uses.
 const QUIET: Duration = Duration::from_secs(2);
 const WAITS: Duration = Duration::from_secs(60);
 
-/// Links that fell asleep and whose memory was not given back yet.
+/// Links that fell asleep or ended and whose memory was not given back yet.
+#[derive(Debug, Default)]
+pub(super) struct Gone {
+    links: usize,
+    looked: Option<Looked>,
+}
+
+/// When it was seen that links are gone: at first, and that there are more.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Slept {
+struct Looked {
     links: usize,
     first: Instant,
     last: Instant,
 }
 
-impl Slept {
-    fn one(now: Instant) -> Self {
-        Self { links: 1, first: now, last: now }
+impl Gone {
+    /// That of this session, if it has one.
+    pub(super) fn add_of(&mut self, live: &Live) {
+        self.links += usize::from(live.link.is_some());
     }
 
-    fn and_one(self, now: Instant) -> Self {
-        Self { links: self.links + 1, last: now, ..self }
+    /// Whether there are any.
+    pub(super) const fn is_any(&self) -> bool {
+        self.links > 0
     }
 
-    /// Whether all of them have said goodbye and no data flows, `data` being the last, or they have waited for too long.
-    fn may_give_back(self, now: Instant, data: Option<Instant>) -> bool {
+    /// Whether the memory of many is to be given back: all of them have said goodbye and no data flows, `data` being the last, or
+    /// they have waited for too long.
+    fn may_give_back(&mut self, now: Instant, data: Option<Instant>) -> bool {
+        if self.links == 0 {
+            return false;
+        }
+        let looked = self.looked.get_or_insert(Looked { links: self.links, first: now, last: now });
+        if looked.links < self.links {
+            (looked.links, looked.last) = (self.links, now);
+        }
         let since = |at: Instant| now.saturating_duration_since(at);
-        since(self.last) >= SETTLES && data.is_none_or(|at| since(at) >= QUIET) || since(self.first) >= WAITS
+        let is_quiet = since(looked.last) >= SETTLES && data.is_none_or(|at| since(at) >= QUIET);
+        if !is_quiet && since(looked.first) < WAITS {
+            return false;
+        }
+        std::mem::take(self).links >= MANY
     }
 }
 
@@ -68,14 +89,11 @@ impl State {
         keys_rest && direct && peer.sessions.len() == 1 && peer.pings.is_empty() && peer.paths.is_at_rest()
     }
 
-    /// Where many links fell asleep their memory is given back, once the last has and nobody sends: packet threads that ask for
-    /// memory would have to wait meanwhile.
+    /// Where many links fell asleep or ended their memory is given back, once the last has and nobody sends: packet threads that
+    /// ask for memory would have to wait meanwhile.
     pub(super) fn give_back(&mut self, now: Instant) {
         let last = self.peers.iter().filter_map(|peer| peer.seen.last_data_rx.max(peer.seen.last_data_tx)).max();
-        if !self.rounds.slept.is_some_and(|slept| slept.may_give_back(now, last)) {
-            return;
-        }
-        if self.rounds.slept.take().is_some_and(|slept| slept.links >= MANY) {
+        if self.rounds.gone.may_give_back(now, last) {
             tokio::task::spawn_blocking(|| {
                 let begun = clock::now();
                 give_back_free_pages();
@@ -114,15 +132,15 @@ impl State {
         if let Some(link) = &live.link {
             link.connection.close(CloseReason::Asleep.code(), CloseReason::Asleep.as_str());
         }
-        self.fall_asleep(now, id);
+        self.fall_asleep(id);
     }
 
     /// A session goes on without its link. The root of its keys goes with the link: it makes no other epoch.
-    pub(super) fn fall_asleep(&mut self, now: Instant, id: SessionId) {
+    pub(super) fn fall_asleep(&mut self, id: SessionId) {
         let Some(live) = self.live.get_mut(&id) else { return };
+        self.rounds.gone.add_of(live);
         live.remote = live.remote();
         live.link = None;
-        self.rounds.slept = Some(self.rounds.slept.map_or_else(|| Slept::one(now), |slept| slept.and_one(now)));
         tracing::debug!(session = id.0, "the link sleeps");
     }
 
@@ -205,6 +223,7 @@ impl State {
     /// where both ends made one at once, the other end has used the one that is not kept until it knew.
     pub(super) fn retire(&mut self, now: Instant, id: SessionId) {
         let Some(mut live) = self.live.remove(&id) else { return };
+        self.rounds.gone.add_of(&live);
         live.close(CloseReason::Duplicate);
         live.end_waking(true);
         if let Some(peer) = self.peers.get_mut(live.slot) {
@@ -244,17 +263,37 @@ impl Live {
 mod tests {
     use super::*;
 
+    fn gone(links: usize) -> Gone {
+        Gone { links, looked: None }
+    }
+
     #[test]
     fn memory_is_not_given_back_while_data_flows_but_for_long() {
         let (start, s) = (Instant::now(), Duration::from_secs(1));
-        let slept = Slept::one(start);
-        assert!(!slept.may_give_back(start + s, None));
-        assert!(slept.may_give_back(start + s * 3, None));
-        assert!(!slept.may_give_back(start + s * 3, Some(start + s * 2)));
-        assert!(slept.may_give_back(start + s * 5, Some(start + s * 2)));
-        // Somebody always sends, and now and then another link falls asleep.
-        let again = slept.and_one(start + s * 59);
-        assert!(!again.may_give_back(start + s * 59, Some(start + s * 59)));
-        assert!(again.may_give_back(start + s * 60, Some(start + s * 60)));
+        let looks = |links: usize, at: &[(u32, Option<u32>)]| {
+            let mut gone = gone(links);
+            let looks = at.iter().map(|&(at, data)| gone.may_give_back(start + s * at, data.map(|at| start + s * at)));
+            looks.collect::<Vec<_>>()
+        };
+        assert_eq!(looks(MANY, &[(0, None), (2, None), (3, None), (9, None)]), [false, false, true, false], "and once");
+        assert_eq!(looks(MANY, &[(0, None), (3, Some(2)), (4, Some(2))]), [false, false, true]);
+        assert_eq!(looks(MANY - 1, &[(0, None), (3, None), (100, None)]), [false; 3], "few");
+        assert_eq!(
+            looks(MANY, &[(0, None), (59, Some(59)), (60, Some(60))]),
+            [false, false, true],
+            "somebody always sends"
+        );
+    }
+
+    #[test]
+    fn each_link_that_goes_puts_it_off_but_not_for_ever() {
+        let (start, s) = (Instant::now(), Duration::from_secs(1));
+        let mut gone = gone(1);
+        for second in 0..60 {
+            assert!(!gone.may_give_back(start + s * second, None), "{second}");
+            gone.links += 1;
+        }
+        assert!(gone.may_give_back(start + s * 60, None));
+        assert!(!gone.may_give_back(start + s * 61, None));
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use pqvpn_node::link::Backend;
 
-use crate::pair::{Admits, Pair, Party, RTT, SERVER, addr, echo, virtual_time};
+use crate::pair::{Admits, CLIENT, Pair, Party, RTT, SERVER, addr, echo, virtual_time};
 use crate::wire::{Fate, Sent};
 
 both_backends!(
@@ -16,6 +16,7 @@ both_backends!(
     a_forged_flood_holds_bounded_state_and_lets_the_honest_in,
     the_server_sends_no_more_than_three_times_what_a_forged_source_sent,
     who_falls_silent_is_sent_no_more_than_three_times_what_it_sent,
+    a_forged_handshake_takes_nothing_from_links_with_the_address_it_forges,
     where_there_is_no_place_a_proven_address_gets_silence,
 );
 
@@ -105,7 +106,35 @@ async fn who_falls_silent_is_sent_no_more_than_three_times_what_it_sent(backend:
     assert!(balances.len() >= 24, "{balances:?}");
     // The whole answer fits, and is repeated as far as it may be.
     let most = balances.values().map(|(sent, answered)| answered * 10 / sent).max();
-    assert!(most >= Some(28), "{balances:?}");
+    assert!(most >= Some(28) && pair.server.stats().withheld > 0, "{balances:?}");
+}
+
+async fn a_forged_handshake_takes_nothing_from_links_with_the_address_it_forges(backend: Backend) {
+    let pair = Pair::new(backend);
+    let (dialed, accepted) = pair.linked().await;
+    let forger = addr("192.0.2.66:66");
+    let end = backend.endpoint(pair.wire.socket("192.0.2.66:66"), Party::new(Admits::Everybody).config()).unwrap();
+    // First flights and nothing more: what they entitle to is used up.
+    let begun = tokio::time::Instant::now();
+    pair.wire.set_rule(move |sent| match sent.from == forger {
+        true if sent.at < begun + RTT => Fate::From(addr(CLIENT)),
+        true => Fate::Lost,
+        false => Fate::Arrives,
+    });
+    let flood = join_all((0..5).map(|_| end.connect(addr(SERVER), pair.listener.id(), None)));
+    let honest = async {
+        // The answers have been repeated until no more may be sent.
+        virtual_time(Duration::from_secs(5)).await;
+        assert!(pair.server.stats().withheld > 0 && pair.server.stats().unfinished > 0, "{:?}", pair.server.stats());
+        let ours = [7; 20_000];
+        assert_eq!(echo(&*accepted, &*dialed, &ours).await.unwrap(), ours);
+        let (back, _) = tokio::join!(pair.server.connect(addr(CLIENT), pair.dialer.id(), None), pair.client.accept());
+        let took = back.expect("it is dialed as ever").handshake_time();
+        assert!(took < RTT * 2, "{took:?}");
+    };
+    tokio::join!(flood, honest);
+    virtual_time(Duration::from_secs(30)).await;
+    assert_eq!(pair.server.stats().unfinished, 0, "{:?}", pair.server.stats());
 }
 
 /// Bytes each forged source sent and was sent, none of them ever more than three times as many (RFC 9000 §8.1).

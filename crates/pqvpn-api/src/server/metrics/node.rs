@@ -72,6 +72,7 @@ fn links(figures: &mut Figures, status: &Status) {
         ("pqvpn_link_retries_total", "First packets answered with a Retry instead of state.", links.retried),
         ("pqvpn_link_ignored_total", "First packets answered with silence.", links.ignored),
         ("pqvpn_link_displaced_total", "Unfinished handshakes that had to make room.", links.displaced),
+        ("pqvpn_link_withheld_total", "Sends cut short that unproven addresses were not entitled to.", links.withheld),
     ] {
         figures.counter(name, help, count);
     }

@@ -34,7 +34,7 @@ pub(super) struct Phase {
     pub(super) sources: u32,
     pub(super) rate: u32,
     pub(super) guesses_index: bool,
-    /// How many times as long as others it takes to fill what it can fill.
+    /// How many times as long as others it takes to fill what it can fill: places, and the memory each leaves to the next.
     longer: u32,
     /// Bytes that may come back for each that was sent, by the worst source; `None` where it has proven its address.
     amplifies: Option<f64>,
@@ -49,7 +49,7 @@ pub(super) const ALL: [Phase; 5] = [
     phase("one_source", "initials", 1, 20_000, Some(3.0)),
     phase("spoofed", "initials", 1 << 16, 20_000, Some(3.0)),
     Phase { guesses_index: true, ..phase("garbage", "garbage", 64, 50_000, Some(0.0)) },
-    Phase { longer: 3, ..phase("half_open", "half-open", 256, 1_000, None) },
+    Phase { longer: 6, ..phase("half_open", "half-open", 256, 1_000, None) },
     phase("bait", "bait", 1024, 20_000, Some(0.0)),
 ];
 

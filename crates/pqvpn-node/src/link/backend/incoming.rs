@@ -70,7 +70,8 @@ impl Acceptor {
         };
         match verdict {
             Verdict::Accept => {
-                let balance = (!proven).then(|| self.balances.begin(incoming.remote_address()));
+                let begin = || self.balances.begin(incoming.remote_address(), &incoming.orig_dst_cid());
+                let balance = if proven { None } else { begin() };
                 // Nobody leaves for what only looks like a first packet.
                 let (connecting, driver) = OwnedDrivers::driver_of(|| incoming.accept());
                 let connecting = match connecting {

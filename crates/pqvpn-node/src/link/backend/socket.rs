@@ -9,7 +9,7 @@ use std::task::{Context, Poll, ready};
 use super::super::quic;
 use super::{Counters, count};
 use crate::link::socket::{LinkRecv, LinkSocket, LinkTransmit, MAX_BATCH, canonical, to_quic};
-use crate::link::unproven::Unproven;
+use crate::link::unproven::{Handshake, Unproven};
 
 /// The link socket in the terms of the QUIC stack.
 #[derive(Debug, Clone)]
@@ -37,6 +37,7 @@ impl QuicSocket {
         let mut unproven = self.balances.lock();
         let may = unproven.may_send(to, transmit.contents, transmit.segment_size);
         if may < whole {
+            count(&self.counters.withheld);
             tracing::trace!(%to, bytes = whole - may, "not sent: three times what its unproven address sent");
         }
         let Some(contents) = transmit.contents.get(..may).filter(|contents| !contents.is_empty()) else {
@@ -51,7 +52,7 @@ impl QuicSocket {
         });
         match sent {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                unproven.unsent(to, may);
+                unproven.unsent(to, contents, may);
                 Err(error)
             }
             Err(error) => {
@@ -86,7 +87,7 @@ impl QuicSocket {
     }
 }
 
-/// What addresses that have not proven themselves sent and were sent, shared by the socket and the gate.
+/// What those who have not proven their address sent and were sent, shared by the socket and the gate.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Balances(Arc<Mutex<Unproven>>);
 
@@ -104,22 +105,22 @@ impl Balances {
         }
     }
 
-    /// From now on until the guard is dropped this address gets no more than it may.
-    pub(super) fn begin(&self, with: SocketAddr) -> Limit {
-        let with = canonical(with);
-        self.lock().begin(with);
-        Limit { with, balances: self.clone() }
+    /// From now on until the guard is dropped, a handshake whose first packet came from there gets no more than it may. `to` is
+    /// the connection id it was sent to.
+    pub(super) fn begin(&self, from: SocketAddr, to: &[u8]) -> Option<Limit> {
+        let handshake = self.lock().begin(canonical(from), to)?;
+        Some(Limit { handshake, balances: self.clone() })
     }
 }
 
-/// The limit of an address.
+/// The limit of a handshake.
 pub(super) struct Limit {
-    with: SocketAddr,
+    handshake: Handshake,
     balances: Balances,
 }
 
 impl Drop for Limit {
     fn drop(&mut self) {
-        self.balances.lock().end(self.with);
+        self.balances.lock().end(self.handshake);
     }
 }
