@@ -14,6 +14,7 @@ mod link;
 mod log;
 mod op;
 mod people;
+mod removals;
 mod run;
 mod world;
 

@@ -193,9 +193,10 @@ impl World {
         Ok(())
     }
 
-    /// Who was revoked, and confirmed so, is no member for anybody.
+    /// Who was revoked, and confirmed so, is no member for anybody; unless whoever did it was to be removed itself: beside its removal
+    /// what it says does not count (docs/networks.md 2.2).
     fn check_revoked(&self) {
-        let revoked = self.revoked.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
+        let revoked = self.lock_removals().stand();
         for &number in &self.members() {
             for (peer, _) in self.views_of(number).into_iter().filter(|(_, is_member)| *is_member) {
                 if revoked.contains(&peer) {

@@ -23,6 +23,7 @@ use super::{
     fabric::{CALM, Fabric, HostWire, PORT, Weather},
     link::SimEndpoint,
     op::Op,
+    removals::Removals,
 };
 use crate::seed::Seed;
 
@@ -53,8 +54,8 @@ pub struct World {
     pub(super) fabric: Fabric,
     pub(super) residents: Vec<Resident>,
     pub(super) dice: SmallRng,
-    /// Revoked by an admin whose node has confirmed it.
-    pub(super) revoked: Arc<std::sync::Mutex<BTreeSet<PeerId>>>,
+    /// Who was to be removed, and by whom.
+    pub(super) removals: Arc<std::sync::Mutex<Removals>>,
     /// Nodes that are founders and first members.
     pub(super) doors: Vec<(PeerId, SocketAddr)>,
     /// How often new keys are made.
@@ -89,11 +90,11 @@ impl World {
         });
         let residents = residents.collect::<Result<Vec<_>, String>>()?;
         let doors = (0..DOORS).map(|number| (residents[number].peer, fabric.lock().places[number].at)).collect();
-        let revoked = Arc::default();
+        let removals = Arc::default();
         let rekey_seconds =
             *REKEY_SECONDS.get(seed.rng("rekey", 0).random_range(0..REKEY_SECONDS.len())).unwrap_or(&60);
         let dice = seed.rng("world", 0);
-        let mut world = Self { fabric, residents, dice, revoked, doors, rekey_seconds, dir };
+        let mut world = Self { fabric, residents, dice, removals, doors, rekey_seconds, dir };
         for number in 0..nodes {
             world.start(number).await?;
         }
@@ -219,8 +220,14 @@ impl World {
             Op::AdminAdd { by, who } => {
                 self.ask(by, who, |node, peer| Box::pin(async move { drop(node.handle().admin_add(ANY, peer).await) }))
             }
-            Op::AdminRemove { by, who } if who != 0 => self
-                .ask(by, who, |node, peer| Box::pin(async move { drop(node.handle().admin_remove(ANY, peer).await) })),
+            Op::AdminRemove { by, who } if who != 0 => {
+                if let Some(who) = self.residents.get(who) {
+                    self.lock_removals().note_asked(who.peer);
+                }
+                self.ask(by, who, |node, peer| {
+                    Box::pin(async move { drop(node.handle().admin_remove(ANY, peer).await) })
+                });
+            }
             Op::AdminRemove { .. } => {}
             Op::Join { node, by } => self.join(node, by),
             Op::Kill { node } => self.kill(node).await,
@@ -329,17 +336,24 @@ impl World {
         tokio::spawn(async move { drop(timeout(PATIENCE, asking).await) });
     }
 
+    pub(super) fn lock_removals(&self) -> std::sync::MutexGuard<'_, Removals> {
+        self.removals.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
     fn revoke(&self, by: usize, who: usize) {
         // The founder stays: without an admin nothing could go on.
         if who == 0 || by == who {
             return;
         }
-        let (revoked, peer) = (Arc::clone(&self.revoked), self.residents[who].peer);
+        let Some(revoker) = self.residents.get(by).map(|by| by.peer) else { return };
+        let (removals, peer) = (Arc::clone(&self.removals), self.residents[who].peer);
+        self.lock_removals().note_asked(peer);
         self.ask(by, who, move |node, about| {
             Box::pin(async move {
                 let done = node.handle().revoke(ANY, about, "lost".to_owned()).await;
                 if done.is_ok_and(|report| report.act.in_force) {
-                    revoked.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(peer);
+                    let mut removals = removals.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                    removals.note_revoked(peer, revoker);
                 }
             })
         });
