@@ -171,7 +171,8 @@ impl Inbound {
                 continue;
             }
             self.message(&mut pass, storage, i * SLOT_LEN, &meta);
-            self.deliver_early(&mut pass, storage);
+            let more = batch.meta(i + 1).is_some();
+            self.deliver_early(&mut pass, batch.storage(), more);
         }
         self.end(pass, batch.storage());
     }
@@ -188,14 +189,14 @@ impl Inbound {
             let addr = way.address();
             let meta = RecvMeta { addr, local: None, len, stride: len, ecn: 0, truncated: false, interface: 0 };
             self.message(&mut pass, storage, range.start, &meta);
-            self.deliver_early(&mut pass, storage);
+            self.deliver_early(&mut pass, storage, true);
         }
         self.end(pass, storage);
     }
 
-    /// Delivers what waits if that is much.
-    fn deliver_early(&mut self, pass: &mut Pass<'_>, storage: &mut [u8]) {
-        if self.deliver.flush_early(storage) {
+    /// Delivers what waits if that is much. After the last of a batch nobody is given way: the socket is asked first.
+    fn deliver_early(&mut self, pass: &mut Pass<'_>, storage: &mut [u8], more: bool) {
+        if self.deliver.flush_early(storage) && more {
             // Who reads them may wait for this processor; nobody waits for the session meanwhile.
             self.end_run(pass);
             std::thread::yield_now();

@@ -95,6 +95,7 @@ impl TunReader for MemReader {
         }
         if queue.is_empty() {
             self.0.wake.clear();
+            batch.end();
         }
         if batch.is_empty() { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
     }

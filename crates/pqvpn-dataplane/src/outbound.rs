@@ -65,6 +65,11 @@ impl Outbound {
         Ok(self.batch.bytes())
     }
 
+    /// Whether the last step found the device dry after its packets.
+    pub(crate) fn was_last(&self) -> bool {
+        self.batch.is_last()
+    }
+
     /// Sends what waited for sessions that are there now.
     pub(crate) fn woken(&mut self, tables: &Tables) {
         self.sealer.flush_parked(tables);

@@ -42,7 +42,10 @@ impl TunReader for PortableReader {
             match self.0.recv(packet) {
                 Ok(len) => batch.commit(VNET_HDR_LEN + len),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock && !batch.is_empty() => break,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock && !batch.is_empty() => {
+                    batch.end();
+                    break;
+                }
                 Err(error) => return Err(error),
             }
         }

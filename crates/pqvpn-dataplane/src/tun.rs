@@ -63,17 +63,25 @@ pub struct ReadBatch {
     ends: [usize; READ_BATCH],
     count: usize,
     most: usize,
+    is_last: bool,
 }
 
 impl ReadBatch {
     /// Room for two of the longest packets, or many short ones.
     pub fn new() -> Self {
-        Self { storage: vec![0; 2 * MAX_TUN_PACKET].into(), used: 0, ends: [0; READ_BATCH], count: 0, most: READ_BATCH }
+        Self {
+            storage: vec![0; 2 * MAX_TUN_PACKET].into(),
+            used: 0,
+            ends: [0; READ_BATCH],
+            count: 0,
+            most: READ_BATCH,
+            is_last: false,
+        }
     }
 
     /// Forgets the packets, and makes room for `most` others.
     pub fn restart(&mut self, most: usize) {
-        (self.used, self.count, self.most) = (0, 0, most.min(READ_BATCH));
+        (self.used, self.count, self.most, self.is_last) = (0, 0, most.min(READ_BATCH), false);
     }
 
     /// Forgets the packets.
@@ -99,6 +107,16 @@ impl ReadBatch {
             self.ends[self.count] = self.used;
             self.count += 1;
         }
+    }
+
+    /// Notes that the device had no more packets.
+    pub fn end(&mut self) {
+        self.is_last = true;
+    }
+
+    /// Whether the device had no more packets.
+    pub fn is_last(&self) -> bool {
+        self.is_last
     }
 
     /// Number of packets.

@@ -214,7 +214,8 @@ impl Second {
         while !self.shared.stopping() {
             let sent = outbound.step(READ_BATCH, &mut view).map_err(of_tun)?;
             bytes += sent;
-            if sent > 0 && !turns.is_multiple_of(LOOK_UP_EVERY) {
+            let is_dry = sent == 0 || outbound.was_last();
+            if !is_dry && !turns.is_multiple_of(LOOK_UP_EVERY) {
                 turns += 1;
                 continue;
             }
@@ -229,7 +230,7 @@ impl Second {
                 since = now;
             }
             let mut waited = [Waited::readable(outbound.fd()), Waited::readable(wake.fd())];
-            wait(&mut waited, if sent > 0 { 0 } else { -1 }).map_err(of_tun)?;
+            wait(&mut waited, if is_dry { -1 } else { 0 }).map_err(of_tun)?;
             if waited[1].ready {
                 wake.clear();
                 outbound.woken(view.load());

@@ -121,7 +121,10 @@ impl TunReader for KernelTunReader {
             match (&*self.file).read(space) {
                 Ok(len) => batch.commit(len),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock && !batch.is_empty() => break,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock && !batch.is_empty() => {
+                    batch.end();
+                    break;
+                }
                 Err(error) => return Err(error),
             }
         }

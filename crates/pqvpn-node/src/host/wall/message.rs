@@ -97,11 +97,12 @@ impl Batch {
             IpAddr::V4(to) => (2_u8, 16, to.octets().to_vec()),
             IpAddr::V6(to) => (10, 24, to.octets().to_vec()),
         };
+        // The destination first: it is somebody else's for nearly all packets, and this is asked for each.
         let mut rule = [meta(META_NFPROTO), compare(EQUAL, &[protocol])].concat();
+        rule.extend(header(at, &bytes));
         for interface in [index, LOOPBACK] {
             rule.extend([meta(META_IIF), compare(DIFFERENT, &interface.to_ne_bytes())].concat());
         }
-        rule.extend(header(at, &bytes));
         self.drop_matching(Family::Inet, table, &rule)
     }
 
