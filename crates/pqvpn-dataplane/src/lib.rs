@@ -68,7 +68,6 @@ pub use sys::{give_back_free_pages, give_back_large_blocks, keep_out_of_swap};
 pub use tun::{KernelTun, Offloads, ReadBatch, TunError, TunReader, TunWriter};
 pub use udp::{
     extra::SocketId,
-    longest_super_packet,
     port::{PlainPort, PortBatch},
 };
 

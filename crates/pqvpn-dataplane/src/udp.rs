@@ -25,25 +25,11 @@ pub(crate) use self::{
 };
 use self::{extra::ExtraSockets, sys::Message};
 use crate::sys::{Waited, wait};
-use pqvpn_packet::header::OVERHEAD;
 
 /// Most datagrams the kernel cuts one message into.
 pub(crate) const MAX_GSO_SEGMENTS: usize = 64;
 /// Most bytes of one message: an IPv4 datagram's payload.
 pub(crate) const MAX_GSO_BYTES: usize = 65_507;
-
-/// Bytes of the longest super-packet of an interface with this MTU whose sealed segments are still one message of the socket: what
-/// the kernel makes by itself, 64 kB, is a little more than that, so that each would leave as a long message and a short one.
-///
-/// Reckoned for TCP over IPv4 with time stamps; shorter segments of the same bytes have shorter headers or fit as well.
-#[must_use]
-pub fn longest_super_packet(mtu: u32) -> u32 {
-    /// Headers of IPv4 and TCP, time stamps included.
-    const HEADERS: u32 = 52;
-    let sealed = mtu.saturating_add(OVERHEAD as u32).max(1);
-    let segments = (MAX_GSO_BYTES as u32 / sealed).clamp(1, MAX_GSO_SEGMENTS as u32);
-    segments * mtu.saturating_sub(HEADERS) + HEADERS
-}
 
 /// Kernel memory asked for per socket and direction; enough for some milliseconds at 10 Gbit/s.
 const BUFFER_BYTES: i32 = 4 << 20;

@@ -180,15 +180,3 @@ fn a_datagram_lives_for_as_many_hops_as_asked() {
     assert_eq!(hops_of("127.0.0.1:0", Some(2)), 2);
     assert!(hops_of("127.0.0.1:0", None) >= 32, "as usual");
 }
-
-#[test]
-fn the_longest_super_packet_leaves_as_one_message() {
-    assert_eq!(longest_super_packet(1420), 45 * 1368 + 52);
-    for mtu in [576, 1280, 1420, 1468, 4000, 8968, 65_000] {
-        let sealed = mtu as usize + OVERHEAD;
-        let segments = (longest_super_packet(mtu) - 52).div_ceil(mtu - 52) as usize;
-        assert!(segments <= MAX_GSO_SEGMENTS && segments * sealed <= MAX_GSO_BYTES, "{mtu}: {segments}");
-        assert!(segments == MAX_GSO_SEGMENTS || (segments + 1) * sealed > MAX_GSO_BYTES, "{mtu}: {segments}");
-    }
-    assert!([0, 1, 52, u32::MAX].map(longest_super_packet).iter().all(|longest| *longest >= 52));
-}

@@ -140,14 +140,7 @@ impl Kernel {
         let result = match change {
             Change::Device => Ok(()),
             Change::NoLinkLocal { .. } => self.change_link(link_local_message(index, In6AddrGenMode::None)).await,
-            Change::Mtu { after, .. } => {
-                let cut = LinkAttribute::GsoMaxSize(pqvpn_dataplane::longest_super_packet(*after));
-                if let Err(error) = self.change_link(on().append_extra_attribute(cut).build()).await {
-                    // It only makes us faster.
-                    tracing::debug!(%error, "the length of super-packets stays");
-                }
-                self.change_link(on().mtu(*after).build()).await
-            }
+            Change::Mtu { after, .. } => self.change_link(on().mtu(*after).build()).await,
             Change::Up => self.change_link(on().up().build()).await,
             Change::Address { net } => self.add_address(index, *net).await,
             // Replaced where one of ours has another source: at no moment there is no route, and packets in clear.

@@ -16,8 +16,12 @@ use std::net::SocketAddr;
 
 /// Bytes that may be sent for each received (RFC 9000 §8.1).
 const FACTOR: u64 = 3;
-/// First packets remembered until their handshake begins: as many as may wait for the gate.
+/// First packets remembered until their handshake begins. Who would have one forgotten sends more than it could gain.
 const RECENT: usize = 1024;
+/// What the datagram of a first packet has at least (RFC 9000 §14.1).
+const SMALLEST: usize = 1200;
+/// Handshakes that one of several first packets to the same connection id may belong to, each of at least [`SMALLEST`].
+const ALIKE: usize = 8;
 /// The longest connection id (RFC 9000 §17.2).
 const LONGEST_ID: usize = 20;
 
@@ -36,7 +40,7 @@ struct First {
 /// Bytes of UDP payload of a handshake under way.
 #[derive(Debug, Default)]
 struct Balance {
-    /// Who holds it: first packets that share a connection id share its balance.
+    /// Handshakes that chose the same connection id share its balance.
     held: usize,
     received: u64,
     sent: u64,
@@ -77,11 +81,14 @@ impl Unproven {
     /// Something came from there.
     pub(super) fn received(&mut self, from: SocketAddr, datagram: &[u8]) {
         let Some((to, chosen)) = ids(datagram) else { return };
-        let (handshake, bytes) = (Handshake(self.hash(from, chosen)), datagram.len() as u64);
+        let (handshake, mut bytes) = (Handshake(self.hash(from, chosen)), datagram.len() as u64);
         if let Some(balance) = self.balances.get_mut(&handshake) {
             balance.received = balance.received.saturating_add(bytes);
             balance.is_proven |= !to.is_empty() && balance.ours == to;
-        } else if is_initial(datagram) {
+            // Counted already.
+            bytes = 0;
+        }
+        if is_initial(datagram) && datagram.len() >= SMALLEST {
             if self.recent.len() >= RECENT {
                 self.recent.pop_front();
             }
@@ -89,26 +96,52 @@ impl Unproven {
         }
     }
 
-    /// A handshake begins whose first packet came from there, sent to the connection id `to`. `None`: it is not remembered,
-    /// and only the stack's own limit holds.
-    pub(super) fn begin(&mut self, from: SocketAddr, to: &[u8]) -> Option<Handshake> {
+    /// The handshakes that a first packet from there to the connection id `to` may belong to.
+    fn alike(&self, from: SocketAddr, to: &[u8]) -> Vec<Handshake> {
         let to = self.hash(from, to);
-        let handshake = self.recent.iter().rev().find(|first| first.to == to)?.handshake;
-        let balance = self.balances.entry(handshake).or_default();
-        balance.held += 1;
-        let came = self.recent.iter().filter(|first| first.handshake == handshake).map(|first| first.bytes);
-        balance.received = balance.received.saturating_add(came.sum());
-        // Each is counted once.
-        self.recent.retain(|first| first.handshake != handshake);
-        Some(handshake)
+        let mut alike = Vec::new();
+        for first in self.recent.iter().filter(|first| first.to == to) {
+            if alike.len() < ALIKE && !alike.contains(&first.handshake) {
+                alike.push(first.handshake);
+            }
+        }
+        alike
     }
 
-    /// It has ended, or has proven its address.
-    pub(super) fn end(&mut self, handshake: Handshake) {
-        let Some(balance) = self.balances.get_mut(&handshake) else { return };
-        balance.held -= 1;
-        if balance.held == 0 {
-            self.balances.remove(&handshake);
+    /// A handshake begins whose first packet came from there, sent to the connection id `to`: what is limited until it ends.
+    /// Nothing, where no such packet is remembered.
+    pub(super) fn begin(&mut self, from: SocketAddr, to: &[u8]) -> Vec<Handshake> {
+        let alike = self.alike(from, to);
+        for handshake in &alike {
+            let balance = self.balances.entry(*handshake).or_default();
+            balance.held += 1;
+            for first in self.recent.iter_mut().filter(|first| first.handshake == *handshake) {
+                // Each is counted once.
+                balance.received = balance.received.saturating_add(std::mem::take(&mut first.bytes));
+            }
+        }
+        let to = self.hash(from, to);
+        self.recent.retain(|first| first.to != to);
+        alike
+    }
+
+    /// The address of a handshake has been proven by a token.
+    pub(super) fn prove(&mut self, from: SocketAddr, to: &[u8]) {
+        for handshake in self.alike(from, to) {
+            if let Some(balance) = self.balances.get_mut(&handshake) {
+                balance.is_proven = true;
+            }
+        }
+    }
+
+    /// They have ended, or have proven their address.
+    pub(super) fn end(&mut self, handshakes: &[Handshake]) {
+        for handshake in handshakes {
+            let Some(balance) = self.balances.get_mut(handshake) else { continue };
+            balance.held -= 1;
+            if balance.held == 0 {
+                self.balances.remove(handshake);
+            }
         }
     }
 
@@ -167,11 +200,12 @@ mod tests {
     }
 
     /// An address that has sent `bytes` and begun a handshake.
-    fn begun(bytes: usize) -> (Unproven, Handshake) {
+    fn begun(bytes: usize) -> (Unproven, Vec<Handshake>) {
         let mut unproven = Unproven::default();
         unproven.received(at(1), &packet(&FIRST, &THEIRS, bytes));
-        let handshake = unproven.begin(at(1), &FIRST).unwrap();
-        (unproven, handshake)
+        let handshakes = unproven.begin(at(1), &FIRST);
+        assert_eq!(handshakes.len(), 1);
+        (unproven, handshakes)
     }
 
     /// How many of so many bytes may be sent for that handshake.
@@ -185,7 +219,7 @@ mod tests {
         for _ in 0..3 {
             unproven.received(at(1), &packet(&FIRST, &THEIRS, 1200));
         }
-        unproven.begin(at(1), &FIRST).unwrap();
+        assert_eq!(unproven.begin(at(1), &FIRST).len(), 1);
         assert_eq!(may(&mut unproven, 10_000, Some(1200)), 10_000);
         assert_eq!(may(&mut unproven, 1200, None), 0, "800 are left");
         assert_eq!(may(&mut unproven, 1000, Some(300)), 600, "two whole ones");
@@ -199,7 +233,7 @@ mod tests {
 
     #[test]
     fn nothing_else_is_limited_at_an_address_whose_handshake_was_forged() {
-        let (mut unproven, handshake) = begun(1200);
+        let (mut unproven, handshakes) = begun(1200);
         assert_eq!(may(&mut unproven, 3600, None), 3600);
         assert_eq!(may(&mut unproven, 30, None), 0);
         let mut free = |packet: &[u8]| unproven.may_send(at(1), packet, None) == packet.len();
@@ -208,30 +242,64 @@ mod tests {
         short[0] = 0x40;
         assert!(free(&short), "a link");
         assert_eq!(unproven.may_send(at(2), &packet(&THEIRS, &OURS, 1200), None), 1200, "another address");
-        unproven.end(handshake);
-        unproven.end(handshake);
+        unproven.end(&handshakes);
+        unproven.end(&handshakes);
         assert_eq!(may(&mut unproven, 1 << 20, None), 1 << 20);
     }
 
     #[test]
     fn what_came_is_counted_once_and_for_its_handshake() {
-        let (mut unproven, first) = begun(1000);
+        let (mut unproven, first) = begun(2000);
         unproven.received(at(1), &packet(&FIRST, &[2; 8], 5000));
         unproven.received(at(2), &packet(&FIRST, &THEIRS, 5000));
-        assert_eq!(may(&mut unproven, 3001, None), 0);
-        // The same connection id again, to another one of ours.
-        unproven.received(at(1), &packet(&[8; 8], &THEIRS, 1000));
-        assert_eq!(unproven.begin(at(1), &[8; 8]), None, "known already, as one of the first");
-        assert_eq!(may(&mut unproven, 6000, None), 6000);
-        unproven.end(first);
-        unproven.received(at(1), &packet(&FIRST, &THEIRS, 100));
-        unproven.begin(at(1), &FIRST).unwrap();
+        assert_eq!(may(&mut unproven, 6001, None), 0);
+        // The same connection id again, to another one of ours: one balance, until both have ended.
+        unproven.received(at(1), &packet(&[8; 8], &THEIRS, 2000));
+        let second = unproven.begin(at(1), &[8; 8]);
+        assert_eq!(second, first);
+        unproven.end(&first);
+        assert_eq!([may(&mut unproven, 12_001, None), may(&mut unproven, 12_000, None)], [0, 12_000]);
+        unproven.end(&second);
+        unproven.received(at(1), &packet(&FIRST, &THEIRS, 1300));
+        assert_eq!(unproven.begin(at(1), &FIRST).len(), 2, "another one said the same hello");
         assert_eq!(
-            [may(&mut unproven, 301, None), may(&mut unproven, 300, None)],
-            [0, 300],
+            [may(&mut unproven, 3901, None), may(&mut unproven, 3900, None)],
+            [0, 3900],
             "nothing is left of before"
         );
-        assert_eq!(unproven.begin(at(1), &[3; 8]), None);
+        assert_eq!(unproven.begin(at(1), &[3; 8]), []);
+    }
+
+    #[test]
+    fn no_other_packet_to_the_same_id_takes_the_limit_away() {
+        for before in [false, true] {
+            let mut unproven = Unproven::default();
+            let decoy = |unproven: &mut Unproven, bytes| unproven.received(at(1), &packet(&FIRST, &[2; 8], bytes));
+            if before {
+                [24, 1200].into_iter().for_each(|bytes| decoy(&mut unproven, bytes));
+            }
+            unproven.received(at(1), &packet(&FIRST, &THEIRS, 1200));
+            if !before {
+                [24, 1200].into_iter().for_each(|bytes| decoy(&mut unproven, bytes));
+            }
+            assert_eq!(unproven.begin(at(1), &FIRST).len(), 2);
+            assert_eq!([may(&mut unproven, 3601, None), may(&mut unproven, 3600, None)], [0, 3600]);
+        }
+        // What is too short for a first packet makes none be forgotten.
+        let mut unproven = Unproven::default();
+        unproven.received(at(1), &packet(&FIRST, &THEIRS, 1200));
+        (0..2 * RECENT as u64).for_each(|id| unproven.received(at(2), &packet(&id.to_be_bytes(), &THEIRS, 1199)));
+        assert_eq!(unproven.begin(at(1), &FIRST).len(), 1);
+    }
+
+    #[test]
+    fn a_token_proves_the_address_of_who_said_hello_without_one_before() {
+        let (mut unproven, _) = begun(1200);
+        unproven.received(at(1), &packet(&FIRST, &THEIRS, 1200));
+        unproven.prove(at(2), &FIRST);
+        assert_eq!(may(&mut unproven, 100_000, None), 0);
+        unproven.prove(at(1), &FIRST);
+        assert_eq!(may(&mut unproven, 100_000, None), 100_000);
     }
 
     #[test]
@@ -272,10 +340,14 @@ mod tests {
         let mut unproven = Unproven::default();
         for port in 0..10_000 {
             unproven.received(at(port), &packet(&FIRST, &THEIRS, 1200));
-            let handshake = unproven.begin(at(port), &FIRST).unwrap();
-            unproven.end(handshake);
+            let handshakes = unproven.begin(at(port), &FIRST);
+            unproven.end(&handshakes);
             unproven.received(at(port), &packet(&FIRST, &THEIRS, 1200));
         }
         assert_eq!((unproven.recent.len(), unproven.balances.len()), (RECENT, 0));
+        for id in 0..RECENT as u64 {
+            unproven.received(at(1), &packet(&FIRST, &id.to_be_bytes(), 1200));
+        }
+        assert_eq!((unproven.begin(at(1), &FIRST).len(), unproven.balances.len()), (ALIKE, ALIKE));
     }
 }

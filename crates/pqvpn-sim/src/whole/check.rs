@@ -205,6 +205,7 @@ impl World {
                 }
             }
         }
+        self.lock_removals().settle();
     }
 
     /// Every member pings every other.

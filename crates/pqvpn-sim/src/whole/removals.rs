@@ -11,6 +11,8 @@ pub(super) struct Removals {
     asked: BTreeSet<PeerId>,
     /// By whom each was revoked whose node said that it is in force.
     revoked: BTreeMap<PeerId, BTreeSet<PeerId>>,
+    /// Whose revocation stood when everybody agreed: nothing that is said later changes that.
+    out: BTreeSet<PeerId>,
 }
 
 impl Removals {
@@ -26,7 +28,15 @@ impl Removals {
     /// Whose revocation no removal of its author can undo.
     pub(super) fn stand(&self) -> BTreeSet<PeerId> {
         let stands = |by: &BTreeSet<PeerId>| by.iter().any(|by| !self.asked.contains(by));
-        self.revoked.iter().filter(|(_, by)| stands(by)).map(|(peer, _)| *peer).collect()
+        let new = self.revoked.iter().filter(|(_, by)| stands(by)).map(|(peer, _)| *peer);
+        new.chain(self.out.iter().copied()).collect()
+    }
+
+    /// Everybody agrees.
+    pub(super) fn settle(&mut self) {
+        self.out = self.stand();
+        self.asked.clear();
+        self.revoked.clear();
     }
 }
 
@@ -44,5 +54,19 @@ mod tests {
         assert_eq!(removals.stand(), BTreeSet::new());
         removals.note_revoked(c, b);
         assert_eq!(removals.stand(), BTreeSet::from([c]));
+    }
+
+    #[test]
+    fn a_revocation_that_stood_when_all_agreed_stands_whatever_becomes_of_its_author() {
+        let [a, b, c] = [1, 2, 3].map(|byte| PeerId::from_bytes([byte; 32]));
+        let mut removals = Removals::default();
+        removals.note_revoked(b, a);
+        removals.settle();
+        removals.note_asked(a);
+        removals.note_revoked(c, a);
+        assert_eq!(removals.stand(), BTreeSet::from([b]));
+        removals.settle();
+        removals.note_revoked(c, a);
+        assert_eq!(removals.stand(), BTreeSet::from([b, c]), "what was asked before has been decided");
     }
 }

@@ -68,10 +68,15 @@ impl Acceptor {
             };
             self.gate.judge(now, source, proven, places.taken(), find)
         };
+        let (from, to) = (incoming.remote_address(), incoming.orig_dst_cid());
+        let balance = (verdict == Verdict::Accept && !proven).then(|| self.balances.begin(from, &to)).flatten();
         match verdict {
+            // Nobody is answered without a limit or a proof.
+            Verdict::Accept if !proven && balance.is_none() => self.retry(incoming),
             Verdict::Accept => {
-                let begin = || self.balances.begin(incoming.remote_address(), &incoming.orig_dst_cid());
-                let balance = if proven { None } else { begin() };
+                if proven {
+                    self.balances.prove(from, &to);
+                }
                 // Nobody leaves for what only looks like a first packet.
                 let (connecting, driver) = OwnedDrivers::driver_of(|| incoming.accept());
                 let connecting = match connecting {
@@ -89,16 +94,18 @@ impl Acceptor {
                 let ticket = self.waiting.enter(now, source);
                 handshakes.spawn(self.finish(connecting, driver, ticket, balance));
             }
-            Verdict::Retry => {
-                count(&self.counters.retried);
-                if let Err(refused) = incoming.retry() {
-                    refused.into_incoming().ignore();
-                }
-            }
+            Verdict::Retry => self.retry(incoming),
             Verdict::Ignore => {
                 count(&self.counters.ignored);
                 incoming.ignore();
             }
+        }
+    }
+
+    fn retry(&self, incoming: quic::Incoming) {
+        count(&self.counters.retried);
+        if let Err(refused) = incoming.retry() {
+            refused.into_incoming().ignore();
         }
     }
 

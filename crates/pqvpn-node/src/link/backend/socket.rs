@@ -106,21 +106,26 @@ impl Balances {
     }
 
     /// From now on until the guard is dropped, a handshake whose first packet came from there gets no more than it may. `to` is
-    /// the connection id it was sent to.
+    /// the connection id it was sent to. `None`: nothing is known of such a packet.
     pub(super) fn begin(&self, from: SocketAddr, to: &[u8]) -> Option<Limit> {
-        let handshake = self.lock().begin(canonical(from), to)?;
-        Some(Limit { handshake, balances: self.clone() })
+        let handshakes = self.lock().begin(canonical(from), to);
+        (!handshakes.is_empty()).then(|| Limit { handshakes, balances: self.clone() })
+    }
+
+    /// Who sent that packet has proven its address by a token.
+    pub(super) fn prove(&self, from: SocketAddr, to: &[u8]) {
+        self.lock().prove(canonical(from), to);
     }
 }
 
 /// The limit of a handshake.
 pub(super) struct Limit {
-    handshake: Handshake,
+    handshakes: Vec<Handshake>,
     balances: Balances,
 }
 
 impl Drop for Limit {
     fn drop(&mut self) {
-        self.balances.lock().end(self.handshake);
+        self.balances.lock().end(&self.handshakes);
     }
 }
