@@ -42,6 +42,7 @@ mod plain;
 mod quinn_backend;
 mod race;
 pub(crate) mod request;
+mod roaming;
 mod socket;
 mod unproven;
 
@@ -177,7 +178,7 @@ pub struct EndpointStats {
     pub ignored: u64,
     /// Unfinished handshakes that had to leave their place to others.
     pub displaced: u64,
-    /// Sends cut short because an unproven address would have got more than three times what it sent.
+    /// Sends cut short because an unproven address would have got more than three times what it sent, or a link moved too often.
     pub withheld: u64,
     /// Incoming handshakes under way now.
     pub unfinished: usize,

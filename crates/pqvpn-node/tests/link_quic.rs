@@ -42,6 +42,8 @@ mod pair;
 mod refusals;
 #[path = "link_quic/restart.rs"]
 mod restart;
+#[path = "link_quic/roaming.rs"]
+mod roaming;
 #[path = "link_quic/strangers.rs"]
 mod strangers;
 #[path = "link_quic/wire.rs"]

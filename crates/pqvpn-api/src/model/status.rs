@@ -91,7 +91,7 @@ pub struct Links {
     /// Unfinished handshakes of others that had to make room.
     #[serde(default)]
     pub displaced: u64,
-    /// Sends cut short because an unproven address would have got more than three times what it sent.
+    /// Sends cut short because an unproven address would have got more than three times what it sent, or a link moved too often.
     #[serde(default)]
     pub withheld: u64,
     /// Links and handshakes that hold state now.

@@ -55,7 +55,7 @@ impl GateConfig {
 const DISPLACED_PER_SECOND: u32 = 512;
 const DISPLACED_AT_ONCE: u32 = 64;
 /// Whose rate all share.
-const EVERYBODY: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+pub(super) const EVERYBODY: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
 impl Default for GateConfig {
     fn default() -> Self {
@@ -140,12 +140,12 @@ impl Gate {
     /// Sources remembered now, for the proof that they are bounded.
     #[must_use]
     pub fn remembered(&self) -> usize {
-        [&self.unproven, &self.proven, &self.displacing].iter().map(|sources| sources.busy_until.len()).sum()
+        [&self.unproven, &self.proven, &self.displacing].into_iter().map(Sources::remembered).sum()
     }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Take {
+pub(super) enum Take {
     Granted,
     Exceeded,
     Untracked,
@@ -153,7 +153,7 @@ enum Take {
 
 /// Token buckets in the form of the generic cell rate algorithm: one instant per source.
 #[derive(Debug)]
-struct Sources {
+pub(super) struct Sources {
     /// When the bucket of a source is full again; a source not in here has a full bucket.
     busy_until: HashMap<IpAddr, Instant>,
     period: Duration,
@@ -163,13 +163,13 @@ struct Sources {
 }
 
 impl Sources {
-    fn new(burst: u32, per_second: u32, limit: usize) -> Self {
+    pub(super) fn new(burst: u32, per_second: u32, limit: usize) -> Self {
         let period = Duration::from_secs(1) / per_second.max(1);
         let tolerance = period * burst.saturating_sub(1);
         Self { busy_until: HashMap::new(), period, tolerance, limit, next_sweep: None }
     }
 
-    fn take(&mut self, now: Instant, source: IpAddr) -> Take {
+    pub(super) fn take(&mut self, now: Instant, source: IpAddr) -> Take {
         let prefix = prefix(source);
         if let Some(busy_until) = self.busy_until.get_mut(&prefix) {
             if *busy_until > now + self.tolerance {
@@ -183,6 +183,15 @@ impl Sources {
         }
         self.busy_until.insert(prefix, now + self.period);
         Take::Granted
+    }
+
+    /// Whether the bucket of a source is empty.
+    pub(super) fn is_exceeded(&self, now: Instant, source: IpAddr) -> bool {
+        self.busy_until.get(&prefix(source)).is_some_and(|busy_until| *busy_until > now + self.tolerance)
+    }
+
+    pub(super) fn remembered(&self) -> usize {
+        self.busy_until.len()
     }
 
     /// Forgets full buckets, at most once per refill; returns whether there is room now.

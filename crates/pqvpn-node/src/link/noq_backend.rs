@@ -1,40 +1,36 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Links over noq, the default: multipath and NAT traversal are there for later.
 
-use std::io::{self, IoSliceMut};
 use std::net::SocketAddr;
-use std::num::NonZeroUsize;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use noq as quic;
-use noq::udp::{RecvMeta, Transmit};
-use noq::{AsyncUdpSocket, ConnectionId, ConnectionIdGenerator, InvalidCid, PathId, UdpSender};
+use noq::{AsyncUdpSocket, ConnectionId, ConnectionIdGenerator, InvalidCid, PathId};
 use noq_proto::HashedConnectionIdGenerator;
 
 use super::config::TransportKnobs;
-use super::socket::Writable;
 use backend::QuicSocket;
 use paced::PacedConfig;
+use socket::NoqSocket;
 
 #[expect(clippy::duplicate_mod, reason = "the same source over two crates of the same shape")]
 #[path = "backend.rs"]
 mod backend;
 mod paced;
+mod socket;
 
 pub(super) use backend::endpoint;
 
-/// Most datagrams sent as one: each link keeps room for as many as long as it lives, and after its handshake carries little.
-const SEGMENTS: usize = 2;
+/// Whether links stay where their peer's address changes.
+const ROAMS: bool = true;
 
 /// How this stack holds a socket.
 type AbstractSocket = Box<dyn AsyncUdpSocket>;
 
 fn abstract_socket(socket: QuicSocket) -> AbstractSocket {
-    Box::new(socket)
+    Box::new(NoqSocket::new(socket))
 }
 
 /// Counts the datagrams whose connection id is none of ours: garbage that only looks like QUIC.
@@ -95,66 +91,4 @@ fn tls_error(error: &noq::ConnectionError) -> Option<&rustls::Error> {
         return None;
     };
     error.crypto.as_ref()?.downcast_ref()
-}
-
-impl AsyncUdpSocket for QuicSocket {
-    fn create_sender(&self) -> Pin<Box<dyn UdpSender>> {
-        Box::pin(Sender { socket: self.clone(), writable: None })
-    }
-
-    fn poll_recv(
-        &mut self,
-        cx: &mut Context<'_>,
-        bufs: &mut [IoSliceMut<'_>],
-        meta: &mut [RecvMeta],
-    ) -> Poll<io::Result<usize>> {
-        Self::poll_recv(self, cx, bufs, meta)
-    }
-
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        Ok(Self::local_addr(self))
-    }
-
-    fn max_receive_segments(&self) -> NonZeroUsize {
-        NonZeroUsize::new(self.socket.max_receive_segments()).unwrap_or(NonZeroUsize::MIN)
-    }
-
-    fn may_fragment(&self) -> bool {
-        self.socket.may_fragment()
-    }
-}
-
-/// One task's way to the socket, with its own wait for it.
-struct Sender {
-    socket: QuicSocket,
-    writable: Option<Writable>,
-}
-
-impl std::fmt::Debug for Sender {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Sender").finish_non_exhaustive()
-    }
-}
-
-impl UdpSender for Sender {
-    fn poll_send(self: Pin<&mut Self>, transmit: &Transmit<'_>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        loop {
-            if let Some(writable) = &mut this.writable {
-                let writable = ready!(writable.as_mut().poll(cx));
-                this.writable = None;
-                writable?;
-            }
-            match this.socket.try_send(transmit) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    this.writable = Some(Arc::clone(&this.socket.socket).writable());
-                }
-                sent => return Poll::Ready(sent),
-            }
-        }
-    }
-
-    fn max_transmit_segments(&self) -> NonZeroUsize {
-        NonZeroUsize::new(self.socket.socket.max_transmit_segments().min(SEGMENTS)).unwrap_or(NonZeroUsize::MIN)
-    }
 }

@@ -24,6 +24,9 @@ mod backend;
 
 pub(super) use backend::endpoint;
 
+/// Whether links stay where their peer's address changes: no, as it does not tell which link a datagram is sent for ([`super::roaming`]).
+const ROAMS: bool = false;
+
 /// How this stack holds a socket.
 type AbstractSocket = Arc<dyn AsyncUdpSocket>;
 

@@ -18,7 +18,6 @@ both_backends!(
     a_close_arrives_with_code_and_reason,
     a_dropped_link_closes,
     a_closed_endpoint_closes_its_links_and_accepts_no_more,
-    a_link_outlives_a_change_of_address,
     a_silent_address_times_out_and_leaves_nothing,
     every_datagram_is_recognisable_as_quic,
 );
@@ -127,16 +126,6 @@ async fn a_closed_endpoint_closes_its_links_and_accepts_no_more(backend: Backend
     assert!(pair.server.accept().await.is_none());
     assert!(pair.dial().await.is_err());
     pair.server.drained().await;
-}
-
-async fn a_link_outlives_a_change_of_address(backend: Backend) {
-    let pair = Pair::new(backend);
-    let (dialed, accepted) = pair.linked().await;
-    virtual_time(RTT * 5).await;
-    let elsewhere = addr("198.51.100.9:999");
-    pair.wire.move_socket(addr(CLIENT), elsewhere);
-    echo(&*dialed, &*accepted, b"from elsewhere").await.unwrap();
-    assert_eq!(accepted.remote(), elsewhere);
 }
 
 async fn a_silent_address_times_out_and_leaves_nothing(backend: Backend) {

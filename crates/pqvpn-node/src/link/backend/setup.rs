@@ -69,7 +69,7 @@ pub(super) fn server_config(
     server
         .transport_config(transport)
         .validation_token_config(tokens)
-        .migration(true)
+        .migration(super::super::ROAMS)
         .max_incoming(MAX_WAITING)
         .incoming_buffer_size(WAITING_BYTES.0)
         .incoming_buffer_size_total(WAITING_BYTES.1);

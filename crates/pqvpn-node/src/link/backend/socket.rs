@@ -37,8 +37,7 @@ impl QuicSocket {
         let mut unproven = self.balances.lock();
         let may = unproven.may_send(to, transmit.contents, transmit.segment_size);
         if may < whole {
-            count(&self.counters.withheld);
-            tracing::trace!(%to, bytes = whole - may, "not sent: three times what its unproven address sent");
+            self.withhold(to, whole - may);
         }
         let Some(contents) = transmit.contents.get(..may).filter(|contents| !contents.is_empty()) else {
             return Ok(());
@@ -62,6 +61,12 @@ impl QuicSocket {
             }
             Ok(()) => Ok(()),
         }
+    }
+
+    /// Notes what is not sent to an address that has not proven to want it.
+    pub(in crate::link) fn withhold(&self, to: SocketAddr, bytes: usize) {
+        count(&self.counters.withheld);
+        tracing::trace!(%to, bytes, "not sent to an unproven address");
     }
 
     pub(in crate::link) fn poll_recv(

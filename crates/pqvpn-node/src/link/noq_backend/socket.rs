@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The link socket as noq wants it: each link has a sender of its own.
+
+use std::io::{self, IoSliceMut};
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
+
+use noq::udp::{RecvMeta, Transmit};
+use noq::{AsyncUdpSocket, UdpSender};
+use tokio::time::Instant;
+
+use super::backend::QuicSocket;
+use crate::link::roaming::{Roaming, Whereabouts};
+use crate::link::socket::{Writable, canonical};
+
+/// Most datagrams sent as one: each link keeps room for as many as long as it lives, and after its handshake carries little.
+const SEGMENTS: usize = 2;
+
+/// The socket of an endpoint.
+#[derive(Debug)]
+pub(super) struct NoqSocket {
+    socket: QuicSocket,
+    roaming: Arc<Mutex<Roaming>>,
+    /// Whether the endpoint has its own sender: the first, and the only one that belongs to no link.
+    has_own: AtomicBool,
+}
+
+impl NoqSocket {
+    pub(super) fn new(socket: QuicSocket) -> Self {
+        Self { socket, roaming: Arc::default(), has_own: AtomicBool::new(false) }
+    }
+}
+
+impl AsyncUdpSocket for NoqSocket {
+    fn create_sender(&self) -> Pin<Box<dyn UdpSender>> {
+        let whereabouts = self.has_own.swap(true, Ordering::Relaxed).then(Whereabouts::default);
+        Box::pin(Sender {
+            socket: self.socket.clone(),
+            roaming: Arc::clone(&self.roaming),
+            whereabouts,
+            is_granted: false,
+            writable: None,
+        })
+    }
+
+    fn poll_recv(
+        &mut self,
+        cx: &mut Context<'_>,
+        bufs: &mut [IoSliceMut<'_>],
+        meta: &mut [RecvMeta],
+    ) -> Poll<io::Result<usize>> {
+        self.socket.poll_recv(cx, bufs, meta)
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        Ok(self.socket.local_addr())
+    }
+
+    fn max_receive_segments(&self) -> NonZeroUsize {
+        NonZeroUsize::new(self.socket.socket.max_receive_segments()).unwrap_or(NonZeroUsize::MIN)
+    }
+
+    fn may_fragment(&self) -> bool {
+        self.socket.socket.may_fragment()
+    }
+}
+
+/// One task's way to the socket, with its own wait for it.
+struct Sender {
+    socket: QuicSocket,
+    roaming: Arc<Mutex<Roaming>>,
+    /// `None` where it belongs to no link.
+    whereabouts: Option<Whereabouts>,
+    /// Whether what waits for the socket may be sent.
+    is_granted: bool,
+    writable: Option<Writable>,
+}
+
+impl std::fmt::Debug for Sender {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Sender").finish_non_exhaustive()
+    }
+}
+
+impl Sender {
+    fn may_send(&mut self, transmit: &Transmit<'_>) -> bool {
+        let Some(whereabouts) = &mut self.whereabouts else { return true };
+        let roaming = || self.roaming.lock().unwrap_or_else(PoisonError::into_inner);
+        let size = transmit.segment_size.unwrap_or(transmit.contents.len());
+        let lone = (size >= transmit.contents.len()).then_some(transmit.contents);
+        whereabouts.may_send(canonical(transmit.destination), lone, |to| roaming().take(Instant::now().into_std(), to))
+    }
+}
+
+impl UdpSender for Sender {
+    fn poll_send(self: Pin<&mut Self>, transmit: &Transmit<'_>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if !this.is_granted && !this.may_send(transmit) {
+            this.socket.withhold(transmit.destination, transmit.contents.len());
+            return Poll::Ready(Ok(()));
+        }
+        // It comes again if it has to wait.
+        this.is_granted = true;
+        loop {
+            if let Some(writable) = &mut this.writable {
+                let writable = ready!(writable.as_mut().poll(cx));
+                this.writable = None;
+                writable?;
+            }
+            match this.socket.try_send(transmit) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    this.writable = Some(Arc::clone(&this.socket.socket).writable());
+                }
+                sent => {
+                    this.is_granted = false;
+                    return Poll::Ready(sent);
+                }
+            }
+        }
+    }
+
+    fn max_transmit_segments(&self) -> NonZeroUsize {
+        NonZeroUsize::new(self.socket.socket.max_transmit_segments().min(SEGMENTS)).unwrap_or(NonZeroUsize::MIN)
+    }
+}
