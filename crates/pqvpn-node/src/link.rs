@@ -178,7 +178,8 @@ pub struct EndpointStats {
     pub ignored: u64,
     /// Unfinished handshakes that had to leave their place to others.
     pub displaced: u64,
-    /// Sends cut short because an unproven address would have got more than three times what it sent, or a link moved too often.
+    /// Sends cut short or held back: an unproven address would have got more than three times what it sent, or links move, or
+    /// answer probes, too often.
     pub withheld: u64,
     /// Incoming handshakes under way now.
     pub unfinished: usize,

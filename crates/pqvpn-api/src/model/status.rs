@@ -91,7 +91,8 @@ pub struct Links {
     /// Unfinished handshakes of others that had to make room.
     #[serde(default)]
     pub displaced: u64,
-    /// Sends cut short because an unproven address would have got more than three times what it sent, or a link moved too often.
+    /// Sends cut short or held back: an unproven address would have got more than three times what it sent, or links move, or
+    /// answer probes, too often.
     #[serde(default)]
     pub withheld: u64,
     /// Links and handshakes that hold state now.

@@ -25,7 +25,7 @@ const SEGMENTS: usize = 2;
 pub(super) struct NoqSocket {
     socket: QuicSocket,
     roaming: Arc<Mutex<Roaming>>,
-    /// Whether the endpoint has its own sender: the first, and the only one that belongs to no link.
+    /// Whether the endpoint has its own sender: the first, and, as long as it is not bound anew, the only one of no link.
     has_own: AtomicBool,
 }
 
@@ -37,7 +37,8 @@ impl NoqSocket {
 
 impl AsyncUdpSocket for NoqSocket {
     fn create_sender(&self) -> Pin<Box<dyn UdpSender>> {
-        let whereabouts = self.has_own.swap(true, Ordering::Relaxed).then(Whereabouts::default);
+        let is_link = self.has_own.swap(true, Ordering::Relaxed);
+        let whereabouts = is_link.then(|| Whereabouts::new(Instant::now().into_std()));
         Box::pin(Sender {
             socket: self.socket.clone(),
             roaming: Arc::clone(&self.roaming),
@@ -92,7 +93,8 @@ impl Sender {
         let roaming = || self.roaming.lock().unwrap_or_else(PoisonError::into_inner);
         let size = transmit.segment_size.unwrap_or(transmit.contents.len());
         let lone = (size >= transmit.contents.len()).then_some(transmit.contents);
-        whereabouts.may_send(canonical(transmit.destination), lone, |to| roaming().take(Instant::now().into_std(), to))
+        let now = Instant::now().into_std();
+        whereabouts.may_send(now, canonical(transmit.destination), lone, |to| roaming().take(now, to))
     }
 }
 
@@ -100,7 +102,7 @@ impl UdpSender for Sender {
     fn poll_send(self: Pin<&mut Self>, transmit: &Transmit<'_>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if !this.is_granted && !this.may_send(transmit) {
-            this.socket.withhold(transmit.destination, transmit.contents.len());
+            this.socket.withhold(canonical(transmit.destination), transmit.contents.len());
             return Poll::Ready(Ok(()));
         }
         // It comes again if it has to wait.
