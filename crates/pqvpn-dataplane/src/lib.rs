@@ -64,7 +64,7 @@ pub use plane::{DataPlane, DataPlaneConfig, DataPlaneError};
 pub use realm::{MAX_REALMS, RealmSet};
 pub use size::{PathSize, SURE_LEN};
 pub use stats::{DropReason, Drops, PeerStats};
-pub use sys::{give_back_free_pages, give_back_large_blocks, keep_out_of_swap};
+pub use sys::{allocated, give_back_free_pages, give_back_large_blocks, keep_out_of_swap};
 pub use tun::{KernelTun, Offloads, ReadBatch, TunError, TunReader, TunWriter};
 pub use udp::{
     extra::SocketId,

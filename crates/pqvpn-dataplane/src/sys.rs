@@ -2,7 +2,7 @@
 //! Waiting for descriptors, the event descriptor that wakes a waiting thread, and what the allocator is told.
 #![expect(
     unsafe_code,
-    reason = "poll(2), eventfd(2), mlockall(2), mallopt(3) and malloc_trim(3) have no safe wrapper in the standard library"
+    reason = "poll(2), eventfd(2), mlockall(2), mallopt(3), mallinfo2(3) and malloc_trim(3) have no safe wrapper in the standard library"
 )]
 
 use std::{
@@ -76,6 +76,18 @@ pub fn give_back_free_pages() {
             let _just_allowed = keep_out_of_swap();
         }
     }
+}
+
+/// Bytes that the program has asked the allocator for and not given back; `None` where the allocator does not tell.
+pub fn allocated() -> Option<u64> {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    {
+        // SAFETY: mallinfo2 takes nothing, adds up under the allocator's own locks, and returns numbers.
+        let all = unsafe { libc::mallinfo2() };
+        u64::try_from(all.uordblks.checked_add(all.hblkhd)?).ok()
+    }
+    #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+    None
 }
 
 /// Has the allocator give large blocks back. By itself glibc keeps, in each thread, as much as was once freed.

@@ -54,4 +54,4 @@ mod underlay;
 pub use node::{Interface, Node, StartError, StartOptions};
 /// Has every packet thread started from now on call this first.
 pub use pqvpn_dataplane::confine_packet_threads;
-pub use pqvpn_dataplane::keep_out_of_swap;
+pub use pqvpn_dataplane::{allocated, keep_out_of_swap};

@@ -64,6 +64,7 @@ impl From<snapshot::Snapshot> for Status {
             lost_events: node.lost_events,
             confinement: None,
             tasks: 0,
+            allocated_bytes: None,
         }
     }
 }

@@ -23,6 +23,7 @@ impl Service {
         status.confinement.clone_from(&self.confinement);
         // The node shares this runtime, all but its links.
         status.tasks = tokio::runtime::Handle::current().metrics().num_alive_tasks() + pqvpn_node::link::tasks();
+        status.allocated_bytes = pqvpn_node::allocated();
         if let Some(trouble) = self.exporting.read().unwrap_or_else(PoisonError::into_inner).clone() {
             // A warning: after what is worse.
             let at = status.health.iter().position(|item| item.level == HealthLevel::Info);

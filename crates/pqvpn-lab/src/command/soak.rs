@@ -54,6 +54,7 @@ struct Answer {
     at: Duration,
     tasks: u64,
     sessions: u64,
+    allocated: u64,
 }
 
 /// What was done to it.
@@ -112,7 +113,8 @@ fn live(rig: &mut Rig, span: Duration) -> anyhow::Result<(Done, Vec<Answer>, Val
                 let peers = status["peers"].as_array().context("a status has peers")?;
                 let sessions = peers.iter().filter(|peer| !peer["session"].is_null()).count() as u64;
                 let tasks = status["tasks"].as_u64().context("a status counts tasks")?;
-                answers.push(Answer { at: begun.elapsed(), tasks, sessions });
+                let allocated = status["allocated_bytes"].as_u64().context("a status counts memory")?;
+                answers.push(Answer { at: begun.elapsed(), tasks, sessions, allocated });
                 thread::sleep(QUESTION);
             }
             Ok::<_, anyhow::Error>(answers)
@@ -163,13 +165,14 @@ fn lines(samples: &[Sample], answers: &[Answer], from: Duration, report: &mut Re
     for (minute, memory) in of(&|sample| sample.usage.anonymous / 1000) {
         report.row([("minute", rounded(minute)), ("memory_kb", memory.into())]);
     }
-    let all: [(&str, f64, Points); 6] = [
+    let all: [(&str, f64, Points); 7] = [
         ("memory_kb", NOTHING_KB_MIN, of(&|sample| sample.usage.anonymous / 1000)),
         ("rss_kb", NOTHING_KB_MIN, of(&|sample| sample.usage.rss / 1000)),
         ("threads", 0.0, of(&|sample| sample.usage.threads)),
         ("descriptors", 0.0, of(&|sample| sample.descriptors as u64)),
         ("tasks", 0.0, said(&|answer| answer.tasks)),
         ("sessions", 0.0, said(&|answer| answer.sessions)),
+        ("allocated_kb", NOTHING_KB_MIN, said(&|answer| answer.allocated / 1000)),
     ];
     for (name, nothing, points) in all {
         let last = points.last().map_or(f64::NAN, |(_, value)| *value);
@@ -182,7 +185,7 @@ fn lines(samples: &[Sample], answers: &[Answer], from: Duration, report: &mut Re
         report.figure(&format!("{name}_grows"), u8::from(line.low > 0.0 && line.slope >= nothing));
     }
     // All that is resident is told as well: pages of the program's file come and go with the machine.
-    for name in ["memory_kb", "threads", "descriptors", "tasks", "sessions"] {
+    for name in ["memory_kb", "allocated_kb", "threads", "descriptors", "tasks", "sessions"] {
         report.bar(&format!("{name}_grows"), Op::Equal, 0.0);
     }
 }

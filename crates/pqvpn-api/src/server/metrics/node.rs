@@ -59,6 +59,9 @@ fn identity(figures: &mut Figures, status: &Status) {
     );
     figures.gauge("pqvpn_node_up", "Whether the node carries traffic.", f64::from(status.state == NodeState::Up));
     figures.gauge("pqvpn_tasks", "Tasks of the control side that have not ended.", super::size(status.tasks));
+    if let Some(bytes) = status.allocated_bytes {
+        figures.gauge("pqvpn_allocated_bytes", "Memory asked for and not given back.", number(bytes));
+    }
     figures.gauge("pqvpn_uptime_seconds", "Time since the daemon started.", number(status.uptime_s));
 }
 
