@@ -26,7 +26,7 @@ const ALL: (u32, u32) = (512, 128);
 const REMEMBERED: usize = 4096;
 /// The length of a datagram that probes a path or answers a probe (RFC 9000 §8.2.1 and §8.2.2).
 const PROBE: usize = 1200;
-/// How long a link may have been elsewhere until the address of its handshake may be another's.
+/// How long after a link was elsewhere at first the address of its handshake may be another's.
 const LEFT: Duration = Duration::from_mins(10);
 
 /// How much was sent elsewhere by the links of an endpoint.
@@ -55,8 +55,10 @@ impl Roaming {
 /// Where a link sends to.
 #[derive(Debug)]
 pub(super) struct Whereabouts {
-    /// Where its handshake was, for QUIC lets nobody move before that has proven its address; and when the link was there last.
-    first: Option<(SocketAddr, Instant)>,
+    /// Where its handshake was, for QUIC lets nobody move before that has proven its address.
+    first: Option<SocketAddr>,
+    /// When it was elsewhere at first.
+    left: Option<Instant>,
     /// Where it has moved to, as far as what was sent there shows.
     moved: Option<SocketAddr>,
     /// When it may send elsewhere as often at once as ever.
@@ -65,7 +67,7 @@ pub(super) struct Whereabouts {
 
 impl Whereabouts {
     pub(super) const fn new(now: Instant) -> Self {
-        Self { first: None, moved: None, busy_until: now }
+        Self { first: None, left: None, moved: None, busy_until: now }
     }
 
     /// Whether the link may send there. `lone` is a datagram that is sent by itself; `take` asks for one more to an address.
@@ -76,14 +78,13 @@ impl Whereabouts {
         lone: Option<&[u8]>,
         take: impl FnOnce(IpAddr) -> bool,
     ) -> bool {
-        let is_probe = lone.is_some_and(may_probe);
-        let first = self.first.get_or_insert((to, now));
-        let is_first = first.0 == to;
-        if WayId::of(to).is_some() || (is_first && now.saturating_duration_since(first.1) < LEFT) {
-            if is_first && !is_probe {
-                first.1 = now;
-            }
+        if *self.first.get_or_insert(to) == to && self.left.is_none_or(|at| now.saturating_duration_since(at) < LEFT) {
             // Moving away again is counted again, as QUIC then counts anew.
+            self.moved = None;
+            return true;
+        }
+        self.left.get_or_insert(now);
+        if WayId::of(to).is_some() {
             self.moved = None;
             return true;
         }
@@ -92,10 +93,7 @@ impl Whereabouts {
         }
         let may = self.take(now) && take(to.ip());
         // Probes may go anywhere, and are no sign that the link is still where it was.
-        self.moved = (may && !is_probe).then_some(to);
-        if is_first && self.moved.is_some() {
-            self.first = Some((to, now));
-        }
+        self.moved = (may && !lone.is_some_and(may_probe)).then_some(to);
         may
     }
 
@@ -211,16 +209,20 @@ mod tests {
         let mut link = Link::new();
         assert!(link.send(at(2, 1), 40, true));
         link.pass(LEFT - Duration::from_secs(1));
-        assert!(link.send(at(1, 1), 1200, false));
-        link.pass(Duration::from_secs(1));
-        assert!(!link.send(at(1, 1), 1200, false), "a probe is no sign of being there");
-        assert!(!link.send(at(1, 1), 40, false));
-        assert!(link.send(at(1, 1), 40, true), "it may return");
         assert!(link.send(at(1, 1), 1200, false) && link.send(at(1, 1), 40, false));
-        // One that has never left, and says something at last.
+        link.pass(Duration::from_secs(1));
+        assert!(!link.send(at(1, 1), 1200, false) && !link.send(at(1, 1), 40, false));
+        // It may return there as anywhere, and does not have it to itself by that.
+        assert!(link.send(at(1, 1), 40, true) && link.send(at(1, 1), 1200, false));
+        assert!(link.send(at(2, 1), 40, true) && !link.send(at(1, 1), 1200, false));
+    }
+
+    #[test]
+    fn a_link_that_was_never_elsewhere_needs_nothing_however_long_it_was_silent() {
         let mut link = Link::new();
-        link.pass(LEFT * 2);
-        assert!(link.send(at(1, 1), 40, true) && link.send(at(1, 1), 40, false));
+        link.pass(LEFT * 100);
+        assert!(link.send(at(1, 1), 1200, false) && link.send(at(1, 1), 40, false));
+        assert_eq!(link.taken, 0);
     }
 
     #[test]

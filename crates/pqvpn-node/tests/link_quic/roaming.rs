@@ -18,6 +18,7 @@ both_backends!(
     a_link_outlives_a_change_of_address_where_it_may_roam,
     who_has_a_link_and_forges_sources_has_others_sent_little,
     links_that_move_together_go_on,
+    a_link_that_moves_in_the_middle_of_a_transfer_goes_on,
 );
 
 /// Bytes that went from the server to an address.
@@ -107,4 +108,26 @@ async fn links_that_move_together_go_on(backend: Backend) {
     let echoes = links.iter().map(|(dialed, accepted)| echo(&**dialed, &**accepted, b"from elsewhere"));
     assert!(join_all(echoes).await.iter().all(Result::is_ok));
     assert_eq!(pair.server.stats().withheld, 0);
+}
+
+async fn a_link_that_moves_in_the_middle_of_a_transfer_goes_on(backend: Backend) {
+    if backend == Backend::Quinn {
+        return;
+    }
+    for one_at_a_time in [false, true] {
+        let pair = Pair::new(backend);
+        if one_at_a_time {
+            pair.wire.take_one_at_a_time();
+        }
+        let (dialed, accepted) = pair.linked().await;
+        let (much, began) = (vec![7; 1 << 20], Instant::now());
+        let moves = async {
+            virtual_time(RTT * 5).await;
+            pair.wire.move_socket(addr(CLIENT), addr("198.51.100.9:999"));
+        };
+        let (back, ()) = tokio::join!(echo(&*accepted, &*dialed, &much), moves);
+        assert_eq!(back.unwrap(), much);
+        assert!(began.elapsed() > RTT * 6 && began.elapsed() < RTT * 100, "{:?}", began.elapsed());
+        assert_eq!((accepted.remote(), pair.server.stats().withheld), (addr("198.51.100.9:999"), 0));
+    }
 }

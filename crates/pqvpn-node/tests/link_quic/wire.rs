@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io::{self, IoSliceMut};
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -42,6 +43,8 @@ pub(crate) struct Wire(Arc<Inner>);
 
 struct Inner {
     one_way: Duration,
+    /// Datagrams that a socket takes at once.
+    segments: AtomicUsize,
     state: Mutex<State>,
     more: Notify,
 }
@@ -65,13 +68,23 @@ impl Wire {
             counts: HashMap::new(),
             flying: BTreeMap::new(),
         };
-        let wire = Self(Arc::new(Inner { one_way, state: Mutex::new(state), more: Notify::new() }));
+        let wire = Self(Arc::new(Inner {
+            one_way,
+            segments: AtomicUsize::new(8),
+            state: Mutex::new(state),
+            more: Notify::new(),
+        }));
         tokio::spawn(wire.clone().carry());
         wire
     }
 
     pub(crate) fn set_rule(&self, rule: impl FnMut(&Sent) -> Fate + Send + 'static) {
         self.0.state.lock().unwrap().rule = Box::new(rule);
+    }
+
+    /// From now on sockets take one datagram at a time, as where the kernel cuts none.
+    pub(crate) fn take_one_at_a_time(&self) {
+        self.0.segments.store(1, Ordering::Relaxed);
     }
 
     pub(crate) fn socket(&self, addr: &str) -> Arc<WireSocket> {
@@ -189,6 +202,7 @@ impl LinkSocket for WireSocket {
 
     fn try_send(&self, transmit: &LinkTransmit<'_>) -> io::Result<()> {
         let from = *self.port.addr.lock().unwrap();
+        assert!(transmit.segment_size.is_none() || self.max_transmit_segments() > 1, "told to take one");
         let size = transmit.segment_size.unwrap_or(transmit.contents.len()).max(1);
         for segment in transmit.contents.chunks(size) {
             self.wire.send(from, transmit.to, segment);
@@ -205,7 +219,7 @@ impl LinkSocket for WireSocket {
     }
 
     fn max_transmit_segments(&self) -> usize {
-        8
+        self.wire.0.segments.load(Ordering::Relaxed)
     }
 
     // Else the QUIC stacks would probe for no larger datagrams, whatever they are told.

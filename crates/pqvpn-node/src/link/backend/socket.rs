@@ -42,7 +42,7 @@ impl QuicSocket {
         let Some(contents) = transmit.contents.get(..may).filter(|contents| !contents.is_empty()) else {
             return Ok(());
         };
-        let sent = self.socket.try_send(&LinkTransmit {
+        let sent = self.send(&LinkTransmit {
             to,
             src_ip: transmit.src_ip.map(|ip| ip.to_canonical()),
             ecn: transmit.ecn.map(|ecn| ecn as u8),
@@ -63,10 +63,19 @@ impl QuicSocket {
         }
     }
 
-    /// Notes what is not sent to an address that has not proven to want it.
+    /// Sends as many at once as the socket takes. One that is full in between gets the first of them again, as networks do.
+    fn send(&self, transmit: &LinkTransmit<'_>) -> io::Result<()> {
+        let Some(size) = transmit.segment_size.filter(|_| self.socket.max_transmit_segments() == 1) else {
+            return self.socket.try_send(transmit);
+        };
+        let mut each = transmit.contents.chunks(size.max(1));
+        each.try_for_each(|contents| self.socket.try_send(&LinkTransmit { contents, segment_size: None, ..*transmit }))
+    }
+
+    /// Notes what is not sent, as its address may not want it.
     pub(in crate::link) fn withhold(&self, to: SocketAddr, bytes: usize) {
         count(&self.counters.withheld);
-        tracing::trace!(%to, bytes, "not sent to an unproven address");
+        tracing::trace!(%to, bytes, "not sent to an address that may not want it");
     }
 
     pub(in crate::link) fn poll_recv(

@@ -17,8 +17,9 @@ use super::backend::QuicSocket;
 use crate::link::roaming::{Roaming, Whereabouts};
 use crate::link::socket::{Writable, canonical};
 
-/// Most datagrams sent as one: each link keeps room for as many as long as it lives, and after its handshake carries little.
-const SEGMENTS: usize = 2;
+/// Most datagrams sent as one: each link keeps room for as many as long as it lives, and after its handshake carries little. As
+/// many also where the system takes one only: those of a transfer are told from probes by that they come in twos.
+const SEGMENTS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(1);
 
 /// The socket of an endpoint.
 #[derive(Debug)]
@@ -126,6 +127,6 @@ impl UdpSender for Sender {
     }
 
     fn max_transmit_segments(&self) -> NonZeroUsize {
-        NonZeroUsize::new(self.socket.socket.max_transmit_segments().min(SEGMENTS)).unwrap_or(NonZeroUsize::MIN)
+        SEGMENTS
     }
 }
