@@ -56,8 +56,8 @@ pub struct Status {
     /// Tasks of the control side that have not ended.
     #[serde(default)]
     pub tasks: usize,
-    /// Bytes that the daemon has asked the allocator for and not given back, as far as that tells; what is resident is more, by what
-    /// lies between.
+    /// Bytes that the daemon has asked the allocator for and not given back, and what its threads keep at hand, as far as the
+    /// allocator tells; what is resident is more, by what lies between.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allocated_bytes: Option<u64>,
 }
