@@ -50,11 +50,11 @@ impl QuicSocket {
             segment_size: transmit.segment_size,
         });
         match sent {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                unproven.unsent(to, contents, may);
+            Err((error, went)) if error.kind() == io::ErrorKind::WouldBlock => {
+                unproven.unsent(to, contents, may - went);
                 Err(error)
             }
-            Err(error) => {
+            Err((error, _)) => {
                 count(&self.counters.send_errors);
                 tracing::trace!(%error, "link datagram not sent");
                 Ok(())
@@ -63,13 +63,19 @@ impl QuicSocket {
         }
     }
 
-    /// Sends as many at once as the socket takes. One that is full in between gets the first of them again, as networks do.
-    fn send(&self, transmit: &LinkTransmit<'_>) -> io::Result<()> {
+    /// Sends as many at once as the socket takes. One that is full in between gets the first of them again, as networks do; with
+    /// the error comes how many bytes went.
+    fn send(&self, transmit: &LinkTransmit<'_>) -> Result<(), (io::Error, usize)> {
         let Some(size) = transmit.segment_size.filter(|_| self.socket.max_transmit_segments() == 1) else {
-            return self.socket.try_send(transmit);
+            return self.socket.try_send(transmit).map_err(|error| (error, 0));
         };
-        let mut each = transmit.contents.chunks(size.max(1));
-        each.try_for_each(|contents| self.socket.try_send(&LinkTransmit { contents, segment_size: None, ..*transmit }))
+        let mut went = 0;
+        for contents in transmit.contents.chunks(size.max(1)) {
+            let one = LinkTransmit { contents, segment_size: None, ..*transmit };
+            self.socket.try_send(&one).map_err(|error| (error, went))?;
+            went += contents.len();
+        }
+        Ok(())
     }
 
     /// Notes what is not sent, as its address may not want it.
@@ -141,5 +147,77 @@ pub(super) struct Limit {
 impl Drop for Limit {
     fn drop(&mut self) {
         self.balances.lock().end(&self.handshakes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+    use crate::link::socket::Writable;
+
+    /// Takes one datagram at a time, and is full at the second look.
+    #[derive(Debug, Default)]
+    struct Narrow {
+        looks: AtomicUsize,
+        went: AtomicUsize,
+    }
+
+    impl LinkSocket for Narrow {
+        fn poll_recv(
+            &self,
+            _: &mut Context<'_>,
+            _: &mut [IoSliceMut<'_>],
+            _: &mut [LinkRecv],
+        ) -> Poll<io::Result<usize>> {
+            Poll::Pending
+        }
+
+        fn try_send(&self, transmit: &LinkTransmit<'_>) -> io::Result<()> {
+            if self.looks.fetch_add(1, Ordering::Relaxed) == 1 {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            assert_eq!(transmit.segment_size, None);
+            self.went.fetch_add(transmit.contents.len(), Ordering::Relaxed);
+            Ok(())
+        }
+
+        fn writable(self: Arc<Self>) -> Writable {
+            Box::pin(async { Ok(()) })
+        }
+
+        fn local_addr(&self) -> io::Result<SocketAddr> {
+            Ok(SocketAddr::from(([192, 0, 2, 2], 1)))
+        }
+    }
+
+    #[test]
+    fn what_went_before_a_socket_was_full_counts_for_an_unproven_address() {
+        let (narrow, balances, from) =
+            (Arc::new(Narrow::default()), Balances::default(), SocketAddr::from(([192, 0, 2, 1], 1)));
+        let counters = Arc::new(Counters::default());
+        let socket = QuicSocket::new(Arc::<Narrow>::clone(&narrow), Arc::clone(&counters), balances.clone()).unwrap();
+        // An Initial from the client's connection id 1 to 9, and Initials back.
+        let mut hello = [0_u8; 1200];
+        hello[..9].copy_from_slice(&[0xc0, 0, 0, 0, 1, 1, 9, 1, 1]);
+        balances.lock().received(from, &hello);
+        let _limit = balances.begin(from, &[9]).unwrap();
+        let mut pair = [0_u8; 2400];
+        pair.chunks_mut(1200).for_each(|answer| answer[..9].copy_from_slice(&[0xc0, 0, 0, 0, 1, 1, 1, 1, 7]));
+        let transmit = quic::udp::Transmit {
+            destination: from,
+            ecn: None,
+            contents: &pair,
+            segment_size: Some(1200),
+            src_ip: None,
+        };
+        assert_eq!(socket.try_send(&transmit).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        assert_eq!(narrow.went.load(Ordering::Relaxed), 1200);
+        for _ in 0..3 {
+            socket.try_send(&transmit).unwrap();
+            assert_eq!(narrow.went.load(Ordering::Relaxed), 3600);
+        }
+        assert_eq!(counters.withheld.load(Ordering::Relaxed), 2);
     }
 }
