@@ -10,7 +10,7 @@ mod release;
 mod sbom;
 mod unit;
 
-use std::{env, process::ExitCode};
+use std::{env, process::ExitCode, time::Instant};
 
 use anyhow::{Result, bail};
 use lane::{LANES, Lane, Tally};
@@ -72,11 +72,17 @@ fn test(names: &[String]) -> Result<bool> {
     if chosen.iter().any(|lane| lane.needs_packages) {
         tally.skips.extend(packages::install()?.into_iter().map(|package| format!("package {package} is missing")));
     }
+    let mut took = Vec::new();
     for lane in chosen {
         println!("\n== {} ==", lane.name);
+        let started = Instant::now();
         lane.run(&mut tally)?;
+        took.push((lane.name, started.elapsed().as_secs()));
     }
     println!();
+    for (lane, seconds) in took {
+        println!("{lane:10} {seconds:5} s");
+    }
     for reason in &tally.skips {
         println!("skipped: {reason}");
     }

@@ -57,6 +57,7 @@ pub(in crate::link) fn endpoint(
     let socket = QuicSocket::new(socket, Arc::clone(&counters), balances.clone()).map_err(local)?;
     let transport = Arc::new(transport(&config)?);
     let server = server_config(&config, Arc::clone(&transport))?;
+    let moved = super::Moved::default();
     let quic = quic::Endpoint::new_with_abstract_socket(
         super::count_strangers(
             endpoint_config(&config.crypto),
@@ -64,7 +65,7 @@ pub(in crate::link) fn endpoint(
             Arc::clone(&counters.strangers),
         ),
         Some(server),
-        super::abstract_socket(socket),
+        super::abstract_socket(socket, &moved),
         Arc::new(OwnedDrivers(thread.clone())),
     )
     .map_err(local)?;
@@ -78,6 +79,7 @@ pub(in crate::link) fn endpoint(
         crypto: Arc::clone(&config.crypto),
         counters: Arc::clone(&counters),
         balances,
+        moved,
         queue,
     };
     let acceptor = thread.spawn(acceptor.run());
@@ -158,7 +160,7 @@ impl QuicEndpoint {
         let dialed = drivers::run(&self.thread, async move {
             let name = peer.unwrap_or(NOBODY).to_server_name();
             let connecting = client.and_then(|client| quic.connect_with(client, addr, &name).map_err(local));
-            let dialed = handshake(connecting?, Role::Initiator, started, limit).await;
+            let dialed = handshake(connecting?, Role::Initiator, None, started, limit).await;
             dialed.inspect_err(|error| note_refusal(&crypto, error))
         });
         dialed.map(|dialed| dialed.unwrap_or_else(|| Err(local("the handshake was broken off here")))).boxed()
@@ -224,6 +226,7 @@ impl Drop for QuicEndpoint {
 async fn handshake(
     connecting: quic::Connecting,
     side: Role,
+    moved: Option<&super::Moved>,
     started: Instant,
     limit: Duration,
 ) -> Result<Box<dyn Connection>, LinkError> {
@@ -235,7 +238,8 @@ async fn handshake(
         return Err(quic.close_reason().map_or(LinkError::TimedOut, |error| link_error(&error)));
     };
     let (remote, took) = (Mutex::new(remote), started.elapsed());
-    Ok(Box::new(QuicConnection { peer: identity.peer_id(), identity, side, took, remote, quic }))
+    let _watched = moved.map(|moved| moved.watch(&quic));
+    Ok(Box::new(QuicConnection { peer: identity.peer_id(), identity, side, took, remote, _watched, quic }))
 }
 
 /// Reads the proven identity; an early return drops the connection, which closes it.
@@ -257,6 +261,8 @@ struct QuicConnection {
     took: Duration,
     /// The last address known, for when the stack has already forgotten the path.
     remote: Mutex<SocketAddr>,
+    /// Where it was accepted: links that are dialed do not move.
+    _watched: Option<super::Watched>,
     quic: quic::Connection,
 }
 

@@ -12,12 +12,14 @@ use noq_proto::HashedConnectionIdGenerator;
 
 use super::config::TransportKnobs;
 use backend::QuicSocket;
+use moved::{Moved, Watched};
 use paced::PacedConfig;
 use socket::NoqSocket;
 
 #[expect(clippy::duplicate_mod, reason = "the same source over two crates of the same shape")]
 #[path = "backend.rs"]
 mod backend;
+mod moved;
 mod paced;
 mod socket;
 
@@ -29,8 +31,8 @@ const ROAMS: bool = true;
 /// How this stack holds a socket.
 type AbstractSocket = Box<dyn AsyncUdpSocket>;
 
-fn abstract_socket(socket: QuicSocket) -> AbstractSocket {
-    Box::new(NoqSocket::new(socket))
+fn abstract_socket(socket: QuicSocket, moved: &Moved) -> AbstractSocket {
+    Box::new(NoqSocket::new(socket, moved.clone()))
 }
 
 /// Counts the datagrams whose connection id is none of ours: garbage that only looks like QUIC.

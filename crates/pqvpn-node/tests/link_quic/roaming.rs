@@ -19,6 +19,8 @@ both_backends!(
     who_has_a_link_and_forges_sources_has_others_sent_little,
     links_that_move_together_go_on,
     a_link_that_moves_in_the_middle_of_a_transfer_goes_on,
+    a_link_that_hangs_where_it_moved_to_is_closed_and_made_again,
+    a_link_that_somebody_else_moved_is_its_peers_when_it_speaks_again,
 );
 
 /// Bytes that went from the server to an address.
@@ -130,4 +132,45 @@ async fn a_link_that_moves_in_the_middle_of_a_transfer_goes_on(backend: Backend)
         assert!(began.elapsed() > RTT * 6 && began.elapsed() < RTT * 100, "{:?}", began.elapsed());
         assert_eq!((accepted.remote(), pair.server.stats().withheld), (addr("198.51.100.9:999"), 0));
     }
+}
+
+async fn a_link_that_hangs_where_it_moved_to_is_closed_and_made_again(backend: Backend) {
+    if backend == Backend::Quinn {
+        return;
+    }
+    let pair = Pair::new(backend);
+    let (dialed, accepted) = pair.linked().await;
+    let (still_dialed, still_accepted) = pair.linked().await;
+    virtual_time(RTT * 5).await;
+    let (elsewhere, began) = (addr("198.51.100.9:999"), Instant::now());
+    pair.wire.move_socket(addr(CLIENT), elsewhere);
+    // What is sent there is lost for two seconds.
+    pair.wire.set_rule(move |sent| match sent.to == elsewhere && sent.at < began + Duration::from_secs(2) {
+        true => Fate::Lost,
+        false => Fate::Arrives,
+    });
+    let ended = echo(&*dialed, &*accepted, b"from elsewhere").await.err();
+    // Where the close may not be sent either, what comes next is answered with a reset.
+    assert!(matches!(ended, Some(LinkError::Closed { .. } | LinkError::Reset)), "{ended:?}");
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    // One that says nothing meanwhile has not moved yet.
+    echo(&*still_dialed, &*still_accepted, b"later").await.unwrap();
+    let (dialed, accepted) = pair.linked().await;
+    echo(&*dialed, &*accepted, b"again").await.unwrap();
+}
+
+async fn a_link_that_somebody_else_moved_is_its_peers_when_it_speaks_again(backend: Backend) {
+    let pair = Pair::new(backend);
+    let (dialed, accepted) = pair.linked().await;
+    virtual_time(RTT * 5).await;
+    // One datagram is held up, and comes first from where nobody answers.
+    let mut forged = false;
+    pair.wire.set_rule(move |sent| match sent.from == addr(CLIENT) && !std::mem::replace(&mut forged, true) {
+        true => Fate::From(addr("198.51.100.9:999")),
+        false => Fate::Arrives,
+    });
+    drop(dialed.open_control().await.unwrap());
+    drop(accepted.accept_control().await.unwrap());
+    virtual_time(Duration::from_mins(1)).await;
+    echo(&*dialed, &*accepted, b"back").await.unwrap();
 }

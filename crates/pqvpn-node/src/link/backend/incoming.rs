@@ -5,7 +5,7 @@ use std::cell::Cell;
 use std::collections::HashMap;
 use std::io;
 use std::net::IpAddr;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -35,12 +35,14 @@ pub(super) struct Acceptor {
     pub(super) crypto: Arc<LinkCrypto>,
     pub(super) counters: Arc<Counters>,
     pub(super) balances: Balances,
+    pub(super) moved: super::super::Moved,
     pub(super) queue: mpsc::Sender<Accepted>,
 }
 
 impl Acceptor {
     pub(super) async fn run(mut self) {
         let mut handshakes = JoinSet::new();
+        let mut watch = pin!(self.moved.clone().run());
         loop {
             tokio::select! {
                 incoming = self.quic.accept() => match incoming {
@@ -48,6 +50,7 @@ impl Acceptor {
                     None => break,
                 },
                 Some(_) = handshakes.join_next() => {}
+                () = &mut watch => {}
             }
             self.counters.unfinished.store(self.waiting.places().taken(), Ordering::Relaxed);
         }
@@ -119,8 +122,9 @@ impl Acceptor {
     ) -> impl Future<Output = ()> + Send + 'static {
         let (started, limit) = (Instant::now(), self.handshake_timeout);
         let (counters, crypto, queue) = (Arc::clone(&self.counters), Arc::clone(&self.crypto), self.queue.clone());
+        let moved = self.moved.clone();
         async move {
-            let finishing = handshake(connecting, Role::Responder, started, limit);
+            let finishing = handshake(connecting, Role::Responder, Some(&moved), started, limit);
             let accepted = tokio::select! {
                 accepted = finishing => accepted,
                 () = ticket.displaced() => {

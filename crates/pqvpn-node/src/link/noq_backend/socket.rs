@@ -14,6 +14,7 @@ use noq::{AsyncUdpSocket, UdpSender};
 use tokio::time::Instant;
 
 use super::backend::QuicSocket;
+use super::moved::Moved;
 use crate::link::roaming::{Roaming, Whereabouts};
 use crate::link::socket::{Writable, canonical};
 
@@ -26,13 +27,14 @@ const SEGMENTS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(1);
 pub(super) struct NoqSocket {
     socket: QuicSocket,
     roaming: Arc<Mutex<Roaming>>,
+    moved: Moved,
     /// Whether the endpoint has its own sender: the first, and, as long as it is not bound anew, the only one of no link.
     has_own: AtomicBool,
 }
 
 impl NoqSocket {
-    pub(super) fn new(socket: QuicSocket) -> Self {
-        Self { socket, roaming: Arc::default(), has_own: AtomicBool::new(false) }
+    pub(super) fn new(socket: QuicSocket, moved: Moved) -> Self {
+        Self { socket, roaming: Arc::default(), moved, has_own: AtomicBool::new(false) }
     }
 }
 
@@ -43,6 +45,7 @@ impl AsyncUdpSocket for NoqSocket {
         Box::pin(Sender {
             socket: self.socket.clone(),
             roaming: Arc::clone(&self.roaming),
+            moved: self.moved.clone(),
             whereabouts,
             is_granted: false,
             writable: None,
@@ -75,6 +78,7 @@ impl AsyncUdpSocket for NoqSocket {
 struct Sender {
     socket: QuicSocket,
     roaming: Arc<Mutex<Roaming>>,
+    moved: Moved,
     /// `None` where it belongs to no link.
     whereabouts: Option<Whereabouts>,
     /// Whether what waits for the socket may be sent.
@@ -91,11 +95,13 @@ impl std::fmt::Debug for Sender {
 impl Sender {
     fn may_send(&mut self, transmit: &Transmit<'_>) -> bool {
         let Some(whereabouts) = &mut self.whereabouts else { return true };
-        let roaming = || self.roaming.lock().unwrap_or_else(PoisonError::into_inner);
         let size = transmit.segment_size.unwrap_or(transmit.contents.len());
         let lone = (size >= transmit.contents.len()).then_some(transmit.contents);
         let now = Instant::now().into_std();
-        whereabouts.may_send(now, canonical(transmit.destination), lone, |to| roaming().take(now, to))
+        whereabouts.may_send(now, canonical(transmit.destination), lone, |to| {
+            self.moved.tell();
+            self.roaming.lock().unwrap_or_else(PoisonError::into_inner).take(now, to)
+        })
     }
 }
 
