@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::lane::Tally;
 
 /// Seconds of the soak unless `PQVPN_SOAK_SECONDS` says otherwise.
-const SOAK: &str = "1200";
+const SOAK: &str = "1800";
 
 /// Strangers against one end of a busy tunnel.
 pub(crate) fn flood(tally: &mut Tally) -> Result<()> {

@@ -25,6 +25,7 @@ mod inbound;
 mod inject;
 mod ip;
 mod loan;
+mod look;
 pub mod mem;
 mod narrow;
 mod outbound;

@@ -14,6 +14,7 @@ use crate::{
     event::Event,
     inbound::{Inbound, Sources},
     inject::Injected,
+    look::Look,
     outbound::Outbound,
     plane::Shared,
     sys::{Waited, wait},
@@ -58,6 +59,7 @@ pub(crate) struct First {
     batch: RecvBatch,
     injected: Injected,
     load: Load,
+    look: Look,
 }
 
 /// What went through in a while.
@@ -94,6 +96,7 @@ impl First {
             batch: RecvBatch::new(),
             injected: Injected::default(),
             load: Load { since: clock::now(), bytes: 0 },
+            look: Look::default(),
         }
     }
 
@@ -121,7 +124,7 @@ impl First {
         waited.extend(sockets.iter().map(|socket| Waited::readable(socket.fd())));
         while !shared.stopping() && !self.inbound.is_outdated(sources) {
             // Asked for every batch: under load it returns at once, and idle no socket is tried in vain on the way.
-            wait(&mut waited, -1).map_err(of_udp)?;
+            self.wait(&mut waited, sockets.len())?;
             let mut received = 0;
             if waited[0].ready {
                 wake.clear();
@@ -144,7 +147,9 @@ impl First {
                     let is_ready = before[2].ready || received > 0;
                     let sent = if is_ready { send(outbound, &mut view).map_err(of_tun)? } else { 0 };
                     self.load.bytes += received + sent;
-                    if self.lend() {
+                    let now = clock::now();
+                    self.look.note(sent > 0 && received == 0, now);
+                    if self.lend(now) {
                         return Ok(());
                     }
                 }
@@ -154,9 +159,31 @@ impl First {
         Ok(())
     }
 
+    /// Waits for anything; of the last `sockets` of `waited` answers come.
+    fn wait(&mut self, waited: &mut [Waited<'_>], sockets: usize) -> Result<(), Failure> {
+        let before = waited.len() - sockets;
+        let is_ready = |waited: &[Waited<'_>]| waited.iter().any(|waited| waited.ready);
+        let mut looks = self.look.is_worth();
+        let mut ready = false;
+        while looks {
+            // Whoever is to answer may need this processor.
+            std::thread::yield_now();
+            wait(waited, 0).map_err(of_udp)?;
+            ready = is_ready(waited);
+            looks = !ready && self.look.again(clock::now());
+        }
+        if !ready {
+            wait(waited, -1).map_err(of_udp)?;
+        }
+        if self.look.is_open() {
+            self.look.came(is_ready(&waited[before..]), clock::now());
+        }
+        Ok(())
+    }
+
     /// Hands the outbound direction to the second thread if there is too much to do for one.
-    fn lend(&mut self) -> bool {
-        let is_heavy = self.load.is_heavy(clock::now());
+    fn lend(&mut self, now: Instant) -> bool {
+        let is_heavy = self.load.is_heavy(now);
         let lent = self.outbound.take_if(|outbound| outbound.take_waited() || is_heavy);
         let is_lent = lent.is_some();
         if let Some(outbound) = lent {

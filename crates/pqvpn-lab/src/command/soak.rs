@@ -46,8 +46,8 @@ const HUB: &str = "[crypto]\nrekey_seconds = 5\n";
 /// How long it takes.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Seconds in all; the first fifth is not looked at.
-    #[arg(long, default_value_t = 1200, value_parser = clap::value_parser!(u32).range(30..=86_400))]
+    /// Seconds in all; the first tenth is not looked at, of memory the first third.
+    #[arg(long, default_value_t = 1800, value_parser = clap::value_parser!(u32).range(60..=86_400))]
     seconds: u32,
 }
 
@@ -89,7 +89,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Report> {
         report.figure(name, count);
     }
     report.figure("stream_lost_percent", lost);
-    lines(&samples, &answers, span / 5, &mut report);
+    lines(&samples, &answers, span, &mut report);
     #[expect(clippy::cast_precision_loss, reason = "a share")]
     report.figure("back_percent", rounded(100.0 * done.back as f64 / (done.left as f64).max(1.0)));
     report.bar("back_percent", Op::AtLeast, 99.0);
@@ -170,25 +170,27 @@ fn live(rig: &mut Rig, span: Duration) -> anyhow::Result<(Done, Vec<Answer>, Val
 /// Minutes and what was seen then.
 type Points = Vec<(f64, f64)>;
 
-/// Lines through what was seen after `from`.
-fn lines(samples: &[Sample], answers: &[Answer], from: Duration, report: &mut Report) {
-    let of = |what: &dyn Fn(&Sample) -> u64| {
+/// Lines through what was seen; the rows have the time before as well.
+fn lines(samples: &[Sample], answers: &[Answer], span: Duration, report: &mut Report) {
+    // What each thread keeps at hand is bounded, and takes its time to fill.
+    let (from, warm) = (span / 10, span / 3);
+    let of = |from: Duration, what: &dyn Fn(&Sample) -> u64| {
         blocks(samples.iter().filter(|sample| sample.at >= from).map(|sample| (sample.at, what(sample))))
     };
-    let said = |what: &dyn Fn(&Answer) -> u64| {
+    let said = |from: Duration, what: &dyn Fn(&Answer) -> u64| {
         blocks(answers.iter().filter(|answer| answer.at >= from).map(|answer| (answer.at, what(answer))))
     };
-    for (minute, memory) in of(&|sample| sample.usage.anonymous / 1000) {
+    for (minute, memory) in of(Duration::ZERO, &|sample| sample.usage.anonymous / 1000) {
         report.row([("minute", rounded(minute)), ("memory_kb", memory.into())]);
     }
     let all: [(&str, f64, Points); 7] = [
-        ("memory_kb", NOTHING_KB_MIN, of(&|sample| sample.usage.anonymous / 1000)),
-        ("rss_kb", NOTHING_KB_MIN, of(&|sample| sample.usage.rss / 1000)),
-        ("threads", 0.0, of(&|sample| sample.usage.threads)),
-        ("descriptors", 0.0, of(&|sample| sample.descriptors as u64)),
-        ("tasks", 0.0, said(&|answer| answer.tasks)),
-        ("sessions", 0.0, said(&|answer| answer.sessions)),
-        ("allocated_kb", NOTHING_KB_MIN, said(&|answer| answer.allocated.unwrap_or(0) / 1000)),
+        ("memory_kb", NOTHING_KB_MIN, of(warm, &|sample| sample.usage.anonymous / 1000)),
+        ("rss_kb", NOTHING_KB_MIN, of(warm, &|sample| sample.usage.rss / 1000)),
+        ("threads", 0.0, of(from, &|sample| sample.usage.threads)),
+        ("descriptors", 0.0, of(from, &|sample| sample.descriptors as u64)),
+        ("tasks", 0.0, said(from, &|answer| answer.tasks)),
+        ("sessions", 0.0, said(from, &|answer| answer.sessions)),
+        ("allocated_kb", NOTHING_KB_MIN, said(warm, &|answer| answer.allocated.unwrap_or(0) / 1000)),
     ];
     for (name, nothing, points) in all {
         let last = points.last().map_or(f64::NAN, |(_, value)| *value);

@@ -261,7 +261,7 @@ struct QuicConnection {
     took: Duration,
     /// The last address known, for when the stack has already forgotten the path.
     remote: Mutex<SocketAddr>,
-    /// Where it was accepted: links that are dialed do not move.
+    /// Where it was accepted: links that are dialed do not move. Before the connection, which is closed by then.
     _watched: Option<super::Watched>,
     quic: quic::Connection,
 }

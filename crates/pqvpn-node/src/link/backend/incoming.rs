@@ -5,7 +5,7 @@ use std::cell::Cell;
 use std::collections::HashMap;
 use std::io;
 use std::net::IpAddr;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -42,7 +42,8 @@ pub(super) struct Acceptor {
 impl Acceptor {
     pub(super) async fn run(mut self) {
         let mut handshakes = JoinSet::new();
-        let mut watch = pin!(self.moved.clone().run());
+        // Beside the handshakes: it must not take the acceptor with it.
+        handshakes.spawn(self.moved.clone().run());
         loop {
             tokio::select! {
                 incoming = self.quic.accept() => match incoming {
@@ -50,7 +51,6 @@ impl Acceptor {
                     None => break,
                 },
                 Some(_) = handshakes.join_next() => {}
-                () = &mut watch => {}
             }
             self.counters.unfinished.store(self.waiting.places().taken(), Ordering::Relaxed);
         }

@@ -1,28 +1,26 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Links that hang where they moved to.
 //!
-//! Where the peer's address changes noq asks there whether it is the peer (RFC 9000 §9.3), at most for a second, and until it is
-//! answered sends acknowledgements and nothing else. Where that answer does not come it never asks again. Such a link is
-//! closed, so that its peer, which would not notice for minutes, makes another.
+//! Where the peer's address changes noq asks there whether it is the peer (RFC 9000 §9.3), for three probe timeouts, and until
+//! it is answered sends neither data nor acknowledgements. Where the answer does not come in time it never asks again. Such a
+//! link is closed, so that its peer, which would not notice for minutes, makes another.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use noq::{Connection, PathId, PathStats, WeakConnectionHandle};
 use tokio::sync::Notify;
+use tokio::time::{sleep, timeout};
 
 use crate::link::CLOSE_DROPPED;
 
-/// How often links are looked at while one waits for an answer.
+/// How often links are looked at while one asks, how many times, and how often from then on.
 const LOOK: Duration = Duration::from_secs(1);
+const SOON: u32 = 16;
+const LATER: Duration = Duration::from_secs(30);
 /// How long after it asked last a link hangs, at least: noq asks again before.
 const PATIENCE: Duration = Duration::from_secs(3);
-/// The same, in round trips.
-const ROUND_TRIPS: u32 = 10;
-/// How long it is looked at: who has anything to say repeats it within that time.
-const WATCHED: Duration = Duration::from_mins(2);
 
 /// The accepted links of an endpoint; only those move.
 #[derive(Debug, Clone, Default)]
@@ -31,7 +29,7 @@ pub(super) struct Moved(Arc<Shared>);
 #[derive(Debug, Default)]
 struct Shared {
     links: Mutex<HashMap<usize, Link>>,
-    asked: Notify,
+    elsewhere: Notify,
 }
 
 #[derive(Debug)]
@@ -54,32 +52,39 @@ impl Moved {
         Watched { id, moved: self.clone() }
     }
 
-    /// Tells that a link asks, or is elsewhere.
+    /// Tells that a link sends elsewhere than before.
     pub(super) fn tell(&self) {
-        self.0.asked.notify_one();
+        self.0.elsewhere.notify_one();
     }
 
-    /// Closes links that hang, for ever.
+    /// Closes links that hang; never ends.
     pub(super) async fn run(self) {
+        let elsewhere = &self.0.elsewhere;
         loop {
-            self.0.asked.notified().await;
+            elsewhere.notified().await;
+            let mut looks = 0;
             loop {
-                tokio::time::sleep(LOOK).await;
+                sleep(LOOK).await;
                 if !self.look(tokio::time::Instant::now().into_std()) {
                     break;
+                }
+                looks += 1;
+                if looks >= SOON && timeout(LATER, elsewhere.notified()).await.is_ok() {
+                    looks = 0;
                 }
             }
         }
     }
 
-    /// Whether any link waits for an answer.
+    /// Whether any link asks and is not answered.
     fn look(&self, now: Instant) -> bool {
         let (mut hanging, mut any) = (Vec::new(), false);
         for link in self.links().values_mut() {
-            let Some(connection) = link.connection.upgrade() else { continue };
+            let Some(connection) = link.connection.upgrade().filter(|open| open.close_reason().is_none()) else {
+                continue;
+            };
             let Some(stats) = connection.path_stats(PathId::ZERO) else { continue };
-            let Some(remote) = super::remote(&connection) else { continue };
-            match link.asking.look(now, Seen::of(&stats, remote), stats.rtt) {
+            match link.asking.look(now, Seen::of(&stats)) {
                 State::Settled => {}
                 State::Waits => any = true,
                 State::Hangs => hanging.push(connection),
@@ -106,24 +111,22 @@ impl Drop for Watched {
     }
 }
 
-/// What a link has asked and was told.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What a link has asked, heard and answered.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Seen {
-    remote: SocketAddr,
     challenges: u64,
-    responses: u64,
-    /// Frames by which a peer says something, or asks for an acknowledgement.
-    received: u64,
+    /// Frames that ask for an acknowledgement, of those a waiting peer sends (RFC 9000 §13.2).
+    eliciting: u64,
+    acknowledgements: u64,
 }
 
 impl Seen {
-    fn of(stats: &PathStats, remote: SocketAddr) -> Self {
-        let got = &stats.frame_rx;
+    fn of(stats: &PathStats) -> Self {
+        let (got, sent) = (&stats.frame_rx, &stats.frame_tx);
         Self {
-            remote,
-            challenges: stats.frame_tx.path_challenge,
-            responses: got.path_response,
-            received: got.stream + got.ping + got.immediate_ack + got.acks,
+            challenges: sent.path_challenge,
+            eliciting: got.ping + got.immediate_ack + got.stream + got.reset_stream + got.stop_sending,
+            acknowledgements: sent.acks + sent.path_acks,
         }
     }
 }
@@ -135,34 +138,32 @@ enum State {
     Hangs,
 }
 
-/// Whether a link is answered where it asks.
+/// Whether a link says anything where it asks.
 #[derive(Debug, Default)]
 struct Asking {
-    challenges: u64,
-    responses: u64,
-    /// When it asked last, and what was seen then.
-    since: Option<(Instant, Seen)>,
+    /// When it asked last.
+    seen: Seen,
+    since: Option<Instant>,
+    /// Since when it owes its peer an acknowledgement.
+    owes: Option<Instant>,
 }
 
 impl Asking {
-    fn look(&mut self, now: Instant, seen: Seen, rtt: Duration) -> State {
-        if seen.responses != self.responses {
-            self.since = None;
-        } else if seen.challenges != self.challenges {
-            self.since = Some((now, seen));
+    fn look(&mut self, now: Instant, seen: Seen) -> State {
+        if seen.challenges != self.seen.challenges {
+            *self = Self { seen, since: Some(now), owes: None };
+        } else if seen.acknowledgements != self.seen.acknowledgements {
+            // It may speak.
+            *self = Self { seen, since: None, owes: None };
         }
-        (self.challenges, self.responses) = (seen.challenges, seen.responses);
-        let Some((since, then)) = self.since else { return State::Settled };
-        let waited = now.saturating_duration_since(since);
-        if seen.remote != then.remote || waited > WATCHED {
-            self.since = None;
-            return State::Settled;
-        }
+        let Some(since) = self.since else { return State::Settled };
         // A peer that says nothing misses nothing: it may be where it was, and the move somebody else's.
-        match waited >= PATIENCE.max(rtt * ROUND_TRIPS) && seen.received > then.received {
-            true => State::Hangs,
-            false => State::Waits,
+        if seen.eliciting == self.seen.eliciting {
+            return State::Waits;
         }
+        let owes = *self.owes.get_or_insert(now);
+        let is_over = now.saturating_duration_since(since) >= PATIENCE && now.saturating_duration_since(owes) >= LOOK;
+        if is_over { State::Hangs } else { State::Waits }
     }
 }
 
@@ -170,56 +171,54 @@ impl Asking {
 mod tests {
     use super::*;
 
-    const RTT: Duration = Duration::from_millis(100);
-
-    fn at(port: u16) -> SocketAddr {
-        SocketAddr::from(([192, 0, 2, 1], port))
-    }
-
-    /// A link that was answered before and asks now.
+    /// A link that acknowledged what there was, and asks now; its peer spoke when it moved.
     fn asking(now: Instant) -> (Asking, Seen) {
         let mut asking = Asking::default();
-        let mut seen = Seen { remote: at(1), challenges: 1, responses: 1, received: 10 };
-        assert_eq!(asking.look(now, seen, RTT), State::Settled);
-        seen = Seen { remote: at(2), challenges: 2, received: 11, ..seen };
-        assert_eq!(asking.look(now, seen, RTT), State::Waits);
+        let before = Seen { challenges: 1, eliciting: 10, acknowledgements: 10 };
+        asking.look(now, before);
+        assert_eq!(asking.look(now, Seen { acknowledgements: 11, ..before }), State::Settled);
+        let seen = Seen { challenges: 2, eliciting: 11, acknowledgements: 11 };
+        assert_eq!(asking.look(now, seen), State::Waits);
         (asking, seen)
     }
 
     #[test]
-    fn a_link_that_is_not_answered_and_whose_peer_speaks_hangs() {
+    fn a_link_that_asks_in_vain_and_does_not_acknowledge_hangs() {
         let now = Instant::now();
         let (mut asking, seen) = asking(now);
-        let spoken = Seen { received: 12, ..seen };
-        assert_eq!(asking.look(now + PATIENCE / 2, spoken, RTT), State::Waits);
-        assert_eq!(asking.look(now + PATIENCE, seen, RTT), State::Waits, "its peer says nothing");
-        assert_eq!(asking.look(now + PATIENCE, spoken, PATIENCE), State::Waits, "a long way");
-        assert_eq!(asking.look(now + PATIENCE, spoken, RTT), State::Hangs);
+        assert_eq!(asking.look(now + PATIENCE, seen), State::Waits, "its peer says nothing");
+        let spoken = Seen { eliciting: 12, ..seen };
+        assert_eq!(asking.look(now + PATIENCE, spoken), State::Waits, "the acknowledgement may be under way");
+        assert_eq!(asking.look(now + PATIENCE + LOOK, spoken), State::Hangs);
+        let (mut asking, seen) = self::asking(now);
+        let spoken = Seen { eliciting: 12, ..seen };
+        assert_eq!(asking.look(now + LOOK, spoken), State::Waits);
+        assert_eq!(asking.look(now + PATIENCE - LOOK / 2, spoken), State::Waits, "it asks again");
+        assert_eq!(asking.look(now + PATIENCE, spoken), State::Hangs);
     }
 
     #[test]
-    fn a_link_that_asks_again_or_is_answered_or_moves_does_not_hang() {
-        let (now, rtt) = (Instant::now(), RTT);
-        let later = now + PATIENCE;
-        let look = |change: fn(&mut Seen)| {
-            let (mut asking, mut seen) = asking(now);
-            seen.received = 20;
-            change(&mut seen);
-            let state = asking.look(later, seen, rtt);
-            seen.received = 30;
-            (state, asking.look(later + PATIENCE / 2, seen, rtt))
-        };
-        assert_eq!(look(|seen| seen.challenges = 3), (State::Waits, State::Waits));
-        assert_eq!(look(|seen| (seen.challenges, seen.responses) = (3, 2)), (State::Settled, State::Settled));
-        assert_eq!(look(|seen| seen.remote = at(1)), (State::Settled, State::Settled));
+    fn a_link_that_asks_again_has_time_anew() {
+        let now = Instant::now();
+        let (mut asking, seen) = asking(now);
+        let mut spoken = Seen { eliciting: 12, ..seen };
+        assert_eq!(asking.look(now + LOOK, spoken), State::Waits);
+        spoken.challenges = 3;
+        assert_eq!(asking.look(now + PATIENCE, spoken), State::Waits);
+        spoken.eliciting = 13;
+        assert_eq!(asking.look(now + PATIENCE + LOOK, spoken), State::Waits);
+        assert_eq!(asking.look(now + PATIENCE * 2, spoken), State::Hangs);
     }
 
     #[test]
-    fn nobody_is_looked_at_for_ever() {
+    fn a_link_that_acknowledges_is_settled() {
         let now = Instant::now();
         let (mut asking, seen) = asking(now);
-        assert_eq!(asking.look(now + WATCHED, seen, RTT), State::Waits);
-        assert_eq!(asking.look(now + WATCHED + LOOK, seen, RTT), State::Settled);
-        assert_eq!(asking.look(now + WATCHED + LOOK, Seen { received: 99, ..seen }, RTT), State::Settled);
+        let mut spoken = Seen { eliciting: 12, ..seen };
+        assert_eq!(asking.look(now + LOOK, spoken), State::Waits);
+        spoken.acknowledgements = 12;
+        assert_eq!(asking.look(now + PATIENCE, spoken), State::Settled);
+        spoken.eliciting = 13;
+        assert_eq!(asking.look(now + PATIENCE * 2, spoken), State::Settled);
     }
 }

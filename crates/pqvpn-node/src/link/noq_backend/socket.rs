@@ -47,6 +47,7 @@ impl AsyncUdpSocket for NoqSocket {
             roaming: Arc::clone(&self.roaming),
             moved: self.moved.clone(),
             whereabouts,
+            last: None,
             is_granted: false,
             writable: None,
         })
@@ -81,6 +82,8 @@ struct Sender {
     moved: Moved,
     /// `None` where it belongs to no link.
     whereabouts: Option<Whereabouts>,
+    /// Where it sent to last.
+    last: Option<SocketAddr>,
     /// Whether what waits for the socket may be sent.
     is_granted: bool,
     writable: Option<Writable>,
@@ -95,13 +98,15 @@ impl std::fmt::Debug for Sender {
 impl Sender {
     fn may_send(&mut self, transmit: &Transmit<'_>) -> bool {
         let Some(whereabouts) = &mut self.whereabouts else { return true };
+        let to = canonical(transmit.destination);
+        if self.last.replace(to).is_some_and(|last| last != to) {
+            self.moved.tell();
+        }
+        let roaming = || self.roaming.lock().unwrap_or_else(PoisonError::into_inner);
         let size = transmit.segment_size.unwrap_or(transmit.contents.len());
         let lone = (size >= transmit.contents.len()).then_some(transmit.contents);
         let now = Instant::now().into_std();
-        whereabouts.may_send(now, canonical(transmit.destination), lone, |to| {
-            self.moved.tell();
-            self.roaming.lock().unwrap_or_else(PoisonError::into_inner).take(now, to)
-        })
+        whereabouts.may_send(now, to, lone, |to| roaming().take(now, to))
     }
 }
 
