@@ -53,11 +53,11 @@ impl Look {
         self.is_open() && self.trust >= WORTH
     }
 
-    /// Whether to look again, after nothing was there.
+    /// Notes a look; says whether to look again where nothing was there.
     pub(crate) fn again(&mut self, now: Instant) -> bool {
         let Some((since, last)) = &mut self.open else { return false };
         let away = now.saturating_duration_since(std::mem::replace(last, now));
-        self.paid = Some(self.paid.map_or(now, |paid| paid.max(now)) + away * SHARE);
+        self.paid = Some(self.paid.map_or(now, |paid| paid.max(now)) + away.min(LONGEST) * SHARE);
         if away > AWAY {
             (self.trust, self.rest) = (0, Some(now + REST));
         }

@@ -170,7 +170,8 @@ impl First {
             std::thread::yield_now();
             wait(waited, 0).map_err(of_udp)?;
             ready = is_ready(waited);
-            looks = !ready && self.look.again(clock::now());
+            // Also where something is there: who was away for long found it by luck.
+            looks = self.look.again(clock::now()) && !ready;
         }
         if !ready {
             wait(waited, -1).map_err(of_udp)?;
