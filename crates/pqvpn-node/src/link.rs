@@ -160,7 +160,7 @@ pub trait Connection: Send + Sync + fmt::Debug {
     fn handshake_time(&self) -> Duration;
 }
 
-/// Close code of a link whose last handle was dropped without [`Connection::close`].
+/// Close code of a link whose last handle was dropped without [`Connection::close`], or that hangs where it moved to.
 pub const CLOSE_DROPPED: u32 = 0x5051_0001;
 
 /// Counters of an endpoint since its start.

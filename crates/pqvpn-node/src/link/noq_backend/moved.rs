@@ -141,8 +141,9 @@ enum State {
 /// Whether a link says anything where it asks.
 #[derive(Debug, Default)]
 struct Asking {
-    /// When it asked last.
+    /// At the last look at which it had asked, or acknowledged something.
     seen: Seen,
+    /// When it asked last, unless it has acknowledged something since.
     since: Option<Instant>,
     /// Since when it owes its peer an acknowledgement.
     owes: Option<Instant>,
