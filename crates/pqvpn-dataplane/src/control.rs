@@ -257,7 +257,9 @@ impl Control {
             lock(&session.rx).close();
             lock(&session.tx).close();
         }
-        removed.parked.drain(|_| self.shared.drops().count(DropReason::ParkedExpired));
+        let drops = self.shared.drops();
+        let expired = removed.parked.drain(clock::now(), |_| drops.count(DropReason::ParkedExpired));
+        drops.count_many(DropReason::ParkedExpired, expired);
     }
 
     /// Sets the underlay address of a peer, or the way to it; a change moves its session on to the next receiver index.
@@ -300,6 +302,14 @@ impl Control {
     pub fn rotate_indices(&self, peer: PeerSlot) {
         if let Some(session) = self.active(peer) {
             session.next_remote_index();
+        }
+    }
+
+    /// Lets the system choose the address from which packets to a peer leave, until the peer is heard again: to be called
+    /// when our own address or way out changed. A socket that was added for the path keeps it.
+    pub fn forget_source(&self, peer: PeerSlot) {
+        if let Some(entry) = self.shared.tables.load().peers.get(&peer) {
+            entry.peer.forget_local();
         }
     }
 

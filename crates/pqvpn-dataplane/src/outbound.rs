@@ -158,10 +158,12 @@ impl Sealer {
             *run = self.begin_run(session, tables);
         }
         let Some(current) = run else {
+            // Or nobody would ever notice that the peer is out of reach: what is sent without an answer is looked into.
+            session.peer.tx.unsent(self.shared.start, now);
             return self.drops.count(DropReason::NoPath);
         };
         if entry.peer.parked.len() > 0 {
-            entry.peer.parked.drain(|parked| self.seal(current, parked, tables, now));
+            self.unpark(current, entry, tables, now);
         }
         self.seal(current, packet, tables, now);
         if self.send.pending() >= EARLY {
@@ -337,12 +339,17 @@ impl Sealer {
     }
 
     fn park(&self, packet: &[u8], entry: &PeerEntry, now: Instant) {
-        if !entry.peer.parked.park(packet) {
-            self.drops.count(DropReason::ParkedOverflow);
-        }
+        let lost = entry.peer.parked.park(packet, now);
+        self.drops.count_many(DropReason::ParkedOverflow, lost.overflow);
+        self.drops.count_many(DropReason::ParkedExpired, lost.expired);
         if entry.peer.asked.due(self.shared.start, now, ASK_EVERY) {
             self.shared.emit(Event::NeedSession { peer: entry.peer.slot });
         }
+    }
+
+    fn unpark(&mut self, run: &mut TxRun<'_>, entry: &PeerEntry, tables: &Tables, now: Instant) {
+        let expired = entry.peer.parked.drain(now, |parked| self.seal(run, parked, tables, now));
+        self.drops.count_many(DropReason::ParkedExpired, expired);
     }
 
     /// Sends what waited for sessions that are there now.
@@ -355,13 +362,11 @@ impl Sealer {
             }
             let mut run = self.begin_run(session, tables);
             if let Some(run) = &mut run {
-                entry.peer.parked.drain(|packet| {
-                    if tables.paused {
-                        self.drops.count(DropReason::Paused);
-                    } else {
-                        self.seal(run, packet, tables, now);
-                    }
-                });
+                if tables.paused {
+                    entry.peer.parked.drain(now, |_| self.drops.count(DropReason::Paused));
+                } else {
+                    self.unpark(run, entry, tables, now);
+                }
             }
             self.end_run(&mut run, now);
             self.flush(tables);

@@ -22,6 +22,9 @@ const TOLD: usize = 8;
 /// of 256 sockets answered in a moment.
 const ANSWER_EVERY: Duration = Duration::from_millis(10);
 const ANSWERS: u32 = 512;
+/// Moves of the path that are followed, the same way. The control side looks at everything anew at each.
+const MOVE_EVERY: Duration = Duration::from_millis(200);
+const MOVES: u32 = 8;
 
 /// Where datagrams to a peer go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,8 +68,26 @@ pub struct Place {
     /// When it was set.
     since: Option<Instant>,
     told: [Option<(SocketAddr, Instant)>; TOLD],
-    /// When nothing will be left of the answers that the control side heard of.
-    answers: Option<Instant>,
+    answers: Allowance,
+    moves: Allowance,
+}
+
+/// So much at once, and so much in the long run.
+#[derive(Debug, Default)]
+struct Allowance {
+    /// When nothing will be left of what was taken.
+    full: Option<Instant>,
+}
+
+impl Allowance {
+    fn take(&mut self, now: Instant, every: Duration, burst: u32) -> bool {
+        let full = self.full.map_or(now, |at| at.max(now));
+        let takes = full < now + every * burst;
+        if takes {
+            self.full = Some(full + every);
+        }
+        takes
+    }
 }
 
 impl Place {
@@ -89,7 +110,7 @@ impl Place {
         old
     }
 
-    /// Forgets the local address after the system refused it as a source.
+    /// Forgets the local address, which the system refused as a source or which may no longer be the right one.
     pub(crate) const fn forget_local(&mut self) {
         if let Some(path) = &mut self.path {
             path.local = None;
@@ -107,12 +128,7 @@ impl Place {
 
     /// Whether the control side is to hear of an answer: a peer may send as many as it likes, asked or not.
     pub fn takes_answer(&mut self, now: Instant) -> bool {
-        let full = self.answers.map_or(now, |at| at.max(now));
-        let takes = full < now + ANSWER_EVERY * ANSWERS;
-        if takes {
-            self.answers = Some(full + ANSWER_EVERY);
-        }
-        takes
+        self.answers.take(now, ANSWER_EVERY, ANSWERS)
     }
 
     /// Follows authenticated packets to where they came from, if the newest of all was among them and what is in it
@@ -128,7 +144,8 @@ impl Place {
             }
             return Followed::Stayed;
         }
-        if mover.is_some_and(|mover| self.moves(current, path, mover, now)) {
+        // One that moves with each packet would keep the control side from everybody else.
+        if mover.is_some_and(|mover| self.moves(current, path, mover, now)) && self.moves.take(now, MOVE_EVERY, MOVES) {
             self.move_to(path, now);
             return Followed::Moved(current.remote);
         }
@@ -266,5 +283,18 @@ mod tests {
         let later = start + Duration::from_secs(1);
         assert_eq!(taken(&mut place, later, 100_000), 100);
         assert_eq!(taken(&mut place, later + Duration::from_secs(3600), 100_000), ANSWERS as usize);
+    }
+
+    #[test]
+    fn a_path_that_moves_with_every_packet_is_followed_seldom() {
+        let (mut place, start) = at(plain(PLAIN));
+        let mut moved = |now, of| {
+            let ways = [plain(OTHER), plain(PLAIN)].into_iter().cycle().take(of);
+            let moved = |path: &Path| matches!(place.follow(*path, Some(Mover::Nominate), now), Followed::Moved(_));
+            ways.filter(moved).count()
+        };
+        assert_eq!(moved(start, 100_000), MOVES as usize);
+        assert_eq!(moved(start + Duration::from_secs(1), 100_000), 5);
+        assert_eq!(moved(start + Duration::from_secs(3600), 100_000), MOVES as usize);
     }
 }

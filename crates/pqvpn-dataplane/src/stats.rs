@@ -254,6 +254,11 @@ impl Traffic {
         }
     }
 
+    /// Data was there for the peer, and no way to send it.
+    pub(crate) fn unsent(&self, start: Instant, now: Instant) {
+        self.last_data.set(start, now);
+    }
+
     /// Bytes, packets, last packet, last data packet.
     pub(crate) fn read(&self, start: Instant) -> (u64, u64, Option<Instant>, Option<Instant>) {
         (self.bytes.load(Relaxed), self.packets.load(Relaxed), self.last.get(start), self.last_data.get(start))

@@ -163,7 +163,8 @@ fn whenever_it_is_stopped_both_threads_end_and_what_was_on_loan_is_dropped() {
 
 #[test]
 fn no_packet_waits_on_once_its_session_is_there() {
-    let runs = explore(3, || {
+    let now = std::time::Instant::now();
+    let runs = explore(3, move || {
         let (parked, active) = (Arc::new(Parked::default()), Arc::new(AtomicBool::new(false)));
         let wakes = Arc::new([Wake::new().unwrap(), Wake::new().unwrap()]);
         // Each reads one packet and then does as it is woken, as the outbound side of a queue.
@@ -176,13 +177,13 @@ fn no_packet_waits_on_once_its_session_is_there() {
                     if active.load(Ordering::Acquire) {
                         sent.push(number);
                     } else {
-                        assert!(parked.park(&[number]));
+                        parked.park(&[number], now);
                     }
                     let wake = &wakes[usize::from(number) - 1];
                     wake.wait().unwrap();
                     wake.clear();
                     if active.load(Ordering::Acquire) && parked.len() > 0 {
-                        parked.drain(|packet| sent.push(packet[0]));
+                        parked.drain(now, |packet| sent.push(packet[0]));
                     }
                     sent
                 })

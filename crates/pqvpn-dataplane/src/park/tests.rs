@@ -1,40 +1,66 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Apart from the source, which `tests/interleavings.rs` takes in without them.
 
-use crate::park::{PARKED_BYTES, PARKED_PACKETS, Parked};
+use std::time::{Duration, Instant};
+
+use crate::park::{Lost, PARKED_BYTES, PARKED_FOR, PARKED_PACKETS, Parked};
+
+const KEPT: Lost = Lost { overflow: 0, expired: 0 };
+
+fn left(parked: &Parked, now: Instant) -> Vec<u8> {
+    let mut out = Vec::new();
+    parked.drain(now, |packet| out.push(packet[0]));
+    out
+}
 
 #[test]
 fn packets_come_back_in_order_and_once() {
-    let parked = Parked::default();
+    let (parked, now) = (Parked::default(), Instant::now());
     for i in 0..5u8 {
-        assert!(parked.park(&[i; 3]));
+        assert_eq!(parked.park(&[i; 3], now), KEPT);
     }
     assert_eq!(parked.len(), 5);
-    let mut out = Vec::new();
-    parked.drain(|packet| out.push(packet[0]));
-    assert_eq!(out, [0, 1, 2, 3, 4]);
+    assert_eq!(left(&parked, now), [0, 1, 2, 3, 4]);
     assert_eq!(parked.len(), 0);
-    parked.drain(|_| panic!("nothing is left"));
+    parked.drain(now, |_| panic!("nothing is left"));
 }
 
 #[test]
-fn the_number_of_packets_is_bounded() {
-    let parked = Parked::default();
-    for _ in 0..PARKED_PACKETS {
-        assert!(parked.park(&[0]));
+fn the_number_of_packets_is_bounded_and_the_newest_are_kept() {
+    let (parked, now) = (Parked::default(), Instant::now());
+    for i in 0..PARKED_PACKETS {
+        assert_eq!(parked.park(&[u8::try_from(i).unwrap()], now), KEPT);
     }
-    assert!(!parked.park(&[0]));
+    assert_eq!(parked.park(&[200], now), Lost { overflow: 1, expired: 0 });
     assert_eq!(parked.len(), PARKED_PACKETS);
+    let left = left(&parked, now);
+    assert_eq!((left[0], left[PARKED_PACKETS - 1]), (1, 200));
 }
 
 #[test]
-fn the_number_of_bytes_is_bounded() {
-    let parked = Parked::default();
-    let packet = vec![0; 65_536];
-    for _ in 0..PARKED_BYTES / packet.len() {
-        assert!(parked.park(&packet));
+fn the_number_of_bytes_is_bounded_and_the_newest_are_kept() {
+    let (parked, now) = (Parked::default(), Instant::now());
+    let whole = PARKED_BYTES / 65_536;
+    for i in 0..whole {
+        assert_eq!(parked.park(&vec![u8::try_from(i).unwrap(); 65_536], now), KEPT);
     }
-    assert!(!parked.park(&[0]));
-    parked.drain(|_| ());
-    assert!(parked.park(&packet), "room again after a flush");
+    assert_eq!(parked.park(&[200], now), Lost { overflow: 1, expired: 0 });
+    assert_eq!(parked.len(), whole);
+    assert_eq!(parked.park(&vec![201; PARKED_BYTES + 1], now), Lost { overflow: 1, expired: 0 });
+    let left = left(&parked, now);
+    assert_eq!((left[0], left.last()), (1, Some(&200)));
+    assert_eq!(parked.park(&vec![0; PARKED_BYTES], now), KEPT, "room again after a flush");
+}
+
+#[test]
+fn what_waited_too_long_is_not_sent() {
+    let (parked, start) = (Parked::default(), Instant::now());
+    let ms = Duration::from_millis(1);
+    for (number, at) in [(1, start), (2, start + ms), (3, start + PARKED_FOR - ms)] {
+        assert_eq!(parked.park(&[number], at), KEPT);
+    }
+    assert_eq!(parked.park(&[4], start + PARKED_FOR), Lost { overflow: 0, expired: 1 });
+    let mut out = Vec::new();
+    assert_eq!(parked.drain(start + PARKED_FOR + ms, |packet| out.push(packet[0])), 1);
+    assert_eq!(out, [3, 4]);
 }

@@ -145,8 +145,10 @@ fn a_way_that_is_not_there_is_an_error_and_an_empty_path() {
     assert!(node.guest.try_send(&transmit(WAY.address(), b"x", None)).is_err());
     assert!(matches!(node.control.send_probe_to(PEER, 1, WAY.address(), ProbeKind::Check, 0), Err(SendError::Io(_))));
     node.control.set_path(PEER, WAY.address());
+    assert_eq!(node.control.peer_stats(PEER).last_data_tx, None);
     node.tun.inject(&plain(&from_node()));
     node.expect_drops(DropReason::NoPath, 1);
+    assert!(node.control.peer_stats(PEER).last_data_tx.is_some(), "or nobody looks for another path");
     assert_silence(&peer.socket);
 }
 
