@@ -27,7 +27,7 @@ const IN_USE_WITHIN: Duration = Duration::from_secs(30);
 /// an idle peer.
 const IDLE_AFTER: Duration = Duration::from_secs(180);
 /// Data sent and nothing heard for this long raises suspicion.
-const SUSPECT_AFTER: Duration = Duration::from_millis(600);
+const SUSPECT_AFTER: Duration = Duration::from_millis(300);
 /// Shortest time between repeated probes.
 const PROBE_RETRY: Duration = Duration::from_millis(400);
 /// Unanswered probes in a row after which the peer is taken for dead.
@@ -192,6 +192,14 @@ impl PeerLife {
         self.refused = refused;
         let pause = self.next_pause();
         self.phase = Phase::Resting { not_before: Some(now + if refused { REFUSED_PAUSE } else { pause }) };
+    }
+
+    /// The peer does not know us, but belongs to a network of ours: it will, once it has heard of us as we of it.
+    pub fn on_dial_premature(&mut self, now: Instant) {
+        if self.phase == Phase::Dialing {
+            self.on_dial_failed(now, false);
+            self.refused = true;
+        }
     }
 
     /// A session (ours or the peer's making) carries packets.
@@ -361,7 +369,9 @@ impl PeerLife {
     fn watch_answers(&mut self, now: Instant, seen: Activity) {
         let unanswered = seen.last_data_tx.is_some() && seen.last_data_tx > seen.last_rx;
         self.unheard = self.outstanding.iter().filter(|&&(_, sent)| seen.last_rx.is_none_or(|at| at < sent)).count();
-        self.unanswered_since = if unanswered { self.unanswered_since.or(Some(now)) } else { None };
+        // Data that goes out all the time is silence only from when the peer was last heard.
+        self.unanswered_since =
+            unanswered.then(|| self.unanswered_since.unwrap_or(now)).max(seen.last_rx.filter(|_| unanswered));
         // What was heard since proves the peer lives: those probes are lost or late, not the peer.
         let heard = seen.last_rx;
         let retry = self.probe_retry();

@@ -147,10 +147,19 @@ async fn joins_wait_for_an_admin_who_says_yes_or_no() {
     eventually("turned away", || async { carol.handle.net_list().await.unwrap().is_empty() }).await;
     assert_eq!(carol.join(&code).await.err(), Some(NetworkError::Denied { network: "club".to_owned() }));
 
+    // With a new code it asks anew, and so does whoever begins again while it waits: neither has to wait for an answer.
+    let again = alice.invite(many(3)).await;
+    for code in [&again, &again, &alice.invite(many(3)).await] {
+        assert!(carol.join(code).await.unwrap().waiting_for_approval);
+        eventually("held", || async { alice.handle.join_requests(ANY).await.unwrap().len() == 1 }).await;
+    }
+    alice.handle.approve(ANY, PeerRef("carol".to_owned())).await.unwrap();
+    carol.until("let in", |report| report.state == NetworkState::Up && report.members == 3).await;
+
     // Whoever is invited with an admin's word already does not wait.
     let code = alice.invite(InviteOptions { preapproved: true, ..InviteOptions::default() }).await;
     let dave = TestNode::new("dave").await;
-    assert_eq!(dave.join(&code).await.unwrap().members, 3);
+    assert_eq!(dave.join(&code).await.unwrap().members, 4);
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@
 
 use std::{
     collections::BTreeMap,
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicU64, Ordering},
@@ -16,15 +16,23 @@ use pqvpn_crypto::peer_id::PeerId;
 use pqvpn_wire::control::CloseReason;
 use thiserror::Error;
 
-use super::usage::Usage;
-use crate::link::Connection;
+use super::usage::{Allowance, Usage};
+use crate::{link::Connection, path::is_relayed};
 
 /// Links strangers may hold with us at once.
 pub(crate) const MAX_STRANGERS: usize = 128;
 /// Those of one public network (IPv4 /24, IPv6 /48).
 const MAX_PER_NETWORK: usize = 8;
+/// Those of one address of the same site; and those that something carries, a relay or a WebSocket: whoever is behind it is
+/// not known by an address.
+const MAX_CARRIED: usize = 32;
 /// Those of one stranger: one is usual, a second crosses or replaces it.
 pub(crate) const MAX_PER_STRANGER: usize = 2;
+
+/// Requests of all strangers together, a second and at once: each costs two signatures' time of the thread that all else
+/// shares. Those of one network have a share of it.
+const STRANGERS_ASK: (u32, u32) = (200, 400);
+const NETWORK_ASKS: (u32, u32) = (60, 120);
 
 /// Why a stranger gets no place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
@@ -40,11 +48,26 @@ pub(crate) enum NoPlace {
     Peer,
 }
 
+/// Where a link comes from, as far as places of strangers are shared out by that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    /// A public network.
+    Network(IpAddr),
+    /// An address of the same site.
+    Host(IpAddr),
+    /// A way.
+    Carried,
+    /// The same machine, or nobody asks.
+    Any,
+}
+
 /// The places, shared by the tasks that accept links.
 #[derive(Debug)]
 pub(crate) struct Places {
     limit: usize,
     per_peer: usize,
+    /// What all of them may ask, where each network has its share only.
+    all: Option<Arc<Allowance>>,
     inner: Mutex<Inner>,
     /// Links closed to make room.
     evicted: AtomicU64,
@@ -61,8 +84,9 @@ struct Inner {
 #[derive(Debug)]
 struct Taken {
     peer: PeerId,
-    /// The public network it comes from.
-    network: Option<IpAddr>,
+    origin: Origin,
+    /// What all of its network may ask.
+    share: Option<Arc<Allowance>>,
     usage: Arc<Usage>,
     link: Weak<dyn Connection>,
 }
@@ -75,10 +99,21 @@ pub(crate) struct Place {
 }
 
 impl Places {
-    pub(crate) fn new(limit: usize, per_peer: usize) -> Arc<Self> {
+    /// For strangers, whose networks have their share each.
+    pub(crate) fn for_strangers(limit: usize, per_peer: usize) -> Arc<Self> {
+        Self::new(limit, per_peer, true)
+    }
+
+    /// For those who are known, wherever they come from: many may be at one place, or behind one relay.
+    pub(crate) fn for_known(limit: usize, per_peer: usize) -> Arc<Self> {
+        Self::new(limit, per_peer, false)
+    }
+
+    fn new(limit: usize, per_peer: usize, shared_out: bool) -> Arc<Self> {
         Arc::new(Self {
             limit,
             per_peer,
+            all: shared_out.then(|| Arc::new(Allowance::new(STRANGERS_ASK.0, STRANGERS_ASK.1))),
             inner: Mutex::default(),
             evicted: AtomicU64::new(0),
             refused: AtomicU64::new(0),
@@ -90,9 +125,11 @@ impl Places {
     /// # Errors
     /// [`NoPlace`]: all links that would have to give way are in use.
     pub(crate) fn enter(self: &Arc<Self>, link: &Arc<dyn Connection>, usage: &Arc<Usage>) -> Result<Place, NoPlace> {
-        let (peer, network) = (link.peer(), public_network(link.remote().ip()));
+        let (peer, origin) = (link.peer(), if self.all.is_some() { origin(link.remote()) } else { Origin::Any });
         let mut inner = self.lock();
-        let entered = inner.make_room(self.limit, self.per_peer, &peer, network);
+        // Before anybody leaves: the share of a network is that of the links it has.
+        let share = inner.share(origin);
+        let entered = inner.make_room(self.limit, self.per_peer, &peer, origin);
         let victims = match entered {
             Ok(victims) => victims,
             Err(why) => {
@@ -102,7 +139,10 @@ impl Places {
         };
         let number = inner.next;
         inner.next += 1;
-        inner.taken.insert(number, Taken { peer, network, usage: Arc::clone(usage), link: Arc::downgrade(link) });
+        if let Some(all) = &self.all {
+            usage.share(share.iter().chain([all]).cloned().collect());
+        }
+        inner.taken.insert(number, Taken { peer, origin, share, usage: Arc::clone(usage), link: Arc::downgrade(link) });
         drop(inner);
         for victim in victims {
             self.evicted.fetch_add(1, Ordering::Relaxed);
@@ -130,20 +170,34 @@ impl Places {
 }
 
 impl Inner {
+    /// What the links of a network may ask together, where networks are told apart.
+    fn share(&self, origin: Origin) -> Option<Arc<Allowance>> {
+        if origin == Origin::Any {
+            return None;
+        }
+        let others = self.taken.values().find(|taken| taken.origin == origin);
+        let theirs = others.and_then(|taken| taken.share.clone());
+        theirs.or_else(|| Some(Arc::new(Allowance::new(NETWORK_ASKS.0, NETWORK_ASKS.1))))
+    }
+
     /// Takes out those that leave for a newcomer.
     fn make_room(
         &mut self,
         limit: usize,
         per_peer: usize,
         peer: &PeerId,
-        network: Option<IpAddr>,
+        origin: Origin,
     ) -> Result<Vec<Weak<dyn Connection>>, NoPlace> {
         // Numbers first, so that nobody leaves for a newcomer that is then refused.
         let mut leaving = Vec::new();
         self.one_leaves(&mut leaving, per_peer, |taken| taken.peer == *peer).map_err(|()| NoPlace::Peer)?;
-        if network.is_some() {
-            let of_network = |taken: &Taken| taken.network == network;
-            self.one_leaves(&mut leaving, MAX_PER_NETWORK, of_network).map_err(|()| NoPlace::Network)?;
+        let share = match origin {
+            Origin::Network(_) => Some(MAX_PER_NETWORK),
+            Origin::Host(_) | Origin::Carried => Some(MAX_CARRIED),
+            Origin::Any => None,
+        };
+        if let Some(share) = share {
+            self.one_leaves(&mut leaving, share, |taken| taken.origin == origin).map_err(|()| NoPlace::Network)?;
         }
         self.one_leaves(&mut leaving, limit, |_| true).map_err(|()| NoPlace::Full)?;
         Ok(leaving.iter().filter_map(|number| self.taken.remove(number)).map(|taken| taken.link).collect())
@@ -167,13 +221,17 @@ impl Drop for Place {
     }
 }
 
-/// What one owner of public addresses can be assumed to hold; addresses of a site are not counted together.
-fn public_network(ip: IpAddr) -> Option<IpAddr> {
-    match ip.to_canonical() {
-        IpAddr::V4(v4) if v4.is_private() || v4.is_loopback() || v4.is_link_local() => None,
-        IpAddr::V4(v4) => Some(IpAddr::from((u32::from(v4) & 0xffff_ff00).to_be_bytes())),
-        IpAddr::V6(v6) if v6.is_unique_local() || v6.is_loopback() || v6.is_unicast_link_local() => None,
-        IpAddr::V6(v6) => Some(IpAddr::from((u128::from(v6) & (u128::MAX << 80)).to_be_bytes())),
+/// What one owner of addresses can be assumed to hold; those of a site are counted one by one.
+fn origin(remote: SocketAddr) -> Origin {
+    if is_relayed(remote) {
+        return Origin::Carried;
+    }
+    match remote.ip().to_canonical() {
+        ip if ip.is_loopback() => Origin::Any,
+        IpAddr::V4(v4) if v4.is_private() || v4.is_link_local() => Origin::Host(v4.into()),
+        IpAddr::V4(v4) => Origin::Network(IpAddr::from((u32::from(v4) & 0xffff_ff00).to_be_bytes())),
+        IpAddr::V6(v6) if v6.is_unique_local() || v6.is_unicast_link_local() => Origin::Host(v6.into()),
+        IpAddr::V6(v6) => Origin::Network(IpAddr::from((u128::from(v6) & (u128::MAX << 80)).to_be_bytes())),
     }
 }
 

@@ -122,7 +122,7 @@ pub(crate) async fn start(setup: Setup) -> (Port, JoinHandle<()>) {
         known.was_verified(&contact.peer, contact.verified_ms);
     }
     let standing = aside.into_iter().map(|text| HealthItem { level: HealthLevel::Warn, code: "dht-state-file", text });
-    let strangers = Places::new(MAX_STRANGERS, MAX_PER_STRANGER);
+    let strangers = Places::for_strangers(MAX_STRANGERS, MAX_PER_STRANGER);
     let parts = Parts {
         dht,
         clock,
@@ -144,7 +144,7 @@ pub(crate) async fn start(setup: Setup) -> (Port, JoinHandle<()>) {
     };
     let driver = Driver::new(parts, Arc::clone(&health));
     let task = crate::blocking::spawn(driver.run(Inputs { orders, events, found }));
-    let pinned = Places::new(MAX_PINNED, MAX_PER_PINNED);
+    let pinned = Places::for_known(MAX_PINNED, MAX_PER_PINNED);
     (Port { orders: orders_sender, found: found_sender, strangers, pinned, health, successors }, task)
 }
 

@@ -2,7 +2,7 @@
 //! How a link is used: what is under way on it, when it was used last, how fast its peer may ask.
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -12,16 +12,45 @@ const REQUESTS_PER_SECOND: u32 = 20;
 /// Requests it may send at once.
 const REQUEST_BURST: u32 = 60;
 
+/// So many requests at once, and so many a second in the long run (generic cell rate algorithm).
+#[derive(Debug)]
+pub(crate) struct Allowance {
+    period: Duration,
+    burst: u32,
+    /// When all of it is there again.
+    busy_until: Mutex<Option<Instant>>,
+}
+
+impl Allowance {
+    pub(crate) fn new(per_second: u32, burst: u32) -> Self {
+        Self { period: Duration::from_secs(1) / per_second, burst, busy_until: Mutex::default() }
+    }
+
+    fn has(&self, now: Instant) -> bool {
+        let busy_until = self.busy_until.lock().unwrap_or_else(PoisonError::into_inner);
+        busy_until.is_none_or(|until| until <= now + self.period * (self.burst - 1))
+    }
+
+    fn take(&self, now: Instant) {
+        let mut busy_until = self.busy_until.lock().unwrap_or_else(PoisonError::into_inner);
+        *busy_until = Some(busy_until.map_or(now, |until| until.max(now)) + self.period);
+    }
+}
+
 /// Shared by the tasks that use a link and by who decides which link is closed.
 #[derive(Debug)]
-pub(crate) struct Usage(Mutex<Inner>);
+pub(crate) struct Usage {
+    inner: Mutex<Inner>,
+    /// The peer's own.
+    own: Allowance,
+    /// Those it shares with others.
+    shared: OnceLock<Vec<Arc<Allowance>>>,
+}
 
 #[derive(Debug)]
 struct Inner {
     under_way: usize,
     last: Instant,
-    /// When the peer's bucket of requests is full again (generic cell rate algorithm).
-    busy_until: Instant,
 }
 
 /// Something under way on a link, until it is dropped.
@@ -30,7 +59,16 @@ pub(crate) struct Using(Arc<Usage>);
 
 impl Usage {
     pub(crate) fn new(now: Instant) -> Arc<Self> {
-        Arc::new(Self(Mutex::new(Inner { under_way: 0, last: now, busy_until: now })))
+        Arc::new(Self {
+            inner: Mutex::new(Inner { under_way: 0, last: now }),
+            own: Allowance::new(REQUESTS_PER_SECOND, REQUEST_BURST),
+            shared: OnceLock::new(),
+        })
+    }
+
+    /// From now on what the peer asks is taken out of these, too. Only the first call counts.
+    pub(crate) fn share(&self, allowances: Vec<Arc<Allowance>>) {
+        let _shared_before = self.shared.set(allowances);
     }
 
     /// Begins to use the link.
@@ -53,19 +91,18 @@ impl Usage {
         self.lock().last
     }
 
-    /// Takes one request out of the peer's allowance; `false` if it is used up.
+    /// Takes one request out of every allowance of the peer; `false`, and nothing taken, if one is used up.
     pub(crate) fn may_ask(&self, now: Instant) -> bool {
-        let period = Duration::from_secs(1) / REQUESTS_PER_SECOND;
-        let mut inner = self.lock();
-        if inner.busy_until > now + period * (REQUEST_BURST - 1) {
-            return false;
+        let all = || self.shared.get().into_iter().flatten().map(|shared| &**shared).chain([&self.own]);
+        let may = all().all(|allowance| allowance.has(now));
+        if may {
+            all().for_each(|allowance| allowance.take(now));
         }
-        inner.busy_until = inner.busy_until.max(now) + period;
-        true
+        may
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -180,6 +180,32 @@ fn a_path_that_falls_silent_is_suspicious_soon_and_one_that_is_heard_never() {
 }
 
 #[test]
+fn a_peer_that_is_heard_is_not_probed_although_data_goes_to_it_all_the_time() {
+    let now = Instant::now();
+    for (every, most) in [(200 * MS, 1), (500 * MS, 25)] {
+        let mut life = up(now);
+        let log = run(
+            &mut life,
+            now + S,
+            10 * S,
+            |at| {
+                let since = at.saturating_duration_since(now);
+                let heard = now + every * u32::try_from(since.as_millis() / every.as_millis()).unwrap();
+                Activity {
+                    last_rx: Some(heard),
+                    last_tx: Some(at + MS),
+                    last_data_rx: Some(heard),
+                    last_data_tx: Some(at + MS),
+                }
+            },
+            true,
+        );
+        let probes = log.iter().filter(|(_, action)| matches!(action, Action::Probe(_))).count();
+        assert!(probes <= most, "{every:?}: {log:?}");
+    }
+}
+
+#[test]
 fn lost_probes_alone_do_not_kill_a_peer_that_is_heard() {
     let now = Instant::now();
     let mut life = up(now);
@@ -230,6 +256,21 @@ fn a_refusal_is_shown_and_not_hammered() {
     assert_eq!(actions(&mut life), []);
     life.want(now + REFUSED_PAUSE);
     assert_eq!(actions(&mut life), [Action::Dial]);
+}
+
+#[test]
+fn a_member_that_has_not_heard_of_us_is_asked_again_soon() {
+    let mut now = Instant::now();
+    let mut life = PeerLife::new(None, 0);
+    life.on_dial_premature(now);
+    assert!(!life.is_refused(), "nobody dialed");
+    for pause in [500 * MS, S, 2 * S] {
+        life.want(now);
+        assert_eq!(actions(&mut life), [Action::Dial]);
+        life.on_dial_premature(now);
+        assert!(life.is_refused());
+        now += pause * 2;
+    }
 }
 
 #[test]

@@ -12,6 +12,9 @@ use tokio::io::AsyncReadExt as _;
 
 use super::ControlRecv;
 
+/// Memory for a frame before its first byte is there.
+const FIRST_BYTES: usize = 4096;
+
 /// Reads a header of one family of frames: type and length.
 pub(crate) type ParseHeader = fn(&[u8; FRAME_HEADER_LEN]) -> Result<(u8, usize), WireError>;
 
@@ -58,8 +61,12 @@ pub(crate) async fn read_frame(
     if length > most {
         return Err(WireError::TooLong(u32::try_from(length).unwrap_or(u32::MAX)).into());
     }
-    let mut bytes = vec![0; length];
-    recv.read_exact(&mut bytes).await?;
+    // What is announced is not there yet: memory follows what comes.
+    let mut bytes = Vec::with_capacity(length.min(FIRST_BYTES));
+    (&mut *recv).take(length as u64).read_to_end(&mut bytes).await?;
+    if bytes.len() != length {
+        return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+    }
     if recv.read(&mut [0]).await? != 0 {
         return Err(WireError::Malformed("stream").into());
     }

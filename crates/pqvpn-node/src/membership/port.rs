@@ -170,8 +170,8 @@ pub(crate) async fn start(setup: Setup) -> Result<(Port, JoinHandle<()>), Member
     // The node starts with what was kept, not a moment later.
     driver.tell_views(Moment::now());
     let task = crate::blocking::spawn(driver.run(Inputs { orders, events, found }));
-    let members = Places::new(MAX_MEMBERS, MAX_PER_MEMBER);
-    let strangers = Places::new(MAX_STRANGERS, MAX_PER_STRANGER);
+    let members = Places::for_known(MAX_MEMBERS, MAX_PER_MEMBER);
+    let strangers = Places::for_strangers(MAX_STRANGERS, MAX_PER_STRANGER);
     Ok((Port { orders: orders_sender, found: found_sender, shared, members, strangers }, task))
 }
 

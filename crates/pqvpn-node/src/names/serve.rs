@@ -29,6 +29,8 @@ const CONNECTIONS: usize = 16;
 const QUERIES: usize = 64;
 /// How long a connection may say nothing.
 const IDLE: Duration = Duration::from_secs(5);
+/// How long it may last: there are few of them, and others wait.
+const WHOLE: Duration = Duration::from_secs(20);
 /// How long to wait before an address is tried again, at first and at most.
 const RETRY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(30));
 
@@ -150,7 +152,7 @@ async fn serve_tcp(names: &Arc<Names>, listener: &TcpListener) -> io::Error {
         }
         let names = Arc::clone(names);
         tokio::spawn(async move {
-            let _closed_or_broken = talk(&names, stream, asker.ip()).await;
+            let _closed_broken_or_over = timeout(WHOLE, talk(&names, stream, asker.ip())).await;
             drop(permit);
         });
     }

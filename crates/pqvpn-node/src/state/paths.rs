@@ -251,9 +251,16 @@ impl State {
         let (carriers, interface) = (self.carriers.clone(), self.host.interface.clone());
         tokio::spawn(async move { carriers.look_around(interface.as_deref(), true).await });
         let _told_by_its_own_look = self.context.networks.order(membership::Order::NetworkChanged);
-        for peer in self.peers.iter_mut().filter(|peer| peer.life.is_up()) {
+        for peer in self.peers.iter_mut() {
+            if !peer.life.is_up() {
+                // What could not be reached from there may be reached from here.
+                peer.life.on_obstacle_gone(now);
+                continue;
+            }
             // Who watches both networks cannot link them by the receiver index.
             self.control.rotate_indices(peer.slot);
+            // The interface packets came by may still be there, and no longer be the way out.
+            self.control.forget_source(peer.slot);
             peer.life.probe(now);
             peer.paths.on_network(now);
             // The longest datagrams may be others here; the addresses of peers are those they were.

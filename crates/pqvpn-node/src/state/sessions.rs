@@ -13,8 +13,10 @@ use pqvpn_wire::control::CloseReason;
 use super::{Live, LiveLink, State, choice, peer::Ping};
 use crate::{
     carrier::is_by_member,
+    clock::Reading,
     entropy,
     handle::PingReply,
+    link::{LinkError, PeerReason},
     path::is_relayed,
     session::{Established, LinkEvent, SessionError},
     sleep::{LinkEnd, Sleep},
@@ -62,6 +64,10 @@ impl State {
             made.connection.close(reason.code(), reason.as_str());
             peer.life.on_dial_failed(now, true);
             return;
+        }
+        if self.live.is_empty() {
+            // Nobody looked at the clocks while there was no session: what they did then is not about this one.
+            self.clocks = Reading::take();
         }
         let remote = made.connection.remote();
         let why = match made.role {
@@ -130,7 +136,11 @@ impl State {
             peer.last_error = Some(error.to_string());
             peer.counts.dials_failed += 1;
         }
-        peer.life.on_dial_failed(now, error.is_refusal());
+        if !peer.pinned && matches!(error, SessionError::Link(LinkError::RefusedByPeer(PeerReason::NotAccepted))) {
+            peer.life.on_dial_premature(now);
+        } else {
+            peer.life.on_dial_failed(now, error.is_refusal());
+        }
         if error.is_refusal() {
             self.fail_pings(slot, &error.to_string());
         }
@@ -254,6 +264,8 @@ impl State {
             self.forget_session(id);
             self.start_over(now, slot);
         }
+        // Whoever could not be reached before may be by now.
+        self.peers.iter_mut().for_each(|peer| peer.life.on_obstacle_gone(now));
     }
 
     /// Another node has our identity: sessions and addresses would go back and forth between the two.

@@ -7,6 +7,7 @@ use std::{
 };
 
 use pqvpn_crypto::schedule::Role;
+use pqvpn_dataplane::way::WayId;
 
 use super::*;
 use crate::link::fake::Fake;
@@ -32,15 +33,18 @@ struct World {
 
 impl World {
     fn new(limit: usize) -> Self {
-        Self { places: Places::new(limit, MAX_PER_STRANGER), start: Instant::now(), arrived: 0 }
+        Self { places: Places::for_strangers(limit, MAX_PER_STRANGER), start: Instant::now(), arrived: 0 }
     }
 
     /// The next stranger arrives, a second after the last.
     fn arrive(&mut self, peer: u32, from: [u8; 4]) -> Result<Stranger, NoPlace> {
+        self.arrive_at(peer, SocketAddr::from((from, 1000)))
+    }
+
+    fn arrive_at(&mut self, peer: u32, from: SocketAddr) -> Result<Stranger, NoPlace> {
         self.arrived += 1;
         let mut id = [0; 32];
         id[..4].copy_from_slice(&peer.to_be_bytes());
-        let from = SocketAddr::from((from, 1000));
         let link = Arc::new(Fake::new(PeerId::from_bytes(id), from, Role::Responder));
         let usage = Usage::new(self.start + Duration::from_secs(self.arrived.into()));
         let as_link: Arc<dyn Connection> = Arc::clone(&link) as Arc<dyn Connection>;
@@ -101,4 +105,43 @@ fn one_peer_takes_only_its_share_from_wherever_it_comes() {
     let busy: Vec<_> = same.iter().map(|stranger| stranger.usage.begin(world.start)).collect();
     assert_eq!(world.arrive(7, somewhere(60)).err(), Some(NoPlace::Peer));
     drop(busy);
+}
+
+#[test]
+fn strangers_that_are_carried_share_their_own_places_only() {
+    let mut world = World::new(256);
+    let plain: Vec<_> = (0..100).map(|n| world.arrive(n, somewhere(n)).unwrap()).collect();
+    let carried: Vec<_> = (0..200).map(|n| world.arrive_at(1000 + n, WayId(u64::from(n)).address()).unwrap()).collect();
+    assert!(plain.iter().all(|stranger| !stranger.is_closed()));
+    assert_eq!(carried.iter().filter(|stranger| !stranger.is_closed()).count(), MAX_CARRIED);
+}
+
+#[test]
+fn who_is_known_may_come_in_crowds_from_one_place() {
+    let mut world = World { places: Places::for_known(64, MAX_PER_STRANGER), ..World::new(1) };
+    let office: Vec<_> = (0..32).map(|n| world.arrive(n, [192, 0, 2, 1]).unwrap()).collect();
+    let carried: Vec<_> = (0..32).map(|n| world.arrive_at(100 + n, WayId(u64::from(n)).address()).unwrap()).collect();
+    assert!(office.iter().chain(&carried).all(|link| !link.is_closed()));
+    let _late = world.arrive(99, somewhere(1)).unwrap();
+    assert_eq!(world.places.len(), 64, "all places are still few");
+}
+
+#[test]
+fn strangers_together_ask_only_so_much_and_one_network_a_part_of_it() {
+    let mut world = World::new(256);
+    let now = world.start + Duration::from_secs(1000);
+    let asked = |strangers: &[Stranger], now| -> usize {
+        let asks = |stranger: &Stranger| (0..1000).filter(|_| stranger.usage.may_ask(now)).count();
+        strangers.iter().map(asks).sum()
+    };
+    let neighbours: Vec<_> = (0..4).map(|n| world.arrive(n, [198, 51, 100, 1]).unwrap()).collect();
+    assert_eq!(asked(&neighbours, now), 120, "one network");
+    assert_eq!(asked(&neighbours, now + Duration::from_secs(1)), 60);
+    let crowd: Vec<_> = (10..60).map(|n| world.arrive(n, somewhere(n)).unwrap()).collect();
+    let later = now + Duration::from_secs(1000);
+    assert_eq!(asked(&crowd, later), 400, "all of them");
+    assert_eq!(asked(&crowd, later + Duration::from_secs(1)), 200);
+    let mut known = World { places: Places::for_known(64, MAX_PER_STRANGER), ..World::new(1) };
+    let members: Vec<_> = (0..20).map(|n| known.arrive(n, somewhere(n)).unwrap()).collect();
+    assert_eq!(asked(&members, later + Duration::from_secs(2)), 20 * 60, "who is known has what each has");
 }

@@ -7,9 +7,7 @@ use aws_lc_rs::digest;
 use ipnet::Ipv4Net;
 use pqvpn_packet::addr::ipv4_candidate;
 use pqvpn_trust::{CompositeVerifier, Constitution};
-use pqvpn_wire::network::{
-    Act, Genesis, NetworkId, Params, Statement, StatementBody, act::is_pool, is_label, label_of,
-};
+use pqvpn_wire::network::{Act, Genesis, NetworkId, Params, Statement, StatementBody, act::is_pool, is_label};
 
 use super::{
     super::{
@@ -43,6 +41,10 @@ impl Driver {
         if let Some(pool) = create.create.pool {
             return self.create(*create, Some(pool));
         }
+        self.choose_pool(create);
+    }
+
+    fn choose_pool(&mut self, create: Box<Creating>) {
         let choosing = (self.pools)(self.networks.values().map(Network::pool).collect());
         self.tasks.spawn(async move { TaskDone::Pool { create, pool: choosing.await } });
     }
@@ -72,17 +74,25 @@ impl Driver {
         if !is_pool(pool) {
             return bad("use one in 10.0.0.0/8, 100.64.0.0/10, 172.16.0.0/12 or 192.168.0.0/16".to_owned());
         }
-        let crossing = self.networks.values().find(|network| {
-            let other = network.pool();
-            other.contains(&pool) || pool.contains(&other)
-        });
-        match crossing {
+        match self.crossing(pool) {
             Some(network) => bad(format!("the network {} uses {}", network.head.name, network.pool())),
             None => Ok(()),
         }
     }
 
+    /// The network whose pool shares addresses with this one.
+    fn crossing(&self, pool: Ipv4Net) -> Option<&Network> {
+        self.networks.values().find(|network| {
+            let other = network.pool();
+            other.contains(&pool) || pool.contains(&other)
+        })
+    }
+
     pub(super) fn create(&mut self, creating: Creating, pool: Option<Ipv4Net>) {
+        // Several are made at a time: what was free when it was chosen may belong to another by now.
+        if creating.create.pool.is_none() && pool.is_some_and(|pool| self.crossing(pool).is_some()) {
+            return self.choose_pool(Box::new(creating));
+        }
         let Creating { create, reply } = creating;
         let made = pool.ok_or(NetworkError::NoPool).and_then(|pool| self.found(&create, pool));
         self.answer_later(reply, made);
@@ -103,7 +113,7 @@ impl Driver {
         let genesis = Genesis {
             name: create.name.clone(),
             founder: identity.public().clone(),
-            founder_name: create.member_name.clone().unwrap_or_else(|| label_of(&self.name)),
+            founder_name: create.member_name.clone().unwrap_or_else(|| self.own_label()),
             secret: entropy::bytes(),
             params: Params {
                 quorum: create.quorum.max(1),

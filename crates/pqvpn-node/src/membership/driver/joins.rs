@@ -36,7 +36,7 @@ pub(super) const MAX_NETWORKS: usize = 63;
 /// Joins that may hold their stream open at once.
 const MAX_HELD: usize = 64;
 /// How long a join is held until its joiner is told to ask again.
-const HOLD: Duration = Duration::from_secs(25);
+const HOLD: Duration = Duration::from_secs(8);
 /// A joiner is told that it is in when other admins have heard so, or this time is over: of two who let different nodes
 /// in with one use at once, both then know who was second.
 const SETTLE: Duration = Duration::from_millis(700);
@@ -150,8 +150,14 @@ impl Driver {
         answer: oneshot::Sender<NetResponse>,
     ) {
         let identity = Arc::clone(&self.shared.identity);
+        let is_held = self.is_held(&id, &peer);
         let Some(network) = self.networks.get_mut(&id) else { return };
-        let waits = network.pending.contains_key(&peer);
+        let asks_again = network
+            .pending
+            .get(&peer)
+            .is_some_and(|pending| !pending.denied && pending.serial == request.serial && pending.name == request.name);
+        // Whoever asks beside an answer that is held has begun anew.
+        let waits = asks_again && !is_held;
         let Some(pending) = network.queue_join(&identity, now.unix_ms, request) else {
             let response = self.refuse_join(id, JoinRefusal::Busy);
             drop(answer.send(response));
@@ -159,11 +165,11 @@ impl Driver {
         };
         let ticket = pending.ticket;
         // The first answer comes at once, so that the person learns of it; later ones when there is something to say.
+        self.held.retain(|held| (held.network, held.peer) != (id, peer));
         if !waits || self.held.len() >= MAX_HELD {
             drop(answer.send(NetResponse::Pending { ticket }));
             return;
         }
-        self.held.retain(|held| (held.network, held.peer) != (id, peer));
         self.held.push(Held { network: id, peer, answer, until: now.mono + HOLD, ticket });
     }
 
@@ -255,6 +261,12 @@ impl Driver {
         }
     }
 
+    /// The name this node asks for where none was given. One in letters that a label does not have says nothing.
+    pub(super) fn own_label(&self) -> String {
+        let label = label_of(&self.name);
+        if is_label(&label) { label } else { format!("node-{}", self.shared.own.short()) }
+    }
+
     fn begin_join(&self, text: &str, name: Option<String>, limit: Duration) -> Result<Wish, NetworkError> {
         let code: Code = text.parse().map_err(code_error)?;
         if let Some(name) = name.as_ref().filter(|name| !is_label(name)) {
@@ -275,7 +287,7 @@ impl Driver {
             return Err(NetworkError::TooManyNetworks(MAX_NETWORKS));
         }
         let chosen = name.is_some();
-        let name = name.unwrap_or_else(|| label_of(&self.name));
+        let name = name.unwrap_or_else(|| self.own_label());
         Ok(Wish { code, name, chosen, waiting: false, deadline: clock::now() + limit })
     }
 
