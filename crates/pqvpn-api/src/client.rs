@@ -258,9 +258,21 @@ impl Client {
     ) -> Result<T, ApiError> {
         let stream = UnixStream::connect(&self.socket).await.map_err(|error| self.unreachable(&error))?;
         match timeout(patience, self.exchange(stream, method, resource, body)).await {
+            Ok(Err(broken)) if broken.code == Code::Failed && self.is_deserted().await => Err(ApiError::new(
+                Code::NoDaemon,
+                "no daemon answers",
+                format!("the daemon at {} ended before it answered", self.socket.display()),
+                "`pqvpn up` starts one",
+            )),
             Ok(answer) => answer,
             Err(_elapsed) => Err(self.broken(format!("no answer within {} s", patience.as_secs()))),
         }
+    }
+
+    /// Whether nobody listens there any more.
+    async fn is_deserted(&self) -> bool {
+        let gone = UnixStream::connect(&self.socket).await.err();
+        gone.is_some_and(|error| matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused))
     }
 
     async fn exchange<T: DeserializeOwned>(

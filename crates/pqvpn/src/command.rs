@@ -5,7 +5,7 @@ mod bootstrap;
 mod completions;
 mod config;
 mod confirm;
-mod daemon;
+pub(crate) mod daemon;
 mod demo;
 mod dht;
 mod dns;

@@ -7,6 +7,8 @@ use pqvpn_api::{error::ApiError, server::SocketError};
 use pqvpn_node::{config::ConfigError, store::StoreError};
 use serde_json::{Value, json};
 
+use crate::command::daemon::IN_USE;
+
 /// Why a command failed.
 #[derive(Debug)]
 pub(crate) struct Failure {
@@ -136,7 +138,7 @@ impl From<SocketError> for Failure {
         #[expect(clippy::wildcard_enum_match_arm, reason = "for all others another path is the way out")]
         match &error {
             SocketError::InUse(_) => Self::failed(
-                "in-use",
+                IN_USE,
                 "a second daemon was not started",
                 &error,
                 "`pqvpn status` shows the first; `--socket`, `--state` and `--config` make a separate one",

@@ -24,6 +24,7 @@ fn main() -> ExitCode {
     };
     let context = Context::new(&globals);
     match command::run(&context, verb) {
+        Ok(()) if output::unwritten() => unwritten(&context.output),
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             context.output.failure(&failure);
@@ -32,11 +33,28 @@ fn main() -> ExitCode {
     }
 }
 
+/// What was asked for was done, and nobody can read it.
+fn unwritten(output: &Output) -> ExitCode {
+    let failure = Failure::failed(
+        "unwritten",
+        "the command was carried out, but its answer could not be written",
+        "standard output takes nothing",
+        "look whether the disk it goes to is full",
+    );
+    output.failure(&failure);
+    ExitCode::from(failure.exit)
+}
+
 /// Help and version are shown; a line that makes no sense is a failure like any other.
 fn not_run(error: &clap::Error) -> ExitCode {
     let help = error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
     if help || !error.use_stderr() {
-        let _reader_gone = error.print();
+        if let Err(error) = error.print() {
+            output::note_unwritten(&error);
+        }
+        if output::unwritten() {
+            return unwritten(&Output::new(false, false));
+        }
         return u8::try_from(error.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from);
     }
     let failure = Failure::command_line(&error.render().to_string(), &verb());

@@ -4,6 +4,7 @@
 use std::{
     env,
     io::{self, IsTerminal, Write},
+    sync::atomic::{AtomicBool, Ordering},
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -198,14 +199,29 @@ fn chars(text: &str) -> usize {
 }
 
 /// A reader that has gone away (`pqvpn peers | head`) is no failure, but a reason to stop talking.
+/// Whether something could not be written although somebody wanted to read it: a disk is full.
+static UNWRITTEN: AtomicBool = AtomicBool::new(false);
+
+/// Whether an answer was not written; a reader that has gone is no reason.
+pub(crate) fn unwritten() -> bool {
+    UNWRITTEN.load(Ordering::Relaxed)
+}
+
+/// Notes why an answer was not written.
+pub(crate) fn note_unwritten(error: &io::Error) {
+    if error.kind() != io::ErrorKind::BrokenPipe {
+        UNWRITTEN.store(true, Ordering::Relaxed);
+    }
+}
+
 fn print_line(line: &str) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
-    writeln!(stdout, "{line}").and_then(|()| stdout.flush())
+    writeln!(stdout, "{line}").and_then(|()| stdout.flush()).inspect_err(note_unwritten)
 }
 
 fn print_raw(text: &str) {
     let mut stdout = io::stdout().lock();
-    let _gone = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+    let _gone = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).inspect_err(note_unwritten);
 }
 
 fn eprint_line(line: &str) {

@@ -4,7 +4,7 @@
 use std::{fs, io, os::unix::fs::PermissionsExt, path::PathBuf, sync::Arc};
 
 use axum::{Json, extract::State};
-use pqvpn_node::{config, store};
+use pqvpn_node::{config, handle::SetOutcome, store};
 use tokio::{sync::Mutex, task::spawn_blocking};
 
 use super::{
@@ -32,7 +32,7 @@ pub(super) async fn post(
             let _one_at_a_time = settings.turn.lock().await;
             let text = settings.with(&key, &value).await?;
             let outcome = applied().await?;
-            settings.write(text).await?;
+            settings.write(text, outcome).await?;
             outcome
         }
     };
@@ -72,7 +72,7 @@ impl SettingsFile {
         .await
     }
 
-    async fn write(&self, text: String) -> Result<(), ApiError> {
+    async fn write(&self, text: String, outcome: SetOutcome) -> Result<(), ApiError> {
         let path = Arc::clone(&self.path);
         in_background(move || {
             let mode = fs::metadata(&*path).map_or(NEW_FILE_MODE, |meta| meta.permissions().mode() & 0o777);
@@ -81,7 +81,10 @@ impl SettingsFile {
                 .map_err(|error: io::Error| error.to_string())
                 .and_then(|()| store::write_atomic(&path, text.as_bytes(), mode).map_err(|error| error.to_string()))
                 .map_err(|why| {
-                    let what = "the setting holds until the daemon stops, and was not kept";
+                    let what = match outcome {
+                        SetOutcome::Applied => "the setting holds until the daemon stops, and was not kept",
+                        SetOutcome::AfterRestart => "the setting was not kept, and changes nothing",
+                    };
                     ApiError::new(Code::Host, what, why, "make the file writable for the daemon, or edit it")
                 })
         })

@@ -35,6 +35,8 @@ use crate::{
     identity, logging, passphrase,
 };
 
+/// The code of a failure: another daemon has the socket or the state directory.
+pub(crate) const IN_USE: &str = "in-use";
 /// Files and sockets that may be open at a time, where the system lets us.
 const MANY_FILES: u64 = 16_384;
 /// Where the log of a daemon in the background goes when the config names no file.

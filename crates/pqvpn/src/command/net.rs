@@ -38,7 +38,11 @@ fn create(context: &Context, args: CreateArgs) -> Result<(), Failure> {
     };
     let made = block_on(async { Ok(context.client()?.net_create(&request).await?) })?;
     let json = up::with_started(&made, started);
-    context.output.done(&json, |output| {
+    context.output.result(&json, |output| {
+        // What is said once is said to those who want results only, too.
+        if output.is_quiet() {
+            return made.disable_secret.as_deref().map(printable).unwrap_or_default().to_string();
+        }
         let mut text = up::started_line(started);
         text.push_str(&here(output, &made.network));
         if let Some(secret) = &made.disable_secret {

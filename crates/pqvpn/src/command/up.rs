@@ -1,6 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `up`: bring the network up; starts a daemon when none runs, changes no setting.
 
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
 use pqvpn_api::error::Code;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -11,6 +16,10 @@ use crate::{
     context::Context,
     failure::Failure,
 };
+
+/// How long a daemon that another command starts may take, and how often it is asked meanwhile.
+const STARTS_WITHIN: Duration = Duration::from_secs(10);
+const ASK_AGAIN: Duration = Duration::from_millis(50);
 
 pub(crate) fn run(context: &Context, args: &PassphraseArgs) -> Result<(), Failure> {
     let started = ensure(context, args)?;
@@ -38,12 +47,30 @@ pub(super) fn ensure(context: &Context, args: &PassphraseArgs) -> Result<Option<
     match block_on(async { Ok(client.up().await) })? {
         Ok(_state) => Ok(None),
         Err(error) if error.code == Code::NoDaemon => {
-            let pid = start_daemon(context, args)?;
+            let pid = match start_daemon(context, args) {
+                Ok(pid) => pid,
+                // Another command was faster.
+                Err(failure) if failure.code == daemon::IN_USE => return up_soon(context, failure),
+                Err(failure) => return Err(failure),
+            };
             // Asked again: a daemon of this user may have another socket than the one that did not answer.
             block_on(async { Ok(context.client()?.up().await?) })?;
             Ok(Some(pid))
         }
         Err(error) => Err(error.into()),
+    }
+}
+
+/// A daemon that somebody else has just started answers in a moment, or never: then `otherwise` is why.
+fn up_soon(context: &Context, otherwise: Failure) -> Result<Option<u32>, Failure> {
+    let until = Instant::now() + STARTS_WITHIN;
+    loop {
+        match block_on(async { Ok(context.client()?.up().await) })? {
+            Ok(_state) => return Ok(None),
+            Err(error) if error.code != Code::NoDaemon => return Err(error.into()),
+            Err(_) if Instant::now() >= until => return Err(otherwise),
+            Err(_) => thread::sleep(ASK_AGAIN),
+        }
     }
 }
 

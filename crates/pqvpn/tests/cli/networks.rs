@@ -72,6 +72,19 @@ impl Fixture {
 }
 
 #[test]
+fn what_is_said_once_is_said_to_whoever_wants_results_only_and_never_lost_in_silence() {
+    let fixture = Fixture::start();
+    assert_eq!(fixture.text(&["net", "create", "home", "-q"]).trim(), "5e".repeat(32));
+    for line in [&["net", "create", "home"][..], &["net", "create", "home", "--json"], &["--help"]] {
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let output = fixture.sandbox.command(line).stdout(full).stderr(Stdio::piped()).output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{line:?}: {said}");
+        assert!(said.contains("its answer could not be written"), "{line:?}: {said}");
+    }
+}
+
+#[test]
 fn a_new_network_says_what_comes_next() {
     let fixture = Fixture::start();
     let text = fixture.text(&["net", "create", "home", "--as", "desk", "--pool", "10.9.0.0/16", "--approval"]);

@@ -2,7 +2,9 @@
 //! Networks from the first line to the last: made, joined by a code, left alone, cut, two at once; and bad codes.
 
 use std::{
+    collections::BTreeSet,
     net::{IpAddr, SocketAddr, UdpSocket},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -146,6 +148,36 @@ fn two_machines_with_nothing_configured_meet_by_one_code() {
         poll("the end of the daemon", || (!node.file("sock").exists()).then_some(()));
         poll("a host as it was", || (HostState::of(&node.namespace) == before).then_some(()));
     }
+}
+
+#[test]
+fn commands_given_at_once_start_one_daemon_and_make_networks_apart() {
+    if !usable() {
+        return;
+    }
+    let net = internet(1).unwrap();
+    let a = Node::new(&net.hosts[0].namespace, "a");
+    a.write_config("");
+    let names = ["one", "two", "three", "four", "five"];
+    let made: Vec<Value> = thread::scope(|scope| {
+        let make = |name| scope.spawn(|| json(&a, &["net", "create", name]));
+        names.map(make).into_iter().map(|made| made.join().unwrap()).collect()
+    });
+    let started: Vec<_> = made.iter().filter(|made| !made["started_pid"].is_null()).map(Background::of).collect();
+    assert_eq!(started.len(), 1, "{made:?}");
+    let list = json(&a, &["net", "list"]);
+    let pools: BTreeSet<&str> =
+        list["networks"].as_array().unwrap().iter().map(|one| one["pool"].as_str().unwrap()).collect();
+    assert_eq!(pools.len(), names.len(), "{list}");
+    // Between the end of a daemon and that of its socket somebody seems to listen.
+    kill(started[0].0, Signal::SIGKILL).unwrap();
+    let again = thread::scope(|scope| {
+        let up = || scope.spawn(|| json(&a, &["up"]));
+        [up(), up(), up()].map(|up| up.join().unwrap())
+    });
+    let _started: Vec<_> = again.iter().filter(|up| !up["started_pid"].is_null()).map(Background::of).collect();
+    drop(started);
+    assert_eq!(json(&a, &["status"])["networks"].as_array().unwrap().len(), names.len());
 }
 
 #[test]

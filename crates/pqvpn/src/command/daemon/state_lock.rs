@@ -36,7 +36,7 @@ pub(super) fn take(state_dir: &Path) -> Result<File, Failure> {
     match lock.try_lock() {
         Ok(()) => Ok(lock),
         Err(TryLockError::WouldBlock) => Err(Failure::failed(
-            "in-use",
+            super::IN_USE,
             what,
             format!("another daemon uses {}", state_dir.display()),
             "stop it, or give this one its own `--state DIR`",
