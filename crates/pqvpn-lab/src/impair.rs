@@ -112,6 +112,14 @@ pub fn mtu_black_hole(interface: &Interface, direction: Direction, mtu: u32) -> 
     rule(interface, direction, &format!("meta length > {mtu} drop"))
 }
 
+/// Drops what an `nft` match names.
+///
+/// # Errors
+/// [`ImpairError`].
+pub fn drop_matching(interface: &Interface, direction: Direction, what: &str) -> Result<Impairment, ImpairError> {
+    rule(interface, direction, &format!("{what} drop"))
+}
+
 /// Drops UDP only: a network that lets nothing but TCP through.
 ///
 /// # Errors

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use ipnet::IpNet;
+use pqvpn_lab::impair;
 use pqvpn_lab::process::{Daemon, Usage};
 use pqvpn_lab::report::{Op, Report};
 use pqvpn_lab::topology::{self, Host, Interface};
@@ -26,6 +27,11 @@ mod traffic;
 
 /// What comes to this port is thrown away (RFC 863).
 const DISCARD: u16 = 9;
+/// The hub's interface, and bytes of IPv6 and UDP headers.
+const TUN: &str = "scale0";
+const INNER: u64 = 40 + 8;
+/// Ethernet, IPv4 and UDP headers.
+const OUTER: u64 = 14 + 20 + 8;
 /// Where the peers live: all of it is local to the swarm's namespace.
 const PEERS: &str = "172.20.0.1/16";
 /// How long the peers may take for a session each before they are given up.
@@ -60,6 +66,8 @@ struct Rig {
     daemon: Option<Daemon>,
     swarm: Swarm,
     members: Vec<Member>,
+    /// The peers' end of the wire.
+    far: Interface,
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<Report> {
@@ -90,6 +98,15 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Report> {
     Ok(report)
 }
 
+/// Data of tunnels (their first byte is `001kkkkk`), merged or of the one length that the sender gives it, and no probe.
+fn data() -> String {
+    let one = usize::from(traffic::SIZE) + 20 + 8;
+    format!(
+        "meta l4proto udp meta length {{ {one}, {}, 2000-65535 }} @th,64,3 1",
+        one + 40 + 8 + pqvpn_packet::header::OVERHEAD
+    )
+}
+
 fn bars(peers: u16, report: &mut Report) {
     for what in ["start_verified", "idle_sessions", "restart_verified"] {
         report.bar(what, Op::Equal, peers.into());
@@ -102,7 +119,7 @@ fn bars(peers: u16, report: &mut Report) {
 
 fn config(members: &[Member]) -> String {
     let mut text = format!(
-        "[node]\nlisten = [\"0.0.0.0:{PORT}\", \"[::]:{PORT}\"]\nport_mapping = false\n[interface]\nname = \"scale0\"\n\
+        "[node]\nlisten = [\"0.0.0.0:{PORT}\", \"[::]:{PORT}\"]\nport_mapping = false\n[interface]\nname = \"{TUN}\"\n\
          ipv4 = false\n[logging]\nlevel = \"warn\"\n[bootstrap]\nlan = false\n[dht]\nenabled = false\n"
     );
     for (number, member) in members.iter().enumerate() {
@@ -138,7 +155,7 @@ impl Rig {
         let begun = Instant::now();
         swarm.start(id["peer_id"].as_str().context("a node has a PeerID")?, &format!("{}:{PORT}", hub.ipv4))?;
         say(&format!("{peers} peers started in {:.1} s", begun.elapsed().as_secs_f64()));
-        Ok(Self { hub: node, daemon: Some(daemon), swarm, members })
+        Ok(Self { hub: node, daemon: Some(daemon), swarm, members, far: far.interface.clone() })
     }
 
     fn usage(&self) -> anyhow::Result<Usage> {
@@ -222,13 +239,21 @@ impl Rig {
         self.swarm.count_bare(DISCARD)?;
         let outside = |member: &Member| SocketAddrV6::new(member.at.ip().to_ipv6_mapped(), DISCARD, 0, 0);
         let bare: Vec<_> = self.members.iter().map(outside).collect();
+        let mut wire = traffic::Passed::new(&self.hub.host, self.hub.host.interface.name(), OUTER)?;
+        let outer = self.hub.host.interface.name().to_owned();
         let kinds = [
-            ("", traffic::LONGEST, &all),
-            ("raw_", traffic::LONGEST, &bare),
-            ("single_", 1, &all),
-            ("raw_single_", 1, &bare),
+            ("", traffic::LONGEST, &all, None),
+            ("raw_", traffic::LONGEST, &bare, None),
+            ("single_", 1, &all, None),
+            ("raw_single_", 1, &bare, None),
+            ("wire_", traffic::LONGEST, &all, Some((TUN, INNER))),
+            ("raw_wire_", traffic::LONGEST, &bare, Some((&*outer, OUTER))),
+            ("wire_single_", 1, &all, Some((TUN, INNER))),
+            ("raw_wire_single_", 1, &bare, Some((&*outer, OUTER))),
         ];
-        for (kind, burst, all) in kinds {
+        for (kind, burst, all, passed) in kinds {
+            // Nobody of the peers' is woken, or touches what was sent.
+            let _lost = passed.map(|_| impair::drop_matching(&self.far, impair::Direction::In, &data())).transpose()?;
             let mut ratios = Vec::new();
             let mut rates = [Vec::new(), Vec::new()];
             for round in 0..repeat {
@@ -237,16 +262,26 @@ impl Rig {
                 for which in order {
                     let targets = if which == 0 { &all[..1] } else { &all[..] };
                     let before = self.usage()?;
-                    let sent = traffic::flat_out(&self.hub.host, &mut self.swarm, targets, burst, seconds)?;
+                    let count = match passed {
+                        None => traffic::Count::Delivered(&mut self.swarm),
+                        Some((interface, headers)) => {
+                            traffic::Count::Passed(traffic::Passed::new(&self.hub.host, interface, headers)?)
+                        }
+                    };
+                    let on_wire = wire.bytes()?;
+                    let sent = traffic::flat_out(&self.hub.host, count, targets, burst, seconds)?;
+                    let on_wire = wire.bytes()? - on_wire;
                     let cpu = self.usage()?.cpu.saturating_sub(before.cpu).as_secs_f64();
                     rates[which].push(sent.gbit_s);
                     report.row([
                         ("to", if which == 0 { "one" } else { "all" }.into()),
+                        ("counted", if passed.is_some() { "passed on" } else { "delivered" }.into()),
                         ("tunnel", u8::from(!kind.starts_with("raw")).into()),
                         ("burst", burst.into()),
                         ("round", (round + 1).into()),
                         ("gbit_s", rounded(sent.gbit_s)),
                         ("lost_percent", rounded(sent.lost_percent)),
+                        ("wire_gigabytes", rounded(on_wire as f64 / 1e9)),
                         ("hub_cpu_s_per_gb", rounded(cpu / sent.gigabytes)),
                     ]);
                 }
