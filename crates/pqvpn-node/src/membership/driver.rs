@@ -64,6 +64,9 @@ use rotation::NOT_SAID;
 use saving::Refusing;
 use seek::{Found, Said, Search};
 
+/// Events that are dealt with before anything else is looked at again: what is due takes as long for one as for many.
+const EVENTS_AT_ONCE: usize = 16;
+
 /// What the driver is made of at its start.
 pub(super) struct Parts {
     pub(super) shared: Arc<Shared>,
@@ -312,7 +315,14 @@ impl Driver {
                     Some(order) => self.on_order(order),
                     None => return None,
                 },
-                Some(event) = inputs.events.recv() => self.on_event(event),
+                Some(event) = inputs.events.recv() => {
+                    self.on_event(event);
+                    // What is due after each of a crowd is looked for once.
+                    for _ in 1..EVENTS_AT_ONCE {
+                        let Ok(event) = inputs.events.try_recv() else { break };
+                        self.on_event(event);
+                    }
+                }
                 Some(door) = inputs.found.recv() => self.on_found(&door),
                 () = self.mapped.changed() => self.find_endpoints(),
                 Some(done) = self.tasks.join_next(), if !self.tasks.is_empty() => {

@@ -28,6 +28,8 @@ const HELD: Duration = Duration::from_secs(75);
 /// Pairs at once, in all and for one asking member.
 const MAX_PAIRS: usize = 1024;
 const MAX_PAIRS_EACH: usize = 64;
+/// Offers under way that one asker may have caused: each waits for somebody who may be silent.
+const MAX_OFFERS_EACH: usize = 8;
 /// Ways at once, in all and through one relay.
 const MAX_WAYS: usize = 1024;
 const MAX_WAYS_EACH: usize = 512;
@@ -119,6 +121,8 @@ pub(super) struct Relaying {
     shared: Arc<ForwardLimit>,
     introductions: Arc<ForwardLimit>,
     askers: BTreeMap<PeerId, Weak<ForwardLimit>>,
+    /// Of each asker; who makes an offer holds a part.
+    offers: BTreeMap<PeerId, Arc<()>>,
     pairs: Vec<Pair>,
     ways: Vec<OwnWay>,
     /// Channels named to relays of which no way has come yet, and until when.
@@ -139,6 +143,7 @@ impl Relaying {
             shared: shared_limit(willing),
             introductions: Arc::new(ForwardLimit::new(INTRODUCTIONS.0, INTRODUCTIONS.1)),
             askers: BTreeMap::new(),
+            offers: BTreeMap::new(),
             pairs: Vec::new(),
             ways: Vec::new(),
             named: BTreeMap::new(),
@@ -157,6 +162,20 @@ impl Relaying {
     }
 
     // ---- being a relay --------------------------------------------------------------------------------------------
+
+    /// An offer in the name of an asker is under way for as long as this is kept.
+    ///
+    /// # Errors
+    /// [`RelayRefusal::Full`].
+    pub(super) fn begin_offer(&mut self, asker: PeerId) -> Result<Arc<()>, RelayRefusal> {
+        self.offers.retain(|_, offers| Arc::strong_count(offers) > 1);
+        let offers = self.offers.entry(asker).or_default();
+        if Arc::strong_count(offers) > MAX_OFFERS_EACH {
+            self.refused += 1;
+            return Err(RelayRefusal::Full);
+        }
+        Ok(Arc::clone(offers))
+    }
 
     /// Plans a pair: the one there is goes on with its channels. `random` makes new ones.
     ///

@@ -160,7 +160,8 @@ fn commands_given_at_once_start_one_daemon_and_make_networks_apart() {
     a.write_config("");
     let names = ["one", "two", "three", "four", "five"];
     let made: Vec<Value> = thread::scope(|scope| {
-        let make = |name| scope.spawn(|| json(&a, &["net", "create", name]));
+        let a = &a;
+        let make = |name| scope.spawn(move || json(a, &["net", "create", name]));
         names.map(make).into_iter().map(|made| made.join().unwrap()).collect()
     });
     let started: Vec<_> = made.iter().filter(|made| !made["started_pid"].is_null()).map(Background::of).collect();

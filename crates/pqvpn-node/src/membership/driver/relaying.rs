@@ -392,10 +392,11 @@ impl Driver {
         let is_member = self.networks.get(&network).is_some_and(|network| network.is_member(now_ms, &other));
         let other_link = self.links.one_each().get(&other).copied();
         let direct = |link: LinkId| self.links.get(link).is_some_and(|link| !is_by_member(link.connection.remote()));
+        let offering = self.relaying.begin_offer(asker);
         let planned = match other_link.filter(|link| direct(*link) && direct(asker_link)) {
             _ if !is_member || other == asker || other == self.shared.own => Err(RelayRefusal::NotAMember),
             None => Err(RelayRefusal::NotLinked),
-            Some(_) if self.tasks.len() >= MAX_TASKS => Err(RelayRefusal::Full),
+            Some(_) if self.tasks.len() >= MAX_TASKS || offering.is_err() => Err(RelayRefusal::Full),
             Some(link) => self
                 .relaying
                 .plan(network, asker, pair.channel, other, entropy::u64)
@@ -417,7 +418,7 @@ impl Driver {
                 Ok(NetResponse::RelayRefused(refusal)) => Err(refusal),
                 Ok(_) | Err(_) => Err(RelayRefusal::Declined),
             };
-            drop(using);
+            drop((using, offering));
             TaskDone::Offered(Box::new(Offered { plan, asker_link, other_link, accepted, answer }))
         });
     }

@@ -172,6 +172,19 @@ fn one_member_gets_a_bounded_number_of_pairs_and_the_next_one_still_gets_some() 
 }
 
 #[test]
+fn one_member_causes_few_offers_at_a_time() {
+    let (mut books, _) = books(Willing::Bulk { rate: 0 });
+    let mut under_way: Vec<_> = (0..MAX_OFFERS_EACH).map(|_| books.begin_offer(peer(1)).unwrap()).collect();
+    assert_eq!(books.begin_offer(peer(1)), Err(RelayRefusal::Full));
+    assert!(books.begin_offer(peer(2)).is_ok());
+    under_way.pop();
+    assert!(books.begin_offer(peer(1)).is_ok(), "one is over");
+    drop(under_way);
+    assert!(books.begin_offer(peer(3)).is_ok());
+    assert_eq!(books.offers.len(), 1, "nothing is kept of who asks for nothing");
+}
+
+#[test]
 fn a_way_of_ours_is_asked_for_again_while_it_is_held_and_ends_when_it_is_not() {
     let start = Instant::now();
     let (mut books, written) = books(Willing::default());
