@@ -185,6 +185,12 @@ impl Constitution {
         self.waiting.len()
     }
 
+    /// Encoded size of the statements waiting, in bytes.
+    #[must_use]
+    pub fn waiting_bytes(&self) -> usize {
+        self.waiting.bytes()
+    }
+
     /// Counters since the start.
     #[must_use]
     pub fn counters(&self) -> &Counters {

@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 
 use pqvpn_crypto::identity::PublicIdentity;
 use pqvpn_crypto::peer_id::PeerId;
-use pqvpn_wire::network::{Act, MAX_SIGNERS, Statement};
+use pqvpn_wire::network::{Act, MAX_SIGNERS, Statement, StatementId};
 use sha2::{Digest, Sha256};
 
 use super::{Constitution, Inserted};
@@ -27,16 +27,27 @@ impl Constitution {
         statement: Statement,
         verifier: &dyn StatementVerifier,
     ) -> Result<Inserted, Refusal> {
+        let id = statement.id();
         let mut answer = self.admit(statement, verifier);
         if let Ok(Inserted::New { adopted }) = &mut answer {
-            while let Some(ready) = self.waiting.take_ready(|parent| self.graph.node(parent).is_some()) {
+            *adopted = self.admit_waiting_for(id, verifier);
+        }
+        answer
+    }
+
+    /// Takes in what waited for a statement, and what waited for that; in the order they came in.
+    fn admit_waiting_for(&mut self, statement: StatementId, verifier: &dyn StatementVerifier) -> Vec<StatementId> {
+        let (mut adopted, mut arrived) = (Vec::new(), vec![statement]);
+        while let Some(parent) = arrived.pop() {
+            for ready in self.waiting.take_ready(&parent) {
                 let id = ready.id();
                 if matches!(self.admit(ready, verifier), Ok(Inserted::New { .. })) {
                     adopted.push(id);
+                    arrived.push(id);
                 }
             }
         }
-        answer
+        adopted
     }
 
     fn admit(&mut self, statement: Statement, verifier: &dyn StatementVerifier) -> Result<Inserted, Refusal> {
@@ -49,10 +60,11 @@ impl Constitution {
         }
         self.check_place(&statement)?;
         let Some(parents) = self.parents(&statement) else {
-            let missing = statement.body().parents.iter().filter(|parent| !self.contains(parent)).copied().collect();
+            let missing: BTreeSet<_> =
+                statement.body().parents.iter().filter(|parent| !self.contains(parent)).copied().collect();
             self.counters.waited += 1;
-            self.counters.waiting_evicted += u64::from(self.waiting.enter(statement));
-            return Ok(Inserted::Waiting { missing });
+            self.counters.waiting_evicted += self.waiting.enter(statement, missing.clone());
+            return Ok(Inserted::Waiting { missing: missing.into_iter().collect() });
         };
         self.check_seq(&statement, &parents)?;
         let (_, set) = self.graph.act_set(&parents);
