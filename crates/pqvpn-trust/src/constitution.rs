@@ -355,6 +355,7 @@ impl Constitution {
 
     fn refold(&mut self) {
         self.counters.refolds += 1;
+        self.counters.resealed += self.graph.reseal() as u64;
         if let Some(view) = Fold::new(&self.graph, &mut self.evaluator, self.candidate).all() {
             self.view = view;
         }

@@ -75,6 +75,24 @@ fn who_lost_statements_from_the_waiting_room_holds_the_same_when_it_has_heard_th
 }
 
 #[test]
+fn a_bundle_of_signatures_seals_what_stands_on_them_once() {
+    let mut world = World::new(1);
+    world.say(&[0], add_admin(1));
+    let said: Vec<Statement> = (0..200).map(|number| world.say(&[0], add_somebody(number))).collect();
+    let signed_again: Vec<Statement> =
+        said.iter().take(100).rev().map(|s| signed(s.body().clone(), &[(1, true)])).collect();
+    let new = world.draft(&[0], add(5, "x"));
+    let answers = world.constitution.insert_all(signed_again.into_iter().chain([new]), &Fake);
+    assert_eq!(answers.iter().filter(|answer| **answer == Ok(Inserted::Merged)).count(), 100);
+    assert!(matches!(answers.last(), Some(Ok(Inserted::New { .. }))));
+    assert_eq!(world.constitution.counters().resealed, 201);
+    assert!(world.constitution.graph.seals_hold());
+    let checkpoint = world.checkpoint(&[0]);
+    world.insert(&checkpoint).unwrap();
+    assert!(world.constitution.seals_truly(&checkpoint.id()) && !world.is_void(&checkpoint));
+}
+
+#[test]
 fn one_admin_alone_cannot_fill_the_room_for_statements_about_admins() {
     let mut world = World::new(2);
     world.say(&[0], add_admin(1));
