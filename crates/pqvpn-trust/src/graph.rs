@@ -76,6 +76,9 @@ pub(crate) struct Graph {
     shares: Shares,
     /// The first statement that got other signers since the last [`Graph::reseal`]: seals from there on are out of date.
     unsealed: Option<Node>,
+    /// How often the ancestors of something were walked through.
+    #[cfg(test)]
+    pub(crate) walks: std::sync::atomic::AtomicUsize,
 }
 
 /// How much of the room one key alone has filled, so that nobody fills all of it.
@@ -428,6 +431,8 @@ impl Graph {
 
     /// Visits `parents` and their ancestors once each; numbers below `lowest` are left out (ancestors are smaller).
     fn walk(&self, parents: &[Node], lowest: Node, mut visit: impl FnMut(Node)) {
+        #[cfg(test)]
+        self.walks.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let mut seen = Bits::default();
         let mut open: Vec<Node> = parents.to_vec();
         while let Some(node) = open.pop() {

@@ -29,8 +29,11 @@ impl Constitution {
     ) -> Result<Inserted, Refusal> {
         let id = statement.id();
         let mut answer = self.admit(statement, verifier);
-        if let Ok(Inserted::New { adopted }) = &mut answer {
-            *adopted = self.admit_waiting_for(id, verifier);
+        match &mut answer {
+            Ok(Inserted::New { adopted }) => *adopted = self.admit_waiting_for(id, verifier),
+            // Not of what waited: others offered that.
+            Err(Refusal::NoAuthority) => verifier.unfounded(),
+            Ok(_) | Err(_) => {}
         }
         answer
     }
@@ -85,6 +88,9 @@ impl Constitution {
         if body.parents.is_empty() || body.parents.len() > MAX_PARENTS {
             return Err(Refusal::NoParents);
         }
+        if !is_signed(statement) {
+            return Err(Refusal::NoAuthority);
+        }
         if self.graph.len() >= MAX_STATEMENTS { Err(Refusal::Full) } else { Ok(()) }
     }
 
@@ -111,21 +117,49 @@ impl Constitution {
             let right = self.disable == Some(Sha256::digest(secret).into());
             return if right { Ok(without_signers(statement)) } else { Err(Refusal::BadSecret) };
         }
+        let rotates = matches!(statement.body().act, Act::Rotate { .. });
+        let own = own_key(&statement.body().act).cloned().filter(|key| self.may_have_entered(&key.peer_id(), set));
+        if rotates && own.is_none() {
+            return Err(Refusal::NoAuthority);
+        }
         if !verifier.rotation(&statement) {
             return Err(Refusal::BadRotation);
         }
-        let own = own_key(&statement.body().act).cloned().filter(|key| {
-            let peer = key.peer_id();
-            set.granted.contains(&peer) || self.graph.entered(&peer, parents)
-        });
-        let rotates = matches!(statement.body().act, Act::Rotate { .. });
         let key_of = |peer: &PeerId| {
             if let Some(own) = own.as_ref().filter(|own| own.peer_id() == *peer) {
                 return Some(own);
             }
             (!rotates && set.granted.contains(peer)).then(|| self.graph.key(peer)).flatten()
         };
-        only_good(statement, verifier, &mut self.counters, key_of)
+        let good = only_good(statement, verifier, &mut self.counters, key_of)?;
+        match own {
+            Some(own) => self.check_entered(good, &own.peer_id(), set, parents),
+            None => Ok(good),
+        }
+    }
+
+    /// Whether anything held took the peer in or gave it authority; whether the statement stands on that is not asked.
+    fn may_have_entered(&self, peer: &PeerId, set: &ActSet) -> bool {
+        set.granted.contains(peer) || !self.graph.entries(peer).is_empty()
+    }
+
+    /// Keeps the right signature of the subject itself if what the statement stands on took it in.
+    ///
+    /// That walks the graph, so a signature must hold before: whoever is made to walk for nothing knows whose key did it.
+    fn check_entered(
+        &mut self,
+        mut good: Statement,
+        own: &PeerId,
+        set: &ActSet,
+        parents: &[Node],
+    ) -> Result<Statement, Refusal> {
+        let is_in = || set.granted.contains(own) || self.graph.entered(own, parents);
+        if !good.signers().any(|signer| signer == own) || is_in() {
+            return Ok(good);
+        }
+        good.remove_signature(own);
+        self.counters.signatures_dropped += 1;
+        if good.signers().len() == 0 { Err(Refusal::NoAuthority) } else { Ok(good) }
     }
 
     fn check_room(&mut self, statement: &Statement, set: &ActSet) -> Result<(), Refusal> {
@@ -192,6 +226,7 @@ impl Constitution {
     fn unite(&mut self, node: Node, other: Statement, verifier: &dyn StatementVerifier) -> bool {
         let Some(held) = self.graph.held(node) else { return false };
         let (before, set, parents) = (Arc::clone(&held.statement), held.set, held.parents.clone());
+        let is_act = held.act.is_some();
         let mut fresh = other;
         let known: Vec<PeerId> = before.signers().copied().collect();
         for signer in &known {
@@ -209,7 +244,9 @@ impl Constitution {
         self.graph.replace(node, Arc::new(merged));
         self.counters.merged += 1;
         self.head = OnceLock::new();
-        self.evaluator.forget();
+        if is_act {
+            self.evaluator.forget();
+        }
         self.stale = true;
         true
     }
@@ -251,6 +288,19 @@ impl Constitution {
             }
         }
         united
+    }
+}
+
+/// Whether somebody signed who may have a say, as far as the statement alone tells.
+fn is_signed(statement: &Statement) -> bool {
+    let mut signers = statement.signers();
+    match &statement.body().act {
+        Act::Disable { .. } => true,
+        Act::Rotate { old, .. } => {
+            let old = old.peer_id();
+            signers.any(|signer| *signer == old)
+        }
+        _ => signers.len() > 0,
     }
 }
 

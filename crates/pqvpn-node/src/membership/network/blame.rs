@@ -16,7 +16,7 @@ use pqvpn_wire::network::{Statement, StatementId};
 use super::Network;
 use crate::clock;
 
-/// False signatures of one member until it is not listened to; after the first so many of one message the rest is not
+/// False signatures, or statements of nobody with a say, of one member until it is not listened to; after the first so many of one message the rest is not
 /// looked at.
 pub(super) const MAX_FALSE: u32 = 16;
 /// How long it is not listened to the first time; doubled each time after.
@@ -68,7 +68,7 @@ impl Witness {
         Self { offered, wrong: Cell::new(0) }
     }
 
-    /// False signatures among those offered.
+    /// False signatures among those offered, and statements that nobody signed who could ever have a say.
     pub(super) fn wrong(&self) -> u32 {
         self.wrong.get()
     }
@@ -98,6 +98,11 @@ impl StatementVerifier for Witness {
         // The new key's consent is part of the body.
         self.judge(self.offered.contains_key(&statement.id()), || CompositeVerifier.rotation(statement))
     }
+
+    fn unfounded(&self) {
+        // Members do not hold such a statement, whatever else they hold: the same ancestors give the same answer.
+        self.wrong.set(self.wrong.get().saturating_add(1));
+    }
 }
 
 impl Network {
@@ -105,7 +110,7 @@ impl Network {
     pub(super) fn blame(&mut self, peer: PeerId, false_signatures: u64) {
         let count = u32::try_from(false_signatures).unwrap_or(u32::MAX);
         if count > 0 && self.blamed.entry(peer).or_default().note(clock::now(), count) {
-            tracing::warn!(peer = %peer.short(), network = %self.head.name, "a member passes on false signatures");
+            tracing::warn!(peer = %peer.short(), network = %self.head.name, "a member passes on what is false");
         }
     }
 
