@@ -293,15 +293,11 @@ impl Constitution {
 
 /// Whether somebody signed who may have a say, as far as the statement alone tells.
 fn is_signed(statement: &Statement) -> bool {
-    let mut signers = statement.signers();
-    match &statement.body().act {
-        Act::Disable { .. } => true,
-        Act::Rotate { old, .. } => {
-            let old = old.peer_id();
-            signers.any(|signer| *signer == old)
-        }
-        _ => signers.len() > 0,
+    if let Act::Rotate { old, .. } = &statement.body().act {
+        let old = old.peer_id();
+        return statement.signers().any(|signer| *signer == old);
     }
+    statement.signers().len() > 0 || matches!(statement.body().act, Act::Disable { .. })
 }
 
 fn without_signers(mut statement: Statement) -> Statement {

@@ -79,8 +79,7 @@ fn a_bundle_of_signatures_seals_what_stands_on_them_once() {
     let mut world = World::new(1);
     world.say(&[0], add_admin(1));
     let said: Vec<Statement> = (0..200).map(|number| world.say(&[0], add_somebody(number))).collect();
-    let signed_again: Vec<Statement> =
-        said.iter().take(100).rev().map(|s| signed(s.body().clone(), &[(1, true)])).collect();
+    let signed_again: Vec<Statement> = said.iter().take(100).map(|s| signed(s.body().clone(), &[(1, true)])).collect();
     let new = world.draft(&[0], add(5, "x"));
     let answers = world.constitution.insert_all(signed_again.into_iter().chain([new]), &Fake);
     assert_eq!(answers.iter().filter(|answer| **answer == Ok(Inserted::Merged)).count(), 100);
