@@ -124,7 +124,35 @@ impl Network {
 
 #[cfg(test)]
 mod tests {
+    use pqvpn_wire::network::Bundle;
+
+    use super::super::tests::attacks::{NOW, identity, member, network};
     use super::*;
+
+    #[test]
+    fn who_passes_on_what_nobody_with_a_say_signed_is_not_listened_to() {
+        let (founder, honest, liar) = (identity(1), identity(2), identity(3));
+        let mut network = network(&founder);
+        for peer in [&honest, &liar] {
+            network.act(&founder, NOW, member(peer.peer_id(), None)).unwrap();
+        }
+        let of = |network: &Network, number: u8, signer: Option<&pqvpn_crypto::identity::Identity>| {
+            let body = network.constitution.draft(NOW, member(identity(number).peer_id(), None));
+            let mut statement = Statement::draft(body).unwrap();
+            signer.into_iter().for_each(|signer| statement.sign(signer).unwrap());
+            Arc::new(statement)
+        };
+        let unsigned = (10..18).map(|number| of(&network, number, None));
+        let by_no_admin = (18..26).map(|number| of(&network, number, Some(&liar)));
+        let statements: Vec<_> = unsigned.chain(by_no_admin).collect();
+        // The same in the hands of nobody in particular is nobody's fault, and what an admin said is true from anybody.
+        network.absorb(NOW, None, Bundle { statements: statements.clone(), ..Bundle::default() });
+        let right = vec![of(&network, 40, Some(&founder))];
+        assert!(network.absorb(NOW, Some(honest.peer_id()), Bundle { statements: right, ..Bundle::default() }).news);
+        network.absorb(NOW, Some(liar.peer_id()), Bundle { statements, ..Bundle::default() });
+        assert!(network.is_deaf_to(clock::now(), &liar.peer_id()));
+        assert!(!network.is_deaf_to(clock::now(), &honest.peer_id()));
+    }
 
     #[test]
     fn who_is_false_too_often_is_not_listened_to_for_ever_longer_but_never_for_ever() {
