@@ -185,6 +185,12 @@ impl Constitution {
         self.waiting.len()
     }
 
+    /// Encoded size of the statements waiting, in bytes.
+    #[must_use]
+    pub fn waiting_bytes(&self) -> usize {
+        self.waiting.bytes()
+    }
+
     /// Counters since the start.
     #[must_use]
     pub fn counters(&self) -> &Counters {
@@ -349,6 +355,7 @@ impl Constitution {
 
     fn refold(&mut self) {
         self.counters.refolds += 1;
+        self.counters.resealed += self.graph.reseal() as u64;
         if let Some(view) = Fold::new(&self.graph, &mut self.evaluator, self.candidate).all() {
             self.view = view;
         }

@@ -24,6 +24,8 @@ pub struct Counters {
     pub signatures_dropped: u64,
     /// Times the view was computed from the beginning.
     pub refolds: u64,
+    /// Seals made anew because something they cover got another signer.
+    pub resealed: u64,
     refused: BTreeMap<&'static str, u64>,
 }
 

@@ -30,7 +30,7 @@ pub(crate) struct Held {
     pub(crate) set: SetNo,
     /// Its own number, if it is one.
     pub(crate) act: Option<ActNo>,
-    /// Hash over its id and signers and those of everything it stands on.
+    /// Hash over its id and signers and those of everything it stands on, up to [`Graph::unsealed`].
     seal: [u8; 32],
 }
 
@@ -74,6 +74,11 @@ pub(crate) struct Graph {
     removal_ancestors: BTreeMap<ActNo, Bits>,
     bytes: usize,
     shares: Shares,
+    /// The first statement that got other signers since the last [`Graph::reseal`]: seals from there on are out of date.
+    unsealed: Option<Node>,
+    /// How often the ancestors of something were walked through.
+    #[cfg(test)]
+    pub(crate) walks: std::sync::atomic::AtomicUsize,
 }
 
 /// How much of the room one key alone has filled, so that nobody fills all of it.
@@ -305,25 +310,40 @@ impl Graph {
         self.index.insert(statement.id(), node);
         self.bytes += statement.encoded_len();
         self.shares.count(&statement, act.is_some());
-        let seal = self.seal_at(&statement, &parents);
+        // What comes after an outdated seal is sealed with it.
+        let seal = if self.unsealed.is_none() { self.seal_at(&statement, &parents) } else { [0; 32] };
         self.nodes.push(Held { statement, parents, set, act, seal });
         node
     }
 
-    /// Puts a statement with more signers in the place of the same with fewer.
+    /// Puts a statement with more signers in the place of the same with fewer; [`Graph::reseal`] is due.
     pub(crate) fn replace(&mut self, node: Node, statement: Arc<Statement>) {
         if let Some(held) = self.nodes.get_mut(node as usize) {
             self.bytes = self.bytes.saturating_sub(held.statement.encoded_len()) + statement.encoded_len();
             held.statement = statement;
         }
+        self.unsealed = Some(self.unsealed.map_or(node, |first| first.min(node)));
+    }
+
+    /// Brings all seals up to date, once for however many got other signers; says how many were made anew.
+    pub(crate) fn reseal(&mut self) -> usize {
+        let Some(first) = self.unsealed.take() else { return 0 };
         // Parents come first, so one pass is enough.
-        for later in node as usize..self.nodes.len() {
-            let Some(held) = self.nodes.get(later) else { return };
+        for later in first as usize..self.nodes.len() {
+            let Some(held) = self.nodes.get(later) else { break };
             let seal = self.seal_at(&held.statement, &held.parents);
             if let Some(held) = self.nodes.get_mut(later) {
                 held.seal = seal;
             }
         }
+        self.nodes.len().saturating_sub(first as usize)
+    }
+
+    /// Whether every seal is what its statement and the seals before say.
+    #[cfg(test)]
+    pub(crate) fn seals_hold(&self) -> bool {
+        self.unsealed.is_none()
+            && self.nodes.iter().all(|held| held.seal == self.seal_at(&held.statement, &held.parents))
     }
 
     /// Puts a statement in the place of the same with other bytes of its signatures: nothing depends on those.
@@ -345,6 +365,7 @@ impl Graph {
 
     /// Hash over the ids and signers of `parents`, as a statement names them, and of everything they stand on.
     pub(crate) fn seal_of(&self, parents: &[Node]) -> [u8; 32] {
+        debug_assert!(self.unsealed.is_none(), "seals are asked for when a bundle is in");
         self.add_seals(Sha512_256::new_with_prefix(b"pqvpn seals v1"), parents)
     }
 
@@ -410,6 +431,8 @@ impl Graph {
 
     /// Visits `parents` and their ancestors once each; numbers below `lowest` are left out (ancestors are smaller).
     fn walk(&self, parents: &[Node], lowest: Node, mut visit: impl FnMut(Node)) {
+        #[cfg(test)]
+        self.walks.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let mut seen = Bits::default();
         let mut open: Vec<Node> = parents.to_vec();
         while let Some(node) = open.pop() {

@@ -53,6 +53,8 @@ pub const MAX_ADMINS: usize = 16;
 pub const MAX_MEMBERS: usize = 4_096;
 /// Statements whose parents are not known yet; the oldest goes first.
 pub const MAX_WAITING: usize = 256;
+/// Encoded size of all that wait, in bytes: nobody has checked a signature on them. As many with one signature fit.
+pub const MAX_WAITING_BYTES: usize = 1536 * 1024;
 /// Statements by former admins alone, held because they may become valid again; more are refused.
 pub const MAX_VOID: usize = 4_096;
 /// Proposals shown at one time, the newest.

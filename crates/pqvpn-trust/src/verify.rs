@@ -13,6 +13,12 @@ pub trait StatementVerifier {
 
     /// Says whether the new key of a rotation agreed to it; true for every other act.
     fn rotation(&self, statement: &Statement) -> bool;
+
+    /// Hears that a statement offered now is signed by nobody who could ever have a say in it.
+    ///
+    /// That follows from the statement and what it stands on alone, so nobody who holds it, and passes it on, finds
+    /// otherwise. It is not said of statements that waited, whoever offered them.
+    fn unfounded(&self) {}
 }
 
 /// The verifier of a running node: both halves of every signature.

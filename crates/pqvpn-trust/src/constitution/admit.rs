@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 
 use pqvpn_crypto::identity::PublicIdentity;
 use pqvpn_crypto::peer_id::PeerId;
-use pqvpn_wire::network::{Act, MAX_SIGNERS, Statement};
+use pqvpn_wire::network::{Act, MAX_SIGNERS, Statement, StatementId};
 use sha2::{Digest, Sha256};
 
 use super::{Constitution, Inserted};
@@ -27,16 +27,30 @@ impl Constitution {
         statement: Statement,
         verifier: &dyn StatementVerifier,
     ) -> Result<Inserted, Refusal> {
+        let id = statement.id();
         let mut answer = self.admit(statement, verifier);
-        if let Ok(Inserted::New { adopted }) = &mut answer {
-            while let Some(ready) = self.waiting.take_ready(|parent| self.graph.node(parent).is_some()) {
+        match &mut answer {
+            Ok(Inserted::New { adopted }) => *adopted = self.admit_waiting_for(id, verifier),
+            // Not of what waited: others offered that.
+            Err(Refusal::NoAuthority) => verifier.unfounded(),
+            Ok(_) | Err(_) => {}
+        }
+        answer
+    }
+
+    /// Takes in what waited for a statement, and what waited for that; in the order they came in.
+    fn admit_waiting_for(&mut self, statement: StatementId, verifier: &dyn StatementVerifier) -> Vec<StatementId> {
+        let (mut adopted, mut arrived) = (Vec::new(), vec![statement]);
+        while let Some(parent) = arrived.pop() {
+            for ready in self.waiting.take_ready(&parent) {
                 let id = ready.id();
                 if matches!(self.admit(ready, verifier), Ok(Inserted::New { .. })) {
                     adopted.push(id);
+                    arrived.push(id);
                 }
             }
         }
-        answer
+        adopted
     }
 
     fn admit(&mut self, statement: Statement, verifier: &dyn StatementVerifier) -> Result<Inserted, Refusal> {
@@ -49,10 +63,11 @@ impl Constitution {
         }
         self.check_place(&statement)?;
         let Some(parents) = self.parents(&statement) else {
-            let missing = statement.body().parents.iter().filter(|parent| !self.contains(parent)).copied().collect();
+            let missing: BTreeSet<_> =
+                statement.body().parents.iter().filter(|parent| !self.contains(parent)).copied().collect();
             self.counters.waited += 1;
-            self.counters.waiting_evicted += u64::from(self.waiting.enter(statement));
-            return Ok(Inserted::Waiting { missing });
+            self.counters.waiting_evicted += self.waiting.enter(statement, missing.clone());
+            return Ok(Inserted::Waiting { missing: missing.into_iter().collect() });
         };
         self.check_seq(&statement, &parents)?;
         let (_, set) = self.graph.act_set(&parents);
@@ -72,6 +87,9 @@ impl Constitution {
         }
         if body.parents.is_empty() || body.parents.len() > MAX_PARENTS {
             return Err(Refusal::NoParents);
+        }
+        if !is_signed(statement) {
+            return Err(Refusal::NoAuthority);
         }
         if self.graph.len() >= MAX_STATEMENTS { Err(Refusal::Full) } else { Ok(()) }
     }
@@ -99,21 +117,49 @@ impl Constitution {
             let right = self.disable == Some(Sha256::digest(secret).into());
             return if right { Ok(without_signers(statement)) } else { Err(Refusal::BadSecret) };
         }
+        let rotates = matches!(statement.body().act, Act::Rotate { .. });
+        let own = own_key(&statement.body().act).cloned().filter(|key| self.may_have_entered(&key.peer_id(), set));
+        if rotates && own.is_none() {
+            return Err(Refusal::NoAuthority);
+        }
         if !verifier.rotation(&statement) {
             return Err(Refusal::BadRotation);
         }
-        let own = own_key(&statement.body().act).cloned().filter(|key| {
-            let peer = key.peer_id();
-            set.granted.contains(&peer) || self.graph.entered(&peer, parents)
-        });
-        let rotates = matches!(statement.body().act, Act::Rotate { .. });
         let key_of = |peer: &PeerId| {
             if let Some(own) = own.as_ref().filter(|own| own.peer_id() == *peer) {
                 return Some(own);
             }
             (!rotates && set.granted.contains(peer)).then(|| self.graph.key(peer)).flatten()
         };
-        only_good(statement, verifier, &mut self.counters, key_of)
+        let good = only_good(statement, verifier, &mut self.counters, key_of)?;
+        match own {
+            Some(own) => self.check_entered(good, &own.peer_id(), set, parents),
+            None => Ok(good),
+        }
+    }
+
+    /// Whether anything held took the peer in or gave it authority; whether the statement stands on that is not asked.
+    fn may_have_entered(&self, peer: &PeerId, set: &ActSet) -> bool {
+        set.granted.contains(peer) || !self.graph.entries(peer).is_empty()
+    }
+
+    /// Keeps the right signature of the subject itself if what the statement stands on took it in.
+    ///
+    /// That walks the graph, so a signature must hold before: whoever is made to walk for nothing knows whose key did it.
+    fn check_entered(
+        &mut self,
+        mut good: Statement,
+        own: &PeerId,
+        set: &ActSet,
+        parents: &[Node],
+    ) -> Result<Statement, Refusal> {
+        let is_in = || set.granted.contains(own) || self.graph.entered(own, parents);
+        if !good.signers().any(|signer| signer == own) || is_in() {
+            return Ok(good);
+        }
+        good.remove_signature(own);
+        self.counters.signatures_dropped += 1;
+        if good.signers().len() == 0 { Err(Refusal::NoAuthority) } else { Ok(good) }
     }
 
     fn check_room(&mut self, statement: &Statement, set: &ActSet) -> Result<(), Refusal> {
@@ -180,6 +226,7 @@ impl Constitution {
     fn unite(&mut self, node: Node, other: Statement, verifier: &dyn StatementVerifier) -> bool {
         let Some(held) = self.graph.held(node) else { return false };
         let (before, set, parents) = (Arc::clone(&held.statement), held.set, held.parents.clone());
+        let is_act = held.act.is_some();
         let mut fresh = other;
         let known: Vec<PeerId> = before.signers().copied().collect();
         for signer in &known {
@@ -197,7 +244,9 @@ impl Constitution {
         self.graph.replace(node, Arc::new(merged));
         self.counters.merged += 1;
         self.head = OnceLock::new();
-        self.evaluator.forget();
+        if is_act {
+            self.evaluator.forget();
+        }
         self.stale = true;
         true
     }
@@ -240,6 +289,15 @@ impl Constitution {
         }
         united
     }
+}
+
+/// Whether somebody signed who may have a say, as far as the statement alone tells.
+fn is_signed(statement: &Statement) -> bool {
+    if let Act::Rotate { old, .. } = &statement.body().act {
+        let old = old.peer_id();
+        return statement.signers().any(|signer| *signer == old);
+    }
+    statement.signers().len() > 0 || matches!(statement.body().act, Act::Disable { .. })
 }
 
 fn without_signers(mut statement: Statement) -> Statement {

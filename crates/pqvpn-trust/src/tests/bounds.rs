@@ -9,7 +9,7 @@ use pqvpn_wire::network::{Act, NewMember, Statement, StatementBody, StatementId}
 use super::support::{Fake, World, add, add_admin, leave, new_member, params, peer, remove_admin, rotate, signed};
 use crate::{
     CHECKPOINT_EVERY, Inserted, MAX_AUTHORITY_ACTS_ALONE, MAX_MEMBERS, MAX_OWN_ACTS, MAX_PROPOSALS,
-    MAX_PROPOSALS_ALONE, MAX_VOID, MAX_WAITING, Refusal,
+    MAX_PROPOSALS_ALONE, MAX_VOID, MAX_WAITING, MAX_WAITING_BYTES, Refusal,
 };
 
 fn somebody(number: u32) -> PeerId {
@@ -37,6 +37,58 @@ fn the_waiting_room_is_bounded_and_the_oldest_goes() {
     }
     assert_eq!(world.constitution.waiting(), MAX_WAITING);
     assert_eq!(world.constitution.counters().waiting_evicted, 10);
+}
+
+#[test]
+fn long_statements_that_wait_are_bounded_by_their_bytes() {
+    let mut world = World::new(1);
+    let signers: Vec<_> = (0..16).map(|signer| (signer, true)).collect();
+    for number in 0..u8::try_from(MAX_WAITING / 2).unwrap() {
+        let parents = vec![StatementId::from_bytes([number | 1; 32])];
+        let at_ms = u64::from(number);
+        let body = StatementBody { parents, seq: 7, at_ms, ..world.constitution.draft(1, add(5, "x")).clone() };
+        assert!(matches!(world.insert(&signed(body, &signers)), Ok(Inserted::Waiting { .. })));
+        assert!(world.constitution.waiting_bytes() <= MAX_WAITING_BYTES);
+    }
+    assert!(world.constitution.waiting() > 0 && world.constitution.counters().waiting_evicted > 0);
+}
+
+#[test]
+fn who_lost_statements_from_the_waiting_room_holds_the_same_when_it_has_heard_them_again() {
+    let (mut told, mut late) = (World::new(1), World::new(1));
+    for number in 0..3 * u32::try_from(MAX_WAITING).unwrap() {
+        told.say(&[0], add_somebody(number % 64));
+        told.now += 1;
+    }
+    let mut all: Vec<Statement> =
+        told.constitution.after(&[], usize::MAX).statements.into_iter().map(std::sync::Arc::unwrap_or_clone).collect();
+    all.reverse();
+    let mut rounds = 0;
+    while late.constitution.head() != told.constitution.head() {
+        late.constitution.insert_all(all.clone(), &Fake);
+        rounds += 1;
+        assert!(rounds <= 5, "{} of {} held", late.constitution.len(), told.constitution.len());
+    }
+    assert!(rounds > 1 && late.constitution.counters().waiting_evicted > 0);
+    assert_eq!((late.constitution.waiting(), late.constitution.waiting_bytes()), (0, 0));
+    assert_eq!(late.constitution.view(), told.constitution.view());
+}
+
+#[test]
+fn a_bundle_of_signatures_seals_what_stands_on_them_once() {
+    let mut world = World::new(1);
+    world.say(&[0], add_admin(1));
+    let said: Vec<Statement> = (0..200).map(|number| world.say(&[0], add_somebody(number))).collect();
+    let signed_again: Vec<Statement> = said.iter().take(100).map(|s| signed(s.body().clone(), &[(1, true)])).collect();
+    let new = world.draft(&[0], add(5, "x"));
+    let answers = world.constitution.insert_all(signed_again.into_iter().chain([new]), &Fake);
+    assert_eq!(answers.iter().filter(|answer| **answer == Ok(Inserted::Merged)).count(), 100);
+    assert!(matches!(answers.last(), Some(Ok(Inserted::New { .. }))));
+    assert_eq!(world.constitution.counters().resealed, 201);
+    assert!(world.constitution.graph.seals_hold());
+    let checkpoint = world.checkpoint(&[0]);
+    world.insert(&checkpoint).unwrap();
+    assert!(world.constitution.seals_truly(&checkpoint.id()) && !world.is_void(&checkpoint));
 }
 
 #[test]

@@ -309,6 +309,11 @@ fn compare(seed: u64) {
     });
     let third = deliver(&story.all[0], &told);
     assert_eq!(first.view(), third.view(), "seed {seed}: the incremental view differs");
+    // In bundles, each of which is evaluated and sealed once.
+    let bundled = in_bundles(&mut story.dice, &story.all[0], &other);
+    assert_eq!(outcome(&bundled), expected, "seed {seed}: bundles differ from the model");
+    assert!(first.graph.seals_hold() && bundled.graph.seals_hold(), "seed {seed}: seals out of date");
+    assert_eq!(seals(&first), seals(&bundled), "seed {seed}: seals differ");
     // A node that sheds signatures on the way, and hears most of it a second time.
     let mut fourth = Constitution::found(story.all[0].clone(), &Fake, crowded).unwrap();
     fourth.keep_all(story.dice.chance(20));
@@ -322,6 +327,19 @@ fn compare(seed: u64) {
     }
     assert_eq!(outcome(&fourth), expected, "seed {seed}: what was shed is missed");
     assert_eq!(first.view(), fourth.view(), "seed {seed}: shedding changed the view");
+}
+
+fn in_bundles(dice: &mut Dice, genesis: &Statement, bag: &[Statement]) -> Constitution {
+    let mut constitution = Constitution::found(genesis.clone(), &Fake, crowded).unwrap();
+    for bundle in bag.chunks(1 + dice.below(8)) {
+        let _refused = constitution.insert_all(bundle.to_vec(), &Fake);
+    }
+    constitution
+}
+
+fn seals(constitution: &Constitution) -> Vec<(StatementId, [u8; 32])> {
+    let seal = |id: &StatementId| constitution.graph.seal_of(constitution.graph.node(id).as_slice());
+    constitution.graph.ids().map(|(id, _)| (*id, seal(id))).collect()
 }
 
 fn one_and_again(dice: &mut Dice, told: Vec<Statement>) -> Vec<Statement> {

@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Who may say what: signatures, quorum, removals, forks.
 
-use pqvpn_crypto::identity::Identity;
+use pqvpn_crypto::identity::{Identity, PublicIdentity};
+use pqvpn_crypto::peer_id::PeerId;
 use pqvpn_wire::network::{Act, NetworkId, Statement, StatementBody, StatementId};
 
 use super::support::{
-    Fake, World, add, add_admin, crowded, genesis, params, peer, remove_admin, revoke, signature, signed,
+    Fake, World, add, add_admin, crowded, genesis, leave, params, peer, remove_admin, revoke, rotate, signature, signed,
 };
-use crate::{CompositeVerifier, Constitution, Inserted, NotAllowed, Refusal};
+use crate::{CompositeVerifier, Constitution, Inserted, NotAllowed, Refusal, StatementVerifier};
 
 fn genesis_of(world: &World) -> Statement {
     (*world.constitution.get(&StatementId::from_bytes(*world.constitution.id().as_bytes())).unwrap()).clone()
@@ -54,6 +55,91 @@ fn a_stranger_has_no_say_and_neither_has_a_member() {
         let statement = world.draft(&[signer], add(7, "y"));
         assert_eq!(world.insert(&statement), Err(Refusal::NoAuthority));
     }
+}
+
+/// Stands on what nobody knows.
+fn on_nothing_known(world: &World, act: Act, signers: &[(usize, bool)]) -> Statement {
+    let parents = vec![StatementId::from_bytes([7; 32])];
+    signed(StatementBody { parents, seq: 9, ..world.constitution.draft(1, act) }, signers)
+}
+
+#[test]
+fn what_nobody_signed_who_may_have_a_say_does_not_wait_for_its_parents() {
+    let mut world = World::new(1);
+    world.say(&[0], add(5, "x"));
+    let unsigned = [add(7, "y"), add_admin(1), leave(5), rotate(5, 6)].map(|act| on_nothing_known(&world, act, &[]));
+    let by_others = on_nothing_known(&world, rotate(5, 6), &[(0, true), (6, true)]);
+    for statement in unsigned.iter().chain([&by_others]) {
+        assert_eq!(world.insert(statement), Err(Refusal::NoAuthority));
+    }
+    assert_eq!(world.constitution.waiting(), 0);
+    let by_itself = on_nothing_known(&world, rotate(5, 6), &[(5, true)]);
+    // Whoever knows the secret needs no key.
+    let disable = on_nothing_known(&world, Act::Disable { secret: [5; 32] }, &[]);
+    for statement in [by_itself, disable] {
+        assert!(matches!(world.insert(&statement), Ok(Inserted::Waiting { .. })));
+    }
+}
+
+#[test]
+fn the_ancestors_are_not_walked_through_for_a_signature_that_does_not_hold() {
+    let mut world = World::new(1);
+    let before = world.say(&[0], add(6, "early"));
+    world.say(&[0], add(5, "x"));
+    world.say(&[0], add(7, "y"));
+    let walks = |world: &World| world.constitution.graph.walks.load(std::sync::atomic::Ordering::Relaxed);
+    let start = walks(&world);
+    for act in [leave(5), rotate(5, 8)] {
+        for (signers, refusal) in [
+            (&[][..], Refusal::NoAuthority),
+            (&[(5, false)], Refusal::BadSignature),
+            (&[(6, true)], Refusal::NoAuthority),
+        ] {
+            let statement = signed(world.constitution.draft(1, act.clone()), signers);
+            assert_eq!(world.insert(&statement), Err(refusal), "{act:?}");
+        }
+    }
+    assert_eq!(walks(&world), start);
+    // Whose signature holds is looked for, and found only where it was taken in.
+    let too_early = world.fork(&[&before], &[5], leave(5));
+    assert_eq!(world.insert(&too_early), Err(Refusal::NoAuthority));
+    assert!(walks(&world) > start);
+    world.say(&[5], leave(5));
+}
+
+/// Counts what it is told has no signer with a say.
+#[derive(Default)]
+struct Hears(std::cell::Cell<usize>);
+
+impl StatementVerifier for Hears {
+    fn signature(&self, statement: &Statement, signer: &PeerId, key: &PublicIdentity) -> bool {
+        Fake.signature(statement, signer, key)
+    }
+
+    fn rotation(&self, statement: &Statement) -> bool {
+        Fake.rotation(statement)
+    }
+
+    fn unfounded(&self) {
+        self.0.set(self.0.get() + 1);
+    }
+}
+
+#[test]
+fn only_of_what_is_offered_now_is_said_that_nobody_with_a_say_signed_it() {
+    let (mut world, hears) = (World::new(1), Hears::default());
+    let parent = world.draft(&[0], add(5, "x"));
+    let child = world.fork(&[&parent], &[6], add(7, "y"));
+    let mut offer = |statement: &Statement| drop(world.constitution.insert(statement.clone(), &hears));
+    offer(&child);
+    offer(&parent);
+    assert_eq!(hears.0.get(), 0, "it waited: who offered it is not known any more");
+    offer(&child);
+    assert_eq!(hears.0.get(), 1);
+    let wrong = signed(child.body().clone(), &[(0, false)]);
+    drop(world.constitution.insert(wrong, &hears));
+    assert_eq!(hears.0.get(), 1, "a false signature is another matter");
+    assert_eq!(world.constitution.waiting(), 0);
 }
 
 #[test]

@@ -16,7 +16,7 @@ use pqvpn_wire::network::{Statement, StatementId};
 use super::Network;
 use crate::clock;
 
-/// False signatures of one member until it is not listened to; after the first so many of one message the rest is not
+/// False signatures, or statements of nobody with a say, of one member until it is not listened to; after the first so many of one message the rest is not
 /// looked at.
 pub(super) const MAX_FALSE: u32 = 16;
 /// How long it is not listened to the first time; doubled each time after.
@@ -68,7 +68,7 @@ impl Witness {
         Self { offered, wrong: Cell::new(0) }
     }
 
-    /// False signatures among those offered.
+    /// False signatures among those offered, and statements that nobody signed who could ever have a say.
     pub(super) fn wrong(&self) -> u32 {
         self.wrong.get()
     }
@@ -98,6 +98,11 @@ impl StatementVerifier for Witness {
         // The new key's consent is part of the body.
         self.judge(self.offered.contains_key(&statement.id()), || CompositeVerifier.rotation(statement))
     }
+
+    fn unfounded(&self) {
+        // Members do not hold such a statement, whatever else they hold: the same ancestors give the same answer.
+        self.wrong.set(self.wrong.get().saturating_add(1));
+    }
 }
 
 impl Network {
@@ -105,7 +110,7 @@ impl Network {
     pub(super) fn blame(&mut self, peer: PeerId, false_signatures: u64) {
         let count = u32::try_from(false_signatures).unwrap_or(u32::MAX);
         if count > 0 && self.blamed.entry(peer).or_default().note(clock::now(), count) {
-            tracing::warn!(peer = %peer.short(), network = %self.head.name, "a member passes on false signatures");
+            tracing::warn!(peer = %peer.short(), network = %self.head.name, "a member passes on what is false");
         }
     }
 
@@ -119,7 +124,35 @@ impl Network {
 
 #[cfg(test)]
 mod tests {
+    use pqvpn_wire::network::Bundle;
+
+    use super::super::tests::attacks::{NOW, identity, member, network};
     use super::*;
+
+    #[test]
+    fn who_passes_on_what_nobody_with_a_say_signed_is_not_listened_to() {
+        let (founder, honest, liar) = (identity(1), identity(2), identity(3));
+        let mut network = network(&founder);
+        for peer in [&honest, &liar] {
+            network.act(&founder, NOW, member(peer.peer_id(), None)).unwrap();
+        }
+        let of = |network: &Network, number: u8, signer: Option<&pqvpn_crypto::identity::Identity>| {
+            let body = network.constitution.draft(NOW, member(identity(number).peer_id(), None));
+            let mut statement = Statement::draft(body).unwrap();
+            signer.into_iter().for_each(|signer| statement.sign(signer).unwrap());
+            Arc::new(statement)
+        };
+        let unsigned = (10..18).map(|number| of(&network, number, None));
+        let by_no_admin = (18..26).map(|number| of(&network, number, Some(&liar)));
+        let statements: Vec<_> = unsigned.chain(by_no_admin).collect();
+        // The same in the hands of nobody in particular is nobody's fault, and what an admin said is true from anybody.
+        network.absorb(NOW, None, Bundle { statements: statements.clone(), ..Bundle::default() });
+        let right = vec![of(&network, 40, Some(&founder))];
+        assert!(network.absorb(NOW, Some(honest.peer_id()), Bundle { statements: right, ..Bundle::default() }).news);
+        network.absorb(NOW, Some(liar.peer_id()), Bundle { statements, ..Bundle::default() });
+        assert!(network.is_deaf_to(clock::now(), &liar.peer_id()));
+        assert!(!network.is_deaf_to(clock::now(), &honest.peer_id()));
+    }
 
     #[test]
     fn who_is_false_too_often_is_not_listened_to_for_ever_longer_but_never_for_ever() {
