@@ -312,7 +312,10 @@ impl Carriers {
     async fn dial(self, at: SocketAddr, peer: PeerId, known: Option<PublicIdentity>, plan: Plan) -> Link {
         let plain = &self.0.plain;
         // Each is asked for when its turn comes: an endpoint sends as soon as it is asked.
-        let udp = async { plain.connect(at, peer, known.clone()).await };
+        let udp = async {
+            let attempt = || plain.connect(at, peer, known.clone());
+            if self.1 == Whom::Known { insist(attempt).await } else { attempt().await }
+        };
         let quic = async {
             let mut tried = Tried { ladder: &self.0.ladder, at: at.ip(), began: Some(ticks()) };
             let link = plain.connect(SocketAddr::new(at.ip(), PORT), peer, known.clone()).await;
@@ -366,6 +369,26 @@ impl Drop for Tried<'_> {
         if self.began.is_some_and(|began| now.saturating_duration_since(began) >= ANSWER) {
             lock(self.ladder).on_failed(now, self.at, Rung::Quic);
         }
+    }
+}
+
+/// How long a handshake may take before another is begun beside it.
+const INSIST_AFTER: Duration = Duration::from_secs(5);
+
+/// Tries once more beside an attempt that takes long; the first that works. Where very many come at once the other end forgets
+/// a handshake that is half done, and nothing tells who made the other half.
+///
+/// # Errors
+/// What the last of them said; or that somebody answered and refused.
+async fn insist<T, F: Future<Output = Result<T, LinkError>>>(attempt: impl Fn() -> F) -> Result<T, LinkError> {
+    let mut first = pin!(attempt());
+    if let Ok(made) = tokio::time::timeout(INSIST_AFTER, &mut first).await {
+        return made;
+    }
+    match select(first, pin!(attempt())).await {
+        Either::Left((Err(error), second)) if !says_who_is_there(&error) => second.await,
+        Either::Right((Err(error), first)) if !says_who_is_there(&error) => first.await,
+        Either::Left((made, _)) | Either::Right((made, _)) => made,
     }
 }
 

@@ -71,6 +71,37 @@ async fn who_refuses_by_udp_is_not_asked_otherwise_and_silence_is() {
     assert_eq!(ms, 50);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_handshake_that_was_forgotten_half_way_is_begun_once_more() {
+    let tries = std::cell::Cell::new(0);
+    let nth = |outcomes: [(u64, Result<(), LinkError>); 2]| {
+        tries.set(0);
+        let outcomes = std::cell::RefCell::new(outcomes.map(Some));
+        insist(move || {
+            let nth = tries.replace(tries.get() + 1);
+            let (ms, outcome) = outcomes.borrow_mut()[nth].take().unwrap();
+            async move {
+                sleep(Duration::from_millis(ms)).await;
+                outcome
+            }
+        })
+    };
+    let silent = || Err(LinkError::TimedOut);
+    let refused = || Err(LinkError::RefusedByUs(Refusal::WrongPeerId));
+    for (outcomes, expected, ms) in [
+        ([(4900, Ok(())), (0, refused())], true, 4900),
+        ([(15_000, silent()), (30, Ok(()))], true, 5030),
+        ([(5100, Ok(())), (15_000, silent())], true, 5100),
+        ([(15_000, silent()), (11_000, Ok(()))], true, 16_000),
+        ([(15_000, silent()), (15_000, silent())], false, 20_000),
+        ([(15_000, silent()), (10, refused())], false, 5010),
+        ([(100, silent()), (0, Ok(()))], false, 100),
+    ] {
+        let (made, took) = timed(nth(outcomes)).await;
+        assert_eq!((made.is_ok(), took), (expected, ms));
+    }
+}
+
 fn dialling(carriers: &Carriers, ms: u64) -> impl Future<Output = ()> {
     let dial = carriers.connect("8.8.4.4:41641".parse().unwrap(), PeerId::from_bytes([1; 32]), None);
     async move { assert!(timeout(Duration::from_millis(ms), dial).await.is_err(), "nobody is reached") }
