@@ -73,13 +73,10 @@ async fn who_refuses_by_udp_is_not_asked_otherwise_and_silence_is() {
 
 #[tokio::test(start_paused = true)]
 async fn a_handshake_that_was_forgotten_half_way_is_begun_once_more() {
-    let tries = std::cell::Cell::new(0);
     let nth = |outcomes: [(u64, Result<(), LinkError>); 2]| {
-        tries.set(0);
-        let outcomes = std::cell::RefCell::new(outcomes.map(Some));
+        let outcomes = std::cell::RefCell::new(outcomes.into_iter());
         insist(move || {
-            let nth = tries.replace(tries.get() + 1);
-            let (ms, outcome) = outcomes.borrow_mut()[nth].take().unwrap();
+            let (ms, outcome) = outcomes.borrow_mut().next().unwrap();
             async move {
                 sleep(Duration::from_millis(ms)).await;
                 outcome
