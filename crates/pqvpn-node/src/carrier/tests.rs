@@ -123,3 +123,15 @@ async fn whom_strangers_name_is_dialled_by_udp_alone() {
     dialling(&carriers.for_strangers(), 5000).await;
     assert_eq!(*nowhere.0.lock().unwrap(), ["8.8.4.4:41641".parse().unwrap()]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn who_is_silent_is_dialled_once_more_unless_strangers_name_it() {
+    for (named_by_strangers, times) in [(false, 2), (true, 1)] {
+        let nowhere = Arc::new(fake::Nowhere::default());
+        let carriers = Carriers::of_tests(Arc::clone(&nowhere) as Arc<dyn Endpoint>);
+        let carriers = if named_by_strangers { carriers.for_strangers() } else { carriers };
+        dialling(&carriers, 14_000).await;
+        let at = "8.8.4.4:41641".parse().unwrap();
+        assert_eq!(nowhere.0.lock().unwrap().iter().filter(|dialled| **dialled == at).count(), times);
+    }
+}
