@@ -305,14 +305,6 @@ impl Control {
         }
     }
 
-    /// Lets the system choose the address from which packets to a peer leave, until the peer is heard again: to be called
-    /// when our own address or way out changed. A socket that was added for the path keeps it.
-    pub fn forget_source(&self, peer: PeerSlot) {
-        if let Some(entry) = self.shared.tables.load().peers.get(&peer) {
-            entry.peer.forget_local();
-        }
-    }
-
     /// Whether a local receiver index belongs to a session.
     pub fn index_in_use(&self, index: u32) -> bool {
         self.shared.tables.load().sessions.contains_key(&index)

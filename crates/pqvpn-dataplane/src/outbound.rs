@@ -363,7 +363,8 @@ impl Sealer {
             let mut run = self.begin_run(session, tables);
             if let Some(run) = &mut run {
                 if tables.paused {
-                    entry.peer.parked.drain(now, |_| self.drops.count(DropReason::Paused));
+                    let expired = entry.peer.parked.drain(now, |_| self.drops.count(DropReason::Paused));
+                    self.drops.count_many(DropReason::ParkedExpired, expired);
                 } else {
                     self.unpark(run, entry, tables, now);
                 }

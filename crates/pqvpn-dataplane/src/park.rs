@@ -87,6 +87,7 @@ impl Parked {
 
     /// Hands every waiting packet to `each`, oldest first. Nobody else takes or parks meanwhile, so order is kept. Gives how
     /// many had waited for too long.
+    #[must_use = "what expired is counted"]
     pub(crate) fn drain(&self, now: Instant, mut each: impl FnMut(&[u8])) -> u64 {
         let mut queue = lock(&self.queue);
         let expired = queue.expire(now);

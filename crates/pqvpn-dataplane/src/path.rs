@@ -110,7 +110,7 @@ impl Place {
         old
     }
 
-    /// Forgets the local address, which the system refused as a source or which may no longer be the right one.
+    /// Forgets the local address after the system refused it as a source.
     pub(crate) const fn forget_local(&mut self) {
         if let Some(path) = &mut self.path {
             path.local = None;

@@ -183,7 +183,7 @@ fn no_packet_waits_on_once_its_session_is_there() {
                     wake.wait().unwrap();
                     wake.clear();
                     if active.load(Ordering::Acquire) && parked.len() > 0 {
-                        parked.drain(now, |packet| sent.push(packet[0]));
+                        assert_eq!(parked.drain(now, |packet| sent.push(packet[0])), 0);
                     }
                     sent
                 })

@@ -32,7 +32,6 @@ pub(crate) trait PacketPlane: Send + Sync {
     fn begin_path_size(&self, peer: PeerSlot, size: PathSize);
     fn forget_path_size(&self, remote: SocketAddr);
     fn rotate_indices(&self, peer: PeerSlot);
-    fn forget_source(&self, peer: PeerSlot);
     fn index_in_use(&self, index: u32) -> bool;
     fn session_info(&self, id: SessionId) -> Option<SessionInfo>;
     fn path(&self, peer: PeerSlot) -> Option<SocketAddr>;
@@ -113,9 +112,6 @@ impl PacketPlane for Control {
     }
     fn rotate_indices(&self, peer: PeerSlot) {
         Self::rotate_indices(self, peer);
-    }
-    fn forget_source(&self, peer: PeerSlot) {
-        Self::forget_source(self, peer);
     }
     fn index_in_use(&self, index: u32) -> bool {
         Self::index_in_use(self, index)

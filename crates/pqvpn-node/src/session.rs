@@ -45,7 +45,8 @@ use tokio::{
 use zeroize::Zeroize;
 
 use crate::{
-    clock, dht, entropy,
+    clock::{self, Reading},
+    dht, entropy,
     link::{Connection, ControlRecv, ControlSend, Endpoint},
     membership,
     negotiate::{AckSent, HelloSent, Local, Negotiated, NegotiationError},
@@ -139,6 +140,8 @@ pub(crate) struct Established {
     pub(crate) connection: Arc<dyn Connection>,
     pub(crate) outbox: mpsc::Sender<Message>,
     pub(crate) at: Instant,
+    /// The clocks before its first packet could be sealed.
+    pub(crate) clocks: Reading,
 }
 
 impl LinkContext {
@@ -274,7 +277,7 @@ impl LinkContext {
         negotiated: Negotiated,
         slot: PeerSlot,
     ) -> Result<(Established, mpsc::Receiver<Message>), SessionError> {
-        let now = clock::now();
+        let (now, clocks) = (clock::now(), Reading::take());
         let role = connection.side();
         let id = SessionId(self.next_session.fetch_add(1, Ordering::Relaxed));
         let Negotiated { parts, aead, local_indices, remote_indices, inner_mtu, continuity_lost, .. } = negotiated;
@@ -297,8 +300,19 @@ impl LinkContext {
         let mut ratchet = Ratchet::new(role, parts.ratchet, now, entropy::u64());
         ratchet.set_epoch_time(self.rekey);
         let (outbox, queue) = mpsc::channel(OUTBOX);
-        let established =
-            Established { id, slot, role, aead, inner_mtu, continuity_lost, ratchet, connection, outbox, at: now };
+        let established = Established {
+            id,
+            slot,
+            role,
+            aead,
+            inner_mtu,
+            continuity_lost,
+            ratchet,
+            connection,
+            outbox,
+            at: now,
+            clocks,
+        };
         Ok((established, queue))
     }
 }

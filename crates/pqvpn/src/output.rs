@@ -198,7 +198,6 @@ fn chars(text: &str) -> usize {
     text.chars().count()
 }
 
-/// A reader that has gone away (`pqvpn peers | head`) is no failure, but a reason to stop talking.
 /// Whether something could not be written although somebody wanted to read it: a disk is full.
 static UNWRITTEN: AtomicBool = AtomicBool::new(false);
 
@@ -214,6 +213,7 @@ pub(crate) fn note_unwritten(error: &io::Error) {
     }
 }
 
+/// A reader that has gone away (`pqvpn peers | head`) is no failure, but a reason to stop talking.
 fn print_line(line: &str) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
     writeln!(stdout, "{line}").and_then(|()| stdout.flush()).inspect_err(note_unwritten)

@@ -10,6 +10,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicU64, Ordering},
     },
+    time::Instant,
 };
 
 use pqvpn_crypto::peer_id::PeerId;
@@ -17,7 +18,7 @@ use pqvpn_wire::control::CloseReason;
 use thiserror::Error;
 
 use super::usage::{Allowance, Usage};
-use crate::{link::Connection, path::is_relayed};
+use crate::{clock, link::Connection, path::is_relayed};
 
 /// Links strangers may hold with us at once.
 pub(crate) const MAX_STRANGERS: usize = 128;
@@ -49,7 +50,7 @@ pub(crate) enum NoPlace {
 }
 
 /// Where a link comes from, as far as places of strangers are shared out by that.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Origin {
     /// A public network.
     Network(IpAddr),
@@ -79,14 +80,14 @@ pub(crate) struct Places {
 struct Inner {
     next: u64,
     taken: BTreeMap<u64, Taken>,
+    /// What networks may ask that have links, or have asked a moment ago.
+    shares: BTreeMap<Origin, Arc<Allowance>>,
 }
 
 #[derive(Debug)]
 struct Taken {
     peer: PeerId,
     origin: Origin,
-    /// What all of its network may ask.
-    share: Option<Arc<Allowance>>,
     usage: Arc<Usage>,
     link: Weak<dyn Connection>,
 }
@@ -127,8 +128,7 @@ impl Places {
     pub(crate) fn enter(self: &Arc<Self>, link: &Arc<dyn Connection>, usage: &Arc<Usage>) -> Result<Place, NoPlace> {
         let (peer, origin) = (link.peer(), if self.all.is_some() { origin(link.remote()) } else { Origin::Any });
         let mut inner = self.lock();
-        // Before anybody leaves: the share of a network is that of the links it has.
-        let share = inner.share(origin);
+        let share = inner.share(origin, clock::now());
         let entered = inner.make_room(self.limit, self.per_peer, &peer, origin);
         let victims = match entered {
             Ok(victims) => victims,
@@ -142,7 +142,7 @@ impl Places {
         if let Some(all) = &self.all {
             usage.share(share.iter().chain([all]).cloned().collect());
         }
-        inner.taken.insert(number, Taken { peer, origin, share, usage: Arc::clone(usage), link: Arc::downgrade(link) });
+        inner.taken.insert(number, Taken { peer, origin, usage: Arc::clone(usage), link: Arc::downgrade(link) });
         drop(inner);
         for victim in victims {
             self.evicted.fetch_add(1, Ordering::Relaxed);
@@ -170,14 +170,15 @@ impl Places {
 }
 
 impl Inner {
-    /// What the links of a network may ask together, where networks are told apart.
-    fn share(&self, origin: Origin) -> Option<Arc<Allowance>> {
+    /// What the links of a network may ask together, where networks are told apart. Who comes again finds what it left.
+    fn share(&mut self, origin: Origin, now: Instant) -> Option<Arc<Allowance>> {
         if origin == Origin::Any {
             return None;
         }
-        let others = self.taken.values().find(|taken| taken.origin == origin);
-        let theirs = others.and_then(|taken| taken.share.clone());
-        theirs.or_else(|| Some(Arc::new(Allowance::new(NETWORK_ASKS.0, NETWORK_ASKS.1))))
+        // At most what refills in two seconds is kept of those that have gone: as many as handshakes are let in then.
+        self.shares.retain(|_, share| Arc::strong_count(share) > 1 || !share.is_whole(now));
+        let new = || Arc::new(Allowance::new(NETWORK_ASKS.0, NETWORK_ASKS.1));
+        Some(Arc::clone(self.shares.entry(origin).or_insert_with(new)))
     }
 
     /// Takes out those that leave for a newcomer.

@@ -31,6 +31,12 @@ impl Allowance {
         busy_until.is_none_or(|until| until <= now + self.period * (self.burst - 1))
     }
 
+    /// Whether nothing of it is taken.
+    pub(crate) fn is_whole(&self, now: Instant) -> bool {
+        let busy_until = self.busy_until.lock().unwrap_or_else(PoisonError::into_inner);
+        busy_until.is_none_or(|until| until <= now)
+    }
+
     fn take(&self, now: Instant) {
         let mut busy_until = self.busy_until.lock().unwrap_or_else(PoisonError::into_inner);
         *busy_until = Some(busy_until.map_or(now, |until| until.max(now)) + self.period);
@@ -91,12 +97,17 @@ impl Usage {
         self.lock().last
     }
 
-    /// Takes one request out of every allowance of the peer; `false`, and nothing taken, if one is used up.
+    /// Takes one request out of every allowance of the peer; `false` if one is used up. Of its own one is taken all the
+    /// same, so that asking in vain is not free.
     pub(crate) fn may_ask(&self, now: Instant) -> bool {
-        let all = || self.shared.get().into_iter().flatten().map(|shared| &**shared).chain([&self.own]);
-        let may = all().all(|allowance| allowance.has(now));
+        if !self.own.has(now) {
+            return false;
+        }
+        self.own.take(now);
+        let shared = || self.shared.get().into_iter().flatten();
+        let may = shared().all(|allowance| allowance.has(now));
         if may {
-            all().for_each(|allowance| allowance.take(now));
+            shared().for_each(|allowance| allowance.take(now));
         }
         may
     }

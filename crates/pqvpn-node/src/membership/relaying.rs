@@ -28,8 +28,8 @@ const HELD: Duration = Duration::from_secs(75);
 /// Pairs at once, in all and for one asking member.
 const MAX_PAIRS: usize = 1024;
 const MAX_PAIRS_EACH: usize = 64;
-/// Offers under way that one asker may have caused: each waits for somebody who may be silent.
-const MAX_OFFERS_EACH: usize = 8;
+/// Offers under way that one asker may have caused, as many as its link has streams: each waits for somebody who may be silent.
+const MAX_OFFERS_EACH: usize = 16;
 /// Ways at once, in all and through one relay.
 const MAX_WAYS: usize = 1024;
 const MAX_WAYS_EACH: usize = 512;

@@ -259,8 +259,6 @@ impl State {
             }
             // Who watches both networks cannot link them by the receiver index.
             self.control.rotate_indices(peer.slot);
-            // The interface packets came by may still be there, and no longer be the way out.
-            self.control.forget_source(peer.slot);
             peer.life.probe(now);
             peer.paths.on_network(now);
             // The longest datagrams may be others here; the addresses of peers are those they were.

@@ -13,7 +13,6 @@ use pqvpn_wire::control::CloseReason;
 use super::{Live, LiveLink, State, choice, peer::Ping};
 use crate::{
     carrier::is_by_member,
-    clock::Reading,
     entropy,
     handle::PingReply,
     link::{LinkError, PeerReason},
@@ -67,7 +66,7 @@ impl State {
         }
         if self.live.is_empty() {
             // Nobody looked at the clocks while there was no session: what they did then is not about this one.
-            self.clocks = Reading::take();
+            self.clocks = made.clocks;
         }
         let remote = made.connection.remote();
         let why = match made.role {

@@ -38,7 +38,7 @@ impl Constitution {
         answer
     }
 
-    /// Takes in what waited for a statement, and what waited for that; in the order they came in.
+    /// Takes in what waited for a statement, and what waited for that.
     fn admit_waiting_for(&mut self, statement: StatementId, verifier: &dyn StatementVerifier) -> Vec<StatementId> {
         let (mut adopted, mut arrived) = (Vec::new(), vec![statement]);
         while let Some(parent) = arrived.pop() {

@@ -19,7 +19,7 @@ use crate::{
 
 /// How long a daemon that another command starts may take, and how often it is asked meanwhile.
 const STARTS_WITHIN: Duration = Duration::from_secs(10);
-const ASK_AGAIN: Duration = Duration::from_millis(50);
+const ASK_AGAIN: Duration = Duration::from_millis(200);
 
 pub(crate) fn run(context: &Context, args: &PassphraseArgs) -> Result<(), Failure> {
     let started = ensure(context, args)?;
@@ -50,7 +50,7 @@ pub(super) fn ensure(context: &Context, args: &PassphraseArgs) -> Result<Option<
             let pid = match start_daemon(context, args) {
                 Ok(pid) => pid,
                 // Another command was faster.
-                Err(failure) if failure.code == daemon::IN_USE => return up_soon(context, failure),
+                Err(failure) if failure.code == daemon::IN_USE => return up_soon(context, args, failure),
                 Err(failure) => return Err(failure),
             };
             // Asked again: a daemon of this user may have another socket than the one that did not answer.
@@ -61,17 +61,24 @@ pub(super) fn ensure(context: &Context, args: &PassphraseArgs) -> Result<Option<
     }
 }
 
-/// A daemon that somebody else has just started answers in a moment, or never: then `otherwise` is why.
-fn up_soon(context: &Context, otherwise: Failure) -> Result<Option<u32>, Failure> {
+/// A daemon that somebody else has just started answers in a moment, or ends: then one of our own can start. `otherwise` is
+/// why it cannot, where neither happens.
+fn up_soon(context: &Context, args: &PassphraseArgs, mut otherwise: Failure) -> Result<Option<u32>, Failure> {
     let until = Instant::now() + STARTS_WITHIN;
-    loop {
+    let mut started = None;
+    while Instant::now() < until {
         match block_on(async { Ok(context.client()?.up().await) })? {
-            Ok(_state) => return Ok(None),
+            Ok(_state) => return Ok(started),
             Err(error) if error.code != Code::NoDaemon => return Err(error.into()),
-            Err(_) if Instant::now() >= until => return Err(otherwise),
             Err(_) => thread::sleep(ASK_AGAIN),
         }
+        match start_daemon(context, args) {
+            Ok(pid) => started = Some(pid),
+            Err(failure) if failure.code == daemon::IN_USE => otherwise = failure,
+            Err(failure) => return Err(failure),
+        }
     }
+    Err(otherwise)
 }
 
 /// What a command answers, and which daemon it started for it.

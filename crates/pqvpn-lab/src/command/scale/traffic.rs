@@ -103,7 +103,7 @@ pub(super) fn flat_out(
         thread::sleep(LOST * 5);
         let now = count.bytes(one)?;
         // Others may use the interface, too.
-        if now - before < one * u64::from(LONGEST) {
+        if now - before < u64::from(SIZE) * u64::from(LONGEST) {
             break;
         }
         before = now;

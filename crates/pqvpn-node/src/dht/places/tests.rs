@@ -137,6 +137,10 @@ fn strangers_together_ask_only_so_much_and_one_network_a_part_of_it() {
     let neighbours: Vec<_> = (0..4).map(|n| world.arrive(n, [198, 51, 100, 1]).unwrap()).collect();
     assert_eq!(asked(&neighbours, now), 120, "one network");
     assert_eq!(asked(&neighbours, now + Duration::from_secs(1)), 60);
+    drop(neighbours);
+    let back: Vec<_> = (4..8).map(|n| world.arrive(n, [198, 51, 100, 1]).unwrap()).collect();
+    assert_eq!(asked(&back, now + Duration::from_secs(1)), 0, "who comes again finds what it left");
+    drop(back);
     let crowd: Vec<_> = (10..60).map(|n| world.arrive(n, somewhere(n)).unwrap()).collect();
     let later = now + Duration::from_secs(1000);
     assert_eq!(asked(&crowd, later), 400, "all of them");

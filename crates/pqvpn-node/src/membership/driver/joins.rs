@@ -13,7 +13,7 @@ use pqvpn_wire::network::{
     Act, Bundle, Code, CodeError, JoinRefusal, JoinRequest, NetResponse, NetworkId, NewMember, SyncState, is_label,
     label_of,
 };
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, task::AbortHandle};
 
 use super::{
     super::{
@@ -54,6 +54,8 @@ pub(super) struct Joining {
     reply: Option<Reply<JoinReport>>,
     /// When to ask again; `None` while asking.
     again: Option<Instant>,
+    /// The task that asks, or asked last.
+    task: Option<AbortHandle>,
 }
 
 /// A join of another that waits here with its stream open.
@@ -253,8 +255,10 @@ impl Driver {
         match self.begin_join(text, name, limit) {
             Ok(wish) => {
                 let id = wish.code.network;
-                self.start_join(id, wish.clone());
-                self.joining.insert(id, Joining { wish, reply: Some(reply), again: None });
+                let task = Some(self.start_join(id, wish.clone()));
+                let before = self.joining.insert(id, Joining { wish, reply: Some(reply), again: None, task });
+                // Two that ask for one node drive each other away, for as long as no admin decides.
+                before.and_then(|before| before.task).inspect(AbortHandle::abort);
                 self.touch_members();
             }
             Err(error) => drop(reply.send(Err(error))),
@@ -296,13 +300,18 @@ impl Driver {
         let Some(WaitingJoin { code, name }) = head.waiting else { return };
         let Ok(code) = code.parse::<Code>() else { return };
         let wish = Wish { code, name, chosen: false, waiting: true, deadline: clock::now() + ROUND };
-        self.joining.insert(id, Joining { wish, reply: None, again: Some(clock::now()) });
+        self.joining.insert(id, Joining { wish, reply: None, again: Some(clock::now()), task: None });
     }
 
-    fn start_join(&mut self, id: NetworkId, wish: Wish) {
+    fn start_join(&mut self, id: NetworkId, wish: Wish) -> AbortHandle {
         let shared = Arc::clone(&self.shared);
         self.tasks
-            .spawn(async move { TaskDone::Joined { network: id, done: Box::new(join::join(shared, wish).await) } });
+            .spawn(async move { TaskDone::Joined { network: id, done: Box::new(join::join(shared, wish).await) } })
+    }
+
+    /// Gives a join up.
+    pub(super) fn forget_join(&mut self, id: &NetworkId) {
+        self.joining.remove(id).and_then(|joining| joining.task).inspect(AbortHandle::abort);
     }
 
     /// Asks again where a join waits.
@@ -315,7 +324,11 @@ impl Driver {
             again.push(joining.wish.clone());
         }
         for wish in again {
-            self.start_join(wish.code.network, wish);
+            let id = wish.code.network;
+            let task = self.start_join(id, wish);
+            if let Some(joining) = self.joining.get_mut(&id) {
+                joining.task = Some(task);
+            }
         }
     }
 

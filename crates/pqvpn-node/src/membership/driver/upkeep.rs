@@ -253,7 +253,7 @@ impl Driver {
             None => waiting.len() == 1 && self.networks.is_empty(),
         };
         let report = waiting.iter().find(fits)?.clone();
-        self.joining.remove(&report.id);
+        self.forget_join(&report.id);
         self.store_later(Change::Forget(report.id));
         self.touch_members();
         Some(report)

@@ -128,7 +128,6 @@ impl PacketPlane for SimPlane {
     fn set_path_size(&self, _: PeerSlot, _: SocketAddr, _: PathSize) {}
     fn begin_path_size(&self, _: PeerSlot, _: PathSize) {}
     fn forget_path_size(&self, _: SocketAddr) {}
-    fn forget_source(&self, _: PeerSlot) {}
     fn rotate_indices(&self, peer: PeerSlot) {
         let mut tables = self.lock();
         let active = tables.active(peer);

@@ -79,7 +79,7 @@ impl Unit {
         );
         for (key, _) in &unit.0 {
             let known = KNOWN.contains(&key.as_str())
-                || ["SystemCallFilter", "LimitMEMLOCK"].contains(&key.as_str())
+                || ["SystemCallFilter", "LimitMEMLOCK", "Environment"].contains(&key.as_str())
                 || LIMITS.iter().any(|(limit, _)| limit == key);
             assert!(known, "this test does not know what {key} means");
         }
@@ -107,7 +107,8 @@ impl Unit {
 /// A command line with the limits that are of a process.
 pub(super) fn limited(unit: &Unit, words: impl IntoIterator<Item = String>) -> Vec<String> {
     let option = |(key, option): &(&str, &str)| format!("{option}={0}:{0}", unit.one(key));
-    let limits = ["prlimit".to_owned()].into_iter().chain(LIMITS.iter().map(option));
+    let limits = ["env".to_owned()].into_iter().chain(unit.all("Environment").map(str::to_owned));
+    let limits = limits.chain(["prlimit".to_owned()]).chain(LIMITS.iter().map(option));
     limits.chain(["--".to_owned()]).chain(words).collect()
 }
 
