@@ -17,6 +17,7 @@ pub(crate) use select;
 #[cfg(not(feature = "sim"))]
 pub(crate) use tokio::select;
 
+mod allowance;
 mod blocking;
 pub mod bootstrap;
 mod carrier;

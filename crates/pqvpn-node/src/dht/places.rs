@@ -17,7 +17,7 @@ use pqvpn_crypto::peer_id::PeerId;
 use pqvpn_wire::control::CloseReason;
 use thiserror::Error;
 
-use super::usage::{Allowance, Usage};
+use super::usage::{Requests, Usage};
 use crate::{clock, link::Connection, path::is_relayed};
 
 /// Links strangers may hold with us at once.
@@ -68,7 +68,7 @@ pub(crate) struct Places {
     limit: usize,
     per_peer: usize,
     /// What all of them may ask, where each network has its share only.
-    all: Option<Arc<Allowance>>,
+    all: Option<Arc<Requests>>,
     inner: Mutex<Inner>,
     /// Links closed to make room.
     evicted: AtomicU64,
@@ -81,7 +81,7 @@ struct Inner {
     next: u64,
     taken: BTreeMap<u64, Taken>,
     /// What networks may ask that have links, or have asked a moment ago.
-    shares: BTreeMap<Origin, Arc<Allowance>>,
+    shares: BTreeMap<Origin, Arc<Requests>>,
 }
 
 #[derive(Debug)]
@@ -114,7 +114,7 @@ impl Places {
         Arc::new(Self {
             limit,
             per_peer,
-            all: shared_out.then(|| Arc::new(Allowance::new(STRANGERS_ASK.0, STRANGERS_ASK.1))),
+            all: shared_out.then(|| Arc::new(Requests::new(STRANGERS_ASK.0, STRANGERS_ASK.1))),
             inner: Mutex::default(),
             evicted: AtomicU64::new(0),
             refused: AtomicU64::new(0),
@@ -171,13 +171,13 @@ impl Places {
 
 impl Inner {
     /// What the links of a network may ask together, where networks are told apart. Who comes again finds what it left.
-    fn share(&mut self, origin: Origin, now: Instant) -> Option<Arc<Allowance>> {
+    fn share(&mut self, origin: Origin, now: Instant) -> Option<Arc<Requests>> {
         if origin == Origin::Any {
             return None;
         }
         // At most what refills in two seconds is kept of those that have gone: as many as handshakes are let in then.
         self.shares.retain(|_, share| Arc::strong_count(share) > 1 || !share.is_whole(now));
-        let new = || Arc::new(Allowance::new(NETWORK_ASKS.0, NETWORK_ASKS.1));
+        let new = || Arc::new(Requests::new(NETWORK_ASKS.0, NETWORK_ASKS.1));
         Some(Arc::clone(self.shares.entry(origin).or_insert_with(new)))
     }
 

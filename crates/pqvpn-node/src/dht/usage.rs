@@ -6,40 +6,42 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::allowance::Allowance;
+
 /// Requests a peer may send over one link in the long run, per second. Each costs a signature check before anything else
 /// can be known of it.
 const REQUESTS_PER_SECOND: u32 = 20;
 /// Requests it may send at once.
 const REQUEST_BURST: u32 = 60;
 
-/// So many requests at once, and so many a second in the long run (generic cell rate algorithm).
+/// Requests of several links together: so many a second in the long run, and so many at once.
 #[derive(Debug)]
-pub(crate) struct Allowance {
+pub(crate) struct Requests {
     period: Duration,
     burst: u32,
-    /// When all of it is there again.
-    busy_until: Mutex<Option<Instant>>,
+    taken: Mutex<Allowance>,
 }
 
-impl Allowance {
+impl Requests {
     pub(crate) fn new(per_second: u32, burst: u32) -> Self {
-        Self { period: Duration::from_secs(1) / per_second, burst, busy_until: Mutex::default() }
-    }
-
-    fn has(&self, now: Instant) -> bool {
-        let busy_until = self.busy_until.lock().unwrap_or_else(PoisonError::into_inner);
-        busy_until.is_none_or(|until| until <= now + self.period * (self.burst - 1))
+        Self { period: Duration::from_secs(1) / per_second, burst, taken: Mutex::default() }
     }
 
     /// Whether nothing of it is taken.
     pub(crate) fn is_whole(&self, now: Instant) -> bool {
-        let busy_until = self.busy_until.lock().unwrap_or_else(PoisonError::into_inner);
-        busy_until.is_none_or(|until| until <= now)
+        self.lock().is_whole(now)
     }
 
-    fn take(&self, now: Instant) {
-        let mut busy_until = self.busy_until.lock().unwrap_or_else(PoisonError::into_inner);
-        *busy_until = Some(busy_until.map_or(now, |until| until.max(now)) + self.period);
+    fn has(&self, now: Instant) -> bool {
+        self.lock().has(now, self.burst, self.period)
+    }
+
+    fn take(&self, now: Instant) -> bool {
+        self.lock().take(now, self.burst, self.period)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Allowance> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -48,9 +50,9 @@ impl Allowance {
 pub(crate) struct Usage {
     inner: Mutex<Inner>,
     /// The peer's own.
-    own: Allowance,
+    own: Requests,
     /// Those it shares with others.
-    shared: OnceLock<Vec<Arc<Allowance>>>,
+    shared: OnceLock<Vec<Arc<Requests>>>,
 }
 
 #[derive(Debug)]
@@ -67,13 +69,13 @@ impl Usage {
     pub(crate) fn new(now: Instant) -> Arc<Self> {
         Arc::new(Self {
             inner: Mutex::new(Inner { under_way: 0, last: now }),
-            own: Allowance::new(REQUESTS_PER_SECOND, REQUEST_BURST),
+            own: Requests::new(REQUESTS_PER_SECOND, REQUEST_BURST),
             shared: OnceLock::new(),
         })
     }
 
     /// From now on what the peer asks is taken out of these, too. Only the first call counts.
-    pub(crate) fn share(&self, allowances: Vec<Arc<Allowance>>) {
+    pub(crate) fn share(&self, allowances: Vec<Arc<Requests>>) {
         let _shared_before = self.shared.set(allowances);
     }
 
@@ -100,16 +102,11 @@ impl Usage {
     /// Takes one request out of every allowance of the peer; `false` if one is used up. Of its own one is taken all the
     /// same, so that asking in vain is not free.
     pub(crate) fn may_ask(&self, now: Instant) -> bool {
-        if !self.own.has(now) {
+        if !self.own.take(now) {
             return false;
         }
-        self.own.take(now);
         let shared = || self.shared.get().into_iter().flatten();
-        let may = shared().all(|allowance| allowance.has(now));
-        if may {
-            shared().for_each(|allowance| allowance.take(now));
-        }
-        may
+        shared().all(|allowance| allowance.has(now)) && shared().all(|allowance| allowance.take(now))
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {

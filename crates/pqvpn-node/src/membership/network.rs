@@ -4,7 +4,6 @@
 //! What changes is noted twice: as [`Change`]s for the disk and as news for the others; the driver takes both away.
 
 mod acts;
-mod allowance;
 mod blame;
 mod contest;
 mod counters;
@@ -43,7 +42,7 @@ use super::{
 };
 use crate::clock;
 
-pub(super) use allowance::Allowance;
+pub(super) use crate::allowance::Allowance;
 use blame::{Blame, MAX_FALSE, Witness};
 pub(super) use counters::Counters;
 pub(super) use joins::{JoinFacts, Judged, refusal_error};
