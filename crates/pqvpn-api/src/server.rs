@@ -53,6 +53,7 @@ pub use self::fuzz::control_socket as fuzz_control_socket;
 pub use self::{
     access::{Access, Caller, OPERATOR_GROUP},
     exporter::export,
+    reply::because,
     socket::{ControlSocket, SocketError},
 };
 use crate::{PREFIX, model};

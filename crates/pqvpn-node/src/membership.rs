@@ -36,6 +36,7 @@ pub(crate) use error::RelayError;
 pub(crate) use event::{Order, Rotating};
 pub(crate) use port::{Guest, PoolChooser, Port, Setup, start};
 pub(crate) use relaying::{Forwarder, Willing};
+pub(crate) use rotation::decide_at_rest;
 pub(crate) use rpc::is_request;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use store::fuzz::file as fuzz_store;

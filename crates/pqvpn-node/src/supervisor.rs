@@ -4,6 +4,8 @@
 //! The supervisor stands between the handle and the node. Commands pass through; while the node starts again they wait.
 //! What happens to the files, and in which order, is told in `membership/rotation.rs`.
 
+mod at_rest;
+
 use std::{
     path::PathBuf,
     time::{Duration, Instant},
@@ -32,6 +34,8 @@ use crate::{
     state::set_live,
     store::{KeystoreFile, StoreError},
 };
+
+pub use at_rest::rotate_at_rest;
 
 /// Commands that may wait for the node.
 const QUEUE: usize = 64;
@@ -83,6 +87,8 @@ struct Options {
 
 /// A next key on disk, not in force yet.
 struct Prepared {
+    /// Who the node is until it is.
+    now: Identity,
     seed: IdentitySeed,
     file: [u8; 32],
 }
@@ -195,7 +201,7 @@ impl Supervisor {
         let keystore = self.options.keystore.clone().ok_or(RotationError::NotKept)?;
         let was = self.running.handle.snapshot().await.map_or(NodeState::Up, |now| now.state);
         let old = self.running.id;
-        let prepared = prepare(keystore.clone(), passphrase, old).await?;
+        let prepared = prepare(keystore.clone(), passphrase, Some(old)).await?;
         let networks = match self.tell(&prepared).await {
             Ok(networks) => networks,
             Err(error @ RotationError::Undecided) => return Err(error.into()),
@@ -265,14 +271,15 @@ impl<E: Into<RotationError>> From<E> for Ended {
 }
 
 /// Opens the keystore, which proves that whoever asks has its passphrase, and writes the next key beside it under the same.
+/// `runs`: whose key it has to be.
 async fn prepare(
     keystore: KeystoreFile,
     passphrase: Option<Passphrase>,
-    own: PeerId,
+    runs: Option<PeerId>,
 ) -> Result<Prepared, RotationError> {
     let preparing = spawn_blocking(move || {
         let now = Identity::from_seed(&keystore.load(passphrase.as_ref())?).map_err(StoreError::from)?;
-        if now.peer_id() != own {
+        if runs.is_some_and(|own| now.peer_id() != own) {
             return Err(RotationError::OtherKey);
         }
         keystore.refuse_while_rotating()?;
@@ -280,7 +287,7 @@ async fn prepare(
         // A passphrase for a keystore that has none is not used, and none for the next.
         let passphrase = passphrase.filter(|_| keystore.is_encrypted().unwrap_or(true));
         let file = keystore.prepare_next(&seed, passphrase.as_ref())?;
-        Ok(Prepared { seed, file })
+        Ok(Prepared { now, seed, file })
     });
     preparing.await.unwrap_or(Err(RotationError::Busy))
 }

@@ -218,7 +218,7 @@ pub(crate) enum KeysVerb {
         #[command(flatten)]
         passphrase: PassphraseArgs,
     },
-    /// Go on with a new key: the running node gets another PeerID, in the same networks under the same names.
+    /// Go on with a new key: the node, running or not, gets another PeerID, in the same networks under the same names.
     Rotate {
         /// Do not ask whether it is meant.
         #[arg(long, alias = "accept-risk")]

@@ -91,6 +91,11 @@ impl Context {
         Ok(Client::new(socket))
     }
 
+    /// Whether a state directory was named, and no socket, and a daemon found elsewhere uses another one.
+    pub(crate) fn names_other_state(&self, of_daemon: Option<&Path>) -> bool {
+        self.socket.is_none() && self.state.as_deref().is_some_and(|named| of_daemon != Some(named))
+    }
+
     /// The options that make another `pqvpn` resolve the same places.
     pub(crate) fn to_arguments(&self) -> Vec<std::ffi::OsString> {
         let mut arguments = Vec::new();

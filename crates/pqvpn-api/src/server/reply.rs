@@ -72,7 +72,7 @@ pub(super) fn forbidden() -> ApiError {
 }
 
 /// Says what did not happen; the node's error says why.
-pub(super) fn because(what: &str) -> impl FnOnce(NodeError) -> ApiError {
+pub fn because(what: &str) -> impl FnOnce(NodeError) -> ApiError {
     let what = what.to_owned();
     move |error| {
         let (code, hint) = code_and_hint(&error);

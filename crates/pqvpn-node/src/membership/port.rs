@@ -175,22 +175,29 @@ pub(crate) async fn start(setup: Setup) -> Result<(Port, JoinHandle<()>), Member
     Ok((Port { orders: orders_sender, found: found_sender, shared, members, strangers }, task))
 }
 
-struct Loaded {
-    store: Store,
-    networks: Vec<Network>,
+/// What is kept of the networks.
+pub(super) struct Loaded {
+    pub(super) store: Store,
+    pub(super) networks: Vec<Network>,
     waiting: Vec<(pqvpn_wire::dht::NetworkId, super::store::Head)>,
     /// Rotations that led to the key this node has.
     facts: Vec<Fact>,
-    standing: Vec<HealthItem>,
+    /// What could not be read.
+    pub(super) standing: Vec<HealthItem>,
 }
 
 fn load(dir: &std::path::Path, own: PeerId) -> Result<Loaded, StoreError> {
     let (store, aside) = Store::open(dir)?;
+    let mut loaded = load_from(store, own)?;
+    if let Some(text) = aside {
+        loaded.standing.insert(0, HealthItem { level: HealthLevel::Error, code: "networks-store", text });
+    }
+    Ok(loaded)
+}
+
+pub(super) fn load_from(store: Store, own: PeerId) -> Result<Loaded, StoreError> {
     let mut standing = Vec::new();
     let mut say = |code, text| standing.push(HealthItem { level: HealthLevel::Error, code, text });
-    if let Some(text) = aside {
-        say("networks-store", text);
-    }
     let (mut networks, mut waiting) = (Vec::new(), Vec::new());
     for (id, kept) in store.load()? {
         if let Some(head) = kept.head.clone().filter(|head| head.waiting.is_some() && kept.statements.is_empty()) {

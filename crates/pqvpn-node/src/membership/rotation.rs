@@ -26,11 +26,12 @@ use thiserror::Error;
 use super::{
     error::NetworkError,
     network::{Network, hex},
+    port::{Loaded, load_from},
     report::RotatedNetwork,
     store::{Change, FILE, KeptRotation, Store, StoreError as NetworksError},
 };
 use crate::{
-    dht,
+    clock, dht,
     store::{KeystoreFile, StoreError},
 };
 
@@ -90,6 +91,26 @@ pub fn finish_rotation(state_dir: &Path, keystore: &KeystoreFile) -> Result<Opti
     }
     keystore.drop_next()?;
     Ok(Some(Interrupted::Undone))
+}
+
+/// As [`decide`], for a node that does not run: members hear of it when it does.
+///
+/// # Errors
+/// [`decide`]; [`RotationError::Store`] where a network cannot be read, which would keep the key before.
+pub(crate) async fn decide_at_rest(
+    state_dir: &Path,
+    (identity, next): (&Identity, &Identity),
+    file: [u8; 32],
+) -> Result<Vec<RotatedNetwork>, RotationError> {
+    let unread = |error: NetworksError| RotationError::Store(error.to_string());
+    let store = Store::open_as_it_is(state_dir).map_err(unread)?;
+    let Loaded { store, networks, standing, .. } = load_from(store, identity.peer_id()).map_err(unread)?;
+    if let Some(unreadable) = standing.into_iter().next() {
+        return Err(RotationError::Store(unreadable.text));
+    }
+    let mut networks = networks.into_iter().map(|network| (network.id, network)).collect();
+    let decided = decide(&mut networks, &store, (identity, next), (file, clock::unix_millis())).await?;
+    Ok(decided.told.into_iter().map(|(_, report)| report).collect())
 }
 
 /// What was decided.

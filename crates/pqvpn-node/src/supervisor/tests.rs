@@ -90,7 +90,8 @@ enum Step {
     Adopted,
 }
 
-async fn interrupted_after(step: Step) {
+/// Alice's network, of which Bob is a member.
+async fn two() -> (Kept, Kept) {
     let alice = start(tempfile::tempdir().unwrap(), config("alice")).await;
     let bob = start(tempfile::tempdir().unwrap(), config("bob")).await;
     let network = CreateNetwork { name: "home".to_owned(), ..CreateNetwork::default() };
@@ -98,9 +99,24 @@ async fn interrupted_after(step: Step) {
     let code = alice.handle().invite_create(ANY, InviteOptions::default()).await.unwrap().code.unwrap();
     bob.handle().join(code, None, PATIENCE).await.unwrap();
     alice.handle().ping(PeerRef("bob".to_owned()), PATIENCE).await.unwrap();
+    (alice, bob)
+}
 
+/// Both reach each other, and Bob is this one for both.
+async fn meet(alice: &Kept, bob: &Kept, now: PeerId) {
+    assert_eq!(bob.id(), now);
+    for (from, to) in [(alice, "bob"), (bob, "alice")] {
+        from.handle().ping(PeerRef(to.to_owned()), PATIENCE).await.unwrap();
+        let members = from.members().await;
+        assert_eq!(members.len(), 2, "{members:?}");
+        assert!(members.iter().any(|member| member.name == "bob" && member.peer == now), "{members:?}");
+    }
+}
+
+async fn interrupted_after(step: Step) {
+    let (alice, bob) = two().await;
     let (old, key) = (bob.id(), keystore(&bob.state));
-    let prepared = prepare(key.clone(), None, old).await.unwrap();
+    let prepared = prepare(key.clone(), None, Some(old)).await.unwrap();
     let new = Identity::from_seed(&prepared.seed).unwrap().peer_id();
     if step >= Step::Decided {
         let told = bob.supervisor.tell(&prepared).await.unwrap();
@@ -120,13 +136,39 @@ async fn interrupted_after(step: Step) {
     assert_eq!(finish_rotation(state.path(), &key).unwrap(), None, "{step:?}: once is enough");
 
     let bob = start(state, config).await;
-    assert_eq!(bob.id(), now, "{step:?}");
-    for (from, to) in [(&alice, "bob"), (&bob, "alice")] {
-        from.handle().ping(PeerRef(to.to_owned()), PATIENCE).await.unwrap();
-        let members = from.members().await;
-        assert_eq!(members.len(), 2, "{step:?}: {members:?}");
-        assert!(members.iter().any(|member| member.name == "bob" && member.peer == now), "{step:?}: {members:?}");
-    }
+    meet(&alice, &bob, now).await;
+}
+
+#[tokio::test]
+async fn a_node_whose_key_was_rotated_while_it_did_not_run_is_met_under_the_new_one() {
+    let (alice, bob) = two().await;
+    let (old, key) = (bob.id(), keystore(&bob.state));
+    let (state, config) = bob.crash().await;
+    let report = rotate_at_rest(state.path(), key.clone(), None).await.unwrap();
+    let [home] = &report.networks[..] else { panic!("{report:?}") };
+    assert_eq!((report.old, &*home.network, home.told, home.others), (old, "home", 0, 1));
+    assert_eq!(finish_rotation(state.path(), &key).unwrap(), None, "nothing is left to do");
+    let bob = start(state, config).await;
+    let heard = async {
+        while !alice.members().await.iter().any(|member| member.peer == report.new) {
+            sleep(AGAIN).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, heard).await.expect("nobody told it");
+    meet(&alice, &bob, report.new).await;
+}
+
+#[tokio::test]
+async fn a_key_whose_networks_cannot_be_read_is_not_rotated() {
+    let (_alice, bob) = two().await;
+    let (old, key) = (bob.id(), keystore(&bob.state));
+    let (state, _) = bob.crash().await;
+    std::fs::write(state.path().join("networks.redb"), b"damaged").unwrap();
+    let refused = rotate_at_rest(state.path(), key.clone(), None).await;
+    assert!(matches!(refused, Err(RotationError::Store(_))), "{refused:?}");
+    assert_eq!(std::fs::read(state.path().join("networks.redb")).unwrap(), b"damaged", "left as it is");
+    assert_eq!(Identity::from_seed(&key.load(None).unwrap()).unwrap().peer_id(), old);
+    assert!(key.next_digest().unwrap().is_none());
 }
 
 #[tokio::test]
@@ -166,7 +208,7 @@ async fn a_rotation_that_cannot_be_written_down_leaves_the_old_key_in_force() {
     }
     assert!(key.next_digest().unwrap().is_none());
     // One that is decided and not finished stays what it is.
-    let prepared = prepare(key.clone(), Some(Passphrase::new("b")), old).await.unwrap();
+    let prepared = prepare(key.clone(), Some(Passphrase::new("b")), Some(old)).await.unwrap();
     bob.supervisor.tell(&prepared).await.unwrap();
     let refused = bob.supervisor.rotate(RotateKeys { passphrase: Some(Passphrase::new("b")) }).await;
     assert!(matches!(refused, Err(Ended::Refused(RotationError::Keystore(StoreError::Rotating(_))))));

@@ -105,6 +105,11 @@ pub(crate) fn lock_state(state_dir: &Path) -> Result<Option<File>, Failure> {
     state_lock::take_existing(state_dir)
 }
 
+/// Locks a state directory for who changes what a daemon would use.
+pub(crate) fn lock_for(state_dir: &Path) -> Result<File, Failure> {
+    state_lock::take(state_dir)
+}
+
 /// Room for all whom a relay serves at a time: the usual soft limit is for programs that know no more of it.
 fn allow_many_files() {
     if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {

@@ -17,10 +17,11 @@ use crate::{
 
 pub(crate) fn run(context: &Context, verb: &KeysVerb) -> Result<(), Failure> {
     let config = context.config_if_any()?;
-    let keystore = identity::keystore(&context.state_dir(&config)?);
+    let state_dir = context.state_dir(&config)?;
+    let keystore = identity::keystore(&state_dir);
     match verb {
         KeysVerb::Rotate { yes, passphrase } => {
-            super::block_on(rotate::run(context, *yes, passphrase.passphrase_file.as_deref()))
+            super::block_on(rotate::run(context, &state_dir, *yes, passphrase.passphrase_file.as_deref()))
         }
         KeysVerb::Show(args) => show(context, &keystore, args.passphrase_file.as_deref()),
         KeysVerb::Backup { file, backup_passphrase_file, passphrase } => {

@@ -102,8 +102,21 @@ fn a_rotated_node_is_reached_by_its_name_and_its_old_disk_by_nobody() {
     b.stop();
     fs::remove_dir_all(&current).unwrap();
     fs::rename(b.file("current"), &current).unwrap();
+
+    // No daemon: the others hear of it from the next one.
+    let rotated = json(&b, &["keys", "rotate", "--yes"]);
+    assert_eq!((&rotated["old_peer_id"], &rotated["networks"][0]["told"]), (&new.into(), &0.into()));
     b.start_up();
+    assert_eq!(json(&b, &["id"])["peer_id"], rotated["peer_id"]);
+    b.wait("being met under the third key", || (id_of(&a, "b") == rotated["peer_id"]).then_some(()));
     meets(&a, "b");
+    // A daemon that is not asked still has the state.
+    let (socket, elsewhere) = (b.file("sock"), b.file("elsewhere"));
+    fs::rename(&socket, &elsewhere).unwrap();
+    let (code, why) = fails(&b, &["keys", "rotate", "--yes"], 1);
+    assert_eq!(code, "in-use", "{why}");
+    fs::rename(&elsewhere, &socket).unwrap();
+    assert_eq!(json(&b, &["id"])["peer_id"], rotated["peer_id"]);
 }
 
 #[test]

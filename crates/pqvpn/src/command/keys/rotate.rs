@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `keys rotate`: the running node goes on with another key.
+//! `keys rotate`: the node goes on with another key, whether it runs or not.
 
 use std::{
     io::{self, BufRead as _, IsTerminal as _, Write as _},
@@ -10,25 +10,73 @@ use pqvpn_api::{
     client::Client,
     error::{ApiError, Code},
     model::{RotateRequest, Rotated, RotatedIn, SecretBytes},
+    server::because,
+};
+
+use pqvpn_node::{
+    handle::NodeError,
+    membership::{RotationError, finish_rotation},
+    supervisor::rotate_at_rest,
 };
 
 use crate::{
+    command::daemon,
     context::Context,
     failure::Failure,
+    identity,
     output::{Output, Tone, printable},
     passphrase,
 };
 
-pub(super) async fn run(context: &Context, yes: bool, passphrase_file: Option<&Path>) -> Result<(), Failure> {
+pub(super) async fn run(
+    context: &Context,
+    state_dir: &Path,
+    yes: bool,
+    passphrase_file: Option<&Path>,
+) -> Result<(), Failure> {
     let client = context.client()?;
-    // Without a daemon there is nothing to ask about.
-    let now = client.identity().await?;
-    if !yes {
-        confirm(&now.peer_id, passphrase_file)?;
-    }
-    let rotated = ask(&client, passphrase_file).await?;
+    let running = match client.identity().await {
+        // A state directory that is named is meant, whoever else runs.
+        Ok(now) if context.names_other_state(now.state_dir.as_deref()) => None,
+        Ok(now) => Some(now),
+        Err(error) if error.code == Code::NoDaemon => None,
+        Err(error) => return Err(error.into()),
+    };
+    let rotated = match running {
+        Some(now) => {
+            if !yes {
+                confirm(&now.peer_id, passphrase_file)?;
+            }
+            ask(&client, passphrase_file).await?
+        }
+        None => at_rest(state_dir, yes, passphrase_file).await?,
+    };
     context.output.done(&rotated, |output| told(output, &rotated));
     Ok(())
+}
+
+/// Rotates the key of a node that does not run.
+async fn at_rest(state_dir: &Path, yes: bool, passphrase_file: Option<&Path>) -> Result<Rotated, Failure> {
+    const WHAT: &str = "the key was not rotated";
+    let failed = |error: RotationError| Failure::from(because(WHAT)(NodeError::Rotation(error)));
+    let keystore = identity::keystore(state_dir);
+    if !keystore.exists()? {
+        return Err(Failure::failed(
+            "no-key",
+            WHAT,
+            format!("there is none in {}", state_dir.display()),
+            "`pqvpn id` makes one; or name another `--state DIR`",
+        ));
+    }
+    let _held = daemon::lock_for(state_dir).map_err(|failure| failure.while_doing(WHAT))?;
+    finish_rotation(state_dir, &keystore).map_err(failed)?;
+    let passphrase = identity::unlock(&keystore, passphrase_file)?;
+    if !yes {
+        let seed = keystore.load(passphrase.as_ref()).map_err(|error| Failure::from(error).while_doing(WHAT))?;
+        confirm(&identity::from_seed(&seed)?.peer_id().to_string(), passphrase_file)?;
+    }
+    let report = rotate_at_rest(state_dir, keystore, passphrase).await.map_err(failed)?;
+    Ok(report.into())
 }
 
 /// Asks the daemon, with a passphrase only where the keystore turns out to have one.
