@@ -157,11 +157,26 @@ pub(crate) struct Rounds {
     gone: sleeping::Gone,
     /// Sessions that were replaced and on which the data plane still receives.
     leaving: Leaving,
+    untold: Untold,
+}
+
+/// Who has not been told yet whether the node rests: its queue was full.
+#[derive(Debug, Default)]
+struct Untold {
+    networks: bool,
+    dht: bool,
+}
+
+impl Untold {
+    const fn is_any(&self) -> bool {
+        self.networks || self.dht
+    }
 }
 
 impl Rounds {
     pub(crate) fn new(now: Instant) -> Self {
-        Self { held_at: now, looked_at: now, gone: sleeping::Gone::default(), leaving: Leaving::default() }
+        let (gone, leaving) = (sleeping::Gone::default(), Leaving::default());
+        Self { held_at: now, looked_at: now, gone, leaving, untold: Untold::default() }
     }
 }
 
@@ -389,6 +404,7 @@ impl State {
         old.into_iter().for_each(|id| self.step_ratchet(now, id));
         self.control.retire_keys();
         self.give_back(now);
+        self.tell_discovery();
     }
 
     /// Lets these peers look at the clock and at what the data plane saw.
@@ -460,7 +476,7 @@ impl State {
     }
 
     fn deadline(&self) -> Option<Instant> {
-        let looks = !self.live.is_empty() || self.rounds.gone.is_any();
+        let looks = !self.live.is_empty() || self.rounds.gone.is_any() || self.rounds.untold.is_any();
         let look = looks.then(|| self.rounds.looked_at + LOOK_EVERY);
         let leaving = self.rounds.leaving.next();
         let all = [self.peers.next_due(), self.live.next_due(), look, leaving, self.guessing.deadline()];

@@ -9,7 +9,7 @@ use pqvpn_wire::dht::{Contact, Distance, Heartbeat, Point, Record, Request};
 use rand::{RngExt as _, rngs::StdRng};
 
 use super::{Dht, DhtConfig, Notice, OwnRecord, Purpose, QueryFailure, QueryId};
-use crate::{Now, WallClock, anomaly::WINDOW, counters::Attack, quarantine::Sentence, rules};
+use crate::{Now, WallClock, anomaly::WINDOW, counters::Attack, quarantine::Sentence, rules, votes};
 
 /// Contacts a new fact is passed on to.
 pub(super) const GOSSIP: usize = 4;
@@ -19,6 +19,8 @@ const DOOR_BACKOFF: (Duration, Duration) = (Duration::from_secs(2), Duration::fr
 const TROUBLE: u32 = 3;
 /// How long failures count.
 const TROUBLE_WINDOW: Duration = Duration::from_secs(300);
+/// Contacts asked after a change of the network: enough for a vote when some are gone or share a network.
+const LOOK_AROUND: usize = 3 * votes::QUORUM;
 /// Lost contacts asked at once.
 const LOST_AT_ONCE: usize = 3;
 /// All lost contacts are tried at once, because one came back, no more often than this.
@@ -269,6 +271,18 @@ impl Dht {
     /// When lost contacts are asked next.
     pub(super) fn seek_at(&self) -> Option<Duration> {
         Some(self.table.lost_due()?.max(self.upkeep.sought_at + self.config.urgent_upkeep))
+    }
+
+    /// The host has another address or another way out: contacts in many networks are asked where they see us now, and those
+    /// that were lost whether they can be reached from here.
+    pub fn on_network(&mut self, now: Now) {
+        self.sightings.clear();
+        for contact in self.table.sample(LOOK_AROUND, &mut self.rng) {
+            if !self.shunned(now, contact.peer()) {
+                self.query(contact, Request::Ping, Purpose::Liveness);
+            }
+        }
+        self.seek_more(now);
     }
 
     fn try_doors(&mut self, now: Now) {

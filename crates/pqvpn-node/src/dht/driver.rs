@@ -317,6 +317,21 @@ impl Driver {
         }
     }
 
+    /// Where others saw us was another place, and who could not be reached from there may be from here.
+    fn on_network_change(&mut self) {
+        if self.paused {
+            return;
+        }
+        let now = clock::now();
+        self.observed.on_network(now);
+        self.upkeep.addresses_may_have_changed();
+        let moment = self.now();
+        self.parts.dht.on_network(moment);
+        if self.parts.dht.table().is_empty() {
+            self.parts.doors.knock_at_once(now);
+        }
+    }
+
     /// Writes down what is worth it and closes everything.
     async fn stop(mut self) {
         self.save_table_now().await;

@@ -82,6 +82,8 @@ pub(crate) enum Order {
     Retry(PeerId),
     /// Take no part, or take part again.
     Pause(bool),
+    /// The host's network has changed.
+    NetworkChanged,
     Status(oneshot::Sender<DhtReport>),
     Get(Wanted, Reply<GetReport>),
     Put(String, Vec<u8>, Reply<PutReport>),

@@ -34,6 +34,8 @@ pub(crate) struct HostSide {
     guarded: BTreeSet<IpNet>,
     mtu: u16,
     applied: Option<HostChange>,
+    /// Something could not be taken back; of addresses and routes the journal tells.
+    is_left: bool,
     /// What the guard met; none: there is no guard.
     met: Option<Findings>,
     /// What is led into the tunnel, for who watches the host.
@@ -64,6 +66,7 @@ impl HostSide {
             guarded,
             mtu,
             applied,
+            is_left: false,
             met,
             routed,
             wall,
@@ -107,6 +110,10 @@ impl HostSide {
     pub(crate) async fn apply(&mut self) -> Result<(), HostError> {
         if self.applied.is_some() {
             return Ok(());
+        }
+        if self.is_left {
+            self.recover().await?;
+            self.is_left = false;
         }
         let outcome = self.set().await;
         // Who is not up is not looked after.
@@ -163,11 +170,18 @@ impl HostSide {
         self.trouble.is_some() || !self.unguarded.is_empty()
     }
 
-    /// Takes back what was set, and what killed daemons left.
+    /// Takes back what was set, and what killed daemons left. What fails is tried again with the next call.
     pub(crate) async fn undo(&mut self) -> Result<(), HostError> {
         let undone = self.take_back().await;
         let opened = self.unguard().await;
-        undone.and(opened)
+        let outcome = undone.and(opened);
+        self.is_left = outcome.is_err();
+        outcome
+    }
+
+    /// Whether an [`Self::undo`] is to be tried again.
+    pub(crate) const fn is_left(&self) -> bool {
+        self.is_left
     }
 
     /// Takes back what was set but for the guard, which is closed: as after a kill, members' packets go nowhere until the
@@ -194,6 +208,7 @@ impl HostSide {
         (self.trouble, self.weak, self.again) = (None, None, Again::default());
         let undone = match self.applied.take() {
             Some(change) => change.undo().await,
+            None if self.is_left => self.recover().await,
             None => Ok(()),
         };
         self.wall.remove().await;
@@ -267,6 +282,7 @@ impl HostSide {
                 self.kept = parts;
                 return Ok(());
             };
+            self.is_left |= self.applied.is_none() && matches!(error, HostError::HalfSet { .. });
             let Some(culprit) = culprit(&parts, &error) else { return Err(error) };
             let HostPart { network, .. } = parts.remove(culprit);
             let text = format!("{}: {error}; its members are reached by IPv6", network.unwrap_or_default());

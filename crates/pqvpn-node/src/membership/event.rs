@@ -61,8 +61,8 @@ pub(crate) enum Order {
     Willing(Willing),
     /// What is forwarded for whom.
     Relaying(oneshot::Sender<RelayReport>),
-    /// A way is in use.
-    Hold(SocketAddr),
+    /// These ways are in use.
+    Hold(Vec<SocketAddr>),
     /// Go on under another identity; this one has no further use for the driver than to be told.
     Rotate(Box<Rotating>),
     /// The host's network has changed.

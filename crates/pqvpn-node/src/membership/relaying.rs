@@ -4,7 +4,7 @@
 //! Both are soft: who asked asks again while it needs them, and what nobody asks for ends.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
     net::SocketAddr,
     sync::{Arc, Weak},
     time::{Duration, Instant},
@@ -448,9 +448,8 @@ impl Relaying {
     }
 
     /// The node uses a way.
-    pub(super) fn hold(&mut self, now: Instant, at: SocketAddr) {
-        let held = self.ways.iter_mut().find(|way| way.id.address() == at);
-        if let Some(way) = held {
+    pub(super) fn hold(&mut self, now: Instant, used: &HashSet<SocketAddr>) {
+        for way in self.ways.iter_mut().filter(|way| used.contains(&way.id.address())) {
             way.held_until = now + HELD;
         }
     }

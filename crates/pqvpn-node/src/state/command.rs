@@ -10,7 +10,7 @@ use pqvpn_crypto::peer_id::PeerId;
 use pqvpn_wire::control::CloseReason;
 use tokio::sync::oneshot;
 
-use super::{State, peer::Peer};
+use super::{State, Untold, peer::Peer};
 use crate::{
     config::Config,
     dht::{
@@ -78,21 +78,27 @@ impl State {
         }
         self.forget_who_is_ready(now);
         self.host.plan(&self.mesh);
-        self.host.apply().await.map_err(|error| NodeError::Host(error.to_string()))?;
+        if let Err(error) = self.host.apply().await {
+            // Who is not up keeps nobody's addresses closed.
+            if let Err(error) = self.host.undo().await {
+                tracing::warn!(%error, "not all was taken back; the next up or down tries again");
+            }
+            return Err(NodeError::Host(error.to_string()));
+        }
         self.dns.follow(&self.views, &self.mesh, self.own).await;
         self.control.pause(false);
         self.context.door.set_down(false);
         self.portmap.want(true);
-        self.pause_discovery(false);
         self.listening.change(&self.carriers, self.own, node::listens(&self.config.relay)).await;
         self.running = NodeState::Up;
+        self.pause_discovery();
         self.look_at_peers(now);
         tracing::info!("up");
         Ok(())
     }
 
     async fn down(&mut self) -> Result<(), NodeError> {
-        if self.running == NodeState::Down {
+        if self.running == NodeState::Down && !self.host.is_left() {
             return Ok(());
         }
         self.rest().await;
@@ -110,7 +116,7 @@ impl State {
         self.context.door.set_down(true);
         self.portmap.want(false);
         std::mem::take(&mut self.listening).close().await;
-        self.pause_discovery(true);
+        self.pause_discovery();
         self.control.pause(true);
     }
 
@@ -173,15 +179,23 @@ impl State {
         Ok(())
     }
 
-    fn pause_discovery(&self, pause: bool) {
-        let order = if pause { membership::Order::Pause } else { membership::Order::Resume(self.downs) };
-        if !self.context.networks.order(order) {
-            tracing::warn!(pause, "the networks are too busy to be told");
+    fn pause_discovery(&mut self) {
+        self.rounds.untold = Untold { networks: true, dht: self.context.dht.is_some() };
+        self.tell_discovery();
+    }
+
+    /// Tells who was too busy to be told that the node rests, or no longer does.
+    pub(super) fn tell_discovery(&mut self) {
+        let pause = self.running == NodeState::Down;
+        if self.rounds.untold.networks {
+            let order = if pause { membership::Order::Pause } else { membership::Order::Resume(self.downs) };
+            self.rounds.untold.networks = !self.context.networks.order(order);
         }
-        if let Some(dht) = &self.context.dht
-            && !dht.order(Order::Pause(pause))
-        {
-            tracing::warn!(pause, "the DHT is too busy to be told");
+        if let Some(dht) = self.context.dht.as_ref().filter(|_| self.rounds.untold.dht) {
+            self.rounds.untold.dht = !dht.order(Order::Pause(pause));
+        }
+        if self.rounds.untold.is_any() {
+            tracing::debug!(pause, "the networks or the DHT are too busy to be told");
         }
     }
 

@@ -251,6 +251,9 @@ impl State {
         let (carriers, interface) = (self.carriers.clone(), self.host.interface.clone());
         tokio::spawn(async move { carriers.look_around(interface.as_deref(), true).await });
         let _told_by_its_own_look = self.context.networks.order(membership::Order::NetworkChanged);
+        if let Some(dht) = &self.context.dht {
+            let _votes_come_in_any_case = dht.order(crate::dht::Order::NetworkChanged);
+        }
         for peer in self.peers.iter_mut() {
             if !peer.life.is_up() {
                 // What could not be reached from there may be reached from here.
@@ -272,9 +275,11 @@ impl State {
         let in_use = self.peers.iter().filter(|peer| !peer.sessions.is_empty());
         let paths = in_use.filter_map(|peer| self.control.path(peer.slot));
         let links = self.live.values().filter_map(|live| Some(live.link.as_ref()?.connection.remote()));
-        for way in paths.chain(links).filter(|at| is_relayed(*at)) {
-            self.carriers.prove(now, way);
-            let _next_time = self.context.networks.order(membership::Order::Hold(way));
+        let ways: Vec<SocketAddr> = paths.chain(links).filter(|at| is_relayed(*at)).collect();
+        if ways.is_empty() {
+            return;
         }
+        ways.iter().for_each(|&way| self.carriers.prove(now, way));
+        let _next_time = self.context.networks.order(membership::Order::Hold(ways));
     }
 }

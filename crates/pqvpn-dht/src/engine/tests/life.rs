@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Honest nodes: joining, finding, keeping, parting and meeting again.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
-use super::world::World;
+use pqvpn_wire::dht::{Request, Response};
+
+use super::{solo::Solo, world::World};
+use crate::votes::QUORUM;
 
 #[test]
 fn everybody_finds_the_record_of_everybody() {
@@ -54,6 +57,18 @@ fn a_newer_record_replaces_the_old_one_everywhere() {
         let got = world.get(reader, *old.key()).outcome.record.expect("found");
         assert_eq!(got.seq(), new.seq());
     }
+}
+
+#[test]
+fn after_a_change_of_the_network_enough_for_a_vote_are_asked_at_once() {
+    let (mut solo, _world) = Solo::joined(5);
+    solo.drain(&mut |to, _| Some((Some(to.clone()), Response::Pong { observed: to.addresses()[0] })));
+    solo.asked.clear();
+    solo.node.on_network(solo.now);
+    solo.drain(&mut |to, _| Some((Some(to.clone()), Response::Pong { observed: to.addresses()[0] })));
+    let pinged: BTreeSet<_> =
+        solo.asked.iter().filter(|(_, request, _)| *request == Request::Ping).map(|(to, ..)| *to.peer()).collect();
+    assert!(pinged.len() >= 2 * QUORUM, "{}", pinged.len());
 }
 
 #[test]

@@ -130,7 +130,8 @@ impl Driver {
         // A node that nobody knows and that knows nobody has nothing to keep up.
         let look = (!self.is_alone()).then_some(upkeep.look_at);
         let facts = self.own_facts.next();
-        [look, upkeep.save_at, publish, upkeep.position_at, doors, patience, facts].into_iter().flatten().min()
+        let doubt = self.observed.doubt_ends(clock::now());
+        [doubt, look, upkeep.save_at, publish, upkeep.position_at, doors, patience, facts].into_iter().flatten().min()
     }
 
     // ---- position and contact -------------------------------------------------------------------------------------
@@ -167,8 +168,9 @@ impl Driver {
     }
 
     fn own_addresses(&self) -> Vec<SocketAddr> {
+        let now = clock::now();
         let mut addresses: Vec<SocketAddr> =
-            [self.observed.decide(true), self.observed.decide(false)].into_iter().flatten().collect();
+            [true, false].into_iter().filter_map(|v4| self.observed.decide(now, v4)).collect();
         for at in &self.upkeep.interfaces {
             if !addresses.contains(at) {
                 addresses.push(*at);
@@ -179,6 +181,9 @@ impl Driver {
 
     /// Tells the DHT how we can be dialed, when that has changed.
     fn keep_contact(&mut self) {
+        if self.observed.is_in_doubt(clock::now()) {
+            return;
+        }
         let now = self.now();
         let addresses = self.own_addresses();
         let admission = self.parts.position.admission(now.unix_ms);

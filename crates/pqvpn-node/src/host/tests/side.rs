@@ -170,3 +170,30 @@ fn a_guard_that_is_not_whole_is_tried_again_and_news_wait_for_nobody_who_is_down
         assert_eq!(side.due(), None);
     });
 }
+
+#[test]
+fn what_could_not_be_taken_back_is_tried_again() {
+    in_namespace(async |namespace| {
+        let before = namespace.dump().await;
+        let mut side = applied(&namespace).await;
+        let journal = namespace.state().join("host-journal");
+        let kept = std::fs::read(&journal).unwrap();
+        let fails = async |side: &mut HostSide| {
+            std::fs::remove_file(&journal).unwrap();
+            std::fs::create_dir(&journal).unwrap();
+            side.undo().await.unwrap_err();
+            side.undo().await.unwrap_err();
+            std::fs::remove_dir(&journal).unwrap();
+            std::fs::write(&journal, &kept).unwrap();
+            assert!(side.is_left());
+        };
+        fails(&mut side).await;
+        side.undo().await.unwrap();
+        assert_eq!((namespace.dump().await, side.is_left(), journal.exists()), (before, false, false));
+        side.apply().await.unwrap();
+        fails(&mut side).await;
+        side.apply().await.unwrap();
+        assert_eq!((to_member(), side.is_left()), (Some(ip("10.100.3.7")), false));
+        side.undo().await.unwrap();
+    });
+}

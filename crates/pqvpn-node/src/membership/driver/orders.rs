@@ -44,7 +44,7 @@ impl Driver {
             Order::Links(reply) => drop(reply.send(self.member_links(clock::now()))),
             Order::Willing(willing) => self.relaying.set_willing(willing),
             Order::Relaying(reply) => drop(reply.send(self.relay_report())),
-            Order::Hold(way) => self.relaying.hold(clock::now(), way),
+            Order::Hold(ways) => self.relaying.hold(clock::now(), &ways.into_iter().collect()),
             Order::NetworkChanged => self.on_network_change(),
             Order::Pause => self.pause(),
             Order::Resume(downs) => self.resume(downs),

@@ -288,7 +288,7 @@ impl Driver {
         }
         self.share_ways();
         if let (Ok(way), true) = (&way, reply.is_some()) {
-            self.relaying.hold(now, *way);
+            self.relaying.hold(now, &[*way].into());
         }
         if let Some(reply) = reply {
             let _gone = reply.send(way);

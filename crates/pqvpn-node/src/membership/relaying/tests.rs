@@ -195,7 +195,7 @@ fn a_way_of_ours_is_asked_for_again_while_it_is_held_and_ends_when_it_is_not() {
     let expected = Refresh { network: HOME, relay: peer(5), peer: peer(2), channel: takes };
     assert_eq!(books.keep_up(start + REFRESH, everybody), [expected]);
     assert_eq!(books.keep_up(start + REFRESH, everybody), [], "not twice");
-    books.hold(start + REFRESH, way);
+    books.hold(start + REFRESH, &[way].into());
     assert_eq!(books.keep_up(start + REFRESH * 2, everybody), [expected]);
     let again = books.set_way(start + REFRESH * 2, whose, at(5), takes, channel(51), true, 8).unwrap();
     assert_eq!(again, way, "the way stays what it was, whatever the relay calls it");
