@@ -261,6 +261,7 @@ async fn start(member: Member, hub: PeerConfig, bytes: Arc<AtomicU64>) -> Result
         config,
         identity: member.identity,
         state_dir: member.state,
+        kept_in: None,
         interface: Interface::Given(vec![(Box::new(reader), Box::new(Counter(bytes)))]),
         backend: Backend::Noq,
     };

@@ -4,7 +4,7 @@
 use std::{
     io,
     net::SocketAddr,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -67,6 +67,8 @@ pub struct StartOptions {
     pub identity: Identity,
     /// Where the journal of host changes lives.
     pub state_dir: PathBuf,
+    /// Where networks, and what is known of the DHT and of carriers, are kept instead, by who leaves nothing behind.
+    pub kept_in: Option<PathBuf>,
     /// Where overlay packets come from.
     pub interface: Interface,
     /// Which QUIC implementation carries the links.
@@ -142,7 +144,8 @@ impl Node {
         driver: Option<mpsc::Sender<Views>>,
         views: mpsc::Receiver<Views>,
     ) -> Result<(NodeHandle, membership::Port, JoinHandle<()>), StartError> {
-        let StartOptions { config, identity, state_dir, interface, backend } = options;
+        let StartOptions { config, identity, state_dir, kept_in, interface, backend } = options;
+        let kept_in = kept_in.unwrap_or_else(|| state_dir.clone());
         let mut standing = Vec::new();
         let queues = queue_count(&interface, config.interface.queues);
         let (sockets, listen) = bind_all(&config.node.listen, queues, &mut standing)?;
@@ -160,7 +163,9 @@ impl Node {
         let slots = Arc::new(Slots::starting());
         let identity = Arc::new(identity);
         let crypto = Arc::new(LinkCrypto::new(Arc::clone(&identity), Arc::clone(&slots) as Arc<dyn Admission>));
-        let carriers = start_carriers(&config, &host, &plane, backend, (&crypto, &slots), identity.notes_key()).await?;
+        let carriers =
+            start_carriers(&config, &host, &plane, backend, (&crypto, &slots), (&kept_in, identity.notes_key()))
+                .await?;
         let strangers = Arc::new(carriers.for_strangers());
         let (interface, routed) = (host.interface.clone(), host.routed.clone());
         let changes = Box::new(move || host::watch::watch(interface.as_deref(), routed));
@@ -168,6 +173,7 @@ impl Node {
             config,
             identity,
             host,
+            kept_in,
             standing,
             listen,
             inner_mtu,
@@ -275,12 +281,12 @@ async fn start_carriers(
     plane: &DataPlane,
     backend: Backend,
     (crypto, slots): (&Arc<LinkCrypto>, &Arc<Slots>),
-    key: &[u8; 32],
+    notes: (&Path, &[u8; 32]),
 ) -> Result<Carriers, StartError> {
     let slots = Arc::clone(slots);
     let ways = Ways::new(Arc::new(plane.control()), move |peer| slots.of(peer).is_some());
     let plain = endpoint(plane, backend, crypto, &ways)?;
-    let carriers = Carriers::new(plain, ways, config.node.proxy.proxy(), (&host.state_dir, key)).await?;
+    let carriers = Carriers::new(plain, ways, config.node.proxy.proxy(), notes).await?;
     carriers.look_around(host.interface.as_deref(), false).await;
     Ok(carriers)
 }

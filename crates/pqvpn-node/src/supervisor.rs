@@ -54,6 +54,8 @@ pub struct Supervised {
     pub identity: Identity,
     /// Where journal, networks and keystore live.
     pub state_dir: PathBuf,
+    /// [`StartOptions::kept_in`].
+    pub kept_in: Option<PathBuf>,
     /// Makes the source of overlay packets for each run.
     pub interface: Box<dyn Fn() -> Interface + Send + Sync>,
     /// Which QUIC implementation carries the links.
@@ -80,6 +82,7 @@ struct Supervisor {
 struct Options {
     config: Config,
     state_dir: PathBuf,
+    kept_in: Option<PathBuf>,
     interface: Box<dyn Fn() -> Interface + Send + Sync>,
     backend: Backend,
     keystore: Option<KeystoreFile>,
@@ -102,8 +105,8 @@ impl Node {
     pub async fn supervise(
         supervised: Supervised,
     ) -> Result<(NodeHandle, JoinHandle<Result<(), StartError>>), StartError> {
-        let Supervised { config, identity, state_dir, interface, backend, keystore } = supervised;
-        let mut options = Options { config, state_dir, interface, backend, keystore };
+        let Supervised { config, identity, state_dir, kept_in, interface, backend, keystore } = supervised;
+        let mut options = Options { config, state_dir, kept_in, interface, backend, keystore };
         let running = options.start(identity, NodeState::Up).await?;
         let (commands, waiting) = mpsc::channel(QUEUE);
         let task = tokio::spawn(Supervisor { options, running }.run(waiting));
@@ -118,6 +121,7 @@ impl Options {
             config: self.config.clone(),
             identity,
             state_dir: self.state_dir.clone(),
+            kept_in: self.kept_in.clone(),
             interface: (self.interface)(),
             backend: self.backend,
         };

@@ -51,6 +51,7 @@ async fn start(identity: Identity, listen: SocketAddr, peers: Vec<PeerConfig>, b
         config,
         identity,
         state_dir: state.path().to_owned(),
+        kept_in: None,
         interface: Interface::Given(vec![(Box::new(reader), Box::new(writer))]),
         backend,
     };

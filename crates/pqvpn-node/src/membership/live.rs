@@ -73,6 +73,7 @@ impl Plan {
             config: self.config.clone(),
             identity,
             state_dir: self.state.path().to_owned(),
+            kept_in: None,
             interface: Interface::Given(vec![(Box::new(reader), Box::new(writer))]),
             backend: Backend::Noq,
         };

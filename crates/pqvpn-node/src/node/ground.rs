@@ -3,6 +3,7 @@
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
     sync::{Arc, atomic::AtomicU64},
 };
 
@@ -50,6 +51,8 @@ pub(crate) struct Ground {
     pub(crate) config: Config,
     pub(crate) identity: Arc<Identity>,
     pub(crate) host: HostSide,
+    /// Where networks and what is known of the DHT are kept.
+    pub(crate) kept_in: PathBuf,
     pub(crate) standing: Vec<HealthItem>,
     pub(crate) listen: Vec<SocketAddr>,
     pub(crate) inner_mtu: u16,
@@ -95,6 +98,7 @@ impl Ground {
             strangers: &self.strangers,
             reflexive: &reflexive,
             mapped: portmap.mapped(),
+            kept_in: &self.kept_in,
         };
         let dht = around.start_dht(&host, addresses.clone()).await;
         let (networks, driver) = around.start_networks(&host, addresses.clone(), dht.clone(), driver).await?;
@@ -206,6 +210,7 @@ struct Around<'n> {
     strangers: &'n Arc<dyn Endpoint>,
     reflexive: &'n Reflexive,
     mapped: &'n Mapped,
+    kept_in: &'n Path,
 }
 
 impl Around<'_> {
@@ -218,7 +223,7 @@ impl Around<'_> {
             identity: Arc::clone(self.identity),
             endpoint: Arc::clone(self.endpoint),
             strangers: Arc::clone(self.strangers),
-            state_dir: host.state_dir.clone(),
+            state_dir: self.kept_in.to_owned(),
             listen: self.listen.to_owned(),
             overlay,
             doors: bootstrap::doors(self.config, &host.state_dir, clock::unix_millis()),
@@ -238,7 +243,7 @@ impl Around<'_> {
         let setup = membership::Setup {
             identity: Arc::clone(self.identity),
             endpoint: Arc::clone(self.endpoint),
-            state_dir: host.state_dir.clone(),
+            state_dir: self.kept_in.to_owned(),
             listen: self.listen.to_owned(),
             overlay,
             name: self.config.name(),

@@ -57,6 +57,7 @@ async fn start_with(identity: Identity, change: impl FnOnce(&mut Config)) -> Tes
         config,
         identity,
         state_dir: state.path().to_owned(),
+        kept_in: None,
         interface: Interface::Given(vec![(Box::new(reader), Box::new(writer))]),
         backend: Backend::Noq,
     };

@@ -76,6 +76,7 @@ impl SimNode {
         let ground = Ground {
             config,
             identity,
+            kept_in: state_dir.clone(),
             host: HostSide::new(INNER_MTU, state_dir),
             standing: Vec::new(),
             listen,

@@ -53,6 +53,7 @@ async fn start(state: tempfile::TempDir, config: Config) -> Kept {
     let mut options = Options {
         config: config.clone(),
         state_dir: state.path().to_owned(),
+        kept_in: None,
         interface: Box::new(interface),
         backend: Backend::Noq,
         keystore: Some(keystore),

@@ -104,6 +104,7 @@ impl Plan {
             config: self.config,
             identity,
             state_dir: self.state.path().to_owned(),
+            kept_in: None,
             interface: device(&tuns),
             backend: self.backend,
         };
@@ -121,6 +122,7 @@ impl Plan {
             config: self.config,
             identity: Identity::from_seed(&self.seed).unwrap(),
             state_dir: self.state.path().to_owned(),
+            kept_in: None,
             interface: Box::new(move || device(&devices)),
             backend: self.backend,
             keystore: Some(keystore),

@@ -77,6 +77,7 @@ impl Plan {
             config: self.config.clone(),
             identity,
             state_dir: self.state.path().to_owned(),
+            kept_in: None,
             interface: device(&tuns),
             backend: Backend::Noq,
         };
@@ -103,6 +104,7 @@ impl Plan {
             config: self.config.clone(),
             identity,
             state_dir: self.state.path().to_owned(),
+            kept_in: None,
             interface: Box::new(move || device(&devices)),
             backend: Backend::Noq,
             keystore: Some(keystore),

@@ -7,6 +7,7 @@ mod node;
 mod pid_file;
 mod signals;
 mod state_lock;
+mod this_run;
 
 use std::{fs::File, future::pending, path::Path, pin::pin};
 
@@ -26,7 +27,7 @@ use pqvpn_node::{
 use pqvpn_sandbox::Locked;
 use tokio::{runtime, sync::oneshot, task::JoinHandle};
 
-use self::{manager::Manager, pid_file::PidFile, signals::Signals};
+use self::{manager::Manager, pid_file::PidFile, signals::Signals, this_run::ThisRun};
 use crate::{
     cli::DaemonArgs,
     context::{Context, absolute_path},
@@ -175,12 +176,13 @@ async fn serve(
     let socket = ControlSocket::bind(&context.own_socket()?, &access)?;
     let _state = state_lock::take(state_dir)?;
     clean_up(context, state_dir);
+    let this_run = ThisRun::begin(state_dir, args.ephemeral)?;
     let _pid_file = args.pid_file.as_deref().map(|path| PidFile::write(&absolute_path(path))).transpose()?;
     let confinement = confine::confine(context, args, &config, state_dir, locked);
     let shelf = Shelf::of(&config, state_dir);
     let keystore = (!args.ephemeral).then(|| identity::keystore(state_dir));
     let scraped_at = config.metrics.listen;
-    let (node, running) = node::start(config, identity, state_dir, keystore).await?;
+    let (node, running) = node::start(config, identity, (state_dir, this_run.dir()), keystore).await?;
     let mut running = pin!(async { running.await.map_err(|error| error.to_string()) });
     let mut service = Service::new(node.clone(), about).keeping_bootstrap_on(shelf).confined(confinement);
     if let Ok(path) = context.config_path() {

@@ -133,5 +133,14 @@ fn a_daemon_that_keeps_no_key_rotates_none() {
     assert!(why.contains("--ephemeral"), "{why}");
     // Its own keystore of other runs is as it was.
     assert!(!node.file("state").join("keystore.next").exists());
+    // Nor has it anything else of this one.
+    json(&node, &["net", "create", "gone"]);
+    assert!(node.file("state").join("ephemeral/networks.redb").exists());
+    node.stop();
+    for left in ["ephemeral", "networks.redb"] {
+        assert!(!node.file("state").join(left).exists(), "{left}");
+    }
+    node.start_ephemeral();
+    assert_eq!(json(&node, &["net", "list"])["networks"].as_array().map(Vec::len), Some(0));
     node.stop();
 }

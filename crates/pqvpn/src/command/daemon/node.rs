@@ -17,13 +17,14 @@ use crate::failure::Failure;
 pub(super) async fn start(
     config: Config,
     identity: Identity,
-    state_dir: &Path,
+    (state_dir, kept_in): (&Path, Option<&Path>),
     keystore: Option<KeystoreFile>,
 ) -> Result<(NodeHandle, JoinHandle<Result<(), StartError>>), Failure> {
     let supervised = Supervised {
         config,
         identity,
         state_dir: state_dir.to_owned(),
+        kept_in: kept_in.map(Path::to_owned),
         interface: Box::new(|| Interface::Kernel),
         backend: Backend::default(),
         keystore,
