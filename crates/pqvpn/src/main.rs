@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `pqvpn`: the daemon and the command line that talks to it.
 
+mod allocator;
 mod cli;
 mod command;
 mod context;

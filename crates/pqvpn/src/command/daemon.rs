@@ -29,6 +29,7 @@ use tokio::{runtime, sync::oneshot, task::JoinHandle};
 
 use self::{manager::Manager, pid_file::PidFile, signals::Signals, this_run::ThisRun};
 use crate::{
+    allocator,
     cli::DaemonArgs,
     context::{Context, absolute_path},
     detach,
@@ -50,6 +51,7 @@ pub(crate) fn run(context: &Context, args: &DaemonArgs) -> Result<(), Failure> {
         context.output.done(&json, |_| format!("the daemon runs as process {pid}"));
         return Ok(());
     }
+    allocator::keep_little();
     let locked = pqvpn_sandbox::keep_to_ourselves();
     if !matches!(locked, Locked::Nothing(_)) {
         // Who gives back free pages has to know.

@@ -93,6 +93,28 @@ fn check_status(status: &Value, node: &Node, other: &Node) {
 }
 
 #[test]
+fn a_daemon_has_its_allocator_keep_little_and_is_the_process_that_was_started() {
+    if !usable() {
+        return;
+    }
+    let mut node = Node::new(&Namespace::create("frugal").unwrap(), "a");
+    for (given, expected) in
+        [(None, "glibc.malloc.tcache_count=0"), (Some("glibc.malloc.perturb=1"), "glibc.malloc.perturb=1")]
+    {
+        node.environment = given.map(|given| ("GLIBC_TUNABLES".into(), given.into())).into_iter().collect();
+        node.start_up();
+        let of = |file: &str| fs::read_to_string(format!("/proc/{}/{file}", node.daemon().pid())).unwrap();
+        let environment = of("environ");
+        let told = environment.split('\0').filter_map(|line| line.strip_prefix("GLIBC_TUNABLES="));
+        assert_eq!(told.collect::<Vec<_>>(), [expected]);
+        assert_eq!(of("comm"), "pqvpn\n");
+        let words = of("cmdline");
+        assert!(words.split('\0').next().unwrap().ends_with("pqvpn") && words.contains("--state"), "{words}");
+        node.stop();
+    }
+}
+
+#[test]
 fn a_daemon_takes_as_many_open_files_as_it_may_up_to_a_bound_and_no_core_dump() {
     if !usable() {
         return;

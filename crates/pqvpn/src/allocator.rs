@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What the allocator of a daemon keeps at hand. glibc looks for it in the environment when a program starts, and nowhere
+//! else: the program starts once more, as the same process.
+
+use std::{env, os::unix::process::CommandExt as _, process::Command};
+
+const TUNABLES: &str = "GLIBC_TUNABLES";
+/// Freed blocks that each thread keeps for itself: none. Over hours they become a megabyte and for each peer 5 kB, and
+/// handshakes are no faster with them (docs/performance.md).
+const NONE_FOR_THREADS: &str = "glibc.malloc.tcache_count=0";
+
+/// Has the allocator keep little, unless whoever starts the program has told it something. To be called before anything
+/// is open or read.
+pub(crate) fn keep_little() {
+    if !cfg!(all(target_os = "linux", target_env = "gnu")) || env::var_os(TUNABLES).is_some() {
+        return;
+    }
+    let Ok(program) = env::current_exe() else { return };
+    let mut words = env::args_os();
+    let mut again = Command::new(program);
+    if let Some(name) = words.next() {
+        again.arg0(name);
+    }
+    // Returns only if it cannot be: then it is as glibc likes it.
+    let _not_started = again.args(words).env(TUNABLES, NONE_FOR_THREADS).exec();
+}
