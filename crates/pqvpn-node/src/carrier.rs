@@ -48,7 +48,10 @@ use futures_util::{
 };
 use pqvpn_crypto::{identity::PublicIdentity, peer_id::PeerId};
 use pqvpn_dataplane::way::WayId;
-use tokio::{sync::watch, time::sleep};
+use tokio::{
+    sync::{Notify, watch},
+    time::sleep,
+};
 
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use self::memory::fuzz as fuzz_memory;
@@ -101,6 +104,8 @@ struct Inner {
     network_key: NetworkKey,
     /// Counts how often UDP came back.
     udp_back: watch::Sender<u64>,
+    /// Tells handshakes under way that the host's network has changed.
+    network_news: Notify,
 }
 
 impl std::fmt::Debug for Carriers {
@@ -139,9 +144,12 @@ impl Carriers {
         let ladder = Arc::<Mutex<Ladder>>::default();
         let thread = Arc::new(thread);
         let client = Client::new(Arc::clone(&thread), Arc::clone(&ways), tls, proxy, Arc::clone(&ladder));
-        let memory = Mutex::new((memory, None));
+        let (memory, network_news) = (Mutex::new((memory, None)), Notify::new());
         let udp_back = watch::Sender::new(0);
-        Ok(Self(Arc::new(Inner { plain, ways, thread, client, ladder, memory, network_key, udp_back }), Whom::Known))
+        Ok(Self(
+            Arc::new(Inner { plain, ways, thread, client, ladder, memory, network_key, udp_back, network_news }),
+            Whom::Known,
+        ))
     }
 
     /// Carriers of a node without a data plane and without a memory.
@@ -177,6 +185,7 @@ impl Carriers {
         lock(&self.0.ladder).on_network(now, remembered);
         if is_news {
             self.0.client.on_network_change();
+            self.0.network_news.notify_waiters();
         }
     }
 
@@ -314,7 +323,7 @@ impl Carriers {
         // Each is asked for when its turn comes: an endpoint sends as soon as it is asked.
         let udp = async {
             let attempt = || plain.connect(at, peer, known.clone());
-            if self.1 == Whom::Known { insist(attempt).await } else { attempt().await }
+            if self.1 == Whom::Known { insist(attempt, &self.0.network_news).await } else { attempt().await }
         };
         let quic = async {
             let mut tried = Tried { ladder: &self.0.ladder, at: at.ip(), began: Some(ticks()) };
@@ -375,15 +384,22 @@ impl Drop for Tried<'_> {
 /// How long a handshake may take before another is begun beside it.
 const INSIST_AFTER: Duration = Duration::from_secs(5);
 
-/// Tries once more beside an attempt that takes long; the first that works. Where very many come at once the other end forgets
-/// a handshake that is half done, and nothing tells who made the other half.
+/// Tries once more beside an attempt that takes long, for of very many at once the other end forgets some, or that was begun
+/// in another network, for QUIC sends again what went nowhere only after pauses that double; the first that works.
 ///
 /// # Errors
 /// What the last of them said; or that somebody answered and refused.
-async fn insist<T, F: Future<Output = Result<T, LinkError>>>(attempt: impl Fn() -> F) -> Result<T, LinkError> {
+async fn insist<T, F: Future<Output = Result<T, LinkError>>>(
+    attempt: impl Fn() -> F,
+    network_news: &Notify,
+) -> Result<T, LinkError> {
+    let mut news = pin!(network_news.notified());
+    news.as_mut().enable();
     let mut first = pin!(attempt());
-    if let Ok(made) = tokio::time::timeout(INSIST_AFTER, &mut first).await {
-        return made;
+    tokio::select! {
+        made = &mut first => return made,
+        () = sleep(INSIST_AFTER) => {}
+        () = news => {}
     }
     match select(first, pin!(attempt())).await {
         Either::Left((Err(error), second)) if !says_who_is_there(&error) => second.await,

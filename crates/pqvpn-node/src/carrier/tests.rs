@@ -75,13 +75,17 @@ async fn who_refuses_by_udp_is_not_asked_otherwise_and_silence_is() {
 async fn a_handshake_that_was_forgotten_half_way_is_begun_once_more() {
     let nth = |outcomes: [(u64, Result<(), LinkError>); 2]| {
         let outcomes = std::cell::RefCell::new(outcomes.into_iter());
-        insist(move || {
-            let (ms, outcome) = outcomes.borrow_mut().next().unwrap();
-            async move {
-                sleep(Duration::from_millis(ms)).await;
-                outcome
-            }
-        })
+        let no_news = Notify::new();
+        async move {
+            let attempt = || {
+                let (ms, outcome) = outcomes.borrow_mut().next().unwrap();
+                async move {
+                    sleep(Duration::from_millis(ms)).await;
+                    outcome
+                }
+            };
+            insist(attempt, &no_news).await
+        }
     };
     let silent = || Err(LinkError::TimedOut);
     let refused = || Err(LinkError::RefusedByUs(Refusal::WrongPeerId));
@@ -97,6 +101,21 @@ async fn a_handshake_that_was_forgotten_half_way_is_begun_once_more() {
         let (made, took) = timed(nth(outcomes)).await;
         assert_eq!((made.is_ok(), took), (expected, ms));
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handshake_of_another_network_is_begun_once_more_at_once() {
+    let nowhere = Arc::new(fake::Nowhere::default());
+    let carriers = Carriers::of_tests(Arc::clone(&nowhere) as Arc<dyn Endpoint>);
+    let dials = || std::mem::take(&mut *nowhere.0.lock().unwrap()).len();
+    let changes = async {
+        sleep(Duration::from_millis(100)).await;
+        assert_eq!(dials(), 1);
+        carriers.on_network(clock::now(), None, true);
+        sleep(Duration::from_millis(10)).await;
+        assert_eq!(dials(), 1);
+    };
+    tokio::join!(dialling(&carriers, 300), changes);
 }
 
 fn dialling(carriers: &Carriers, ms: u64) -> impl Future<Output = ()> {
