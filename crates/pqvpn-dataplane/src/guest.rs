@@ -232,14 +232,14 @@ impl Guest {
         Ok(if local.is_ipv6() { local } else { SocketAddr::new(mapped(local.ip()), local.port()) })
     }
 
-    /// How many datagrams one [`GuestTransmit`] may hold; 1 once the kernel refused segmentation.
+    /// How many datagrams one [`GuestTransmit`] may hold; 1 where the kernel knows no segmentation.
     pub fn max_gso_segments(&self) -> NonZeroUsize {
-        let all = self.underlay.sockets.fixed().iter().all(|socket| socket.gso());
+        let all = self.underlay.sockets.fixed().iter().all(|socket| socket.knows_gso());
         NonZeroUsize::new(if all { MAX_GSO_SEGMENTS } else { 1 }).unwrap_or(NonZeroUsize::MIN)
     }
 
     fn send(&self, socket: &Socket, message: &Message<'_>) -> io::Result<()> {
-        if message.segment.is_some() && !socket.gso() {
+        if message.segment.is_some() && !socket.gso(message.dst) {
             return self.send_singly(socket, message).map(drop);
         }
         let result = send_one(socket.fd(), message);
@@ -249,7 +249,7 @@ impl Guest {
             Err(error) if refused(&error) => {
                 // The same error comes when a datagram is longer than the path takes; then the singles fail too.
                 if self.send_singly(socket, message)? > 0 {
-                    socket.give_up_gso(&error);
+                    socket.give_up_gso(message.dst, &error);
                 }
                 Ok(())
             }

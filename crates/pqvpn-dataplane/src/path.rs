@@ -22,6 +22,9 @@ const TOLD: usize = 8;
 /// of 256 sockets answered in a moment.
 const ANSWER_EVERY: Duration = Duration::from_millis(10);
 const ANSWERS: u32 = 512;
+/// Probes of the peer that are answered, the same way: to seal and send costs more than to ask.
+const PROBE_EVERY: Duration = Duration::from_millis(5);
+const PROBES: u32 = 512;
 /// Moves of the path that are followed, the same way. The control side looks at everything anew at each.
 const MOVE_EVERY: Duration = Duration::from_millis(200);
 const MOVES: u32 = 8;
@@ -69,6 +72,7 @@ pub struct Place {
     since: Option<Instant>,
     told: [Option<(SocketAddr, Instant)>; TOLD],
     answers: Allowance,
+    probes: Allowance,
     moves: Allowance,
 }
 
@@ -129,6 +133,11 @@ impl Place {
     /// Whether the control side is to hear of an answer: a peer may send as many as it likes, asked or not.
     pub fn takes_answer(&mut self, now: Instant) -> bool {
         self.answers.take(now, ANSWER_EVERY, ANSWERS)
+    }
+
+    /// Whether the peer gets an answer to a probe.
+    pub fn answers_probe(&mut self, now: Instant) -> bool {
+        self.probes.take(now, PROBE_EVERY, PROBES)
     }
 
     /// Follows authenticated packets to where they came from, if the newest of all was among them and what is in it

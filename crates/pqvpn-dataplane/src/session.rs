@@ -31,7 +31,7 @@ pub const EPOCH_HARD: Duration = pqvpn_crypto::ratchet::machine::EPOCH_HARD;
 pub const FORGERY_LIMIT: u64 = 1 << 32;
 /// Counter at which a session ends.
 pub const COUNTER_MAX: u64 = 1 << 60;
-/// Key derivations per second that packets more than two phases ahead may cause.
+/// Key derivations per second that packets more than two phases ahead may cause; as many steps to a later phase.
 pub const DEEP_JUMPS_PER_SEC: u32 = 1000;
 /// Bounds of the time the keys before a change are kept; the node sets 3 x PTO of the path.
 pub const PREV_KEEP: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(10);

@@ -14,17 +14,22 @@ use std::{
     ops::Deref,
     os::fd::{AsFd, BorrowedFd},
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
+    time::{Duration, Instant},
 };
 
 pub(crate) use self::{
-    batch::{SendBatch, SendRuns},
+    batch::{Full, SendBatch, SendRuns},
     sys::{RecvBatch, RecvMeta, SLOT_LEN},
 };
 use self::{extra::ExtraSockets, sys::Message};
-use crate::sys::{Waited, wait};
+use crate::{
+    clock,
+    sys::{Waited, wait},
+    table::lock,
+};
 
 /// Most datagrams the kernel cuts one message into.
 pub(crate) const MAX_GSO_SEGMENTS: usize = 64;
@@ -43,8 +48,46 @@ pub(crate) struct Socket {
     local: SocketAddr,
     /// Whether it also carries IPv4, as mapped addresses.
     dual_stack: bool,
-    /// Cleared when the kernel refuses segmentation.
-    gso: AtomicBool,
+    /// Whether the kernel cuts messages into datagrams.
+    knows_gso: bool,
+    /// Where to it does not.
+    uncut: Uncut,
+}
+
+/// Destinations that are reached without segmentation for a while: a route that leads through a device or a policy which
+/// cannot have it says nothing of the others, nor of itself later.
+#[derive(Debug, Default)]
+struct Uncut {
+    /// Lets the packet path see "none" without the lock.
+    any: AtomicBool,
+    told: AtomicBool,
+    list: Mutex<Vec<(IpAddr, Instant)>>,
+}
+
+/// How long one is remembered, and how many.
+const UNCUT_FOR: Duration = Duration::from_secs(60);
+const MAX_UNCUT: usize = 64;
+
+impl Uncut {
+    fn holds(&self, dst: IpAddr, now: impl FnOnce() -> Instant) -> bool {
+        if !self.any.load(Ordering::Relaxed) {
+            return false;
+        }
+        let (mut list, now) = (lock(&self.list), now());
+        list.retain(|(_, until)| now < *until);
+        self.any.store(!list.is_empty(), Ordering::Relaxed);
+        list.iter().any(|(known, _)| *known == dst)
+    }
+
+    fn add(&self, dst: IpAddr, now: Instant) {
+        let mut list = lock(&self.list);
+        list.retain(|(known, _)| *known != dst);
+        if list.len() >= MAX_UNCUT {
+            list.remove(0);
+        }
+        list.push((dst, now + UNCUT_FOR));
+        self.any.store(true, Ordering::Relaxed);
+    }
 }
 
 impl Socket {
@@ -53,24 +96,30 @@ impl Socket {
         let local = socket.local_addr()?;
         socket.set_nonblocking(true)?;
         sys::configure(socket.as_fd(), local.is_ipv6(), BUFFER_BYTES)?;
-        let gso = AtomicBool::new(sys::knows_gso(socket.as_fd()));
+        let knows_gso = sys::knows_gso(socket.as_fd());
         let dual_stack = local.is_ipv6() && !has_v4 && !sys::is_v6_only(socket.as_fd());
-        Ok(Self { socket, local, dual_stack, gso })
+        Ok(Self { socket, local, dual_stack, knows_gso, uncut: Uncut::default() })
     }
 
     pub(crate) fn fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
 
-    /// Whether messages of several datagrams may be sent.
-    pub(crate) fn gso(&self) -> bool {
-        self.gso.load(Ordering::Relaxed)
+    /// Whether the kernel takes messages of several datagrams.
+    pub(crate) const fn knows_gso(&self) -> bool {
+        self.knows_gso
     }
 
-    /// Gives up segmentation after the kernel refused it.
-    pub(crate) fn give_up_gso(&self, error: &io::Error) {
-        if self.gso.swap(false, Ordering::Relaxed) {
-            tracing::warn!(%error, "UDP segmentation offload refused, sending datagrams one by one");
+    /// Whether messages of several datagrams may be sent there.
+    pub(crate) fn gso(&self, dst: SocketAddr) -> bool {
+        self.knows_gso && !self.uncut.holds(dst.ip().to_canonical(), clock::now)
+    }
+
+    /// Gives up segmentation towards `dst` for a while, after the kernel refused it.
+    pub(crate) fn give_up_gso(&self, dst: SocketAddr, error: &io::Error) {
+        self.uncut.add(dst.ip().to_canonical(), clock::now());
+        if !self.uncut.told.swap(true, Ordering::Relaxed) {
+            tracing::warn!(%dst, %error, "UDP segmentation offload refused, sending datagrams one by one there");
         }
     }
 

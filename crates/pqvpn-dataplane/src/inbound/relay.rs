@@ -6,7 +6,7 @@ use std::{net::IpAddr, ops::Range, sync::Arc, time::Instant};
 use crate::{
     plane::Shared,
     stats::{DropCounters, DropReason, Run},
-    udp::SendRuns,
+    udp::{Full, SendRuns},
     way::{By, ForwardEntry, Ways},
 };
 
@@ -73,7 +73,8 @@ impl Onward {
     }
 
     fn send(&mut self, storage: &[u8]) {
-        let sent = self.runs.flush(storage, &self.shared.underlay.sockets, self.queue);
+        // Everybody's packets wait for this thread.
+        let sent = self.runs.flush(storage, &self.shared.underlay.sockets, self.queue, Full::GiveUp);
         if sent.failed > 0 {
             self.drops.count_many(DropReason::RelaySendError, sent.failed);
         }

@@ -255,9 +255,10 @@ impl<'t> RxRun<'t> {
 fn follow(session: &Session, path: Path, mover: Option<Mover>, shared: &Shared, now: Instant) {
     let peer = &session.peer;
     if lock(&peer.place).hear(path, now) {
-        // Pins are by address, and another peer that forges this one may have taken it away.
-        if path.socket.is_some() && !shared.is_outdated(session) {
-            shared.underlay.sockets.extra.pin(path.remote, path.socket);
+        // Pins are by address, and another peer that forges this one may have taken it away, or given it one.
+        let extra = &shared.underlay.sockets.extra;
+        if (path.socket.is_some() || extra.pin_of(path.remote).is_some()) && !shared.is_outdated(session) {
+            extra.pin(path.remote, path.socket);
         }
         return;
     }
@@ -287,6 +288,9 @@ fn answer(session: &Session, probe: Probe, path: Path, shared: &Shared, drops: &
             return drops.count(DropReason::RateLimited);
         }
         return shared.emit(Event::ProbeAck { peer: peer.slot, id: probe.id, from: path.remote, at: now });
+    }
+    if !lock(&peer.place).answers_probe(now) {
+        return drops.count(DropReason::RateLimited);
     }
     let Some(datagram) = shared.seal_probe(session, probe.answer(), 0, now) else {
         return drops.count(DropReason::SealRefused);

@@ -68,6 +68,8 @@ pub struct RxSession {
     fading: Fading,
     prev_keep: Duration,
     deep_jumps: TokenBucket,
+    /// Later phases that authentic packets may bring it to.
+    steps: TokenBucket,
     forged: u64,
 }
 
@@ -84,6 +86,13 @@ enum Slot {
     Fading,
 }
 
+impl Slot {
+    /// Whether a packet of it, if authentic, is followed to another phase.
+    const fn steps(self) -> bool {
+        matches!(self, Self::Current(1..) | Self::Staged(1..) | Self::Ending(1..))
+    }
+}
+
 impl RxSession {
     /// Starts at the chain's epoch and phase with an empty replay window of `window_bits`.
     #[must_use]
@@ -98,6 +107,7 @@ impl RxSession {
             fading: Fading::new(),
             prev_keep: *PREV_KEEP.start(),
             deep_jumps: TokenBucket::full(now),
+            steps: TokenBucket::full(now),
             forged: 0,
         }
     }
@@ -139,13 +149,18 @@ impl RxSession {
         self.window.check(header.counter)?;
         let slot = self.find_slot(now, &header)?;
         let sealed = &mut packet[HEADER_LEN..];
-        let opened = match self.ready_key(slot, &header) {
-            Some(key) => key.open_in_place(header.counter, &aad, sealed),
-            None => self.derive_key(now, slot)?.open_in_place(header.counter, &aad, sealed),
+        let (opened, is_ready) = match self.ready_key(slot, &header) {
+            Some(key) => (key.open_in_place(header.counter, &aad, sealed), true),
+            None => (self.derive_key(now, slot)?.open_in_place(header.counter, &aad, sealed), false),
         };
         let Ok(plaintext) = opened else {
             return Err(self.count_forgery());
         };
+        // Keys that are at hand cost as much to replace: a peer may not step with each packet. What others forge takes
+        // nothing from this.
+        if is_ready && slot.steps() && !self.steps.take(now) {
+            return Err(OpenError::RateLimited);
+        }
         let newest = self.window.is_newest(header.counter);
         self.window.mark(header.counter);
         let first_of_epoch = self.commit(now, slot);

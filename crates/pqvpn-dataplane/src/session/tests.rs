@@ -252,6 +252,26 @@ fn forged_packets_far_ahead_cost_a_bounded_number_of_derivations() {
 }
 
 #[test]
+fn a_peer_may_not_step_with_each_packet() {
+    let now = Instant::now();
+    let (mut tx, mut rx) = pair(now);
+    let step = |tx: &mut TxSession| {
+        tx.set_packets(PHASE_PKTS, 0);
+        seal(tx, now)
+    };
+    for phase in 1..=100 {
+        rx.open(now, &mut step(&mut tx)).expect("the burst");
+        assert_eq!(rx.phase(), phase);
+    }
+    let of_the_same = seal(&mut tx, now);
+    let next = step(&mut tx);
+    assert_eq!(rx.open(now, &mut next.clone()), Err(OpenError::RateLimited));
+    rx.open(now, &mut of_the_same.clone()).expect("what steps nowhere costs nothing");
+    rx.open(now + Duration::from_millis(1), &mut next.clone()).expect("it was not marked");
+    assert_eq!((rx.phase(), rx.forged()), (101, 0));
+}
+
+#[test]
 fn the_window_is_checked_before_any_derivation() {
     let now = Instant::now();
     let (mut tx, mut rx) = pair(now);

@@ -35,15 +35,21 @@ pub(crate) struct Sent {
     pub(crate) too_long: Vec<SocketAddr>,
     /// A socket was full, and was waited for.
     pub(crate) waited: bool,
-    /// In vain: what is left is not waited for again.
+    /// What is left is not waited for: in vain once, or not at all.
     in_vain: bool,
 }
 
 impl Sent {
+    pub(super) fn begin(full: Full) -> Self {
+        Self { in_vain: full == Full::GiveUp, ..Self::default() }
+    }
+
     /// Waits for room in a full socket, once.
     fn wait(&mut self, socket: &Socket) -> bool {
-        self.waited = true;
-        self.in_vain = self.in_vain || !socket.wait_writable().unwrap_or(false);
+        if !self.in_vain {
+            self.waited = true;
+            self.in_vain = !socket.wait_writable().unwrap_or(false);
+        }
         !self.in_vain
     }
 
@@ -95,8 +101,17 @@ impl SendBatch {
     /// Sends everything in order and empties the buffer. `queue` chooses among several sockets.
     pub(crate) fn flush(&mut self, sockets: &Sockets, queue: usize) -> Sent {
         self.used = 0;
-        self.runs.flush(&self.storage, sockets, queue)
+        self.runs.flush(&self.storage, sockets, queue, Full::Wait)
     }
+}
+
+/// What to do with datagrams that a full socket does not take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Full {
+    /// Wait a while, once.
+    Wait,
+    /// Give them up: others wait for this thread.
+    GiveUp,
 }
 
 /// Datagrams in somebody's storage, grouped into runs.
@@ -135,8 +150,8 @@ impl SendRuns {
     }
 
     /// Sends everything in order. `queue` chooses among several sockets.
-    pub(crate) fn flush(&mut self, storage: &[u8], sockets: &Sockets, queue: usize) -> Sent {
-        let mut sent = Sent::default();
+    pub(crate) fn flush(&mut self, storage: &[u8], sockets: &Sockets, queue: usize, full: Full) -> Sent {
+        let mut sent = Sent::begin(full);
         let mut at = 0;
         while let Some(first) = self.runs.get(at) {
             let Ok(socket) = sockets.choose(first.dst, queue) else {
@@ -153,12 +168,12 @@ impl SendRuns {
     /// Sends the runs from `at` on that leave through `socket`; returns how many are dealt with (at least one).
     fn send_from(&mut self, at: usize, storage: &[u8], sockets: &Sockets, socket: &Socket, sent: &mut Sent) -> usize {
         let dst = self.runs[at].dst;
-        if !socket.gso() && self.runs[at].count > 1 {
+        let cut = |run: &Run| run.count == 1 || socket.gso(run.dst);
+        if !cut(&self.runs[at]) {
             send_singly(self.runs[at], storage, socket, sent);
             return 1;
         }
-        let gso = socket.gso();
-        let same = self.runs[at..].iter().take_while(|run| sockets.alike(run.dst, dst) && (gso || run.count == 1));
+        let same = self.runs[at..].iter().take_while(|run| sockets.alike(run.dst, dst) && cut(run));
         let messages = same.map(|run| message(storage, run, socket));
         match self.scratch.send(socket.fd(), messages) {
             Ok(done) => done.max(1),
@@ -167,7 +182,14 @@ impl SendRuns {
     }
 
     /// Deals with the run that was refused; returns 1 when it is done with, 0 when it is to be tried again.
-    fn recover(&mut self, at: usize, error: &io::Error, storage: &[u8], socket: &Socket, sent: &mut Sent) -> usize {
+    pub(super) fn recover(
+        &mut self,
+        at: usize,
+        error: &io::Error,
+        storage: &[u8],
+        socket: &Socket,
+        sent: &mut Sent,
+    ) -> usize {
         let run = self.runs[at];
         let full = error.kind() == io::ErrorKind::WouldBlock;
         if error.kind() == io::ErrorKind::Interrupted || (full && sent.wait(socket)) {
@@ -195,7 +217,7 @@ impl SendRuns {
         let rest = Run { start: run.start + run.segment, len: run.len - run.segment, count: run.count - 1, ..run };
         let alone = send_one(socket.fd(), &message(storage, &first, socket));
         match alone {
-            Ok(()) => socket.give_up_gso(error),
+            Ok(()) => socket.give_up_gso(run.dst, error),
             Err(error) if run.src.is_some() && source_refused(&error) => {
                 self.runs[at] = first;
                 let again = self.recover(at, &error, storage, socket, sent);

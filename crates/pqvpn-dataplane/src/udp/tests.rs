@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Sending and receiving over the loopback interface, with and without offloads.
 
-use super::*;
+use super::{batch::Sent, *};
 
 fn sockets(binds: &[&str]) -> Sockets {
     Sockets::new(binds.iter().map(|bind| UdpSocket::bind(bind).unwrap()).collect()).unwrap()
@@ -68,8 +68,8 @@ fn long_runs_are_split_where_the_kernel_wants_it() {
 #[test]
 fn without_segmentation_the_same_datagrams_leave_one_by_one() {
     let (a, b) = (sockets(&["127.0.0.1:0"]), sockets(&["127.0.0.1:0"]));
-    a.fixed()[0].give_up_gso(&io::Error::from_raw_os_error(libc::EIO));
-    assert!(!a.fixed()[0].gso());
+    a.fixed()[0].give_up_gso(addr(&b), &io::Error::from_raw_os_error(libc::EIO));
+    assert!(!a.fixed()[0].gso(addr(&b)));
     let lens = [500, 500, 500, 20, 500];
     let mut batch = SendBatch::new(65_536);
     fill(&mut batch, addr(&b), None, &lens);
@@ -104,7 +104,36 @@ fn what_one_destination_refuses_does_not_hold_up_the_others() {
     assert_eq!(batch.flush(&a, 0).failed, 3 + 1 + 2);
     let got: Vec<_> = receive(&b, 2).iter().map(|(len, ..)| *len).collect();
     assert_eq!(got, [100, 77]);
-    assert!(a.fixed()[0].gso(), "none of that was about segmentation");
+    assert!(!a.fixed()[0].uncut.any.load(Ordering::Relaxed), "none of that was about segmentation");
+}
+
+#[test]
+fn a_destination_that_takes_no_segmentation_is_no_other_and_is_tried_again() {
+    let (uncut, start) = (Uncut::default(), Instant::now());
+    let [there, elsewhere] = ["192.0.2.1", "192.0.2.2"].map(|ip| ip.parse::<IpAddr>().unwrap());
+    let holds = |ip, seconds| uncut.holds(ip, || start + Duration::from_secs(seconds));
+    assert!(!holds(there, 0));
+    uncut.add(there, start);
+    assert_eq!([holds(there, 59), holds(elsewhere, 59), holds(there, 60)], [true, false, false]);
+    for host in 0..=MAX_UNCUT {
+        uncut.add(IpAddr::from([10, 0, 0, host as u8]), start);
+    }
+    assert_eq!(uncut.list.lock().unwrap().len(), MAX_UNCUT, "whoever makes paths makes no memory");
+    assert!(holds(IpAddr::from([10, 0, 0, MAX_UNCUT as u8]), 59));
+}
+
+#[test]
+fn a_full_socket_is_waited_for_only_by_who_may_wait() {
+    let (a, b) = (sockets(&["127.0.0.1:0"]), sockets(&["127.0.0.1:0"]));
+    let storage = vec![0; 100];
+    for (full, waits) in [(Full::GiveUp, false), (Full::Wait, true)] {
+        let mut runs = SendRuns::new();
+        runs.push(addr(&b), None, 0, storage.len());
+        let mut sent = Sent::begin(full);
+        let would_block = io::Error::from(io::ErrorKind::WouldBlock);
+        let done = runs.recover(0, &would_block, &storage, &a.fixed()[0], &mut sent);
+        assert_eq!((done, sent.waited, sent.failed), (usize::from(!waits), waits, u64::from(!waits)));
+    }
 }
 
 #[test]

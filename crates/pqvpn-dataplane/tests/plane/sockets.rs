@@ -80,11 +80,8 @@ fn what_comes_by_the_first_sockets_again_leaves_by_them() {
     assert_eq!(receive_from(&peer.socket).1, node.addr);
 }
 
-#[test]
-fn a_peer_that_forges_the_address_of_another_takes_its_socket_away_for_a_moment_only() {
-    let (mut peer, node, id, addr) = on_an_added_socket();
-    let remote = peer.socket.local_addr().unwrap();
-    eventually(|| node.control.socket_towards(remote), |&socket| socket == Some(id));
+/// Another peer whose packets come from the address of this one and go to `to`.
+fn forger_of(peer: &RawPeer, node: &Node, to: SocketAddr) -> RawPeer {
     let Keys { initiator, responder } = Keys::new(2);
     node.control
         .install_session(SessionInstall {
@@ -98,9 +95,46 @@ fn a_peer_that_forges_the_address_of_another_takes_its_socket_away_for_a_moment_
             tx_active: false,
         })
         .unwrap();
-    let forger = peer.socket.try_clone().unwrap();
-    let mut forger = RawPeer { tx: initiator.tx, rx: initiator.rx, socket: forger, id: 2, to: node.addr };
-    forger.send(&to_node());
+    let socket = peer.socket.try_clone().unwrap();
+    RawPeer { tx: initiator.tx, rx: initiator.rx, socket, id: 2, to }
+}
+
+#[test]
+fn a_peer_that_forges_the_address_of_another_gives_it_a_socket_for_a_moment_only() {
+    let (mut peer, node) = raw_peer();
+    peer.send(&to_node());
+    node.collect();
+    let (id, addr) = add(&node);
+    let remote = peer.socket.local_addr().unwrap();
+    forger_of(&peer, &node, addr).send(&to_node());
+    eventually(|| node.control.socket_towards(remote), |&socket| socket == Some(id));
+    peer.send(&to_node());
+    eventually(|| node.control.socket_towards(remote), Option::is_none);
+    node.tun.inject(&plain(&from_node()));
+    assert_eq!(receive_from(&peer.socket).1, node.addr);
+}
+
+#[test]
+fn who_asks_much_is_not_always_answered() {
+    let (mut peer, node) = raw_peer();
+    let probe = Probe { kind: ProbeKind::Check, id: 3 }.encode();
+    peer.socket.set_read_timeout(Some(std::time::Duration::from_millis(500))).unwrap();
+    // One by one, so that no flood in one run hides it.
+    let answered = (0..5000).take_while(|_| {
+        peer.send(&probe);
+        peer.socket.recv(&mut [0; 2000]).is_ok()
+    });
+    let answered = answered.count();
+    assert!((512..5000).contains(&answered), "{answered}");
+    assert!(node.control.drops().get(DropReason::RateLimited) > 0);
+}
+
+#[test]
+fn a_peer_that_forges_the_address_of_another_takes_its_socket_away_for_a_moment_only() {
+    let (mut peer, node, id, addr) = on_an_added_socket();
+    let remote = peer.socket.local_addr().unwrap();
+    eventually(|| node.control.socket_towards(remote), |&socket| socket == Some(id));
+    forger_of(&peer, &node, node.addr).send(&to_node());
     eventually(|| node.control.socket_towards(remote), Option::is_none);
     let datagram = peer.seal(PacketKind::Data, &to_node());
     peer.socket.send_to(&datagram, addr).unwrap();
