@@ -62,6 +62,8 @@ pub struct ForwardLimit {
     full_at: AtomicU64,
     /// What it is a part of.
     whole: Option<Arc<Self>>,
+    /// What else there is where this has nothing left.
+    more: Option<Arc<Self>>,
 }
 
 impl ForwardLimit {
@@ -71,7 +73,7 @@ impl ForwardLimit {
         let per_byte = (1_000_000_000_u128 << PER_BYTE_BITS) / u128::from(bytes_per_second.max(1));
         let per_byte = u64::try_from(per_byte).unwrap_or(u64::MAX);
         let (start, depth) = (clock::now(), cost(per_byte, burst));
-        Self { start, burst, per_byte, depth, full_at: AtomicU64::new(0), whole: None }
+        Self { start, burst, per_byte, depth, full_at: AtomicU64::new(0), whole: None, more: None }
     }
 
     /// The same, where what passes counts against `whole` as well.
@@ -80,8 +82,18 @@ impl ForwardLimit {
         Self { whole: Some(whole), ..self }
     }
 
+    /// The same, where what finds nothing left counts against `more`.
+    #[must_use]
+    pub fn and_then(self, more: Arc<Self>) -> Self {
+        Self { more: Some(more), ..self }
+    }
+
     /// Takes `bytes` out of the bucket at the time `at`, or says that they are not there.
     pub fn take(&self, bytes: usize, at: Instant) -> bool {
+        self.take_own(bytes, at) || self.more.as_ref().is_some_and(|more| more.take(bytes, at))
+    }
+
+    fn take_own(&self, bytes: usize, at: Instant) -> bool {
         if bytes as u64 > self.burst {
             return false;
         }

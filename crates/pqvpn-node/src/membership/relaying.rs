@@ -137,11 +137,12 @@ pub(super) struct Relaying {
 
 impl Relaying {
     pub(super) fn new(forwarder: Arc<dyn Forwarder>, willing: Willing) -> Self {
+        let [shared, introductions] = limits(willing);
         Self {
             forwarder,
             willing,
-            shared: shared_limit(willing),
-            introductions: Arc::new(ForwardLimit::new(INTRODUCTIONS.0, INTRODUCTIONS.1)),
+            shared,
+            introductions,
             askers: BTreeMap::new(),
             offers: BTreeMap::new(),
             pairs: Vec::new(),
@@ -304,7 +305,8 @@ impl Relaying {
         if self.willing == willing {
             return;
         }
-        (self.willing, self.shared) = (willing, shared_limit(willing));
+        (self.willing, [self.shared, self.introductions]) = (willing, limits(willing));
+        self.askers.clear();
         let askers: Vec<PeerId> = self.pairs.iter().map(|pair| pair.asker.peer).collect();
         let limits: Vec<Arc<ForwardLimit>> = askers.into_iter().map(|asker| self.limit(asker)).collect();
         for (pair, limit) in self.pairs.iter_mut().zip(limits) {
@@ -319,18 +321,17 @@ impl Relaying {
 
     /// What a pair that begins now counts against.
     fn limit(&mut self, asker: PeerId) -> Arc<ForwardLimit> {
-        match self.willing {
-            Willing::Bulk { .. } => Arc::clone(&self.shared),
-            Willing::Introductions => {
-                self.askers.retain(|_, limit| limit.strong_count() > 0);
-                let of_asker = self.askers.get(&asker).and_then(Weak::upgrade).unwrap_or_else(|| {
-                    let limit = ForwardLimit::new(INTRODUCTIONS_EACH.0, INTRODUCTIONS_EACH.1);
-                    Arc::new(limit.within(Arc::clone(&self.introductions)))
-                });
-                self.askers.insert(asker, Arc::downgrade(&of_asker));
-                Arc::new(ForwardLimit::new(INTRODUCTION.0, INTRODUCTION.1).within(of_asker))
-            }
-        }
+        self.askers.retain(|_, limit| limit.strong_count() > 0);
+        let of_asker = self.askers.get(&asker).and_then(Weak::upgrade).unwrap_or_else(|| {
+            let (rate, burst) = introductions_each(self.willing);
+            Arc::new(ForwardLimit::new(rate, burst).within(Arc::clone(&self.introductions)))
+        });
+        self.askers.insert(asker, Arc::downgrade(&of_asker));
+        let introduction = ForwardLimit::new(INTRODUCTION.0, INTRODUCTION.1).within(of_asker);
+        Arc::new(match self.willing {
+            Willing::Bulk { .. } => introduction.and_then(Arc::clone(&self.shared)),
+            Willing::Introductions => introduction,
+        })
     }
 
     /// The pairs this node forwards between: network, both ends, and what went through in both directions.
@@ -507,13 +508,27 @@ fn add(sum: &mut ForwardStats, stats: Option<ForwardStats>) {
     sum.last = sum.last.max(stats.last);
 }
 
-/// What all bulk traffic counts against: a quarter of a second at full rate may come at once.
-fn shared_limit(willing: Willing) -> Arc<ForwardLimit> {
-    let rate = match willing {
-        Willing::Introductions => 0,
-        Willing::Bulk { rate } => rate,
-    };
-    Arc::new(ForwardLimit::new(rate, (rate / 4).max(64 * 1024)))
+/// What all bulk traffic counts against, a quarter of a second at full rate at once, and all introductions. Of a rate a
+/// tenth is theirs: whoever fills the rest keeps nobody from meeting.
+fn limits(willing: Willing) -> [Arc<ForwardLimit>; 2] {
+    let limit = |(rate, burst)| Arc::new(ForwardLimit::new(rate, burst));
+    match willing {
+        Willing::Introductions => [limit((0, 64 * 1024)), limit(INTRODUCTIONS)],
+        Willing::Bulk { rate } => {
+            let introductions = INTRODUCTIONS.0.min(rate / 10);
+            let (bulk, burst) = (rate - introductions, INTRODUCTIONS.1.min(introductions.saturating_mul(4)));
+            [limit((bulk, (bulk / 4).max(64 * 1024))), limit((introductions, burst.max(64 * 1024)))]
+        }
+    }
+}
+
+/// What the introductions that one member asks for count against: a part of all.
+fn introductions_each(willing: Willing) -> (u64, u64) {
+    let (rate, burst) = INTRODUCTIONS_EACH;
+    match willing {
+        Willing::Introductions => INTRODUCTIONS_EACH,
+        Willing::Bulk { rate: all } => (rate.min(all / 40), burst.min(all / 10).max(64 * 1024)),
+    }
 }
 
 #[cfg(test)]
