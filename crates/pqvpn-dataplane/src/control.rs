@@ -220,6 +220,18 @@ impl Control {
         }
     }
 
+    /// Gives up what has waited for a session for too long; `false`: nothing waits any more. To be called every second
+    /// after [`Event::NeedSession`](crate::Event::NeedSession).
+    pub fn expire_parked(&self) -> bool {
+        let now = clock::now();
+        let mut waits = false;
+        for peer in self.shared.peers().into_iter().filter(|peer| peer.parked.len() > 0) {
+            self.shared.drops().count_many(DropReason::ParkedExpired, peer.parked.expire(now));
+            waits |= peer.parked.len() > 0;
+        }
+        waits
+    }
+
     /// Sets how long keys of the previous epoch and phase are kept (security.md 1.7, `PREV_KEEP`).
     /// `false` when there is no such session.
     pub fn set_prev_keep(&self, id: SessionId, keep: Duration) -> bool {

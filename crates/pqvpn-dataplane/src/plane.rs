@@ -32,7 +32,7 @@ use crate::{
     size::Notices,
     stats::{DropCounters, Drops},
     sys::Wake,
-    table::{Registry, Session, Tables, lock},
+    table::{Peer, Registry, Session, Tables, lock},
     tun::{TunReader, TunWriter},
     udp::Sockets,
     underlay::Underlay,
@@ -252,6 +252,10 @@ impl Shared {
 
     pub(crate) fn sessions(&self) -> Vec<Arc<Session>> {
         lock(&self.registry).sessions.values().cloned().collect()
+    }
+
+    pub(crate) fn peers(&self) -> Vec<Arc<Peer>> {
+        lock(&self.registry).peers.values().cloned().collect()
     }
 
     /// Seals a probe or its answer, padded to `len` bytes; `None` when the session refuses, which is reported.

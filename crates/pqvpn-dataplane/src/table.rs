@@ -46,11 +46,11 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
-    pub(crate) fn new(slot: PeerSlot) -> Self {
+    pub(crate) fn new(slot: PeerSlot, parked: Parked) -> Self {
         Self {
             slot,
             place: Mutex::default(),
-            parked: Parked::default(),
+            parked,
             tx: Traffic::default(),
             rx: Traffic::default(),
             asked: Stamp::default(),
@@ -193,13 +193,15 @@ pub(crate) struct Registry {
     pub(crate) peers: BTreeMap<PeerSlot, Arc<Peer>>,
     pub(crate) sessions: BTreeMap<SessionId, Arc<Session>>,
     pub(crate) next_order: u64,
+    /// Bytes that wait for sessions.
+    parked: Arc<AtomicUsize>,
 }
 
 impl Registry {
     /// The peer, made when it is new.
     pub(crate) fn peer(&mut self, slot: PeerSlot) -> Arc<Peer> {
-        let peer = self.peers.entry(slot).or_insert_with(|| Arc::new(Peer::new(slot)));
-        Arc::clone(peer)
+        let parked = || Parked::counted_in(Arc::clone(&self.parked));
+        Arc::clone(self.peers.entry(slot).or_insert_with(|| Arc::new(Peer::new(slot, parked()))))
     }
 
     /// Every peer with the newest of its sessions that may send.

@@ -165,7 +165,8 @@ fn whenever_it_is_stopped_both_threads_end_and_what_was_on_loan_is_dropped() {
 fn no_packet_waits_on_once_its_session_is_there() {
     let now = std::time::Instant::now();
     let runs = explore(3, move || {
-        let (parked, active) = (Arc::new(Parked::default()), Arc::new(AtomicBool::new(false)));
+        let in_all = Plain::new(AtomicUsize::new(0));
+        let (parked, active) = (Arc::new(Parked::counted_in(Plain::clone(&in_all))), Arc::new(AtomicBool::new(false)));
         let wakes = Arc::new([Wake::new().unwrap(), Wake::new().unwrap()]);
         // Each reads one packet and then does as it is woken, as the outbound side of a queue.
         let threads: Vec<_> = [1_u8, 2]
@@ -193,7 +194,8 @@ fn no_packet_waits_on_once_its_session_is_there() {
         wakes.iter().for_each(Wake::wake);
         let mut sent: Vec<u8> = threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect();
         sent.sort_unstable();
-        assert_eq!((sent, parked.len()), (vec![1, 2], 0));
+        assert_eq!((sent, parked.len(), parked.expire(now)), (vec![1, 2], 0, 0));
+        assert_eq!(in_all.load(Ordering::Relaxed), 0);
     });
     assert!(runs > 10, "{runs} runs");
 }

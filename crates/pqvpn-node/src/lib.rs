@@ -25,6 +25,7 @@ pub mod clock;
 pub mod config;
 pub mod dht;
 mod entropy;
+mod events;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzz;

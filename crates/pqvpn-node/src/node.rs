@@ -5,10 +5,7 @@ use std::{
     io,
     net::SocketAddr,
     path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
 };
 
 use pqvpn_crypto::{
@@ -27,6 +24,7 @@ use tokio::{
 use crate::{
     carrier::{CarrierListen, Carriers, Ways},
     config::{Config, Mtu, Queues, Rate, RelayConfig},
+    events::{Overflow, leave},
     handle::NodeHandle,
     host::{self, HostError, HostSide},
     link::{Backend, Endpoint, GateConfig, GuestSocket, LinkConfig, LinkError, TransportKnobs},
@@ -153,11 +151,9 @@ impl Node {
         let mut host = HostSide::new(inner_mtu, state_dir);
         let tun = open_tun(interface, &mut host, &config.interface.name, queues).await?;
         let (packet_events, packets) = mpsc::channel(QUEUE);
-        let lost_events = Arc::new(AtomicU64::new(0));
-        let plane = DataPlane::start(
-            DataPlaneConfig { tun, sockets, inner_mtu },
-            sink(packet_events, Arc::clone(&lost_events)),
-        )?;
+        let overflow = Arc::new(Overflow::default());
+        let plane =
+            DataPlane::start(DataPlaneConfig { tun, sockets, inner_mtu }, sink(packet_events, Arc::clone(&overflow)))?;
         let control = control_of(&plane, host.interface.as_deref());
 
         let slots = Arc::new(Slots::starting());
@@ -186,7 +182,7 @@ impl Node {
             carriers,
             strangers,
             packets,
-            lost_events,
+            overflow,
             changes,
         };
         ground.start(begin, driver, views).await
@@ -216,14 +212,9 @@ const fn inner_mtu(mtu: Mtu) -> u16 {
     }
 }
 
-/// Where the packet threads leave their events. They never wait; what is lost here is asked again (a parked packet, a
-/// probe).
-fn sink(events: mpsc::Sender<Event>, lost: Arc<AtomicU64>) -> EventSink {
-    Arc::new(move |event: Event| {
-        if events.try_send(event).is_err() {
-            lost.fetch_add(1, Ordering::Relaxed);
-        }
-    })
+/// Where the packet threads leave their events.
+fn sink(events: mpsc::Sender<Event>, overflow: Arc<Overflow>) -> EventSink {
+    Arc::new(move |event: Event| leave(event, &events, &overflow))
 }
 
 async fn open_tun(

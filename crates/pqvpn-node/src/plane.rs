@@ -24,6 +24,7 @@ pub(crate) trait PacketPlane: Send + Sync {
     fn stage_rx(&self, id: SessionId, chain: EpochChain) -> Result<(), EpochError>;
     fn start_tx(&self, id: SessionId, chain: EpochChain) -> Result<(), EpochError>;
     fn retire_keys(&self);
+    fn expire_parked(&self) -> bool;
     fn set_prev_keep(&self, id: SessionId, keep: Duration) -> bool;
     fn remove_session(&self, id: SessionId) -> bool;
     fn remove_peer(&self, peer: PeerSlot);
@@ -88,6 +89,9 @@ impl PacketPlane for Control {
     }
     fn retire_keys(&self) {
         Self::retire_keys(self);
+    }
+    fn expire_parked(&self) -> bool {
+        Self::expire_parked(self)
     }
     fn set_prev_keep(&self, id: SessionId, keep: Duration) -> bool {
         Self::set_prev_keep(self, id, keep)

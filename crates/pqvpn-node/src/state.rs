@@ -23,7 +23,7 @@ use std::{
     collections::BTreeSet,
     future::pending,
     net::SocketAddr,
-    sync::{Arc, atomic::AtomicU64},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -41,6 +41,7 @@ use crate::{
     clock::{self, Reading},
     config::Config,
     dht::report::DhtReport,
+    events::Overflow,
     handle::{Command, Farewell},
     host::{HostSide, watch::News},
     lan::Lan,
@@ -125,7 +126,7 @@ pub(crate) struct State {
     /// What is wrong since the start and stays so.
     pub(crate) standing: Vec<HealthItem>,
     /// Events of the packet threads that found the queue full.
-    pub(crate) lost_events: Arc<AtomicU64>,
+    pub(crate) overflow: Arc<Overflow>,
     pub(crate) refused: Refused,
     pub(crate) accepting: JoinHandle<()>,
     /// Where members see this node.
@@ -158,6 +159,8 @@ pub(crate) struct Rounds {
     /// Sessions that were replaced and on which the data plane still receives.
     leaving: Leaving,
     untold: Untold,
+    /// Packets may wait for sessions.
+    parks: bool,
 }
 
 /// Who has not been told yet whether the node rests: its queue was full.
@@ -176,7 +179,7 @@ impl Untold {
 impl Rounds {
     pub(crate) fn new(now: Instant) -> Self {
         let (gone, leaving) = (sleeping::Gone::default(), Leaving::default());
-        Self { held_at: now, looked_at: now, gone, leaving, untold: Untold::default() }
+        Self { held_at: now, looked_at: now, gone, leaving, untold: Untold::default(), parks: false }
     }
 }
 
@@ -296,7 +299,10 @@ impl State {
 
     fn on_packet_event(&mut self, now: Instant, event: Event) {
         match event {
-            Event::NeedSession { peer } => self.want(now, peer),
+            Event::NeedSession { peer } => {
+                self.rounds.parks = true;
+                self.want(now, peer);
+            }
             Event::FirstPacket { session } => tracing::debug!(session = session.0, "first packet"),
             Event::EpochSeen { session, epoch } => self.on_epoch_seen(now, session, epoch),
             Event::StepWanted { session } => self.request_step(now, session),
@@ -391,6 +397,7 @@ impl State {
     /// Asks the data plane what it saw of each peer, and lets those do what is due that it saw something new of.
     fn look_at_peers(&mut self, now: Instant) {
         self.rounds.looked_at = now;
+        self.overflow.take().into_iter().for_each(|event| self.on_packet_event(now, event));
         let control = &self.control;
         let up = self.peers.timed().peek_all().filter(|peer| !peer.sessions.is_empty());
         let awake = up.filter(|peer| activity(&control.peer_stats(peer.slot)) != peer.seen || !peer.rests(now));
@@ -403,6 +410,9 @@ impl State {
         let old: Vec<SessionId> = self.live.iter().filter(|(_, live)| old(live)).map(|(id, _)| id).collect();
         old.into_iter().for_each(|id| self.step_ratchet(now, id));
         self.control.retire_keys();
+        if self.rounds.parks {
+            self.rounds.parks = self.control.expire_parked();
+        }
         self.give_back(now);
         self.tell_discovery();
     }
@@ -476,7 +486,9 @@ impl State {
     }
 
     fn deadline(&self) -> Option<Instant> {
-        let looks = !self.live.is_empty() || self.rounds.gone.is_any() || self.rounds.untold.is_any();
+        let rounds = &self.rounds;
+        let asked = rounds.gone.is_any() || rounds.untold.is_any() || rounds.parks || self.overflow.is_any();
+        let looks = asked || !self.live.is_empty();
         let look = looks.then(|| self.rounds.looked_at + LOOK_EVERY);
         let leaving = self.rounds.leaving.next();
         let all = [self.peers.next_due(), self.live.next_due(), look, leaving, self.guessing.deadline()];

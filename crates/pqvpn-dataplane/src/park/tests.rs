@@ -1,9 +1,15 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Apart from the source, which `tests/interleavings.rs` takes in without them.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
-use crate::park::{Lost, PARKED_BYTES, PARKED_FOR, PARKED_PACKETS, Parked};
+use crate::park::{Lost, PARKED_BYTES, PARKED_FOR, PARKED_IN_ALL, PARKED_PACKETS, Parked};
 
 const KEPT: Lost = Lost { overflow: 0, expired: 0 };
 
@@ -50,6 +56,27 @@ fn the_number_of_bytes_is_bounded_and_the_newest_are_kept() {
     let left = left(&parked, now);
     assert_eq!((left[0], left.last()), (1, Some(&200)));
     assert_eq!(parked.park(&vec![0; PARKED_BYTES], now), KEPT, "room again after a flush");
+}
+
+#[test]
+fn the_bytes_of_all_peers_are_bounded_and_come_free_again() {
+    let (in_all, now) = (Arc::new(AtomicUsize::new(0)), Instant::now());
+    let full = PARKED_IN_ALL / PARKED_BYTES;
+    let all: Vec<Parked> = (0..=full).map(|_| Parked::counted_in(Arc::clone(&in_all))).collect();
+    for parked in &all[..full] {
+        for _ in 0..PARKED_BYTES / 65_536 {
+            assert_eq!(parked.park(&vec![1; 65_536], now), KEPT);
+        }
+    }
+    let refused = Lost { overflow: 1, expired: 0 };
+    assert_eq!(all[full].park(&[2], now), refused, "no room");
+    assert_eq!(all[0].park(&[2], now), refused, "but its own oldest makes room");
+    assert_eq!(left(&all[0], now).last(), Some(&2));
+    assert_eq!(all[full].park(&[2], now), KEPT);
+    let later = now + PARKED_FOR;
+    assert_eq!(all.iter().map(|parked| parked.expire(later)).sum::<u64>(), (full as u64 - 1) * 4 + 1);
+    assert_eq!(in_all.load(Ordering::Relaxed), 0);
+    assert!(all.iter().all(|parked| parked.len() == 0));
 }
 
 #[test]

@@ -4,7 +4,7 @@
 use std::{
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
-    sync::{Arc, atomic::AtomicU64},
+    sync::Arc,
 };
 
 use ipnet::Ipv4Net;
@@ -28,6 +28,7 @@ use crate::{
     clock::{self, Reading},
     config::{Cipher, Config},
     dht,
+    events::Overflow,
     handle::{Farewell, NodeHandle},
     host::{self, HostSide},
     lan::{Lan, LanSetup},
@@ -67,7 +68,7 @@ pub(crate) struct Ground {
     /// Dials whom nodes of the DHT name.
     pub(crate) strangers: Arc<dyn Endpoint>,
     pub(crate) packets: mpsc::Receiver<Event>,
-    pub(crate) lost_events: Arc<AtomicU64>,
+    pub(crate) overflow: Arc<Overflow>,
     /// Begins to tell once the node itself has changed what it changes.
     pub(crate) changes: Box<dyn FnOnce() -> Changes + Send>,
 }
@@ -143,7 +144,7 @@ impl Ground {
             host,
             underlay: Underlay { listen, plane: self.plane },
             standing: self.standing,
-            lost_events: self.lost_events,
+            overflow: self.overflow,
             refused: Refused::default(),
             reflexive,
             mapped: portmap.mapped().clone(),

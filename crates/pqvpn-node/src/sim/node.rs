@@ -1,11 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! One node of a simulated world.
 
-use std::{
-    net::SocketAddr,
-    path::PathBuf,
-    sync::{Arc, atomic::AtomicU64},
-};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
 use pqvpn_crypto::{
     identity::Identity,
@@ -16,8 +12,8 @@ use tokio::{sync::mpsc, task::JoinHandle};
 
 use super::{Host, Sent, Wire, plane::SimPlane};
 use crate::{
-    StartError, carrier::Carriers, config::Config, handle::NodeHandle, host::HostSide, link::Endpoint, node::Ground,
-    session::Slots, snapshot::NodeState,
+    StartError, carrier::Carriers, config::Config, events::Overflow, handle::NodeHandle, host::HostSide,
+    link::Endpoint, node::Ground, session::Slots, snapshot::NodeState,
 };
 
 /// As for a real node.
@@ -68,8 +64,8 @@ impl SimNode {
         let crypto = Arc::new(LinkCrypto::new(Arc::clone(&identity), Arc::clone(&slots) as Arc<dyn Admission>));
         let endpoint = endpoint(Arc::clone(&slots) as Arc<dyn Admission>);
         let (events, packets) = mpsc::channel(QUEUE);
-        let lost_events = Arc::new(AtomicU64::new(0));
-        let plane = Arc::new(SimPlane::new(wire, Arc::clone(&slots), events, Arc::clone(&lost_events)));
+        let overflow = Arc::new(Overflow::default());
+        let plane = Arc::new(SimPlane::new(wire, Arc::clone(&slots), events, Arc::clone(&overflow)));
         let (changes, changed) = mpsc::channel(1);
         let listen: Vec<SocketAddr> = config.node.listen.clone();
         let (shown, views) = mpsc::channel(VIEWS);
@@ -90,7 +86,7 @@ impl SimNode {
             strangers: Arc::clone(&endpoint),
             endpoint,
             packets,
-            lost_events,
+            overflow,
             changes: Box::new(move || (None, changed)),
         };
         let (handle, _networks, task) = ground.start(NodeState::Up, Some(shown), views).await?;

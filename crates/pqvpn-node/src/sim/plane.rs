@@ -6,10 +6,7 @@ mod control;
 use std::{
     collections::{BTreeMap, VecDeque},
     net::SocketAddr,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -25,7 +22,12 @@ use pqvpn_packet::{
 };
 use tokio::sync::mpsc;
 
-use crate::{clock, plane::PacketPlane as _, session::Slots};
+use crate::{
+    clock,
+    events::{Overflow, leave},
+    plane::PacketPlane as _,
+    session::Slots,
+};
 
 /// Packets that wait for a session, each peer.
 const PARKED: usize = 32;
@@ -103,7 +105,7 @@ pub(crate) struct SimPlane {
     wire: Arc<dyn Wire>,
     slots: Arc<Slots>,
     events: mpsc::Sender<Event>,
-    lost: Arc<AtomicU64>,
+    overflow: Arc<Overflow>,
 }
 
 impl Session {
@@ -145,9 +147,9 @@ impl SimPlane {
         wire: Arc<dyn Wire>,
         slots: Arc<Slots>,
         events: mpsc::Sender<Event>,
-        lost: Arc<AtomicU64>,
+        overflow: Arc<Overflow>,
     ) -> Self {
-        Self { tables: Mutex::default(), wire, slots, events, lost }
+        Self { tables: Mutex::default(), wire, slots, events, overflow }
     }
 
     fn lock(&self) -> MutexGuard<'_, Tables> {
@@ -155,9 +157,7 @@ impl SimPlane {
     }
 
     fn emit(&self, event: Event) {
-        if self.events.try_send(event).is_err() {
-            self.lost.fetch_add(1, Ordering::Relaxed);
-        }
+        leave(event, &self.events, &self.overflow);
     }
 
     /// Peers, sessions, indices and parked packets held now.

@@ -4,7 +4,6 @@
 use std::{
     io,
     net::SocketAddr,
-    sync::atomic::Ordering,
     time::{Duration, Instant},
 };
 
@@ -46,7 +45,7 @@ impl State {
             uptime: now.saturating_duration_since(self.started),
             port_mapping: self.mapped.report(now),
             links: LinksSnapshot { endpoint: self.context.endpoint.stats(), refused: self.refused.links },
-            lost_events: self.lost_events.load(Ordering::Relaxed),
+            lost_events: self.overflow.lost(),
         }
     }
 
@@ -177,7 +176,7 @@ impl State {
         items.extend(self.dns.health());
         items.extend(self.listening.health());
         items.extend(self.context.dht.iter().flat_map(dht::Port::health));
-        let lost = self.lost_events.load(Ordering::Relaxed);
+        let lost = self.overflow.lost();
         if lost > 0 {
             let text = format!("{lost} events of the packet threads were lost: the control side was too slow");
             items.push(HealthItem { level: HealthLevel::Warn, code: "events-lost", text });

@@ -105,6 +105,9 @@ impl PacketPlane for SimPlane {
             session.rx.erase_expired(now);
         }
     }
+    fn expire_parked(&self) -> bool {
+        false
+    }
     fn set_prev_keep(&self, id: SessionId, keep: Duration) -> bool {
         self.lock().sessions.get_mut(&id).map(|session| session.rx.set_prev_keep(keep)).is_some()
     }
