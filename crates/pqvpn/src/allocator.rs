@@ -5,9 +5,9 @@
 use std::{env, os::unix::process::CommandExt as _, process::Command};
 
 const TUNABLES: &str = "GLIBC_TUNABLES";
-/// Freed blocks that each thread keeps for itself: none. Over hours they become a megabyte and for each peer 5 kB, and
-/// handshakes are no faster with them (docs/performance.md).
-const NONE_FOR_THREADS: &str = "glibc.malloc.tcache_count=0";
+/// No freed blocks that each thread keeps for itself, and one heap for all of them. They become a megabyte over hours, and
+/// 5 kB for each peer; handshakes are no faster with them (docs/performance.md).
+const FRUGAL: &str = "glibc.malloc.tcache_count=0:glibc.malloc.arena_max=1";
 
 /// Has the allocator keep little, unless whoever starts the program has told it something. To be called before anything
 /// is open or read.
@@ -22,5 +22,5 @@ pub(crate) fn keep_little() {
         again.arg0(name);
     }
     // Returns only if it cannot be: then it is as glibc likes it.
-    let _not_started = again.args(words).env(TUNABLES, NONE_FOR_THREADS).exec();
+    let _not_started = again.args(words).env(TUNABLES, FRUGAL).exec();
 }

@@ -98,9 +98,10 @@ fn a_daemon_has_its_allocator_keep_little_and_is_the_process_that_was_started() 
         return;
     }
     let mut node = Node::new(&Namespace::create("frugal").unwrap(), "a");
-    for (given, expected) in
-        [(None, "glibc.malloc.tcache_count=0"), (Some("glibc.malloc.perturb=1"), "glibc.malloc.perturb=1")]
-    {
+    for (given, expected) in [
+        (None, "glibc.malloc.tcache_count=0:glibc.malloc.arena_max=1"),
+        (Some("glibc.malloc.perturb=1"), "glibc.malloc.perturb=1"),
+    ] {
         node.environment = given.map(|given| ("GLIBC_TUNABLES".into(), given.into())).into_iter().collect();
         node.start_up();
         let of = |file: &str| fs::read_to_string(format!("/proc/{}/{file}", node.daemon().pid())).unwrap();
