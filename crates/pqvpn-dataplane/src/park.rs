@@ -66,10 +66,17 @@ impl Queue {
     }
 }
 
+impl Drop for Parked {
+    /// A packet thread may park for a peer that has just been removed.
+    fn drop(&mut self) {
+        self.in_all.fetch_sub(lock(&self.queue).bytes, Ordering::Relaxed);
+    }
+}
+
 impl Parked {
     /// An empty queue, one of those whose bytes are counted there.
     pub(crate) fn counted_in(in_all: Arc<AtomicUsize>) -> Self {
-        Self { in_all, ..Self::default() }
+        Self { waiting: AtomicUsize::default(), queue: Mutex::default(), in_all }
     }
 
     /// Packets waiting.

@@ -119,7 +119,7 @@ impl Socket {
     pub(crate) fn give_up_gso(&self, dst: SocketAddr, error: &io::Error) {
         self.uncut.add(dst.ip().to_canonical(), clock::now());
         if !self.uncut.told.swap(true, Ordering::Relaxed) {
-            tracing::warn!(%dst, %error, "UDP segmentation offload refused, sending datagrams one by one there");
+            tracing::warn!(%error, "UDP segmentation offload refused, sending datagrams one by one there");
         }
     }
 

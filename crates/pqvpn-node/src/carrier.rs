@@ -396,7 +396,7 @@ async fn insist<T, F: Future<Output = Result<T, LinkError>>>(
     let mut news = pin!(network_news.notified());
     news.as_mut().enable();
     let mut first = pin!(attempt());
-    tokio::select! {
+    crate::select! {
         made = &mut first => return made,
         () = sleep(INSIST_AFTER) => {}
         () = news => {}

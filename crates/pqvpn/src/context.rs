@@ -91,9 +91,10 @@ impl Context {
         Ok(Client::new(socket))
     }
 
-    /// Whether a state directory was named, and no socket, and a daemon found elsewhere uses another one.
-    pub(crate) fn names_other_state(&self, of_daemon: Option<&Path>) -> bool {
-        self.socket.is_none() && self.state.as_deref().is_some_and(|named| of_daemon != Some(named))
+    /// Whether it was said, in whatever way but by a socket, that `state_dir` is meant, and a daemon that was found uses another.
+    pub(crate) fn means_other_state(&self, state_dir: &Path, of_daemon: Option<&Path>) -> bool {
+        let is_said = self.state.is_some() || self.config.is_some();
+        self.socket.is_none() && is_said && of_daemon != Some(state_dir)
     }
 
     /// The options that make another `pqvpn` resolve the same places.

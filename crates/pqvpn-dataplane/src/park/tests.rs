@@ -76,6 +76,10 @@ fn the_bytes_of_all_peers_are_bounded_and_come_free_again() {
     let later = now + PARKED_FOR;
     assert_eq!(all.iter().map(|parked| parked.expire(later)).sum::<u64>(), (full as u64 - 1) * 4 + 1);
     assert_eq!(in_all.load(Ordering::Relaxed), 0);
+    let removed = Parked::counted_in(Arc::clone(&in_all));
+    assert_eq!((removed.park(&[2], later), in_all.load(Ordering::Relaxed)), (KEPT, 1));
+    drop(removed);
+    assert_eq!(in_all.load(Ordering::Relaxed), 0);
     assert!(all.iter().all(|parked| parked.len() == 0));
 }
 

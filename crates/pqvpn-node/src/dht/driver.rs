@@ -91,6 +91,8 @@ pub(super) struct Driver {
     /// Peers looked for, and what came of it.
     sought: BTreeMap<PeerId, orders::Sought>,
     observed: Observed,
+    /// The host's network changed while the DHT was paused.
+    moved_meanwhile: bool,
     upkeep: Upkeep,
     /// The worst verdict of late, and when it came.
     eclipse: (EclipseReport, Option<Instant>),
@@ -115,6 +117,7 @@ impl Driver {
             waiters: BTreeMap::new(),
             sought: BTreeMap::new(),
             observed: Observed::default(),
+            moved_meanwhile: false,
             upkeep: Upkeep::new(now),
             eclipse: (EclipseReport::Normal, None),
             paused: false,
@@ -311,6 +314,9 @@ impl Driver {
             self.links.close_all(CloseReason::Shutdown);
             return;
         }
+        if std::mem::take(&mut self.moved_meanwhile) {
+            return self.on_network_change();
+        }
         self.upkeep.addresses_may_have_changed();
         if self.parts.dht.table().is_empty() {
             self.parts.doors.knock_at_once(clock::now());
@@ -320,6 +326,7 @@ impl Driver {
     /// Where others saw us was another place, and who could not be reached from there may be from here.
     fn on_network_change(&mut self) {
         if self.paused {
+            self.moved_meanwhile = true;
             return;
         }
         let now = clock::now();

@@ -327,10 +327,11 @@ impl Relaying {
             Arc::new(ForwardLimit::new(rate, burst).within(Arc::clone(&self.introductions)))
         });
         self.askers.insert(asker, Arc::downgrade(&of_asker));
-        let introduction = ForwardLimit::new(INTRODUCTION.0, INTRODUCTION.1).within(of_asker);
+        let introduction = |rate| ForwardLimit::new(rate, INTRODUCTION.1).within(of_asker);
         Arc::new(match self.willing {
-            Willing::Bulk { .. } => introduction.and_then(Arc::clone(&self.shared)),
-            Willing::Introductions => introduction,
+            // Slowly refilled: who goes on talking lives on what is for all, and leaves the rest to who comes new.
+            Willing::Bulk { rate } => introduction(1024.min(rate / 1000)).and_then(Arc::clone(&self.shared)),
+            Willing::Introductions => introduction(INTRODUCTION.0),
         })
     }
 

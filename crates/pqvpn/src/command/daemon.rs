@@ -66,6 +66,8 @@ pub(crate) fn run(context: &Context, args: &DaemonArgs) -> Result<(), Failure> {
     store::ensure_private_dir(&state_dir).map_err(|error| Failure::from(error).while_doing("no state directory"))?;
     start_log(context, args, &config, &state_dir)?;
     warm_up().map_err(StoreError::from)?;
+    // Before the key is read: nobody else gives this node another one meanwhile.
+    let _state = state_lock::take(&state_dir)?;
     let identity = own_identity(args, &state_dir)?;
     let origin = context.config_path().map_or_else(|_| String::new(), |path| path.display().to_string());
     config.check_identity(&identity.peer_id(), &origin)?;
@@ -141,12 +143,8 @@ fn own_identity(args: &DaemonArgs, state_dir: &Path) -> Result<Identity, Failure
     Ok(identity)
 }
 
-/// Ends a rotation that a crash has interrupted, unless another daemon is about it.
+/// Ends a rotation that a crash has interrupted. The caller holds the state directory.
 fn end_rotation(state_dir: &Path, keystore: &KeystoreFile) -> Result<(), Failure> {
-    if keystore.next_digest().is_ok_and(|next| next.is_none()) {
-        return Ok(());
-    }
-    let _state = state_lock::take(state_dir)?;
     match finish_rotation(state_dir, keystore) {
         Ok(Some(Interrupted::Finished)) => {
             tracing::warn!("an interrupted rotation is finished: the new key is in force")
@@ -176,7 +174,6 @@ async fn serve(
     let access = Access::of_this_process();
     // Socket and file come first: a second daemon must end before it touches the interface of the first.
     let socket = ControlSocket::bind(&context.own_socket()?, &access)?;
-    let _state = state_lock::take(state_dir)?;
     clean_up(context, state_dir);
     let this_run = ThisRun::begin(state_dir, args.ephemeral)?;
     let _pid_file = args.pid_file.as_deref().map(|path| PidFile::write(&absolute_path(path))).transpose()?;

@@ -257,7 +257,7 @@ fn a_second_daemon_does_not_disturb_the_first() {
     let during = HostState::of(&scene.host.namespace);
     // The same socket; then the same state directory under another socket, on another host.
     let same = scene.node.cli(&["daemon"]);
-    check(&same, FAILED, &["second daemon", "--socket"]);
+    check(&same, FAILED, &["another daemon", "--state", "--socket"]);
     let mut other = scene.node.command(&["daemon"]);
     other.arg("--socket").arg(scene.node.file("other-sock"));
     let arguments: Vec<_> = other.get_args().map(ToOwned::to_owned).collect();

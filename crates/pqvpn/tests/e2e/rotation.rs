@@ -135,9 +135,9 @@ fn a_daemon_that_keeps_no_key_rotates_none() {
     assert!(!node.file("state").join("keystore.next").exists());
     // Nor has it anything else of this one.
     json(&node, &["net", "create", "gone"]);
-    assert!(node.file("state").join("ephemeral/networks.redb").exists());
+    assert!(node.file("state").join("pqvpn-ephemeral/networks.redb").exists());
     node.stop();
-    for left in ["ephemeral", "networks.redb"] {
+    for left in ["pqvpn-ephemeral", "networks.redb"] {
         assert!(!node.file("state").join(left).exists(), "{left}");
     }
     node.start_ephemeral();

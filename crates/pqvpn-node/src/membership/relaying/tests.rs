@@ -254,6 +254,31 @@ fn who_relays_no_longer_holds_the_pairs_there_are_to_introductions() {
     assert_eq!(told, [200, 200], "both directions count");
 }
 
+#[test]
+fn those_who_fill_a_relay_for_long_keep_nobody_from_meeting() {
+    let (mut books, written) = books(Willing::Bulk { rate: 1_000_000 });
+    let start = Instant::now();
+    let mut pair = |asker: u16| -> Arc<ForwardLimit> {
+        let before: Vec<u64> = written.limits.lock().unwrap().keys().copied().collect();
+        let takes = channel(u64::from(asker));
+        let plan = books.plan(HOME, peer(asker), takes, peer(asker + 100), rand_from(u64::from(asker) * 1000)).unwrap();
+        books.open(start, plan, channel(u64::from(asker) + 100), at(1), at(2)).unwrap();
+        let all = written.limits.lock().unwrap();
+        all.iter().find(|(channel, _)| !before.contains(channel)).map(|(_, limit)| Arc::clone(limit)).unwrap()
+    };
+    let flooding: Vec<_> = (1..=8).map(&mut pair).collect();
+    let mut passed = 0;
+    for tenth in 0..300 {
+        let at = start + Duration::from_millis(100) * tenth;
+        passed += flooding.iter().map(|limit| (0..500).filter(|_| limit.take(1000, at)).count()).sum::<usize>();
+    }
+    let newcomer = pair(9);
+    let at = start + Duration::from_secs(30);
+    let meets = (0..100).filter(|_| newcomer.take(1000, at)).count();
+    assert!(meets >= 50, "{meets} kB");
+    assert!((25_000..33_000).contains(&passed), "{passed} kB in 30 s of 1 MB/s");
+}
+
 fn rand_from(start: u64) -> impl FnMut() -> u64 {
     let mut next = start;
     move || {

@@ -39,7 +39,7 @@ pub(super) fn take(state_dir: &Path) -> Result<File, Failure> {
             super::IN_USE,
             what,
             format!("another daemon uses {}", state_dir.display()),
-            "stop it, or give this one its own `--state DIR`",
+            "stop it, or give this one its own `--state DIR` and `--socket PATH`",
         )),
         Err(TryLockError::Error(error)) => Err(Failure::file(what, &path, &error)),
     }

@@ -12,7 +12,7 @@ use pqvpn_node::store;
 use crate::failure::Failure;
 
 /// Name of the directory, within the state directory.
-const DIRECTORY: &str = "ephemeral";
+const DIRECTORY: &str = "pqvpn-ephemeral";
 
 /// A directory for one run; it ends with it.
 pub(super) struct ThisRun(Option<PathBuf>);
@@ -21,10 +21,14 @@ impl ThisRun {
     /// Removes what a killed run left; makes one if this run is `ephemeral`. The caller holds the state directory.
     pub(super) fn begin(state_dir: &Path, ephemeral: bool) -> Result<Self, Failure> {
         let path = state_dir.join(DIRECTORY);
-        remove(&path).map_err(|error| Failure::file("what an ephemeral run left is not removed", &path, &error))?;
+        let removed = remove(&path);
         if !ephemeral {
+            if let Err(error) = removed {
+                tracing::warn!(path = %path.display(), %error, "what an ephemeral run left is not removed");
+            }
             return Ok(Self(None));
         }
+        removed.map_err(|error| Failure::file("what an ephemeral run left is not removed", &path, &error))?;
         store::ensure_private_dir(&path)
             .map_err(|error| Failure::from(error).while_doing("no directory for this run"))?;
         Ok(Self(Some(path)))

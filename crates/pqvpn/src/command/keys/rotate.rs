@@ -37,7 +37,7 @@ pub(super) async fn run(
     let client = context.client()?;
     let running = match client.identity().await {
         // A state directory that is named is meant, whoever else runs.
-        Ok(now) if context.names_other_state(now.state_dir.as_deref()) => None,
+        Ok(now) if context.means_other_state(state_dir, now.state_dir.as_deref()) => None,
         Ok(now) => Some(now),
         Err(error) if error.code == Code::NoDaemon => None,
         Err(error) => return Err(error.into()),
@@ -68,13 +68,17 @@ async fn at_rest(state_dir: &Path, yes: bool, passphrase_file: Option<&Path>) ->
             "`pqvpn id` makes one; or name another `--state DIR`",
         ));
     }
-    let _held = daemon::lock_for(state_dir).map_err(|failure| failure.while_doing(WHAT))?;
-    finish_rotation(state_dir, &keystore).map_err(failed)?;
-    let passphrase = identity::unlock(&keystore, passphrase_file)?;
+    // Also says whether it is ours, before anything is made beside it.
+    let passphrase = identity::unlock(&keystore, passphrase_file).map_err(|failure| failure.while_doing(WHAT))?;
     if !yes {
         let seed = keystore.load(passphrase.as_ref()).map_err(|error| Failure::from(error).while_doing(WHAT))?;
         confirm(&identity::from_seed(&seed)?.peer_id().to_string(), passphrase_file)?;
     }
+    let _held = daemon::lock_for(state_dir).map_err(|failure| Failure {
+        hint: "without `--socket` it is the daemon that rotates it; else stop that one".to_owned(),
+        ..failure.while_doing(WHAT)
+    })?;
+    finish_rotation(state_dir, &keystore).map_err(failed)?;
     let report = rotate_at_rest(state_dir, keystore, passphrase).await.map_err(failed)?;
     Ok(report.into())
 }
