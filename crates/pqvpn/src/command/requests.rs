@@ -72,7 +72,8 @@ async fn waiting(client: &Client, network: Option<String>) -> Result<Requests, A
     Ok(all)
 }
 
-/// The network somebody waits for, if none is named and there is only one; none is an error where nobody is meant anywhere.
+/// The network somebody waits for, if none is named and there is only one; and what the daemon's answer means where nobody
+/// is called so.
 async fn whose(
     client: &Client,
     network: Option<String>,
@@ -92,11 +93,11 @@ async fn whose(
         network = if networks.len() == 1 { networks.pop() } else { None };
     }
     let why = format!("nobody called {who:?} waits to be let in");
-    let say = move |error: ApiError| match error.code {
-        Code::WhichNetwork if nobody => {
-            ApiError::new(Code::UnknownMember, error.what, why, "`pqvpn approve` shows who waits")
+    let say = move |error: ApiError| {
+        if !nobody || error.code != Code::WhichNetwork {
+            return error;
         }
-        _ => error,
+        ApiError::new(Code::UnknownMember, error.what, why, "`pqvpn approve` shows who waits")
     };
     (network, say)
 }

@@ -123,10 +123,14 @@ fn force_replaces_a_key() {
 }
 
 #[test]
-fn a_rotation_needs_a_daemon_that_keeps_its_key_and_somebody_who_means_it() {
+fn a_rotation_without_a_daemon_needs_somebody_who_means_it() {
     let sandbox = Sandbox::new();
     sandbox.run(&["id"]).succeeded();
-    sandbox.run(&["keys", "rotate", "--yes"]).failed(3, "nobody listens");
+    let old = peer_id(&sandbox, &[]);
+    sandbox.run(&["keys", "rotate"]).failed(4, "nobody confirmed");
+    assert_eq!(peer_id(&sandbox, &[]), old);
+    sandbox.run(&["keys", "rotate", "--yes"]).succeeded();
+    assert_ne!(peer_id(&sandbox, &[]), old);
 }
 
 #[test]

@@ -284,9 +284,9 @@ async fn what_is_newly_kept_was_added_though_the_dht_knew_it() {
     let shelf = Shelf::of(&Config::default(), dir.path());
     let daemon = Daemon::start_with(
         |service| service.keeping_bootstrap_on(shelf),
-        move |command| match command {
-            Command::Dht(DhtCommand::AddDoors(_, reply)) => drop(reply.send(Ok(0))),
-            other => panic!("{other:?}"),
+        move |command| {
+            let Command::Dht(DhtCommand::AddDoors(_, reply)) = command else { panic!("{command:?}") };
+            drop(reply.send(Ok(0)));
         },
     );
     for added in [1, 0] {

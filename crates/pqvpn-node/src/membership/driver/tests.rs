@@ -387,7 +387,7 @@ async fn what_became_of_a_join_that_waited_is_said_without_any_network() {
         network_name: "home".into(),
         secret: InviteSecret::from_bytes([5; 16]),
         not_after_s: 2_000_000_000,
-        doors: Vec::new(),
+        doors: vec![Door { peer: identity(1).peer_id(), addresses: vec!["192.0.2.1:1".parse().unwrap()] }],
     };
     let waiting = Some(WaitingJoin { code: code.to_string(), name: "desk".into() });
     let head = Head { waiting, ..home.head.clone() };
