@@ -63,7 +63,7 @@ fn config_yaml(data: &[u8]) {
         Ok(config) => same_again(config),
         Err(error) => drop(error.to_string()),
     }
-    if let Ok(converted) = config::convert(text) {
+    if let Ok(converted) = config::convert(text, "x") {
         Config::parse_toml(&converted, "x").expect("what is converted can be read");
     }
 }

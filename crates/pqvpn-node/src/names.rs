@@ -44,6 +44,16 @@ pub fn is_ours(host: &str) -> bool {
     host.rsplit('.').next().is_some_and(|last| last.eq_ignore_ascii_case(ZONE))
 }
 
+/// A name as people give it, without the zone and the dot at its end.
+#[must_use]
+pub fn bare(name: &str) -> &str {
+    let name = name.strip_suffix('.').unwrap_or(name);
+    match name.rsplit_once('.') {
+        Some((rest, last)) if last.eq_ignore_ascii_case(ZONE) => rest,
+        Some(_) | None => name,
+    }
+}
+
 /// Takes back what a killed node left in the host's resolver; says what that was.
 pub(crate) async fn recover(state_dir: &std::path::Path) -> Result<Option<String>, impl std::fmt::Display + use<>> {
     host::recover(&host::Places::of_this_host(), state_dir).await

@@ -111,7 +111,7 @@ fn the_samples_comments_can_be_uncommented() {
 fn the_prototypes_sample_converts_key_by_key() {
     let path = corpus("good").into_iter().find(|path| path.ends_with("prototype-sample.yaml")).expect("file");
     let text = fs::read_to_string(&path).expect("text");
-    let converted = config::convert(&text).unwrap_or_else(|error| panic!("{error}"));
+    let converted = config::convert(&text, "x").unwrap_or_else(|error| panic!("{error}"));
     let loaded = Config::parse_yaml(&text, "x").expect("loads as it is");
     let mut again = Config::parse_toml(&converted, "x").expect("converted text loads");
     again.notes = loaded.notes.clone();
@@ -134,7 +134,7 @@ fn the_prototypes_sample_converts_key_by_key() {
 #[test]
 fn converting_toml_changes_nothing() {
     let text = "[node]\nname = \"a\" # mine\n";
-    assert_eq!(config::convert(text).expect("toml"), text);
+    assert_eq!(config::convert(text, "x").expect("toml"), text);
 }
 
 #[test]
@@ -198,7 +198,7 @@ mod random {
         fn no_text_panics(text in ".{0,200}") {
             let _ = Config::parse_toml(&text, "x");
             let _ = Config::parse_yaml(&text, "x");
-            let _ = config::convert(&text);
+            let _ = config::convert(&text, "x");
             let _ = config::set(&text, "node.name", &text);
         }
 

@@ -81,6 +81,11 @@ impl Context {
         self.socket.clone().or_else(|| self.defaults.as_ref().map(|paths| paths.socket.clone())).ok_or_else(homeless)
     }
 
+    /// Whether a daemon of this user listens there unless told otherwise.
+    pub(crate) fn is_default_socket(&self, path: &Path) -> bool {
+        self.defaults.as_ref().is_some_and(|paths| paths.socket == path)
+    }
+
     /// A client of the daemon: the user's own one, else the system's.
     pub(crate) fn client(&self) -> Result<Client, Failure> {
         let own = self.own_socket()?;

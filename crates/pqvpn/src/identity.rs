@@ -11,6 +11,8 @@ use pqvpn_node::store::{KeystoreFile, StoreError};
 
 use crate::{failure::Failure, passphrase};
 
+/// The option that names a file with the passphrase of the keystore.
+pub(crate) const PASSPHRASE_OPTION: &str = "--passphrase-file";
 /// Machines with less memory than this (in KiB) get the small Argon2id costs.
 const SMALL_MACHINE_KIB: u64 = 2 * 1024 * 1024;
 
@@ -52,7 +54,7 @@ pub(crate) fn unlock(keystore: &KeystoreFile, passphrase_file: Option<&Path>) ->
     if !encrypted {
         return Ok(None);
     }
-    passphrase::existing(passphrase_file, &keystore.path().display().to_string()).map(Some)
+    passphrase::existing(passphrase_file, (PASSPHRASE_OPTION, &keystore.path().display().to_string())).map(Some)
 }
 
 /// The keys of a seed.

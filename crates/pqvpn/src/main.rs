@@ -14,9 +14,33 @@ mod passphrase;
 
 use std::{env, process::ExitCode};
 
-use clap::{CommandFactory, Parser, error::ErrorKind};
+use clap::{
+    CommandFactory, Parser,
+    error::{ContextKind, ContextValue, ErrorKind},
+};
 
 use crate::{cli::Cli, context::Context, failure::Failure, output::Output};
+
+/// Verbs of later versions: whoever types one has not mistyped another.
+const LATER: [&str; 17] = [
+    "audit",
+    "bugreport",
+    "circuit",
+    "console",
+    "doctor",
+    "exit",
+    "forward",
+    "log",
+    "msg",
+    "policy",
+    "recv",
+    "route",
+    "run",
+    "send",
+    "serve",
+    "service",
+    "trust",
+];
 
 fn main() -> ExitCode {
     let Cli { globals, verb } = match Cli::try_parse() {
@@ -58,7 +82,19 @@ fn not_run(error: &clap::Error) -> ExitCode {
         }
         return u8::try_from(error.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from);
     }
-    let failure = Failure::command_line(&error.render().to_string(), &verb());
+    let later = match error.get(ContextKind::InvalidSubcommand) {
+        Some(ContextValue::String(word)) if verb() == "pqvpn" => LATER.iter().find(|verb| *verb == word),
+        Some(_) | None => None,
+    };
+    let failure = match later {
+        Some(later) => Failure::usage(
+            "not-in-this-version",
+            "nothing was done",
+            format!("`{later}` is not in this version"),
+            "`pqvpn --help` shows what there is",
+        ),
+        None => Failure::command_line(&error.render().to_string(), &verb()),
+    };
     Output::new(env::args_os().any(|argument| argument == "--json"), false).failure(&failure);
     ExitCode::from(failure.exit)
 }

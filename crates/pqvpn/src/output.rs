@@ -68,10 +68,11 @@ impl Output {
     }
 
     /// Prints one line of progress to people; nothing when quiet or for scripts.
-    pub(crate) fn progress(&self, text: &str) {
-        if !self.json && !self.quiet {
-            let _gone = print_line(text);
-        }
+    ///
+    /// # Errors
+    /// Nobody reads it any more.
+    pub(crate) fn progress(&self, text: &str) -> io::Result<()> {
+        if self.json || self.quiet { Ok(()) } else { print_line(text) }
     }
 
     /// Prints text as it is, whatever the format.

@@ -27,11 +27,11 @@ const SECRET_LIMIT: usize = 4096;
 
 /// The passphrase of something that exists and is encrypted.
 ///
-/// Tried in this order: the file, the systemd credential, a question on the terminal.
+/// `option` is the one that names the file. Tried in this order: the file, the systemd credential, a question on the terminal.
 ///
 /// # Errors
 /// There is no source, or it cannot be read.
-pub(crate) fn existing(file: Option<&Path>, of_what: &str) -> Result<Passphrase, Failure> {
+pub(crate) fn existing(file: Option<&Path>, of_what: (&str, &str)) -> Result<Passphrase, Failure> {
     existing_bytes(file, of_what).map(passphrase)
 }
 
@@ -39,23 +39,26 @@ pub(crate) fn existing(file: Option<&Path>, of_what: &str) -> Result<Passphrase,
 ///
 /// # Errors
 /// As [`existing`].
-pub(crate) fn existing_bytes(file: Option<&Path>, of_what: &str) -> Result<Zeroizing<Vec<u8>>, Failure> {
+pub(crate) fn existing_bytes(
+    file: Option<&Path>,
+    (option, of_what): (&str, &str),
+) -> Result<Zeroizing<Vec<u8>>, Failure> {
     if let Some(given) = given_bytes(file)? {
         return Ok(given);
     }
-    ask(&format!("Passphrase of {of_what}: "))?.ok_or_else(|| no_source(of_what))
+    ask(&format!("Passphrase of {of_what}: "))?.ok_or_else(|| no_source(option, of_what))
 }
 
 /// A passphrase to be set: asked twice on a terminal, and never empty.
 ///
 /// # Errors
 /// There is no source, it cannot be read, it is empty, or the two differ.
-pub(crate) fn new(file: Option<&Path>, of_what: &str) -> Result<Passphrase, Failure> {
+pub(crate) fn new(file: Option<&Path>, (option, of_what): (&str, &str)) -> Result<Passphrase, Failure> {
     if let Some(path) = file {
         return not_empty(passphrase(from_file(path)?));
     }
     let Some(first) = ask(&format!("New passphrase of {of_what}: "))? else {
-        return Err(no_source(of_what));
+        return Err(no_source(option, of_what));
     };
     let again = ask("The same again: ")?;
     if again.as_deref() != Some(&*first) {
@@ -215,12 +218,12 @@ fn not_empty(passphrase: Passphrase) -> Result<Passphrase, Failure> {
     Ok(passphrase)
 }
 
-fn no_source(of_what: &str) -> Failure {
+fn no_source(option: &str, of_what: &str) -> Failure {
     Failure::refused(
         "passphrase",
         "no passphrase",
         format!("{of_what} takes one, and standard input is no terminal to ask on"),
-        "run in a terminal, or give a file with the passphrase (`--help` names the option)",
+        format!("run in a terminal, or give a file with the passphrase: `{option} FILE`"),
     )
 }
 

@@ -42,6 +42,11 @@ impl Access {
         self.operators
     }
 
+    /// Whether it is the daemon's own user.
+    pub(super) fn is_own(&self, uid: u32) -> bool {
+        self.own.as_raw() == uid
+    }
+
     /// Whether the caller may control the daemon. Reads the user database, so it may block.
     pub(super) fn permits(&self, caller: Caller) -> bool {
         self.permits_with(caller, is_member)

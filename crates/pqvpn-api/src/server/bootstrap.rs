@@ -67,6 +67,7 @@ pub(super) async fn post(
     Body(request): Body<BootstrapAddRequest>,
 ) -> Result<Json<BootstrapAdded>, ApiError> {
     let own = service.identity().peer_id;
+    let kept = service.bootstrap.is_some() && request.list.is_none();
     let (mut answer, doors) = match (request.entries.is_empty(), request.list) {
         (false, None) => {
             let entries = parse(&request.entries, &own)?;
@@ -81,7 +82,9 @@ pub(super) async fn post(
     let doors: Vec<NewDoor> = doors.into_iter().filter(|door| door.peer.to_string() != own).collect();
     if !doors.is_empty() {
         match service.node.bootstrap_add(doors).await {
-            Ok(added) => (answer.added, answer.tried) = (added, true),
+            // What was kept is new, also where the DHT knew it from elsewhere.
+            Ok(tried) if kept => (answer.added, answer.tried) = (answer.added.max(tried), true),
+            Ok(tried) => (answer.added, answer.tried) = (tried, true),
             Err(NodeError::Dht(DhtError::Off)) => {}
             Err(error) => return Err(because("it is kept for the next start, and not tried now")(error)),
         }

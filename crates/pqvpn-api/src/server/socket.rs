@@ -69,6 +69,19 @@ impl ControlSocket {
     /// # Errors
     /// A daemon answers there, the name is taken by something else, or the system refuses.
     pub fn bind(path: &Path, access: &Access) -> Result<Self, SocketError> {
+        Self::bind_in(path, access, false)
+    }
+
+    /// As [`Self::bind`], for the default place: its directory may be from before there was an operator group, and is
+    /// given to it then.
+    ///
+    /// # Errors
+    /// As [`Self::bind`].
+    pub fn bind_default(path: &Path, access: &Access) -> Result<Self, SocketError> {
+        Self::bind_in(path, access, true)
+    }
+
+    fn bind_in(path: &Path, access: &Access, is_default: bool) -> Result<Self, SocketError> {
         let directory = path.parent().filter(|dir| !dir.as_os_str().is_empty());
         let (Some(directory), Some(_name)) = (directory, path.file_name()) else {
             return Err(SocketError::BadPath(path.to_owned()));
@@ -77,7 +90,7 @@ impl ControlSocket {
         if path.as_os_str().len() > MAX_PATH {
             return Err(SocketError::TooLong(path.to_owned()));
         }
-        make_directory(directory, access)?;
+        make_directory(directory, access, is_default)?;
         let lock = take_lock(path)?;
         remove_stale(path)?;
         let (listener, inode) = bind_narrow(directory, path, access)?;
@@ -94,12 +107,17 @@ impl Drop for ControlSocket {
     }
 }
 
-/// Makes the directory when it is missing: others may not enter, the operator group may.
-fn make_directory(directory: &Path, access: &Access) -> Result<(), SocketError> {
+/// Makes the directory when it is missing: others may not enter, the operator group may. One that is there stays as it is,
+/// but for a private one of ours in the default place.
+fn make_directory(directory: &Path, access: &Access, is_default: bool) -> Result<(), SocketError> {
     if directory.is_dir() {
-        return Ok(());
+        let is_private = |meta: fs::Metadata| meta.is_dir() && access.is_own(meta.uid()) && meta.mode() & 0o077 == 0;
+        if !(is_default && fs::symlink_metadata(directory).is_ok_and(is_private)) {
+            return Ok(());
+        }
+    } else {
+        DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(io_error("create", directory))?;
     }
-    DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(io_error("create", directory))?;
     if give_to_operators(directory, access) {
         fs::set_permissions(directory, fs::Permissions::from_mode(0o750)).map_err(io_error("open up", directory))?;
     }
@@ -224,6 +242,27 @@ mod tests {
         StdUnixStream::connect(&path).unwrap();
         drop(socket);
         assert!(!path.exists());
+    }
+
+    #[tokio::test]
+    async fn the_default_directory_of_before_the_group_is_given_to_it_and_no_other_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let group = nix::unistd::getegid().as_raw();
+        let access = Access::new(nix::unistd::geteuid().as_raw(), Some(group));
+        let run = dir.path().join("run");
+        let path = run.join("pqvpn.sock");
+        let with_mode = |mode| fs::set_permissions(&run, fs::Permissions::from_mode(mode)).unwrap();
+        fs::create_dir(&run).unwrap();
+        with_mode(0o700);
+        drop(ControlSocket::bind(&path, &access).unwrap());
+        assert_eq!(mode(&run), 0o700, "somebody chose it");
+        drop(ControlSocket::bind_default(&path, &self::access()).unwrap());
+        assert_eq!(mode(&run), 0o700, "there is no group");
+        drop(ControlSocket::bind_default(&path, &access).unwrap());
+        assert_eq!((mode(&run), fs::metadata(&run).unwrap().gid()), (0o750, group));
+        with_mode(0o755);
+        drop(ControlSocket::bind_default(&path, &access).unwrap());
+        assert_eq!(mode(&run), 0o755, "it is open already");
     }
 
     #[tokio::test]

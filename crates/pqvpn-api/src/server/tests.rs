@@ -285,12 +285,30 @@ async fn ping_passes_peer_and_timeout_and_answers_the_path() {
 #[tokio::test]
 async fn the_wait_for_a_ping_is_capped() {
     let daemon = Daemon::start(|command| {
-        let Command::Ping(peer, wait, reply) = command else { panic!("{command:?}") };
+        let Command::Ping(peer, wait, reply) = command else { return };
         assert_eq!(wait, Duration::from_secs(60));
         let _ = reply.send(Err(NodeError::UnknownPeer(peer.0)));
     });
     let (code, error) = daemon.post("/v1/ping", r#"{"peer":"x","timeout_ms":99999999}"#).await;
     assert_eq!((code, &error["code"]), (404, &"unknown-peer".into()));
+}
+
+#[tokio::test]
+async fn who_pings_the_node_itself_is_told_so() {
+    let daemon = Daemon::start(|command| {
+        if let Command::Ping(peer, _, reply) = command {
+            drop(reply.send(Err(NodeError::UnknownPeer(peer.0))));
+        } else if let Command::Snapshot(reply) = command {
+            drop(reply.send(a_snapshot()));
+        }
+    });
+    let own = PeerId::from_bytes([7; 32]).to_string();
+    let names = ["laptop", "Laptop.home.pqvpn", "10.100.3.7", &own];
+    for (peer, is_own) in names.map(|name| (name, true)).into_iter().chain([("nobody", false)]) {
+        let (code, error) = daemon.post("/v1/ping", &format!(r#"{{"peer":"{peer}","timeout_ms":1}}"#)).await;
+        assert_eq!((code, &error["code"]), (404, &"unknown-peer".into()));
+        assert_eq!(error["why"].as_str().unwrap().contains("is this node itself"), is_own, "{error}");
+    }
 }
 
 #[tokio::test]

@@ -85,16 +85,17 @@ pub(super) fn warnings(config: &Config) -> Vec<Warning> {
         let (code, text) = if config.dht.enabled {
             (
                 "no-peers-yet",
-                "no peers: this node helps others find each other, and carries nothing; add one with [[peers]]",
+                "no peers: this node helps others find each other, and carries nothing until it is in a network (`pqvpn net \
+                 create` or `pqvpn join`) or a peer is added with [[peers]]",
             )
         } else {
-            ("no-peers", "no peers: this node can talk to nobody yet; add one with [[peers]]")
+            (
+                "no-peers",
+                "no peers: this node talks to nobody until it is in a network (`pqvpn net create` or `pqvpn join`) or a peer \
+                 is added with [[peers]]",
+            )
         };
         warn(code, "peers".to_owned(), text.to_owned());
-    }
-    if config.relay.limit.is_some() && !config.relay.enabled {
-        let text = "kept, but relay.enabled is false: only what introduces members to each other is forwarded";
-        warn("relay-off", "relay.limit".to_owned(), text.to_owned());
     }
     if let Some(listen) = config.metrics.listen.filter(|listen| !listen.ip().is_loopback()) {
         let text = format!("everybody who reaches {listen} can read the metrics; 127.0.0.1 keeps them here");

@@ -65,17 +65,16 @@ const MAPPINGS: &[(&str, &str, Becomes)] = &[
 /// Old metrics address, where the old configuration gave none.
 const OLD_METRICS: (&str, i64) = ("127.0.0.1", 9001);
 
-/// Rewrites a configuration, YAML of either generation, as TOML; what has no effect becomes a comment that says why.
+/// Rewrites a configuration from `origin`, YAML of either generation, as TOML; what has no effect becomes a comment that says why.
 ///
 /// # Errors
 /// The text is not well-formed or what it says cannot be done.
-pub fn convert(text: &str) -> Result<String, ConfigError> {
-    const ORIGIN: &str = "input";
+pub fn convert(text: &str, origin: &str) -> Result<String, ConfigError> {
     if !is_yaml_text(text) {
-        return Config::parse_toml(text, ORIGIN).map(|_| text.to_owned());
+        return Config::parse_toml(text, origin).map(|_| text.to_owned());
     }
-    Config::parse_yaml(text, ORIGIN)?;
-    let rewritten = rewrite(tree::from_yaml(text, ORIGIN)?);
+    Config::parse_yaml(text, origin)?;
+    let rewritten = rewrite(tree::from_yaml(text, origin)?);
     let mut out = String::from("# Rewritten by `pqvpn config convert`.\n");
     out.push_str(&write::sparse(&rewritten.root, &rewritten.origins));
     if !rewritten.notes.is_empty() {
@@ -84,7 +83,7 @@ pub fn convert(text: &str) -> Result<String, ConfigError> {
     for note in &rewritten.notes {
         out.push_str(&format!("#   {}: {}\n", note.key, note.why));
     }
-    Config::parse_toml(&out, ORIGIN).map(|_| out)
+    Config::parse_toml(&out, origin).map(|_| out)
 }
 
 /// Turns old keys of `root` into those of today; the warnings name what had no effect.

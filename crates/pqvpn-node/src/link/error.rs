@@ -2,6 +2,7 @@
 //! Why a link failed: whose fault, and what exactly, from our own TLS errors and from the peer's alerts.
 
 use pqvpn_crypto::tls::Refusal;
+use pqvpn_wire::control::CloseReason;
 use rustls::{CertificateError, InvalidMessage, PeerIncompatible, PeerMisbehaved};
 use thiserror::Error;
 
@@ -10,6 +11,9 @@ const MAX_PEER_TEXT: usize = 128;
 
 /// QUIC transport error CONNECTION_REFUSED (RFC 9000 §20.1).
 const CONNECTION_REFUSED: u64 = 0x02;
+
+/// QUIC transport error APPLICATION_ERROR (RFC 9000 §20.1).
+const APPLICATION_ERROR: u64 = 0x0c;
 
 /// QUIC transport errors that carry a TLS alert in their low byte (RFC 9001 §4.8).
 const CRYPTO_ERRORS: std::ops::Range<u64> = 0x0100..0x0200;
@@ -28,7 +32,7 @@ pub enum LinkError {
     #[error("timed out")]
     TimedOut,
     /// The peer closed the link with a code of the application.
-    #[error("closed by the peer (code {code:#x}): {reason}")]
+    #[error("{}", closed(*code, reason))]
     Closed {
         /// The peer's code.
         code: u64,
@@ -42,7 +46,7 @@ pub enum LinkError {
     #[error("reset by the peer")]
     Reset,
     /// The peer broke the QUIC protocol (`by_peer` false), or says that we did (`by_peer` true).
-    #[error("QUIC error {code:#x}: {reason}")]
+    #[error("{}", broken(*code, reason, *by_peer))]
     Protocol {
         /// The QUIC transport error code (RFC 9000 §20.1).
         code: u64,
@@ -93,6 +97,29 @@ impl LinkError {
             | Self::Local(_) => None,
         }
     }
+}
+
+const GOING: &str = "the peer is going away";
+
+/// A link the peer closed, in words.
+fn closed(code: u64, reason: &str) -> String {
+    match CloseReason::from_code(code) {
+        Some(CloseReason::Shutdown) => GOING.to_owned(),
+        Some(_) | None => with_reason(format!("closed by the peer (code {code:#x})"), reason),
+    }
+}
+
+/// A QUIC error in words.
+fn broken(code: u64, reason: &str, by_peer: bool) -> String {
+    // Before the handshake has ended nothing tells more of why an application closes, and ours does so when it stops.
+    if by_peer && code == APPLICATION_ERROR {
+        return GOING.to_owned();
+    }
+    with_reason(format!("QUIC error {code:#x}"), reason)
+}
+
+fn with_reason(what: String, reason: &str) -> String {
+    if reason.is_empty() { what } else { format!("{what}: {reason}") }
 }
 
 /// What the peer tells about its refusal.
@@ -212,6 +239,18 @@ mod tests {
             panic!("a close is a close");
         };
         assert!(reason.starts_with("a[2Jé") && reason.len() <= MAX_PEER_TEXT);
+    }
+
+    #[test]
+    fn a_peer_that_stops_is_going_away_and_no_reason_leaves_no_colon() {
+        let shutdown = u64::from(CloseReason::Shutdown.code());
+        for error in [LinkError::from_their_transport(0x0c, b""), LinkError::from_their_close(shutdown, b"x")] {
+            assert_eq!(error.to_string(), "the peer is going away");
+        }
+        assert_eq!(LinkError::from_their_close(7, b"").to_string(), "closed by the peer (code 0x7)");
+        assert_eq!(LinkError::from_their_close(77, b"x").to_string(), "closed by the peer (code 0x4d): x");
+        assert_eq!(LinkError::from_their_transport(0x0a, b"").to_string(), "QUIC error 0xa");
+        assert_eq!(LinkError::from_our_transport(0x0c, "y", None).to_string(), "QUIC error 0xc: y");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use std::{
     net::SocketAddr,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -91,6 +91,17 @@ pub(crate) struct Setup {
 #[error("networks: {0}")]
 pub struct MembershipError(#[from] StoreError);
 
+impl MembershipError {
+    /// The file that others may read or exchange, where that is why.
+    #[must_use]
+    pub fn not_private(&self) -> Option<&Path> {
+        match &self.0 {
+            StoreError::NotPrivate(path) => Some(path),
+            StoreError::InUse(_) | StoreError::Damaged(_) | StoreError::Failed(_) => None,
+        }
+    }
+}
+
 /// The networks of a running node, from outside; cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Port {
@@ -135,6 +146,9 @@ pub(crate) async fn start(setup: Setup) -> Result<(Port, JoinHandle<()>), Member
     let (found_sender, found) = mpsc::channel(QUEUE);
     let loading = crate::blocking::run(move || load(&state_dir, own)).await;
     let Loaded { store, networks, waiting, facts, standing } = loading.expect("loading does not panic")?;
+    for HealthItem { text, .. } in &standing {
+        tracing::error!("{text}");
+    }
     for fact in facts {
         let _busy = dht.as_ref().is_some_and(|dht| dht.order(dht::Order::Announce(Arc::new(fact))));
     }
@@ -147,6 +161,7 @@ pub(crate) async fn start(setup: Setup) -> Result<(Port, JoinHandle<()>), Member
         ways: ArcSwap::default(),
         nearby: ArcSwap::default(),
         joining: AtomicUsize::new(0),
+        health: ArcSwap::default(),
         counts: Counts::default(),
     });
     let parts = Parts {
@@ -186,7 +201,7 @@ pub(super) struct Loaded {
     pub(super) standing: Vec<HealthItem>,
 }
 
-fn load(dir: &std::path::Path, own: PeerId) -> Result<Loaded, StoreError> {
+fn load(dir: &Path, own: PeerId) -> Result<Loaded, StoreError> {
     let (store, aside) = Store::open(dir)?;
     let mut loaded = load_from(store, own)?;
     if let Some(text) = aside {
@@ -247,6 +262,11 @@ impl Port {
     /// Whether this node is about to join a network.
     pub(crate) fn is_joining(&self) -> bool {
         self.shared.joining.load(Ordering::Relaxed) > 0
+    }
+
+    /// What an operator should know of the networks as a whole.
+    pub(crate) fn health(&self) -> Vec<HealthItem> {
+        self.shared.health.load().to_vec()
     }
 
     /// Tells the networks something; `false` if they have more to do than they can.

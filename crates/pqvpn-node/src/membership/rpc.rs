@@ -46,6 +46,7 @@ use crate::{
         Connection, ControlRecv, ControlSend, Endpoint, LinkError,
         request::{self, FrameError, read_frame},
     },
+    snapshot::HealthItem,
 };
 
 /// How long a peer may take to send a request.
@@ -73,6 +74,8 @@ pub(super) struct Shared {
     pub(super) nearby: ArcSwap<BTreeMap<PeerId, Vec<SocketAddr>>>,
     /// Joins of ours under way: the local network is looked at meanwhile.
     pub(super) joining: AtomicUsize,
+    /// What an operator should know of the networks as a whole, also where there is none; replaced as a whole.
+    pub(super) health: ArcSwap<Vec<HealthItem>>,
     pub(super) counts: Counts,
 }
 

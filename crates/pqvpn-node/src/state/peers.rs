@@ -7,7 +7,10 @@ use pqvpn_crypto::peer_id::PeerId;
 use pqvpn_dataplane::PeerSlot;
 
 use super::{peer::Peer, timed::Timed};
-use crate::handle::{NodeError, PeerRef};
+use crate::{
+    handle::{NodeError, PeerRef},
+    names::bare,
+};
 
 /// All peers by slot. A slot is never used again: an event, a link or a packet under way may still name it.
 #[derive(Default)]
@@ -76,7 +79,7 @@ impl Peers {
     }
 
     /// Finds the one peer that `what` names: a name given here, then `name.network`, then a name in any network, then
-    /// addresses and prefixes of PeerIDs. Names given here come first, so that nobody's network can take them over.
+    /// addresses and prefixes of PeerIDs; the zone behind a name may be said too. Names given here come first, so that nobody's network can take them over.
     ///
     /// # Errors
     /// [`NodeError::UnknownPeer`], or [`NodeError::AmbiguousPeer`] with everybody that fits.
@@ -85,7 +88,7 @@ impl Peers {
         if let Some(peer) = self.iter().find(|peer| peer.named && peer.name == *what) {
             return Ok(peer.slot);
         }
-        let lower = what.to_ascii_lowercase();
+        let lower = bare(what).to_ascii_lowercase();
         let named = |peer: &&Peer| peer.full_names().any(|(full, name)| full == lower || name == lower);
         let mut fits: Vec<&Peer> = self.iter().filter(named).collect();
         if fits.is_empty() {
@@ -163,6 +166,10 @@ mod tests {
         assert_eq!(names, "nas.home, nas.work");
         assert_eq!(lookup(&peers, "nas.home").ok(), Some(0));
         assert_eq!(lookup(&peers, "NAS.work").ok(), Some(1));
+        for what in ["nas.work.", "nas.work.pqvpn", "nas.Work.PQVPN."] {
+            assert_eq!(lookup(&peers, what).ok(), Some(1), "{what}");
+        }
+        assert!(lookup(&peers, "pqvpn").is_err() && lookup(&peers, ".").is_err());
         assert_eq!(lookup(&peers, "box").ok(), Some(2));
     }
 

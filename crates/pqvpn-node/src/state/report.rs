@@ -171,6 +171,7 @@ impl State {
                 .to_owned();
             items.push(HealthItem { level: HealthLevel::Warn, code: "identity-twice", text });
         }
+        items.extend(self.context.networks.health());
         items.extend(self.views.iter().flat_map(|view| view.health.iter().cloned()));
         items.extend(self.host.health());
         items.extend(self.dns.health());

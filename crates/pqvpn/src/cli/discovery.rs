@@ -85,8 +85,11 @@ pub(crate) struct RemoveArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct ExportArgs {
-    /// File to write [default: standard output].
+    /// File to write, `-` for standard output [default: standard output].
     pub(crate) file: Option<PathBuf>,
+    /// Replace the file that is there.
+    #[arg(long)]
+    pub(crate) force: bool,
 }
 
 #[derive(Debug, Args)]
@@ -99,6 +102,9 @@ pub(crate) struct SignArgs {
     /// Days until the list counts as old; it is used even then, as the last resort.
     #[arg(long, default_value_t = 90, value_parser = clap::value_parser!(u32).range(1..=3650))]
     pub(crate) days: u32,
+    /// Replace the list that is there.
+    #[arg(long)]
+    pub(crate) force: bool,
     #[command(flatten)]
     pub(crate) passphrase: PassphraseArgs,
 }

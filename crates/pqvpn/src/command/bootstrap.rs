@@ -42,6 +42,15 @@ fn read(what: &str, path: &Path) -> Result<Vec<u8>, Failure> {
     Ok(bytes)
 }
 
+/// Nothing that is there is written over, unless it is meant.
+fn refuse_existing(what: &str, path: &Path, force: bool) -> Result<(), Failure> {
+    if force || path.symlink_metadata().is_err() {
+        return Ok(());
+    }
+    let why = format!("{} exists already", path.display());
+    Err(Failure::failed("exists", what, why, "name another file, or replace it with `--force`"))
+}
+
 /// The entries of a text file.
 fn entries(what: &str, path: &Path, bytes: Vec<u8>) -> Result<Vec<pqvpn_node::bootstrap::BootstrapEntry>, Failure> {
     let wrong = |why: String| {

@@ -62,7 +62,11 @@ fn init(context: &Context, force: bool) -> Result<(), Failure> {
     }
     let json = json!({"schema": pqvpn_api::SCHEMA, "path": path});
     context.output.done(&json, |_| {
-        format!("wrote {}; name your peers in it, then `pqvpn config check` and `pqvpn up`", path.display())
+        format!(
+            "wrote {}; then `pqvpn net create NAME` makes a network, or `pqvpn join CODE` joins one\n\
+             Peers without a network: name them in it, then `pqvpn config check` and `pqvpn up`",
+            path.display()
+        )
     });
     Ok(())
 }
@@ -99,8 +103,8 @@ fn show(context: &Context) -> Result<(), Failure> {
 }
 
 fn convert(context: &Context, file: &Path) -> Result<(), Failure> {
-    let text = config::read_file(&absolute_path(file))?;
-    let converted = config::convert(&text)?;
+    let file = absolute_path(file);
+    let converted = config::convert(&config::read_file(&file)?, &file.display().to_string())?;
     let json = json!({"schema": pqvpn_api::SCHEMA, "toml": converted});
     context.output.result(&json, |_| converted.clone());
     Ok(())

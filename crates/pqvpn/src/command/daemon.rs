@@ -98,7 +98,7 @@ pub(crate) fn start_in_background(context: &Context, args: &DaemonArgs) -> Resul
     let file = args.passphrase.passphrase_file.as_deref();
     let locked = !args.ephemeral && keystore.exists()? && keystore.is_encrypted()?;
     let passphrase = if locked || (file.is_some() && !args.ephemeral) {
-        Some(passphrase::existing_bytes(file, &keystore.path().display().to_string())?)
+        Some(passphrase::existing_bytes(file, (identity::PASSPHRASE_OPTION, &keystore.path().display().to_string()))?)
     } else {
         None
     };
@@ -173,7 +173,10 @@ async fn serve(
     let about = about(&config, &identity, state_dir);
     let access = Access::of_this_process();
     // Socket and file come first: a second daemon must end before it touches the interface of the first.
-    let socket = ControlSocket::bind(&context.own_socket()?, &access)?;
+    let socket = match context.own_socket()? {
+        path if context.is_default_socket(&path) => ControlSocket::bind_default(&path, &access)?,
+        path => ControlSocket::bind(&path, &access)?,
+    };
     clean_up(context, state_dir);
     let this_run = ThisRun::begin(state_dir, args.ephemeral)?;
     let _pid_file = args.pid_file.as_deref().map(|path| PidFile::write(&absolute_path(path))).transpose()?;
@@ -209,7 +212,7 @@ async fn serve(
             manager.tell("STOPPING=1");
             tokio::select! {
                 ended = async { node.shutdown().await; (&mut running).await } => ended,
-                _again = signals.next() => {
+                () = signals.again() => {
                     tracing::warn!("stopped at once; what is left on the host is undone at the next start");
                     Ok(Ok(()))
                 }

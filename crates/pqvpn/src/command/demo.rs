@@ -49,9 +49,10 @@ pub(crate) fn run(context: &Context, args: &DemoArgs) -> Result<(), Failure> {
     }
     process::kill_children_on_interrupt().map_err(|error| failed(&error))?;
     let rootless = if privilege == Privilege::UserNamespace { " (without root, in a user namespace)" } else { "" };
-    context.output.progress(&format!("building {} hosts on one switch{rootless}", args.nodes));
+    let _gone = context.output.progress(&format!("building {} hosts on one switch{rootless}", args.nodes));
     let mesh = Mesh::build(args.nodes).map_err(|error| failed(&format!("{error:#}")))?;
-    context.output.progress("daemons are up; first packets, hybrid handshakes, ratchet steps, throughput ...");
+    let _gone =
+        context.output.progress("daemons are up; first packets, hybrid handshakes, ratchet steps, throughput ...");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| failed(&error))?;
     let (start_to_ping_ms, rows) =
         runtime.block_on(measure::all(&mesh)).map_err(|error| failed(&format!("{error:#}")))?;

@@ -66,7 +66,7 @@ async fn list(context: &Context, request: NetRequest) -> Result<(), Failure> {
         if invites.invites.is_empty() {
             return "no invites; `pqvpn invite` makes one".into();
         }
-        let columns = ["SERIAL", "NETWORK", "STATE", "USED", "ENDS", "TAGS", "KIND"];
+        let columns = ["SERIAL", "NETWORK", "STATE", "USED", "EXPIRES", "TAGS", "KIND"];
         let mut rows = vec![columns.map(|name| (Tone::Dim, name.to_owned())).to_vec()];
         rows.extend(invites.invites.iter().map(row));
         table(output, &rows)

@@ -32,7 +32,8 @@ pub(crate) fn run(context: &Context, args: &JoinArgs) -> Result<(), Failure> {
     let started = up::ensure(context, &args.passphrase)?;
     let request =
         JoinRequest { code: code.to_string(), name: args.name.clone(), timeout_ms: u64::from(args.timeout) * 1000 };
-    let joined = block_on(async { Ok(context.client()?.join(&request).await?) })?;
+    let joined = block_on(async { Ok(context.client()?.join(&request).await?) })
+        .inspect_err(|_| up::remark_started(context, started))?;
     context.output.done(&up::with_started(&joined, started), |output| {
         up::started_line(started)
             + &if joined.waiting_for_approval { waiting(&joined) } else { inside(output, &joined) }

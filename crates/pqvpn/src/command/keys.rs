@@ -15,6 +15,8 @@ use crate::{
     identity, passphrase,
 };
 
+const BACKUP_OPTION: &str = "--backup-passphrase-file";
+
 pub(crate) fn run(context: &Context, verb: &KeysVerb) -> Result<(), Failure> {
     let config = context.config_if_any()?;
     let state_dir = context.state_dir(&config)?;
@@ -68,7 +70,7 @@ fn backup(
     backup_file: Option<&Path>,
 ) -> Result<(), Failure> {
     let unlocked = identity::unlock(keystore, own)?;
-    let backup_passphrase = passphrase::new(backup_file, "the backup")?;
+    let backup_passphrase = passphrase::new(backup_file, (BACKUP_OPTION, "the backup"))?;
     keystore
         .backup(unlocked.as_ref(), to, &backup_passphrase)
         .map_err(|error| Failure::from(error).while_doing("no backup was written"))?;
@@ -97,14 +99,26 @@ fn restore(
         ));
     }
     let encrypted = KeystoreFile::is_backup_encrypted(from).map_err(failed)?;
-    let backup_passphrase =
-        if encrypted { Some(passphrase::existing(backup_file, &from.display().to_string())?) } else { None };
+    // One that cannot be read is replaced all the same.
+    let was_encrypted = encrypted || keystore.is_encrypted().unwrap_or(false);
+    let backup_passphrase = if encrypted {
+        Some(passphrase::existing(backup_file, (BACKUP_OPTION, &from.display().to_string()))?)
+    } else {
+        None
+    };
     let new = passphrase::given(own)?;
     let seed = keystore.restore(from, backup_passphrase.as_ref(), new.as_ref(), force).map_err(failed)?;
     let peer_id = identity::from_seed(&seed)?.peer_id().to_string();
     let json =
         json!({"schema": pqvpn_api::SCHEMA, "peer_id": peer_id, "path": keystore.path(), "encrypted": new.is_some()});
-    context.output.done(&json, |_| format!("restored {peer_id}; a running daemon uses it from its next start"));
+    context.output.done(&json, |_| {
+        let bare = if was_encrypted && new.is_none() {
+            "\nkept without a passphrase; `pqvpn keys passphrase` sets one"
+        } else {
+            ""
+        };
+        format!("restored {peer_id}; a running daemon uses it from its next start{bare}")
+    });
     Ok(())
 }
 
@@ -116,7 +130,7 @@ fn change_passphrase(
     remove: bool,
 ) -> Result<(), Failure> {
     let old = identity::unlock(keystore, own)?;
-    let new = if remove { None } else { Some(passphrase::new(new_file, "the keystore")?) };
+    let new = if remove { None } else { Some(passphrase::new(new_file, ("--new-passphrase-file", "the keystore"))?) };
     keystore
         .change_passphrase(old.as_ref(), new.as_ref())
         .map_err(|error| Failure::from(error).while_doing("the passphrase was not changed"))?;

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `net`: make, show, leave, switch networks on and off.
 
-use pqvpn_api::model::{NetCreateRequest, NetRequest, NetworkAnswer, NetworkInfo};
+use pqvpn_api::model::{Health, NetCreateRequest, NetRequest, NetworkAnswer, NetworkInfo};
 use pqvpn_node::membership::NetworkError;
 use pqvpn_wire::network::is_label;
 
-use super::{block_on, confirm, up};
+use super::{block_on, confirm, status, up};
 use crate::{
     cli::{CreateArgs, NetVerb},
     context::Context,
@@ -36,7 +36,9 @@ fn create(context: &Context, args: CreateArgs) -> Result<(), Failure> {
         approval: args.approval,
         quorum: args.quorum,
     };
-    let made = block_on(async { Ok(context.client()?.net_create(&request).await?) })?;
+    let made = block_on(async { Ok(context.client()?.net_create(&request).await?) })
+        .inspect_err(|_| up::remark_started(context, started))?;
+    let several = block_on(async { Ok(context.client()?.networks().await?.networks.len() > 1) }).unwrap_or(false);
     let json = up::with_started(&made, started);
     context.output.result(&json, |output| {
         // What is said once is said to those who want results only, too.
@@ -51,7 +53,8 @@ fn create(context: &Context, args: CreateArgs) -> Result<(), Failure> {
                 printable(secret)
             ));
         }
-        text + "\nInvite somebody: pqvpn invite"
+        let which = if several { format!(" -n {}", printable(&made.network.name)) } else { String::new() };
+        format!("{text}\nInvite somebody: pqvpn invite{which}")
     });
     Ok(())
 }
@@ -73,10 +76,16 @@ fn here(output: &Output, network: &NetworkInfo) -> String {
 }
 
 async fn list(context: &Context) -> Result<(), Failure> {
-    let networks = context.client()?.networks().await?;
+    let client = context.client()?;
+    let networks = client.networks().await?;
+    // What became of those there were, or might be by now.
+    let health = if networks.networks.is_empty() { client.status().await?.health } else { Vec::new() };
     context.output.result(&networks, |output| {
         if networks.networks.is_empty() {
-            return "no networks; `pqvpn net create NAME` makes one, `pqvpn join CODE` joins one".into();
+            let of_networks = |item: &&Health| matches!(item.code.as_str(), "networks-store" | "join-failed");
+            let notes: String =
+                health.iter().filter(of_networks).map(|item| status::health_line(output, item)).collect();
+            return "no networks; `pqvpn net create NAME` makes one, `pqvpn join CODE` joins one\n".to_owned() + &notes;
         }
         let columns = ["NETWORK", "STATE", "MEMBERS", "ONLINE", "YOU", "ADDRESS", "RANGE", "ID"];
         let mut rows = vec![columns.map(|name| (Tone::Dim, name.to_owned())).to_vec()];

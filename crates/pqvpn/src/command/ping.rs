@@ -24,17 +24,22 @@ pub(crate) async fn run(context: &Context, args: &PingArgs) -> Result<(), Failur
     let mut tally = Tally::default();
     for seq in 1..=args.count {
         let next = Instant::now() + interval;
-        match client.ping(&args.peer, timeout).await {
+        let read = match client.ping(&args.peer, timeout).await {
             Ok(pong) => {
-                context.output.progress(&pong_line(seq, &pong));
+                let read = context.output.progress(&pong_line(seq, &pong));
                 tally.replies.push((seq, pong));
+                read
             }
             Err(error) if error.code == Code::NoAnswer => {
-                context.output.progress(&format!("{seq}: {}", printable(&error.why)));
+                let read = context.output.progress(&format!("{seq}: {}", printable(&error.why)));
                 tally.last_error = Some(error);
+                read
             }
             // Every further ping would fail in the same way.
             Err(error) => return Err(error.into()),
+        };
+        if read.is_err() {
+            return tally.finish(&context.output, seq);
         }
         if seq < args.count {
             sleep_until(next).await;

@@ -19,8 +19,8 @@ use crate::{
 pub(crate) async fn approve(context: &Context, args: JudgeArgs) -> Result<(), Failure> {
     let Some(who) = args.who else { return list(context, args.network.network).await };
     let client = context.client()?;
-    let network = whose(&client, args.network.network, &who).await;
-    let approved = client.approve(&WhoRequest { network, who }).await?;
+    let (network, say) = whose(&client, args.network.network, &who).await;
+    let approved = client.approve(&WhoRequest { network, who }).await.map_err(say)?;
     context.output.done(&approved, |_| {
         let (name, network) = (printable(&approved.name), printable(&approved.network));
         let told = if approved.told { "" } else { "; it is told when it asks again" };
@@ -32,8 +32,8 @@ pub(crate) async fn approve(context: &Context, args: JudgeArgs) -> Result<(), Fa
 pub(crate) async fn deny(context: &Context, args: JudgeArgs) -> Result<(), Failure> {
     let Some(who) = args.who else { return list(context, args.network.network).await };
     let client = context.client()?;
-    let network = whose(&client, args.network.network, &who).await;
-    let denied = client.deny(&WhoRequest { network, who }).await?;
+    let (network, say) = whose(&client, args.network.network, &who).await;
+    let denied = client.deny(&WhoRequest { network, who }).await.map_err(say)?;
     context.output.done(&denied, |_| {
         let serial: String = denied.request.serial.chars().take(8).collect();
         format!(
@@ -72,17 +72,34 @@ async fn waiting(client: &Client, network: Option<String>) -> Result<Requests, A
     Ok(all)
 }
 
-/// The network somebody waits for, if none is named and there is only one.
-async fn whose(client: &Client, network: Option<String>, who: &str) -> Option<String> {
-    if network.is_some() {
-        return network;
+/// The network somebody waits for, if none is named and there is only one; and what the daemon's answer means where nobody
+/// is called so.
+async fn whose(
+    client: &Client,
+    network: Option<String>,
+    who: &str,
+) -> (Option<String>, impl FnOnce(ApiError) -> ApiError + use<>) {
+    let mut nobody = false;
+    let mut network = network;
+    if network.is_none()
+        && let Ok(all) = waiting(client, None).await
+    {
+        let meant = |pending: &&Pending| pending.name == who || pending.peer_id.starts_with(&who.to_ascii_lowercase());
+        let mut networks: Vec<String> =
+            all.requests.iter().filter(meant).map(|pending| pending.network.clone()).collect();
+        networks.dedup();
+        nobody = networks.is_empty();
+        // Where it is not clear the daemon says what is missing.
+        network = if networks.len() == 1 { networks.pop() } else { None };
     }
-    let all = waiting(client, None).await.ok()?.requests;
-    let meant = |pending: &&Pending| pending.name == who || pending.peer_id.starts_with(&who.to_ascii_lowercase());
-    let mut networks: Vec<String> = all.iter().filter(meant).map(|pending| pending.network.clone()).collect();
-    networks.dedup();
-    // Where it is not clear the daemon says what is missing.
-    if networks.len() == 1 { networks.pop() } else { None }
+    let why = format!("nobody called {who:?} waits to be let in");
+    let say = move |error: ApiError| {
+        if !nobody || error.code != Code::WhichNetwork {
+            return error;
+        }
+        ApiError::new(Code::UnknownMember, error.what, why, "`pqvpn approve` shows who waits")
+    };
+    (network, say)
 }
 
 fn rows(output: &Output, waiting: &[Pending]) -> String {

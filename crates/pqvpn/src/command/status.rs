@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use pqvpn_api::model::{HealthLevel, Network, NodeState, Path, Peer, PeerState, SUITE, Status};
+use pqvpn_api::model::{Health, HealthLevel, Network, NodeState, Path, Peer, PeerState, SUITE, Status};
 
 use super::ping::kind;
 use crate::{
@@ -38,7 +38,13 @@ fn render(output: &Output, status: &Status) -> String {
     }
     if status.peers.is_empty() {
         text.push_str(match status.networks.first() {
+            // Whoever is out, or has switched it off, has nobody to invite.
+            Some(_) if !status.networks.iter().any(|network| network.enabled) => "",
+            Some(_) if status.networks.len() > 1 => {
+                "nobody else is here yet\nInvite somebody: pqvpn invite -n NETWORK\n"
+            }
             Some(_) => "nobody else is here yet\nInvite somebody: pqvpn invite\n",
+            None if is_waiting(status) => "no peers until an admin lets this node in\n",
             None => "no peers; `pqvpn net create NAME` makes a network, `pqvpn join CODE` joins one\n",
         });
     } else {
@@ -53,6 +59,11 @@ fn render(output: &Output, status: &Status) -> String {
     text.push_str(&foot(output, status));
     text.push_str(&confinement(output, status));
     text
+}
+
+/// Whether this node waits for an admin of a network.
+pub(super) fn is_waiting(status: &Status) -> bool {
+    status.health.iter().any(|item| item.code == "join-waiting")
 }
 
 fn head(output: &Output, status: &Status) -> String {
@@ -165,14 +176,16 @@ fn foot(output: &Output, status: &Status) -> String {
     if !drops.is_empty() {
         text.push_str(&format!("# dropped: {}\n", drops.join(" · ")));
     }
-    for item in &status.health {
-        let (tone, level) = match item.level {
-            HealthLevel::Info => (Tone::Plain, "info"),
-            HealthLevel::Warn => (Tone::Warn, "warn"),
-            HealthLevel::Error => (Tone::Bad, "error"),
-        };
-        text.push_str(&output.tone(tone, &format!("# {level} {}: {}", item.code, printable(&item.text))));
-        text.push('\n');
-    }
+    text.extend(status.health.iter().map(|item| health_line(output, item)));
     text
+}
+
+/// One line per finding, like `# warn key-expiry: ...`.
+pub(super) fn health_line(output: &Output, item: &Health) -> String {
+    let (tone, level) = match item.level {
+        HealthLevel::Info => (Tone::Plain, "info"),
+        HealthLevel::Warn => (Tone::Warn, "warn"),
+        HealthLevel::Error => (Tone::Bad, "error"),
+    };
+    output.tone(tone, &format!("# {level} {}: {}", item.code, printable(&item.text))) + "\n"
 }

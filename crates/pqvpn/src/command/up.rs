@@ -6,15 +6,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use pqvpn_api::error::Code;
+use pqvpn_api::{error::Code, model::HealthLevel};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::{block_on, daemon};
+use super::{block_on, daemon, status};
 use crate::{
     cli::{DaemonArgs, PassphraseArgs},
     context::Context,
     failure::Failure,
+    output::printable,
 };
 
 /// How long a daemon that another command starts may take, and how often it is asked meanwhile.
@@ -23,20 +24,24 @@ const ASK_AGAIN: Duration = Duration::from_millis(200);
 
 pub(crate) fn run(context: &Context, args: &PassphraseArgs) -> Result<(), Failure> {
     let started = ensure(context, args)?;
-    let status = block_on(async { Ok(context.client()?.status().await?) })?;
+    let now = block_on(async { Ok(context.client()?.status().await?) })?;
     let json = json!({
-        "schema": pqvpn_api::SCHEMA, "state": status.state, "addresses": status.addresses, "interface": status.interface,
-        "started_pid": started,
+        "schema": pqvpn_api::SCHEMA, "state": now.state, "addresses": now.addresses, "interface": now.interface,
+        "started_pid": started, "health": now.health,
     });
-    context.output.done(&json, |_| {
-        let addresses: Vec<String> = status.addresses.iter().map(ToString::to_string).collect();
+    context.output.done(&json, |output| {
+        let addresses: Vec<String> = now.addresses.iter().map(ToString::to_string).collect();
         let daemon = started.map_or_else(String::new, |pid| format!(" (started a daemon, process {pid})"));
-        let next = if status.peers.is_empty() && status.networks.is_empty() {
+        let wrong = now.health.iter().filter(|item| item.level == HealthLevel::Error);
+        let wrong: String = wrong.map(|item| status::health_line(output, item)).collect();
+        let next = if status::is_waiting(&now) {
+            "An admin has to let this node in; `pqvpn net list` shows when it is in"
+        } else if now.peers.is_empty() && now.networks.is_empty() {
             "Make a network: pqvpn net create NAME; or join one: pqvpn join CODE"
         } else {
             "`pqvpn status` shows the peers"
         };
-        format!("up: {} {}{daemon}\n{next}", status.name, addresses.join(" "))
+        format!("up: {} {}{daemon}\n{wrong}{next}", printable(&now.name), addresses.join(" "))
     });
     Ok(())
 }
@@ -88,6 +93,13 @@ pub(super) fn with_started(answer: &impl Serialize, started: Option<u32>) -> Val
         object.insert("started_pid".to_owned(), started.into());
     }
     json
+}
+
+/// Says of a command that failed that the daemon it started goes on, if so.
+pub(super) fn remark_started(context: &Context, started: Option<u32>) {
+    if let Some(pid) = started {
+        context.output.remark(&format!("a daemon was started for this and goes on, process {pid}"));
+    }
 }
 
 /// Says that a daemon was started, if so.

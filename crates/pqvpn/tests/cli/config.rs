@@ -85,6 +85,8 @@ fn the_sample_of_the_prototype_converts() {
     let file = sandbox.write("old.yaml", yaml);
     let toml = sandbox.run(&["config", "convert", file.to_str().unwrap()]).succeeded().stdout;
     assert!(toml.contains("Alice") && toml.contains("0.0.0.0:9000"), "{toml}");
+    let wrong = sandbox.write("wrong.yaml", "peer:\n  nickname: [\n");
+    sandbox.run(&["config", "convert", wrong.to_str().unwrap()]).failed(2, "wrong.yaml:");
     let converted = sandbox.write("new.toml", &toml);
     sandbox.run(&["config", "check", converted.to_str().unwrap()]).succeeded();
 }

@@ -1,7 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Verbs that talk to a daemon, against the real control server in front of a node this test plays.
 
-use std::{fs, time::Duration};
+use std::{
+    fs,
+    io::{BufRead, BufReader},
+    process::Stdio,
+    time::{Duration, Instant},
+};
 
 use pqvpn_api::{
     model,
@@ -227,6 +232,20 @@ fn ping_counts_and_names_the_path() {
     assert_eq!(ping["replies"][2]["path"]["remote"], "203.0.113.5:41999");
     let text = fixture.run(&["ping", "nas", "-c", "1"]).succeeded().stdout;
     assert!(text.contains("pong from nas in 1.500 ms, direct 203.0.113.5:41999 (pinned endpoint)"), "{text}");
+}
+
+#[test]
+fn a_ping_ends_when_nobody_reads_it() {
+    let fixture = Fixture::start();
+    for peer in ["nas", "mute"] {
+        let begun = Instant::now();
+        let mut child = fixture.sandbox.command(&["ping", peer, "-c", "60"]).stdout(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        assert!(line.starts_with("1: "), "{line}");
+        child.wait().unwrap();
+        assert!(begun.elapsed() < Duration::from_secs(30), "{peer} is pinged for nobody");
+    }
 }
 
 #[test]

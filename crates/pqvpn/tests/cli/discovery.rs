@@ -277,6 +277,9 @@ fn what_the_dht_refuses_has_its_exit_code() {
     fixture.run(&["dht", "get", "--key", "abc"]).failed(2, "64 lowercase hex digits");
     fixture.run(&["dht", "lookup", "--key", "abc"]).failed(2, "64 lowercase hex digits");
     fixture.run(&["dht", "put", "x"]).failed(2, "<VALUE>");
+    let sandbox = Sandbox::new();
+    sandbox.run(&["dht", "put", "x", &"v".repeat(513)]).failed(2, "longer than 512 bytes");
+    sandbox.run(&["dht", "put", "x", &"v".repeat(512)]).failed(3, "");
     Sandbox::new().run(&["dht", "status"]).failed(3, "nobody listens");
     Sandbox::new().run(&["bootstrap", "list"]).failed(3, "nobody listens");
 }
@@ -300,8 +303,17 @@ fn what_is_exported_signed_and_added_elsewhere_is_what_was_met() {
     let json = fixture.run(&["bootstrap", "export", text(&file), "--json"]).succeeded().json();
     let met = [format!("pqvpn://{}@192.168.1.7:41641", "08".repeat(32)), format!("pqvpn://{MET}@203.0.113.5:41641")];
     assert_eq!(json["entries"], serde_json::json!(met));
-    let shown = fixture.run(&["bootstrap", "export"]).succeeded().stdout;
-    assert_eq!(shown, fs::read_to_string(&file).unwrap());
+    for line in [&["bootstrap", "export"][..], &["bootstrap", "export", "-"]] {
+        let shown = fixture.run(line).succeeded().stdout;
+        assert_eq!(shown, fs::read_to_string(&file).unwrap());
+    }
+    assert!(!Path::new("-").exists());
+    let written = fs::read(&file).unwrap();
+    fs::write(&file, "mine").unwrap();
+    fixture.run(&["bootstrap", "export", text(&file)]).failed(1, "exists already");
+    assert_eq!(fs::read(&file).unwrap(), b"mine");
+    fixture.run(&["bootstrap", "export", "--force", text(&file)]).succeeded();
+    assert_eq!(fs::read(&file).unwrap(), written);
 
     fixture.run(&["bootstrap", "sign", text(&file)]).failed(1, "does not exist");
     let signer = Sandbox::new();
@@ -310,6 +322,11 @@ fn what_is_exported_signed_and_added_elsewhere_is_what_was_met() {
     assert_eq!(signed["entries"], 2);
     let list = file.with_extension("list");
     assert_eq!(signed["path"], text(&list));
+    signer.run(&["bootstrap", "sign", text(&file)]).failed(1, "exists already");
+    let signed = signer.run(&["bootstrap", "sign", text(&file), "--force", "--json"]).succeeded().json();
+    for line in [&["-"][..], &[text(&file), "--out", "-"]] {
+        signer.run(&[&["bootstrap", "sign"], line].concat()).failed(2, "`-` is none");
+    }
 
     // By the daemon of one, and onto the shelf of another that does not run.
     let other = Sandbox::new();

@@ -51,6 +51,16 @@ fn a_line_that_makes_no_sense_is_answered_in_the_same_shape() {
 }
 
 #[test]
+fn a_verb_of_a_later_version_is_taken_for_no_other() {
+    let sandbox = Sandbox::new();
+    for line in [&["route"][..], &["recv"], &["serve", "--json"], &["--json", "exit", "list"], &["run", "-x"]] {
+        let run = sandbox.run(line).failed(2, "is not in this version");
+        assert!(!run.stderr.contains("revoke") && !run.stderr.contains("similar"), "{line:?}: {}", run.stderr);
+    }
+    sandbox.run(&["net", "route"]).failed(2, "unrecognized subcommand 'route'");
+}
+
+#[test]
 fn a_watch_ends_when_nobody_reads_it() {
     let sandbox = Sandbox::new();
     let socket = sandbox.socket();

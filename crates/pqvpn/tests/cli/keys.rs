@@ -87,7 +87,8 @@ fn a_backup_brings_the_identity_to_another_machine() {
     let file = sandbox.path("backup");
     let (file, phrase, wrong) = (file.to_str().unwrap(), phrase.to_str().unwrap(), wrong.to_str().unwrap());
 
-    sandbox.run(&["keys", "backup", file]).failed(4, "takes one");
+    let run = sandbox.run(&["keys", "backup", file]).failed(4, "takes one");
+    assert!(run.stderr.contains("`--backup-passphrase-file FILE`"), "{}", run.stderr);
     sandbox.run(&["keys", "backup", file, "--backup-passphrase-file", phrase]).succeeded();
     assert_eq!(mode(file.as_ref()), 0o600);
     sandbox.run(&["keys", "backup", file, "--backup-passphrase-file", phrase]).failed(1, "exists already");
@@ -112,15 +113,24 @@ fn force_replaces_a_key() {
     let file = sandbox.path("backup");
     let (file, phrase) = (file.to_str().unwrap(), phrase.to_str().unwrap());
     sandbox.run(&["keys", "backup", file, "--backup-passphrase-file", phrase]).succeeded();
-    other.run(&["keys", "restore", "--force", file, "--backup-passphrase-file", phrase]).succeeded();
+    let restore = ["keys", "restore", "--force", file, "--backup-passphrase-file", phrase];
+    let said = other.run(&restore).succeeded().stdout;
+    assert!(said.contains("kept without a passphrase; `pqvpn keys passphrase` sets one"), "{said}");
+    assert_eq!(other.run(&[&restore[..], &["--json"]].concat()).succeeded().json()["encrypted"], false);
     assert_eq!(peer_id(&other, &[]), peer_id(&sandbox, &[]));
+    let said = other.run(&[&restore[..], &["--passphrase-file", phrase]].concat()).succeeded().stdout;
+    assert!(!said.contains("without a passphrase"), "{said}");
 }
 
 #[test]
-fn a_rotation_needs_a_daemon_that_keeps_its_key_and_somebody_who_means_it() {
+fn a_rotation_without_a_daemon_needs_somebody_who_means_it() {
     let sandbox = Sandbox::new();
     sandbox.run(&["id"]).succeeded();
-    sandbox.run(&["keys", "rotate", "--yes"]).failed(3, "nobody listens");
+    let old = peer_id(&sandbox, &[]);
+    sandbox.run(&["keys", "rotate"]).failed(4, "nobody confirmed");
+    assert_eq!(peer_id(&sandbox, &[]), old);
+    sandbox.run(&["keys", "rotate", "--yes"]).succeeded();
+    assert_ne!(peer_id(&sandbox, &[]), old);
 }
 
 #[test]

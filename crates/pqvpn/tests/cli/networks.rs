@@ -93,6 +93,8 @@ fn a_new_network_says_what_comes_next() {
     assert_eq!(text.lines().last(), Some("Invite somebody: pqvpn invite"));
     let order = fixture.order();
     assert!(order.contains("desk") && order.contains("10.9.0.0/16") && order.contains("approval: true"), "{order}");
+    let text = fixture.text(&["net", "create", "work"]);
+    assert_eq!(text.lines().last(), Some("Invite somebody: pqvpn invite -n work"));
     let made = fixture.json(&["net", "create", "home"]);
     assert_eq!((&made["network"]["own_name"], &made["started_pid"]), (&"laptop".into(), &Value::Null));
     fixture.run(&["net", "create", "home", "--pool", "10.9/16"]).failed(2, "10.9/16");
@@ -229,6 +231,8 @@ fn who_waits_is_shown_let_in_and_turned_away() {
         assert_eq!(fixture.json(&[verb])["requests"][0]["network"], "home");
     }
     assert!(fixture.text(&["approve", "nas"]).contains("nas is a member of home now"));
+    let nobody = fixture.run(&["approve", "nobody"]).failed(1, "nobody called \"nobody\" waits to be let in");
+    assert!(nobody.stderr.contains("`pqvpn approve` shows who waits"), "{}", nobody.stderr);
     assert!(fixture.text(&["deny", "nas", "-n", "home"]).contains("`pqvpn invite cancel 1a1a1a1a`"));
 }
 

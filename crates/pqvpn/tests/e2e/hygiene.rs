@@ -3,6 +3,7 @@
 
 use std::process::Command;
 
+use nix::sys::signal::Signal;
 use pqvpn_lab::process::run;
 
 use crate::{
@@ -32,6 +33,24 @@ fn a_clean_end_leaves_the_host_as_it_was() {
         before.assert_still(&pair.host_a.namespace, &format!("after an end by {ending}"));
         assert_nothing_left(&pair.a);
     }
+}
+
+#[test]
+fn two_signals_at_once_are_one_wish_and_everything_is_taken_back() {
+    if !usable() {
+        return;
+    }
+    let mut pair = Pair::new(Outer::V4);
+    let before = HostState::of(&pair.host_a.namespace);
+    pair.a.start_up();
+    // As `timeout` does: to the child, and to the whole group.
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGTERM] {
+        pair.a.daemon().signal(signal).unwrap();
+    }
+    let said = pair.a.stop();
+    assert!(!said.contains("stopped at once"), "{said}");
+    before.assert_still(&pair.host_a.namespace, "after two signals");
+    assert_nothing_left(&pair.a);
 }
 
 #[test]

@@ -23,6 +23,33 @@ use crate::{
     rig::{LIMIT, Node, poll, tail, usable},
 };
 
+#[test]
+fn networks_that_cannot_be_read_are_said_though_none_is_left() {
+    if !usable() {
+        return;
+    }
+    let net = internet(1).unwrap();
+    let mut a = alone(&net.hosts[0], "a");
+    json(&a, &["net", "create", "home"]);
+    a.stop();
+    let kept = a.file("state").join("networks.redb");
+    let whole = fs::read(&kept).unwrap();
+    let random: Vec<u8> = (0..40_000_u32).map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()[3]).collect();
+    let overwritten = [&[0x55; 512][..], &whole[512..]].concat();
+    for (number, damaged) in [random.as_slice(), &whole[..whole.len() / 2], &overwritten].into_iter().enumerate() {
+        fs::write(&kept, damaged).unwrap();
+        a.start_up();
+        let text = health(&a, "networks-store").unwrap_or_else(|| panic!("{number}: {}", json(&a, &["status"])));
+        assert!(text.contains("networks.redb was damaged") && text.contains("networks.redb.damaged"), "{text}");
+        for line in [["up"].as_slice(), &["net", "list"]] {
+            let said = a.cli(line).stdout;
+            assert!(said.contains(&format!("# error networks-store: {text}")), "{said}");
+        }
+        let log = a.stop();
+        assert!(log.lines().any(|line| line.contains("ERROR") && line.contains(&text)), "{log}");
+    }
+}
+
 /// The library that lies about the wall clock, where it is installed (package `faketime`).
 fn faketime() -> Option<PathBuf> {
     let folders = fs::read_dir("/usr/lib").ok()?.flatten().map(|entry| entry.path());

@@ -12,8 +12,9 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
+use pqvpn_crypto::peer_id::PeerId;
 use pqvpn_lab::topology::{Host, internet};
-use pqvpn_wire::network::{Code, InviteSecret};
+use pqvpn_wire::network::{Code, Door, InviteSecret, NetworkId};
 use serde_json::Value;
 
 use crate::{
@@ -151,6 +152,30 @@ fn two_machines_with_nothing_configured_meet_by_one_code() {
 }
 
 #[test]
+fn a_command_that_failed_says_which_daemon_it_started() {
+    if !usable() {
+        return;
+    }
+    let net = internet(1).unwrap();
+    let a = Node::new(&net.hosts[0].namespace, "a");
+    a.write_config("[dht]\nenabled = false\n[bootstrap]\nlan = false\n");
+    // Nobody is behind this code.
+    let code = Code {
+        network: NetworkId::from_bytes([7; 32]),
+        network_name: "home".into(),
+        secret: InviteSecret::from_bytes([5; 16]),
+        not_after_s: u32::MAX,
+        doors: vec![Door { peer: PeerId::from_bytes([9; 32]), addresses: vec!["203.0.113.5:9".parse().unwrap()] }],
+    };
+    let run = a.cli(&["join", &code.to_string(), "--timeout", "1"]);
+    assert_eq!(run.status.code(), Some(FAILED), "{}", run.stderr);
+    let said = run.stderr.lines().find(|line| line.contains("a daemon was started"));
+    let pid = said.and_then(|line| line.rsplit(' ').next()?.parse().ok()).unwrap_or_else(|| panic!("{}", run.stderr));
+    drop(Background(Pid::from_raw(pid)));
+    poll("the end of the daemon", || (!a.file("sock").exists()).then_some(()));
+}
+
+#[test]
 fn commands_given_at_once_start_one_daemon_and_make_networks_apart() {
     if !usable() {
         return;
@@ -284,6 +309,9 @@ fn whoever_waits_for_approval_is_in_once_approved_and_out_once_denied() {
     for node in [&b, &c] {
         assert_eq!(json(node, &["join", &code])["waiting_for_approval"], true);
     }
+    let text = c.cli(&["status"]).stdout;
+    assert!(text.contains("# info join-waiting: home waits for an admin") && !text.contains("net create"), "{text}");
+    assert!(c.cli(&["up"]).stdout.contains("An admin has to let this node in"));
     a.wait("both to wait", || (json(&a, &["approve"])["requests"].as_array().unwrap().len() == 2).then_some(()));
     assert_eq!(names(&a, "home"), ["a"]);
     assert_eq!(json(&a, &["approve", "b"])["name"], "b");
@@ -297,7 +325,14 @@ fn whoever_waits_for_approval_is_in_once_approved_and_out_once_denied() {
         let networks = json(&c, &["net", "list"])["networks"].clone();
         (!networks.as_array().unwrap().iter().any(|one| one["state"] == "waiting")).then_some(())
     });
+    let denied = |text: &str| text.contains("# warn join-failed: an admin of home has denied the request to join");
+    for line in [["status"].as_slice(), &["net", "list"]] {
+        let text = c.cli(line).stdout;
+        assert!(denied(&text) && !text.contains("join-waiting"), "{text}");
+    }
     assert_eq!(json(&c, &["join", &code])["waiting_for_approval"], false);
+    let text = c.cli(&["status"]).stdout;
+    assert!(!denied(&text), "{text}");
     for node in [&mut a, &mut b, &mut c] {
         node.stop();
     }
@@ -342,6 +377,16 @@ fn a_revocation_cuts_a_running_stream_and_holds() {
         assert!(!node.status().peers.iter().any(|peer| peer.peer_id == b.id));
     }
     assert!(!b.cli(&["ping", "a", "-c", "1", "-W", "2"]).status.success());
+    // And it says the same everywhere: nobody is there for it, and it has nobody to invite.
+    let listed = b.wait("b to know it", || {
+        let listed = json(&b, &["net", "list"])["networks"][0].clone();
+        (listed["state"] == "revoked").then_some(listed)
+    });
+    assert_eq!(listed["online"], 0);
+    let members = json(&b, &["members"]);
+    assert!(members["members"].as_array().unwrap().iter().all(|one| one["online"] == false), "{members}");
+    let text = b.cli(&["status"]).stdout;
+    assert!(text.contains("network-revoked") && !text.contains("Invite somebody"), "{text}");
     // Not after a restart of everybody either; only an admin's new invite lets it in again.
     for node in [&mut a, &mut b, &mut c] {
         node.stop();
@@ -385,6 +430,14 @@ fn two_networks_in_one_daemon_know_nothing_of_each_other() {
     let list = json(&hub, &["net", "list"]);
     let pools: Vec<&Value> = list["networks"].as_array().unwrap().iter().map(|one| &one["pool"]).collect();
     assert_ne!(pools[0], pools[1], "{list}");
+    // A name says which network is meant, also with the zone behind it.
+    meets(&hub, "b.home.pqvpn");
+    let fully = json(&hub, &["lock", "add", "b.home.pqvpn."]);
+    assert_eq!((&fully["network"], &fully["in_force"]), (&"home".into(), &true.into()), "{fully}");
+    assert_eq!(fails(&hub, &["revoke", "b", "--reason", "x"], FAILED).0, "which-network");
+    assert_eq!(fails(&hub, &["revoke", "b.work", "--reason", "x"], FAILED).0, "unknown-member");
+    assert!(fails(&hub, &["ping", "hub.home", "-c", "1"], FAILED).1.contains("is this node itself"));
+    assert_eq!(fails(&hub, &["deny", "nobody"], FAILED).0, "unknown-member");
     // Neither knows the other, and an address of one network is nobody's in the other.
     assert_eq!(fails(&b, &["ping", "c", "-c", "1"], FAILED).0, "unknown-peer");
     let work = address(&hub, "work").to_string();

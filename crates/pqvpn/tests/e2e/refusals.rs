@@ -145,6 +145,17 @@ fn bad_key_files_are_refused_and_kept() {
 }
 
 #[test]
+fn a_file_of_networks_that_others_can_read_is_refused_with_what_mends_it() {
+    let Some(mut scene) = Scene::new() else { return };
+    let file = scene.node.file("state/networks.redb");
+    fs::write(&file, "").unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
+    scene.refused(NOT_ALLOWED, &["networks.redb", &format!("`chmod 0600 {}`", file.display())]);
+    fs::remove_file(&file).unwrap();
+    scene.recovers();
+}
+
+#[test]
 fn a_port_in_use_is_named() {
     let Some(mut scene) = Scene::new() else { return };
     for address in ["0.0.0.0", "[::]"] {

@@ -279,6 +279,23 @@ async fn an_added_entry_is_kept_and_tried() {
 }
 
 #[tokio::test]
+async fn what_is_newly_kept_was_added_though_the_dht_knew_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let shelf = Shelf::of(&Config::default(), dir.path());
+    let daemon = Daemon::start_with(
+        |service| service.keeping_bootstrap_on(shelf),
+        move |command| {
+            let Command::Dht(DhtCommand::AddDoors(_, reply)) = command else { panic!("{command:?}") };
+            drop(reply.send(Ok(0)));
+        },
+    );
+    for added in [1, 0] {
+        let (code, answer) = daemon.post("/v1/bootstrap", &json!({"entries": [entry(1)]}).to_string()).await;
+        assert_eq!((code, &answer["added"], &answer["tried"]), (200, &added.into(), &true.into()));
+    }
+}
+
+#[tokio::test]
 async fn a_list_is_added_only_when_its_signer_is_believed() {
     let dir = tempfile::tempdir().unwrap();
     let (daemon, tries) = keeping(dir.path(), &Config::default());

@@ -47,6 +47,8 @@ const PAUSE: Duration = Duration::from_secs(5);
 /// Joins accepted per network: as many at once, and one more each time this passes.
 const JOIN_BURST: u32 = 32;
 const JOIN_PERIOD: Duration = Duration::from_millis(100);
+/// Code of the health item that says what became of a join that waited.
+const JOIN_FAILED: &str = "join-failed";
 
 /// A join of ours.
 pub(super) struct Joining {
@@ -340,6 +342,7 @@ impl Driver {
         let Some(mut joining) = self.joining.remove(&id) else { return };
         match done {
             JoinDone::Member(member) => {
+                self.standing.retain(|item| item.code != JOIN_FAILED);
                 let report = self.enter(*member);
                 self.touch_members();
                 if let Some(reply) = joining.reply {
@@ -358,7 +361,7 @@ impl Driver {
                 if joining.wish.waiting {
                     self.store_later(Change::Forget(id));
                     let text = error.to_string();
-                    self.say_standing("join-failed", text);
+                    self.say_standing(JOIN_FAILED, text);
                 }
                 if let Some(reply) = joining.reply {
                     drop(reply.send(Err(error)));
@@ -389,6 +392,7 @@ impl Driver {
         }
         joining.again = Some(clock::now());
         self.joining.insert(id, joining);
+        self.untold = true;
     }
 
     /// This node is a member now, unless what it held of the network before says otherwise: nothing that was held is

@@ -2,6 +2,7 @@
 //! What people ask of the networks, and the answers.
 
 use std::{
+    net::IpAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -21,7 +22,7 @@ use super::{
     },
     Driver,
 };
-use crate::{clock, entropy};
+use crate::{clock, entropy, names::bare};
 
 /// How long somebody waits for others to have heard what was just decided.
 pub(super) const HEARD: Duration = Duration::from_secs(2);
@@ -91,15 +92,22 @@ impl Driver {
             NetworkCommand::JoinRequests(which, reply) => {
                 drop(reply.send(self.find(&which).map(Network::pending_reports)));
             }
-            NetworkCommand::Approve(which, who, reply) => self.approve(now, &which, &who, reply),
+            NetworkCommand::Approve(which, who, reply) => {
+                let (which, who) = self.meant(which, &who);
+                self.approve(now, &which, who, reply);
+            }
             NetworkCommand::Deny(which, who, reply) => {
-                let report = self.deny(&which, &who);
+                let (which, who) = self.meant(which, &who);
+                let report = self.deny(&which, who);
                 self.answer_later(reply, report);
             }
             NetworkCommand::Members(which, reply) => {
                 drop(reply.send(self.find(&which).map(|network| network.member_reports(now))));
             }
-            NetworkCommand::Revoke(which, who, reason, reply) => self.revoke(now, &which, &who, reason, reply),
+            NetworkCommand::Revoke(which, who, reason, reply) => {
+                let (which, who) = self.meant(which, &who);
+                self.revoke(now, &which, who, reason, reply);
+            }
             NetworkCommand::LockStatus(which, reply) => {
                 drop(reply.send(self.find(&which).map(|network| network.lock_report(now))));
             }
@@ -108,19 +116,30 @@ impl Driver {
             }
             NetworkCommand::LockSign(which, id, reply) => self.sign(&which, &id, reply),
             NetworkCommand::LockContest(which, ids, who, reply) => {
-                self.contest(now, &which, &ids, who.as_deref(), reply);
-            }
-            NetworkCommand::AdminAdd(which, who, reply) => self.decide(now, &which, reply, |network| {
-                let found = find_member(network, &who)?;
-                let unknown = || NetworkError::NotAllowed {
-                    network: network.head.name.clone(),
-                    why: format!("the key of {} has not been heard yet; wait until it has been online", found.name),
+                let (which, who) = match who.as_deref() {
+                    Some(who) => {
+                        let (which, who) = self.meant(which, who);
+                        (which, Some(who))
+                    }
+                    None => (which, None),
                 };
-                let record = network.records.get(&found.peer).ok_or_else(unknown)?;
-                Ok(Act::AddAdmin { key: record.key().clone() })
-            }),
+                self.contest(now, &which, &ids, who, reply);
+            }
+            NetworkCommand::AdminAdd(which, who, reply) => {
+                let (which, who) = self.meant(which, &who);
+                self.decide(now, &which, reply, |network| {
+                    let found = find_member(network, who)?;
+                    let unknown = || NetworkError::NotAllowed {
+                        network: network.head.name.clone(),
+                        why: format!("the key of {} has not been heard yet; wait until it has been online", found.name),
+                    };
+                    let record = network.records.get(&found.peer).ok_or_else(unknown)?;
+                    Ok(Act::AddAdmin { key: record.key().clone() })
+                })
+            }
             NetworkCommand::AdminRemove(which, who, reply) => {
-                self.decide(now, &which, reply, |network| Ok(Act::RemoveAdmin { peer: network.find_admin(&who)? }))
+                let (which, who) = self.meant(which, &who);
+                self.decide(now, &which, reply, |network| Ok(Act::RemoveAdmin { peer: network.find_admin(who)? }));
             }
             NetworkCommand::LockDisable(which, secret, reply) => self.decide(now, &which, reply, |network| {
                 let bytes = HEXLOWER_PERMISSIVE.decode(secret.trim().as_bytes()).ok();
@@ -136,6 +155,17 @@ impl Driver {
     fn find(&self, which: &NetRef) -> Result<&Network, NetworkError> {
         let id = self.find_id(which)?;
         self.networks.get(&id).ok_or(NetworkError::NoNetwork)
+    }
+
+    /// Whom a text means, and in which network, where none is named and the text does it: `name.network`.
+    pub(super) fn meant<'w>(&self, which: NetRef, who: &'w str) -> (NetRef, &'w str) {
+        let who = bare(who);
+        let named = who.rsplit_once('.').filter(|_| which.0.is_none() && who.parse::<IpAddr>().is_err());
+        let known = |(_, name): (&str, &str)| self.networks.values().any(|network| network.head.name == name);
+        match named.filter(|named| known(*named)) {
+            Some((who, network)) => (NetRef(Some(network.to_owned())), who),
+            None => (which, who),
+        }
     }
 
     pub(super) fn find_id(&self, which: &NetRef) -> Result<NetworkId, NetworkError> {

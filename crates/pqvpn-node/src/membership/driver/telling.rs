@@ -31,11 +31,8 @@ impl Driver {
             return;
         }
         let seen = |network: &Network| NetworkView { downs: self.downs, ..network.view(now) };
-        let mut views: Vec<NetworkView> = oldest_first(self.networks.values()).into_iter().map(seen).collect();
-        if let Some(view) = views.first_mut() {
-            view.health.extend(self.own_health());
-        }
-        let views = Arc::new(views);
+        let views = Arc::new(oldest_first(self.networks.values()).into_iter().map(seen).collect());
+        self.shared.health.store(Arc::new(self.own_health()));
         #[cfg(feature = "sim")]
         crate::sim::show(&views);
         // Where the state task is slow, the next round tells it again.
@@ -55,6 +52,13 @@ impl Driver {
             );
             items.push(HealthItem { level: HealthLevel::Error, code: "networks-store", text });
         }
+        items.extend(self.waiting_reports().into_iter().map(|waiting| {
+            let text = format!(
+                "{} waits for an admin to let this node in as {}; it goes on asking by itself",
+                waiting.name, waiting.own_name
+            );
+            HealthItem { level: HealthLevel::Info, code: "join-waiting", text }
+        }));
         items
     }
 

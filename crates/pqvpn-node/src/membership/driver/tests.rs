@@ -8,7 +8,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use pqvpn_crypto::identity::{CompositeSignature, Identity, SIGNATURE_LEN};
-use pqvpn_wire::network::{Act, Bundle, Door, Statement, SyncState};
+use pqvpn_wire::network::{Act, Bundle, Code, Door, InviteSecret, Statement, SyncState};
 
 use super::{
     super::{
@@ -24,7 +24,7 @@ use super::{
         overlay,
         relaying::{Willing, tests::Written},
         report::NetRef,
-        store::tests::Failing,
+        store::{WaitingJoin, tests::Failing},
     },
     *,
 };
@@ -64,6 +64,7 @@ fn rig() -> Rig {
         ways: ArcSwap::default(),
         nearby: ArcSwap::default(),
         joining: AtomicUsize::new(0),
+        health: ArcSwap::default(),
         counts: super::super::rpc::Counts::default(),
     });
     let parts = Parts {
@@ -371,6 +372,50 @@ async fn who_lets_us_in_again_has_us_forget_nothing() {
     let door = let_in_by(&driver.networks[&id], 1);
     assert!(matches!(driver.enter(door), Err(NetworkError::Revoked { .. })));
     assert_eq!(driver.networks[&id].constitution.len(), 6);
+}
+
+#[tokio::test]
+async fn what_became_of_a_join_that_waited_is_said_without_any_network() {
+    let Rig { mut driver, id, _state, _events, _views } = rig();
+    let home = driver.networks.remove(&id).unwrap();
+    let codes = |driver: &mut Driver| {
+        driver.tell_views(Moment::now());
+        driver.shared.health.load().iter().map(|item| item.code).collect::<Vec<_>>()
+    };
+    let code = Code {
+        network: id,
+        network_name: "home".into(),
+        secret: InviteSecret::from_bytes([5; 16]),
+        not_after_s: 2_000_000_000,
+        doors: vec![Door { peer: identity(1).peer_id(), addresses: vec!["192.0.2.1:1".parse().unwrap()] }],
+    };
+    let waiting = Some(WaitingJoin { code: code.to_string(), name: "desk".into() });
+    let head = Head { waiting, ..home.head.clone() };
+    driver.resume_join(id, head.clone());
+    driver.touch_members();
+    assert_eq!(codes(&mut driver), ["join-waiting"]);
+    driver.on_joined(id, JoinDone::Failed(NetworkError::Denied { network: "home".into() }));
+    assert_eq!(codes(&mut driver), ["join-failed"]);
+    driver.resume_join(id, head);
+    driver.on_joined(id, JoinDone::Member(Box::new(let_in_by(&home, 0))));
+    assert!(codes(&mut driver).is_empty(), "it is in");
+}
+
+#[tokio::test]
+async fn a_name_says_which_network_is_meant() {
+    let Rig { driver, id, .. } = rig();
+    let home = driver.networks[&id].head.name.clone();
+    let (no, named) = (|| NetRef(None), || NetRef(Some(home.clone())));
+    let said = format!("dee.{home}");
+    for who in [said.clone(), format!("{said}."), format!("{said}.pqvpn"), format!("{said}.PQVPN.")] {
+        assert_eq!(driver.meant(no(), &who), (named(), "dee"));
+    }
+    for who in ["dee", "dee.nowhere", "10.0.0.1", &format!("10.0.0.{home}")] {
+        let network = if who.ends_with(&home) { named() } else { no() };
+        assert_eq!(driver.meant(no(), who).0, network, "{who}");
+    }
+    let other = NetRef(Some("work".into()));
+    assert_eq!(driver.meant(other.clone(), &said), (other, said.as_str()), "what is said with an option counts");
 }
 
 #[tokio::test]

@@ -25,6 +25,7 @@ impl Network {
         let own = view.members.get(&self.own);
         let others = self.others(now.unix_ms);
         let is_online = |peer: &&PeerId| self.lives.is_online(now.mono, peer);
+        let is_out = self.put_out_by(&self.own).is_some();
         NetworkReport {
             id: self.id,
             name: self.head.name.clone(),
@@ -33,7 +34,7 @@ impl Network {
             prefix_v6: self.prefix_v6(),
             pool: self.pool(),
             members: others.len() + 1,
-            online: others.iter().filter(is_online).count() + 1,
+            online: if is_out { 0 } else { others.iter().filter(is_online).count() + 1 },
             admin: view.is_admin(&self.own),
             state: self.standing(now),
             waiting: self.pending.values().filter(|pending| !pending.denied).count(),
@@ -47,6 +48,8 @@ impl Network {
     /// Every member, this node first.
     pub(in crate::membership) fn member_reports(&self, now: Moment) -> Vec<MemberReport> {
         let view = self.constitution.view();
+        // Nobody is there for who was put out.
+        let is_out = self.put_out_by(&self.own).is_some();
         let live = view.live_members(|peer| {
             let mut presence = self.presence(now.unix_ms, peer);
             if *peer == self.own {
@@ -66,7 +69,7 @@ impl Network {
                     name: member.name.clone(),
                     addresses: self.addresses(&member.peer, Some(member)),
                     endpoints: self.endpoints(&member.peer),
-                    online: own || self.lives.is_online(now.mono, &member.peer),
+                    online: !is_out && (own || self.lives.is_online(now.mono, &member.peer)),
                     own,
                     admin: view.is_admin(&member.peer),
                     tags: member.tags.clone(),
@@ -153,6 +156,7 @@ impl Network {
     /// # Errors
     /// Nobody, or several.
     pub(in crate::membership) fn find_pending(&self, who: &str) -> Result<PeerId, NetworkError> {
+        let who = who.strip_suffix(&format!(".{}", self.head.name)).unwrap_or(who);
         let waiting = || self.pending.iter().filter(|(_, pending)| !pending.denied);
         // Who asks chooses its name: one like the beginning of another's PeerID must not stand in for that other.
         let is_meant = |peer: &PeerId, name: &str| name == who || is_prefix(who, &peer.to_string());

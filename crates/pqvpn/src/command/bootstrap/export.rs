@@ -6,6 +6,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    path::Path,
 };
 
 use pqvpn_api::{
@@ -19,7 +20,7 @@ use pqvpn_node::{
 };
 use serde_json::json;
 
-use super::now_ms;
+use super::{now_ms, refuse_existing};
 use crate::{
     cli::ExportArgs,
     context::{Context, absolute_path},
@@ -33,6 +34,8 @@ const RECENT_MS: u64 = 7 * 86_400_000;
 const PER_SUBNET: usize = 2;
 
 pub(super) async fn run(context: &Context, args: &ExportArgs) -> Result<(), Failure> {
+    let path = args.file.as_deref().filter(|file| *file != Path::new("-")).map(absolute_path);
+    path.iter().try_for_each(|path| refuse_existing(WHAT, path, args.force))?;
     let client = context.client()?;
     let entries = verified(&client.bootstrap().await?, &client.dht_table().await?, now_ms());
     if entries.is_empty() {
@@ -45,7 +48,6 @@ pub(super) async fn run(context: &Context, args: &ExportArgs) -> Result<(), Fail
     }
     let head = "# Nodes that answered this one under their own keys. Review them, then `pqvpn bootstrap sign FILE`.\n";
     let text = format!("{head}{}", entries_to_text(&entries));
-    let path = args.file.as_deref().map(absolute_path);
     if let Some(path) = &path {
         store::write_atomic(path, text.as_bytes(), 0o644).map_err(|error| Failure::from(error).while_doing(WHAT))?;
     }

@@ -5,7 +5,7 @@ use pqvpn_api::SCHEMA;
 use pqvpn_node::{bootstrap::ListDraft, store};
 use serde_json::json;
 
-use super::{entries, now_ms, read};
+use super::{entries, now_ms, read, refuse_existing};
 use crate::{
     cli::SignArgs,
     context::{Context, absolute_path},
@@ -20,6 +20,10 @@ const ENDING: &str = "list";
 const DAY_MS: u64 = 86_400_000;
 
 pub(super) fn run(context: &Context, args: &SignArgs) -> Result<(), Failure> {
+    if [Some(&args.file), args.out.as_ref()].into_iter().flatten().any(|file| file.as_os_str() == "-") {
+        let hint = "`pqvpn bootstrap export FILE` writes one to be signed";
+        return Err(Failure::usage("usage", WHAT, "entries and list are files; `-` is none", hint));
+    }
     let file = absolute_path(&args.file);
     let out = args.out.as_deref().map_or_else(|| file.with_extension(ENDING), absolute_path);
     if out == file {
@@ -27,6 +31,7 @@ pub(super) fn run(context: &Context, args: &SignArgs) -> Result<(), Failure> {
         return Err(Failure::usage("same-file", WHAT, why, "name another file with `--out FILE`"));
     }
     let config = context.config_if_any()?;
+    refuse_existing(WHAT, &out, args.force)?;
     let entries = entries(WHAT, &file, read(WHAT, &file)?)?;
     let keystore = identity::keystore(&context.state_dir(&config)?);
     let identity = identity::load(&keystore, args.passphrase.passphrase_file.as_deref())

@@ -39,6 +39,12 @@ pub(super) fn refused(error: &StartError) -> Failure {
         let hint = "run as root, or give the program CAP_NET_ADMIN";
         return Failure::refused("privilege", what, chain(error), hint);
     }
+    if let StartError::Networks(error) = error
+        && let Some(path) = error.not_private()
+    {
+        let hint = format!("`chmod 0600 {}`; it has to be a file of the user the daemon runs as", path.display());
+        return Failure::refused("not-private", what, error, hint);
+    }
     let (code, hint) = match error {
         StartError::PortTaken(_) => ("port-taken", "stop the other program, or change node.listen"),
         StartError::Listen { .. } | StartError::NoSocket => ("listen", "check node.listen against `ip address`"),

@@ -1,9 +1,17 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The signals that end a daemon in good order.
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use std::time::Duration;
+
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    time::{Instant, sleep_until},
+};
 
 use crate::failure::Failure;
+
+/// Signals so close together are one wish: `timeout` sends one to its child and one to the whole group.
+const ONE_WISH: Duration = Duration::from_secs(1);
 
 /// Streams of the signals; one that arrives before it is asked for is not lost.
 pub(super) struct Signals {
@@ -32,5 +40,17 @@ impl Signals {
             _ = self.interrupt.recv() => "SIGINT",
             _ = self.hang_up.recv() => "SIGHUP",
         }
+    }
+
+    /// Somebody asks once more, and means it.
+    pub(super) async fn again(&mut self) {
+        let since = Instant::now() + ONE_WISH;
+        loop {
+            tokio::select! {
+                _same = self.next() => {}
+                () = sleep_until(since) => break,
+            }
+        }
+        self.next().await;
     }
 }

@@ -7,6 +7,7 @@ use std::{
 };
 
 use pqvpn_api::model::{DhtContent, DhtGetRequest, DhtPutRequest, DhtRecord};
+use pqvpn_wire::dht::record::MAX_VALUE_LEN;
 
 use super::{nodes, summary};
 use crate::{
@@ -45,8 +46,11 @@ pub(super) async fn get(context: &Context, args: &GetArgs) -> Result<(), Failure
 pub(super) async fn put(context: &Context, args: &PutArgs) -> Result<(), Failure> {
     let mut request = DhtPutRequest { name: args.name.clone(), ..DhtPutRequest::default() };
     if args.value == "-" {
-        request.value_hex = Some(hex(&from_stdin()?));
+        let value = from_stdin()?;
+        check(&value)?;
+        request.value_hex = Some(hex(&value));
     } else {
+        check(args.value.as_bytes())?;
         request.value = Some(args.value.clone());
     }
     let put = context.client()?.dht_put(&request).await?;
@@ -62,6 +66,15 @@ pub(super) async fn put(context: &Context, args: &PutArgs) -> Result<(), Failure
         format!("{}\nkept by    {stored}\n{}", about(&put.record), summary(output, &put.lookup))
     });
     Ok(())
+}
+
+/// Whether a value can be published; of a long one it is known only that it is too long.
+fn check(value: &[u8]) -> Result<(), Failure> {
+    if value.len() <= MAX_VALUE_LEN {
+        return Ok(());
+    }
+    let why = format!("the value is longer than {MAX_VALUE_LEN} bytes");
+    Err(Failure::usage("bad-request", "nothing was published", why, "keep it elsewhere and publish where"))
 }
 
 fn request(args: &GetArgs) -> Result<DhtGetRequest, Failure> {

@@ -89,7 +89,7 @@ async fn ask(client: &Client, passphrase_file: Option<&Path>) -> Result<Rotated,
     let request = |secret: Option<&[u8]>| RotateRequest { passphrase: secret.map(SecretBytes::new) };
     match client.keys_rotate(&request(given.as_ref().map(|secret| secret.as_slice()))).await {
         Err(ApiError { code: Code::Passphrase, .. }) if given.is_none() => {
-            let secret = passphrase::existing_bytes(None, "the keystore")?;
+            let secret = passphrase::existing_bytes(None, (identity::PASSPHRASE_OPTION, "the keystore"))?;
             Ok(client.keys_rotate(&request(Some(&secret))).await?)
         }
         answer => Ok(answer?),

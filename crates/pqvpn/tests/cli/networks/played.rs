@@ -53,11 +53,17 @@ pub(super) const SILENT: u8 = 4;
 pub(super) fn play(command: NetworkCommand, seen: &Mutex<Vec<String>>) {
     let see = |order: String| seen.lock().unwrap().push(order);
     match command {
-        NetworkCommand::NetList(reply) => drop(reply.send(vec![network(NetworkState::Up)])),
+        NetworkCommand::NetList(reply) => {
+            let mut networks = vec![network(NetworkState::Up)];
+            if seen.lock().unwrap().iter().any(|order| order.contains("name: \"work\"")) {
+                networks.push(NetworkReport { name: "work".into(), ..network(NetworkState::Up) });
+            }
+            drop(reply.send(networks));
+        }
         NetworkCommand::NetCreate(new, reply) => {
             see(format!("{new:?}"));
             let secret = Some("5e".repeat(32));
-            drop(reply.send(Ok(NetworkReport { disable_secret: secret, ..network(NetworkState::Up) })));
+            drop(reply.send(Ok(NetworkReport { name: new.name, disable_secret: secret, ..network(NetworkState::Up) })));
         }
         NetworkCommand::NetLeave(NetRef(name), reply) if name.as_deref() == Some("work") => {
             drop(reply.send(Err(NetworkError::UnknownNetwork("work".into()))));
@@ -77,6 +83,9 @@ pub(super) fn play(command: NetworkCommand, seen: &Mutex<Vec<String>>) {
             drop(reply.send(join(&text, name, wait)));
         }
         NetworkCommand::JoinRequests(_, reply) => drop(reply.send(Ok(vec![pending()]))),
+        NetworkCommand::Approve(NetRef(None), who, reply) if who == "nobody" => {
+            drop(reply.send(Err(NetworkError::WhichNetwork("home, work".into()))));
+        }
         NetworkCommand::Approve(_, name, reply) => {
             drop(reply.send(Ok(ApproveReport { network: "home".into(), peer: NAS, name, told: true })));
         }
