@@ -268,7 +268,7 @@ fn those_who_fill_a_relay_for_long_keep_nobody_from_meeting() {
     };
     let flooding: Vec<_> = (1..=8).map(&mut pair).collect();
     let mut passed = 0;
-    for tenth in 0..300 {
+    for tenth in 0..=300 {
         let at = start + Duration::from_millis(100) * tenth;
         passed += flooding.iter().map(|limit| (0..500).filter(|_| limit.take(1000, at)).count()).sum::<usize>();
     }
