@@ -8,9 +8,9 @@ use std::{env, os::unix::process::CommandExt as _, process::Command};
 /// from programs with privileges of their own.
 const STARTED_AGAIN: &str = "PQVPN_STARTED_AGAIN";
 const TUNABLES: &str = "GLIBC_TUNABLES";
-/// No freed blocks that each thread keeps for itself, and one heap for all of them. They become a megabyte over hours, and
-/// 5 kB for each peer; handshakes are no faster with them (docs/performance.md).
-const FRUGAL: &str = "glibc.malloc.tcache_count=0:glibc.malloc.arena_max=1";
+/// No freed blocks that each thread keeps for itself. They become a megabyte over hours, and 5 kB for each peer; handshakes
+/// are no faster with them (docs/performance.md).
+const FRUGAL: &str = "glibc.malloc.tcache_count=0";
 
 /// Has the allocator keep little, unless whoever starts the program has told it something. To be called before anything
 /// is open or read.
