@@ -14,6 +14,7 @@ mod peers;
 mod ping;
 mod ratchet;
 mod report;
+mod rounds;
 mod sessions;
 mod sizes;
 mod sleeping;
@@ -59,9 +60,9 @@ use crate::{
 };
 pub(crate) use command::set_live;
 pub(crate) use guessing::Guessing;
-use leaving::Leaving;
 use network::Barrier;
 pub(crate) use peers::Peers;
+pub(crate) use rounds::Rounds;
 pub(crate) use timed::Timed;
 
 /// How often ways through other members that are in use are held.
@@ -146,41 +147,6 @@ pub(crate) struct State {
     pub(crate) taken_over: Option<Instant>,
     /// What is said of the DHT when it does not run.
     pub(crate) dht_off: Box<DhtReport>,
-}
-
-/// What is done now and then, and for many at a time.
-pub(crate) struct Rounds {
-    /// When ways in use were last held.
-    held_at: Instant,
-    /// When the data plane was last asked what it saw.
-    looked_at: Instant,
-    /// Links that fell asleep or ended since memory was last given back.
-    gone: sleeping::Gone,
-    /// Sessions that were replaced and on which the data plane still receives.
-    leaving: Leaving,
-    untold: Untold,
-    /// Packets may wait for sessions.
-    parks: bool,
-}
-
-/// Who has not been told yet whether the node rests: its queue was full.
-#[derive(Debug, Default)]
-struct Untold {
-    networks: bool,
-    dht: bool,
-}
-
-impl Untold {
-    const fn is_any(&self) -> bool {
-        self.networks || self.dht
-    }
-}
-
-impl Rounds {
-    pub(crate) fn new(now: Instant) -> Self {
-        let (gone, leaving) = (sleeping::Gone::default(), Leaving::default());
-        Self { held_at: now, looked_at: now, gone, leaving, untold: Untold::default(), parks: false }
-    }
 }
 
 /// What came from peers and was not taken, counted.

@@ -10,7 +10,7 @@ use pqvpn_crypto::peer_id::PeerId;
 use pqvpn_wire::control::CloseReason;
 use tokio::sync::oneshot;
 
-use super::{State, Untold, peer::Peer};
+use super::{State, peer::Peer, rounds::Untold};
 use crate::{
     config::Config,
     dht::{
