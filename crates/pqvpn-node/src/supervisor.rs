@@ -206,18 +206,7 @@ impl Supervisor {
         let was = self.running.handle.snapshot().await.map_or(NodeState::Up, |now| now.state);
         let old = self.running.id;
         let prepared = prepare(keystore.clone(), passphrase, Some(old)).await?;
-        let networks = match self.tell(&prepared).await {
-            Ok(networks) => networks,
-            Err(error @ RotationError::Undecided) => return Err(error.into()),
-            Err(error) => {
-                on_disk(keystore, KeystoreFile::drop_next).await?;
-                return Err(error.into());
-            }
-        };
-        // The rotation is a fact. Should the files not follow now, the next start makes them.
-        if let Err(error) = on_disk(keystore, KeystoreFile::adopt_next).await {
-            tracing::error!(%error, "the next key is not the keystore yet; the next start tries again");
-        }
+        let networks = settle(keystore, self.tell(&prepared).await).await?;
         self.go_on_as(&prepared.seed, was).await.map_err(Ended::Start)?;
         Ok(self.report(old, networks, &prepared.seed).await)
     }
@@ -294,6 +283,21 @@ async fn prepare(
         Ok(Prepared { now, seed, file })
     });
     preparing.await.unwrap_or(Err(RotationError::Busy))
+}
+
+/// Makes the next key the keystore's if it was decided so, and removes it if not; where nobody knows, both stay.
+async fn settle<T>(keystore: KeystoreFile, decided: Result<T, RotationError>) -> Result<T, RotationError> {
+    match &decided {
+        Ok(_) => {
+            // The rotation is a fact. Should the files not follow now, the next start makes them.
+            if let Err(error) = on_disk(keystore, KeystoreFile::adopt_next).await {
+                tracing::error!(%error, "the next key is not the keystore yet; the next start tries again");
+            }
+        }
+        Err(RotationError::Undecided) => {}
+        Err(_) => on_disk(keystore, KeystoreFile::drop_next).await?,
+    }
+    decided
 }
 
 async fn on_disk(

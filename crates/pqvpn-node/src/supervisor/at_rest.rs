@@ -6,7 +6,7 @@ use std::path::Path;
 use pqvpn_crypto::{identity::Identity, keystore::Passphrase};
 use tokio::task::spawn_blocking;
 
-use super::{Prepared, on_disk, prepare};
+use super::{Prepared, prepare, settle};
 use crate::{
     dht,
     handle::RotationReport,
@@ -29,17 +29,7 @@ pub async fn rotate_at_rest(
 ) -> Result<RotationReport, RotationError> {
     let Prepared { now, seed, file } = prepare(keystore.clone(), passphrase, None).await?;
     let next = Identity::from_seed(&seed).map_err(StoreError::from)?;
-    let networks = match decide_at_rest(state_dir, (&now, &next), file).await {
-        Ok(networks) => networks,
-        Err(error @ RotationError::Undecided) => return Err(error),
-        Err(error) => {
-            on_disk(keystore, KeystoreFile::drop_next).await?;
-            return Err(error);
-        }
-    };
-    if let Err(error) = on_disk(keystore, KeystoreFile::adopt_next).await {
-        tracing::error!(%error, "the next key is not the keystore yet; the next start tries again");
-    }
+    let networks = settle(keystore, decide_at_rest(state_dir, (&now, &next), file).await).await?;
     let (dir, old, new) = (state_dir.to_owned(), now.peer_id(), next.peer_id());
     let _left_as_it_is = spawn_blocking(move || dht::hand_over(&dir, &old, &new)).await;
     Ok(RotationReport { old, new, fingerprint: next.public().fingerprint(), addresses: Vec::new(), networks })
