@@ -27,6 +27,7 @@ mod ip;
 mod loan;
 mod look;
 pub mod mem;
+mod moderation;
 mod narrow;
 mod outbound;
 mod park;

@@ -65,6 +65,11 @@ impl Outbound {
         Ok(self.batch.bytes())
     }
 
+    /// Packets of the last step.
+    pub(crate) fn packets(&self) -> usize {
+        self.batch.len()
+    }
+
     /// Whether the last step found the device dry after its packets.
     pub(crate) fn was_last(&self) -> bool {
         self.batch.is_last()

@@ -15,6 +15,7 @@ use crate::{
     inbound::{Inbound, Sources},
     inject::Injected,
     look::Look,
+    moderation::Moderation,
     outbound::Outbound,
     plane::Shared,
     sys::{Waited, wait},
@@ -239,9 +240,11 @@ impl Second {
         let wake = &self.shared.outbound_wakes[self.queue];
         let loan = &self.shared.loans[self.queue];
         let (mut since, mut bytes, mut turns) = (clock::now(), 0, 1_u32);
+        let mut moderation = Moderation::new(since);
         while !self.shared.stopping() {
             let sent = outbound.step(READ_BATCH, &mut view).map_err(of_tun)?;
             bytes += sent;
+            moderation.note(outbound.packets(), sent);
             let is_dry = sent == 0 || outbound.was_last();
             if !is_dry && !turns.is_multiple_of(LOOK_UP_EVERY) {
                 turns += 1;
@@ -257,8 +260,12 @@ impl Second {
                 }
                 since = now;
             }
+            let pause = if is_dry && sent > 0 { moderation.pause(now) } else { None };
+            if let Some(pause) = pause {
+                std::thread::sleep(pause);
+            }
             let mut waited = [Waited::readable(outbound.fd()), Waited::readable(wake.fd())];
-            wait(&mut waited, if is_dry { -1 } else { 0 }).map_err(of_tun)?;
+            wait(&mut waited, if is_dry && pause.is_none() { -1 } else { 0 }).map_err(of_tun)?;
             if waited[1].ready {
                 wake.clear();
                 outbound.woken(view.load());
