@@ -38,6 +38,8 @@ const BLOCK: Duration = Duration::from_secs(12);
 /// Seconds of each of the transfers that use all there is, and the kbit/s of the one with datagrams.
 const FULL: u32 = 5;
 const CROWDED: u32 = 2_000_000;
+/// How often everybody leaves and comes at once, before.
+const BURSTS: u32 = 20;
 /// Growth that nobody could tell from none.
 const NOTHING_KB_MIN: f64 = 1.0;
 /// As often as a configuration can ask for; the peers ask more often than that.
@@ -78,6 +80,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Report> {
     anyhow::ensure!(all["answered"] == CROWD, "not everybody got in: {all}");
     let span = Duration::from_secs(args.seconds.into());
     use_all_buffers(&rig)?;
+    use_all_memory(&mut rig)?;
     let begun = Instant::now();
     let sampler = Sampler::start(rig.daemon.pid(), LOOK);
     let (done, answers, lost) = live(&mut rig, span)?;
@@ -105,6 +108,17 @@ fn use_all_buffers(rig: &Rig) -> anyhow::Result<()> {
         course.tcp(4, reverse)?;
     }
     course.udp(1200, CROWDED)?;
+    Ok(())
+}
+
+/// The heap has the pages that its most crowded moment needs, wherever what is free among them lies: all come at once, which nothing
+/// later does.
+fn use_all_memory(rig: &mut Rig) -> anyhow::Result<()> {
+    for _ in 0..BURSTS {
+        rig.swarm.churn(BACK, 0, CROWD)?;
+        rig.swarm.rekey(0, CROWD)?;
+        thread::sleep(LOOK);
+    }
     Ok(())
 }
 
