@@ -2,7 +2,7 @@
 //! Waiting for descriptors, the event descriptor that wakes a waiting thread, and what the allocator is told.
 #![expect(
     unsafe_code,
-    reason = "poll(2), eventfd(2), mlockall(2), mallopt(3), mallinfo2(3) and malloc_trim(3) have no safe wrapper in the standard library"
+    reason = "poll(2), epoll(7), eventfd(2), mlockall(2), mallopt(3), mallinfo2(3) and malloc_trim(3) have no safe wrapper in the standard library"
 )]
 
 use std::{
@@ -122,6 +122,52 @@ pub(crate) fn wait(waited: &mut [Waited<'_>], timeout_ms: i32) -> io::Result<()>
         waited.ready = slot.revents != 0;
     }
     Ok(())
+}
+
+/// Most descriptors that [`Epoll::ready`] names at once.
+pub(crate) const MOST_READY: usize = 64;
+
+/// Tells which of many descriptors are readable, and becomes readable with them.
+#[derive(Debug)]
+pub(crate) struct Epoll(OwnedFd);
+
+impl Epoll {
+    pub(crate) fn new() -> io::Result<Self> {
+        // SAFETY: epoll_create1 takes flags.
+        let fd = unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the call above made it, and nobody else has it.
+        Ok(Self(unsafe { OwnedFd::from_raw_fd(fd) }))
+    }
+
+    /// Has `fd` told of as `number`, until all its copies are closed.
+    pub(crate) fn add(&self, fd: BorrowedFd<'_>, number: u64) -> io::Result<()> {
+        let mut event = libc::epoll_event { events: libc::EPOLLIN.cast_unsigned(), u64: number };
+        // SAFETY: `event` is initialised and outlives the call.
+        let result =
+            unsafe { libc::epoll_ctl(self.0.as_raw_fd(), libc::EPOLL_CTL_ADD, fd.as_raw_fd(), &raw mut event) };
+        if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    }
+
+    /// Adds the numbers of those that are readable now to `numbers`.
+    pub(crate) fn ready(&self, numbers: &mut Vec<usize>) -> io::Result<()> {
+        let mut events = [libc::epoll_event { events: 0, u64: 0 }; MOST_READY];
+        let room = MOST_READY as libc::c_int;
+        // SAFETY: `events` is initialised, has the length that is said, and outlives the call.
+        let count = unsafe { libc::epoll_wait(self.0.as_raw_fd(), events.as_mut_ptr(), room, 0) };
+        let Ok(count) = usize::try_from(count) else {
+            let error = io::Error::last_os_error();
+            return if error.kind() == io::ErrorKind::Interrupted { Ok(()) } else { Err(error) };
+        };
+        numbers.extend(events.iter().take(count).filter_map(|event| usize::try_from(event.u64).ok()));
+        Ok(())
+    }
+
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
 }
 
 /// Wakes one thread out of [`wait`]; wake-ups before it looks are merged into one.

@@ -4,6 +4,7 @@
 //! Every packet carries a virtio network header in front, in both directions: the kernel hands over super-packets of
 //! up to 64 kB of one flow and takes them back. A device without offloads uses all-zero headers.
 
+mod lanes;
 mod sys;
 
 use std::{
@@ -14,6 +15,10 @@ use std::{
 use thiserror::Error;
 
 pub use self::sys::{KernelTunReader, KernelTunWriter};
+use self::{
+    lanes::MAX_LANES,
+    sys::{Of, Queue},
+};
 
 /// Bytes of the virtio network header in front of every packet.
 pub const VNET_HDR_LEN: usize = pqvpn_packet::virtio::VIRTIO_NET_HDR_LEN;
@@ -184,6 +189,9 @@ pub enum TunError {
 
 /// Most queues of one interface (the kernel's `MAX_TAP_QUEUES`).
 const MAX_QUEUES: usize = 256;
+/// The kernel's queues behind one of ours: two flows rarely share one.
+const LANES: usize = 16;
+const _: () = assert!(LANES <= MAX_LANES);
 
 /// An interface of the Linux kernel. It vanishes when the last of its queues is closed.
 #[derive(Debug)]
@@ -205,19 +213,39 @@ impl KernelTun {
         if bad {
             return Err(TunError::BadName { name: name.to_owned() });
         }
-        if queues == 0 || queues > MAX_QUEUES {
+        // One of each is for writing.
+        let lanes = MAX_QUEUES.checked_div(queues).map_or(0, |each| LANES.min(each.saturating_sub(1)));
+        if lanes == 0 {
             return Err(TunError::BadQueues { queues });
         }
-        let first = sys::open_queue(name, queues > 1)?;
+        let first = match sys::open_queue(name, Of::New) {
+            Err(TunError::NameBusy { .. }) if queues == 1 => return Self::of_one(sys::open_queue(name, Of::Single)?),
+            opened => opened?,
+        };
         let name = first.name;
         let index = sys::interface_index(&name)?;
         let mut files = vec![first.file];
-        for _ in 1..queues {
-            files.push(sys::open_queue(&name, true)?.file);
+        for _ in 1..queues * (lanes + 1) {
+            files.push(sys::open_queue(&name, Of::Ours)?.file);
         }
         let offloads = sys::set_offloads(&files)?;
-        let queues = files.into_iter().map(|file| sys::split(file, offloads)).collect::<Result<_, _>>()?;
-        Ok(Self { name, index, offloads, queues })
+        let writers = files.split_off(queues * lanes);
+        let mut halves = Vec::new();
+        for writer in writers {
+            sys::detach(&writer)?;
+            let rest = files.split_off(lanes);
+            halves.push(sys::halves(std::mem::replace(&mut files, rest), writer, offloads)?);
+        }
+        Ok(Self { name, index, offloads, queues: halves })
+    }
+
+    /// An interface that somebody has made for one queue, and that nobody else uses.
+    fn of_one(queue: Queue) -> Result<Self, TunError> {
+        let index = sys::interface_index(&queue.name)?;
+        let writer = queue.file.try_clone().map_err(|source| TunError::Os { what: "dup", source })?;
+        let files = vec![queue.file];
+        let offloads = sys::set_offloads(&files)?;
+        Ok(Self { name: queue.name, index, offloads, queues: vec![sys::halves(files, writer, offloads)?] })
     }
 
     /// The interface's real name.

@@ -61,7 +61,7 @@ fn read_packet(reader: &mut dyn TunReader, wanted: impl Fn(&[u8]) -> bool) -> Ve
     let deadline = Instant::now() + PATIENCE;
     let mut batch = ReadBatch::new();
     loop {
-        batch.clear();
+        batch.restart(1);
         match reader.read_batch(&mut batch) {
             Ok(()) => {}
             Err(error) if error.kind() == ErrorKind::WouldBlock => thread::yield_now(),
@@ -156,17 +156,91 @@ fn the_kernel_believes_what_it_is_told_of_long_packets() {
 }
 
 #[test]
+fn a_flow_waits_for_no_other_and_keeps_its_order() {
+    if !usable() {
+        return;
+    }
+    in_namespace(|| {
+        let device = KernelTun::open("pql0", 1).unwrap();
+        ip("addr add 10.77.0.1/24 dev pql0").unwrap();
+        ip("link set pql0 up").unwrap();
+        let (mut reader, mut writer) = device.into_queues().remove(0);
+        let socket = || UdpSocket::bind("10.77.0.1:0").unwrap();
+        let (bulk, others) = (socket(), [(); 5].map(|()| socket()));
+        let port = |socket: &UdpSocket| socket.local_addr().unwrap().port();
+        let send = |socket: &UdpSocket, number: u32, len: usize| {
+            let mut datagram = vec![0; len];
+            datagram[..4].copy_from_slice(&number.to_be_bytes());
+            socket.send_to(&datagram, "10.77.0.2:7001").unwrap();
+        };
+        for number in 0..300 {
+            send(&bulk, number, 1200);
+        }
+        // Something comes back meanwhile: the flow stays where it is.
+        let (from, to) = ([10, 77, 0, 2], [10, 77, 0, 1]);
+        let mut back = [&[0x45, 0, 0, 32, 0, 0, 0, 0, 64, 17, 0, 0][..], &from, &to, &7001_u16.to_be_bytes()].concat();
+        back.extend([&port(&bulk).to_be_bytes()[..], &[0, 12, 0, 0, 1, 2, 3, 4]].concat());
+        let sum = back[..20].chunks(2).map(|word| u32::from(u16::from_be_bytes([word[0], word[1]]))).sum::<u32>();
+        let sum = !u16::try_from((sum & 0xffff) + (sum >> 16)).unwrap();
+        back[10..12].copy_from_slice(&sum.to_be_bytes());
+        writer.write(&[IoSlice::new(&[0; 10]), IoSlice::new(&back)]).unwrap();
+        bulk.set_read_timeout(Some(PATIENCE)).unwrap();
+        assert_eq!(bulk.recv_from(&mut [0; 64]).unwrap().0, 4);
+        others.iter().for_each(|socket| send(socket, 0, 64));
+        for number in 300..310 {
+            send(&bulk, number, 1200);
+        }
+        let mut early = 0;
+        let mut order = Vec::new();
+        for place in 0..315 {
+            let packet = read_packet(reader.as_mut(), |packet| packet[0] >> 4 == 4 && packet[9] == 17);
+            if packet[20..22] == port(&bulk).to_be_bytes() {
+                order.push(u32::from_be_bytes(packet[28..32].try_into().unwrap()));
+            } else if place < 200 {
+                early += 1;
+            }
+        }
+        assert_eq!(order, (0..310).collect::<Vec<_>>());
+        // One in sixteen shares a queue with the transfer.
+        assert!(early >= 3, "{early} of 5");
+    })
+    .join()
+    .unwrap();
+}
+
+#[test]
+fn an_interface_that_was_made_for_one_queue_is_used_by_one() {
+    if !usable() {
+        return;
+    }
+    in_namespace(|| {
+        ip("tuntap add dev pqs0 mode tun").unwrap();
+        let device = KernelTun::open("pqs0", 1).unwrap();
+        assert!(matches!(KernelTun::open("pqs0", 1), Err(TunError::NameBusy { .. })));
+        ip("addr add 10.77.0.1/24 dev pqs0").unwrap();
+        ip("link set pqs0 up").unwrap();
+        let (reader, writer) = device.into_queues().remove(0);
+        echo(reader, writer);
+    })
+    .join()
+    .unwrap();
+}
+
+#[test]
 fn the_device_tells_its_errors_apart() {
     for bad in ["", "a-name-too-long-for-it", "a/b", "a b", ".."] {
         assert!(matches!(KernelTun::open(bad, 1), Err(TunError::BadName { .. })), "{bad:?}");
     }
     assert!(matches!(KernelTun::open("pq0", 0), Err(TunError::BadQueues { queues: 0 })));
+    assert!(matches!(KernelTun::open("pq0", 300), Err(TunError::BadQueues { queues: 300 })));
     if !usable() {
         return;
     }
     in_namespace(|| {
         let first = KernelTun::open("pqb0", 2).unwrap();
-        assert!(matches!(KernelTun::open("pqb0", 1), Err(TunError::NameBusy { .. })));
+        for queues in [1, 2] {
+            assert!(matches!(KernelTun::open("pqb0", queues), Err(TunError::NameBusy { .. })), "{queues}");
+        }
         assert!(matches!(KernelTun::open("lo", 1), Err(TunError::NameBusy { .. })));
         assert_eq!(first.into_queues().len(), 2);
         KernelTun::open("pqb0", 1).unwrap();

@@ -13,7 +13,7 @@ use seccompiler::{
 };
 
 /// Packets and events.
-const LOOP: [libc::c_long; 15] = [
+const LOOP: [libc::c_long; 16] = [
     libc::SYS_read,
     libc::SYS_readv,
     libc::SYS_write,
@@ -25,6 +25,7 @@ const LOOP: [libc::c_long; 15] = [
     libc::SYS_sendmsg,
     libc::SYS_sendmmsg,
     libc::SYS_ppoll,
+    libc::SYS_epoll_pwait,
     libc::SYS_getsockopt,
     libc::SYS_setsockopt,
     libc::SYS_fcntl,
@@ -56,9 +57,9 @@ const RUNTIME: [libc::c_long; 23] = [
     libc::SYS_exit_group,
     libc::SYS_sched_getaffinity,
 ];
-/// The older twin of `ppoll`, which newer architectures do not have.
+/// The older twins of `ppoll` and `epoll_pwait`, which newer architectures do not have.
 #[cfg(target_arch = "x86_64")]
-const OLD: [libc::c_long; 1] = [libc::SYS_poll];
+const OLD: [libc::c_long; 2] = [libc::SYS_poll, libc::SYS_epoll_wait];
 #[cfg(not(target_arch = "x86_64"))]
 const OLD: [libc::c_long; 0] = [];
 /// Memory, but none that can be run: the third argument has no `PROT_EXEC`.

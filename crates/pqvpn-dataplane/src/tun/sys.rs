@@ -4,15 +4,14 @@
 
 use std::{
     fs::{File, OpenOptions},
-    io::{self, IoSlice, Read, Write},
+    io::{self, IoSlice, Write},
     os::{
-        fd::{AsFd, AsRawFd, BorrowedFd},
+        fd::{AsRawFd, BorrowedFd},
         unix::fs::OpenOptionsExt,
     },
-    sync::Arc,
 };
 
-use super::{Offloads, ReadBatch, TunError, TunReader, TunWriter, VNET_HDR_LEN};
+use super::{Offloads, ReadBatch, TunError, TunReader, TunWriter, VNET_HDR_LEN, lanes::Lanes};
 
 const DEVICE: &str = "/dev/net/tun";
 
@@ -24,6 +23,7 @@ const TUN_F_USO4: libc::c_ulong = 0x20;
 const TUN_F_USO6: libc::c_ulong = 0x40;
 const TUNSETIFF: libc::c_ulong = 0x4004_54ca;
 const TUNSETOFFLOAD: libc::c_ulong = 0x4004_54d0;
+const TUNSETQUEUE: libc::c_ulong = 0x4004_54d9;
 const TUNSETVNETHDRSZ: libc::c_ulong = 0x4004_54d8;
 
 /// One queue of an interface, and the name the kernel gave.
@@ -32,8 +32,19 @@ pub(super) struct Queue {
     pub(super) name: String,
 }
 
-/// Opens one queue of the interface `name`, making the interface with the first.
-pub(super) fn open_queue(name: &str, multi: bool) -> Result<Queue, TunError> {
+/// Whose queue is opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Of {
+    /// Of an interface that is made with it and may have more.
+    New,
+    /// One more of an interface of ours.
+    Ours,
+    /// The only one of an interface that was there before, made for one.
+    Single,
+}
+
+/// Opens one queue of the interface `name`.
+pub(super) fn open_queue(name: &str, of: Of) -> Result<Queue, TunError> {
     let opened =
         OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC).open(DEVICE);
     let file = opened.map_err(|source| match source.raw_os_error() {
@@ -41,10 +52,13 @@ pub(super) fn open_queue(name: &str, multi: bool) -> Result<Queue, TunError> {
         Some(libc::EACCES | libc::EPERM) => TunError::NoPrivilege(source),
         _ => TunError::Os { what: "open", source },
     })?;
-    let mut flags = libc::IFF_TUN | libc::IFF_NO_PI | libc::IFF_VNET_HDR;
-    if multi {
-        flags |= libc::IFF_MULTI_QUEUE;
-    }
+    let flags = libc::IFF_TUN | libc::IFF_NO_PI | libc::IFF_VNET_HDR;
+    let flags = match of {
+        // Or a second program would get a part of the first one's packets.
+        Of::New => flags | libc::IFF_MULTI_QUEUE | libc::IFF_TUN_EXCL,
+        Of::Ours => flags | libc::IFF_MULTI_QUEUE,
+        Of::Single => flags,
+    };
     let mut request = interface_request(name);
     #[expect(clippy::cast_possible_truncation, reason = "the kernel's field has 16 bits, and so have these flags")]
     {
@@ -103,50 +117,56 @@ fn set_offload(file: &File, flags: libc::c_ulong) -> io::Result<()> {
     checked(unsafe { libc::ioctl(file.as_raw_fd(), TUNSETOFFLOAD, flags) })
 }
 
-/// Makes the two halves of a queue.
-pub(super) fn split(file: File, offloads: Offloads) -> Result<(KernelTunReader, KernelTunWriter), TunError> {
-    let file = Arc::new(file);
-    Ok((KernelTunReader { file: Arc::clone(&file) }, KernelTunWriter { file, offloads }))
+/// Makes the two halves: one reader of all `lanes`, and a writer.
+pub(super) fn halves(
+    lanes: Vec<File>,
+    file: File,
+    offloads: Offloads,
+) -> Result<(KernelTunReader, KernelTunWriter), TunError> {
+    let lanes = Lanes::new(lanes).map_err(|source| TunError::Os { what: "epoll", source })?;
+    Ok((KernelTunReader { lanes }, KernelTunWriter { file, offloads }))
+}
+
+/// Takes a queue out of those that the kernel puts packets into; it can still be written to. What is written to one of those
+/// moves its flow there, away from what the kernel has chosen by the flow alone.
+pub(super) fn detach(file: &File) -> Result<(), TunError> {
+    let mut request = interface_request("");
+    #[expect(clippy::cast_possible_truncation, reason = "the kernel's field has 16 bits, and so has this flag")]
+    {
+        request.ifr_ifru.ifru_flags = libc::IFF_DETACH_QUEUE as libc::c_short;
+    }
+    // SAFETY: TUNSETQUEUE reads one `ifreq`, which `request` is and which outlives the call.
+    let result = unsafe { libc::ioctl(file.as_raw_fd(), TUNSETQUEUE, &raw mut request) };
+    checked(result).map_err(|source| TunError::Os { what: "TUNSETQUEUE", source })
 }
 
 /// The reading half of a queue of the kernel's TUN device.
 #[derive(Debug)]
 pub struct KernelTunReader {
-    file: Arc<File>,
+    lanes: Lanes,
 }
 
 impl TunReader for KernelTunReader {
     fn read_batch(&mut self, batch: &mut ReadBatch) -> io::Result<()> {
-        while let Some(space) = batch.space() {
-            match (&*self.file).read(space) {
-                Ok(len) => batch.commit(len),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock && !batch.is_empty() => {
-                    batch.end();
-                    break;
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
+        self.lanes.read_batch(batch)
     }
 
     fn poll_fd(&self) -> BorrowedFd<'_> {
-        self.file.as_fd()
+        self.lanes.fd()
     }
 }
 
 /// The writing half of a queue of the kernel's TUN device.
 #[derive(Debug)]
 pub struct KernelTunWriter {
-    file: Arc<File>,
+    file: File,
     offloads: Offloads,
 }
 
 impl TunWriter for KernelTunWriter {
     fn write(&mut self, parts: &[IoSlice<'_>]) -> io::Result<()> {
         loop {
-            match (&*self.file).write_vectored(parts) {
+            match (&self.file).write_vectored(parts) {
                 Ok(_) => return Ok(()),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
