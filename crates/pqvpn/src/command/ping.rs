@@ -8,7 +8,10 @@ use pqvpn_api::{
     model::{PathKind, Ping},
 };
 use serde_json::{Value, json};
-use tokio::time::{Instant, sleep_until};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    time::{Instant, sleep_until},
+};
 
 use crate::{
     cli::PingArgs,
@@ -22,9 +25,15 @@ pub(crate) async fn run(context: &Context, args: &PingArgs) -> Result<(), Failur
     let timeout = Duration::from_secs_f64(args.timeout);
     let interval = Duration::from_secs_f64(args.interval);
     let mut tally = Tally::default();
+    let mut interrupt =
+        signal(SignalKind::interrupt()).map_err(|error| Failure::failed("signal", "no ping", error, "try again"))?;
     for seq in 1..=args.count {
         let next = Instant::now() + interval;
-        let read = match client.ping(&args.peer, timeout).await {
+        let answer = tokio::select! {
+            answer = client.ping(&args.peer, timeout) => answer,
+            _ = interrupt.recv() => return tally.finish(&context.output, seq),
+        };
+        let read = match answer {
             Ok(pong) => {
                 let read = context.output.progress(&pong_line(seq, &pong));
                 tally.replies.push((seq, pong));
@@ -42,7 +51,10 @@ pub(crate) async fn run(context: &Context, args: &PingArgs) -> Result<(), Failur
             return tally.finish(&context.output, seq);
         }
         if seq < args.count {
-            sleep_until(next).await;
+            tokio::select! {
+                () = sleep_until(next) => {}
+                _ = interrupt.recv() => return tally.finish(&context.output, seq),
+            }
         }
     }
     tally.finish(&context.output, args.count)
@@ -57,7 +69,7 @@ struct Tally {
 impl Tally {
     fn finish(self, output: &Output, sent: u32) -> Result<(), Failure> {
         let Some((_, last)) = self.replies.last() else {
-            return Err(self.last_error.map_or_else(nothing_sent, Failure::from));
+            return Err(self.last_error.map_or_else(|| nothing_came(sent), Failure::from));
         };
         let times: Vec<f64> = self.replies.iter().map(|(_, pong)| pong.rtt_ms).collect();
         let received = times.len();
@@ -102,6 +114,12 @@ fn round(value: f64) -> f64 {
     (value * 1000.0).round() / 1000.0
 }
 
-fn nothing_sent() -> Failure {
-    Failure::usage("usage", "nothing was sent", "the count is 0", "`-c 1` or more")
+/// Interrupted before the first answer, or the first silence.
+fn nothing_came(sent: u32) -> Failure {
+    Failure::failed(
+        "interrupted",
+        "no answer yet",
+        format!("interrupted after {sent} sent"),
+        "wait for it, `-W` seconds at most",
+    )
 }

@@ -3,11 +3,15 @@
 
 use std::{
     fs,
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Read},
     process::Stdio,
     time::{Duration, Instant},
 };
 
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use pqvpn_api::{
     model,
     server::{Access, ControlSocket, Service, serve},
@@ -246,6 +250,26 @@ fn a_ping_ends_when_nobody_reads_it() {
         child.wait().unwrap();
         assert!(begun.elapsed() < Duration::from_secs(30), "{peer} is pinged for nobody");
     }
+}
+
+#[test]
+fn an_interrupted_ping_says_what_it_has() {
+    let fixture = Fixture::start();
+    let interrupted = |peer: &str| {
+        let mut child = fixture.sandbox.command(&["ping", peer, "-c", "60", "-i", "30"]).stdout(Stdio::piped()).spawn().unwrap();
+        let mut reader = BufReader::new(child.stdout.take().unwrap());
+        let mut line = String::new();
+        reader.read_line(&mut line).unwrap();
+        assert!(line.starts_with("1: "), "{line}");
+        kill(Pid::from_raw(child.id().try_into().unwrap()), Signal::SIGINT).unwrap();
+        let mut rest = String::new();
+        reader.read_to_string(&mut rest).unwrap();
+        (child.wait().unwrap().code(), rest)
+    };
+    let (code, rest) = interrupted("nas");
+    assert_eq!(code, Some(0));
+    assert!(rest.contains("1 of 1 answered; rtt min/avg/max 1.500/"), "{rest}");
+    assert_eq!(interrupted("mute").0, Some(1));
 }
 
 #[test]
