@@ -405,9 +405,9 @@ impl Driver {
         let now = Moment::now();
         let id = constitution.id();
         let (mut seq, mut seen) = (0, BTreeMap::new());
-        if let Some(before) = self.networks.remove(&id) {
-            before.hand_over(&mut constitution);
-            (seq, seen) = (before.head.seq, before.seen);
+        if let Some(mut before) = self.networks.remove(&id) {
+            (seq, seen) = (before.head.seq, std::mem::take(&mut before.seen));
+            constitution = before.united_with(&constitution);
         }
         let view = constitution.view();
         // Never before a network that is here already, whatever the clock was when that was joined.

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The driver by itself: what it remembers, when it wakes, whom it believes.
 
+mod joins;
+
 use std::{
     sync::atomic::{AtomicI64, AtomicUsize, Ordering},
     time::Duration,
@@ -14,7 +16,6 @@ use super::{
     super::{
         command::NetworkCommand,
         error::NetworkError,
-        join::Member,
         links::tests::{link, link_at, link_from},
         members::Members,
         network::{
@@ -336,69 +337,6 @@ async fn what_is_not_on_disk_is_not_said_and_the_disk_is_tried_again() {
     assert_eq!(records(&ask(&mut driver)), 1);
     let kept = driver.store.load().unwrap();
     assert_eq!(kept[&id].records.len(), 1);
-}
-
-/// What whoever lets us in sends: all that `held` holds but the last `left_out`.
-fn let_in_by(held: &Network, left_out: usize) -> Member {
-    let mut statements = held.constitution.after(&[], usize::MAX).statements;
-    statements.truncate(statements.len() - left_out);
-    let statements = statements.iter().map(|statement| Statement::clone(statement));
-    let constitution =
-        super::super::network::constitution(&held.id, statements, &pqvpn_trust::CompositeVerifier).unwrap();
-    let link = Arc::clone(&link(identity(1).peer_id(), clock::now()).connection);
-    Member { constitution, records: Vec::new(), invites: Vec::new(), covers: Vec::new(), link, name: String::new() }
-}
-
-#[tokio::test]
-async fn who_lets_us_in_again_has_us_forget_nothing() {
-    let Rig { mut driver, id, _state, _events, _views } = rig();
-    let says = |driver: &mut Driver, act: Act| {
-        let held = driver.networks.get_mut(&id).unwrap();
-        let mut statement = Statement::draft(held.constitution.draft(Moment::now().unix_ms, act)).unwrap();
-        statement.sign(&identity(1)).unwrap();
-        held.author(statement).unwrap();
-    };
-    let revoke = |n| Act::Revoke { peer: identity(n).peer_id(), reason: String::new() };
-    says(&mut driver, revoke(3));
-    let (carol, at) = (identity(4).peer_id(), "192.0.2.4:4".parse().unwrap());
-    driver.networks.get_mut(&id).unwrap().reached_at(1, carol, at);
-    let door = let_in_by(&driver.networks[&id], 1);
-    assert_eq!(driver.enter(door).unwrap().members, 3);
-    let held = &driver.networks[&id];
-    assert!(held.constitution.view().revoked.contains_key(&identity(3).peer_id()), "it is a member again");
-    assert!(held.seen.contains_key(&carol));
-    // Nor that it was put out itself.
-    says(&mut driver, revoke(2));
-    let door = let_in_by(&driver.networks[&id], 1);
-    assert!(matches!(driver.enter(door), Err(NetworkError::Revoked { .. })));
-    assert_eq!(driver.networks[&id].constitution.len(), 6);
-}
-
-#[tokio::test]
-async fn what_became_of_a_join_that_waited_is_said_without_any_network() {
-    let Rig { mut driver, id, _state, _events, _views } = rig();
-    let home = driver.networks.remove(&id).unwrap();
-    let codes = |driver: &mut Driver| {
-        driver.tell_views(Moment::now());
-        driver.shared.health.load().iter().map(|item| item.code).collect::<Vec<_>>()
-    };
-    let code = Code {
-        network: id,
-        network_name: "home".into(),
-        secret: InviteSecret::from_bytes([5; 16]),
-        not_after_s: 2_000_000_000,
-        doors: vec![Door { peer: identity(1).peer_id(), addresses: vec!["192.0.2.1:1".parse().unwrap()] }],
-    };
-    let waiting = Some(WaitingJoin { code: code.to_string(), name: "desk".into() });
-    let head = Head { waiting, ..home.head.clone() };
-    driver.resume_join(id, head.clone());
-    driver.touch_members();
-    assert_eq!(codes(&mut driver), ["join-waiting"]);
-    driver.on_joined(id, JoinDone::Failed(NetworkError::Denied { network: "home".into() }));
-    assert_eq!(codes(&mut driver), ["join-failed"]);
-    driver.resume_join(id, head);
-    driver.on_joined(id, JoinDone::Member(Box::new(let_in_by(&home, 0))));
-    assert!(codes(&mut driver).is_empty(), "it is in");
 }
 
 #[tokio::test]

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What is on the own disk was checked before it went there.
+//! What is not checked again: what is on the own disk, and what a copy holds that was checked as it was made.
 
 use std::sync::Arc;
 
 use pqvpn_crypto::{identity::PublicIdentity, peer_id::PeerId};
-use pqvpn_trust::{Constitution, StatementVerifier};
+use pqvpn_trust::{CompositeVerifier, Constitution, StatementVerifier};
 use pqvpn_wire::network::Statement;
 
 use super::Network;
@@ -22,10 +22,31 @@ impl StatementVerifier for OwnDisk {
     }
 }
 
+/// Believes what another copy holds, which was checked on its way into that; all else, as what waits in either, is checked.
+struct Checked<'c>(&'c Constitution);
+
+impl StatementVerifier for Checked<'_> {
+    fn signature(&self, statement: &Statement, signer: &PeerId, key: &PublicIdentity) -> bool {
+        let held = self.0.get(&statement.id());
+        // By its bytes: the same statement may come under a false one.
+        let known = held.as_ref().and_then(|held| held.signature(signer));
+        known.is_some_and(|known| statement.signature(signer) == Some(known))
+            || CompositeVerifier.signature(statement, signer, key)
+    }
+
+    fn rotation(&self, statement: &Statement) -> bool {
+        self.0.contains(&statement.id()) || CompositeVerifier.rotation(statement)
+    }
+}
+
 impl Network {
-    /// Adds what was held here, and checked, to another's copy.
-    pub(in crate::membership) fn hand_over(&self, to: &mut Constitution) {
-        let held = self.constitution.after(&[], usize::MAX).statements.into_iter().map(Arc::unwrap_or_clone);
-        let _refusals_are_counted = to.insert_all(held, &OwnDisk);
+    /// What was held here, and what another's copy adds to it. Of what waits there for others nothing is taken.
+    pub(in crate::membership) fn united_with(self, other: &Constitution) -> Constitution {
+        let mut held = self.constitution;
+        // What was shed here and comes whole is kept whole.
+        held.keep_all(true);
+        let added = other.after(&[], usize::MAX).statements.into_iter().map(Arc::unwrap_or_clone);
+        let _refusals_are_counted = held.insert_all(added, &Checked(other));
+        held
     }
 }
