@@ -121,10 +121,12 @@ impl Network {
     /// What the other may have that we lack.
     pub(in crate::membership) fn lacks(&self, now: Instant, peer: &PeerId, theirs: &SyncState) -> Lacks {
         let fresh = self.merged.get(peer).is_none_or(|last| now >= *last + MERGE_AGAIN);
-        let statements = theirs.tips.iter().any(|tip| !self.constitution.contains(tip)) || !self.missing.is_empty();
-        let restore = !statements && fresh && self.asks_to_restore(peer);
+        let unknown = theirs.tips.iter().any(|tip| !self.constitution.contains(tip));
+        // Anybody can have us miss what nobody holds: that says nothing of what this one holds.
+        let statements = unknown || !self.missing.is_empty();
+        let restore = !unknown && fresh && self.asks_to_restore(peer);
         let tips = self.constitution.tips_within(MAX_IDS);
-        let signers = !statements && theirs.head != self.constitution.head() && theirs.tips == tips && fresh || restore;
+        let signers = !unknown && theirs.head != self.constitution.head() && theirs.tips == tips && fresh || restore;
         let records = theirs.records != self.records_digest();
         Lacks { statements, signers, records, invites: theirs.invites != self.invites_digest() }
     }
@@ -138,11 +140,10 @@ impl Network {
             state.tips = self.constitution.waymarks(MAX_IDS);
         }
         state.held = lacks.records.then(held);
-        state.want = self.missing.iter().take(MAX_IDS).copied().collect();
-        if lacks.signers {
-            state.want.extend(self.to_restore());
-            state.want.truncate(MAX_IDS);
-        }
+        let restored = if lacks.signers { self.to_restore() } else { Vec::new() };
+        // Neither takes all the room from the other.
+        let room = MAX_IDS - restored.len().min(MAX_IDS / 2);
+        state.want = self.missing.iter().take(room).copied().chain(restored).take(MAX_IDS).collect();
         if !lacks.invites {
             // Nothing of them is wanted: their digest is taken as ours.
             state.invites = [0; 32];

@@ -244,6 +244,39 @@ fn signers_that_only_one_side_knows_reach_the_other() {
     assert!(one.constitution.proposals().is_empty());
 }
 
+#[test]
+fn who_names_parents_that_nobody_has_keeps_no_signature_away() {
+    let params = Params { quorum: 2, ..Params::default() };
+    let mut one = founded(0, params);
+    for (n, name) in [(1, "bob"), (2, "carol"), (3, "mallory")] {
+        do_act(&mut one, member(n, name));
+    }
+    do_act(&mut one, Act::AddAdmin { key: who(1).public().clone() });
+    do_act(&mut one, Act::AddAdmin { key: who(2).public().clone() });
+    let mut other = founded(1, params);
+    pull_all(&mut other, &one, moment(NOW));
+    let carol = who(2).peer_id();
+    let proposal = one.act(who(0), NOW, Act::Revoke { peer: carol, reason: String::new() }).unwrap();
+    pull_all(&mut other, &one, moment(NOW));
+    other.co_sign(who(1), &proposal).unwrap();
+    // More than one message can ask for: what is asked for besides must have its place.
+    let statements = (0..16).map(|number: u8| {
+        let mut draft = one.constitution.draft(NOW, member(4, "dave"));
+        draft.parents = (0..16).map(|parent| StatementId::from_bytes([number * 16 + parent; 32])).collect();
+        let mut statement = Statement::draft(draft).unwrap();
+        statement.sign(who(3)).unwrap();
+        Arc::new(statement)
+    });
+    let statements = statements.collect();
+    one.absorb(NOW, Some(who(3).peer_id()), Bundle { statements, ..Bundle::default() });
+    assert_eq!(one.missing.len(), MAX_IDS);
+    let lacks = one.lacks(moment(NOW).mono, &other.own, &other.state());
+    assert!(lacks.signers && lacks.statements, "{lacks:?}");
+    pull_all(&mut one, &other, moment(NOW));
+    assert_eq!(one.state().head, other.state().head);
+    assert!(one.constitution.view().revoked.contains_key(&carol));
+}
+
 // ---- who is believed ----------------------------------------------------------------------------------------------
 
 #[test]
