@@ -131,6 +131,12 @@ pub enum NetworkError {
         /// The network.
         network: String,
     },
+    /// The membership of this node is over by its own terms.
+    #[error("the membership of this node in {network} has ended")]
+    MembershipEnded {
+        /// The network.
+        network: String,
+    },
     /// An admin said no.
     #[error("an admin of {network} has denied the request to join")]
     Denied {

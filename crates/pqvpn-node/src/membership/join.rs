@@ -258,10 +258,14 @@ impl<'a> Knocking<'a> {
                 break;
             }
         }
-        if !built.view().members.contains_key(&self.shared.own) {
+        let Some(own) = built.view().members.get(&self.shared.own) else {
             // It was added, and somebody else's use of the same invite counts before ours.
             let network = self.wish.code.network_name.clone();
             return Err(Knock::Refused(NetworkError::InviteUsedUp { network }));
+        };
+        if own.expired(clock::unix_millis()) {
+            // An admin may have said more since than this one has heard.
+            return Err(Knock::Silent(format!("{} knows a membership that has ended", link.peer().short())));
         }
         let name = self.wish.name.clone();
         let Gathered { records, invites, covers, .. } = gathered;

@@ -387,7 +387,7 @@ impl Network {
         let over: Vec<Serial> =
             self.invites.iter().filter(|(_, invite)| useless(invite)).map(|(serial, _)| *serial).collect();
         let answered = |(peer, pending): (&PeerId, &PendingJoin)| {
-            let done = view.members.contains_key(peer) || !view.is_admin(&pending.via);
+            let done = self.is_member(now_ms, peer) || !view.is_admin(&pending.via);
             (done || now_ms.saturating_sub(REMEMBER_MS) > pending.asked_ms).then_some(*peer)
         };
         let done: Vec<PeerId> = self.pending.iter().filter_map(answered).collect();

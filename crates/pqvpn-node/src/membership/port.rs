@@ -194,7 +194,7 @@ pub(crate) async fn start(setup: Setup) -> Result<(Port, JoinHandle<()>), Member
 pub(super) struct Loaded {
     pub(super) store: Store,
     pub(super) networks: Vec<Network>,
-    waiting: Vec<(pqvpn_wire::dht::NetworkId, super::store::Head)>,
+    pub(super) waiting: Vec<(pqvpn_wire::dht::NetworkId, super::store::Head)>,
     /// Rotations that led to the key this node has.
     facts: Vec<Fact>,
     /// What could not be read.
@@ -215,13 +215,17 @@ pub(super) fn load_from(store: Store, own: PeerId) -> Result<Loaded, StoreError>
     let mut say = |code, text| standing.push(HealthItem { level: HealthLevel::Error, code, text });
     let (mut networks, mut waiting) = (Vec::new(), Vec::new());
     for (id, kept) in store.load()? {
-        if let Some(head) = kept.head.clone().filter(|head| head.waiting.is_some() && kept.statements.is_empty()) {
+        let waits = kept.head.clone().filter(|head| head.waiting.is_some());
+        if let Some(head) = waits.clone().filter(|_| kept.statements.is_empty()) {
             waiting.push((id, head));
             continue;
         }
         let name = kept.head.as_ref().map(|head| head.name.clone()).unwrap_or_default();
         match Network::load(own, id, kept, Moment::now()) {
-            Ok(network) => networks.push(network),
+            Ok(network) => {
+                networks.push(network);
+                waiting.extend(waits.map(|head| (id, head)));
+            }
             Err(why) => say("networks-store", format!("the network {name} cannot be read from the store: {why}")),
         }
     }

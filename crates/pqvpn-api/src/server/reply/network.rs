@@ -36,6 +36,7 @@ pub(super) fn code_and_hint(error: &NetworkError) -> (Code, &'static str) {
         E::Revoked { .. } => {
             (Code::Revoked, "`pqvpn keys rotate` gives this node another key; then join with a new code")
         }
+        E::MembershipEnded { .. } => (Code::Denied, "an admin can let it in again: join with a new code"),
         E::Denied { .. } => (Code::Denied, "talk to an admin; a new code asks again"),
         E::Full { .. } => (Code::Full, "an admin can make room with `pqvpn revoke`"),
         E::Disabled { .. } => (Code::NetworkDisabled, "`pqvpn net create NAME` makes another one"),

@@ -18,7 +18,7 @@ use super::{
         store::{Change, Head},
     },
     Driver, TaskDone,
-    joins::MAX_NETWORKS,
+    joins::{Joining, MAX_NETWORKS},
     orders::HEARD,
 };
 use crate::entropy;
@@ -189,6 +189,9 @@ impl Driver {
 
     pub(super) fn forget(&mut self, id: NetworkId) {
         self.networks.remove(&id);
+        if self.joining.get(&id).is_some_and(Joining::is_waiting) {
+            self.forget_join(&id);
+        }
         self.unsay(&id);
         self.shared.counts.drop_network(&id);
         self.store_later(Change::Forget(id));

@@ -204,8 +204,8 @@ impl Driver {
         let others = self.networks.get(&id).map_or(0, |network| network.constitution.view().admins.len());
         let limit = if others > 1 { SETTLE } else { Duration::ZERO };
         self.push_and_wait(id, limit, move |driver, _heard| {
-            let is_in =
-                driver.networks.get(&id).is_some_and(|network| network.constitution.view().members.contains_key(&peer));
+            let now_ms = clock::unix_millis();
+            let is_in = driver.networks.get(&id).is_some_and(|network| network.is_member(now_ms, &peer));
             let response = if is_in { driver.joined(id) } else { driver.refuse_join(id, JoinRefusal::UsedUp) };
             let _link_gone = answer.send(response);
         });
@@ -214,18 +214,17 @@ impl Driver {
     /// Answers joins that waited, where an admin has decided.
     pub(super) fn answer_held(&mut self, id: NetworkId) {
         let Some(network) = self.networks.get(&id) else { return };
-        let view = network.constitution.view();
+        let (now_ms, disabled) = (clock::unix_millis(), network.constitution.view().disabled);
         let decided = |held: &Held| {
             held.network == id
-                && (view.members.contains_key(&held.peer)
-                    || view.disabled
+                && (network.is_member(now_ms, &held.peer)
+                    || disabled
                     || network.pending.get(&held.peer).is_none_or(|pending| pending.denied))
         };
         let (answered, waiting): (Vec<Held>, Vec<Held>) = std::mem::take(&mut self.held).into_iter().partition(decided);
         self.held = waiting;
         for Held { network: id, peer, answer, .. } in answered {
-            let is_in =
-                self.networks.get(&id).is_some_and(|network| network.constitution.view().members.contains_key(&peer));
+            let is_in = self.networks.get(&id).is_some_and(|network| network.is_member(now_ms, &peer));
             let response = if is_in { self.joined(id) } else { self.refuse_join(id, JoinRefusal::Denied) };
             let _link_gone = answer.send(response);
         }
@@ -342,8 +341,12 @@ impl Driver {
         let Some(mut joining) = self.joining.remove(&id) else { return };
         match done {
             JoinDone::Member(member) => {
-                self.standing.retain(|item| item.code != JOIN_FAILED);
                 let report = self.enter(*member);
+                match &report {
+                    Ok(_) => self.standing.retain(|item| item.code != JOIN_FAILED),
+                    Err(error) if joining.wish.waiting => self.say_standing(JOIN_FAILED, error.to_string()),
+                    Err(_) => {}
+                }
                 self.touch_members();
                 if let Some(reply) = joining.reply {
                     self.answer_later(reply, report);
@@ -359,9 +362,8 @@ impl Driver {
                     return;
                 }
                 if joining.wish.waiting {
-                    self.store_later(Change::Forget(id));
-                    let text = error.to_string();
-                    self.say_standing(JOIN_FAILED, text);
+                    self.wait_no_more(id);
+                    self.say_standing(JOIN_FAILED, error.to_string());
                 }
                 if let Some(reply) = joining.reply {
                     drop(reply.send(Err(error)));
@@ -372,7 +374,8 @@ impl Driver {
     }
 
     fn wait_for_admin(&mut self, id: NetworkId, mut joining: Joining) {
-        let (name, network) = (joining.wish.name.clone(), joining.wish.code.network_name.clone());
+        let (name, code) = (joining.wish.name.clone(), &joining.wish.code);
+        let network = self.networks.get(&id).map_or_else(|| code.network_name.clone(), |held| held.head.name.clone());
         if let Some(reply) = joining.reply.take() {
             let report = JoinReport {
                 id,
@@ -387,12 +390,28 @@ impl Driver {
         if !joining.wish.waiting {
             joining.wish.waiting = true;
             let waiting = Some(WaitingJoin { code: joining.wish.code.to_string(), name });
-            let since_ms = clock::unix_millis();
-            self.store_later(Change::Head(id, Head { name: network, enabled: true, seq: 0, waiting, since_ms }));
+            if let Some(held) = self.networks.get_mut(&id) {
+                held.head.waiting = waiting;
+                held.keep_head();
+            } else {
+                let since_ms = clock::unix_millis();
+                self.store_later(Change::Head(id, Head { name: network, enabled: true, seq: 0, waiting, since_ms }));
+            }
         }
         joining.again = Some(clock::now());
         self.joining.insert(id, joining);
         self.untold = true;
+    }
+
+    /// Nobody lets us in: of a network that we were in before all stays but the wish.
+    fn wait_no_more(&mut self, id: NetworkId) {
+        match self.networks.get_mut(&id) {
+            Some(held) => {
+                held.head.waiting = None;
+                held.keep_head();
+            }
+            None => self.store_later(Change::Forget(id)),
+        }
     }
 
     /// This node is a member now, unless what it held of the network before says otherwise: nothing that was held is
@@ -426,7 +445,7 @@ impl Driver {
         network.lives.heard(now.mono, link.peer());
         self.shared.counts.add_network(id);
         let own = network.constitution.view().members.get(&self.shared.own);
-        let is_in = own.is_some();
+        let over = own.map(|own| own.expired(now.unix_ms));
         let report = JoinReport {
             id,
             network: network.head.name.clone(),
@@ -438,9 +457,14 @@ impl Driver {
         self.networks.insert(id, network);
         // The door is a neighbour from now on, at least until the ring is known.
         let _full = self.adopt_dialed(link);
-        if !is_in {
-            tracing::warn!(network = %report.network, "let in, and no member by what was known before");
-            return Err(NetworkError::Revoked { network: report.network });
+        if over != Some(false) {
+            tracing::warn!(network = %report.network, "let in, and no member by all that is known");
+            let network = report.network;
+            return Err(if over.is_some() {
+                NetworkError::MembershipEnded { network }
+            } else {
+                NetworkError::Revoked { network }
+            });
         }
         tracing::info!(network = %report.network, name = %report.name, members = report.members, "joined");
         Ok(report)

@@ -10,7 +10,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use pqvpn_crypto::identity::{CompositeSignature, Identity, SIGNATURE_LEN};
-use pqvpn_wire::network::{Act, Bundle, Code, Door, InviteSecret, Statement, SyncState};
+use pqvpn_wire::network::{Act, Bundle, Door, Statement, SyncState};
 
 use super::{
     super::{
@@ -25,7 +25,7 @@ use super::{
         overlay,
         relaying::{Willing, tests::Written},
         report::NetRef,
-        store::{WaitingJoin, tests::Failing},
+        store::tests::Failing,
     },
     *,
 };

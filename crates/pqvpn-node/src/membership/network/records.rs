@@ -245,11 +245,10 @@ impl Network {
         if self.pending.get(&peer).is_some_and(|held| rank(held) >= rank(&pending)) {
             return false;
         }
-        let view = self.constitution.view();
-        if view.members.contains_key(&peer) {
+        if self.is_member(now_ms, &peer) {
             return false;
         }
-        let via = view.admins.get(&pending.via);
+        let via = self.constitution.view().admins.get(&pending.via);
         let vouched = via.is_some_and(|key| pending.verify(&self.id, key));
         self.counters.false_signatures += u64::from(via.is_some() && !vouched);
         if !vouched || pending.asked_ms > now_ms.saturating_add(MAX_SKEW_MS) {

@@ -1,12 +1,26 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Our own joins: what a door can do to what is held, and what becomes of one that waits.
 
+use pqvpn_crypto::proofs::schnorr::JoinContext;
 use pqvpn_trust::{CompositeVerifier, Inserted};
+use pqvpn_wire::network::{Code, Door, Invite, InviteSecret, JoinRequest, Params, SignedInvite};
 
 use super::{
-    super::super::{join::Member, network::constitution},
+    super::super::{join::Member, network::constitution, port::load_from, store::WaitingJoin},
     *,
 };
+
+/// A code for a network.
+fn code(network: NetworkId) -> String {
+    let code = Code {
+        network,
+        network_name: "home".into(),
+        secret: InviteSecret::from_bytes([5; 16]),
+        not_after_s: 2_000_000_000,
+        doors: vec![Door { peer: identity(1).peer_id(), addresses: vec!["192.0.2.1:1".parse().unwrap()] }],
+    };
+    code.to_string()
+}
 
 /// What whoever lets us in sends: all that `held` holds but the last `left_out`.
 fn let_in_by(held: &Network, left_out: usize) -> Member {
@@ -94,14 +108,7 @@ async fn what_became_of_a_join_that_waited_is_said_without_any_network() {
         driver.tell_views(Moment::now());
         driver.shared.health.load().iter().map(|item| item.code).collect::<Vec<_>>()
     };
-    let code = Code {
-        network: id,
-        network_name: "home".into(),
-        secret: InviteSecret::from_bytes([5; 16]),
-        not_after_s: 2_000_000_000,
-        doors: vec![Door { peer: identity(1).peer_id(), addresses: vec!["192.0.2.1:1".parse().unwrap()] }],
-    };
-    let waiting = Some(WaitingJoin { code: code.to_string(), name: "desk".into() });
+    let waiting = Some(WaitingJoin { code: code(id), name: "desk".into() });
     let head = Head { waiting, ..home.head.clone() };
     driver.resume_join(id, head.clone());
     driver.touch_members();
@@ -111,4 +118,120 @@ async fn what_became_of_a_join_that_waited_is_said_without_any_network() {
     driver.resume_join(id, head);
     driver.on_joined(id, JoinDone::Member(Box::new(let_in_by(&home, 0))));
     assert!(codes(&mut driver).is_empty(), "it is in");
+}
+
+/// This node is an admin who is asked before anybody is let in; the code that it gives out.
+fn club(driver: &mut Driver, id: NetworkId) -> InviteSecret {
+    let held = driver.networks.get_mut(&id).unwrap();
+    let params = held.constitution.view().params;
+    let approval = Act::SetParams(Params { approval: true, ..params });
+    for act in [Act::AddAdmin { key: identity(2).public().clone() }, approval] {
+        let statement = said(held, act, true);
+        held.author(statement).unwrap();
+    }
+    let secret = InviteSecret::from_bytes([5; 16]);
+    let invite = Invite {
+        network: id,
+        serial: secret.serial(),
+        point: secret.key().point(),
+        issuer: held.own,
+        tags: Vec::new(),
+        level_cap: 2,
+        not_after_ms: Moment::now().unix_ms + 3_600_000,
+        max_uses: 1,
+        ephemeral_s: None,
+        member_expires_s: None,
+        preapproved: false,
+    };
+    assert!(held.keep_invite(SignedInvite::sign(invite, &identity(2)).unwrap()));
+    secret
+}
+
+/// Membership of identity `n` that ended a second ago, as founder 1 has said it before.
+fn ended(held: &mut Network, n: u8) {
+    let Act::AddMember(mut new) = member(identity(n).peer_id(), None) else { unreachable!() };
+    new.expires_ms = Some(Moment::now().unix_ms - 1000);
+    let statement = said(held, Act::AddMember(new), true);
+    held.author(statement).unwrap();
+}
+
+#[tokio::test]
+async fn whose_membership_has_ended_is_in_when_an_admin_says_so_and_not_before() {
+    let Rig { mut driver, id, _state, _events, _views } = rig();
+    let secret = club(&mut driver, id);
+    let (joiner, own) = (identity(5), driver.shared.own);
+    ended(driver.networks.get_mut(&id).unwrap(), 5);
+    let at = driver.links.insert(link(joiner.peer_id(), clock::now())).unwrap();
+    let ask = |driver: &mut Driver| {
+        let (serial, key, exporter) = (secret.serial(), secret.key(), [4; 32]);
+        let context = JoinContext::new(id.as_bytes(), serial.as_bytes(), &own, &joiner.peer_id(), &exporter);
+        let now = Moment::now();
+        let name = "again".to_owned();
+        let request = JoinRequest::make(&joiner, (serial, &key), &context, name, now.unix_ms, &[3; 32]).unwrap();
+        let (answer, answered) = oneshot::channel();
+        let from = (joiner.peer_id(), "192.0.2.5:5".parse().unwrap());
+        driver.on_join(now, at, from, id, (joiner.public(), &exporter), request, answer);
+        answered
+    };
+    assert!(matches!(ask(&mut driver).try_recv(), Ok(NetResponse::Pending { .. })));
+    let mut waits = ask(&mut driver);
+    driver.answer_held(id);
+    assert!(waits.try_recv().is_err(), "nobody has decided");
+    let held = driver.networks.get_mut(&id).unwrap();
+    let act = held.approval(Moment::now().unix_ms, &joiner.peer_id()).unwrap();
+    held.act(&identity(2), Moment::now().unix_ms, act).unwrap();
+    driver.answer_held(id);
+    assert!(matches!(waits.try_recv(), Ok(NetResponse::Joined(_))));
+}
+
+#[tokio::test]
+async fn who_is_let_in_by_a_membership_that_has_ended_is_not_in() {
+    let Rig { mut driver, id, _state, _events, _views } = rig();
+    ended(driver.networks.get_mut(&id).unwrap(), 2);
+    let door = let_in_by(&driver.networks[&id], 0);
+    let (reply, answer) = oneshot::channel();
+    driver.say_standing("join-failed", "an admin said no".to_owned());
+    let code = code(id);
+    driver.join(&code, None, Duration::from_secs(9), reply);
+    driver.on_joined(id, JoinDone::Member(Box::new(door)));
+    driver.flush().await;
+    assert!(matches!(answer.await.unwrap(), Err(NetworkError::MembershipEnded { .. })));
+    assert!(driver.own_health().iter().any(|item| item.code == "join-failed"), "as if it were in");
+}
+
+#[tokio::test]
+async fn a_join_that_waits_leaves_what_is_held_of_the_network_as_it_is() {
+    let Rig { mut driver, id, _state, _events, _views } = rig();
+    let held = driver.networks.get_mut(&id).unwrap();
+    ended(held, 2);
+    (held.head.name, held.head.seq) = ("home-2".to_owned(), 7);
+    held.keep_all();
+    held.keep_head();
+    let kept = |driver: &Driver| {
+        let kept = driver.store.load().unwrap().remove(&id).unwrap();
+        let head = kept.head.unwrap();
+        assert_eq!((head.name.as_str(), head.seq, kept.statements.len()), ("home-2", 7, 5));
+        head.waiting
+    };
+    let wait = |driver: &mut Driver| {
+        let (reply, answer) = oneshot::channel();
+        driver.join(&code(id), Some("desk".to_owned()), Duration::from_secs(9), reply);
+        driver.on_joined(id, JoinDone::Waiting);
+        answer
+    };
+    let answer = wait(&mut driver);
+    driver.flush().await;
+    assert_eq!(answer.await.unwrap().unwrap().network, "home-2");
+    assert!(kept(&driver).is_some());
+    // Started again it has both, and goes on waiting.
+    let loaded = load_from(driver.store.clone(), driver.shared.own).unwrap();
+    assert_eq!((loaded.networks.len(), loaded.waiting.len()), (1, 1));
+    driver.on_joined(id, JoinDone::Failed(NetworkError::Denied { network: "home".into() }));
+    driver.flush().await;
+    assert!(kept(&driver).is_none() && driver.networks[&id].head.waiting.is_none(), "asked for no more");
+    // Who leaves the network does not come back by a join that waits.
+    let _answer = wait(&mut driver);
+    driver.forget(id);
+    driver.flush().await;
+    assert!(driver.joining.is_empty() && driver.store.load().unwrap().is_empty());
 }

@@ -122,3 +122,39 @@ fn of_two_admins_who_use_one_invite_at_once_one_learns_that_it_was_second() {
     assert_eq!(members(&one), members(&other));
     assert_eq!(members(&one).iter().filter(|is_in| **is_in).count(), 1, "one use, one member");
 }
+
+#[test]
+fn whose_membership_has_ended_waits_like_anybody() {
+    let params = Params { approval: true, ..Params::default() };
+    let mut club = founded(0, params);
+    do_act(&mut club, member(1, "bob"));
+    do_act(&mut club, Act::AddAdmin { key: who(1).public().clone() });
+    // One has run out, the other was silent for too long.
+    for (n, name) in [(2, "carol"), (3, "dave")] {
+        let Act::AddMember(mut new) = member(n, name) else { unreachable!() };
+        (new.expires_ms, new.ephemeral_s) = if n == 2 { (Some(NOW + HOUR), None) } else { (None, Some(60)) };
+        do_act(&mut club, Act::AddMember(new));
+    }
+    let late = NOW + HOUR;
+    invite(&mut club, &SECRET, |invite| (invite.not_after_ms, invite.max_uses) = (late + HOUR, 2));
+    let mut other = founded(1, params);
+    pull_all(&mut other, &club, moment(NOW));
+    for (n, name) in [(2, "carol"), (3, "dave")] {
+        let peer = who(n).peer_id();
+        assert!(!club.is_member(late, &peer));
+        let asks = request(&club, n, name, late);
+        assert_eq!(judge(&club, late, n, &asks), Judged::Wait);
+        club.queue_join(who(0), late, &asks).unwrap();
+        club.prune(late);
+        assert!(club.pending.contains_key(&peer), "{name} is not asked about any more");
+        pull_all(&mut other, &club, moment(late));
+        other.prune(late);
+        assert!(other.pending.contains_key(&peer), "another admin does not hear of {name}");
+        assert_eq!(club.state().invites, other.state().invites);
+        let act = other.approval(late, &peer).unwrap();
+        other.act(who(1), late, act).unwrap();
+        other.prune(late);
+        pull_all(&mut club, &other, moment(late));
+        assert!(club.is_member(late, &peer) && club.pending.is_empty() && other.pending.is_empty());
+    }
+}
