@@ -121,12 +121,14 @@ impl Network {
         request: &JoinRequest,
     ) -> Option<PendingJoin> {
         let peer = request.key.peer_id();
-        let held = self.pending.get(&peer).filter(|held| held.serial == request.serial && held.name == request.name);
-        if let Some(held) = held {
+        let held = self.pending.get(&peer);
+        if let Some(held) = held.filter(|held| held.serial == request.serial && held.name == request.name) {
             return Some(held.clone());
         }
+        // After what it replaces, whatever the clock of who wrote that: others keep the later one.
+        let asked_ms = held.map_or(now_ms, |held| now_ms.max(held.asked_ms.saturating_add(1)));
         let asked = (request.serial, request.key.clone(), request.name.clone());
-        let vouched = PendingJoin::vouch(identity, &self.id, (entropy::bytes(), now_ms), asked, false);
+        let vouched = PendingJoin::vouch(identity, &self.id, (entropy::bytes(), asked_ms), asked, false);
         let pending = vouched.inspect_err(|error| tracing::warn!(%error, "a join cannot be vouched for")).ok()?;
         self.keep_pending(pending.clone()).then_some(pending)
     }

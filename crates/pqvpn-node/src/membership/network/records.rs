@@ -241,7 +241,8 @@ impl Network {
     /// Believes a waiting join that an admin of now vouches for; says whether it is news.
     pub(super) fn absorb_pending(&mut self, now_ms: u64, pending: PendingJoin) -> bool {
         let peer = pending.key.peer_id();
-        let rank = |pending: &PendingJoin| (pending.denied, pending.asked_ms, pending.ticket);
+        // A no holds for its question and all before it; who asks anew later waits again, at every admin.
+        let rank = |pending: &PendingJoin| (pending.asked_ms, pending.ticket, pending.denied);
         if self.pending.get(&peer).is_some_and(|held| rank(held) >= rank(&pending)) {
             return false;
         }

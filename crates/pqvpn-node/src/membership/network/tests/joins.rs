@@ -158,3 +158,35 @@ fn whose_membership_has_ended_waits_like_anybody() {
         assert!(club.is_member(late, &peer) && club.pending.is_empty() && other.pending.is_empty());
     }
 }
+
+#[test]
+fn a_question_counts_for_more_than_an_older_no_at_every_admin() {
+    let params = Params { approval: true, ..Params::default() };
+    let mut club = founded(0, params);
+    do_act(&mut club, member(1, "bob"));
+    do_act(&mut club, Act::AddAdmin { key: who(1).public().clone() });
+    let second = InviteSecret::from_bytes([8; 16]);
+    invite(&mut club, &SECRET, |_| ());
+    invite(&mut club, &second, |_| ());
+    let carol = who(2).peer_id();
+    let mut asks = request(&club, 2, "carol", NOW);
+    club.queue_join(who(0), NOW, &asks).unwrap();
+    club.deny(who(0), &carol).unwrap();
+    let mut other = founded(1, params);
+    pull_all(&mut other, &club, moment(NOW));
+    assert!(other.pending[&carol].denied);
+    // With another code, by the clock of an admin that is behind.
+    asks.serial = second.serial();
+    let new = other.queue_join(who(1), NOW - 1000, &asks).unwrap();
+    pull_all(&mut other, &club, moment(NOW));
+    pull_all(&mut club, &other, moment(NOW));
+    for network in [&club, &other] {
+        let held = &network.pending[&carol];
+        assert_eq!((held.ticket, held.denied), (new.ticket, false));
+    }
+    assert_eq!(club.state().invites, other.state().invites);
+    // And a new no holds at both.
+    club.deny(who(0), &carol).unwrap();
+    pull_all(&mut other, &club, moment(NOW));
+    assert!(other.pending[&carol].denied && club.state().invites == other.state().invites);
+}
