@@ -233,6 +233,16 @@ pub enum NetworkError {
         /// The serial asked for.
         serial: String,
     },
+    /// So many invites can be used that another one is not kept.
+    #[error(
+        "{network} keeps {most} invites, and all it has can be used and end later; cancel some, or make one that lasts longer"
+    )]
+    TooManyInvites {
+        /// The network.
+        network: String,
+        /// How many are kept.
+        most: usize,
+    },
     /// No such proposal.
     #[error("{network} has no proposal {id:?}; `pqvpn lock status` shows those there are")]
     NoSuchProposal {

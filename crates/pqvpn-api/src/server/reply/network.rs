@@ -51,6 +51,7 @@ pub(super) fn code_and_hint(error: &NetworkError) -> (Code, &'static str) {
         E::UnknownMember { .. } => (Code::UnknownMember, "`pqvpn members` lists them"),
         E::AmbiguousMember { .. } => (Code::AmbiguousMember, "give more digits of the PeerID"),
         E::NobodyWaits { .. } => (Code::UnknownMember, "`pqvpn approve` shows who waits"),
+        E::TooManyInvites { .. } => (Code::Full, "`pqvpn invite cancel SERIAL` makes room"),
         E::NoSuchInvite { .. } => (Code::NotFound, "`pqvpn invite list` shows them"),
         E::NoSuchProposal { .. } => (Code::NotFound, "`pqvpn lock status` shows them"),
         E::NoSuchStatement { .. } => (Code::NotFound, "give more digits, or look at `pqvpn lock log`"),

@@ -15,7 +15,7 @@ use super::{
         command::{NetworkCommand, Reply},
         error::NetworkError,
         event::Order,
-        network::{Moment, Network, find_member, hex, is_prefix},
+        network::{MAX_INVITES, Moment, Network, find_member, hex, is_prefix},
         report::{
             ActReport, ApproveReport, GossipReport, InviteOptions, InviteReport, NetRef, NetworkReport, RevokeReport,
         },
@@ -267,8 +267,11 @@ impl Driver {
         let code = Code { network: id, network_name, secret, not_after_s, doors };
         let mut report = network.invite_report(now.unix_ms, &signed);
         report.code = Some(code.to_string());
-        network.made.insert(signed.serial(), now.unix_ms);
-        network.keep_invite(signed);
+        let serial = signed.serial();
+        if !network.keep_invite(now.unix_ms, signed) {
+            return Err(NetworkError::TooManyInvites { network: name, most: MAX_INVITES });
+        }
+        network.made.insert(serial, now.unix_ms);
         Ok((id, report))
     }
 

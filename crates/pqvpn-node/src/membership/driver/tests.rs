@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The driver by itself: what it remembers, when it wakes, whom it believes.
 
+mod admin;
 mod joins;
 
 use std::{

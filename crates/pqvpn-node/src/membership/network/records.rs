@@ -13,7 +13,7 @@ use pqvpn_wire::network::{
 };
 
 use super::{MAX_INVITES, MAX_PENDING, MAX_PENDING_PER_INVITE, Network, REMEMBER_MS, extra_key};
-use crate::membership::store::Change;
+use crate::membership::{report::InviteState, store::Change};
 
 /// A record is renewed at this age: a quarter of its life, so that three renewals may fail.
 pub(in crate::membership) const RENEW_MS: u64 = 6 * 3_600_000;
@@ -204,17 +204,23 @@ impl Network {
         if now_ms.saturating_sub(REMEMBER_MS) > invite.invite().not_after_ms {
             return false;
         }
-        self.keep_invite(invite)
+        self.keep_invite(now_ms, invite)
     }
 
-    /// Keeps an invite; where there are too many, the one that ends first goes.
-    pub(in crate::membership) fn keep_invite(&mut self, invite: SignedInvite) -> bool {
+    /// Keeps an invite; where there are too many, one that cannot be used any more goes, or else the one that ends first.
+    /// `false`: that is this one.
+    #[must_use]
+    pub(in crate::membership) fn keep_invite(&mut self, now_ms: u64, invite: SignedInvite) -> bool {
         let serial = invite.serial();
         self.invites.insert(serial, invite.clone());
         if self.invites.len() > MAX_INVITES {
             self.counters.invites_full += 1;
-            let first = self.invites.values().map(|invite| (invite.invite().not_after_ms, invite.serial())).min();
-            if let Some((_, first)) = first {
+            let place = |held: &SignedInvite| {
+                let is_open = self.invite_state(now_ms, held.invite()) == InviteState::Open;
+                (is_open, held.invite().not_after_ms, held.serial())
+            };
+            let first = self.invites.values().map(place).min();
+            if let Some((_, _, first)) = first {
                 self.drop_invite(&first);
                 if first == serial {
                     return false;

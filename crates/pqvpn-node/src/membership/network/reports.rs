@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use pqvpn_crypto::peer_id::PeerId;
-use pqvpn_wire::network::{Act, Serial, SignedInvite, StatementId};
+use pqvpn_wire::network::{Act, Invite, Serial, SignedInvite, StatementId};
 
 use super::{
     Moment, Network,
@@ -89,17 +89,7 @@ impl Network {
 
     /// An invite; its code is only in the answer to its creation.
     pub(in crate::membership) fn invite_report(&self, now_ms: u64, signed: &SignedInvite) -> InviteReport {
-        let (view, invite) = (self.constitution.view(), signed.invite());
-        let uses = view.uses.get(&invite.serial).copied().unwrap_or(0);
-        let state = if view.cancelled.contains(&invite.serial) {
-            InviteState::Cancelled
-        } else if uses >= invite.max_uses {
-            InviteState::UsedUp
-        } else if now_ms >= invite.not_after_ms {
-            InviteState::Expired
-        } else {
-            InviteState::Open
-        };
+        let invite = signed.invite();
         InviteReport {
             network: self.head.name.clone(),
             code: None,
@@ -107,12 +97,27 @@ impl Network {
             issuer: invite.issuer,
             not_after_ms: invite.not_after_ms,
             max_uses: invite.max_uses,
-            uses,
+            uses: self.constitution.view().uses.get(&invite.serial).copied().unwrap_or(0),
             tags: invite.tags.clone(),
             ephemeral: invite.ephemeral_s.map(|seconds| Duration::from_secs(seconds.into())),
             preapproved: invite.preapproved,
             level_cap: invite.level_cap,
-            state,
+            state: self.invite_state(now_ms, invite),
+        }
+    }
+
+    /// What has become of an invite.
+    pub(super) fn invite_state(&self, now_ms: u64, invite: &Invite) -> InviteState {
+        let view = self.constitution.view();
+        let uses = view.uses.get(&invite.serial).copied().unwrap_or(0);
+        if view.cancelled.contains(&invite.serial) {
+            InviteState::Cancelled
+        } else if uses >= invite.max_uses {
+            InviteState::UsedUp
+        } else if now_ms >= invite.not_after_ms {
+            InviteState::Expired
+        } else {
+            InviteState::Open
         }
     }
 

@@ -105,7 +105,7 @@ fn invite(network: &mut Network, secret: &InviteSecret, change: impl FnOnce(&mut
         preapproved: false,
     };
     change(&mut invite);
-    network.keep_invite(SignedInvite::sign(invite, who(0)).unwrap());
+    let _may_be_full = network.keep_invite(NOW, SignedInvite::sign(invite, who(0)).unwrap());
 }
 
 const SECRET: InviteSecret = InviteSecret::from_bytes([9; 16]);

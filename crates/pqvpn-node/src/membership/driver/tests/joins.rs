@@ -58,7 +58,7 @@ async fn who_lets_us_in_again_has_us_forget_nothing() {
 }
 
 /// `act` on what `held` holds, as founder 1 would say it, under a signature that holds or not.
-fn said(held: &Network, act: Act, good: bool) -> Statement {
+pub(super) fn said(held: &Network, act: Act, good: bool) -> Statement {
     let mut statement = Statement::draft(held.constitution.draft(Moment::now().unix_ms, act)).unwrap();
     if good {
         statement.sign(&identity(1)).unwrap();
@@ -121,7 +121,7 @@ async fn what_became_of_a_join_that_waited_is_said_without_any_network() {
 }
 
 /// This node is an admin who is asked before anybody is let in; the code that it gives out.
-fn club(driver: &mut Driver, id: NetworkId) -> InviteSecret {
+pub(super) fn club(driver: &mut Driver, id: NetworkId) -> InviteSecret {
     let held = driver.networks.get_mut(&id).unwrap();
     let params = held.constitution.view().params;
     let approval = Act::SetParams(Params { approval: true, ..params });
@@ -143,12 +143,12 @@ fn club(driver: &mut Driver, id: NetworkId) -> InviteSecret {
         member_expires_s: None,
         preapproved: false,
     };
-    assert!(held.keep_invite(SignedInvite::sign(invite, &identity(2)).unwrap()));
+    assert!(held.keep_invite(Moment::now().unix_ms, SignedInvite::sign(invite, &identity(2)).unwrap()));
     secret
 }
 
 /// Membership of identity `n` that ended a second ago, as founder 1 has said it before.
-fn ended(held: &mut Network, n: u8) {
+pub(super) fn ended(held: &mut Network, n: u8) {
     let Act::AddMember(mut new) = member(identity(n).peer_id(), None) else { unreachable!() };
     new.expires_ms = Some(Moment::now().unix_ms - 1000);
     let statement = said(held, Act::AddMember(new), true);

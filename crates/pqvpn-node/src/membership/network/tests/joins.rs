@@ -190,3 +190,25 @@ fn a_question_counts_for_more_than_an_older_no_at_every_admin() {
     pull_all(&mut other, &club, moment(NOW));
     assert!(other.pending[&carol].denied && club.state().invites == other.state().invites);
 }
+
+#[test]
+fn what_cannot_be_used_any_more_makes_room_for_invites_first() {
+    let mut ours = home();
+    let secret =
+        |n: u64| InviteSecret::from_bytes([(n / 256) as u8, n as u8, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2]);
+    for n in 0..MAX_INVITES as u64 {
+        invite(&mut ours, &secret(n), |invite| invite.not_after_ms = NOW + 2 * HOUR + n);
+    }
+    let (last, new) = (secret(MAX_INVITES as u64 - 1).serial(), secret(999));
+    do_act(&mut ours, Act::CancelInvite { serial: last });
+    invite(&mut ours, &new, |invite| invite.not_after_ms = NOW + HOUR);
+    assert!(ours.invites.contains_key(&new.serial()) && !ours.invites.contains_key(&last));
+    // Of others that hold it, it does not come back.
+    let mut other = founded(0, Params::default());
+    invite(&mut other, &secret(MAX_INVITES as u64 - 1), |invite| invite.not_after_ms = NOW + 2 * HOUR + 255);
+    pull_all(&mut ours, &other, moment(NOW));
+    assert!(ours.invites.contains_key(&new.serial()) && !ours.invites.contains_key(&last));
+    // Among those that can be used, what ends first goes.
+    invite(&mut ours, &secret(1000), |invite| invite.not_after_ms = NOW + 3 * HOUR);
+    assert!(!ours.invites.contains_key(&new.serial()) && ours.invites.len() == MAX_INVITES);
+}
