@@ -161,9 +161,8 @@ impl Driver {
         };
         let Some(network) = self.networks.get(&id) else { return };
         let report = self.report(now, network);
-        let view = network.constitution.view();
         let others = !network.others(now.unix_ms).is_empty();
-        if others && view.admins.len() == 1 && network.am_admin() && !view.disabled {
+        if others && network.am_last_admin(now.unix_ms) && !network.constitution.view().disabled {
             return drop(reply.send(Err(NetworkError::LastAdmin { network: network.head.name.clone() })));
         }
         let gone = report.state == NetworkState::Up || report.state == NetworkState::Syncing;

@@ -33,6 +33,10 @@ impl Network {
         if let Err(why) = self.constitution.allowed(&self.own, &act) {
             return Err(self.not_allowed(&why));
         }
+        let gives_up = matches!(&act, Act::RemoveAdmin { peer } | Act::Revoke { peer, .. } if *peer == self.own);
+        if gives_up && self.am_last_admin(now_ms) {
+            return Err(NetworkError::LastAdmin { network: name() });
+        }
         let body = if matches!(act, Act::Checkpoint { .. }) {
             self.constitution.draft_checkpoint(now_ms)
         } else {
@@ -47,6 +51,12 @@ impl Network {
         let network = name();
         self.author(statement).map_err(|refusal| NetworkError::NotAllowed { network, why: refusal.to_string() })?;
         Ok(id)
+    }
+
+    /// Whether this node is the only admin that is there: one that has left can still sign, and is reached by nobody.
+    pub(in crate::membership) fn am_last_admin(&self, now_ms: u64) -> bool {
+        let mut others = self.constitution.view().admins.keys().filter(|peer| **peer != self.own);
+        self.am_admin() && !others.any(|peer| self.is_member(now_ms, peer))
     }
 
     /// Puts somebody out. A proposal to do so that is open is signed instead of making another, if it would put out who

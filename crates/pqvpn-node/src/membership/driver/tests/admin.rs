@@ -5,7 +5,7 @@ use pqvpn_wire::network::{Invite, InviteSecret, SignedInvite};
 
 use super::{
     super::super::report::InviteOptions,
-    joins::club,
+    joins::{club, ended, said},
     *,
 };
 
@@ -36,4 +36,37 @@ async fn nobody_is_given_a_code_that_is_not_kept() {
     let mut made = ask(&mut driver, 86_400);
     driver.flush().await;
     assert!(!matches!(made.try_recv(), Ok(Err(_))) && driver.networks[&id].made.len() == 1);
+}
+
+#[tokio::test]
+async fn the_last_admin_that_is_still_there_stays() {
+    let Rig { mut driver, id, _state, _events, _views } = rig();
+    club(&mut driver, id);
+    let ask = |driver: &mut Driver, remove: bool| {
+        let (reply, mut removed) = oneshot::channel();
+        if remove {
+            let own = driver.shared.own.to_string();
+            driver.on_order(Order::Command(NetworkCommand::AdminRemove(NetRef(None), own, reply)));
+            return removed.try_recv().ok().and_then(Result::err);
+        }
+        let (reply, mut left) = oneshot::channel();
+        driver.leave(Moment::now(), &NetRef(None), reply);
+        left.try_recv().ok().and_then(Result::err)
+    };
+    let last = Some(NetworkError::LastAdmin { network: "home".to_owned() });
+    let held = driver.networks.get_mut(&id).unwrap();
+    let goodbye = said(held, Act::Leave { key: identity(1).public().clone() }, true);
+    held.author(goodbye).unwrap();
+    assert_eq!(held.constitution.view().admins.len(), 2, "who leaves can still sign");
+    assert_eq!((ask(&mut driver, false), ask(&mut driver, true)), (last.clone(), last.clone()));
+    // Nor is one there whose membership has ended.
+    let held = driver.networks.get_mut(&id).unwrap();
+    ended(held, 3);
+    let third = said(held, Act::AddAdmin { key: identity(3).public().clone() }, true);
+    held.author(third).unwrap();
+    assert_eq!((ask(&mut driver, false), ask(&mut driver, true)), (last.clone(), last));
+    let held = driver.networks.get_mut(&id).unwrap();
+    let fourth = said(held, Act::AddAdmin { key: identity(4).public().clone() }, true);
+    held.author(fourth).unwrap();
+    assert_eq!((ask(&mut driver, true), ask(&mut driver, false)), (None, None), "another is there");
 }
