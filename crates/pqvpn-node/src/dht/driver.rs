@@ -364,3 +364,6 @@ async fn wait_until(deadline: Option<Instant>) {
         None => pending().await,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -122,6 +122,12 @@ impl Driver {
         });
     }
 
+    /// Whether a contact is a door where somebody we trust named it, or where it was met: anybody may name other addresses
+    /// for it.
+    fn is_door(&self, to: &Contact) -> bool {
+        self.parts.doors.contains(to.peer()) && (!to.is_proven() || self.parts.dht.remembers(to))
+    }
+
     fn dial(&mut self, waiting: Waiting) {
         let target = waiting.target();
         let (peer, only) = target;
@@ -143,9 +149,9 @@ impl Driver {
             return self.fail(&waiting, &CallError::Busy);
         }
         let now = self.now();
-        // A door was named by somebody we trust, and a contact we had is our own memory; anything else was named by a
-        // responder, who may mean harm to whoever is there.
-        let is_door = self.parts.doors.contains(&peer);
+        // A contact we had is our own memory; what neither that nor a door is was named by a responder, who may mean harm
+        // to whoever is there.
+        let is_door = self.is_door(&waiting.to);
         let trusted = is_door || self.parts.dht.remembers(&waiting.to);
         let limiter = &mut self.dial_limiter;
         let may_dial = |at: &&SocketAddr| trusted || limiter.allow(now, **at);
@@ -262,7 +268,7 @@ impl Driver {
         count(&self.parts.shared.counts.failed);
         tracing::debug!(peer = %peer.short(), %error, request = name(&waiting.request), "no answer");
         let (now, failure) = (self.now(), error.failure());
-        if failure != QueryFailure::Local {
+        if failure != QueryFailure::Local && self.is_door(&waiting.to) {
             self.parts.doors.failed(clock::now(), peer, error.to_string());
         }
         self.parts.dht.on_failure(now, waiting.query, failure);

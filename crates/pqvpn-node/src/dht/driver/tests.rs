@@ -1,0 +1,166 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Whom the driver dials, and where, on whose word.
+
+use std::{
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use futures_util::{FutureExt as _, future::BoxFuture};
+use pqvpn_crypto::{
+    identity::{Identity, PublicIdentity},
+    schedule::Role,
+};
+use pqvpn_dht::{DhtConfig as EngineConfig, QueryId};
+use pqvpn_wire::dht::{Admission, CompositeVerifier, Contact, NetworkId, Request};
+
+use super::*;
+use crate::{
+    dht::{places::MAX_STRANGERS, report::DoorSource},
+    link::{Endpoint, EndpointStats, LinkError, fake::Fake},
+};
+
+/// An endpoint that reaches a peer at one address only, and remembers where it tried.
+#[derive(Debug, Default)]
+struct Web {
+    there: Option<(PeerId, SocketAddr)>,
+    dialled: Mutex<Vec<SocketAddr>>,
+}
+
+impl Web {
+    fn dialled(&self) -> Vec<SocketAddr> {
+        std::mem::take(&mut self.dialled.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Endpoint for Web {
+    fn connect(
+        &self,
+        at: SocketAddr,
+        _: PeerId,
+        _: Option<PublicIdentity>,
+    ) -> BoxFuture<'static, Result<Box<dyn Connection>, LinkError>> {
+        self.dialled.lock().unwrap().push(at);
+        match self.there {
+            Some((peer, there)) if there == at => {
+                let link: Box<dyn Connection> = Box::new(Fake::new(peer, at, Role::Initiator));
+                async { Ok(link) }.boxed()
+            }
+            Some(_) | None => pending().boxed(),
+        }
+    }
+
+    fn connect_anybody(&self, _: SocketAddr) -> BoxFuture<'static, Result<Box<dyn Connection>, LinkError>> {
+        pending().boxed()
+    }
+
+    fn accept(&self) -> BoxFuture<'_, Option<Result<Box<dyn Connection>, LinkError>>> {
+        pending().boxed()
+    }
+
+    fn close(&self) {}
+
+    fn drained(&self) -> BoxFuture<'_, ()> {
+        pending().boxed()
+    }
+
+    fn local_addr(&self) -> Result<SocketAddr, LinkError> {
+        Err(LinkError::ClosedByUs)
+    }
+
+    fn stats(&self) -> EndpointStats {
+        EndpointStats::default()
+    }
+}
+
+struct Rig {
+    driver: Driver,
+    /// Dials doors.
+    doors: Arc<Web>,
+    /// Dials whom others name.
+    strangers: Arc<Web>,
+    asked: u64,
+    _events: mpsc::Receiver<Event>,
+    _state: tempfile::TempDir,
+}
+
+fn peer(n: u8) -> PeerId {
+    PeerId::from_bytes([n; 32])
+}
+
+/// A contact as a responder names it.
+fn named(n: u8, addresses: &[&str]) -> Arc<Contact> {
+    let addresses = addresses.iter().map(|at| at.parse().unwrap()).collect();
+    Arc::new(Contact::new(peer(n), Admission { week: 1, nonce: 0, out: [0; 32] }, addresses))
+}
+
+impl Rig {
+    /// A driver with a door; `there` is the one peer that is reached.
+    fn new(door: u8, at: &str, there: Option<(PeerId, SocketAddr)>) -> Self {
+        let state = tempfile::tempdir().unwrap();
+        let identity = Arc::new(Identity::generate().unwrap());
+        let (own, network, difficulty, clock) = (identity.peer_id(), NetworkId::OPEN, 2, clock::Origin::start());
+        let files = Files::new(state.path(), &own, &network);
+        let (events, received) = mpsc::channel(64);
+        let web = || Arc::new(Web { there, ..Web::default() });
+        let (to_doors, to_strangers) = (web(), web());
+        let endpoints: [Arc<dyn Endpoint>; 2] =
+            [Arc::clone(&to_doors) as Arc<dyn Endpoint>, Arc::clone(&to_strangers) as Arc<dyn Endpoint>];
+        let mut doors = Doors::new(own);
+        let source = DoorSource::Config;
+        doors
+            .hint(clock::now(), NewDoor { peer: peer(door), endpoints: vec![at.to_owned()], source, expires_ms: None });
+        let parts = Parts {
+            dht: Dht::new(clock.now(), EngineConfig::open(), own, Arc::new(CompositeVerifier), [7; 32]),
+            clock,
+            shared: Arc::new(Shared::new(endpoints, Arc::clone(&identity), network, events.clone())),
+            places: Places::for_strangers(MAX_STRANGERS, 1),
+            records: OwnRecords::new(identity, network, files.clone(), Default::default()),
+            files,
+            doors,
+            position: Position::new(own, &network, difficulty, None, 0),
+            work: Work::new(network, difficulty, events),
+            mode: DhtMode::Client,
+            realm: Realm::Open,
+            difficulty,
+            listen: Vec::new(),
+            overlay: OwnAddresses::default(),
+            standing: Vec::new(),
+            watched: BTreeSet::new(),
+            successors: Arc::default(),
+        };
+        let driver = Driver::new(parts, Arc::default());
+        Self { driver, doors: to_doors, strangers: to_strangers, asked: 0, _events: received, _state: state }
+    }
+
+    fn ask(&mut self, to: &Arc<Contact>) -> QueryId {
+        self.asked += 1;
+        let query = QueryId(self.asked);
+        self.driver.query(query, Arc::clone(to), Request::Ping, Duration::from_secs(60), false);
+        query
+    }
+
+    /// Lets every task come to its end.
+    async fn settle(&mut self) {
+        while let Some(done) = self.driver.tasks.join_next().await {
+            self.driver.on_task(done.unwrap());
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_door_s_name_at_an_address_that_others_made_up_is_dialled_as_anybody_s() {
+    let mut rig = Rig::new(1, "192.0.2.1:7", None);
+    for _ in 0..3 {
+        rig.ask(&named(1, &["8.8.8.8:53"]));
+        rig.settle().await;
+    }
+    let victim: SocketAddr = "8.8.8.8:53".parse().unwrap();
+    assert_eq!((rig.strangers.dialled(), rig.doors.dialled()), (vec![victim], vec![]), "once a minute");
+    let (door, at) = (Contact::unproven(peer(1), vec!["192.0.2.1:7".parse().unwrap()]), "192.0.2.1:7".parse().unwrap());
+    for _ in 0..3 {
+        rig.ask(&Arc::new(door.clone()));
+        rig.settle().await;
+    }
+    assert_eq!((rig.doors.dialled(), rig.strangers.dialled()), (vec![at; 3], vec![]), "where we know it to be");
+}
