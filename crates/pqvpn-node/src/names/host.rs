@@ -129,7 +129,7 @@ pub(super) struct Applied {
     places: Places,
     state_dir: PathBuf,
     change: Change,
-    wanted: Wanted,
+    told: Option<Wanted>,
 }
 
 /// Tells the host where our names are answered; `Ok(None)`: there is no way to, or none that is allowed.
@@ -154,13 +154,13 @@ async fn apply_until(
     let change = match places.way(mode) {
         Way::None => return Ok(None),
         Way::Resolved => Change::Resolved { interface: wanted.interface.clone() },
-        Way::ResolvConf => resolv_conf::change(&places.resolv_conf)?,
+        Way::ResolvConf => Change::ResolvConf(resolv_conf::change(&places.resolv_conf)?),
     };
     journal::store(state_dir, &change)?;
     stop.before_the_change()?;
-    let applied = Applied { places: places.clone(), state_dir: state_dir.to_owned(), change, wanted };
-    match applied.perform().await {
-        Ok(()) => Ok(Some(applied)),
+    let applied = Applied { places: places.clone(), state_dir: state_dir.to_owned(), change, told: None };
+    match applied.perform(&wanted).await {
+        Ok(()) => Ok(Some(Applied { told: Some(wanted), ..applied })),
         Err(error) => {
             // What was half done is taken back; what cannot be stays in the journal.
             let _said_by_the_first_error = applied.undo().await;
@@ -187,17 +187,44 @@ pub(super) async fn recover(places: &Places, state_dir: &Path) -> Result<Option<
 impl Applied {
     /// Tells the host something else.
     pub(super) async fn change_to(&mut self, wanted: Wanted) -> Result<(), DnsError> {
-        if self.wanted == wanted {
-            return Ok(());
+        if self.told.as_ref() == Some(&wanted) {
+            return self.look();
         }
-        self.wanted = wanted;
-        self.perform().await
+        // What fails half-way is told again.
+        self.told = None;
+        match &self.change {
+            Change::Resolved { .. } => resolved::set(&self.places.resolvectl, &wanted).await?,
+            // The line there names an address that never changes.
+            Change::ResolvConf(_) => self.look()?,
+        }
+        self.told = Some(wanted);
+        Ok(())
     }
 
-    async fn perform(&self) -> Result<(), DnsError> {
+    /// Whether others may take the change back behind our back.
+    pub(super) const fn is_to_be_looked_at(&self) -> bool {
+        matches!(self.change, Change::ResolvConf(_))
+    }
+
+    /// Changes the file again if somebody else has written it: what was there when we came may be of another network.
+    fn look(&mut self) -> Result<(), DnsError> {
+        let Change::ResolvConf(old) = &self.change else { return Ok(()) };
+        let new = resolv_conf::change(&self.places.resolv_conf)?;
+        if old.is_in_force()? && new.is_of_the_same_file(old) {
+            return Ok(());
+        }
+        if !new.is_of_the_same_file(old) {
+            old.revert()?;
+        }
+        let change = Change::ResolvConf(new.clone());
+        journal::store(&self.state_dir, &change)?;
+        self.change = change;
+        new.perform()
+    }
+
+    async fn perform(&self, wanted: &Wanted) -> Result<(), DnsError> {
         match &self.change {
-            Change::Resolved { .. } => resolved::set(&self.places.resolvectl, &self.wanted).await,
-            // The line there names an address that never changes.
+            Change::Resolved { .. } => resolved::set(&self.places.resolvectl, wanted).await,
             Change::ResolvConf(change) => change.perform(),
         }
     }

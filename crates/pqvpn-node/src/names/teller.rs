@@ -22,6 +22,8 @@ use crate::config::DnsMode;
 const PATIENCE: Duration = Duration::from_secs(15);
 /// How long to wait before what failed is tried again.
 const RETRY: Duration = Duration::from_secs(30);
+/// How often it is looked whether others have taken back what they can.
+const LOOK: Duration = Duration::from_secs(60);
 
 /// What the host was told.
 #[derive(Debug, Clone, Default)]
@@ -106,10 +108,12 @@ impl Worker {
             let outcome = self.fulfil(wish.wanted.clone()).await;
             self.say(outcome.as_ref().err());
             finished.send_replace(wish.number);
-            let again = outcome.is_err() && wish.wanted.is_some();
+            let is_looked_at = self.applied.as_ref().is_some_and(Applied::is_to_be_looked_at);
+            let pause = if outcome.is_err() { RETRY } else { LOOK };
+            let again = wish.wanted.is_some() && (outcome.is_err() || is_looked_at);
             tokio::select! {
                 changed = wishes.changed() => if changed.is_err() { return },
-                () = sleep(RETRY), if again => {}
+                () = sleep(pause), if again => {}
             }
         }
     }

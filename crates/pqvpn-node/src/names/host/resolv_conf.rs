@@ -15,7 +15,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{DnsError, journal};
+use super::DnsError;
 use crate::store::write_atomic;
 
 /// Where names are answered for resolv.conf; `p` and `q` in ASCII.
@@ -40,18 +40,27 @@ pub(super) struct Change {
 }
 
 /// What would be changed.
-pub(super) fn change(path: &Path) -> Result<super::Change, DnsError> {
+pub(super) fn change(path: &Path) -> Result<Change, DnsError> {
     let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     // A line of ours whose journal was lost goes first.
     let before = read(&path)?.map(|bytes| without_ours(&bytes).unwrap_or(bytes));
     let ours = format!("{MARK}\nnameserver {SERVER}\n");
     let after = Some([ours.as_bytes(), before.as_deref().unwrap_or_default()].concat());
-    Ok(journal::Change::ResolvConf(Change { path, before, after }))
+    Ok(Change { path, before, after })
 }
 
 impl Change {
     pub(super) fn perform(&self) -> Result<(), DnsError> {
         write(&self.path, self.after.as_deref().unwrap_or_default())
+    }
+
+    /// Whether nobody has changed the file since.
+    pub(super) fn is_in_force(&self) -> Result<bool, DnsError> {
+        Ok(read(&self.path)? == self.after)
+    }
+
+    pub(super) fn is_of_the_same_file(&self, other: &Self) -> bool {
+        self.path == other.path
     }
 
     /// Puts back what was there. If somebody has changed the file since, only our line is taken out of it.

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What is changed on a host is taken back: at the stop, after a crash at any point, and with others changing it too.
 
-use std::{fs, os::unix::fs::PermissionsExt as _};
+use std::{fs, os::unix::fs::PermissionsExt as _, time::Duration};
 
 use tempfile::TempDir;
+use tokio::time::sleep;
 
 use super::*;
+use crate::names::teller::Teller;
 
 const BEFORE: &str = "# by hand\nnameserver 192.0.2.1\nsearch example.org\n";
 
@@ -283,4 +285,74 @@ async fn an_unreadable_journal_is_moved_aside_and_a_later_one_left_alone() {
     assert!(matches!(recover(&host.places, &host.state()).await, Err(DnsError::LaterJournal(_))));
     assert!(matches!(host.apply(DnsMode::ResolvConf).await, Err(DnsError::LaterJournal(_))));
     assert_eq!(host.file(), BEFORE);
+}
+
+#[tokio::test]
+async fn what_somebody_else_wrote_meanwhile_is_what_our_line_stands_before_and_what_comes_back() {
+    let host = Host::new();
+    let mut applied = host.applied(DnsMode::ResolvConf).await;
+    // The host has come to another network.
+    let theirs = "nameserver 10.0.0.1\n";
+    fs::write(&host.places.resolv_conf, theirs).unwrap();
+    let other = Wanted { zones: vec!["home.pqvpn".to_owned()], ..wanted() };
+    applied.change_to(other.clone()).await.unwrap();
+    assert!(host.file().contains("127.112.113.53") && host.file().ends_with(theirs), "{}", host.file());
+    assert!(!host.file().contains("192.0.2.1"), "that server is not here");
+    // Killed now, the next start takes our line back, and no more.
+    assert!(host.recover().await.is_some());
+    assert_eq!(host.file(), theirs);
+    applied.change_to(wanted()).await.unwrap();
+    assert!(host.file().contains("127.112.113.53") && host.has_journal());
+    applied.undo().await.unwrap();
+    assert_eq!((host.file().as_str(), host.has_journal()), (theirs, false));
+}
+
+#[tokio::test]
+async fn our_line_goes_from_a_file_that_is_not_in_use_any_more() {
+    let host = Host::new();
+    let (old, new) = (host.dir.path().join("old"), host.dir.path().join("new"));
+    let link_to = |file| {
+        fs::remove_file(&host.places.resolv_conf).unwrap();
+        std::os::unix::fs::symlink(file, &host.places.resolv_conf).unwrap();
+    };
+    fs::write(&old, BEFORE).unwrap();
+    fs::write(&new, "nameserver 10.0.0.1\n").unwrap();
+    link_to(&old);
+    let mut applied = host.applied(DnsMode::ResolvConf).await;
+    assert!(fs::read_to_string(&old).unwrap().contains("127.112.113.53"));
+    link_to(&new);
+    applied.change_to(wanted()).await.unwrap();
+    assert_eq!(fs::read_to_string(&old).unwrap(), BEFORE);
+    assert!(fs::read_to_string(&new).unwrap().contains("127.112.113.53"));
+    applied.undo().await.unwrap();
+    assert_eq!(fs::read_to_string(&new).unwrap(), "nameserver 10.0.0.1\n");
+}
+
+#[tokio::test]
+async fn what_resolved_was_told_in_vain_it_is_told_again() {
+    let host = Host::with_resolved("test -e $0.ok");
+    let ok = host.dir.path().join("resolvectl.ok");
+    fs::write(&ok, "").unwrap();
+    let mut applied = host.applied(DnsMode::Auto).await;
+    fs::remove_file(&ok).unwrap();
+    let other = Wanted { servers: vec!["fd01::2".parse().unwrap()], ..wanted() };
+    assert!(applied.change_to(other.clone()).await.is_err());
+    fs::write(&ok, "").unwrap();
+    applied.change_to(other).await.unwrap();
+    assert_eq!(host.told().last().map(String::as_str), Some("dns lo fd01::2"));
+    applied.undo().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn our_line_comes_back_by_itself() {
+    let host = Host::new();
+    let mut teller = Teller::start(host.places.clone(), host.state(), DnsMode::ResolvConf);
+    teller.tell(wanted());
+    for theirs in ["nameserver 10.0.0.1\n", "nameserver 10.0.0.2\n"] {
+        fs::write(&host.places.resolv_conf, theirs).unwrap();
+        sleep(Duration::from_secs(61)).await;
+        assert!(host.file().contains("127.112.113.53") && host.file().ends_with(theirs), "{}", host.file());
+    }
+    teller.undo().await;
+    assert_eq!((host.file().as_str(), host.has_journal()), ("nameserver 10.0.0.2\n", false));
 }
