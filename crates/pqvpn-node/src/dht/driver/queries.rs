@@ -28,6 +28,8 @@ use crate::{clock, link::Connection};
 
 /// Dials under way at once.
 const MAX_DIALS: usize = 16;
+/// And to addresses that others name for one peer: at most one of them is where it is.
+const MAX_DIALS_OF_PEER: usize = 4;
 /// Queries that may wait for a dial to begin, and for one under way.
 const MAX_BACKLOG: usize = 256;
 const MAX_JOINED: usize = 8;
@@ -56,16 +58,31 @@ impl Waiting {
         self.deadline.saturating_duration_since(clock::now())
     }
 
-    /// Which dial serves it: one to any address of the contact, or only to the first.
-    fn target(&self) -> Target {
-        let addresses = self.to.addresses();
-        let only = if let [only] = addresses { Some(*only) } else { self.proves };
-        (*self.to.peer(), only)
+    /// Where the peer may be met.
+    fn wanted(&self) -> &[SocketAddr] {
+        if self.proves.is_some() { self.proves.as_slice() } else { self.to.addresses() }
     }
 }
 
-/// Whom to dial, and where if not wherever it may be.
-pub(super) type Target = (PeerId, Option<SocketAddr>);
+/// Whom to dial, and where.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Target {
+    peer: PeerId,
+    is_door: bool,
+    addresses: Vec<SocketAddr>,
+}
+
+impl Target {
+    /// Whether a dial to it may also come to what a request wants: one to other addresses may be one to a liar's, and a
+    /// door's is made with more effort.
+    fn serves(&self, waiting: &Waiting, is_door: bool) -> bool {
+        let goes_there = match waiting.proves {
+            Some(at) => self.addresses == [at],
+            None => waiting.to.addresses().iter().all(|at| self.addresses.contains(at)),
+        };
+        self.peer == *waiting.to.peer() && (self.is_door || !is_door) && goes_there
+    }
+}
 
 /// A dial under way and who waits for it.
 #[derive(Debug, Default)]
@@ -129,9 +146,8 @@ impl Driver {
     }
 
     fn dial(&mut self, waiting: Waiting) {
-        let target = waiting.target();
-        let (peer, only) = target;
-        if let Some(dialing) = self.dialing.get_mut(&target) {
+        let (peer, is_door) = (*waiting.to.peer(), self.is_door(&waiting.to));
+        if let Some((_, dialing)) = self.dialing.iter_mut().find(|(target, _)| target.serves(&waiting, is_door)) {
             if dialing.waiting.len() < MAX_JOINED {
                 dialing.waiting.push(waiting);
                 return;
@@ -145,28 +161,30 @@ impl Driver {
             }
             return self.fail(&waiting, &CallError::Busy);
         }
-        if self.tasks.len() >= MAX_TASKS || waiting.left() < WORTH_DIALING {
-            return self.fail(&waiting, &CallError::Busy);
-        }
-        let now = self.now();
         // A contact we had is our own memory; what neither that nor a door is was named by a responder, who may mean harm
         // to whoever is there.
-        let is_door = self.is_door(&waiting.to);
         let trusted = is_door || self.parts.dht.remembers(&waiting.to);
-        let limiter = &mut self.dial_limiter;
+        let is_too_much = !trusted && self.dials_of(&peer) >= MAX_DIALS_OF_PEER;
+        if is_too_much || self.tasks.len() >= MAX_TASKS || waiting.left() < WORTH_DIALING {
+            return self.fail(&waiting, &CallError::Busy);
+        }
+        let (now, limiter) = (self.now(), &mut self.dial_limiter);
         let may_dial = |at: &&SocketAddr| trusted || limiter.allow(now, **at);
-        let wanted = only.as_slice();
-        let wanted = if wanted.is_empty() { waiting.to.addresses() } else { wanted };
-        let addresses: Vec<SocketAddr> = wanted.iter().filter(may_dial).copied().collect();
+        let addresses: Vec<SocketAddr> = waiting.wanted().iter().filter(may_dial).copied().collect();
         if addresses.is_empty() {
             self.parts.dht.count(Attack::DialLimit);
             return self.fail(&waiting, &CallError::Busy);
         }
         let shared = Arc::clone(&self.parts.shared);
-        self.dialing.insert(target, Dialing { waiting: vec![waiting] });
+        let target = Target { peer, is_door, addresses: addresses.clone() };
+        self.dialing.entry(target.clone()).or_default().waiting.push(waiting);
         self.tasks.spawn(async move {
             TaskDone::Dialed { target, link: dial(shared, peer, addresses, is_door, DIAL_LIMIT).await }
         });
+    }
+
+    fn dials_of(&self, peer: &PeerId) -> usize {
+        self.dialing.keys().filter(|target| target.peer == *peer).count()
     }
 
     /// Gives up on requests whose time is over before there was a link for them.
@@ -186,20 +204,21 @@ impl Driver {
 
     pub(super) fn on_task(&mut self, done: TaskDone) {
         match done {
-            TaskDone::Dialed { target, link } => self.on_dialed(target, link),
+            TaskDone::Dialed { target, link } => self.on_dialed(&target, link),
             TaskDone::Called { waiting, link, at, answer } => self.on_called(*waiting, link, at, answer),
             TaskDone::Resolved { peer, addresses } => self.on_resolved(peer, addresses),
         }
     }
 
-    fn on_dialed(&mut self, target: Target, link: Result<Arc<dyn Connection>, String>) {
-        let peer = target.0;
-        let waiting = self.dialing.remove(&target).map(|dialing| dialing.waiting).unwrap_or_default();
+    fn on_dialed(&mut self, target: &Target, link: Result<Arc<dyn Connection>, String>) {
+        let peer = target.peer;
+        let mut waiting = self.dialing.remove(target).map(|dialing| dialing.waiting).unwrap_or_default();
         match link {
             Ok(connection) if self.paused => connection.close(CloseReason::Shutdown.code(), ""),
             Ok(connection) => {
                 self.dial_limiter.reached(connection.remote());
                 self.parts.doors.verified(&peer, connection.remote(), clock::unix_millis());
+                waiting.extend(self.waiting_elsewhere(&peer, connection.remote()));
                 match self.adopt_dialed(Arc::clone(&connection)) {
                     Some((id, usage)) => {
                         for waiting in waiting {
@@ -211,12 +230,21 @@ impl Driver {
                 }
             }
             Err(why) => {
-                self.parts.doors.unreachable(clock::now(), &peer, why.clone());
+                if target.is_door {
+                    self.parts.doors.unreachable(clock::now(), &peer, why.clone());
+                }
                 let error = CallError::Unreachable(why);
                 waiting.iter().for_each(|waiting| self.fail(waiting, &error));
             }
         }
         self.next_of_backlog();
+    }
+
+    /// Those who wait for other dials to a peer that was met now, where they may meet it there.
+    fn waiting_elsewhere(&mut self, peer: &PeerId, at: SocketAddr) -> Vec<Waiting> {
+        let may_meet = |waiting: &mut Waiting| waiting.proves.is_none_or(|first| is_same(first, at));
+        let elsewhere = self.dialing.iter_mut().filter(|(target, _)| target.peer == *peer);
+        elsewhere.flat_map(|(_, dialing)| dialing.waiting.extract_if(.., may_meet)).collect()
     }
 
     fn next_of_backlog(&mut self) {

@@ -13,10 +13,14 @@ use pqvpn_crypto::{
 };
 use pqvpn_dht::{DhtConfig as EngineConfig, QueryId};
 use pqvpn_wire::dht::{Admission, CompositeVerifier, Contact, NetworkId, Request};
+use tokio::time::timeout;
 
 use super::*;
 use crate::{
-    dht::{places::MAX_STRANGERS, report::DoorSource},
+    dht::{
+        places::MAX_STRANGERS,
+        report::{DoorSource, DoorState},
+    },
     link::{Endpoint, EndpointStats, LinkError, fake::Fake},
 };
 
@@ -157,10 +161,47 @@ async fn a_door_s_name_at_an_address_that_others_made_up_is_dialled_as_anybody_s
     }
     let victim: SocketAddr = "8.8.8.8:53".parse().unwrap();
     assert_eq!((rig.strangers.dialled(), rig.doors.dialled()), (vec![victim], vec![]), "once a minute");
+    let state = |rig: &Rig| rig.driver.parts.doors.report(clock::now())[0].state.clone();
+    assert_eq!(state(&rig), DoorState::Untried, "that it is not there says nothing of it");
     let (door, at) = (Contact::unproven(peer(1), vec!["192.0.2.1:7".parse().unwrap()]), "192.0.2.1:7".parse().unwrap());
     for _ in 0..3 {
         rig.ask(&Arc::new(door.clone()));
         rig.settle().await;
     }
     assert_eq!((rig.doors.dialled(), rig.strangers.dialled()), (vec![at; 3], vec![]), "where we know it to be");
+    assert!(matches!(state(&rig), DoorState::Failed { .. }));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_asks_at_the_right_addresses_does_not_wait_for_a_dial_to_a_liar_s() {
+    let there = (peer(2), "8.8.4.4:7".parse().unwrap());
+    let mut rig = Rig::new(1, "192.0.2.1:7", Some(there));
+    let misled = rig.ask(&named(2, &["8.8.8.8:1", "8.8.8.8:2"]));
+    let honest = rig.ask(&named(2, &["8.8.4.4:7", "8.8.4.4:8"]));
+    let mut done = Vec::new();
+    for _ in 0..3 {
+        done.push(
+            timeout(Duration::from_secs(1), rig.driver.tasks.join_next()).await.expect("at once").unwrap().unwrap(),
+        );
+        if let Some(TaskDone::Dialed { .. }) = done.last() {
+            rig.driver.on_task(done.pop().unwrap());
+        }
+    }
+    let asked = done.iter().filter_map(|done| match done {
+        TaskDone::Called { waiting, .. } => Some(waiting.query),
+        TaskDone::Dialed { .. } | TaskDone::Resolved { .. } => None,
+    });
+    assert_eq!(asked.collect::<BTreeSet<_>>(), BTreeSet::from([misled, honest]), "who was misled is served by it too");
+}
+
+#[tokio::test(start_paused = true)]
+async fn addresses_made_up_for_one_peer_take_few_places_and_not_a_door_s() {
+    let mut rig = Rig::new(2, "192.0.2.1:7", None);
+    for n in 0..16 {
+        rig.ask(&named(2, &[&format!("9.9.{n}.9:1")]));
+    }
+    assert_eq!(rig.driver.dialing.len(), 4);
+    rig.ask(&Arc::new(Contact::unproven(peer(2), vec!["192.0.2.1:7".parse().unwrap()])));
+    rig.ask(&named(3, &["9.9.9.10:1"]));
+    assert_eq!(rig.driver.dialing.len(), 6);
 }
