@@ -57,7 +57,7 @@ use tokio::{
 pub(crate) use self::memory::fuzz as fuzz_memory;
 use self::{
     client::Client,
-    ladder::{Ladder, PORT, Plan},
+    ladder::{Carrier, Ladder, PORT, Plan},
     memory::{Fingerprint, Memory, NetworkKey},
     thread::Thread,
     watched::Watched,
@@ -336,6 +336,12 @@ impl Carriers {
         if self.1 == Whom::Known || rung == Rung::Udp {
             self.worked(clock::now(), rung, at);
         }
+        let found = match rung {
+            Rung::Udp => None,
+            Rung::Quic => Some(Carrier::Quic(at.ip())),
+            Rung::Wss => Some(Carrier::Wss(at.ip(), peer)),
+        };
+        found.inspect(|carrier| lock(&self.0.ladder).on_found(*carrier));
         Ok(link)
     }
 
@@ -367,7 +373,7 @@ impl Tried<'_> {
     fn is_over(&mut self, link: &Link) {
         self.began = None;
         if matches!(link, Err(LinkError::TimedOut | LinkError::Reset)) {
-            lock(self.ladder).on_failed(clock::now(), self.at, Rung::Quic);
+            lock(self.ladder).on_failed(clock::now(), Carrier::Quic(self.at));
         }
     }
 }
@@ -376,7 +382,7 @@ impl Drop for Tried<'_> {
     fn drop(&mut self) {
         let now = ticks();
         if self.began.is_some_and(|began| now.saturating_duration_since(began) >= ANSWER) {
-            lock(self.ladder).on_failed(now, self.at, Rung::Quic);
+            lock(self.ladder).on_failed(now, Carrier::Quic(self.at));
         }
     }
 }
@@ -464,8 +470,8 @@ impl Endpoint for Carriers {
         }
         let ladder = lock(&self.0.ladder);
         let plan = match self.1 {
-            Whom::Known => ladder.plan(clock::now(), at),
-            Whom::Strangers => ladder.plan_for_stranger(clock::now(), at),
+            Whom::Known => ladder.plan(clock::now(), at, peer),
+            Whom::Strangers => ladder.plan_for_stranger(clock::now(), at, peer),
         };
         drop(ladder);
         self.clone().dial(at, peer, known, plan).boxed()

@@ -22,7 +22,7 @@ use tokio::{
 use super::{
     Place, Ways, Whom,
     dial::{self, DialError, Dialled},
-    ladder::{Ladder, PORT, Rung},
+    ladder::{Carrier, Ladder, PORT, Rung},
     proxy::Proxy,
     stream,
     thread::Thread,
@@ -45,7 +45,7 @@ pub(super) struct Client {
     ways: Arc<Ways>,
     tls: Arc<ClientConfig>,
     proxy: Option<Proxy>,
-    /// Told which addresses have no server.
+    /// Told where there is no server of a peer.
     ladder: Arc<Mutex<Ladder>>,
     /// The port of servers.
     port: u16,
@@ -156,7 +156,7 @@ impl Client {
             server.failed.fetch_add(1, Ordering::AcqRel);
             if !error.is_local() {
                 let mut ladder = self.ladder.lock().unwrap_or_else(PoisonError::into_inner);
-                ladder.on_failed(clock::now(), at, Rung::Wss);
+                ladder.on_failed(clock::now(), Carrier::Wss(at, peer));
             }
         })?;
         let way = self.ways.open(place).ok_or(std::io::Error::from(std::io::ErrorKind::QuotaExceeded))?;
@@ -418,7 +418,7 @@ mod tests {
         let nobody = PeerId::from_bytes([9; 32]);
         let asked = client.way((HERE, nobody), Whom::Known).now_or_never();
         assert!(asked.is_none(), "whoever asked has gone");
-        let is_known = || client.ladder.lock().unwrap().is_resting(HERE).is_some();
+        let is_known = || client.ladder.lock().unwrap().is_resting(Carrier::Wss(HERE, nobody)).is_some();
         timeout(PATIENCE, until(is_known)).await.expect("that it failed is known");
     }
 
@@ -429,5 +429,15 @@ mod tests {
         let other = PeerId::from_bytes([8; 32]);
         assert!(matches!(client.way((HERE, other), Whom::Known).await, Err(DialError::WebSocket(_))));
         assert_eq!((plane.open(), server.plane.open()), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn that_one_peer_has_no_server_at_an_address_says_nothing_of_another_there() {
+        let server = serve(0);
+        let (_plane, client) = client(server.at.port());
+        let other = PeerId::from_bytes([8; 32]);
+        assert!(client.way((HERE, other), Whom::Known).await.is_err());
+        let rests = |peer| client.ladder.lock().unwrap().is_resting(Carrier::Wss(HERE, peer));
+        assert_eq!((rests(other), rests(OWN)), (Some(1), None));
     }
 }

@@ -3,7 +3,7 @@
 //!
 //! UDP is always tried, and first or together with what worked in this network before. The other rungs get their turn only
 //! to addresses of the internet while UDP has not been seen to work of late, and where they fail they rest, longer each
-//! time. That one peer is reached by a carrier says little of UDP: it counts for all only while nothing speaks against it.
+//! time, if UDP is there instead. That one peer is reached by a carrier says little of UDP: it counts for all only while nothing speaks against it.
 
 use std::{
     collections::BTreeMap,
@@ -11,6 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use pqvpn_crypto::peer_id::PeerId;
 use pqvpn_dht::address::{Class, class};
 use serde::{Deserialize, Serialize};
 
@@ -26,12 +27,12 @@ const LOOK: Duration = Duration::from_secs(30);
 /// And the first time where its port 443 answered: it may only have been quicker.
 const FIRST_LOOK: Duration = Duration::from_secs(2);
 const LOOK_MOST: Duration = Duration::from_secs(300);
-/// How long an address rests where no carrier was found: doubled each time.
+/// How long a carrier rests that was not found: doubled each time.
 const REST: Duration = Duration::from_secs(20);
 const REST_MOST: Duration = Duration::from_secs(1800);
-/// And at most where a WebSocket is all that works.
+/// And at most where UDP is not known to work: it may be all there is.
 const REST_BLOCKED: Duration = Duration::from_secs(60);
-/// Addresses remembered for that.
+/// Carriers remembered for that.
 const MAX_RESTING: usize = 1024;
 /// The port of every rung but the first.
 pub(crate) const PORT: u16 = 443;
@@ -58,6 +59,16 @@ impl Rung {
     }
 }
 
+/// What rests where it was not found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Carrier {
+    /// UDP port 443 of an address.
+    Quic(IpAddr),
+    /// The server of a peer at an address. A server shows itself to who asks for its own peer only, and of another behind
+    /// the same address it says nothing.
+    Wss(IpAddr, PeerId),
+}
+
 /// After what time the rungs above the first are tried in one dial.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Plan {
@@ -76,28 +87,28 @@ pub(super) struct Ladder {
     won: Option<Rung>,
     /// What worked in this network at an earlier time.
     remembered: Option<Rung>,
-    /// How often a rung failed, and when it last did.
-    resting: BTreeMap<(IpAddr, Rung), (u32, Instant)>,
+    /// How often one failed, and when it last did.
+    resting: BTreeMap<Carrier, (u32, Instant)>,
     look_at: Option<Instant>,
     looked: u32,
 }
 
 impl Ladder {
-    /// What to try to reach `at`.
-    pub(super) fn plan(&self, now: Instant, at: SocketAddr) -> Plan {
+    /// What to try to reach a peer at `at`.
+    pub(super) fn plan(&self, now: Instant, at: SocketAddr, peer: PeerId) -> Plan {
         if !is_public(at) || self.udp_of(at).is_some_and(|worked| now.saturating_duration_since(worked) < FRESH) {
             return Plan::default();
         }
         let known = self.known();
         let after = |rung, pause| if known == Some(rung) { Duration::ZERO } else { pause };
-        let quic = at.port() != PORT && !self.rests(now, at.ip(), Rung::Quic);
-        let wss = !self.rests(now, at.ip(), Rung::Wss);
+        let quic = at.port() != PORT && !self.rests(now, Carrier::Quic(at.ip()));
+        let wss = !self.rests(now, Carrier::Wss(at.ip(), peer));
         Plan { quic: quic.then(|| after(Rung::Quic, BEFORE_QUIC)), wss: wss.then(|| after(Rung::Wss, BEFORE_WSS)) }
     }
 
     /// What to try to reach somebody whom others named: by carriers only where they are needed anyway.
-    pub(super) fn plan_for_stranger(&self, now: Instant, at: SocketAddr) -> Plan {
-        if self.known().is_some() { self.plan(now, at) } else { Plan::default() }
+    pub(super) fn plan_for_stranger(&self, now: Instant, at: SocketAddr, peer: PeerId) -> Plan {
+        if self.known().is_some() { self.plan(now, at, peer) } else { Plan::default() }
     }
 
     fn known(&self) -> Option<Rung> {
@@ -108,15 +119,18 @@ impl Ladder {
         if at.port() == PORT { self.udp_at.max(self.udp_443_at) } else { self.udp_at }
     }
 
-    fn rests(&self, now: Instant, at: IpAddr, rung: Rung) -> bool {
-        let most = if self.known() == Some(Rung::Wss) { REST_BLOCKED } else { REST_MOST };
-        self.resting.get(&(at, rung)).is_some_and(|rest| now < until(rest, most))
+    fn rests(&self, now: Instant, carrier: Carrier) -> bool {
+        self.resting.get(&carrier).is_some_and(|rest| now < until(rest, self.longest_rest()))
+    }
+
+    fn longest_rest(&self) -> Duration {
+        let is_udp_there = self.udp_at.is_some() && self.known() != Some(Rung::Wss);
+        if is_udp_there { REST_MOST } else { REST_BLOCKED }
     }
 
     /// A link was made on a rung, or UDP was seen to work; whether that is news to be remembered.
     pub(super) fn on_worked(&mut self, now: Instant, rung: Rung, at: SocketAddr) -> bool {
         let before = self.known();
-        self.resting.remove(&(at.ip(), rung));
         if rung == Rung::Udp {
             // That a neighbour is reached says nothing of the internet, and port 443 nothing of others.
             if !is_public(at) {
@@ -145,21 +159,27 @@ impl Ladder {
         before != Some(rung)
     }
 
-    /// No way up to an address on a rung.
-    pub(super) fn on_failed(&mut self, now: Instant, at: IpAddr, rung: Rung) {
-        if self.resting.len() >= MAX_RESTING && !self.resting.contains_key(&(at, rung)) {
-            self.resting.retain(|_, rest| until(rest, REST_MOST) > now);
+    /// A carrier was found.
+    pub(super) fn on_found(&mut self, carrier: Carrier) {
+        self.resting.remove(&carrier);
+    }
+
+    /// A carrier was not found.
+    pub(super) fn on_failed(&mut self, now: Instant, carrier: Carrier) {
+        if self.resting.len() >= MAX_RESTING && !self.resting.contains_key(&carrier) {
+            let most = self.longest_rest();
+            self.resting.retain(|_, rest| until(rest, most) > now);
             if self.resting.len() >= MAX_RESTING {
                 return;
             }
         }
-        let (times, failed) = self.resting.entry((at, rung)).or_insert((0, now));
+        let (times, failed) = self.resting.entry(carrier).or_insert((0, now));
         (*times, *failed) = (times.saturating_add(1), now);
     }
 
     #[cfg(test)]
-    pub(super) fn is_resting(&self, at: IpAddr) -> Option<u32> {
-        self.resting.get(&(at, Rung::Wss)).map(|(times, _)| *times)
+    pub(super) fn is_resting(&self, carrier: Carrier) -> Option<u32> {
+        self.resting.get(&carrier).map(|(times, _)| *times)
     }
 
     /// Whether the last links needed something else than UDP.
@@ -199,7 +219,7 @@ impl Ladder {
     }
 }
 
-/// Until when an address rests.
+/// Until when a carrier rests.
 fn until(&(times, failed): &(u32, Instant), most: Duration) -> Instant {
     failed + REST.saturating_mul(1 << times.saturating_sub(1).min(8)).min(most)
 }
@@ -220,6 +240,13 @@ mod tests {
         "8.8.4.4:41641".parse().unwrap()
     }
 
+    const PEER: PeerId = PeerId::from_bytes([7; 32]);
+
+    /// Its server.
+    fn wss() -> Carrier {
+        Carrier::Wss(relay().ip(), PEER)
+    }
+
     fn near() -> SocketAddr {
         "192.168.1.7:41641".parse().unwrap()
     }
@@ -231,11 +258,11 @@ mod tests {
     #[test]
     fn rungs_follow_one_another_until_udp_has_worked() {
         let (mut ladder, now) = (Ladder::default(), Instant::now());
-        assert_eq!(ladder.plan(now, relay()), plan(250, 1000));
-        assert_eq!(ladder.plan(now, "8.8.4.4:443".parse().unwrap()).quic, None, "that is the first rung");
+        assert_eq!(ladder.plan(now, relay(), PEER), plan(250, 1000));
+        assert_eq!(ladder.plan(now, "8.8.4.4:443".parse().unwrap(), PEER).quic, None, "that is the first rung");
         assert!(!ladder.on_worked(now, Rung::Udp, relay()), "no news");
-        assert_eq!(ladder.plan(now + FRESH - MS, relay()), Plan::default());
-        assert_eq!(ladder.plan(now + FRESH, relay()), plan(250, 1000));
+        assert_eq!(ladder.plan(now + FRESH - MS, relay(), PEER), Plan::default());
+        assert_eq!(ladder.plan(now + FRESH, relay(), PEER), plan(250, 1000));
     }
 
     #[test]
@@ -243,8 +270,8 @@ mod tests {
         let (mut ladder, now) = (Ladder::default(), Instant::now());
         ladder.on_worked(now, Rung::Wss, relay());
         ladder.on_worked(now, Rung::Udp, near());
-        assert_eq!(ladder.plan(now + LOOK_MOST, near()), Plan::default(), "no carrier goes to a neighbour");
-        assert_eq!(ladder.plan(now, relay()), plan(250, 0));
+        assert_eq!(ladder.plan(now + LOOK_MOST, near(), PEER), Plan::default(), "no carrier goes to a neighbour");
+        assert_eq!(ladder.plan(now, relay(), PEER), plan(250, 0));
         assert!(ladder.is_udp_blocked());
     }
 
@@ -252,13 +279,13 @@ mod tests {
     fn what_worked_before_is_tried_at_once_and_udp_takes_over_where_it_works() {
         let (mut ladder, now) = (Ladder::default(), Instant::now());
         ladder.on_network(now, Some(Rung::Wss));
-        assert_eq!(ladder.plan(now, relay()), plan(250, 0));
+        assert_eq!(ladder.plan(now, relay(), PEER), plan(250, 0));
         assert!(!ladder.is_udp_blocked(), "remembered is not known");
         assert!(!ladder.on_worked(now, Rung::Wss, relay()), "as remembered");
         assert!(ladder.is_udp_blocked());
         assert!(ladder.on_worked(now, Rung::Udp, relay()), "news");
         assert!(!ladder.is_udp_blocked() && ladder.won().is_none());
-        assert_eq!(ladder.plan(now + FRESH, relay()), plan(250, 1000), "no longer remembered");
+        assert_eq!(ladder.plan(now + FRESH, relay(), PEER), plan(250, 1000), "no longer remembered");
     }
 
     #[test]
@@ -287,15 +314,15 @@ mod tests {
         ladder.on_worked(now, Rung::Wss, relay());
         assert!(!ladder.on_worked(now, Rung::Udp, web));
         assert!(ladder.is_udp_blocked());
-        assert_eq!((ladder.plan(now, relay()), ladder.plan(now, web)), (plan(250, 0), Plan::default()));
+        assert_eq!((ladder.plan(now, relay(), PEER), ladder.plan(now, web, PEER)), (plan(250, 0), Plan::default()));
     }
 
     #[test]
     fn strangers_are_tried_by_carriers_only_where_udp_is_blocked() {
         let (mut ladder, now) = (Ladder::default(), Instant::now());
-        assert_eq!(ladder.plan_for_stranger(now, relay()), Plan::default());
+        assert_eq!(ladder.plan_for_stranger(now, relay(), PEER), Plan::default());
         ladder.on_worked(now, Rung::Wss, relay());
-        assert_eq!(ladder.plan_for_stranger(now, relay()), plan(250, 0));
+        assert_eq!(ladder.plan_for_stranger(now, relay(), PEER), plan(250, 0));
     }
 
     /// The next pauses of a ladder, in seconds.
@@ -334,35 +361,68 @@ mod tests {
     }
 
     #[test]
-    fn an_address_without_a_carrier_rests_longer_each_time_and_they_are_bounded() {
-        let (mut ladder, mut now) = (Ladder::default(), Instant::now());
-        for rung in [Rung::Quic, Rung::Wss] {
-            let tried = |ladder: &Ladder, now| match rung {
-                Rung::Quic => ladder.plan(now, relay()).quic.is_some(),
-                Rung::Udp | Rung::Wss => ladder.plan(now, relay()).wss.is_some(),
-            };
+    fn where_udp_is_there_what_was_not_found_rests_longer_each_time() {
+        let mut now = Instant::now();
+        for carrier in [Carrier::Quic(relay().ip()), wss()] {
+            let mut ladder = Ladder::default();
+            ladder.on_worked(now, Rung::Udp, relay());
+            now += FRESH;
             for rest in [20, 40, 80, 160, 320, 640, 1280, 1800, 1800] {
-                ladder.on_failed(now, relay().ip(), rung);
+                ladder.on_failed(now, carrier);
                 let rest = Duration::from_secs(rest);
-                assert!(!tried(&ladder, now + rest - MS));
+                assert!(!is_tried(&ladder, now + rest - MS, carrier));
                 now += rest;
-                assert!(tried(&ladder, now));
+                assert!(is_tried(&ladder, now, carrier));
             }
+            ladder.on_failed(now, carrier);
+            ladder.on_found(carrier);
+            assert!(is_tried(&ladder, now, carrier));
         }
-        ladder.on_failed(now, relay().ip(), Rung::Wss);
+    }
+
+    fn is_tried(ladder: &Ladder, now: Instant, carrier: Carrier) -> bool {
+        let plan = ladder.plan(now, relay(), PEER);
+        match carrier {
+            Carrier::Quic(_) => plan.quic.is_some(),
+            Carrier::Wss(..) => plan.wss.is_some(),
+        }
+    }
+
+    #[test]
+    fn where_udp_is_not_known_to_work_nothing_rests_for_long() {
+        let (mut ladder, now) = (Ladder::default(), Instant::now());
+        let fails = |ladder: &mut Ladder| (0..9).for_each(|_| ladder.on_failed(now, wss()));
+        let rests_till = |ladder: &Ladder, rest: Duration| {
+            !is_tried(ladder, now + rest - MS, wss()) && is_tried(ladder, now + rest, wss())
+        };
+        fails(&mut ladder);
+        assert!(rests_till(&ladder, REST_BLOCKED), "it may be all there is");
         ladder.on_network(now, Some(Rung::Wss));
-        for _ in 0..9 {
-            ladder.on_failed(now, relay().ip(), Rung::Wss);
-        }
-        assert_eq!(ladder.plan(now + REST_BLOCKED - MS, relay()).wss, None);
-        assert!(ladder.plan(now + REST_BLOCKED, relay()).wss.is_some(), "nothing else works here");
-        ladder.on_worked(now, Rung::Wss, relay());
-        assert!(ladder.resting.is_empty());
+        fails(&mut ladder);
+        assert!(rests_till(&ladder, REST_BLOCKED), "it is all there was");
+        ladder.on_worked(now, Rung::Udp, relay());
+        assert!(rests_till(&ladder, REST_MOST));
+        ladder.on_worked(now + ALIVE, Rung::Wss, relay());
+        assert!(rests_till(&ladder, REST_BLOCKED), "UDP is gone again");
+    }
+
+    #[test]
+    fn one_peer_s_server_that_is_not_there_lets_another_s_be_tried() {
+        let (mut ladder, now) = (Ladder::default(), Instant::now());
+        ladder.on_failed(now, Carrier::Wss(relay().ip(), PeerId::from_bytes([8; 32])));
+        assert!(is_tried(&ladder, now, wss()));
+        ladder.on_failed(now, wss());
+        assert!(!is_tried(&ladder, now, wss()) && is_tried(&ladder, now, Carrier::Quic(relay().ip())));
+    }
+
+    #[test]
+    fn those_that_rest_are_bounded() {
+        let (mut ladder, now) = (Ladder::default(), Instant::now());
         for n in 0..5000u32 {
-            ladder.on_failed(now, IpAddr::V4(n.into()), Rung::Wss);
+            ladder.on_failed(now, Carrier::Wss(IpAddr::V4(n.into()), PEER));
         }
         assert_eq!(ladder.resting.len(), MAX_RESTING);
-        ladder.on_failed(now + REST, relay().ip(), Rung::Wss);
+        ladder.on_failed(now + REST, wss());
         assert_eq!(ladder.resting.len(), 1, "who has rested makes room");
     }
 }
