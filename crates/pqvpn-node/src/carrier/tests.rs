@@ -4,9 +4,10 @@
 use std::future::pending;
 
 use pqvpn_crypto::tls::Refusal;
-use tokio::time::{Instant as Clock, timeout};
+use tokio::time::{Instant as Clock, sleep, timeout};
 
 use super::*;
+use crate::link::PeerReason;
 
 const PLAN: Plan = Plan { quic: Some(Duration::from_millis(250)), wss: Some(Duration::from_secs(1)) };
 
@@ -58,11 +59,31 @@ async fn each_rung_gets_its_turn_while_those_before_go_on() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_refuses_by_udp_is_not_asked_otherwise_and_silence_is() {
-    let refused = || fails(50, LinkError::RefusedByUs(Refusal::WrongPeerId));
-    let (made, ms) = timed(climb(PLAN, refused(), works(0), works(0))).await;
-    assert!(matches!(made, Err(LinkError::RefusedByUs(_))));
-    assert_eq!(ms, 50);
+async fn who_is_known_to_refuse_by_udp_is_not_asked_otherwise() {
+    let closed = LinkError::Closed { code: 7, reason: String::new() };
+    for refusal in [LinkError::RefusedByUs(Refusal::WrongPeerId), closed, LinkError::ClosedByUs] {
+        let (made, ms) = timed(climb(PLAN, fails(50, refusal.clone()), works(0), works(0))).await;
+        assert_eq!((made.err(), ms), (Some(refusal), 50));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_anybody_on_the_way_may_have_said_keeps_no_rung_from_its_turn() {
+    let protocol = |by_peer| LinkError::Protocol { code: 1, reason: String::new(), by_peer };
+    let refused = [PeerReason::NoCommonProtocol, PeerReason::Busy, PeerReason::NotAccepted, PeerReason::Alert(80)];
+    let ours = [Refusal::MalformedHandshake, Refusal::NoCommonSuite, Refusal::NoCommonGroup];
+    let errors = refused.map(LinkError::RefusedByPeer).into_iter().chain(ours.map(LinkError::RefusedByUs));
+    for error in errors.chain([protocol(true), protocol(false)]) {
+        let (made, ms) = timed(climb(PLAN, fails(1, error.clone()), lost(), works(0))).await;
+        assert_eq!((rung(made), ms), (Some(Rung::Wss), 1000), "{error}");
+        let silent = || fails(0, LinkError::TimedOut);
+        let (made, _) = timed(climb(PLAN, fails(1, error.clone()), silent(), silent())).await;
+        assert_eq!(made.err(), Some(error), "what is known of it is told");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_silent_by_udp_is_asked_otherwise() {
     let (made, ms) = timed(climb(PLAN, fails(50, LinkError::TimedOut), lost(), works(0))).await;
     assert_eq!((rung(made), ms), (Some(Rung::Wss), 1000));
     let none = Plan::default();
@@ -96,6 +117,7 @@ async fn a_handshake_that_was_forgotten_half_way_is_begun_once_more() {
         ([(15_000, silent()), (11_000, Ok(()))], true, 16_000),
         ([(15_000, silent()), (15_000, silent())], false, 20_000),
         ([(15_000, silent()), (10, refused())], false, 5010),
+        ([(15_000, silent()), (10, Err(LinkError::RefusedByPeer(PeerReason::Busy)))], false, 15_000),
         ([(100, silent()), (0, Ok(()))], false, 100),
     ] {
         let (made, took) = timed(nth(outcomes)).await;

@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! One dial up the ladder: rungs begun one after another, and when there is no point in going on.
+
+use std::{pin::pin, time::Duration};
+
+use futures_util::{
+    FutureExt as _, StreamExt as _,
+    future::{BoxFuture, Either, select},
+    stream::FuturesUnordered,
+};
+use pqvpn_crypto::tls::Refusal;
+use tokio::{sync::Notify, time::sleep};
+
+use super::ladder::{Plan, Rung};
+use crate::link::LinkError;
+
+/// How long a handshake may take before another is begun beside it.
+const INSIST_AFTER: Duration = Duration::from_secs(5);
+
+/// Tries once more beside an attempt that takes long, for of very many at once the other end forgets some, or that was begun
+/// in another network, for QUIC sends again what went nowhere only after pauses that double; the first that works.
+///
+/// # Errors
+/// What the last of them said; or that somebody known answered and refused.
+pub(super) async fn insist<T, F: Future<Output = Result<T, LinkError>>>(
+    attempt: impl Fn() -> F,
+    network_news: &Notify,
+) -> Result<T, LinkError> {
+    let mut news = pin!(network_news.notified());
+    news.as_mut().enable();
+    let mut first = pin!(attempt());
+    crate::select! {
+        made = &mut first => return made,
+        () = sleep(INSIST_AFTER) => {}
+        () = news => {}
+    }
+    match select(first, pin!(attempt())).await {
+        Either::Left((Err(error), second)) if !says_who_is_there(&error) => second.await,
+        Either::Right((Err(error), first)) if !says_who_is_there(&error) => first.await,
+        Either::Left((made, _)) | Either::Right((made, _)) => made,
+    }
+}
+
+/// UDP at once, and after a while what else there is; the first that works.
+///
+/// # Errors
+/// What UDP said, where nothing works; or that somebody known answered and refused, which no other rung will change.
+pub(super) async fn climb<T: Send>(
+    plan: Plan,
+    udp: impl Future<Output = Result<T, LinkError>> + Send,
+    quic: impl Future<Output = Result<T, LinkError>> + Send,
+    wss: impl Future<Output = Result<T, LinkError>> + Send,
+) -> Result<(Rung, T), LinkError> {
+    let mut others: FuturesUnordered<BoxFuture<'_, (Rung, Result<T, LinkError>)>> = FuturesUnordered::new();
+    others.extend(plan.quic.map(|pause| after(pause, Rung::Quic, quic)));
+    others.extend(plan.wss.map(|pause| after(pause, Rung::Wss, wss)));
+    let above = async {
+        while let Some((rung, made)) = others.next().await {
+            match made {
+                Ok(made) => return Some((rung, made)),
+                Err(error) => tracing::debug!(carrier = rung.name(), %error, "nothing gets through"),
+            }
+        }
+        None
+    };
+    match select(pin!(udp), pin!(above)).await {
+        Either::Left((Ok(made), _)) => Ok((Rung::Udp, made)),
+        Either::Left((Err(error), _)) if says_who_is_there(&error) => Err(error),
+        Either::Left((Err(error), above)) => above.await.ok_or(error),
+        Either::Right((Some(made), _)) => Ok(made),
+        Either::Right((None, udp)) => Ok((Rung::Udp, udp.await?)),
+    }
+}
+
+fn after<'f, T>(
+    pause: Duration,
+    rung: Rung,
+    dial: impl Future<Output = Result<T, LinkError>> + Send + 'f,
+) -> BoxFuture<'f, (Rung, Result<T, LinkError>)> {
+    async move {
+        sleep(pause).await;
+        (rung, dial.await)
+    }
+    .boxed()
+}
+
+/// Whether it is known who answered, be it to refuse. What comes before the other end has named itself may be of anybody on
+/// the way: one datagram of theirs would do.
+const fn says_who_is_there(error: &LinkError) -> bool {
+    match error {
+        LinkError::RefusedByUs(refusal) => matches!(
+            refusal,
+            Refusal::UnknownPeer | Refusal::NotAdmitted | Refusal::WrongPeerId | Refusal::UnknownCompressedKey
+        ),
+        LinkError::Closed { .. } | LinkError::ClosedByUs => true,
+        LinkError::RefusedByPeer(_)
+        | LinkError::Protocol { .. }
+        | LinkError::TimedOut
+        | LinkError::Reset
+        | LinkError::Local(_) => false,
+    }
+}
