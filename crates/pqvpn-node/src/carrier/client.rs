@@ -440,4 +440,55 @@ mod tests {
         let rests = |peer| client.ladder.lock().unwrap().is_resting(Carrier::Wss(HERE, peer));
         assert_eq!((rests(other), rests(OWN)), (Some(1), None));
     }
+
+    /// Stands before a server: hands on what comes until it is told to swallow it; counts whom it took.
+    struct Swallows {
+        at: SocketAddr,
+        swallow: watch::Sender<bool>,
+        taken: Arc<AtomicU64>,
+    }
+
+    fn swallows(to: SocketAddr) -> Swallows {
+        let listener = server::listen(SocketAddr::new(HERE, 0)).unwrap();
+        let (at, swallow, taken) =
+            (listener.local_addr().unwrap(), watch::Sender::new(false), Arc::<AtomicU64>::default());
+        let (swallowing, taking) = (swallow.subscribe(), Arc::clone(&taken));
+        tokio::spawn(async move {
+            let mut held = Vec::new();
+            while let Ok((mut from, _)) = listener.accept().await {
+                taking.fetch_add(1, Ordering::Relaxed);
+                let mut swallowing = swallowing.clone();
+                let mut to = tokio::net::TcpStream::connect(to).await.unwrap();
+                held.push(tokio::spawn(async move {
+                    tokio::select! {
+                        _ = tokio::io::copy_bidirectional(&mut from, &mut to) => {}
+                        _ = swallowing.wait_for(|swallow| *swallow) => {}
+                    }
+                    // Whatever the kernel still takes goes nowhere.
+                    let _held = (from, to);
+                    std::future::pending::<()>().await;
+                }));
+            }
+        });
+        Swallows { at, swallow, taken }
+    }
+
+    #[tokio::test]
+    async fn one_that_swallows_what_is_sent_is_made_again_soon() {
+        let server = serve(0);
+        let proxy = swallows(server.at);
+        let (plane, client) = client(proxy.at.port());
+        client.way((HERE, OWN), Whom::Known).await.unwrap();
+        assert!(send(&plane, b"a datagram before that"));
+        server.plane.wait_for(1).await;
+        proxy.swallow.send_replace(true);
+        tokio::time::pause();
+        for _ in 0..100 {
+            send(&plane, b"a datagram that is swallowed");
+            sleep(Duration::from_millis(100)).await;
+        }
+        tokio::time::resume();
+        let again = timeout(Duration::from_secs(3), until(|| proxy.taken.load(Ordering::Relaxed) > 1)).await;
+        assert!(again.is_ok(), "dials go on into it");
+    }
 }
