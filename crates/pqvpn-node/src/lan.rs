@@ -42,7 +42,7 @@ const LOOK: Duration = Duration::from_secs(20);
 const PAUSE: Duration = Duration::from_secs(30 * 60);
 /// Whoever knows this many neighbours needs to look no more.
 const ENOUGH: usize = 8;
-/// Doors taken from one look; more neighbours, or more inventions of one of them, are not listened to.
+/// Doors taken from one look, and remembered; more neighbours, or more inventions of one of them, are not listened to.
 const MAX_FOUND: usize = 64;
 /// Addresses taken of one neighbour.
 const MAX_ADDRESSES: usize = 4;
@@ -134,19 +134,20 @@ impl Drop for Lan {
 impl LanSetup {
     /// Looks for others and tells everybody who wants to know.
     fn run(&self, look: Arc<Notify>) -> impl Future<Output = ()> + Send + 'static {
-        let (found, mut doors) = mpsc::channel(MAX_FOUND);
+        let (found, doors) = mpsc::channel(MAX_FOUND);
         let context = LanContext { own: self.own, network: self.network, listen: self.listen.clone(), found, look };
-        let listeners = self.found.clone();
-        let tell = async move {
-            while let Some(door) = doors.recv().await {
-                for listener in &listeners {
-                    // A full queue means doors enough.
-                    let _full = listener.try_send(door.clone());
-                }
-            }
-        };
+        let tell = tell_all(doors, self.found.clone());
         async move {
             tokio::join!(run(context), tell);
+        }
+    }
+}
+
+/// Tells everybody who wants to know. Who is busy is waited for: what is not taken here is not told again soon.
+async fn tell_all(mut doors: mpsc::Receiver<NewDoor>, listeners: Vec<mpsc::Sender<NewDoor>>) {
+    while let Some(door) = doors.recv().await {
+        for listener in &listeners {
+            let _gone = listener.send(door.clone()).await;
         }
     }
 }
@@ -186,9 +187,12 @@ impl Responder {
             if let Err(error) = self.look(context, &mut known).await {
                 tracing::debug!(%error, "a look at the local network failed");
             }
-            let until = if known.0.len() < ENOUGH { Some(Instant::now() + PAUSE) } else { None };
-            if !self.wait(until, &context.look).await {
-                return;
+            let until = if known.doors.len() < ENOUGH { Some(Instant::now() + PAUSE) } else { None };
+            match self.wait(until, &context.look).await {
+                Some(Woken::ToLook) => {}
+                // Who was near may not be any more, and whoever is, is news here.
+                Some(Woken::ByNetwork) => known = Neighbours::default(),
+                None => return,
             }
         }
     }
@@ -202,19 +206,17 @@ impl Responder {
             let Ok(Ok(event)) = timeout_at(end, events.recv_async()).await else { break };
             let ServiceEvent::ServiceResolved(service) = event else { continue };
             left -= 1;
-            if let Some(door) = neighbour(&service, context).and_then(|door| known.news(door)) {
-                tracing::debug!(peer = %door.peer.short(), "a node on the local network");
-                // A full queue means doors enough.
-                let _full = context.found.try_send(door);
+            if let Some(door) = neighbour(&service, context) {
+                known.tell(door, &context.found);
             }
         }
         // Whoever looks on asks again for every answer that runs out.
         self.daemon.stop_browse(SERVICE)
     }
 
-    /// Waits for `until`, for a new address of this host, or until somebody is looked for; false when the responder has
+    /// Waits for `until`, for a new address of this host, or until somebody is looked for; `None` when the responder has
     /// ended.
-    async fn wait(&self, until: Option<Instant>, look: &Notify) -> bool {
+    async fn wait(&self, until: Option<Instant>, look: &Notify) -> Option<Woken> {
         let alarm = async {
             match until {
                 Some(until) => sleep_until(until).await,
@@ -224,37 +226,65 @@ impl Responder {
         let changed = async {
             loop {
                 match self.changes.recv_async().await {
-                    Ok(DaemonEvent::IpAdd(_)) => return true,
+                    Ok(DaemonEvent::IpAdd(_)) => return Some(Woken::ByNetwork),
                     Ok(_) => {}
-                    Err(_ended) => return false,
+                    Err(_ended) => return None,
                 }
             }
         };
         tokio::select! {
-            () = alarm => true,
-            running = changed => running,
-            () = look.notified() => true,
+            () = alarm => Some(Woken::ToLook),
+            woken = changed => woken,
+            () = look.notified() => Some(Woken::ToLook),
         }
     }
 }
 
-/// Who was found where.
+/// Why it is looked again.
+enum Woken {
+    ToLook,
+    /// This host has a new address.
+    ByNetwork,
+}
+
+/// Who was found where, and handed on.
 #[derive(Debug, Default)]
-struct Neighbours(BTreeMap<PeerId, BTreeSet<String>>);
+struct Neighbours {
+    doors: BTreeMap<PeerId, Neighbour>,
+    /// Counts what was heard.
+    heard: u64,
+}
+
+#[derive(Debug)]
+struct Neighbour {
+    endpoints: BTreeSet<String>,
+    /// The last time.
+    heard: u64,
+}
 
 impl Neighbours {
-    /// The door, when it or one of its endpoints is new; nothing once too many are known.
-    fn news(&mut self, door: NewDoor) -> Option<NewDoor> {
-        let full = self.0.len() >= MAX_FOUND;
+    /// Hands a door on when it or one of its endpoints is new; who was heard least lately makes room.
+    fn tell(&mut self, door: NewDoor, found: &mpsc::Sender<NewDoor>) {
+        self.heard += 1;
+        let (peer, heard) = (door.peer, self.heard);
         let endpoints: BTreeSet<String> = door.endpoints.iter().cloned().collect();
-        match self.0.get(&door.peer) {
-            Some(known) if known.is_superset(&endpoints) => return None,
-            None if full => return None,
-            Some(_) | None => {}
+        if let Some(known) = self.doors.get_mut(&peer)
+            && known.endpoints.is_superset(&endpoints)
+        {
+            known.heard = heard;
+            return;
+        }
+        // A full queue means doors enough for now: the next look finds it again.
+        if found.try_send(door).is_err() {
+            return;
+        }
+        tracing::debug!(peer = %peer.short(), "a node on the local network");
+        if self.doors.len() >= MAX_FOUND && !self.doors.contains_key(&peer) {
+            let oldest = self.doors.iter().min_by_key(|(_, known)| known.heard).map(|(oldest, _)| *oldest);
+            oldest.and_then(|oldest| self.doors.remove(&oldest));
         }
         // The newest answer counts: a neighbour that moved has left the old address.
-        self.0.insert(door.peer, endpoints);
-        Some(door)
+        self.doors.insert(peer, Neighbour { endpoints, heard });
     }
 }
 

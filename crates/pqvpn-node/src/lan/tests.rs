@@ -65,24 +65,73 @@ fn the_tag_of_a_dht_does_not_tell_its_id() {
     assert!(!tag.contains("abab") && tag != network_tag(&NetworkId::OPEN));
 }
 
+fn door(id: u8, endpoint: &str) -> NewDoor {
+    let endpoints = vec![endpoint.to_owned()];
+    NewDoor { peer: PeerId::from_bytes([id; 32]), endpoints, source: DoorSource::Lan, expires_ms: None }
+}
+
+/// What is handed on of a neighbour.
+fn told(known: &mut Neighbours, door: NewDoor) -> Option<NewDoor> {
+    let (found, mut doors) = mpsc::channel(1);
+    known.tell(door, &found);
+    doors.try_recv().ok()
+}
+
 #[test]
 fn a_neighbour_is_news_once_per_address_and_their_number_has_an_end() {
     let mut known = Neighbours::default();
-    let door = |id: u8, endpoint: &str| NewDoor {
-        peer: PeerId::from_bytes([id; 32]),
-        endpoints: vec![endpoint.to_owned()],
-        source: DoorSource::Lan,
-        expires_ms: None,
-    };
-    assert!(known.news(door(2, "192.168.1.7:1")).is_some());
-    assert!(known.news(door(2, "192.168.1.7:1")).is_none());
-    assert!(known.news(door(2, "192.168.1.8:1")).is_some());
+    assert!(told(&mut known, door(2, "192.168.1.7:1")).is_some());
+    assert!(told(&mut known, door(2, "192.168.1.7:1")).is_none());
+    assert!(told(&mut known, door(2, "192.168.1.8:1")).is_some());
     for id in 3..100 {
-        known.news(door(id, "192.168.1.9:1"));
+        told(&mut known, door(id, "192.168.1.9:1"));
     }
-    assert_eq!(known.0.len(), MAX_FOUND);
-    assert!(known.news(door(200, "192.168.1.9:1")).is_none());
-    assert!(known.news(door(2, "192.168.1.10:1")).is_some(), "a known one may move");
+    assert_eq!(known.doors.len(), MAX_FOUND);
+    assert!(told(&mut known, door(99, "192.168.1.10:1")).is_some(), "a known one may move");
+}
+
+#[test]
+fn who_comes_when_many_were_known_is_news_and_the_first_are_forgotten() {
+    let mut known = Neighbours::default();
+    for id in 100..164 {
+        assert!(told(&mut known, door(id, "192.168.1.9:1")).is_some());
+    }
+    // Seen again, it is not the oldest any more.
+    assert!(told(&mut known, door(100, "192.168.1.9:1")).is_none());
+    assert!(told(&mut known, door(7, "10.0.0.9:1")).is_some(), "another network, and others in it");
+    assert!(told(&mut known, door(7, "10.0.0.9:1")).is_none());
+    assert!(told(&mut known, door(100, "192.168.1.9:1")).is_none());
+    assert!(told(&mut known, door(101, "192.168.1.9:1")).is_some(), "that was the oldest");
+    assert_eq!(known.doors.len(), MAX_FOUND);
+}
+
+#[test]
+fn what_met_a_full_queue_is_told_at_the_next_look() {
+    let (found, mut doors) = mpsc::channel(1);
+    let mut known = Neighbours::default();
+    known.tell(door(2, "192.168.1.7:1"), &found);
+    known.tell(door(3, "192.168.1.8:1"), &found);
+    assert_eq!(doors.try_recv().map(|door| door.peer), Ok(PeerId::from_bytes([2; 32])));
+    known.tell(door(2, "192.168.1.7:1"), &found);
+    known.tell(door(3, "192.168.1.8:1"), &found);
+    assert_eq!(doors.try_recv().map(|door| door.peer), Ok(PeerId::from_bytes([3; 32])));
+}
+
+#[tokio::test]
+async fn who_is_busy_hears_of_all_of_them_later() {
+    let (found, doors) = mpsc::channel(8);
+    let ((quick, mut quickly), (busy, mut later)) = (mpsc::channel(8), mpsc::channel(1));
+    let (gone, _) = mpsc::channel(1);
+    let telling = tokio::spawn(tell_all(doors, vec![gone, quick, busy]));
+    for id in 2..6 {
+        found.send(door(id, "192.168.1.7:1")).await.unwrap();
+    }
+    drop(found);
+    for id in 2..6 {
+        assert_eq!(later.recv().await.map(|door| door.peer), Some(PeerId::from_bytes([id; 32])));
+        assert_eq!(quickly.recv().await.map(|door| door.peer), Some(PeerId::from_bytes([id; 32])));
+    }
+    telling.await.unwrap();
 }
 
 #[test]
