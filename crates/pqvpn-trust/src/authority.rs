@@ -356,7 +356,7 @@ impl Authority {
                         .act(*removal)
                         .and_then(|removal| graph.set(removal.set))
                         .is_some_and(|set| set.bits.contains(grant));
-                    knows_grant && graph.act_node(*removal) != Some(node) && !graph.before_removal(node, *removal)
+                    knows_grant && graph.act_node(*removal) != Some(node) && !graph.before_act(node, *removal)
                 })
         };
         path.counted(&held.statement)

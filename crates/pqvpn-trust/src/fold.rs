@@ -14,6 +14,10 @@ use crate::graph::{Graph, Held, Node};
 use crate::view::{Checkpoint, Member, Policy, Revocation, View};
 use crate::{CandidateFn, MAX_MEMBERS};
 
+mod guard;
+
+use guard::Guards;
+
 /// Candidates a peer tries before it takes the first free address of the pool.
 const CANDIDATES: u32 = 256;
 /// Longest name in bytes: a DNS label.
@@ -27,6 +31,8 @@ pub(crate) struct Fold<'a> {
     candidate: CandidateFn,
     /// Revocations and cancellations looked at so far, and whether they are in force.
     judged: BTreeMap<Node, bool>,
+    /// Looked for only where somebody is revoked who was no admin then.
+    guards: Option<Guards>,
 }
 
 /// One statement with what its signatures are worth.
@@ -41,7 +47,7 @@ struct Judged<'a> {
 impl<'a> Fold<'a> {
     pub(crate) fn new(graph: &'a Graph, evaluator: &'a mut Evaluator, candidate: CandidateFn) -> Self {
         let whole = evaluator.whole(graph);
-        Self { graph, evaluator, whole, candidate, judged: BTreeMap::new() }
+        Self { graph, evaluator, whole, candidate, judged: BTreeMap::new(), guards: None }
     }
 
     /// The view of everything held.
@@ -70,10 +76,7 @@ impl<'a> Fold<'a> {
     }
 
     fn has_effect(&mut self, view: &mut View, judged: &Judged<'_>, held: &Held, path: &Authority) -> bool {
-        let by_admins = match held.act {
-            Some(act) => self.whole.act_in_force(act),
-            None => judged.signers.len() >= path.need(&judged.body.act),
-        };
+        let by_admins = self.is_signed(judged.node, held, path, judged.signers.len());
         match &judged.body.act {
             Act::Rotate { old, key, .. } => {
                 // A former admin's rotation only moves its membership; an admin's stands or falls with its signature.
@@ -297,16 +300,32 @@ impl<'a> Fold<'a> {
             return *known;
         }
         let Some(held) = self.graph.held(node) else { return false };
-        let in_force = match held.act {
-            Some(act) => self.whole.act_in_force(act),
-            None => {
-                let path = self.evaluator.path(self.graph, held.set);
-                let signers = self.whole.counting(self.graph, node, held, &path).len();
-                signers >= path.need(&held.statement.body().act)
-            }
-        };
+        let path = self.evaluator.path(self.graph, held.set);
+        let signers = self.whole.counting(self.graph, node, held, &path).len();
+        let in_force = self.is_signed(node, held, &path, signers);
         self.judged.insert(node, in_force);
         in_force
+    }
+
+    /// Says whether so many signatures that count are as many as a statement needs.
+    fn is_signed(&mut self, node: Node, held: &Held, path: &Authority, signers: usize) -> bool {
+        let act = &held.statement.body().act;
+        if let Act::Revoke { peer, .. } = act
+            && !path.admins.contains_key(peer)
+            && self.is_guarded(node, peer)
+        {
+            return signers >= self.whole.quorum();
+        }
+        held.act.map_or_else(|| signers >= path.need(act), |act| self.whole.act_in_force(act))
+    }
+
+    fn is_guarded(&mut self, revocation: Node, peer: &PeerId) -> bool {
+        // One signature is never fewer than the quorum.
+        if self.whole.quorum() == 1 {
+            return false;
+        }
+        let guards = self.guards.take().unwrap_or_else(|| Guards::of(self.graph, self.evaluator, &self.whole));
+        self.guards.insert(guards).meet(self.graph, revocation, peer)
     }
 }
 

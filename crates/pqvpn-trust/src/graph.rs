@@ -70,8 +70,8 @@ pub(crate) struct Graph {
     subjects: BTreeMap<Subject, Vec<Node>>,
     /// (ancestor, descendant) among statements whose subjects meet.
     related: BTreeSet<(Node, Node)>,
-    /// Ancestors of the acts that remove an admin.
-    removal_ancestors: BTreeMap<ActNo, Bits>,
+    /// Ancestors of the acts that make or remove an admin.
+    act_ancestors: BTreeMap<ActNo, Bits>,
     bytes: usize,
     shares: Shares,
     /// The first statement that got other signers since the last [`Graph::reseal`]: seals from there on are out of date.
@@ -241,9 +241,9 @@ impl Graph {
         self.about(Subject::Cancels(*serial))
     }
 
-    /// Says whether `node` is an ancestor of the removal `act`.
-    pub(crate) fn before_removal(&self, node: Node, act: ActNo) -> bool {
-        self.removal_ancestors.get(&act).is_some_and(|bits| bits.contains(node))
+    /// Says whether `node` is an ancestor of `act`, which makes or removes an admin.
+    pub(crate) fn before_act(&self, node: Node, act: ActNo) -> bool {
+        self.act_ancestors.get(&act).is_some_and(|bits| bits.contains(node))
     }
 
     fn about(&self, subject: Subject) -> &[Node] {
@@ -387,9 +387,9 @@ impl Graph {
         if let Some(key) = granted_by(act) {
             self.keys.insert(key.peer_id(), key.clone());
         }
-        if matches!(act, Act::RemoveAdmin { .. } | Act::Revoke { .. } | Act::Rotate { .. }) {
+        if !matches!(act, Act::SetParams(_)) {
             let ancestors = self.ancestors(parents);
-            self.removal_ancestors.insert(number, ancestors);
+            self.act_ancestors.insert(number, ancestors);
         }
         Some(number)
     }
@@ -414,6 +414,17 @@ impl Graph {
         let mut seen = Bits::default();
         self.walk(parents, 0, |node| seen.insert(node));
         seen
+    }
+
+    /// Everything that stands on `node`.
+    pub(crate) fn descendants(&self, node: Node) -> Bits {
+        let mut found = Bits::default();
+        for (later, held) in (0_u32..).zip(&self.nodes).skip(node as usize + 1) {
+            if held.parents.iter().any(|parent| *parent == node || found.contains(*parent)) {
+                found.insert(later);
+            }
+        }
+        found
     }
 
     /// Those of `wanted` that are among `parents` and their ancestors.

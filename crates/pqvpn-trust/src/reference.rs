@@ -32,6 +32,12 @@ struct Power {
     removals: BTreeSet<StatementId>,
 }
 
+impl Power {
+    fn quorum(&self) -> usize {
+        usize::from(self.params.map_or(1, |p| p.quorum)).min(self.admins.len()).max(1)
+    }
+}
+
 /// A member as the model sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ModelMember {
@@ -216,7 +222,7 @@ impl Model {
 
     fn need(&self, x: &Stated) -> Option<usize> {
         let path = &self.power[&x.statement.id()];
-        let quorum = usize::from(path.params.map_or(1, |p| p.quorum)).min(path.admins.len()).max(1);
+        let quorum = path.quorum();
         let keeps_one = |peer: &PeerId| !(path.admins.len() == 1 && path.admins.contains_key(peer));
         match &x.statement.body().act {
             Act::Genesis(_) | Act::Disable { .. } => Some(0),
@@ -355,6 +361,7 @@ impl Model {
         }
         let mut fold = Folding {
             model: self,
+            power: &power,
             removals: &power.removals,
             pool: power.params.unwrap().ipv4_pool,
             members: Vec::new(),

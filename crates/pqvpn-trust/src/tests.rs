@@ -2,6 +2,7 @@
 //! What the rules promise, one by one, and a comparison with the reference model over random sequences.
 
 mod bounds;
+mod dated_back;
 mod members;
 mod random;
 mod rules;

@@ -7,11 +7,12 @@ use std::net::Ipv4Addr;
 use pqvpn_crypto::peer_id::PeerId;
 use pqvpn_wire::network::{Act, NewMember, Serial, StatementId};
 
-use super::{Model, ModelMember, Outcome, Stated};
+use super::{Model, ModelMember, Outcome, Power, Stated};
 
 /// How far the fold has come.
 pub(super) struct Folding<'a> {
     pub(super) model: &'a Model,
+    pub(super) power: &'a Power,
     pub(super) removals: &'a BTreeSet<StatementId>,
     pub(super) pool: ipnet::Ipv4Net,
     pub(super) members: Vec<(PeerId, ModelMember)>,
@@ -26,7 +27,7 @@ pub(super) struct Folding<'a> {
 impl Folding<'_> {
     pub(super) fn step(&mut self, x: &Stated) -> bool {
         let id = x.statement.id();
-        let in_force = self.model.in_force(&id, self.removals);
+        let in_force = self.in_force(x);
         match &x.statement.body().act {
             Act::Rotate { old, key, .. } => {
                 let admin = self.model.power[&id].admins.contains_key(&old.peer_id());
@@ -84,7 +85,50 @@ impl Folding<'_> {
 
     /// Statements in force with this property.
     fn any(&self, holds: impl Fn(&Stated) -> bool) -> bool {
-        self.model.stated.values().any(|s| holds(s) && self.model.in_force(&s.statement.id(), self.removals))
+        self.model.stated.values().any(|s| holds(s) && self.in_force(s))
+    }
+
+    /// A revocation of an admin that was none on its path needs the quorum of all, unless all that made it one know it.
+    fn in_force(&self, x: &Stated) -> bool {
+        let id = x.statement.id();
+        if let Act::Revoke { peer, .. } = &x.statement.body().act
+            && !self.model.power[&id].admins.contains_key(peer)
+            && self.power.admins.keys().any(|admin| self.guards(admin, x, *peer))
+        {
+            return self.model.counting(x, self.removals).len() >= self.power.quorum();
+        }
+        self.model.in_force(&id, self.removals)
+    }
+
+    /// Whether `peer` is the admin's key, or one it rotated away from unknown to `x`, and `x` unknown to what made it one.
+    fn guards(&self, admin: &PeerId, x: &Stated, peer: PeerId) -> bool {
+        let (mut open, mut roots) = (self.power.admins[admin].0.clone(), BTreeSet::new());
+        let mut keys = BTreeSet::from([(*admin, None)]);
+        while let Some(grant) = open.pop_first() {
+            if let Act::Rotate { old, .. } = &self.model.stated[&grant].statement.body().act {
+                keys.insert((old.peer_id(), Some(grant)));
+                open.extend(&self.model.power[&grant].admins[&old.peer_id()].0);
+            } else {
+                roots.insert(grant);
+            }
+        }
+        for root in roots.iter().map(|root| &self.model.stated[root]) {
+            let Act::AddAdmin { key } = &root.statement.body().act else { continue };
+            let mut line = BTreeSet::from([key.peer_id()]);
+            for _ in 0..root.ancestors.len() {
+                for id in &root.ancestors {
+                    if let Act::Rotate { old, key, .. } = &self.model.stated[id].statement.body().act
+                        && line.contains(&key.peer_id())
+                    {
+                        line.insert(old.peer_id());
+                        keys.insert((old.peer_id(), Some(*id)));
+                    }
+                }
+            }
+        }
+        let id = x.statement.id();
+        keys.iter().any(|(key, by)| *key == peer && by.is_none_or(|by| !x.ancestors.contains(&by)))
+            && roots.iter().any(|root| !self.model.stated[root].ancestors.contains(&id))
     }
 
     fn revoked_beside(&self, x: &Stated, peer: PeerId) -> bool {

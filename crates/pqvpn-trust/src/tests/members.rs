@@ -49,8 +49,8 @@ fn a_revoked_admin_does_not_bring_itself_back() {
     let mut world = World::new(2);
     world.say(&[0], add_admin(1));
     let base = world.say(&[0], add(5, "x"));
-    // Made an admin by two while a third revokes it as a member: it may sign, but not for itself.
-    let revocation = world.fork(&[&base], &[1], revoke(5));
+    // Made an admin by two while two others revoke it as a member: it may sign, but not for itself.
+    let revocation = world.fork(&[&base], &[0, 1], revoke(5));
     let promotion = world.fork(&[&base], &[0, 1], add_admin(5));
     world.insert(&revocation).unwrap();
     world.insert(&promotion).unwrap();
