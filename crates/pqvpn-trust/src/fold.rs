@@ -14,8 +14,10 @@ use crate::graph::{Graph, Held, Node};
 use crate::view::{Checkpoint, Member, Policy, Revocation, View};
 use crate::{CandidateFn, MAX_MEMBERS};
 
+mod clashes;
 mod guard;
 
+use clashes::Clashes;
 use guard::Guards;
 
 /// Candidates a peer tries before it takes the first free address of the pool.
@@ -33,6 +35,8 @@ pub(crate) struct Fold<'a> {
     judged: BTreeMap<Node, bool>,
     /// Looked for only where somebody is revoked who was no admin then.
     guards: Option<Guards>,
+    /// Not looked for where what is applied stands on everything held: it lies beside nothing.
+    clashes: Option<Clashes>,
 }
 
 /// One statement with what its signatures are worth.
@@ -47,7 +51,7 @@ struct Judged<'a> {
 impl<'a> Fold<'a> {
     pub(crate) fn new(graph: &'a Graph, evaluator: &'a mut Evaluator, candidate: CandidateFn) -> Self {
         let whole = evaluator.whole(graph);
-        Self { graph, evaluator, whole, candidate, judged: BTreeMap::new(), guards: None }
+        Self { graph, evaluator, whole, candidate, judged: BTreeMap::new(), guards: None, clashes: None }
     }
 
     /// The view of everything held.
@@ -55,6 +59,7 @@ impl<'a> Fold<'a> {
         let genesis = self.graph.held(0)?;
         let mut view = View::of_genesis(&genesis.statement)?;
         view.params = self.whole.params.unwrap_or(view.params);
+        self.clashes = Some(Clashes::of(self.graph, |node| self.in_force(node)));
         for node in self.graph.in_order() {
             self.apply(&mut view, node);
         }
@@ -63,7 +68,7 @@ impl<'a> Fold<'a> {
         Some(view)
     }
 
-    /// Applies one statement; all before it in order are applied already.
+    /// Applies one statement; all before it in order are applied already, and if that is all there is, it stands on them.
     pub(crate) fn apply(&mut self, view: &mut View, node: Node) {
         let Some(held) = self.graph.held(node) else { return };
         let path = self.evaluator.path(self.graph, held.set);
@@ -125,7 +130,7 @@ impl<'a> Fold<'a> {
 
     fn add(&mut self, view: &mut View, judged: &Judged<'_>, new: &NewMember) -> bool {
         let again_by_itself = judged.signers.as_slice() == [new.peer] && view.was_revoked.contains(&new.peer);
-        if again_by_itself || self.beaten(judged, &new.peer) {
+        if again_by_itself || self.is_beaten(judged.node) {
             return false;
         }
         let held = view.members.contains_key(&new.peer);
@@ -149,24 +154,21 @@ impl<'a> Fold<'a> {
         true
     }
 
-    /// Says whether a revocation in force of `peer` neither knows the statement nor is known to it.
-    fn beaten(&mut self, judged: &Judged<'_>, peer: &PeerId) -> bool {
-        let graph = self.graph;
-        graph.revocations(peer).iter().any(|revocation| {
-            !graph.knows(*revocation, judged.node)
-                && !graph.knows(judged.node, *revocation)
-                && self.in_force(*revocation)
-        })
+    fn is_beaten(&self, node: Node) -> bool {
+        self.clashes.as_ref().is_some_and(|clashes| clashes.is_beaten(node))
+    }
+
+    /// Says whether a cancellation in force of the invite does not know the statement.
+    fn is_cancelled(&mut self, node: Node, serial: &Serial) -> bool {
+        match &self.clashes {
+            Some(clashes) => clashes.is_cancelled(node),
+            None => self.graph.cancellations(serial).iter().any(|cancellation| self.in_force(*cancellation)),
+        }
     }
 
     /// Uses an invite once, unless it is cancelled or used up; the same peer uses it once however often it is added.
     fn spend(&mut self, view: &mut View, judged: &Judged<'_>, usage: &InviteUse, peer: PeerId) -> bool {
-        let graph = self.graph;
-        let cancelled = graph
-            .cancellations(&usage.serial)
-            .iter()
-            .any(|cancellation| !graph.knows(*cancellation, judged.node) && self.in_force(*cancellation));
-        if cancelled {
+        if self.is_cancelled(judged.node, &usage.serial) {
             return false;
         }
         if view.invited.contains(&(usage.serial, peer)) {
@@ -249,13 +251,8 @@ impl<'a> Fold<'a> {
         true
     }
 
-    fn rotate(&mut self, view: &mut View, judged: &Judged<'_>, old: &PeerId, new: &PeerId) -> bool {
-        let graph = self.graph;
-        let taken_back = graph
-            .revocations(new)
-            .iter()
-            .any(|revocation| !graph.knows(*revocation, judged.node) && self.in_force(*revocation));
-        if self.beaten(judged, old) || taken_back || self.escapes(judged.node, old) || view.members.contains_key(new) {
+    fn rotate(&self, view: &mut View, judged: &Judged<'_>, old: &PeerId, new: &PeerId) -> bool {
+        if self.is_beaten(judged.node) || view.members.contains_key(new) {
             return false;
         }
         let Some(member) = view.members.remove(old) else { return false };
@@ -269,17 +266,6 @@ impl<'a> Fold<'a> {
         let ipv4 = self.claim_address(view, *new, judged.body.at_ms);
         view.members.insert(*new, Member { peer: *new, ipv4, statement: judged.id, ..member });
         true
-    }
-
-    /// Says whether a rotation away from `old` forks off before another whose key was revoked meanwhile: a member keeps
-    /// no second way in for the day on which it is thrown out.
-    fn escapes(&mut self, rotation: Node, old: &PeerId) -> bool {
-        let graph = self.graph;
-        graph.followers(old).iter().flat_map(|key| graph.revocations(key)).any(|revocation| {
-            !graph.stands_on(*revocation, rotation)
-                && !graph.stands_on(rotation, *revocation)
-                && self.in_force(*revocation)
-        })
     }
 
     /// The member itself may go; an admin may say of an ephemeral member that it is gone.

@@ -41,7 +41,7 @@ pub(crate) struct ActSet {
     pub(crate) granted: BTreeSet<PeerId>,
 }
 
-/// What statements are about; only those about the same subject can beat each other.
+/// What statements are about: only those about one peer or invite can beat each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Subject {
     /// Takes this peer in (genesis, AddMember, the new key of a rotation).
@@ -68,8 +68,6 @@ pub(crate) struct Graph {
     set_numbers: BTreeMap<Bits, SetNo>,
     keys: BTreeMap<PeerId, PublicIdentity>,
     subjects: BTreeMap<Subject, Vec<Node>>,
-    /// (ancestor, descendant) among statements whose subjects meet.
-    related: BTreeSet<(Node, Node)>,
     /// Ancestors of the acts that make or remove an admin.
     act_ancestors: BTreeMap<ActNo, Bits>,
     bytes: usize,
@@ -79,6 +77,9 @@ pub(crate) struct Graph {
     /// How often the ancestors of something were walked through.
     #[cfg(test)]
     pub(crate) walks: std::sync::atomic::AtomicUsize,
+    /// How many statements were visited for that, or looked at to compare some.
+    #[cfg(test)]
+    pub(crate) work: std::sync::atomic::AtomicUsize,
 }
 
 /// How much of the room one key alone has filled, so that nobody fills all of it.
@@ -148,6 +149,13 @@ impl Graph {
         self.nodes.get(node as usize)
     }
 
+    /// The parents of each statement, in the order of arrival.
+    pub(crate) fn parents(&self) -> impl DoubleEndedIterator<Item = &[Node]> + ExactSizeIterator {
+        #[cfg(test)]
+        self.work.fetch_add(self.nodes.len(), std::sync::atomic::Ordering::Relaxed);
+        self.nodes.iter().map(|held| held.parents.as_slice())
+    }
+
     pub(crate) fn ids(&self) -> impl Iterator<Item = (&StatementId, &Held)> {
         self.index.iter().filter_map(|(id, node)| Some((id, self.held(*node)?)))
     }
@@ -198,28 +206,14 @@ impl Graph {
         self.keys.get(peer)
     }
 
-    /// Says whether `ancestor` is one of `descendant`, where their subjects meet.
-    pub(crate) fn knows(&self, descendant: Node, ancestor: Node) -> bool {
-        self.related.contains(&(ancestor, descendant))
-    }
-
-    pub(crate) fn revocations(&self, peer: &PeerId) -> &[Node] {
-        self.about(Subject::Revokes(*peer))
-    }
-
-    /// Keys that come after that of `peer` by any rotations held, in force or not.
-    pub(crate) fn followers(&self, peer: &PeerId) -> BTreeSet<PeerId> {
-        let (mut found, mut open) = (BTreeSet::new(), vec![*peer]);
-        while let Some(key) = open.pop() {
-            for held in self.about(Subject::RotatesFrom(key)).iter().filter_map(|node| self.held(*node)) {
-                if let Act::Rotate { key, .. } = &held.statement.body().act
-                    && found.insert(key.peer_id())
-                {
-                    open.push(key.peer_id());
-                }
-            }
-        }
-        found
+    /// Revocations of peers that ever came in, and cancellations of invites that were ever used, those of one together.
+    pub(crate) fn takes_away(&self) -> impl Iterator<Item = Node> {
+        let matters = |subject: &Subject| match subject {
+            Subject::Revokes(peer) => !self.entries(peer).is_empty() || !self.rotations_from(peer).is_empty(),
+            Subject::Cancels(serial) => !self.uses(serial).is_empty(),
+            Subject::Enters(_) | Subject::Uses(_) | Subject::RotatesFrom(_) => false,
+        };
+        self.subjects.iter().filter(move |(subject, _)| matters(subject)).flat_map(|(_, nodes)| nodes.iter().copied())
     }
 
     /// Statements that take `peer` in.
@@ -232,9 +226,9 @@ impl Graph {
         self.about(Subject::RotatesFrom(*peer))
     }
 
-    /// Says whether `ancestor` is one of `descendant`, whatever they are about; walks the graph.
-    pub(crate) fn stands_on(&self, descendant: Node, ancestor: Node) -> bool {
-        self.held(descendant).is_some_and(|held| !self.ancestors_among(&held.parents, &[ancestor]).is_empty())
+    /// Statements that take somebody in by this invite.
+    pub(crate) fn uses(&self, serial: &Serial) -> &[Node] {
+        self.about(Subject::Uses(*serial))
     }
 
     pub(crate) fn cancellations(&self, serial: &Serial) -> &[Node] {
@@ -301,7 +295,9 @@ impl Graph {
         let node = u32::try_from(self.nodes.len()).unwrap_or(u32::MAX);
         let set = self.number_set(&parents);
         let act = self.number_act(&statement, set, node, &parents);
-        self.relate(&statement.body().act, node, &parents);
+        for subject in subjects(&statement.body().act) {
+            self.subjects.entry(subject).or_default().push(node);
+        }
         for parent in &parents {
             self.tips.remove(parent);
         }
@@ -394,21 +390,6 @@ impl Graph {
         Some(number)
     }
 
-    /// Notes which statements about the same subject the new one knows.
-    fn relate(&mut self, act: &Act, node: Node, parents: &[Node]) {
-        let mut others = Vec::new();
-        for subject in subjects(act) {
-            for opposite in opposites(subject) {
-                others.extend_from_slice(self.about(opposite));
-            }
-            self.subjects.entry(subject).or_default().push(node);
-        }
-        if !others.is_empty() {
-            let known = self.ancestors_among(parents, &others);
-            self.related.extend(known.into_iter().map(|ancestor| (ancestor, node)));
-        }
-    }
-
     /// `parents` and everything they stand on.
     pub(crate) fn ancestors(&self, parents: &[Node]) -> Bits {
         let mut seen = Bits::default();
@@ -451,6 +432,8 @@ impl Graph {
                 continue;
             }
             seen.insert(node);
+            #[cfg(test)]
+            self.work.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             visit(node);
             if let Some(held) = self.held(node) {
                 open.extend_from_slice(&held.parents);
@@ -507,14 +490,4 @@ fn subjects(act: &Act) -> Vec<Subject> {
         subjects.extend([Subject::Enters(key.peer_id()), Subject::RotatesFrom(old.peer_id())]);
     }
     subjects
-}
-
-/// What a statement about `subject` may have to be compared with.
-fn opposites(subject: Subject) -> Vec<Subject> {
-    match subject {
-        Subject::Enters(peer) | Subject::RotatesFrom(peer) => vec![Subject::Revokes(peer)],
-        Subject::Revokes(peer) => vec![Subject::Enters(peer), Subject::RotatesFrom(peer)],
-        Subject::Uses(serial) => vec![Subject::Cancels(serial)],
-        Subject::Cancels(serial) => vec![Subject::Uses(serial)],
-    }
 }

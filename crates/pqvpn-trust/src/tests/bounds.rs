@@ -4,9 +4,11 @@
 use std::time::Instant;
 
 use pqvpn_crypto::peer_id::PeerId;
-use pqvpn_wire::network::{Act, NewMember, Statement, StatementBody, StatementId};
+use pqvpn_wire::network::{Act, NewMember, Serial, Statement, StatementBody, StatementId};
 
-use super::support::{Fake, World, add, add_admin, leave, new_member, params, peer, remove_admin, rotate, signed};
+use super::support::{
+    Fake, World, add, add_admin, add_by_invite, leave, new_member, params, peer, remove_admin, revoke, rotate, signed,
+};
 use crate::{
     CHECKPOINT_EVERY, Inserted, MAX_AUTHORITY_ACTS_ALONE, MAX_MEMBERS, MAX_OWN_ACTS, MAX_PROPOSALS,
     MAX_PROPOSALS_ALONE, MAX_VOID, MAX_WAITING, MAX_WAITING_BYTES, Refusal,
@@ -319,4 +321,57 @@ fn statements_of_an_admin_that_come_in_all_at_once_are_not_late() {
     assert_eq!(answers.iter().find(|answer| answer.is_err()), None);
     assert_eq!(fresh.head(), world.constitution.head());
     assert_eq!(fresh.counters().refolds, 2, "one at the founding and one for all");
+}
+
+/// Statements of each kind that one admin makes to have them compared with each other.
+const QUARRELS: u64 = 2_000;
+
+/// What `turns` cost when they are heard one by one, and evaluated from the beginning once more.
+fn work(world: &mut World, turns: impl IntoIterator<Item = Act>) -> usize {
+    world.say(&[0], add_admin(1));
+    let base = world.say(&[0], add_admin(2));
+    for act in turns {
+        world.now += 1;
+        world.say(&[1], act);
+    }
+    let beside = world.fork(&[&base], &[2], add(9, "z"));
+    world.insert(&beside).unwrap();
+    world.constitution.graph.work.load(std::sync::atomic::Ordering::Relaxed)
+}
+
+#[test]
+fn who_takes_one_peer_in_and_out_without_end_makes_nobody_compare_all_with_all() {
+    let mut world = World::new(1);
+    let work = work(&mut world, (0..QUARRELS).flat_map(|_| [add(5, "x"), revoke(5)]));
+    let held = world.constitution.len();
+    assert!(work < 100 * held, "{work} for {held} statements");
+    // What was said so often still counts, and what another says of it.
+    assert!(world.member(5).is_none() && world.constitution.view().void.is_empty());
+    let last = world.say(&[1], add(5, "x"));
+    assert!(world.member(5).is_some());
+    let beside = world.fork(&[&last], &[0], revoke(5));
+    world.say(&[1], add(5, "x"));
+    world.insert(&beside).unwrap();
+    assert!(world.member(5).is_none(), "another admin's word");
+}
+
+#[test]
+fn who_uses_and_cancels_one_invite_without_end_makes_nobody_compare_all_with_all() {
+    let mut world = World::new(1);
+    let cancel = Act::CancelInvite { serial: Serial::from_bytes([1; 16]) };
+    let work = work(&mut world, (0..QUARRELS).flat_map(|_| [add_by_invite(5, "x", 1, 9), cancel.clone()]));
+    let held = world.constitution.len();
+    assert!(work < 100 * held, "{work} for {held} statements");
+    assert!(world.member(5).is_some(), "the first use came before");
+}
+
+#[test]
+fn who_rotates_and_is_revoked_without_end_makes_nobody_walk_for_each() {
+    let mut world = World::new(1);
+    world.say(&[0], add(5, "x"));
+    world.say(&[5], rotate(5, 10));
+    let work = work(&mut world, (0..QUARRELS).map(|_| revoke(10)));
+    let held = world.constitution.len();
+    assert!(work < 100 * held, "{work} for {held} statements");
+    assert!(world.member(10).is_none() && world.member(5).is_none());
 }
