@@ -133,8 +133,10 @@ impl<'a> Fold<'a> {
         if again_by_itself || self.is_beaten(judged.node) {
             return false;
         }
+        let graph = self.graph;
+        let is_admins = self.guards().is_some_and(|guards| guards.cover(graph, judged.node, &new.peer));
         let held = view.members.contains_key(&new.peer);
-        if !held && view.members.len() >= MAX_MEMBERS {
+        if !held && !is_admins && view.members.len() >= MAX_MEMBERS {
             view.drop_expired(judged.body.at_ms);
             if view.members.len() >= MAX_MEMBERS {
                 return false;
@@ -142,9 +144,12 @@ impl<'a> Fold<'a> {
         }
         if let Some(usage) = new.invite
             && !self.spend(view, judged, &usage, new.peer)
+            && !is_admins
         {
             return false;
         }
+        let lasting = self.shortens(judged, &new.peer).then(|| lasting(new, view.members.get(&new.peer)));
+        let new = lasting.as_ref().unwrap_or(new);
         view.revoked.remove(&new.peer);
         if held {
             self.change(view, judged, new)
@@ -181,6 +186,11 @@ impl<'a> Fold<'a> {
         view.uses.insert(usage.serial, uses + 1);
         view.invited.insert((usage.serial, peer));
         true
+    }
+
+    /// Says whether an addition could end the membership of an admin without the quorum.
+    fn shortens(&mut self, judged: &Judged<'_>, peer: &PeerId) -> bool {
+        judged.signers.len() < self.whole.quorum() && self.is_guarded(judged.node, peer)
     }
 
     fn enter(&self, view: &mut View, judged: &Judged<'_>, new: &NewMember) {
@@ -305,14 +315,31 @@ impl<'a> Fold<'a> {
         held.act.map_or_else(|| signers >= path.need(act), |act| self.whole.act_in_force(act))
     }
 
-    fn is_guarded(&mut self, revocation: Node, peer: &PeerId) -> bool {
-        // One signature is never fewer than the quorum.
+    fn is_guarded(&mut self, statement: Node, peer: &PeerId) -> bool {
+        let graph = self.graph;
+        self.guards().is_some_and(|guards| guards.meet(graph, statement, peer))
+    }
+
+    /// `None` where one signature is as many as the quorum.
+    fn guards(&mut self) -> Option<&Guards> {
         if self.whole.quorum() == 1 {
-            return false;
+            return None;
         }
         let guards = self.guards.take().unwrap_or_else(|| Guards::of(self.graph, self.evaluator, &self.whole));
-        self.guards.insert(guards).meet(self.graph, revocation, peer)
+        Some(self.guards.insert(guards))
     }
+}
+
+/// The terms of an admin's membership in the words of fewer than the quorum: it ends no sooner than it would.
+fn lasting(new: &NewMember, member: Option<&Member>) -> NewMember {
+    let expires_ms = member.and_then(|member| later(member.expires_ms, new.expires_ms));
+    let ephemeral_s = member.and_then(|member| later(member.ephemeral_s, new.ephemeral_s));
+    NewMember { expires_ms, ephemeral_s, ..new.clone() }
+}
+
+/// The later of two ends; no end is the latest.
+fn later<T: Ord>(one: Option<T>, other: Option<T>) -> Option<T> {
+    one.zip(other).map(|(one, other)| one.max(other))
 }
 
 /// The addresses of a pool that can be used, at most the first 65,536.

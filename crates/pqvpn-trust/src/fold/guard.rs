@@ -48,12 +48,19 @@ impl Guards {
         Self(admins.map(|(admin, standing)| Line::of(graph, evaluator, *admin, &standing.grants)).collect())
     }
 
-    /// Says whether `revocation` would put an admin out beside one of the acts it owes that to.
-    pub(super) fn meet(&self, graph: &Graph, revocation: Node, peer: &PeerId) -> bool {
-        self.0.iter().any(|line| {
-            line.keys.iter().any(|key| key.is_its(graph, revocation, peer))
-                && line.roots.iter().any(|root| !graph.before_act(revocation, *root))
-        })
+    /// Says whether a statement about `peer` is about an admin.
+    pub(super) fn cover(&self, graph: &Graph, statement: Node, peer: &PeerId) -> bool {
+        self.lines(graph, statement, peer).next().is_some()
+    }
+
+    /// Says whether it is one that lies beside one of the acts the admin owes that to.
+    pub(super) fn meet(&self, graph: &Graph, statement: Node, peer: &PeerId) -> bool {
+        self.lines(graph, statement, peer).any(|line| line.roots.iter().any(|root| !graph.before_act(statement, *root)))
+    }
+
+    fn lines(&self, graph: &Graph, statement: Node, peer: &PeerId) -> impl Iterator<Item = &Line> {
+        let is_of = move |line: &&Line| line.keys.iter().any(|key| key.is_its(graph, statement, peer));
+        self.0.iter().filter(is_of)
     }
 }
 

@@ -93,15 +93,20 @@ impl Folding<'_> {
         let id = x.statement.id();
         if let Act::Revoke { peer, .. } = &x.statement.body().act
             && !self.model.power[&id].admins.contains_key(peer)
-            && self.power.admins.keys().any(|admin| self.guards(admin, x, *peer))
+            && self.guards(x, *peer).1
         {
             return self.model.counting(x, self.removals).len() >= self.power.quorum();
         }
         self.model.in_force(&id, self.removals)
     }
 
-    /// Whether `peer` is the admin's key, or one it rotated away from unknown to `x`, and `x` unknown to what made it one.
-    fn guards(&self, admin: &PeerId, x: &Stated, peer: PeerId) -> bool {
+    /// Whether `peer` is an admin's key, or one it rotated away from unknown to `x`; and `x` unknown to what made it one.
+    fn guards(&self, x: &Stated, peer: PeerId) -> (bool, bool) {
+        let guards = self.power.admins.keys().filter_map(|admin| self.guard(admin, x, peer));
+        guards.fold((false, false), |so_far, beside| (true, so_far.1 || beside))
+    }
+
+    fn guard(&self, admin: &PeerId, x: &Stated, peer: PeerId) -> Option<bool> {
         let (mut open, mut roots) = (self.power.admins[admin].0.clone(), BTreeSet::new());
         let mut keys = BTreeSet::from([(*admin, None)]);
         while let Some(grant) = open.pop_first() {
@@ -127,8 +132,8 @@ impl Folding<'_> {
             }
         }
         let id = x.statement.id();
-        keys.iter().any(|(key, by)| *key == peer && by.is_none_or(|by| !x.ancestors.contains(&by)))
-            && roots.iter().any(|root| !self.model.stated[root].ancestors.contains(&id))
+        let is_its = keys.iter().any(|(key, by)| *key == peer && by.is_none_or(|by| !x.ancestors.contains(&by)));
+        is_its.then(|| roots.iter().any(|root| !self.model.stated[root].ancestors.contains(&id)))
     }
 
     fn revoked_beside(&self, x: &Stated, peer: PeerId) -> bool {
@@ -145,27 +150,35 @@ impl Folding<'_> {
         if (alone && self.ever_revoked.contains(&new.peer)) || self.revoked_beside(x, new.peer) {
             return false;
         }
+        let (is_admins, beside) = if self.power.quorum() > 1 { self.guards(x, new.peer) } else { (false, false) };
         if let Some(usage) = &new.invite {
             let id = x.statement.id();
             let cancelled = self.any(|s| {
                 matches!(&s.statement.body().act, Act::CancelInvite { serial } if *serial == usage.serial)
                     && !s.ancestors.contains(&id)
             });
-            if cancelled {
+            if cancelled && !is_admins {
                 return false;
             }
-            if !self.invited.contains(&(usage.serial, new.peer)) {
+            if !cancelled && !self.invited.contains(&(usage.serial, new.peer)) {
                 let uses = self.out.uses.get(&usage.serial).copied().unwrap_or(0);
-                if uses >= usage.max_uses {
+                if uses < usage.max_uses {
+                    self.out.uses.insert(usage.serial, uses + 1);
+                    self.invited.insert((usage.serial, new.peer));
+                } else if !is_admins {
                     return false;
                 }
-                self.out.uses.insert(usage.serial, uses + 1);
-                self.invited.insert((usage.serial, new.peer));
             }
         }
         self.out.revoked.remove(&new.peer);
         let at_ms = x.statement.body().at_ms;
-        let terms = (new.tags.clone(), new.level_cap, at_ms, new.expires_ms, new.ephemeral_s);
+        let mut terms = (new.tags.clone(), new.level_cap, at_ms, new.expires_ms, new.ephemeral_s);
+        if beside && self.model.counting(x, self.removals).len() < self.power.quorum() {
+            // Fewer than the quorum: an admin's membership ends no sooner.
+            let now = self.members.iter().find(|m| m.0 == new.peer).map(|m| &m.1.terms);
+            terms.3 = now.and_then(|now| Some(now.3?.max(terms.3?)));
+            terms.4 = now.and_then(|now| Some(now.4?.max(terms.4?)));
+        }
         match self.members.iter().position(|m| m.0 == new.peer) {
             None => self.admit(x, new.peer, &new.name, terms),
             Some(at) => {

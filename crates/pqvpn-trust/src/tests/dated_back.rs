@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What one key of a quorum says of fellow admins where they were none yet.
 
-use pqvpn_wire::network::Statement;
+use pqvpn_wire::network::{Act, NewMember, Serial, Statement};
 
-use super::support::{World, add, add_admin, remove_admin, revoke, rotate};
+use super::bounds::add_somebody;
+use super::support::{Fake, World, add, add_admin, add_by_invite, genesis, new_member, remove_admin, revoke, rotate};
+use crate::{Constitution, MAX_MEMBERS};
 
 /// Three admins of whom two must sign; all are members, and what the founder said last alone is there.
 fn three() -> (World, Statement) {
@@ -115,4 +117,65 @@ fn where_one_signature_is_enough_a_member_is_not_kept_by_being_made_an_admin() {
     world.insert(&world.fork(&[&base], &[1], revoke(5))).unwrap();
     world.insert(&world.fork(&[&base], &[0], add_admin(5))).unwrap();
     assert!(world.is_admin(5) && world.member(5).is_none());
+}
+
+#[test]
+fn one_key_puts_no_admin_out_by_the_invite_it_came_by() {
+    let mut world = World::new(2);
+    let alone = world.say(&[0], add(5, "x"));
+    world.say(&[0], add_admin(1));
+    world.say(&[0], add(6, "y"));
+    world.say(&[0], add_by_invite(2, "c", 1, 1));
+    world.say(&[0, 1], add_admin(2));
+    let used_up = world.fork(&[&alone], &[0], add_by_invite(7, "z", 1, 1));
+    let cancelled = world.fork(&[&alone], &[0], Act::CancelInvite { serial: Serial::from_bytes([1; 16]) });
+    for statement in [used_up, cancelled] {
+        world.insert(&statement).unwrap();
+        assert!(!world.is_void(&statement) || world.member(7).is_none());
+        assert!(world.member(2).is_some());
+    }
+    let after = world.say(&[0], add_by_invite(8, "w", 1, 9));
+    assert!(world.is_void(&after), "cancelled for everybody else");
+}
+
+#[test]
+fn nor_by_an_end_of_its_membership() {
+    let (mut world, alone) = three();
+    let expiring = |end| Act::AddMember(NewMember { expires_ms: Some(end), ..new_member(2, "c") });
+    let silent = |limit| Act::AddMember(NewMember { ephemeral_s: Some(limit), ..new_member(2, "c") });
+    let ends = |world: &World, number| world.member(number).map(|member| (member.expires_ms, member.ephemeral_s));
+    for act in [expiring(1), silent(1)] {
+        world.say(&[0], act.clone());
+        world.insert(&world.fork(&[&alone], &[0], act)).unwrap();
+        assert_eq!(ends(&world, 2), Some((None, None)));
+    }
+    world.say(&[0, 1], expiring(5_000));
+    assert_eq!(ends(&world, 2), Some((Some(5_000), None)), "two may");
+    world.say(&[0], expiring(4_000));
+    assert_eq!(ends(&world, 2), Some((Some(5_000), None)));
+    world.say(&[0], expiring(9_000));
+    assert_eq!(ends(&world, 2), Some((Some(9_000), None)), "one may renew it");
+    // Nor is the way of a key to the next one taken.
+    world.say(&[1], rotate(1, 10));
+    let before = Act::AddMember(NewMember { expires_ms: Some(1), ..new_member(10, "d") });
+    world.insert(&world.fork(&[&alone], &[0], before)).unwrap();
+    assert!(world.is_admin(10));
+    assert_eq!(ends(&world, 10), Some((None, None)));
+}
+
+#[test]
+fn nor_by_members_that_fill_the_network_before_it() {
+    let mut world = World::new(2);
+    let candidate = pqvpn_packet::addr::ipv4_candidate;
+    world.constitution = Constitution::found(genesis(2, "10.0.0.0/16"), &Fake, candidate).unwrap();
+    let alone = world.say(&[0], add(5, "x"));
+    world.say(&[0], add_admin(1));
+    world.say(&[0, 1], add_admin(2));
+    world.say(&[0], add(2, "c"));
+    world.say(&[0], add(6, "y"));
+    let crowd: Vec<_> =
+        (0..).take(MAX_MEMBERS).map(|number| world.fork(&[&alone], &[0], add_somebody(number))).collect();
+    assert!(world.constitution.insert_all(crowd, &Fake).iter().all(Result::is_ok));
+    assert!(world.member(2).is_some() && world.member(6).is_none());
+    assert_eq!(world.constitution.view().members.len(), MAX_MEMBERS + 1);
 }
