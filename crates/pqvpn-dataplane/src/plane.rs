@@ -31,7 +31,7 @@ use crate::{
     outbound::Outbound,
     size::Notices,
     stats::{DropCounters, Drops},
-    sys::Wake,
+    sys::{self, Wake},
     table::{Peer, Registry, Session, Tables, lock},
     tun::{TunReader, TunWriter},
     udp::Sockets,
@@ -123,6 +123,7 @@ impl DataPlane {
     fn spawn(&mut self, name: String, run: impl FnOnce() + Send + 'static) -> Result<(), DataPlaneError> {
         let shared = Arc::clone(&self.shared);
         let watched = move || {
+            sys::run_before_others();
             confine::this_thread();
             if catch_unwind(AssertUnwindSafe(run)).is_err() {
                 // Nobody joins it before the end: without a word the node would go on without its packets.

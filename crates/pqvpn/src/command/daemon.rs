@@ -41,6 +41,8 @@ use crate::{
 pub(crate) const IN_USE: &str = "in-use";
 /// Files and sockets that may be open at a time, where the system lets us.
 const MANY_FILES: u64 = 16_384;
+/// `RLIMIT_NICE` for a nice value of -10 (getrlimit(2): 20 less the value).
+const NICE_LIMIT: u64 = 30;
 /// Where the log of a daemon in the background goes when the config names no file.
 const LOG_FILE: &str = "pqvpn.log";
 
@@ -58,6 +60,7 @@ pub(crate) fn run(context: &Context, args: &DaemonArgs) -> Result<(), Failure> {
         let _again = pqvpn_node::keep_out_of_swap();
     }
     allow_many_files();
+    allow_priority();
     if args.detached {
         detach::leave_session();
     }
@@ -120,6 +123,11 @@ fn allow_many_files() {
     if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
         let _fewer_are_served = setrlimit(Resource::RLIMIT_NOFILE, soft.max(hard.min(MANY_FILES)), hard);
     }
+}
+
+/// Packet threads give themselves a higher priority, when the right to do so is given up already.
+fn allow_priority() {
+    let _without = setrlimit(Resource::RLIMIT_NICE, NICE_LIMIT, NICE_LIMIT);
 }
 
 fn start_log(context: &Context, args: &DaemonArgs, config: &Config, state_dir: &Path) -> Result<(), Failure> {

@@ -256,7 +256,8 @@ fn a_ping_ends_when_nobody_reads_it() {
 fn an_interrupted_ping_says_what_it_has() {
     let fixture = Fixture::start();
     let interrupted = |peer: &str| {
-        let mut child = fixture.sandbox.command(&["ping", peer, "-c", "60", "-i", "30"]).stdout(Stdio::piped()).spawn().unwrap();
+        let mut child =
+            fixture.sandbox.command(&["ping", peer, "-c", "60", "-i", "30"]).stdout(Stdio::piped()).spawn().unwrap();
         let mut reader = BufReader::new(child.stdout.take().unwrap());
         let mut line = String::new();
         reader.read_line(&mut line).unwrap();

@@ -18,7 +18,10 @@ use std::{
 };
 
 use nix::{
-    sys::signal::{Signal, kill},
+    sys::{
+        resource::{Resource, getrlimit},
+        signal::{Signal, kill},
+    },
     unistd::Pid,
 };
 use pqvpn_lab::{
@@ -26,7 +29,7 @@ use pqvpn_lab::{
     topology::{Host, pair},
 };
 
-use self::limits::Unit;
+use self::limits::{NICE_LIMIT, Unit};
 use crate::{
     proc::HostState,
     rig::{LIMIT, Node, PORT, poll, tail, usable},
@@ -171,6 +174,18 @@ fn two_services() -> (Service, Service) {
     (a, b)
 }
 
+/// The nice values of a daemon's packet threads (proc_pid_stat(5), field 19).
+fn nice_of_packet_threads(pid: u32) -> Vec<i32> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    let stats = tasks.map(|task| fs::read_to_string(task.unwrap().path().join("stat")).unwrap());
+    let of_one = |stat: String| {
+        let (name, fields) = stat.rsplit_once(") ").unwrap();
+        let is_packets = name.contains("(pqvpn-net-") || name.contains("(pqvpn-out-");
+        is_packets.then(|| fields.split(' ').nth(16).unwrap().parse().unwrap())
+    };
+    stats.filter_map(of_one).collect()
+}
+
 #[test]
 fn two_daemons_under_the_limits_of_the_unit_meet_and_leave_the_host_as_it_was() {
     if !may_set_limits() {
@@ -191,6 +206,12 @@ fn two_daemons_under_the_limits_of_the_unit_meet_and_leave_the_host_as_it_was() 
     for line in ["Uid:\t65533\t65533\t65533\t65533", "NoNewPrivs:\t1", "Seccomp:\t2", "CapBnd:\t0000000000001400"] {
         assert!(status.contains(line), "{line} in {status}");
     }
+    let packet_threads = nice_of_packet_threads(a.pid());
+    let is_raised = getrlimit(Resource::RLIMIT_NICE).is_ok_and(|(now, _)| now >= NICE_LIMIT);
+    assert!(
+        !packet_threads.is_empty() && packet_threads.iter().all(|&nice| !is_raised || nice == -10),
+        "{packet_threads:?}"
+    );
     let now = a.node.status();
     assert!(now.health.iter().all(|item| item.code != "weak-host"), "{:?}", now.health);
     let confinement = now.confinement.unwrap();

@@ -63,6 +63,9 @@ const KNOWN: [&str; 43] = [
 /// Limits that are lowered, by the options of prlimit(1) for one program.
 const LIMITS: [(&str, &str); 2] = [("LimitCORE", "--core"), ("LimitNOFILE", "--nofile")];
 
+/// `LimitNICE=-10` as the kernel has it.
+pub(super) const NICE_LIMIT: u64 = 30;
+
 /// The settings of `[Service]`, in their order.
 #[derive(Debug, Clone)]
 pub(super) struct Unit(Vec<(String, String)>);
@@ -79,7 +82,7 @@ impl Unit {
         );
         for (key, _) in &unit.0 {
             let known = KNOWN.contains(&key.as_str())
-                || ["SystemCallFilter", "LimitMEMLOCK", "Environment"].contains(&key.as_str())
+                || ["SystemCallFilter", "LimitMEMLOCK", "LimitNICE", "Environment"].contains(&key.as_str())
                 || LIMITS.iter().any(|(limit, _)| limit == key);
             assert!(known, "this test does not know what {key} means");
         }
@@ -117,6 +120,8 @@ pub(super) fn apply(unit: &Unit, user: u32) {
     assert_eq!(unit.one("LimitMEMLOCK"), "infinity");
     // Of the whole test process, which is raised by that. Root of a container may not.
     let _not_in_a_container = setrlimit(Resource::RLIMIT_MEMLOCK, u64::MAX, u64::MAX);
+    assert_eq!(unit.one("LimitNICE"), "-10");
+    let _not_there_either = setrlimit(Resource::RLIMIT_NICE, NICE_LIMIT, NICE_LIMIT);
     let bounding = set_of(unit.one("CapabilityBoundingSet"));
     for number in 0..64 {
         let one = CapabilitySet::from_bits_retain(1 << number);
