@@ -219,6 +219,32 @@ impl Wake {
 mod tests {
     use super::*;
 
+    /// The nice value of the calling thread (proc_pid_stat(5), field 19).
+    fn nice() -> i32 {
+        let stat = std::fs::read_to_string("/proc/thread-self/stat").unwrap();
+        stat.rsplit_once(") ").unwrap().1.split(' ').nth(16).unwrap().parse().unwrap()
+    }
+
+    #[test]
+    fn a_packet_thread_comes_before_others_where_that_is_allowed() {
+        let before = nice();
+        let (allowed, after) = std::thread::spawn(|| {
+            let status = std::fs::read_to_string("/proc/thread-self/status").unwrap();
+            let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:")).unwrap();
+            // CAP_SYS_NICE, capabilities(7).
+            let allowed = u64::from_str_radix(effective.trim(), 16).unwrap() >> 23 & 1 == 1;
+            run_before_others();
+            (allowed, nice())
+        })
+        .join()
+        .unwrap();
+        if !allowed {
+            eprintln!("SKIP: CAP_SYS_NICE is not there");
+            return;
+        }
+        assert_eq!((after, nice()), (NICE, before), "the thread, and no other");
+    }
+
     #[test]
     fn a_wake_is_seen_until_cleared() {
         let wake = Wake::new().unwrap();
