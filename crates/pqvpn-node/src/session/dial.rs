@@ -77,7 +77,7 @@ async fn at_once<T>(ways: Vec<BoxFuture<'_, Result<T, SessionError>>>) -> Result
     if let Some(reached) = next_of(&mut running, &mut worst, true).await {
         return Ok(reached);
     }
-    // Who refuses may be somebody else at an old address.
+    // What breaks a handshake off may come from anybody on its path.
     let reached = timeout(AFTER_REFUSAL, next_of(&mut running, &mut worst, false)).await;
     reached.ok().flatten().ok_or(worst)
 }
@@ -108,10 +108,14 @@ async fn relayed(context: &LinkContext, peer: PeerId) -> Result<Box<dyn Connecti
     Ok(context.endpoint.connect(way, peer, context.known_key(peer)).await?)
 }
 
-/// A refusal says more than a silence, and that there is no record or relay less than anything else.
+/// A refusal says more than that somebody else was there, that more than a silence, and that there is no record or relay
+/// less than anything else.
 fn says_more(so_far: &SessionError, new: &SessionError) -> bool {
+    if so_far.is_refusal() || so_far.is_somebody_else() {
+        return !so_far.is_refusal() && new.is_refusal();
+    }
     let nothing_yet = matches!(so_far, SessionError::NoEndpoint);
-    !so_far.is_refusal() && (nothing_yet || !matches!(new, SessionError::NoRecord | SessionError::NoRelay(_)))
+    nothing_yet || !matches!(new, SessionError::NoRecord | SessionError::NoRelay(_))
 }
 
 async fn connect(context: &LinkContext, peer: PeerId, endpoint: String) -> Result<Box<dyn Connection>, SessionError> {
@@ -177,7 +181,10 @@ async fn connect_any(
 
 #[cfg(test)]
 mod tests {
+    use pqvpn_crypto::tls::Refusal;
+
     use super::*;
+    use crate::link::LinkError;
 
     fn after(ms: u64, outcome: Result<u8, SessionError>) -> BoxFuture<'static, Result<u8, SessionError>> {
         async move {
@@ -199,5 +206,19 @@ mod tests {
         // A silence is no refusal.
         let late = at_once(vec![after(10, Err(SessionError::Silent)), after(9000, Ok(7))]).await;
         assert!(matches!(late, Ok(7)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_has_a_members_private_address_here_does_not_end_the_way_by_a_relay() {
+        for refusal in [Refusal::WrongPeerId, Refusal::UnknownCompressedKey] {
+            let somebody_else = || Err(SessionError::Link(LinkError::RefusedByUs(refusal)));
+            let reached = at_once(vec![after(10, somebody_else()), after(900, Ok(7))]).await;
+            assert!(matches!(reached, Ok(7)), "{reached:?}");
+            // It says more than a silence, and less than the peer itself.
+            let told = at_once(vec![after(10, somebody_else()), after(900, Err(SessionError::Silent))]).await;
+            assert!(matches!(told, Err(SessionError::Link(LinkError::RefusedByUs(_)))), "{told:?}");
+            let told = at_once(vec![after(10, somebody_else()), after(900, Err(SessionError::UnknownPeer))]).await;
+            assert!(matches!(told, Err(SessionError::UnknownPeer)), "{told:?}");
+        }
     }
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Why there is no session, and whether it is worth trying again.
 
+use pqvpn_crypto::tls::Refusal;
 use pqvpn_dataplane::InstallError;
 use pqvpn_wire::{WireError, control::CloseReason};
 use thiserror::Error;
@@ -91,11 +92,18 @@ impl SessionError {
         }
     }
 
+    /// Whether another node answered where the peer was dialed; where we hold the peer's key, its hash is what does not fit.
+    /// That says nothing of the peer: others have its private addresses too, and those it had before.
+    #[must_use]
+    pub(crate) fn is_somebody_else(&self) -> bool {
+        matches!(self, Self::Link(LinkError::RefusedByUs(Refusal::WrongPeerId | Refusal::UnknownCompressedKey)))
+    }
+
     /// Whether one side said no on purpose, so that trying again at once is pointless.
     #[must_use]
     pub(crate) fn is_refusal(&self) -> bool {
         match self {
-            Self::Link(LinkError::RefusedByUs(_)) => true,
+            Self::Link(LinkError::RefusedByUs(_)) => !self.is_somebody_else(),
             Self::Link(LinkError::RefusedByPeer(reason)) => *reason != PeerReason::Busy,
             Self::Link(_) => false,
             Self::Negotiation(_) | Self::Wire(_) | Self::OutOfOrder | Self::UnknownPeer | Self::Twin => true,
