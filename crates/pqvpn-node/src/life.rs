@@ -121,7 +121,9 @@ pub struct PeerLife {
     outstanding: VecDeque<(u64, Instant)>,
     last_probe: Option<Instant>,
     unanswered_since: Option<Instant>,
-    /// Probes sent since anything was heard.
+    /// When probes were sent that count as signs of death: those of one moment are one, they are lost together.
+    signs: VecDeque<Instant>,
+    /// Of these, those since anything was heard.
     unheard: usize,
     next_probe_id: u64,
     /// When a session is looked at next.
@@ -147,6 +149,7 @@ impl PeerLife {
             outstanding: VecDeque::new(),
             last_probe: None,
             unanswered_since: None,
+            signs: VecDeque::new(),
             unheard: 0,
             next_probe_id: first_probe_id,
             look_at: None,
@@ -252,6 +255,7 @@ impl PeerLife {
         self.loss *= 1.0 - LOSS_WEIGHT;
         self.verified_at = Some(at);
         self.unanswered_since = None;
+        self.signs.retain(|&sign| sign > sent_at);
         Some(sample)
     }
 
@@ -264,8 +268,15 @@ impl PeerLife {
             self.outstanding.pop_front();
         }
         self.last_probe = Some(now);
-        let retry = now + self.probe_retry();
-        self.look_at = Some(self.look_at.map_or(retry, |at| at.min(retry)));
+        let retry = self.probe_retry();
+        if self.signs.back().is_none_or(|&last| now.saturating_duration_since(last) >= retry) {
+            self.signs.push_back(now);
+        }
+        if self.signs.len() > 4 * PROBES_UNTIL_DEAD {
+            self.signs.pop_front();
+        }
+        let again = now + retry;
+        self.look_at = Some(self.look_at.map_or(again, |at| at.min(again)));
         self.actions.push_back(Action::Probe(id));
         id
     }
@@ -360,15 +371,19 @@ impl PeerLife {
     }
 
     fn is_dead(&self, now: Instant, seen: Activity) -> bool {
-        let unheard = self.outstanding.iter().filter(|&&(_, sent)| seen.last_rx.is_none_or(|at| at < sent)).count();
+        let last = self.unheard(seen).nth(PROBES_UNTIL_DEAD - 1);
         let patience = self.rtt.map_or(PROBE_RETRY, |rtt| (rtt * 3).max(PROBE_RETRY));
-        unheard >= PROBES_UNTIL_DEAD
-            && self.outstanding.back().is_some_and(|&(_, sent)| now.saturating_duration_since(sent) >= patience)
+        last.is_some_and(|sent| now.saturating_duration_since(sent) >= patience)
+    }
+
+    /// When those probes were sent that count and since which nothing was heard.
+    fn unheard(&self, seen: Activity) -> impl Iterator<Item = Instant> {
+        self.signs.iter().copied().filter(move |&sent| seen.last_rx.is_none_or(|at| at < sent))
     }
 
     fn watch_answers(&mut self, now: Instant, seen: Activity) {
         let unanswered = seen.last_data_tx.is_some() && seen.last_data_tx > seen.last_rx;
-        self.unheard = self.outstanding.iter().filter(|&&(_, sent)| seen.last_rx.is_none_or(|at| at < sent)).count();
+        self.unheard = self.unheard(seen).count();
         // Data that goes out all the time is silence only from when the peer was last heard.
         self.unanswered_since =
             unanswered.then(|| self.unanswered_since.unwrap_or(now)).max(seen.last_rx.filter(|_| unanswered));
@@ -468,6 +483,7 @@ impl PeerLife {
         self.look_at = None;
         self.last_probe = None;
         self.unanswered_since = None;
+        self.signs.clear();
         self.unheard = 0;
     }
 }

@@ -131,6 +131,34 @@ fn a_silent_peer_is_found_dead_within_four_seconds_and_dialed_again() {
 }
 
 #[test]
+fn probes_of_one_moment_are_one_sign_of_death() {
+    let now = Instant::now();
+    for heard in [None, Some(now - S)] {
+        let mut life = PeerLife::new(None, 0);
+        life.on_session_up(now);
+        // Pings that waited for the session.
+        for _ping in 0..PROBES_UNTIL_DEAD {
+            life.probe(now);
+        }
+        let seen = Activity { last_rx: heard, ..Activity::default() };
+        life.handle_timeout(now + MS, seen);
+        assert!(!life.is_suspicious(), "nothing could be heard yet");
+        life.handle_timeout(now + PROBE_RETRY, seen);
+        let done = actions(&mut life);
+        assert!(life.is_up() && !done.contains(&Action::Dead), "{done:?}");
+        // Silence goes on: it is found dead when any other would be, though more pings come.
+        let mut at = now + PROBE_RETRY;
+        while life.is_up() {
+            at += 100 * MS;
+            assert!(at <= now + 4500 * MS, "never dead");
+            life.probe(at);
+            life.handle_timeout(at, seen);
+        }
+        assert!(at >= now + PROBE_RETRY * 7, "{:?}", at - now);
+    }
+}
+
+#[test]
 fn what_was_decided_of_a_dead_session_does_not_end_the_next_one() {
     let now = Instant::now();
     let mut life = up(now);
