@@ -28,7 +28,7 @@ use super::{
     network::{Network, hex},
     port::{Loaded, load_from},
     report::RotatedNetwork,
-    store::{Change, FILE, KeptRotation, Store, StoreError as NetworksError},
+    store::{Change, FILE, KeptRotation, Store, StoreError as NetworksError, line_to},
 };
 use crate::{
     clock, dht,
@@ -190,16 +190,10 @@ async fn write(
 
 /// The facts of the rotations that led to the key `own`, oldest first. An older key that was brought back has none.
 pub(super) fn facts_of(store: &Store, own: &PeerId) -> Result<Vec<Fact>, NetworksError> {
-    let (mut facts, mut at) = (Vec::new(), *own.as_bytes());
-    for rotation in store.rotations()?.into_iter().rev() {
-        if rotation.new == at {
-            at = rotation.old;
-            let bytes = HEXLOWER.decode(rotation.fact.as_bytes()).ok();
-            facts.extend(bytes.and_then(|bytes| Fact::decode(&bytes).ok()));
-        }
-    }
-    facts.reverse();
-    Ok(facts)
+    let kept = store.rotations()?;
+    let line = line_to(own.as_bytes(), &kept).into_iter().rev();
+    let fact = |rotation: &KeptRotation| Fact::decode(&HEXLOWER.decode(rotation.fact.as_bytes()).ok()?).ok();
+    Ok(line.filter_map(fact).collect())
 }
 
 /// The rotation to the key file of this digest.
@@ -210,4 +204,58 @@ fn decided(state_dir: &Path, next: &[u8; 32]) -> Result<Option<KeptRotation>, Ne
     // A damaged one is left where it is: what it decided may be read from a copy, and nothing else says it.
     let store = Store::open_as_it_is(state_dir)?;
     Ok(store.rotations()?.into_iter().find(|rotation| rotation.file == *next))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kept(old: &Identity, new: &Identity, at_ms: u64) -> Change {
+        let fact = Rotation::sign(old, new, 1, at_ms).map(Fact::Rotation).unwrap();
+        let (old, new) = (*old.peer_id().as_bytes(), *new.peer_id().as_bytes());
+        Change::Rotation(Box::new(KeptRotation { old, new, file: [7; 32], at_ms, fact: hex(&fact.encode()) }))
+    }
+
+    fn whose(facts: &[Fact]) -> Vec<(PeerId, PeerId)> {
+        let of = |fact: &Fact| {
+            let Fact::Rotation(rotation) = fact else { panic!("{fact:?}") };
+            (rotation.old, rotation.new)
+        };
+        facts.iter().map(of).collect()
+    }
+
+    #[tokio::test]
+    async fn the_line_of_own_keys_holds_though_the_clock_was_set_back_in_between() {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, _) = Store::open(dir.path()).unwrap();
+        let keys: Vec<Identity> = (0..3).map(|_| Identity::generate().unwrap()).collect();
+        for (pair, at_ms) in keys.windows(2).zip([2_000_000, 1_000_000]) {
+            store.write(vec![kept(&pair[0], &pair[1], at_ms)]).await.unwrap();
+        }
+        let id = |n: usize| keys[n].peer_id();
+        assert_eq!(whose(&facts_of(&store, &id(2)).unwrap()), [(id(0), id(1)), (id(1), id(2))]);
+        assert_eq!(whose(&facts_of(&store, &id(1)).unwrap()), [(id(0), id(1))]);
+        assert!(facts_of(&store, &id(0)).unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn of_too_many_rotations_the_far_end_of_the_line_goes_whatever_the_clock_said() {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, _) = Store::open(dir.path()).unwrap();
+        let at = |n: u8| KeptRotation {
+            old: [n; 32],
+            new: [n + 1; 32],
+            file: [7; 32],
+            at_ms: 100 - u64::from(n),
+            fact: String::new(),
+        };
+        // Of a key that was brought back from a backup and is not in use any more.
+        let aside = KeptRotation { old: [90; 32], new: [91; 32], at_ms: 1000, ..at(0) };
+        store.write(vec![Change::Rotation(Box::new(aside))]).await.unwrap();
+        for n in 0..12 {
+            store.write(vec![Change::Rotation(Box::new(at(n)))]).await.unwrap();
+        }
+        let left: Vec<u8> = store.rotations().unwrap().iter().map(|rotation| rotation.old[0]).collect();
+        assert_eq!(left, [4, 5, 6, 7, 8, 9, 10, 11]);
+    }
 }

@@ -45,7 +45,7 @@ const SEEN: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("seen");
 const ROTATIONS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("rotations");
 /// Damaged files that are kept.
 const MAX_ASIDE: u32 = 16;
-/// Rotations kept; of more, the oldest go.
+/// Rotations kept; of more, those go that are the farthest from the key of now.
 const MAX_ROTATIONS: usize = 8;
 
 /// Why the store could not be used.
@@ -110,6 +110,13 @@ pub(super) struct KeptRotation {
     pub(super) at_ms: u64,
     /// The fact for the DHT, in hex.
     pub(super) fact: String,
+}
+
+/// Those that led to the key `own`, the last first: from key to key, since clocks are set back.
+pub(super) fn line_to<'k>(own: &[u8; 32], kept: &'k [KeptRotation]) -> Vec<&'k KeptRotation> {
+    let mut by_new: BTreeMap<&[u8; 32], &KeptRotation> =
+        kept.iter().map(|rotation| (&rotation.new, rotation)).collect();
+    std::iter::successors(by_new.remove(own), |last| by_new.remove(&last.old)).collect()
 }
 
 /// One change; those of one [`Store::write`] happen together.
@@ -313,15 +320,13 @@ impl Store {
         Ok(networks)
     }
 
-    /// The rotations of this node's key, oldest first.
+    /// The rotations of this node's key, in no order that means anything ([`line_to`]).
     ///
     /// # Errors
     /// [`StoreError::Failed`].
     pub(super) fn rotations(&self) -> Result<Vec<KeptRotation>, StoreError> {
         let kept = self.with(|database| items(&database.begin_read().map_err(failed)?, ROTATIONS))?.into_iter();
-        let mut kept: Vec<KeptRotation> = kept.filter_map(|(_, bytes)| serde_json::from_slice(&bytes).ok()).collect();
-        kept.sort_by_key(|rotation| rotation.at_ms);
-        Ok(kept)
+        Ok(kept.filter_map(|(_, bytes)| serde_json::from_slice(&bytes).ok()).collect())
     }
 
     /// The same after a write has failed: what that left on disk is known only once another one has succeeded.
@@ -449,16 +454,16 @@ fn set(table: &mut redb::Table<'_, &[u8], &[u8]>, key: &[u8], bytes: Option<&[u8
 }
 
 fn keep_rotation(table: &mut redb::Table<'_, &[u8], &[u8]>, rotation: &KeptRotation) -> Result<(), StoreError> {
-    let mut kept: Vec<(u64, Vec<u8>)> = Vec::new();
+    let mut kept: Vec<KeptRotation> = Vec::new();
     for item in table.iter().map_err(failed)? {
-        let (old, bytes) = item.map_err(failed)?;
-        let at_ms = serde_json::from_slice(bytes.value()).map_or(0, |kept: KeptRotation| kept.at_ms);
-        kept.push((at_ms, old.value().to_vec()));
+        let (_, bytes) = item.map_err(failed)?;
+        kept.extend(serde_json::from_slice::<KeptRotation>(bytes.value()).ok().filter(|kept| kept.old != rotation.old));
     }
-    kept.sort();
-    for (_, oldest) in kept.iter().take((kept.len() + 1).saturating_sub(MAX_ROTATIONS)) {
-        set(table, oldest, None)?;
-    }
+    let line: Vec<[u8; 32]> = line_to(&rotation.old, &kept).iter().map(|kept| kept.old).collect();
+    // What led to a key that another was brought back for goes first.
+    let aside = kept.iter().map(|kept| kept.old).filter(|old| !line.contains(old));
+    let stay: Vec<[u8; 32]> = line.iter().copied().chain(aside).take(MAX_ROTATIONS - 1).collect();
+    table.retain(|old, _| stay.iter().any(|stay| stay == old)).map_err(failed)?;
     let bytes = serde_json::to_vec(rotation).map_err(other)?;
     set(table, &rotation.old, Some(&bytes))
 }
