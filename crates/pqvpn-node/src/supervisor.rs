@@ -205,7 +205,7 @@ impl Supervisor {
         let keystore = self.options.keystore.clone().ok_or(RotationError::NotKept)?;
         let was = self.running.handle.snapshot().await.map_or(NodeState::Up, |now| now.state);
         let old = self.running.id;
-        let prepared = prepare(keystore.clone(), passphrase, Some(old)).await?;
+        let prepared = prepare(keystore.clone(), passphrase, old).await?;
         let networks = settle(keystore, self.tell(&prepared).await).await?;
         self.go_on_as(&prepared.seed, was).await.map_err(Ended::Start)?;
         Ok(self.report(old, networks, &prepared.seed).await)
@@ -268,11 +268,11 @@ impl<E: Into<RotationError>> From<E> for Ended {
 async fn prepare(
     keystore: KeystoreFile,
     passphrase: Option<Passphrase>,
-    runs: Option<PeerId>,
+    runs: PeerId,
 ) -> Result<Prepared, RotationError> {
     let preparing = spawn_blocking(move || {
         let now = Identity::from_seed(&keystore.load(passphrase.as_ref())?).map_err(StoreError::from)?;
-        if runs.is_some_and(|own| now.peer_id() != own) {
+        if now.peer_id() != runs {
             return Err(RotationError::OtherKey);
         }
         keystore.refuse_while_rotating()?;

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use pqvpn_crypto::{identity::Identity, keystore::Passphrase};
+use pqvpn_crypto::{identity::Identity, keystore::Passphrase, peer_id::PeerId};
 use tokio::task::spawn_blocking;
 
 use super::{Prepared, prepare, settle};
@@ -17,7 +17,7 @@ use crate::{
 /// Gives a node that does not run another key, in all its networks at once; members hear of it from its next start on. No
 /// address is known before.
 ///
-/// The caller holds the state directory, so that no node starts with it meanwhile, and has ended what a crash interrupted
+/// `own`: whose key it is, so far as whoever asked for it knows. The caller holds the state directory, so that no node starts with it meanwhile, and has ended what a crash interrupted
 /// ([`crate::membership::finish_rotation`]).
 ///
 /// # Errors
@@ -26,8 +26,9 @@ pub async fn rotate_at_rest(
     state_dir: &Path,
     keystore: KeystoreFile,
     passphrase: Option<Passphrase>,
+    own: PeerId,
 ) -> Result<RotationReport, RotationError> {
-    let Prepared { now, seed, file } = prepare(keystore.clone(), passphrase, None).await?;
+    let Prepared { now, seed, file } = prepare(keystore.clone(), passphrase, own).await?;
     let next = Identity::from_seed(&seed).map_err(StoreError::from)?;
     let networks = settle(keystore, decide_at_rest(state_dir, (&now, &next), file).await).await?;
     let (dir, old, new) = (state_dir.to_owned(), now.peer_id(), next.peer_id());

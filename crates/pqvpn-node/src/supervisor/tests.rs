@@ -117,7 +117,7 @@ async fn meet(alice: &Kept, bob: &Kept, now: PeerId) {
 async fn interrupted_after(step: Step) {
     let (alice, bob) = two().await;
     let (old, key) = (bob.id(), keystore(&bob.state));
-    let prepared = prepare(key.clone(), None, Some(old)).await.unwrap();
+    let prepared = prepare(key.clone(), None, old).await.unwrap();
     let new = Identity::from_seed(&prepared.seed).unwrap().peer_id();
     if step >= Step::Decided {
         let told = bob.supervisor.tell(&prepared).await.unwrap();
@@ -145,7 +145,7 @@ async fn a_node_whose_key_was_rotated_while_it_did_not_run_is_met_under_the_new_
     let (alice, bob) = two().await;
     let (old, key) = (bob.id(), keystore(&bob.state));
     let (state, config) = bob.crash().await;
-    let report = rotate_at_rest(state.path(), key.clone(), None).await.unwrap();
+    let report = rotate_at_rest(state.path(), key.clone(), None, old).await.unwrap();
     let [home] = &report.networks[..] else { panic!("{report:?}") };
     assert_eq!((report.old, &*home.network, home.told, home.others), (old, "home", 0, 1));
     assert_eq!(finish_rotation(state.path(), &key).unwrap(), None, "nothing is left to do");
@@ -165,7 +165,9 @@ async fn a_key_whose_networks_cannot_be_read_is_not_rotated() {
     let (old, key) = (bob.id(), keystore(&bob.state));
     let (state, _) = bob.crash().await;
     std::fs::write(state.path().join("networks.redb"), b"damaged").unwrap();
-    let refused = rotate_at_rest(state.path(), key.clone(), None).await;
+    let other = rotate_at_rest(state.path(), key.clone(), None, PeerId::from_bytes([7; 32])).await;
+    assert!(matches!(other, Err(RotationError::OtherKey)), "not the key that was meant: {other:?}");
+    let refused = rotate_at_rest(state.path(), key.clone(), None, old).await;
     assert!(matches!(refused, Err(RotationError::Store(_))), "{refused:?}");
     assert_eq!(std::fs::read(state.path().join("networks.redb")).unwrap(), b"damaged", "left as it is");
     assert_eq!(Identity::from_seed(&key.load(None).unwrap()).unwrap().peer_id(), old);
@@ -209,7 +211,7 @@ async fn a_rotation_that_cannot_be_written_down_leaves_the_old_key_in_force() {
     }
     assert!(key.next_digest().unwrap().is_none());
     // One that is decided and not finished stays what it is.
-    let prepared = prepare(key.clone(), Some(Passphrase::new("b")), Some(old)).await.unwrap();
+    let prepared = prepare(key.clone(), Some(Passphrase::new("b")), old).await.unwrap();
     bob.supervisor.tell(&prepared).await.unwrap();
     let refused = bob.supervisor.rotate(RotateKeys { passphrase: Some(Passphrase::new("b")) }).await;
     assert!(matches!(refused, Err(Ended::Refused(RotationError::Keystore(StoreError::Rotating(_))))));

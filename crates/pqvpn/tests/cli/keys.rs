@@ -134,6 +134,39 @@ fn a_rotation_without_a_daemon_needs_somebody_who_means_it() {
 }
 
 #[test]
+fn a_rotation_that_power_interrupted_is_finished_and_not_done_twice() {
+    let sandbox = Sandbox::new();
+    sandbox.run(&["id"]).succeeded();
+    let old = peer_id(&sandbox, &[]);
+    sandbox.run(&["keys", "rotate", "--yes"]).succeeded();
+    let new = peer_id(&sandbox, &[]);
+    // As it was when it was decided and no file had its name yet.
+    let [next, before] = ["keystore.next", "keystore.old"].map(|name| sandbox.keystore().with_file_name(name));
+    fs::rename(sandbox.keystore(), &next).unwrap();
+    fs::rename(&before, sandbox.keystore()).unwrap();
+    let kept = fs::read(sandbox.keystore()).unwrap();
+    let told = sandbox.run(&["keys", "rotate", "--json", "--yes"]).succeeded().json();
+    assert_eq!((&told["old_peer_id"], &told["peer_id"]), (&old.as_str().into(), &new.as_str().into()));
+    assert_eq!(peer_id(&sandbox, &[]), new, "and not a third one");
+    assert_eq!(fs::read(before).unwrap(), kept);
+    assert!(!next.exists());
+}
+
+#[test]
+fn an_interrupted_rotation_is_finished_without_a_confirmation_and_said() {
+    let sandbox = Sandbox::new();
+    sandbox.run(&["id"]).succeeded();
+    sandbox.run(&["keys", "rotate", "--yes"]).succeeded();
+    let new = peer_id(&sandbox, &[]);
+    let [next, before] = ["keystore.next", "keystore.old"].map(|name| sandbox.keystore().with_file_name(name));
+    fs::rename(sandbox.keystore(), &next).unwrap();
+    fs::rename(&before, sandbox.keystore()).unwrap();
+    let said = sandbox.run(&["keys", "rotate"]).succeeded().stdout;
+    assert!(said.contains("was interrupted") && said.contains(&new), "{said}");
+    assert_eq!(peer_id(&sandbox, &[]), new);
+}
+
+#[test]
 fn while_a_rotation_is_not_ended_the_passphrase_stays_what_it_is() {
     let sandbox = Sandbox::new();
     sandbox.run(&["id"]).succeeded();

@@ -12,10 +12,10 @@ use pqvpn_api::{
     model::{RotateRequest, Rotated, RotatedIn, SecretBytes},
     server::because,
 };
-
+use pqvpn_crypto::identity::Identity;
 use pqvpn_node::{
     handle::NodeError,
-    membership::{RotationError, finish_rotation},
+    membership::{Interrupted, RotationError, finish_rotation},
     supervisor::rotate_at_rest,
 };
 
@@ -42,21 +42,22 @@ pub(super) async fn run(
         Err(error) if error.code == Code::NoDaemon => None,
         Err(error) => return Err(error.into()),
     };
-    let rotated = match running {
+    let (rotated, was_interrupted) = match running {
         Some(now) => {
             if !yes {
                 confirm(&now.peer_id, passphrase_file)?;
             }
-            ask(&client, passphrase_file).await?
+            (ask(&client, passphrase_file).await?, false)
         }
         None => at_rest(state_dir, yes, passphrase_file).await?,
     };
-    context.output.done(&rotated, |output| told(output, &rotated));
+    context.output.done(&rotated, |output| told(output, &rotated, was_interrupted));
     Ok(())
 }
 
-/// Rotates the key of a node that does not run.
-async fn at_rest(state_dir: &Path, yes: bool, passphrase_file: Option<&Path>) -> Result<Rotated, Failure> {
+/// Rotates the key of a node that does not run. One that was interrupted is finished instead, which `true` says: to go on
+/// would be to rotate a key that nobody has confirmed, and to lose the one before.
+async fn at_rest(state_dir: &Path, yes: bool, passphrase_file: Option<&Path>) -> Result<(Rotated, bool), Failure> {
     const WHAT: &str = "the key was not rotated";
     let failed = |error: RotationError| Failure::from(because(WHAT)(NodeError::Rotation(error)));
     let keystore = identity::keystore(state_dir);
@@ -70,17 +71,35 @@ async fn at_rest(state_dir: &Path, yes: bool, passphrase_file: Option<&Path>) ->
     }
     // Also says whether it is ours, before anything is made beside it.
     let passphrase = identity::unlock(&keystore, passphrase_file).map_err(|failure| failure.while_doing(WHAT))?;
-    if !yes {
-        let seed = keystore.load(passphrase.as_ref()).map_err(|error| Failure::from(error).while_doing(WHAT))?;
-        confirm(&identity::from_seed(&seed)?.peer_id().to_string(), passphrase_file)?;
-    }
     let _held = daemon::lock_for(state_dir).map_err(|failure| Failure {
         hint: "without `--socket` it is the daemon that rotates it; else stop that one".to_owned(),
         ..failure.while_doing(WHAT)
     })?;
-    finish_rotation(state_dir, &keystore).map_err(failed)?;
-    let report = rotate_at_rest(state_dir, keystore, passphrase).await.map_err(failed)?;
-    Ok(report.into())
+    let own = || {
+        let seed = keystore.load(passphrase.as_ref()).map_err(|error| Failure::from(error).while_doing(WHAT))?;
+        identity::from_seed(&seed)
+    };
+    let now = own()?;
+    if finish_rotation(state_dir, &keystore).map_err(failed)? == Some(Interrupted::Finished) {
+        return Ok((finished(&now, &own()?), true));
+    }
+    if !yes {
+        confirm(&now.peer_id().to_string(), passphrase_file)?;
+    }
+    let report = rotate_at_rest(state_dir, keystore, passphrase, now.peer_id()).await.map_err(failed)?;
+    Ok((report.into(), false))
+}
+
+/// What became of a rotation that was interrupted; its networks were told what there was to tell when it was decided.
+fn finished(old: &Identity, new: &Identity) -> Rotated {
+    Rotated {
+        schema: pqvpn_api::SCHEMA,
+        old_peer_id: old.peer_id().to_string(),
+        peer_id: new.peer_id().to_string(),
+        fingerprint: new.public().fingerprint(),
+        addresses: Vec::new(),
+        networks: Vec::new(),
+    }
 }
 
 /// Asks the daemon, with a passphrase only where the keystore turns out to have one.
@@ -113,8 +132,10 @@ fn confirm(peer_id: &str, passphrase_file: Option<&Path>) -> Result<(), Failure>
     if line.trim() == "yes" { Ok(()) } else { Err(refused("it was not confirmed")) }
 }
 
-fn told(output: &Output, rotated: &Rotated) -> String {
-    let mut text = format!(
+fn told(output: &Output, rotated: &Rotated, was_interrupted: bool) -> String {
+    let before = "a rotation that was interrupted is finished; for another key run `pqvpn keys rotate` again\n";
+    let mut text = if was_interrupted { before.to_owned() } else { String::new() };
+    text += &format!(
         "this node is {} now\nit was {}; that key opens nothing any more\n",
         output.tone(Tone::Good, &rotated.peer_id),
         rotated.old_peer_id
