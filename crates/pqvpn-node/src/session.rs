@@ -10,6 +10,7 @@ mod door;
 mod error;
 mod make;
 mod slots;
+mod unkept;
 mod wanted;
 
 use std::{
@@ -58,6 +59,7 @@ use door::{Door, Shut};
 pub(crate) use error::SessionError;
 pub(crate) use make::{dial, dial_at, wake};
 pub(crate) use slots::Slots;
+use unkept::{Installed, Unkept};
 pub(crate) use wanted::Wanted;
 use wanted::{Confirmed, Turns};
 
@@ -91,6 +93,7 @@ pub(crate) struct LinkContext {
     /// Turns for links that are made beside others.
     beside: Turns,
     next_session: AtomicU64,
+    unkept: Unkept,
     memory: Mutex<HashMap<PeerId, Memory>>,
 }
 
@@ -160,6 +163,7 @@ impl LinkContext {
         crypto: Arc<LinkCrypto>,
     ) -> Self {
         let (door, next_session, memory) = (Door::default(), AtomicU64::new(1), Mutex::default());
+        let unkept = Unkept::default();
         Self {
             endpoint,
             control,
@@ -175,6 +179,7 @@ impl LinkContext {
             crypto,
             beside: Turns::default(),
             next_session,
+            unkept,
             memory,
         }
     }
@@ -291,12 +296,17 @@ impl LinkContext {
             path: connection.remote(),
             tx_active: role == Role::Initiator,
         };
-        // The peer may have been taken out while it negotiated: then nothing of it may reach the data plane any more.
-        let installed = self.slots.while_held(&connection.peer(), slot, || {
-            self.control.begin_path_size(slot, FIRST_SIZE);
-            self.control.install_session(install)
-        });
-        installed.ok_or(SessionError::UnknownPeer)??;
+        let peer = connection.peer();
+        self.unkept.install(id, || {
+            // The door may have been shut while the peer negotiated, or the peer taken out: then nothing of it may reach the
+            // data plane any more.
+            self.door.check_session(peer)?;
+            let installed = self.slots.while_held(&peer, slot, || {
+                self.control.begin_path_size(slot, FIRST_SIZE);
+                self.control.install_session(install)
+            });
+            Ok(installed.ok_or(SessionError::UnknownPeer)??)
+        })?;
         let mut ratchet = Ratchet::new(role, parts.ratchet, now, entropy::u64());
         ratchet.set_epoch_time(self.rekey);
         let (outbox, queue) = mpsc::channel(OUTBOX);
@@ -408,7 +418,7 @@ async fn negotiate_as_dialer(
     let peer = connection.peer();
     context.may_confirm(peer)?;
     let (established, queue) = context.install(connection, negotiated, slot)?;
-    let guard = InstalledSession::new(&*context.control, established.id);
+    let guard = Installed::new(context, established.id);
     context.confirms(peer, established.id);
     let written = channel.write(&Message::Confirm(confirm)).await;
     written.inspect_err(|_| context.on_session_over(peer, established.id))?;
@@ -427,38 +437,15 @@ async fn negotiate_as_listener(
     let (waiting, negotiated, ack) =
         AckSent::on_hello(&hello, context.local(), &known, &|aead| context.export(&*connection, aead))?;
     let (mut established, queue) = context.install(connection, negotiated, slot)?;
-    let guard = InstalledSession::new(&*context.control, established.id);
+    let guard = Installed::new(context, established.id);
     channel.write(&Message::HelloAck(ack)).await?;
     let Message::Confirm(confirm) = channel.read().await? else { return Err(SessionError::OutOfOrder) };
     waiting.on_confirm(&confirm)?;
+    guard.is_still()?;
     context.control.activate_tx(established.id);
     established.at = clock::now();
     guard.keep();
     Ok((established, queue, channel))
-}
-
-/// Takes a session out of the data plane again unless its negotiation succeeds, also when it is cancelled.
-struct InstalledSession<'a> {
-    control: &'a dyn PacketPlane,
-    id: Option<SessionId>,
-}
-
-impl<'a> InstalledSession<'a> {
-    fn new(control: &'a dyn PacketPlane, id: SessionId) -> Self {
-        Self { control, id: Some(id) }
-    }
-
-    fn keep(mut self) {
-        self.id = None;
-    }
-}
-
-impl Drop for InstalledSession<'_> {
-    fn drop(&mut self) {
-        if let Some(id) = self.id {
-            self.control.remove_session(id);
-        }
-    }
 }
 
 /// Carries control messages until the link ends.

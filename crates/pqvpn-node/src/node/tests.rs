@@ -12,6 +12,7 @@ use pqvpn_dataplane::{Offloads, mem::MemTun};
 use pqvpn_packet::addr::{NetworkHash, ipv4_candidate, ula};
 use pqvpn_wire::dht::NetworkId;
 
+mod heard;
 mod on_path;
 mod sleeping;
 

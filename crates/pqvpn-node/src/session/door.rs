@@ -35,6 +35,9 @@ pub(crate) enum Shut {
     /// The peer negotiates too many sessions at a time.
     #[error("the peer negotiates too many sessions at a time")]
     TooMany,
+    /// The node was down, or slept, while the session was made.
+    #[error("this node was down, or slept, meanwhile")]
+    Meanwhile,
 }
 
 impl Shut {
@@ -44,7 +47,7 @@ impl Shut {
             Self::Down => CloseReason::Shutdown,
             Self::Quarantined => CloseReason::Ratchet,
             Self::Revoked => CloseReason::Revoked,
-            Self::NotReady => CloseReason::Busy,
+            Self::NotReady | Self::Meanwhile => CloseReason::Busy,
             Self::TooMany => CloseReason::Duplicate,
         }
     }
@@ -103,7 +106,7 @@ impl Door {
     /// Whether a session with the peer may be made.
     ///
     /// # Errors
-    /// [`Shut`], but for [`Shut::TooMany`].
+    /// [`Shut`], but for [`Shut::TooMany`] and [`Shut::Meanwhile`].
     pub(crate) fn check_session(&self, peer: PeerId) -> Result<(), Shut> {
         self.lock().check_session(peer)
     }

@@ -114,6 +114,7 @@ impl State {
         self.running = NodeState::Down;
         self.downs += 1;
         self.context.door.set_down(true);
+        self.context.end_unkept();
         self.portmap.want(false);
         std::mem::take(&mut self.listening).close().await;
         self.pause_discovery();

@@ -51,17 +51,19 @@ impl State {
 
     fn on_established(&mut self, now: Instant, made: Established) {
         let (slot, id) = (made.slot, made.id);
+        let kept = self.context.keep(id, made.connection.peer());
         let Some(peer) = self.peers.get_mut(slot) else {
             // Taken out while the session was made: the data plane has let go of it already.
             let reason = CloseReason::NotAdmitted;
             return made.connection.close(reason.code(), reason.as_str());
         };
-        if self.running != NodeState::Up || peer.quarantined {
+        if let Err(shut) = kept {
             self.control.remove_session(id);
             self.context.on_session_over(peer.id, id);
-            let reason = if peer.quarantined { CloseReason::Ratchet } else { CloseReason::Shutdown };
+            let (reason, error) = (shut.reason(), SessionError::from(shut));
+            tracing::debug!(peer = %peer.label(), %error, "session not kept");
             made.connection.close(reason.code(), reason.as_str());
-            peer.life.on_dial_failed(now, true);
+            peer.life.on_dial_failed(now, error.is_refusal());
             return;
         }
         if self.live.is_empty() {
