@@ -87,6 +87,12 @@ impl Reading {
         Self { monotonic: now(), boottime, wall: wall() }
     }
 
+    /// As if the machine had slept since.
+    #[cfg(test)]
+    pub(crate) fn before_a_night(self) -> Self {
+        Self { wall: self.wall - Duration::from_secs(8 * 3600), ..self }
+    }
+
     /// Whether the machine slept, or was suspended and revived from a copy, between two readings: then session keys
     /// must not be used again (a revived copy would repeat nonces).
     #[must_use]

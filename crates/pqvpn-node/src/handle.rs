@@ -48,6 +48,9 @@ pub enum Command {
     /// Says that the sessions with a peer are over, without ending them.
     #[cfg(test)]
     SayEnd(PeerRef, u8, oneshot::Sender<()>),
+    /// Find the clocks as after a night's sleep, when they are looked at next.
+    #[cfg(test)]
+    Sleep(oneshot::Sender<()>),
     /// End a peer's session and link; the next packet makes a new one.
     Disconnect(PeerRef, oneshot::Sender<Result<(), NodeError>>),
     /// Apply a setting that can change while running.
@@ -265,6 +268,11 @@ impl NodeHandle {
     #[cfg(test)]
     pub(crate) async fn say_end(&self, peer: PeerRef, code: u8) -> Result<(), NodeError> {
         self.ask(|tx| Command::SayEnd(peer, code, tx)).await
+    }
+
+    #[cfg(test)]
+    pub(crate) async fn sleep(&self) -> Result<(), NodeError> {
+        self.ask(Command::Sleep).await
     }
 
     /// Ends the peer's session; the next packet makes a new one.

@@ -38,6 +38,7 @@ use tokio::{
 };
 
 use crate::{
+    blocking::spawn,
     carrier::{Carriers, Listening},
     clock::{self, Reading},
     config::Config,
@@ -103,7 +104,7 @@ pub(crate) struct State {
     pub(crate) config: Config,
     pub(crate) peers: Peers,
     pub(crate) views: Views,
-    /// How often this node has been down.
+    /// How often this node has been down, or has slept: what was heard of its networks before says nothing of now.
     pub(crate) downs: u64,
     /// Where answers wait until views are in force.
     pub(crate) barriers: mpsc::Sender<Barrier>,
@@ -285,11 +286,7 @@ impl State {
     }
 
     fn on_timeout(&mut self, now: Instant) {
-        let clocks = Reading::take();
-        if clocks.jumped_since(&self.clocks) {
-            self.on_clock_jump(now);
-        }
-        self.clocks = clocks;
+        self.look_at_clocks(now);
         if now.saturating_duration_since(self.rounds.held_at) >= HOLD_EVERY {
             self.rounds.held_at = now;
             self.hold_ways(now);
@@ -448,7 +445,7 @@ impl State {
         endpoints
             .extend(peer.last_remote.map(|remote| remote.to_string()).filter(|last| !peer.endpoints.contains(last)));
         tracing::debug!(peer = %peer.label(), ?endpoints, "dialing");
-        tokio::spawn(session::dial(Arc::clone(&self.context), peer.slot, peer.id, endpoints));
+        spawn(session::dial(Arc::clone(&self.context), peer.slot, peer.id, endpoints));
     }
 
     fn deadline(&self) -> Option<Instant> {

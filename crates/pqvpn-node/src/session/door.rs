@@ -14,6 +14,8 @@ use pqvpn_crypto::peer_id::PeerId;
 use pqvpn_wire::control::CloseReason;
 use thiserror::Error;
 
+use crate::clock::Reading;
+
 /// Negotiations one peer may have under way: one is usual, a crossed or repeated one happens.
 const MAX_NEGOTIATIONS: usize = 4;
 
@@ -63,6 +65,10 @@ struct Inner {
     quarantined: HashSet<PeerId>,
     revoked: HashSet<PeerId>,
     not_ready: HashSet<PeerId>,
+    /// Who is a peer by its networks only.
+    by_network: HashSet<PeerId>,
+    /// The clocks as the state task has found them last.
+    clocks: Option<Reading>,
     negotiating: HashMap<PeerId, usize>,
 }
 
@@ -89,10 +95,21 @@ impl Door {
         self.lock().quarantined.clear();
     }
 
-    /// Shuts it for those who were revoked and those whose networks are not ready, and opens it for the others.
-    pub(crate) fn set_members(&self, revoked: HashSet<PeerId>, not_ready: HashSet<PeerId>) {
+    /// Shuts it for those who were revoked and those whose networks are not ready, and opens it for the others;
+    /// `by_network`: for whom it is shut by itself once the machine has slept.
+    pub(crate) fn set_members(
+        &self,
+        revoked: HashSet<PeerId>,
+        not_ready: HashSet<PeerId>,
+        by_network: HashSet<PeerId>,
+    ) {
         let mut inner = self.lock();
-        (inner.revoked, inner.not_ready) = (revoked, not_ready);
+        (inner.revoked, inner.not_ready, inner.by_network) = (revoked, not_ready, by_network);
+    }
+
+    /// How the state task has found the clocks. Where they have jumped it has told who is ready now.
+    pub(crate) fn set_clocks(&self, clocks: Reading) {
+        self.lock().clocks = Some(clocks);
     }
 
     /// Whether a link with the peer may be made, whatever for.
@@ -142,11 +159,24 @@ impl Inner {
 
     fn check_session(&self, peer: PeerId) -> Result<(), Shut> {
         self.check(peer)?;
-        match (self.revoked.contains(&peer), self.not_ready.contains(&peer)) {
+        // Whoever dials a machine that has just woken up is faster than its state task.
+        let waits = self.not_ready.contains(&peer) || self.by_network.contains(&peer) && self.has_slept();
+        match (self.revoked.contains(&peer), waits) {
             (true, _) => Err(Shut::Revoked),
             (false, true) => Err(Shut::NotReady),
             (false, false) => Ok(()),
         }
+    }
+}
+
+impl Inner {
+    fn has_slept(&self) -> bool {
+        // In a simulation an incoming link is on no host, whose clock may be another.
+        #[cfg(feature = "sim")]
+        if crate::sim::now().is_some() && crate::sim::addresses().is_none() {
+            return false;
+        }
+        self.clocks.is_some_and(|before| Reading::take().jumped_since(&before))
     }
 }
 
@@ -197,11 +227,24 @@ mod tests {
     #[test]
     fn a_revoked_peer_may_hold_a_link_but_no_session_until_it_is_a_member_again() {
         let door = Door::default();
-        door.set_members(HashSet::from([ONE]), HashSet::from([TWO]));
+        door.set_members(HashSet::from([ONE]), HashSet::from([TWO]), HashSet::from([TWO]));
         assert_eq!(door.check(ONE), Ok(()), "how else would it hear of it");
         assert_eq!((door.enter(ONE).err(), door.check_session(ONE)), (Some(Shut::Revoked), Err(Shut::Revoked)));
         assert_eq!(door.enter(TWO).err(), Some(Shut::NotReady));
-        door.set_members(HashSet::new(), HashSet::new());
+        door.set_members(HashSet::new(), HashSet::new(), HashSet::new());
         assert!(door.enter(ONE).is_ok() && door.enter(TWO).is_ok());
+    }
+
+    #[test]
+    fn a_machine_that_wakes_up_takes_no_member_before_it_knows_that_it_slept() {
+        let door = Door::default();
+        door.set_members(HashSet::new(), HashSet::new(), HashSet::from([ONE]));
+        door.set_clocks(Reading::take());
+        assert!(door.enter(ONE).is_ok());
+        door.set_clocks(Reading::take().before_a_night());
+        assert_eq!(door.enter(ONE).err(), Some(Shut::NotReady));
+        assert!(door.enter(TWO).is_ok(), "a pinned peer");
+        door.set_clocks(Reading::take());
+        assert!(door.enter(ONE).is_ok());
     }
 }

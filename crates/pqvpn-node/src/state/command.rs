@@ -49,6 +49,12 @@ impl State {
                 }
                 send(answer, ());
             }
+            #[cfg(test)]
+            Command::Sleep(answer) => {
+                self.clocks = self.clocks.before_a_night();
+                self.context.door.set_clocks(self.clocks);
+                send(answer, ());
+            }
             Command::Disconnect(peer, answer) => send(answer, self.disconnect(now, &peer)),
             Command::Set(key, value, answer) => send(answer, self.set(&key, &value).await),
             Command::Dht(command) => self.dht(command),

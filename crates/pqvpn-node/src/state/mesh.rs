@@ -26,6 +26,7 @@ impl State {
         }
         let mesh = Mesh::plan(&self.config, self.own, &self.views);
         self.host.plan(&mesh);
+        self.context.door.set_clocks(self.clocks);
         self.open_for_networks();
         self.take_mesh(clock::now(), mesh);
         if self.running == NodeState::Down {
@@ -69,7 +70,7 @@ impl State {
         views
     }
 
-    /// Whom sessions have to wait for after the node was down.
+    /// Whom sessions have to wait for after the node was down, or slept.
     pub(super) fn forget_who_is_ready(&mut self, now: Instant) {
         let views = std::mem::take(&mut self.views);
         self.views = self.of_now(views);
@@ -86,7 +87,9 @@ impl State {
             }
         }
         let not_ready = mesh.peers.iter().filter(|(_, peer)| !peer.ready).map(|(&id, _)| id);
-        self.context.door.set_members(mesh.revoked.iter().copied().collect(), not_ready.collect());
+        let by_network = mesh.peers.iter().filter(|(_, peer)| !peer.pinned).map(|(&id, _)| id);
+        let revoked = mesh.revoked.iter().copied().collect();
+        self.context.door.set_members(revoked, not_ready.collect(), by_network.collect());
         // Routes before slots: a session may begin as soon as its peer has one.
         let new = self.update_peers(now, &mesh);
         self.set_routes(&mesh);

@@ -12,6 +12,7 @@ use pqvpn_wire::control::{Candidates, MAX_CANDIDATES, Message};
 
 use super::{State, peer::Peer};
 use crate::{
+    blocking::spawn,
     carrier::{Rung, is_carried},
     dht::{dialable, realm},
     host::watch::News,
@@ -95,7 +96,7 @@ impl State {
         let wanted = Arc::clone(peer.link_wanted.get_or_insert_with(|| Arc::new(Wanted::new())));
         if wanted.wait() {
             tracing::debug!(peer = %peer.label(), %at, "a link where the path leads");
-            tokio::spawn(session::dial_at(Arc::clone(&self.context), slot, peer.id, at, wanted));
+            spawn(session::dial_at(Arc::clone(&self.context), slot, peer.id, at, wanted));
         }
     }
 
@@ -103,7 +104,7 @@ impl State {
     fn ask_for_way(&self, slot: PeerSlot) {
         let Some(peer) = self.peers.get(slot) else { return };
         let (context, id) = (Arc::clone(&self.context), peer.id);
-        tokio::spawn(async move {
+        spawn(async move {
             match context.networks.relay(id).await {
                 Ok(way) => context.tell(LinkEvent::Way { slot, way }).await,
                 Err(error) => tracing::debug!(peer = %id.short(), %error, "no way by a relay"),
@@ -249,7 +250,7 @@ impl State {
         self.reflexive.forget();
         self.portmap.nudge();
         let (carriers, interface) = (self.carriers.clone(), self.host.interface.clone());
-        tokio::spawn(async move { carriers.look_around(interface.as_deref(), true).await });
+        spawn(async move { carriers.look_around(interface.as_deref(), true).await });
         let _told_by_its_own_look = self.context.networks.order(membership::Order::NetworkChanged);
         if let Some(dht) = &self.context.dht {
             let _votes_come_in_any_case = dht.order(crate::dht::Order::NetworkChanged);

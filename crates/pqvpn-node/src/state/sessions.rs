@@ -13,6 +13,7 @@ use pqvpn_wire::control::CloseReason;
 use super::{Live, LiveLink, State, choice, peer::Ping};
 use crate::{
     carrier::is_by_member,
+    clock::Reading,
     entropy,
     handle::PingReply,
     link::{LinkError, PeerReason},
@@ -29,6 +30,8 @@ const TAKEN_WITHIN: Duration = Duration::from_secs(120);
 
 impl State {
     pub(super) fn on_link_event(&mut self, now: Instant, event: LinkEvent) {
+        // While there is no session nothing else notices that the machine slept.
+        self.look_at_clocks(now);
         match event {
             LinkEvent::Established(session) => self.on_established(now, *session),
             LinkEvent::DialFailed { slot, error } => self.on_dial_failed(now, slot, &error),
@@ -251,9 +254,20 @@ impl State {
         self.want(now, slot);
     }
 
+    /// Notices that the clocks have jumped.
+    pub(super) fn look_at_clocks(&mut self, now: Instant) {
+        let clocks = Reading::take();
+        if clocks.jumped_since(&self.clocks) {
+            self.on_clock_jump(now);
+        }
+        self.clocks = clocks;
+        self.context.door.set_clocks(clocks);
+    }
+
     /// The machine slept or is a revived copy: no old key may seal another packet (security.md 1.8, pitfall 4).
     pub(super) fn on_clock_jump(&mut self, now: Instant) {
         tracing::info!("the clocks jumped: every session starts over");
+        self.hear_anew(now);
         // Who slept may wake up somewhere else.
         self.portmap.nudge();
         self.reflexive.forget();
@@ -267,6 +281,16 @@ impl State {
         }
         // Whoever could not be reached before may be by now.
         self.peers.iter_mut().for_each(|peer| peer.life.on_obstacle_gone(now));
+    }
+
+    /// Sessions with members wait until their networks have been heard: somebody may have been put out meanwhile, and who was is
+    /// faster than the word of it.
+    fn hear_anew(&mut self, now: Instant) {
+        self.downs += 1;
+        self.forget_who_is_ready(now);
+        self.context.end_unkept();
+        self.rounds.untold.networks = true;
+        self.tell_discovery();
     }
 
     /// Another node has our identity: sessions and addresses would go back and forth between the two.

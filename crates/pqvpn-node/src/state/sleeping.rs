@@ -12,6 +12,7 @@ use pqvpn_wire::control::{CloseReason, Message, SLEEP_VERSION};
 
 use super::{Live, State, Waking};
 use crate::{
+    blocking::spawn,
     clock,
     path::is_relayed,
     session::{self, SessionError, Wanted},
@@ -166,7 +167,7 @@ impl State {
         tracing::debug!(peer = %peer.label(), %at, "waking the link");
         let wanted = Arc::new(Wanted::new());
         live.waking = Some(Waking { at, begun: now, wanted: Arc::clone(&wanted) });
-        tokio::spawn(session::wake(Arc::clone(&self.context), live.slot, peer.id, at, id, wanted));
+        spawn(session::wake(Arc::clone(&self.context), live.slot, peer.id, at, id, wanted));
     }
 
     /// Whether a handshake with a peer is under way at an address because its newest session's link is to wake; one that has

@@ -160,6 +160,19 @@ async fn a_node_whose_key_was_rotated_while_it_did_not_run_is_met_under_the_new_
 }
 
 #[tokio::test]
+async fn after_the_machine_slept_networks_are_heard_anew_and_then_sessions_begin() {
+    let (alice, bob) = two().await;
+    let sessions = async || alice.handle().snapshot().await.unwrap().peers[0].counts.sessions;
+    let before = sessions().await;
+    alice.handle().sleep().await.unwrap();
+    while sessions().await == before {
+        alice.handle().ping(PeerRef("bob".to_owned()), PATIENCE).await.expect("nobody was asked");
+    }
+    assert!(alice.handle().snapshot().await.unwrap().networks[0].ready);
+    drop(bob);
+}
+
+#[tokio::test]
 async fn a_key_whose_networks_cannot_be_read_is_not_rotated() {
     let (_alice, bob) = two().await;
     let (old, key) = (bob.id(), keystore(&bob.state));

@@ -92,6 +92,10 @@ async fn with_a_puppet() -> (TestNode, TestNode, IdentitySeed) {
     (a, b, seed)
 }
 
+async fn impatient(from: &TestNode, to: &TestNode) -> Result<(), NodeError> {
+    from.handle.ping(PeerRef(to.id.to_string()), Duration::from_millis(700)).await.map(drop)
+}
+
 #[tokio::test]
 async fn a_negotiation_that_was_begun_before_the_node_was_down_makes_no_session_after_it() {
     let (a, b, seed) = with_a_puppet().await;
@@ -120,4 +124,54 @@ impl Halfway {
         node.show(vec![NetworkView { downs, ..network(1, node, &[node, other]) }]).await;
         Self::with(node, seed).await
     }
+}
+
+#[tokio::test]
+async fn after_a_sleep_sessions_wait_until_the_network_has_been_heard_anew() {
+    for has_session in [true, false] {
+        let [a, b] = nodes().await;
+        gather(1, &[&a, &b]).await;
+        if has_session {
+            a.ping(&b).await.unwrap();
+            b.until("there", |snapshot| snapshot.peers[0].session.is_some()).await;
+        }
+        a.handle.sleep().await.unwrap();
+        if has_session {
+            b.until("told", |snapshot| snapshot.peers[0].session.is_none()).await;
+        }
+        // Whoever was put out meanwhile is faster than any member.
+        let back = impatient(&b, &a).await;
+        assert!(matches!(back, Err(NodeError::NoAnswer { .. })), "{back:?}");
+        let there = impatient(&a, &b).await;
+        assert!(matches!(there, Err(NodeError::NoAnswer { .. })), "{there:?}");
+        assert!(a.peer(&b).await.unwrap().session.is_none());
+        a.show(vec![NetworkView { downs: 1, ..network(1, &a, &[&a, &b]) }]).await;
+        a.ping(&b).await.unwrap();
+        a.stop().await;
+        b.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_negotiation_that_was_begun_before_a_sleep_makes_no_session_after_it() {
+    let (a, b, seed) = with_a_puppet().await;
+    let halfway = Halfway::with(&a, &seed).await;
+    a.handle.sleep().await.unwrap();
+    assert_eq!(halfway.confirm().await, CloseReason::Busy);
+    assert!(a.peer(&b).await.unwrap().session.is_none());
+    a.stop().await;
+    b.stop().await;
+}
+
+#[tokio::test]
+async fn a_pinned_peer_waits_for_no_network() {
+    let (alice, bob) = (Identity::generate().unwrap(), Identity::generate().unwrap());
+    let (to_alice, to_bob) = (PeerConfig::new(alice.peer_id()), PeerConfig::new(bob.peer_id()));
+    let (a, b) = (start(alice, vec![to_bob]).await, start(bob, vec![to_alice]).await);
+    gather(1, &[&a, &b]).await;
+    a.handle.sleep().await.unwrap();
+    b.ping(&a).await.unwrap();
+    a.until("up", |snapshot| snapshot.peers.iter().any(|peer| peer.session.is_some())).await;
+    a.stop().await;
+    b.stop().await;
 }
