@@ -10,7 +10,7 @@ use pqvpn_crypto::peer_id::PeerId;
 use pqvpn_wire::control::CloseReason;
 use tokio::sync::oneshot;
 
-use super::{State, peer::Peer, rounds::Untold};
+use super::{State, peer::Peer};
 use crate::{
     config::Config,
     dht::{
@@ -187,17 +187,19 @@ impl State {
     }
 
     fn pause_discovery(&mut self) {
-        self.rounds.untold = Untold { networks: true, dht: self.context.dht.is_some() };
+        (self.rounds.untold.networks, self.rounds.untold.dht) = (true, self.context.dht.is_some());
         self.tell_discovery();
     }
 
-    /// Tells who was too busy to be told that the node rests, or no longer does.
+    /// Tells who was too busy to be told that the node rests, or no longer does, or who was put out.
     pub(super) fn tell_discovery(&mut self) {
         let pause = self.running == NodeState::Down;
         if self.rounds.untold.networks {
             let order = if pause { membership::Order::Pause } else { membership::Order::Resume(self.downs) };
             self.rounds.untold.networks = !self.context.networks.order(order);
         }
+        let networks = &self.context.networks;
+        self.rounds.untold.tell_put_out(|peer, at| networks.order(membership::Order::HadSession(peer, at)));
         if let Some(dht) = self.context.dht.as_ref().filter(|_| self.rounds.untold.dht) {
             self.rounds.untold.dht = !dht.order(Order::Pause(pause));
         }

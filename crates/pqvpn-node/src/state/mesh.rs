@@ -12,7 +12,7 @@ use crate::{
     clock, entropy,
     host::HostError,
     life::PeerLife,
-    membership::{NetworkView, Order},
+    membership::NetworkView,
     overlay::{Mesh, MeshPeer},
     path::{Mtu, Paths},
     snapshot::NodeState,
@@ -110,7 +110,8 @@ impl State {
         let reached = self.reached_at(slot);
         self.control.remove_peer(slot);
         if !reached.is_empty() {
-            self.context.networks.order(Order::HadSession(id, reached));
+            self.rounds.untold.add_put_out(id, reached);
+            self.tell_discovery();
         }
         self.close_peer(slot, reason);
         self.fail_pings(slot, "it is in no network with this node any more");
