@@ -4,7 +4,10 @@
 //! Where many packets come one by one, whoever sleeps until the next is woken for a few of them each time, and so is the
 //! peer that receives them. A pause that nobody notices makes a batch of them, at both ends.
 
-use std::time::{Duration, Instant};
+use std::{
+    ops::Range,
+    time::{Duration, Instant},
+};
 
 /// A pause; the system makes up to 50 us more of it.
 const PAUSE: Duration = Duration::from_micros(200);
@@ -12,10 +15,9 @@ const PAUSE: Duration = Duration::from_micros(200);
 const JUDGED_EVERY: Duration = Duration::from_millis(5);
 /// Packets in a millisecond from which they are (240 Mbit/s of 1500 bytes).
 const CROWD: usize = 20;
-/// Longer ones are super-packets, each a batch by itself.
-const LONE: usize = 2048;
-/// Shorter ones are acknowledgements above all, for which a sender may wait.
-const SHORT: usize = 256;
+/// Lengths of those that count. Shorter ones are acknowledgements above all, for which a sender may wait; longer ones are
+/// super-packets, each a batch by itself.
+pub(crate) const LONE: Range<usize> = 256..2048;
 
 /// What came lately, one by one.
 pub(crate) struct Moderation {
@@ -29,11 +31,9 @@ impl Moderation {
         Self { since: now, lone: 0, is_crowded: false }
     }
 
-    /// Notes a batch of `packets` packets, `bytes` in all.
-    pub(crate) fn note(&mut self, packets: usize, bytes: usize) {
-        if (packets * SHORT..packets * LONE).contains(&bytes) {
-            self.lone += packets;
-        }
+    /// Notes packets of such a length.
+    pub(crate) fn note(&mut self, packets: usize) {
+        self.lone += packets;
     }
 
     /// How long to let packets gather, after the last that was there.
@@ -50,25 +50,27 @@ impl Moderation {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// Whether there are pauses after `packets` packets of `len` bytes, in batches of four, in the last 10 ms.
-    fn pauses(packets: usize, len: usize) -> bool {
-        let now = Instant::now();
-        let mut moderation = Moderation::new(now);
-        for _ in 0..packets / 4 {
-            moderation.note(4, 4 * len);
-        }
-        moderation.pause(now + Duration::from_millis(10)).is_some()
-    }
+    use crate::tun::ReadBatch;
 
     #[test]
     fn many_single_packets_gather_and_few_do_not() {
-        assert!(pauses(204, 1200) && !pauses(200, 1200));
+        let pauses = |packets| {
+            let now = Instant::now();
+            let mut moderation = Moderation::new(now);
+            moderation.note(packets);
+            moderation.pause(now + Duration::from_millis(10)).is_some()
+        };
+        assert!(pauses(201) && !pauses(200));
     }
 
     #[test]
-    fn neither_super_packets_nor_acknowledgements_gather() {
-        assert!(!pauses(2000, 16_000) && !pauses(2000, 64));
+    fn neither_super_packets_nor_acknowledgements_count() {
+        let mut batch = ReadBatch::new();
+        for len in [62, 1210, 64_000, 62, 1210] {
+            assert!(batch.space().is_some());
+            batch.commit(len);
+        }
+        assert_eq!(batch.count_of(LONE), 2);
     }
 
     #[test]
@@ -76,7 +78,7 @@ mod tests {
         let start = Instant::now();
         let at = |millis| start + Duration::from_millis(millis);
         let mut moderation = Moderation::new(start);
-        moderation.note(500, 500 * 1200);
+        moderation.note(500);
         assert!(moderation.pause(at(4)).is_none(), "too early to say");
         assert!(moderation.pause(at(5)).is_some());
         assert!(moderation.pause(at(9)).is_some());

@@ -65,9 +65,9 @@ impl Outbound {
         Ok(self.batch.bytes())
     }
 
-    /// Packets of the last step.
-    pub(crate) fn packets(&self) -> usize {
-        self.batch.len()
+    /// Packets of the last step that were of such a length.
+    pub(crate) fn packets_of(&self, lengths: Range<usize>) -> usize {
+        self.batch.count_of(lengths)
     }
 
     /// Whether the last step found the device dry after its packets.

@@ -9,6 +9,7 @@ mod sys;
 
 use std::{
     io::{self, IoSlice},
+    ops::Range,
     os::fd::BorrowedFd,
 };
 
@@ -129,6 +130,11 @@ impl ReadBatch {
         self.count
     }
 
+    /// Number of packets whose length is in `lengths`.
+    pub fn count_of(&self, lengths: Range<usize>) -> usize {
+        self.packets().filter(|packet| lengths.contains(&packet.len())).count()
+    }
+
     /// Whether there is no packet.
     pub fn is_empty(&self) -> bool {
         self.count == 0
@@ -165,6 +171,12 @@ pub enum TunError {
         /// The kernel's word.
         source: io::Error,
     },
+    /// Another program has opened a queue of the interface, and would get a part of the packets.
+    #[error("another program has a queue of interface {name}")]
+    Shared {
+        /// The name.
+        name: String,
+    },
     /// The name is empty, longer than 15 bytes, or has a character that interface names cannot have.
     #[error("{name:?} is not an interface name")]
     BadName {
@@ -192,6 +204,8 @@ const MAX_QUEUES: usize = 256;
 /// The kernel's queues behind one of ours: two flows rarely share one.
 const LANES: usize = 16;
 const _: () = assert!(LANES <= MAX_LANES);
+/// Packets that wait in each of them at most. The kernel's 500 are for one queue.
+const QUEUE_LEN: i32 = 128;
 
 /// An interface of the Linux kernel. It vanishes when the last of its queues is closed.
 #[derive(Debug)]
@@ -199,6 +213,7 @@ pub struct KernelTun {
     name: String,
     index: u32,
     offloads: Offloads,
+    kernel_queues: Option<(usize, usize)>,
     queues: Vec<(KernelTunReader, KernelTunWriter)>,
 }
 
@@ -222,21 +237,27 @@ impl KernelTun {
             Err(TunError::NameBusy { .. }) if queues == 1 => return Self::of_one(sys::open_queue(name, Of::Single)?),
             opened => opened?,
         };
+        sys::own(&first.file)?;
         let name = first.name;
         let index = sys::interface_index(&name)?;
-        let mut files = vec![first.file];
-        for _ in 1..queues * (lanes + 1) {
-            files.push(sys::open_queue(&name, Of::Ours)?.file);
+        if let Err(error) = sys::set_queue_len(&name, QUEUE_LEN) {
+            tracing::debug!(%error, "the interface has queues of the kernel's length");
         }
-        let offloads = sys::set_offloads(&files)?;
-        let writers = files.split_off(queues * lanes);
+        let mut writers = vec![first.file];
+        for _ in 1..queues * (lanes + 1) {
+            writers.push(sys::open_queue(&name, Of::Ours)?.file);
+        }
+        let offloads = sys::set_offloads(&writers)?;
+        // The first: what they write is said to come by a queue of their number, which has to be there still.
+        let mut files = writers.split_off(queues);
         let mut halves = Vec::new();
         for writer in writers {
             sys::detach(&writer)?;
             let rest = files.split_off(lanes);
             halves.push(sys::halves(std::mem::replace(&mut files, rest), writer, offloads)?);
         }
-        Ok(Self { name, index, offloads, queues: halves })
+        let kernel_queues = Some((queues * lanes, queues));
+        Ok(Self { name, index, offloads, kernel_queues, queues: halves })
     }
 
     /// An interface that somebody has made for one queue, and that nobody else uses.
@@ -245,7 +266,14 @@ impl KernelTun {
         let writer = queue.file.try_clone().map_err(|source| TunError::Os { what: "dup", source })?;
         let files = vec![queue.file];
         let offloads = sys::set_offloads(&files)?;
-        Ok(Self { name: queue.name, index, offloads, queues: vec![sys::halves(files, writer, offloads)?] })
+        let kernel_queues = None;
+        Ok(Self {
+            name: queue.name,
+            index,
+            offloads,
+            kernel_queues,
+            queues: vec![sys::halves(files, writer, offloads)?],
+        })
     }
 
     /// The interface's real name.
@@ -261,6 +289,12 @@ impl KernelTun {
     /// What the kernel hands over uncut.
     pub fn offloads(&self) -> Offloads {
         self.offloads
+    }
+
+    /// How many queues of the kernel's are ours, and how many more that nothing is read from. Where the interface has others, somebody
+    /// has opened one in the moment before that was forbidden, and may get packets. `None`: nobody can.
+    pub fn kernel_queues(&self) -> Option<(usize, usize)> {
+        self.kernel_queues
     }
 
     /// The queues, in the form [`DataPlaneConfig`](crate::DataPlaneConfig) wants.

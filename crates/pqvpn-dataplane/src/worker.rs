@@ -15,7 +15,7 @@ use crate::{
     inbound::{Inbound, Sources},
     inject::Injected,
     look::Look,
-    moderation::Moderation,
+    moderation::{LONE, Moderation},
     outbound::Outbound,
     plane::Shared,
     sys::{Waited, wait},
@@ -244,7 +244,7 @@ impl Second {
         while !self.shared.stopping() {
             let sent = outbound.step(READ_BATCH, &mut view).map_err(of_tun)?;
             bytes += sent;
-            moderation.note(outbound.packets(), sent);
+            moderation.note(outbound.packets_of(LONE));
             let is_dry = sent == 0 || outbound.was_last();
             if !is_dry && !turns.is_multiple_of(LOOK_UP_EVERY) {
                 turns += 1;

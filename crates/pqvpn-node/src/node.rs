@@ -228,8 +228,17 @@ async fn open_tun(
     }
     host.recover().await?;
     let device = KernelTun::open(name, queues)?;
+    check_queues(&device, host.tun_queues(device.index()).await?)?;
     host.interface = Some(device.name().to_owned());
     Ok(device.into_queues())
+}
+
+/// Refuses an interface of which somebody has a queue: whoever was quick got one before that was forbidden.
+pub(crate) fn check_queues(device: &KernelTun, found: Option<(usize, usize)>) -> Result<(), TunError> {
+    match device.kernel_queues().zip(found) {
+        Some((ours, all)) if ours != all => Err(TunError::Shared { name: device.name().to_owned() }),
+        _ => Ok(()),
+    }
 }
 
 /// The handle of the data plane, which knows our own interface from then on, if it is one of the system's.

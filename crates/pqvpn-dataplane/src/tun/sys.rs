@@ -5,6 +5,7 @@
 use std::{
     fs::{File, OpenOptions},
     io::{self, IoSlice, Write},
+    net::UdpSocket,
     os::{
         fd::{AsRawFd, BorrowedFd},
         unix::fs::OpenOptionsExt,
@@ -23,6 +24,7 @@ const TUN_F_USO4: libc::c_ulong = 0x20;
 const TUN_F_USO6: libc::c_ulong = 0x40;
 const TUNSETIFF: libc::c_ulong = 0x4004_54ca;
 const TUNSETOFFLOAD: libc::c_ulong = 0x4004_54d0;
+const TUNSETOWNER: libc::c_ulong = 0x4004_54cc;
 const TUNSETQUEUE: libc::c_ulong = 0x4004_54d9;
 const TUNSETVNETHDRSZ: libc::c_ulong = 0x4004_54d8;
 
@@ -54,7 +56,7 @@ pub(super) fn open_queue(name: &str, of: Of) -> Result<Queue, TunError> {
     })?;
     let flags = libc::IFF_TUN | libc::IFF_NO_PI | libc::IFF_VNET_HDR;
     let flags = match of {
-        // Or a second program would get a part of the first one's packets.
+        // Or two daemons of one name would each get a part of the packets.
         Of::New => flags | libc::IFF_MULTI_QUEUE | libc::IFF_TUN_EXCL,
         Of::Ours => flags | libc::IFF_MULTI_QUEUE,
         Of::Single => flags,
@@ -125,6 +127,25 @@ pub(super) fn halves(
 ) -> Result<(KernelTunReader, KernelTunWriter), TunError> {
     let lanes = Lanes::new(lanes).map_err(|source| TunError::Os { what: "epoll", source })?;
     Ok((KernelTunReader { lanes }, KernelTunWriter { file, offloads }))
+}
+
+/// Has the kernel let nobody else open more queues: without an owner it lets everybody who may open the device node.
+pub(super) fn own(file: &File) -> Result<(), TunError> {
+    // SAFETY: geteuid takes nothing and cannot fail.
+    let owner = libc::c_ulong::from(unsafe { libc::geteuid() });
+    // SAFETY: TUNSETOWNER takes its argument by value.
+    let result = unsafe { libc::ioctl(file.as_raw_fd(), TUNSETOWNER, owner) };
+    checked(result).map_err(|source| TunError::Os { what: "TUNSETOWNER", source })
+}
+
+/// Says how many packets wait in each queue of an interface at most.
+pub(super) fn set_queue_len(name: &str, len: libc::c_int) -> Result<(), TunError> {
+    let failed = |source| TunError::Os { what: "SIOCSIFTXQLEN", source };
+    let socket = UdpSocket::bind("127.0.0.1:0").or_else(|_| UdpSocket::bind("[::1]:0")).map_err(failed)?;
+    let mut request = interface_request(name);
+    request.ifr_ifru.ifru_metric = len;
+    // SAFETY: SIOCSIFTXQLEN reads one `ifreq`, which `request` is and which outlives the call.
+    checked(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFTXQLEN, &raw const request) }).map_err(failed)
 }
 
 /// Takes a queue out of those that the kernel puts packets into; it can still be written to. What is written to one of those

@@ -11,10 +11,11 @@ use ipnet::IpNet;
 use nix::errno::Errno;
 use rtnetlink::{
     AddressMessageBuilder, Handle, LinkMessageBuilder, LinkUnspec, RouteMessageBuilder,
+    packet_core::Nla as _,
     packet_route::{
         AddressFamily,
         address::{AddressAttribute, AddressFlags, AddressMessage},
-        link::{AfSpecInet6, AfSpecUnspec, In6AddrGenMode, LinkAttribute, LinkFlags, LinkMessage},
+        link::{AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, LinkAttribute, LinkFlags, LinkInfo, LinkMessage},
         neighbour::{NeighbourAddress, NeighbourAttribute},
         route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType},
     },
@@ -22,6 +23,10 @@ use rtnetlink::{
 use tokio::task::JoinHandle;
 
 use super::{Change, HostError, ROUTE_PROTOCOL};
+
+// linux/if_link.h.
+const IFLA_TUN_NUM_QUEUES: u16 = 8;
+const IFLA_TUN_NUM_DISABLED_QUEUES: u16 = 9;
 
 /// Table all our routes are in.
 pub(super) const MAIN_TABLE: u32 = 254;
@@ -98,6 +103,13 @@ impl Kernel {
     /// The index of an interface by its name, if there is one.
     pub(super) async fn index_of(&self, name: &str) -> Result<Option<u32>, HostError> {
         Ok(self.links().await?.into_iter().find(|link| link.name == name).map(|link| link.index))
+    }
+
+    /// How many queues of TUN interface `index` are in use, and how many more are open; `None` where the kernel does not tell (before 4.16).
+    pub(super) async fn tun_queues(&self, index: u32) -> Result<Option<(usize, usize)>, HostError> {
+        let asked = self.handle.link().get().match_index(index).execute();
+        let messages = collect("look at the interface", asked).await?;
+        Ok(messages.iter().find_map(tun_queues))
     }
 
     pub(super) async fn addresses(&self) -> Result<Vec<HostAddress>, HostError> {
@@ -326,6 +338,22 @@ fn route_message(index: u32, net: IpNet, source: Option<IpAddr>) -> RouteMessage
     message.header.protocol = RouteProtocol::Other(ROUTE_PROTOCOL);
     message.attributes.extend(source.map(|source| RouteAttribute::PrefSource(source.into())));
     message
+}
+
+fn tun_queues(message: &LinkMessage) -> Option<(usize, usize)> {
+    let infos = message
+        .attributes
+        .iter()
+        .find_map(|attribute| if let LinkAttribute::LinkInfo(infos) = attribute { Some(infos) } else { None })?;
+    let tun =
+        infos.iter().find_map(|info| if let LinkInfo::Data(InfoData::Tun(tun)) = info { Some(tun) } else { None })?;
+    let number = |kind| {
+        let attribute = tun.iter().find(|attribute| attribute.kind() == kind)?;
+        let mut value = [0; 4];
+        (attribute.value_len() == value.len()).then(|| attribute.emit_value(&mut value))?;
+        usize::try_from(u32::from_ne_bytes(value)).ok()
+    };
+    Some((number(IFLA_TUN_NUM_QUEUES)?, number(IFLA_TUN_NUM_DISABLED_QUEUES)?))
 }
 
 fn link_local_message(index: u32, mode: In6AddrGenMode) -> LinkMessage {

@@ -90,6 +90,11 @@ impl HostSide {
         Ok(())
     }
 
+    /// How many queues of a TUN interface are in use, and how many more are open, where the kernel tells.
+    pub(crate) async fn tun_queues(&self, index: u32) -> Result<Option<(usize, usize)>, HostError> {
+        Kernel::open()?.tun_queues(index).await
+    }
+
     /// Says what shall be set from now on; nothing changes before [`Self::apply`] or [`Self::follow`].
     pub(crate) fn plan(&mut self, mesh: &Mesh) {
         // What is in force stays what it is until it has been changed.
