@@ -201,11 +201,9 @@ pub enum TunError {
 
 /// Most queues of one interface (the kernel's `MAX_TAP_QUEUES`).
 const MAX_QUEUES: usize = 256;
-/// The kernel's queues behind one of ours: two flows rarely share one.
-const LANES: usize = 16;
+/// The kernel's queues behind one of ours. Two of many flows may share one; more would hold more, 500 packets each.
+const LANES: usize = 8;
 const _: () = assert!(LANES <= MAX_LANES);
-/// Packets that wait in each of them at most. The kernel's 500 are for one queue.
-const QUEUE_LEN: i32 = 128;
 
 /// An interface of the Linux kernel. It vanishes when the last of its queues is closed.
 #[derive(Debug)]
@@ -240,9 +238,6 @@ impl KernelTun {
         sys::own(&first.file)?;
         let name = first.name;
         let index = sys::interface_index(&name)?;
-        if let Err(error) = sys::set_queue_len(&name, QUEUE_LEN) {
-            tracing::debug!(%error, "the interface has queues of the kernel's length");
-        }
         let mut writers = vec![first.file];
         for _ in 1..queues * (lanes + 1) {
             writers.push(sys::open_queue(&name, Of::Ours)?.file);

@@ -201,7 +201,7 @@ fn a_flow_waits_for_no_other_and_keeps_its_order() {
             }
         }
         assert_eq!(order, (0..120).collect::<Vec<_>>());
-        // One in sixteen shares a queue with the transfer.
+        // One in eight shares a queue with the transfer.
         assert!(early >= 1, "{early} of 5");
     })
     .join()
@@ -221,7 +221,6 @@ fn nobody_else_gets_a_queue_of_the_interface() {
             let (ours, apart) = device.kernel_queues().unwrap();
             assert!(shown.contains(" user "), "without an owner everybody may: {shown}");
             assert!(shown.contains(&format!("numqueues {ours} numdisabled {apart} ")), "{shown}");
-            assert!(shown.contains("qlen 128"), "{shown}");
         }
     })
     .join()

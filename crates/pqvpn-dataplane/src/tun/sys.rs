@@ -5,7 +5,6 @@
 use std::{
     fs::{File, OpenOptions},
     io::{self, IoSlice, Write},
-    net::UdpSocket,
     os::{
         fd::{AsRawFd, BorrowedFd},
         unix::fs::OpenOptionsExt,
@@ -136,16 +135,6 @@ pub(super) fn own(file: &File) -> Result<(), TunError> {
     // SAFETY: TUNSETOWNER takes its argument by value.
     let result = unsafe { libc::ioctl(file.as_raw_fd(), TUNSETOWNER, owner) };
     checked(result).map_err(|source| TunError::Os { what: "TUNSETOWNER", source })
-}
-
-/// Says how many packets wait in each queue of an interface at most.
-pub(super) fn set_queue_len(name: &str, len: libc::c_int) -> Result<(), TunError> {
-    let failed = |source| TunError::Os { what: "SIOCSIFTXQLEN", source };
-    let socket = UdpSocket::bind("127.0.0.1:0").or_else(|_| UdpSocket::bind("[::1]:0")).map_err(failed)?;
-    let mut request = interface_request(name);
-    request.ifr_ifru.ifru_metric = len;
-    // SAFETY: SIOCSIFTXQLEN reads one `ifreq`, which `request` is and which outlives the call.
-    checked(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFTXQLEN, &raw const request) }).map_err(failed)
 }
 
 /// Takes a queue out of those that the kernel puts packets into; it can still be written to. What is written to one of those

@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// Descriptors a daemon is given where they are few.
-const FEW: u64 = 64;
+const FEW: u64 = 72;
 /// Of them, those that something else holds.
 const HELD: u64 = 28;
 /// How long a daemon without descriptors is watched.
