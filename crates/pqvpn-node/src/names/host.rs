@@ -122,6 +122,14 @@ pub(crate) enum DnsError {
     Injected,
 }
 
+impl DnsError {
+    /// Whether a file may not be written by this process, now and later.
+    fn is_refused(&self) -> bool {
+        use io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem};
+        matches!(self, Self::File { source, .. } if matches!(source.kind(), PermissionDenied | ReadOnlyFilesystem))
+    }
+}
+
 /// A change in force. Dropping it undoes nothing; see [`Applied::undo`] and [`recover`].
 #[derive(Debug)]
 #[must_use = "the change stays until it is undone"]
@@ -130,6 +138,8 @@ pub(super) struct Applied {
     state_dir: PathBuf,
     change: Change,
     told: Option<Wanted>,
+    /// A file that came into use later, where this process may write only in the folder of the first.
+    refused: Option<PathBuf>,
 }
 
 /// Tells the host where our names are answered; `Ok(None)`: there is no way to, or none that is allowed.
@@ -158,7 +168,8 @@ async fn apply_until(
     };
     journal::store(state_dir, &change)?;
     stop.before_the_change()?;
-    let applied = Applied { places: places.clone(), state_dir: state_dir.to_owned(), change, told: None };
+    let applied =
+        Applied { places: places.clone(), state_dir: state_dir.to_owned(), change, told: None, refused: None };
     match applied.perform(&wanted).await {
         Ok(()) => Ok(Some(Applied { told: Some(wanted), ..applied })),
         Err(error) => {
@@ -209,7 +220,10 @@ impl Applied {
     /// Changes the file again if somebody else has written it: what was there when we came may be of another network.
     fn look(&mut self) -> Result<(), DnsError> {
         let Change::ResolvConf(old) = &self.change else { return Ok(()) };
-        let new = resolv_conf::change(&self.places.resolv_conf)?;
+        let Some(new) = resolv_conf::change_of_file_in_use(&self.places.resolv_conf)? else { return Ok(()) };
+        if self.refused.as_ref() == Some(&new.path) {
+            return Ok(());
+        }
         if old.is_in_force()? && new.is_of_the_same_file(old) {
             return Ok(());
         }
@@ -219,7 +233,16 @@ impl Applied {
         let change = Change::ResolvConf(new.clone());
         journal::store(&self.state_dir, &change)?;
         self.change = change;
-        new.perform()
+        self.refused = None;
+        match new.perform() {
+            Err(error) if error.is_refused() => {
+                // Said once; it stays as a doubt.
+                tracing::warn!(%error, "the host's resolver uses another file, which this process may not write");
+                self.refused = Some(new.path);
+                Ok(())
+            }
+            done => done,
+        }
     }
 
     async fn perform(&self, wanted: &Wanted) -> Result<(), DnsError> {
@@ -237,6 +260,7 @@ impl Applied {
 
     pub(super) fn host(&self) -> DnsHost {
         match &self.change {
+            Change::ResolvConf(_) if self.refused.is_some() => DnsHost::Untouched,
             Change::Resolved { interface } => DnsHost::Resolved { interface: interface.clone() },
             Change::ResolvConf(change) => DnsHost::ResolvConf { path: change.path.clone() },
         }
@@ -244,6 +268,9 @@ impl Applied {
 
     /// What keeps the names from being found in spite of the change.
     pub(super) fn doubt(&self) -> Option<String> {
+        if let Some(path) = &self.refused {
+            return Some(format!("{} is in use now, and may be written after a restart only", path.display()));
+        }
         match &self.change {
             Change::Resolved { .. } => None,
             Change::ResolvConf(change) => change.doubt(),

@@ -41,15 +41,29 @@ pub(super) struct Change {
 
 /// What would be changed.
 pub(super) fn change(path: &Path) -> Result<Change, DnsError> {
-    let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-    // A line of ours whose journal was lost goes first.
-    let before = read(&path)?.map(|bytes| without_ours(&bytes).unwrap_or(bytes));
-    let ours = format!("{MARK}\nnameserver {SERVER}\n");
-    let after = Some([ours.as_bytes(), before.as_deref().unwrap_or_default()].concat());
-    Ok(Change { path, before, after })
+    // Where a link leads nowhere the file is another program's, which will write it.
+    let path = if is_link(path) { real(path)? } else { fs::canonicalize(path).unwrap_or_else(|_| path.to_owned()) };
+    let before = read(&path)?;
+    Ok(Change::of(path, before))
+}
+
+/// What would be changed of a file that is in use; none while there is none, or nothing in it: its owner is just about to
+/// write it.
+pub(super) fn change_of_file_in_use(path: &Path) -> Result<Option<Change>, DnsError> {
+    let Ok(path) = fs::canonicalize(path) else { return Ok(None) };
+    let before = read(&path)?.filter(|bytes| !bytes.is_empty());
+    Ok(before.map(|bytes| Change::of(path, Some(bytes))))
 }
 
 impl Change {
+    fn of(path: PathBuf, before: Option<Vec<u8>>) -> Self {
+        // A line of ours whose journal was lost goes first.
+        let before = before.map(|bytes| without_ours(&bytes).unwrap_or(bytes));
+        let ours = format!("{MARK}\nnameserver {SERVER}\n");
+        let after = Some([ours.as_bytes(), before.as_deref().unwrap_or_default()].concat());
+        Self { path, before, after }
+    }
+
     pub(super) fn perform(&self) -> Result<(), DnsError> {
         write(&self.path, self.after.as_deref().unwrap_or_default())
     }
@@ -66,7 +80,8 @@ impl Change {
     /// Puts back what was there. If somebody has changed the file since, only our line is taken out of it.
     pub(super) fn revert(&self) -> Result<(), DnsError> {
         let Some(now) = read(&self.path)? else { return Ok(()) };
-        if Some(&now) == self.after.as_ref() {
+        // A link that stands there now is of whoever keeps the file it leads to.
+        if Some(&now) == self.after.as_ref() && !is_link(&self.path) {
             return match &self.before {
                 Some(before) => write(&self.path, before),
                 None => fs::remove_file(&self.path).map_err(failed(&self.path)),
@@ -120,8 +135,19 @@ fn read(path: &Path) -> Result<Option<Vec<u8>>, DnsError> {
     if bytes.len() as u64 > MAX_BYTES { Err(DnsError::NotResolvConf(path.to_owned())) } else { Ok(Some(bytes)) }
 }
 
-/// Replaces the content: in one step, or in place where the file is mounted over and cannot be replaced.
+fn is_link(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|meta| meta.is_symlink())
+}
+
+fn real(path: &Path) -> Result<PathBuf, DnsError> {
+    fs::canonicalize(path).map_err(failed(path))
+}
+
+/// Replaces the content: in one step, or in place where the file is mounted over and cannot be replaced. Never a link: the
+/// file it leads to would not be in use any more.
 fn write(path: &Path, bytes: &[u8]) -> Result<(), DnsError> {
+    let real = if is_link(path) { real(path)? } else { path.to_owned() };
+    let path = real.as_path();
     let mode = fs::metadata(path).map_or(0o644, |meta| meta.mode() & 0o7777);
     if write_atomic(path, bytes, mode).is_ok() {
         // Whatever the mask of this process: everybody reads this file.

@@ -356,3 +356,60 @@ async fn our_line_comes_back_by_itself() {
     teller.undo().await;
     assert_eq!((host.file().as_str(), host.has_journal()), ("nameserver 10.0.0.2\n", false));
 }
+
+#[tokio::test]
+async fn a_link_whose_file_is_missing_for_a_while_stays_a_link() {
+    let host = Host::new();
+    let target = host.dir.path().join("target");
+    let theirs = "nameserver 10.0.0.1\n";
+    fs::write(&target, BEFORE).unwrap();
+    fs::remove_file(&host.places.resolv_conf).unwrap();
+    std::os::unix::fs::symlink(&target, &host.places.resolv_conf).unwrap();
+    let is_link = || fs::symlink_metadata(&host.places.resolv_conf).unwrap().is_symlink();
+    let mut applied = host.applied(DnsMode::ResolvConf).await;
+    fs::remove_file(&target).unwrap();
+    applied.change_to(wanted()).await.unwrap();
+    assert!(is_link() && !target.exists());
+    fs::write(&target, "").unwrap();
+    applied.change_to(wanted()).await.unwrap();
+    assert!(is_link() && fs::read(&target).unwrap().is_empty(), "it is being written");
+    fs::write(&target, theirs).unwrap();
+    applied.change_to(wanted()).await.unwrap();
+    assert!(is_link() && host.file().contains("127.112.113.53") && host.file().ends_with(theirs));
+    applied.undo().await.unwrap();
+    assert_eq!((is_link(), host.file().as_str()), (true, theirs));
+    // Nor at the start.
+    fs::remove_file(&target).unwrap();
+    assert!(host.apply(DnsMode::ResolvConf).await.is_err());
+    assert!(is_link() && !target.exists() && !host.has_journal());
+}
+
+#[tokio::test]
+async fn a_file_that_may_not_be_written_is_said_once_and_left_alone() {
+    let host = Host::new();
+    let folder = host.dir.path().join("theirs");
+    let (theirs, text) = (folder.join("resolv.conf"), "nameserver 10.0.0.1\n");
+    fs::create_dir(&folder).unwrap();
+    fs::write(&theirs, text).unwrap();
+    fs::set_permissions(&theirs, fs::Permissions::from_mode(0o444)).unwrap();
+    fs::set_permissions(&folder, fs::Permissions::from_mode(0o555)).unwrap();
+    for open in [host.dir.path().to_owned(), host.state()] {
+        fs::set_permissions(open, fs::Permissions::from_mode(0o777)).unwrap();
+    }
+    let mut applied = host.applied(DnsMode::ResolvConf).await;
+    fs::remove_file(&host.places.resolv_conf).unwrap();
+    std::os::unix::fs::symlink(&theirs, &host.places.resolv_conf).unwrap();
+    // Of this thread only: root may write everything.
+    let nobody = nix::unistd::Uid::from_raw(65534);
+    let root = nix::unistd::setfsuid(nobody);
+    let first = applied.change_to(wanted()).await;
+    let journal = || fs::metadata(journal::path(&host.state())).unwrap().modified().unwrap();
+    let (written, second) = (journal(), applied.change_to(wanted()).await);
+    nix::unistd::setfsuid(root);
+    assert!(first.is_ok() && second.is_ok(), "{first:?} {second:?}");
+    assert_eq!(written, journal(), "nothing more is stored");
+    assert_eq!((host.file().as_str(), applied.host()), (text, DnsHost::Untouched));
+    assert!(applied.doubt().is_some_and(|doubt| doubt.contains("restart")));
+    applied.undo().await.unwrap();
+    assert_eq!((host.file().as_str(), host.has_journal()), (text, false));
+}
