@@ -1,7 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! One dial up the ladder: rungs begun one after another, and when there is no point in going on.
 
-use std::{pin::pin, time::Duration};
+use std::{
+    pin::pin,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
 use futures_util::{
     FutureExt as _, StreamExt as _,
@@ -9,13 +13,19 @@ use futures_util::{
     stream::FuturesUnordered,
 };
 use pqvpn_crypto::tls::Refusal;
-use tokio::{sync::Notify, time::sleep};
+use tokio::{
+    sync::Notify,
+    time::{sleep, timeout},
+};
 
-use super::ladder::{Plan, Rung};
-use crate::link::LinkError;
+use super::ladder::{BEFORE_WSS, Plan, Rung};
+use crate::link::{LinkError, PeerReason};
 
 /// How long a handshake may take before another is begun beside it.
 const INSIST_AFTER: Duration = Duration::from_secs(5);
+/// How long what else there is has its turn after somebody refused by UDP: mostly that is the peer, and will not change its
+/// mind, but it may have been anybody on the way.
+const AFTER_REFUSAL: Duration = BEFORE_WSS.saturating_add(Duration::from_secs(3));
 
 /// Tries once more beside an attempt that takes long, for of very many at once the other end forgets some, or that was begun
 /// in another network, for QUIC sends again what went nowhere only after pauses that double; the first that works.
@@ -51,7 +61,12 @@ pub(super) async fn climb<T: Send>(
     quic: impl Future<Output = Result<T, LinkError>> + Send,
     wss: impl Future<Output = Result<T, LinkError>> + Send,
 ) -> Result<(Rung, T), LinkError> {
+    let is_crowded = AtomicBool::new(false);
     let mut others: FuturesUnordered<BoxFuture<'_, (Rung, Result<T, LinkError>)>> = FuturesUnordered::new();
+    let quic = async {
+        // It is the same endpoint.
+        if is_crowded.load(Ordering::Relaxed) { Err(LinkError::RefusedByPeer(PeerReason::Busy)) } else { quic.await }
+    };
     others.extend(plan.quic.map(|pause| after(pause, Rung::Quic, quic)));
     others.extend(plan.wss.map(|pause| after(pause, Rung::Wss, wss)));
     let above = async {
@@ -66,6 +81,10 @@ pub(super) async fn climb<T: Send>(
     match select(pin!(udp), pin!(above)).await {
         Either::Left((Ok(made), _)) => Ok((Rung::Udp, made)),
         Either::Left((Err(error), _)) if says_who_is_there(&error) => Err(error),
+        Either::Left((Err(error), above)) if is_refusal(&error) => {
+            is_crowded.store(error == LinkError::RefusedByPeer(PeerReason::Busy), Ordering::Relaxed);
+            timeout(AFTER_REFUSAL, above).await.ok().flatten().ok_or(error)
+        }
         Either::Left((Err(error), above)) => above.await.ok_or(error),
         Either::Right((Some(made), _)) => Ok(made),
         Either::Right((None, udp)) => Ok((Rung::Udp, udp.await?)),
@@ -82,6 +101,11 @@ fn after<'f, T>(
         (rung, dial.await)
     }
     .boxed()
+}
+
+/// Whether somebody answered, and refused.
+const fn is_refusal(error: &LinkError) -> bool {
+    matches!(error, LinkError::RefusedByUs(_) | LinkError::RefusedByPeer(_) | LinkError::Protocol { .. })
 }
 
 /// Whether it is known who answered, be it to refuse. What comes before the other end has named itself may be of anybody on

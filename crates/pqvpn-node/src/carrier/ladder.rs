@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 /// Head start of UDP over UDP to port 443, and over a WebSocket.
 const BEFORE_QUIC: Duration = Duration::from_millis(250);
-const BEFORE_WSS: Duration = Duration::from_secs(1);
+pub(super) const BEFORE_WSS: Duration = Duration::from_secs(1);
 /// UDP that worked so lately works still.
 const FRESH: Duration = Duration::from_secs(60);
 /// UDP that worked so lately is not blocked, whatever one peer is reached by.

@@ -83,6 +83,19 @@ async fn what_anybody_on_the_way_may_have_said_keeps_no_rung_from_its_turn() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_refusal_that_nothing_speaks_against_is_told_soon() {
+    let protocol = LinkError::Protocol { code: 1, reason: String::new(), by_peer: true };
+    for error in [LinkError::RefusedByPeer(PeerReason::NotAccepted), protocol] {
+        let (made, ms) = timed(climb(PLAN, fails(1, error.clone()), lost(), lost())).await;
+        assert_eq!((made.err(), ms), (Some(error), 4001));
+    }
+    let busy = LinkError::RefusedByPeer(PeerReason::Busy);
+    let untouched = async { unreachable!("it is the same endpoint") };
+    let (made, ms) = timed(climb(PLAN, fails(1, busy), untouched, works(2900))).await;
+    assert_eq!((rung(made), ms), (Some(Rung::Wss), 3900));
+}
+
+#[tokio::test(start_paused = true)]
 async fn who_is_silent_by_udp_is_asked_otherwise() {
     let (made, ms) = timed(climb(PLAN, fails(50, LinkError::TimedOut), lost(), works(0))).await;
     assert_eq!((rung(made), ms), (Some(Rung::Wss), 1000));
