@@ -82,12 +82,20 @@ impl Target {
         };
         self.peer == *waiting.to.peer() && (self.is_door || !is_door) && goes_there
     }
+
+    /// Whether a dial to it goes somewhere that a request wants, which may not go there itself so soon after.
+    fn goes_where(&self, waiting: &Waiting) -> bool {
+        let is_wanted = |at: &SocketAddr| waiting.to.addresses().contains(at);
+        self.peer == *waiting.to.peer() && waiting.proves.is_none() && self.addresses.iter().any(is_wanted)
+    }
 }
 
 /// A dial under way and who waits for it.
 #[derive(Debug, Default)]
 pub(super) struct Dialing {
     waiting: Vec<Waiting>,
+    /// Nobody unknown has named the addresses.
+    is_trusted: bool,
 }
 
 /// What a task of the driver came to.
@@ -147,44 +155,62 @@ impl Driver {
 
     fn dial(&mut self, waiting: Waiting) {
         let (peer, is_door) = (*waiting.to.peer(), self.is_door(&waiting.to));
-        if let Some((_, dialing)) = self.dialing.iter_mut().find(|(target, _)| target.serves(&waiting, is_door)) {
-            if dialing.waiting.len() < MAX_JOINED {
-                dialing.waiting.push(waiting);
-                return;
-            }
-            return self.fail(&waiting, &CallError::Busy);
-        }
+        let Some(waiting) = self.join(waiting, |target, waiting| target.serves(waiting, is_door)) else { return };
         if self.dialing.len() >= MAX_DIALS {
-            if self.backlog.len() < MAX_BACKLOG {
-                self.backlog.push_back(waiting);
-                return;
-            }
-            return self.fail(&waiting, &CallError::Busy);
+            return self.put_off(waiting);
         }
         // A contact we had is our own memory; what neither that nor a door is was named by a responder, who may mean harm
         // to whoever is there.
         let trusted = is_door || self.parts.dht.remembers(&waiting.to);
-        let is_too_much = !trusted && self.dials_of(&peer) >= MAX_DIALS_OF_PEER;
-        if is_too_much || self.tasks.len() >= MAX_TASKS || waiting.left() < WORTH_DIALING {
+        if self.tasks.len() >= MAX_TASKS || waiting.left() < WORTH_DIALING {
             return self.fail(&waiting, &CallError::Busy);
+        }
+        if !trusted && self.untrusted_dials_of(&peer) >= MAX_DIALS_OF_PEER {
+            return self.put_off(waiting);
         }
         let (now, limiter) = (self.now(), &mut self.dial_limiter);
         let may_dial = |at: &&SocketAddr| trusted || limiter.allow(now, **at);
         let addresses: Vec<SocketAddr> = waiting.wanted().iter().filter(may_dial).copied().collect();
         if addresses.is_empty() {
+            // Two requests to one honest peer are no attack: the first took the turn of its addresses.
+            let Some(waiting) = self.join(waiting, Target::goes_where) else { return };
             self.parts.dht.count(Attack::DialLimit);
             return self.fail(&waiting, &CallError::Busy);
         }
         let shared = Arc::clone(&self.parts.shared);
         let target = Target { peer, is_door, addresses: addresses.clone() };
-        self.dialing.entry(target.clone()).or_default().waiting.push(waiting);
+        let dialing = self.dialing.entry(target.clone()).or_default();
+        dialing.is_trusted = trusted;
+        dialing.waiting.push(waiting);
         self.tasks.spawn(async move {
             TaskDone::Dialed { target, link: dial(shared, peer, addresses, is_door, DIAL_LIMIT).await }
         });
     }
 
-    fn dials_of(&self, peer: &PeerId) -> usize {
-        self.dialing.keys().filter(|target| target.peer == *peer).count()
+    /// Has a request wait for a dial under way; gives it back where there is none for it.
+    fn join(&mut self, waiting: Waiting, suits: impl Fn(&Target, &Waiting) -> bool) -> Option<Waiting> {
+        let Some((_, dialing)) = self.dialing.iter_mut().find(|(target, _)| suits(target, &waiting)) else {
+            return Some(waiting);
+        };
+        if dialing.waiting.len() < MAX_JOINED {
+            dialing.waiting.push(waiting);
+        } else {
+            self.fail(&waiting, &CallError::Busy);
+        }
+        None
+    }
+
+    /// Has a request wait for another dial to end.
+    fn put_off(&mut self, waiting: Waiting) {
+        if self.backlog.len() < MAX_BACKLOG {
+            self.backlog.push_back(waiting);
+        } else {
+            self.fail(&waiting, &CallError::Busy);
+        }
+    }
+
+    fn untrusted_dials_of(&self, peer: &PeerId) -> usize {
+        self.dialing.iter().filter(|(target, dialing)| target.peer == *peer && !dialing.is_trusted).count()
     }
 
     /// Gives up on requests whose time is over before there was a link for them.
@@ -248,9 +274,12 @@ impl Driver {
     }
 
     fn next_of_backlog(&mut self) {
-        while self.dialing.len() < MAX_DIALS
-            && let Some(waiting) = self.backlog.pop_front()
-        {
+        // Once each: those of a peer that has its dials already are put off again.
+        for _ in 0..self.backlog.len() {
+            if self.dialing.len() >= MAX_DIALS {
+                return;
+            }
+            let Some(waiting) = self.backlog.pop_front() else { return };
             if waiting.left().is_zero() {
                 self.fail(&waiting, &CallError::Busy);
             } else {

@@ -11,7 +11,7 @@ use pqvpn_crypto::{
     identity::{Identity, PublicIdentity},
     schedule::Role,
 };
-use pqvpn_dht::{DhtConfig as EngineConfig, QueryId};
+use pqvpn_dht::{DhtConfig as EngineConfig, QueryId, counters::Attack};
 use pqvpn_wire::dht::{Admission, CompositeVerifier, Contact, NetworkId, Request};
 use tokio::time::timeout;
 
@@ -204,4 +204,32 @@ async fn addresses_made_up_for_one_peer_take_few_places_and_not_a_door_s() {
     rig.ask(&Arc::new(Contact::unproven(peer(2), vec!["192.0.2.1:7".parse().unwrap()])));
     rig.ask(&named(3, &["9.9.9.10:1"]));
     assert_eq!(rig.driver.dialing.len(), 6);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_second_request_to_an_honest_peer_waits_for_the_dial_of_the_first() {
+    let (v4, v6) = ("8.8.4.4:7", "[2001:4860:4860::8844]:7");
+    let mut rig = Rig::new(1, "192.0.2.1:7", Some((peer(2), v4.parse().unwrap())));
+    // An earlier dial went by one of the two, and the turn of the other is taken.
+    let now = rig.driver.now();
+    assert!(rig.driver.dial_limiter.allow(now, v6.parse().unwrap()));
+    let refused = |rig: &Rig| rig.driver.parts.dht.counters().get(Attack::DialLimit);
+    let first = rig.ask(&named(2, &[v4, v6]));
+    let second = rig.ask(&named(2, &[v4, v6]));
+    assert_eq!((rig.driver.dialing.len(), refused(&rig)), (1, 0));
+    let Some(Ok(done)) = rig.driver.tasks.join_next().await else { panic!("a dial") };
+    rig.driver.on_task(done);
+    assert_eq!(rig.driver.tasks.len(), 2, "{first:?} and {second:?} are sent");
+    assert_eq!(rig.strangers.dialled(), vec![v4.parse().unwrap()]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_finds_the_dials_of_its_peer_taken_is_dialled_after_them() {
+    let mut rig = Rig::new(1, "192.0.2.1:7", None);
+    for n in 0..6 {
+        rig.ask(&named(2, &[&format!("9.9.{n}.9:1")]));
+    }
+    assert_eq!((rig.driver.dialing.len(), rig.driver.backlog.len()), (4, 2));
+    rig.settle().await;
+    assert_eq!((rig.strangers.dialled().len(), rig.driver.backlog.len()), (6, 0));
 }
