@@ -3,12 +3,13 @@
 
 use std::{
     collections::BTreeMap,
+    iter::repeat,
     net::{IpAddr, SocketAddr},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use pqvpn_crypto::peer_id::PeerId;
@@ -16,7 +17,7 @@ use rustls::ClientConfig;
 use tokio::{
     sync::watch,
     task::AbortHandle,
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 
 use super::{
@@ -24,7 +25,7 @@ use super::{
     dial::{self, DialError, Dialled},
     ladder::{Carrier, Ladder, PORT, Rung},
     proxy::Proxy,
-    stream,
+    stream::{self, Signs},
     thread::Thread,
     ways::{OpenWay, Use},
 };
@@ -32,8 +33,12 @@ use crate::clock;
 
 /// Servers at a time.
 const MAX_SERVERS: usize = 32;
-/// Pauses before a broken one is made again; after the last it is given up.
-const AGAIN_MS: [u64; 7] = [0, 250, 500, 1000, 2000, 4000, 8000];
+/// Pauses before a broken one is made again; after the last it is given up, but not before its server was silent for so long
+/// that the other end gives up too.
+const AGAIN_MS: [u64; 7] = [0, 250, 500, 1000, 2000, 4000, AGAIN_LAST_MS];
+const AGAIN_LAST_MS: u64 = 8000;
+/// So many one after another of which nothing was heard are no way.
+const MUTE: u32 = 3;
 /// How long a stranger's has its place for sure: then it is another's turn.
 const TURN: Duration = Duration::from_secs(60);
 /// How long one that ended unused waits for something to send.
@@ -65,7 +70,7 @@ struct Server {
 
 impl Server {
     /// Its way, and whether it is dialled right now.
-    fn open(&self) -> (Option<(SocketAddr, Instant)>, bool) {
+    fn open(&self) -> (Option<(SocketAddr, std::time::Instant)>, bool) {
         match self.open.try_lock() {
             Ok(open) => (open.as_ref().and_then(|open| Some((open.alive()?, open.since))), false),
             Err(_locked) => (None, true),
@@ -81,7 +86,7 @@ impl Server {
 
 struct Open {
     at: SocketAddr,
-    since: Instant,
+    since: std::time::Instant,
     /// Keeps the way.
     task: AbortHandle,
 }
@@ -155,8 +160,7 @@ impl Client {
         let stream = dial::dial(&self.tls, self.proxy.as_ref(), place.at, &peer).await.inspect_err(|error| {
             server.failed.fetch_add(1, Ordering::AcqRel);
             if !error.is_local() {
-                let mut ladder = self.ladder.lock().unwrap_or_else(PoisonError::into_inner);
-                ladder.on_failed(clock::now(), Carrier::Wss(at, peer));
+                self.on_failed(at, peer);
             }
         })?;
         let way = self.ways.open(place).ok_or(std::io::Error::from(std::io::ErrorKind::QuotaExceeded))?;
@@ -208,19 +212,33 @@ impl Client {
 
     async fn keep(&self, mut stream: Dialled, way: &OpenWay, at: SocketAddr, peer: PeerId) {
         let mut moved = self.moved.subscribe();
+        let mut signs = Signs::default();
+        let (mut heard_at, mut mute) = (Instant::now(), 0);
         loop {
             let taken = way.sink.taken();
             let ended = tokio::select! {
-                ended = stream::carry(stream, way.id, &way.sink, self.ways.plane(), true) => Some(ended),
+                ended = stream::carry(stream, way.id, &way.sink, self.ways.plane(), Some(&signs)) => Some(ended),
                 _ = moved.changed() => None,
             };
             if self.moved.borrow().is_none() {
                 return;
             }
-            let was_ended = ended.is_some();
+            let (was_ended, was_used) = (ended.is_some(), way.sink.taken() != taken);
             tracing::debug!(peer = %peer.short(), ended = ended.map(|error| error.to_string()), "a WebSocket is made again");
+            let heard = signs.heard_at();
+            heard_at = heard.unwrap_or(heard_at);
+            if !was_ended {
+                (heard_at, mute) = (Instant::now(), 0);
+            } else if heard.is_some() {
+                mute = 0;
+            } else if was_used {
+                mute += 1;
+                if mute >= MUTE {
+                    return self.on_failed(at.ip(), peer);
+                }
+            }
             // Servers end what nobody uses: it is made again when there is something to send.
-            if was_ended && way.sink.taken() == taken {
+            if was_ended && !was_used {
                 let wanted = async {
                     tokio::select! {
                         () = way.sink.filled() => {}
@@ -230,18 +248,39 @@ impl Client {
                 if timeout(UNUSED, wanted).await.is_err() || self.moved.borrow().is_none() {
                     return;
                 }
+                heard_at = Instant::now();
             }
-            let again = tokio::select! {
-                again = self.again(at, &peer) => again,
-                _ = moved.wait_for(Option::is_none) => None,
-            };
-            let Some(again) = again else { return };
-            stream = again;
+            let Some(again) = self.again(at, &peer, (heard_at, mute), &mut moved).await else { return };
+            (stream, signs) = (again, Signs::default());
         }
     }
 
-    async fn again(&self, at: SocketAddr, peer: &PeerId) -> Option<Dialled> {
-        for pause in AGAIN_MS {
+    /// Makes one again, `mute` times in vain before; a new network is a new beginning.
+    async fn again(
+        &self,
+        at: SocketAddr,
+        peer: &PeerId,
+        (mut heard_at, mut mute): (Instant, u32),
+        moved: &mut watch::Receiver<Option<u64>>,
+    ) -> Option<Dialled> {
+        loop {
+            tokio::select! {
+                again = self.again_until(at, peer, pause_after(mute), heard_at + stream::SILENT) => return again,
+                _ = moved.changed() => {}
+            }
+            if moved.borrow().is_none() {
+                return None;
+            }
+            (heard_at, mute) = (Instant::now(), 0);
+        }
+    }
+
+    async fn again_until(&self, at: SocketAddr, peer: &PeerId, pause: Duration, until: Instant) -> Option<Dialled> {
+        sleep(pause).await;
+        for (n, pause) in AGAIN_MS.into_iter().chain(repeat(AGAIN_LAST_MS)).enumerate() {
+            if n >= AGAIN_MS.len() && Instant::now() >= until {
+                break;
+            }
             sleep(Duration::from_millis(pause)).await;
             match dial::dial(&self.tls, self.proxy.as_ref(), at, peer).await {
                 Ok(stream) => return Some(stream),
@@ -250,245 +289,17 @@ impl Client {
         }
         None
     }
+
+    fn on_failed(&self, at: IpAddr, peer: PeerId) {
+        let mut ladder = self.ladder.lock().unwrap_or_else(PoisonError::into_inner);
+        ladder.on_failed(clock::now(), Carrier::Wss(at, peer));
+    }
+}
+
+/// How long the next waits after so many that were never heard: something lets them be made, and swallows what is sent.
+fn pause_after(mute: u32) -> Duration {
+    mute.checked_sub(1).map_or(Duration::ZERO, |before| Duration::from_secs(1 << before.min(MUTE)))
 }
 
 #[cfg(test)]
-mod tests {
-    use std::net::Ipv4Addr;
-
-    use futures_util::FutureExt as _;
-    use pqvpn_dataplane::way::Way;
-
-    use super::{
-        super::{fake::FakePlane, server, tls},
-        *,
-    };
-
-    const OWN: PeerId = PeerId::from_bytes([7; 32]);
-    const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
-
-    struct TestServer {
-        plane: Arc<FakePlane>,
-        ways: Arc<Ways>,
-        at: SocketAddr,
-        accepting: tokio::task::JoinHandle<()>,
-        _stop: watch::Sender<()>,
-    }
-
-    fn serve(port: u16) -> TestServer {
-        let (plane, stop) = (Arc::new(FakePlane::default()), watch::Sender::new(()));
-        let listener = server::listen(SocketAddr::new(HERE, port)).unwrap();
-        let at = listener.local_addr().unwrap();
-        let ways = Ways::new(plane.shared(), |_| true);
-        let theirs = Arc::clone(&ways);
-        let server = server::Server::new(OWN, tls::server().unwrap(), theirs, Arc::default(), stop.subscribe());
-        TestServer { plane, ways, at, accepting: tokio::spawn(server::accept_all(server, listener)), _stop: stop }
-    }
-
-    fn client(port: u16) -> (Arc<FakePlane>, Arc<Client>) {
-        let plane = Arc::new(FakePlane::default());
-        let (ways, ladder) = (Ways::new(plane.shared(), |_| true), Arc::default());
-        let client = Client::with_port(Arc::new(Thread::of_tests()), ways, tls::client().unwrap(), None, ladder, port);
-        (plane, client)
-    }
-
-    fn send(plane: &FakePlane, datagram: &[u8]) -> bool {
-        let Way::Carried(sink) = plane.way(0) else { panic!("a carried way") };
-        sink.send(datagram)
-    }
-
-    #[tokio::test]
-    async fn one_stream_serves_a_server_and_is_made_again_when_it_breaks() {
-        let first = serve(0);
-        let (plane, client) = client(first.at.port());
-        let way = client.way((HERE, OWN), Whom::Known).await.unwrap();
-        assert_eq!(client.way((HERE, OWN), Whom::Known).await.unwrap(), way, "it is there already");
-        assert_eq!(plane.open(), 1);
-        assert!(send(&plane, b"a datagram to the first"));
-        first.plane.wait_for(1).await;
-        let port = first.at.port();
-        first.accepting.abort();
-        let _ended = first.accepting.await;
-        drop(first._stop);
-        let second = serve(port);
-        // What is sent while nobody is there may be lost; the way stays.
-        while second.plane.came() == 0 {
-            send(&plane, b"a datagram to the second");
-            tokio::task::yield_now().await;
-        }
-        assert_eq!(client.way((HERE, OWN), Whom::Known).await.unwrap(), way);
-        client.stop();
-        while plane.open() > 0 {
-            tokio::task::yield_now().await;
-        }
-    }
-
-    #[tokio::test]
-    async fn another_network_is_another_stream_of_the_same_way() {
-        let server = serve(0);
-        let (plane, client) = client(server.at.port());
-        client.way((HERE, OWN), Whom::Known).await.unwrap();
-        assert!(send(&plane, b"a datagram before that"));
-        server.plane.wait_for(1).await;
-        let before = server.plane.way_id(0);
-        client.on_network_change();
-        while server.plane.open() != 1 || server.plane.way_id(0) == before {
-            tokio::task::yield_now().await;
-        }
-        assert_eq!(plane.open(), 1);
-    }
-
-    #[tokio::test]
-    async fn what_a_server_sends_keeps_no_place_and_a_link_of_ours_does() {
-        for is_used in [false, true] {
-            let server = serve(0);
-            let (plane, client) = client(server.at.port());
-            let way = client.way((HERE, OWN), Whom::Known).await.unwrap();
-            tokio::time::pause();
-            let now = || tokio::time::Instant::now().into_std();
-            let theirs = server.plane.way_id(0).unwrap().address();
-            let Way::Carried(down) = server.plane.way(0) else { panic!("a carried way") };
-            for _ in 0..40 {
-                server.ways.prove(now(), theirs);
-                if is_used {
-                    client.ways.prove(now(), way);
-                }
-                down.send(b"a datagram that nobody asked for");
-                sleep(Duration::from_secs(1)).await;
-            }
-            assert!(plane.came() > 5, "they came");
-            assert_eq!(plane.open(), usize::from(is_used));
-            tokio::time::resume();
-        }
-    }
-
-    fn who(n: u8) -> (IpAddr, PeerId) {
-        (IpAddr::from([203, 0, 113, n]), PeerId::from_bytes([n; 32]))
-    }
-
-    /// A server as if it had been dialled so long ago.
-    fn dialled(client: &Client, n: u8, ago: u64) -> OpenWay {
-        let way = client.ways.open(Place { rung: Rung::Wss, at: SocketAddr::new(who(n).0, 443) }).unwrap();
-        let (at, since) = (way.id.address(), clock::now() - Duration::from_secs(ago));
-        let task = tokio::spawn(std::future::pending::<()>()).abort_handle();
-        let server = Server { open: tokio::sync::Mutex::new(Some(Open { at, since, task })), ..Server::default() };
-        client.servers.lock().unwrap().insert(who(n), Arc::new(server));
-        way
-    }
-
-    #[tokio::test]
-    async fn servers_that_strangers_named_make_room_for_peers_at_once_and_for_others_in_turn() {
-        let (_plane, client) = client(443);
-        let mut held: Vec<OpenWay> =
-            (0..32).map(|n| dialled(&client, n, [900, 800, 50].get(usize::from(n)).map_or(0, |ago| *ago))).collect();
-        client.ways.prove(clock::now(), held[0].id.address());
-        let asks = |n: u8, whom| client.server(who(n).0, who(n).1, whom).is_some();
-        let is_there = |n: u8| client.servers.lock().unwrap().contains_key(&who(n));
-        assert!(asks(100, Whom::Strangers) && !is_there(1), "it has had its turn");
-        held.push(dialled(&client, 100, 0));
-        assert!(!asks(101, Whom::Strangers), "the others have not");
-        assert!(asks(102, Whom::Known) && !is_there(2), "the oldest that no peer uses");
-        held.push(dialled(&client, 102, 0));
-        assert!(is_there(0));
-        held.iter().for_each(|way| client.ways.prove(clock::now(), way.id.address()));
-        assert!(!asks(103, Whom::Known), "peers do not make room");
-    }
-
-    const PATIENCE: Duration = Duration::from_secs(20);
-
-    async fn until(what: impl Fn() -> bool) {
-        while !what() {
-            tokio::task::yield_now().await;
-        }
-    }
-
-    #[tokio::test]
-    async fn a_slow_one_is_there_for_whoever_asks_next_and_one_that_fails_is_known_to() {
-        let listener = server::listen(SocketAddr::new(HERE, 0)).unwrap();
-        let (plane, client) = client(listener.local_addr().unwrap().port());
-        let hurried = timeout(Duration::from_millis(20), client.way((HERE, OWN), Whom::Known)).await;
-        assert!(hurried.is_err(), "nobody has answered yet");
-        let (theirs, stop) = (Arc::new(FakePlane::default()), watch::Sender::new(()));
-        let ways = Ways::new(theirs.shared(), |_| true);
-        let server = server::Server::new(OWN, tls::server().unwrap(), ways, Arc::default(), stop.subscribe());
-        let accepting = tokio::spawn(server::accept_all(server, listener));
-        timeout(PATIENCE, until(|| plane.open() > 0)).await.expect("it is made to the end");
-        assert_eq!(client.way((HERE, OWN), Whom::Known).await.ok(), plane.way_id(0).map(|way| way.address()));
-        accepting.abort();
-        let nobody = PeerId::from_bytes([9; 32]);
-        let asked = client.way((HERE, nobody), Whom::Known).now_or_never();
-        assert!(asked.is_none(), "whoever asked has gone");
-        let is_known = || client.ladder.lock().unwrap().is_resting(Carrier::Wss(HERE, nobody)).is_some();
-        timeout(PATIENCE, until(is_known)).await.expect("that it failed is known");
-    }
-
-    #[tokio::test]
-    async fn somebody_else_s_server_is_none() {
-        let server = serve(0);
-        let (plane, client) = client(server.at.port());
-        let other = PeerId::from_bytes([8; 32]);
-        assert!(matches!(client.way((HERE, other), Whom::Known).await, Err(DialError::WebSocket(_))));
-        assert_eq!((plane.open(), server.plane.open()), (0, 0));
-    }
-
-    #[tokio::test]
-    async fn that_one_peer_has_no_server_at_an_address_says_nothing_of_another_there() {
-        let server = serve(0);
-        let (_plane, client) = client(server.at.port());
-        let other = PeerId::from_bytes([8; 32]);
-        assert!(client.way((HERE, other), Whom::Known).await.is_err());
-        let rests = |peer| client.ladder.lock().unwrap().is_resting(Carrier::Wss(HERE, peer));
-        assert_eq!((rests(other), rests(OWN)), (Some(1), None));
-    }
-
-    /// Stands before a server: hands on what comes until it is told to swallow it; counts whom it took.
-    struct Swallows {
-        at: SocketAddr,
-        swallow: watch::Sender<bool>,
-        taken: Arc<AtomicU64>,
-    }
-
-    fn swallows(to: SocketAddr) -> Swallows {
-        let listener = server::listen(SocketAddr::new(HERE, 0)).unwrap();
-        let (at, swallow, taken) =
-            (listener.local_addr().unwrap(), watch::Sender::new(false), Arc::<AtomicU64>::default());
-        let (swallowing, taking) = (swallow.subscribe(), Arc::clone(&taken));
-        tokio::spawn(async move {
-            let mut held = Vec::new();
-            while let Ok((mut from, _)) = listener.accept().await {
-                taking.fetch_add(1, Ordering::Relaxed);
-                let mut swallowing = swallowing.clone();
-                let mut to = tokio::net::TcpStream::connect(to).await.unwrap();
-                held.push(tokio::spawn(async move {
-                    tokio::select! {
-                        _ = tokio::io::copy_bidirectional(&mut from, &mut to) => {}
-                        _ = swallowing.wait_for(|swallow| *swallow) => {}
-                    }
-                    // Whatever the kernel still takes goes nowhere.
-                    let _held = (from, to);
-                    std::future::pending::<()>().await;
-                }));
-            }
-        });
-        Swallows { at, swallow, taken }
-    }
-
-    #[tokio::test]
-    async fn one_that_swallows_what_is_sent_is_made_again_soon() {
-        let server = serve(0);
-        let proxy = swallows(server.at);
-        let (plane, client) = client(proxy.at.port());
-        client.way((HERE, OWN), Whom::Known).await.unwrap();
-        assert!(send(&plane, b"a datagram before that"));
-        server.plane.wait_for(1).await;
-        proxy.swallow.send_replace(true);
-        tokio::time::pause();
-        for _ in 0..100 {
-            send(&plane, b"a datagram that is swallowed");
-            sleep(Duration::from_millis(100)).await;
-        }
-        tokio::time::resume();
-        let again = timeout(Duration::from_secs(3), until(|| proxy.taken.load(Ordering::Relaxed) > 1)).await;
-        assert!(again.is_ok(), "dials go on into it");
-    }
-}
+mod tests;

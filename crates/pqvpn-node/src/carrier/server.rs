@@ -318,7 +318,7 @@ async fn carry(visit: &Visit, upgraded: OnUpgrade) {
     let Some(way) = ways.open(Place { rung: Rung::Wss, at: canonical(visit.from) }) else { return };
     *visit.way.lock().unwrap_or_else(PoisonError::into_inner) = Some(way.id.address());
     tokio::select! {
-        ended = stream::carry(stream, way.id, &way.sink, ways.plane(), false) => tracing::debug!(%ended, "a carrier has ended"),
+        ended = stream::carry(stream, way.id, &way.sink, ways.plane(), None) => tracing::debug!(%ended, "a carrier has ended"),
         () = ways.until_bare(way.id.address()) => tracing::debug!("a carrier has no link"),
     }
 }

@@ -13,6 +13,7 @@ use pqvpn_wire::carrier::{self as frame, MAX_MESSAGE, Malformed};
 use thiserror::Error;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
+    task::yield_now,
     time::{Instant, interval_at, sleep_until, timeout},
 };
 use tokio_tungstenite::{
@@ -25,7 +26,7 @@ use super::{Plane, queue::Sink};
 /// A peer that takes nothing for so long is not there, or wants us to hold memory for it.
 const SLOW: Duration = Duration::from_secs(10);
 /// A peer that says nothing for so long is gone: its end asks more often than that.
-const SILENT: Duration = Duration::from_secs(50);
+pub(super) const SILENT: Duration = Duration::from_secs(50);
 /// How often the dialling end shows that it is there, and keeps what is in between from forgetting it.
 const PING: Duration = Duration::from_secs(15);
 
@@ -72,7 +73,7 @@ pub(super) fn config() -> WebSocketConfig {
 
 /// Whether what is sent arrives, as far as the dialling end can tell: datagrams are not answered by the carrier.
 #[derive(Debug, Default)]
-struct Signs(Mutex<Unanswered>);
+pub(super) struct Signs(Mutex<Unanswered>);
 
 /// Since the other end was last heard.
 #[derive(Debug, Default)]
@@ -83,6 +84,8 @@ struct Unanswered {
     asked: Option<Instant>,
     /// How often it was heard before.
     heard: u64,
+    /// And when it was.
+    heard_at: Option<Instant>,
 }
 
 /// What silence asks for.
@@ -107,12 +110,18 @@ impl Signs {
 
     fn on_heard(&self) {
         self.with(|unanswered| {
-            *unanswered = Unanswered { heard: unanswered.heard + 1, ..Unanswered::default() };
+            let (heard, heard_at) = (unanswered.heard + 1, Some(Instant::now()));
+            *unanswered = Unanswered { heard, heard_at, ..Unanswered::default() };
         });
     }
 
     fn heard(&self) -> u64 {
         self.with(|unanswered| unanswered.heard)
+    }
+
+    /// When the other end was last heard, if it ever was.
+    pub(super) fn heard_at(&self) -> Option<Instant> {
+        self.with(|unanswered| unanswered.heard_at)
     }
 
     /// What is due, when it is: asked again after each message that was sent. Cancel-safe.
@@ -130,8 +139,17 @@ impl Signs {
         self.with(|unanswered| match *unanswered {
             Unanswered { sent: None, .. } => None,
             Unanswered { sent: Some(sent), asked: None, .. } => Some((sent + ASK, Due::Ask)),
-            Unanswered { asked: Some(asked), .. } => Some((asked + NOWHERE, Due::End)),
+            // The question may be older than what was sent.
+            Unanswered { sent: Some(sent), asked: Some(asked), .. } => Some((asked.max(sent) + NOWHERE, Due::End)),
         })
+    }
+
+    /// Whether the end is due also when what came meanwhile is read: this process may have stood still.
+    async fn is_over(&self) -> bool {
+        // One turn for the sockets to be looked at, and one for what is in them.
+        yield_now().await;
+        yield_now().await;
+        matches!(self.next(), Some((at, Due::End)) if at <= Instant::now())
     }
 
     fn with<T>(&self, what: impl FnOnce(&mut Unanswered) -> T) -> T {
@@ -139,19 +157,20 @@ impl Signs {
     }
 }
 
-/// Carries until one end fails. `dialled`: whether it is ours to show that we are there.
+/// Carries until one end fails. `dialled`: it is ours to show that we are there, and to see whether the other end is.
 pub(super) async fn carry<S>(
     stream: WebSocketStream<S>,
     way: WayId,
     sink: &Sink,
     plane: &Arc<dyn Plane>,
-    dialled: bool,
+    dialled: Option<&Signs>,
 ) -> StreamError
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let (mut out, mut inward) = stream.split();
-    let signs = Signs::default();
+    let accepted = Signs::default();
+    let (signs, dialled) = (dialled.unwrap_or(&accepted), dialled.is_some());
     let send = async {
         let mut ping = interval_at(Instant::now() + PING, PING);
         loop {
@@ -160,7 +179,8 @@ where
                 _ = ping.tick(), if dialled => Message::Ping(Vec::new().into()),
                 due = signs.due(), if dialled => match due {
                     Due::Ask => Message::Ping(Vec::new().into()),
-                    Due::End => return StreamError::Nowhere,
+                    Due::End if signs.is_over().await => return StreamError::Nowhere,
+                    Due::End => continue,
                 },
             };
             let (is_question, heard) = (message.is_ping(), signs.heard());
@@ -170,12 +190,16 @@ where
                 Ok(Err(error)) => return error.into(),
                 Err(_elapsed) => return StreamError::Slow,
             }
+            // What was sent shows it too.
+            ping.reset();
         }
     };
     let receive = async {
         loop {
             let Ok(next) = timeout(SILENT, inward.next()).await else { return StreamError::Silent };
-            signs.on_heard();
+            if matches!(next, Some(Ok(_))) {
+                signs.on_heard();
+            }
             match next {
                 None | Some(Ok(Message::Close(_))) => return StreamError::Closed,
                 Some(Ok(Message::Binary(message))) => match frame::parse(&message) {
@@ -226,7 +250,7 @@ mod tests {
             }
             None
         };
-        let carrying = async { Some(carry(ours, WayId(1 << 63), &sink, &plane, true).await) };
+        let carrying = async { Some(carry(ours, WayId(1 << 63), &sink, &plane, Some(&Signs::default())).await) };
         let both = async {
             tokio::select! {
                 ended = carrying => (start.elapsed(), ended),
@@ -274,6 +298,28 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn an_answer_that_waits_to_be_read_is_one() {
+        let signs = Signs::default();
+        signs.on_sent();
+        signs.on_asked(0);
+        tokio::time::advance(SECOND * 4).await;
+        assert!(!signs.is_over().await);
+        tokio::time::advance(SECOND * 60).await;
+        let (is_over, ()) = tokio::join!(signs.is_over(), async { signs.on_heard() });
+        assert!(!is_over, "this process stood still");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_question_from_before_it_was_sent_is_not_held_against_it() {
+        let (signs, start) = (Signs::default(), Instant::now());
+        signs.on_asked(0);
+        tokio::time::advance(SECOND * 4).await;
+        signs.on_sent();
+        assert!(matches!(signs.due().await, Due::End));
+        assert_eq!(start.elapsed(), SECOND * 4 + NOWHERE);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn what_talks_is_not_asked() {
         let talks = |mut stream: WebSocketStream<DuplexStream>| async move {
             let mut asked = 0;
@@ -287,6 +333,6 @@ mod tests {
         };
         let (_, ended, asked) = carried((620, SECOND / 5), talks).await;
         assert!(ended.is_none(), "{ended:?}");
-        assert_eq!(asked, 8, "every 15 s of two minutes");
+        assert_eq!(asked, 0, "what is sent shows that we are there");
     }
 }

@@ -135,7 +135,8 @@ async fn datagrams_go_both_ways() {
     let (theirs, sink) = (Arc::new(FakePlane::default()), Arc::new(Sink::default()));
     let plane = theirs.shared();
     let out = Arc::clone(&sink);
-    let client = tokio::spawn(async move { stream::carry(stream, WayId(1), &out, &plane, true).await });
+    let signs = stream::Signs::default();
+    let client = tokio::spawn(async move { stream::carry(stream, WayId(1), &out, &plane, Some(&signs)).await });
     assert!(sink.send(UP) && sink.send(&[5; 1400]));
     lab.plane.wait_for(2).await;
     assert_eq!(*lab.plane.came.lock().unwrap(), [UP.to_vec(), vec![5; 1400]]);
