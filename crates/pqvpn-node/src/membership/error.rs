@@ -273,8 +273,8 @@ pub enum NetworkError {
         /// The network.
         network: String,
     },
-    /// The last admin cannot leave while others stay.
-    #[error("this node is the last admin of {network}; make another one first (`pqvpn lock add`)")]
+    /// Without this node too few admins would be left for the members that stay.
+    #[error("without this node {network} would have too few admins; make another one first (`pqvpn lock add`)")]
     LastAdmin {
         /// The network.
         network: String,

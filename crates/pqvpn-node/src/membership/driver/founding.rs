@@ -162,7 +162,7 @@ impl Driver {
         let Some(network) = self.networks.get(&id) else { return };
         let report = self.report(now, network);
         let others = !network.others(now.unix_ms).is_empty();
-        if others && network.am_last_admin(now.unix_ms) && !network.constitution.view().disabled {
+        if network.is_too_few_without_me(now.unix_ms, false) && !network.constitution.view().disabled {
             return drop(reply.send(Err(NetworkError::LastAdmin { network: network.head.name.clone() })));
         }
         let gone = report.state == NetworkState::Up || report.state == NetworkState::Syncing;

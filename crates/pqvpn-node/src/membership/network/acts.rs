@@ -34,7 +34,7 @@ impl Network {
             return Err(self.not_allowed(&why));
         }
         let gives_up = matches!(&act, Act::RemoveAdmin { peer } | Act::Revoke { peer, .. } if *peer == self.own);
-        if gives_up && self.am_last_admin(now_ms) {
+        if gives_up && self.is_too_few_without_me(now_ms, true) {
             return Err(NetworkError::LastAdmin { network: name() });
         }
         let body = if matches!(act, Act::Checkpoint { .. }) {
@@ -53,10 +53,20 @@ impl Network {
         Ok(id)
     }
 
-    /// Whether this node is the only admin that is there: one that has left can still sign, and is reached by nobody.
-    pub(in crate::membership) fn am_last_admin(&self, now_ms: u64) -> bool {
-        let mut others = self.constitution.view().admins.keys().filter(|peer| **peer != self.own);
-        self.am_admin() && !others.any(|peer| self.is_member(now_ms, peer))
+    /// Whether the admins that stay would be fewer than must sign together, for the others, when this node leaves, or
+    /// `gives_up` its say. One that has left can still sign, and is reached by nobody. Who leaves when they are too few
+    /// with it as well takes nothing away: that one could not make another admin either.
+    pub(in crate::membership) fn is_too_few_without_me(&self, now_ms: u64, gives_up: bool) -> bool {
+        let view = self.constitution.view();
+        if !self.am_admin() || self.others(now_ms).is_empty() {
+            return false;
+        }
+        let stay = view.admins.keys().filter(|peer| **peer != self.own && self.is_member(now_ms, peer)).count();
+        if gives_up {
+            // Its key is no admin then: of fewer not more must sign.
+            return stay < view.quorum().min(view.admins.len().saturating_sub(1)).max(1);
+        }
+        stay + 1 == view.quorum()
     }
 
     /// Puts somebody out. A proposal to do so that is open is signed instead of making another, if it would put out who

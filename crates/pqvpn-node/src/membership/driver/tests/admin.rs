@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What an admin asks of its node.
 
-use pqvpn_wire::network::{Invite, InviteSecret, SignedInvite};
+use pqvpn_wire::network::{Invite, InviteSecret, Params, SignedInvite};
 
 use super::{
     super::super::report::InviteOptions,
@@ -38,35 +38,84 @@ async fn nobody_is_given_a_code_that_is_not_kept() {
     assert!(!matches!(made.try_recv(), Ok(Err(_))) && driver.networks[&id].made.len() == 1);
 }
 
+/// What leaving, or giving up this node's say, is refused with.
+fn gives_up(driver: &mut Driver, only_its_say: bool) -> Option<NetworkError> {
+    if only_its_say {
+        let (reply, mut removed) = oneshot::channel();
+        let own = driver.shared.own.to_string();
+        driver.on_order(Order::Command(NetworkCommand::AdminRemove(NetRef(None), own, reply)));
+        return removed.try_recv().ok().and_then(Result::err);
+    }
+    let (reply, mut left) = oneshot::channel();
+    driver.leave(Moment::now(), &NetRef(None), reply);
+    left.try_recv().ok().and_then(Result::err)
+}
+
+fn last() -> Option<NetworkError> {
+    Some(NetworkError::LastAdmin { network: "home".to_owned() })
+}
+
+/// Founder 1 says it, and others sign it.
+fn all_say(held: &mut Network, act: Act, others: &[u8]) {
+    let mut statement = said(held, act, true);
+    others.iter().for_each(|n| statement.sign(&identity(*n)).unwrap());
+    held.author(statement).unwrap();
+}
+
 #[tokio::test]
 async fn the_last_admin_that_is_still_there_stays() {
     let Rig { mut driver, id, _state, _events, _views } = rig();
     club(&mut driver, id);
-    let ask = |driver: &mut Driver, remove: bool| {
-        let (reply, mut removed) = oneshot::channel();
-        if remove {
-            let own = driver.shared.own.to_string();
-            driver.on_order(Order::Command(NetworkCommand::AdminRemove(NetRef(None), own, reply)));
-            return removed.try_recv().ok().and_then(Result::err);
-        }
-        let (reply, mut left) = oneshot::channel();
-        driver.leave(Moment::now(), &NetRef(None), reply);
-        left.try_recv().ok().and_then(Result::err)
-    };
-    let last = Some(NetworkError::LastAdmin { network: "home".to_owned() });
     let held = driver.networks.get_mut(&id).unwrap();
     let goodbye = said(held, Act::Leave { key: identity(1).public().clone() }, true);
     held.author(goodbye).unwrap();
     assert_eq!(held.constitution.view().admins.len(), 2, "who leaves can still sign");
-    assert_eq!((ask(&mut driver, false), ask(&mut driver, true)), (last.clone(), last.clone()));
+    assert_eq!((gives_up(&mut driver, false), gives_up(&mut driver, true)), (last(), last()));
     // Nor is one there whose membership has ended.
     let held = driver.networks.get_mut(&id).unwrap();
     ended(held, 3);
     let third = said(held, Act::AddAdmin { key: identity(3).public().clone() }, true);
     held.author(third).unwrap();
-    assert_eq!((ask(&mut driver, false), ask(&mut driver, true)), (last.clone(), last));
+    assert_eq!((gives_up(&mut driver, false), gives_up(&mut driver, true)), (last(), last()));
     let held = driver.networks.get_mut(&id).unwrap();
     let fourth = said(held, Act::AddAdmin { key: identity(4).public().clone() }, true);
     held.author(fourth).unwrap();
-    assert_eq!((ask(&mut driver, true), ask(&mut driver, false)), (None, None), "another is there");
+    assert_eq!((gives_up(&mut driver, true), gives_up(&mut driver, false)), (None, None), "another is there");
+}
+
+#[tokio::test]
+async fn of_two_that_sign_together_nobody_leaves_the_other_alone_and_who_is_alone_may_go() {
+    let Rig { mut driver, id, _state, _events, _views } = rig();
+    club(&mut driver, id);
+    let held = driver.networks.get_mut(&id).unwrap();
+    let params = Params { quorum: 2, ..held.constitution.view().params };
+    all_say(held, Act::SetParams(params), &[]);
+    assert_eq!(held.constitution.view().quorum(), 2);
+    assert_eq!(gives_up(&mut driver, false), last(), "the founder could do nothing by itself");
+    // With a third there are two without it.
+    let held = driver.networks.get_mut(&id).unwrap();
+    all_say(held, Act::AddAdmin { key: identity(3).public().clone() }, &[2]);
+    assert!(!held.is_too_few_without_me(Moment::now().unix_ms, false));
+    assert!(!held.is_too_few_without_me(Moment::now().unix_ms, true));
+    all_say(held, Act::RemoveAdmin { peer: identity(3).peer_id() }, &[2]);
+    // The founder has gone all the same: this node could not make another admin, nor put that one out.
+    all_say(held, Act::Leave { key: identity(1).public().clone() }, &[]);
+    assert_eq!((held.constitution.view().admins.len(), held.others(Moment::now().unix_ms).len()), (2, 2));
+    assert_eq!(gives_up(&mut driver, true), last(), "its say would be the last that is there");
+    assert_eq!(gives_up(&mut driver, false), None);
+}
+
+#[tokio::test]
+async fn who_is_alone_in_a_network_gives_up_what_it_likes() {
+    let Rig { mut driver, id, _state, _events, _views } = rig();
+    club(&mut driver, id);
+    let held = driver.networks.get_mut(&id).unwrap();
+    for n in [1, 3, 4] {
+        let goodbye = Act::Leave { key: identity(n).public().clone() };
+        let mut statement = Statement::draft(held.constitution.draft(Moment::now().unix_ms, goodbye)).unwrap();
+        statement.sign(&identity(n)).unwrap();
+        held.author(statement).unwrap();
+    }
+    assert!(held.others(Moment::now().unix_ms).is_empty());
+    assert_eq!(gives_up(&mut driver, true), None);
 }
