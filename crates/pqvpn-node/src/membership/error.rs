@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use ipnet::Ipv4Net;
-use pqvpn_wire::network::RelayRefusal;
+use pqvpn_wire::network::{CodeError, RelayRefusal};
 use thiserror::Error;
 
 /// Why something of a network was not done. The node keeps what it had.
@@ -288,6 +288,18 @@ pub enum NetworkError {
     /// Something that should not be; the log has more.
     #[error("internal: {0}")]
     Internal(String),
+}
+
+impl From<CodeError> for NetworkError {
+    fn from(error: CodeError) -> Self {
+        match error {
+            CodeError::NotACode => Self::NotACode,
+            CodeError::Version(version) => Self::CodeVersion(version),
+            CodeError::Checksum { suggestion } => Self::CodeChecksum { suggestion },
+            CodeError::Truncated => Self::CodeTruncated,
+            CodeError::Malformed | _ => Self::CodeMalformed,
+        }
+    }
 }
 
 fn amount(seconds: u64) -> String {

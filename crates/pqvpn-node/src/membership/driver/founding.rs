@@ -18,7 +18,7 @@ use super::{
         store::{Change, Head},
     },
     Driver, TaskDone,
-    joins::{Joining, MAX_NETWORKS},
+    joins::MAX_NETWORKS,
     orders::HEARD,
 };
 use crate::entropy;
@@ -57,7 +57,7 @@ impl Driver {
         if self.networks.values().any(|network| network.head.name == create.name) {
             return Err(NetworkError::NetworkNameTaken(create.name.clone()));
         }
-        if self.networks.len() + self.joining.len() >= MAX_NETWORKS {
+        if !self.has_room_for(None) {
             return Err(NetworkError::TooManyNetworks(MAX_NETWORKS));
         }
         if usize::from(create.quorum) > pqvpn_wire::network::MAX_ADMINS {
@@ -78,6 +78,23 @@ impl Driver {
             Some(network) => bad(format!("the network {} uses {}", network.head.name, network.pool())),
             None => Ok(()),
         }
+    }
+
+    /// Whether there is room for a network; one that is held or asked for has its place already.
+    pub(super) fn has_room_for(&self, network: Option<&NetworkId>) -> bool {
+        let has_place = |id: &NetworkId| self.networks.contains_key(id) || self.joining.contains_key(id);
+        let asked_for = self.joining.keys().filter(|id| !self.networks.contains_key(*id)).count();
+        network.is_some_and(has_place) || self.networks.len() + asked_for < MAX_NETWORKS
+    }
+
+    /// A network's name that no other network here has.
+    pub(super) fn free_network_name(&self, name: &str) -> String {
+        let taken = |name: &str| self.networks.values().any(|network| network.head.name == name);
+        if !taken(name) {
+            return name.to_owned();
+        }
+        let numbered = (2_u32..).map(|number| format!("{name}-{number}"));
+        numbered.into_iter().find(|name| !taken(name)).unwrap_or_else(|| name.to_owned())
     }
 
     /// The network whose pool shares addresses with this one.
@@ -188,8 +205,10 @@ impl Driver {
 
     pub(super) fn forget(&mut self, id: NetworkId) {
         self.networks.remove(&id);
-        if self.joining.get(&id).is_some_and(Joining::is_waiting) {
-            self.forget_join(&id);
+        match self.joining.get_mut(&id) {
+            Some(joining) if joining.is_waiting() => self.forget_join(&id),
+            Some(joining) => joining.forget_before(),
+            None => {}
         }
         self.unsay(&id);
         self.shared.counts.drop_network(&id);

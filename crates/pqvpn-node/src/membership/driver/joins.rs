@@ -10,8 +10,7 @@ use std::{
 
 use pqvpn_crypto::{identity::PublicIdentity, peer_id::PeerId};
 use pqvpn_wire::network::{
-    Act, Bundle, Code, CodeError, JoinRefusal, JoinRequest, NetResponse, NetworkId, NewMember, SyncState, is_label,
-    label_of,
+    Act, Bundle, Code, JoinRefusal, JoinRequest, NetResponse, NetworkId, NewMember, SyncState, is_label, label_of,
 };
 use tokio::{sync::oneshot, task::AbortHandle};
 
@@ -58,6 +57,8 @@ pub(super) struct Joining {
     again: Option<Instant>,
     /// The task that asks, or asked last.
     task: Option<AbortHandle>,
+    /// What waited until this one took its place, and does so again if this one comes to nothing.
+    before: Option<Wish>,
 }
 
 /// A join of another that waits here with its stream open.
@@ -72,6 +73,11 @@ pub(super) struct Held {
 impl Joining {
     pub(super) fn is_waiting(&self) -> bool {
         self.wish.waiting
+    }
+
+    /// What waited before does not come back.
+    pub(super) fn forget_before(&mut self) {
+        self.before = None;
     }
 
     pub(super) fn network(&self) -> &str {
@@ -257,9 +263,11 @@ impl Driver {
             Ok(wish) => {
                 let id = wish.code.network;
                 let task = Some(self.start_join(id, wish.clone()));
-                let before = self.joining.insert(id, Joining { wish, reply: Some(reply), again: None, task });
+                let before = self.joining.remove(&id);
                 // Two that ask for one node drive each other away, for as long as no admin decides.
-                before.and_then(|before| before.task).inspect(AbortHandle::abort);
+                before.as_ref().and_then(|before| before.task.as_ref()).inspect(|task| task.abort());
+                let before = before.map(|before| before.wish);
+                self.joining.insert(id, Joining { wish, reply: Some(reply), again: None, task, before });
                 self.touch_members();
             }
             Err(error) => drop(reply.send(Err(error))),
@@ -273,7 +281,7 @@ impl Driver {
     }
 
     fn begin_join(&self, text: &str, name: Option<String>, limit: Duration) -> Result<Wish, NetworkError> {
-        let code: Code = text.parse().map_err(code_error)?;
+        let code: Code = text.parse()?;
         if let Some(name) = name.as_ref().filter(|name| !is_label(name)) {
             return Err(NetworkError::BadName(name.clone()));
         }
@@ -288,7 +296,7 @@ impl Driver {
         if self.joining.get(&code.network).is_some_and(|joining| joining.reply.is_some()) {
             return Err(NetworkError::AlreadyJoining(code.network_name));
         }
-        if self.networks.len() + self.joining.len() >= MAX_NETWORKS {
+        if !self.has_room_for(Some(&code.network)) {
             return Err(NetworkError::TooManyNetworks(MAX_NETWORKS));
         }
         let chosen = name.is_some();
@@ -301,7 +309,12 @@ impl Driver {
         let Some(WaitingJoin { code, name }) = head.waiting else { return };
         let Ok(code) = code.parse::<Code>() else { return };
         let wish = Wish { code, name, chosen: false, waiting: true, deadline: clock::now() + ROUND };
-        self.joining.insert(id, Joining { wish, reply: None, again: Some(clock::now()), task: None });
+        self.wait_with(id, wish);
+    }
+
+    fn wait_with(&mut self, id: NetworkId, wish: Wish) {
+        let again = Some(clock::now());
+        self.joining.insert(id, Joining { wish, reply: None, again, task: None, before: None });
     }
 
     fn start_join(&mut self, id: NetworkId, wish: Wish) -> AbortHandle {
@@ -365,6 +378,9 @@ impl Driver {
                     self.wait_no_more(id);
                     self.say_standing(JOIN_FAILED, error.to_string());
                 }
+                if let Some(before) = joining.before {
+                    self.wait_with(id, before);
+                }
                 if let Some(reply) = joining.reply {
                     drop(reply.send(Err(error)));
                 }
@@ -387,6 +403,7 @@ impl Driver {
             };
             self.answer_later(reply, Ok(report));
         }
+        joining.before = None;
         if !joining.wish.waiting {
             joining.wish.waiting = true;
             let waiting = Some(WaitingJoin { code: joining.wish.code.to_string(), name });
@@ -470,30 +487,9 @@ impl Driver {
         Ok(report)
     }
 
-    /// A network's name that no other network here has.
-    pub(super) fn free_network_name(&self, name: &str) -> String {
-        let taken = |name: &str| self.networks.values().any(|network| network.head.name == name);
-        if !taken(name) {
-            return name.to_owned();
-        }
-        let numbered = (2_u32..).map(|number| format!("{name}-{number}"));
-        numbered.into_iter().find(|name| !taken(name)).unwrap_or_else(|| name.to_owned())
-    }
-
     pub(super) fn touch_members(&mut self) {
         self.share_members(Moment::now());
         self.touch();
         self.untold = true;
-    }
-}
-
-/// What is wrong with a code, in words.
-fn code_error(error: CodeError) -> NetworkError {
-    match error {
-        CodeError::NotACode => NetworkError::NotACode,
-        CodeError::Version(version) => NetworkError::CodeVersion(version),
-        CodeError::Checksum { suggestion } => NetworkError::CodeChecksum { suggestion },
-        CodeError::Truncated => NetworkError::CodeTruncated,
-        CodeError::Malformed | _ => NetworkError::CodeMalformed,
     }
 }

@@ -12,10 +12,14 @@ use super::{
 
 /// A code for a network.
 fn code(network: NetworkId) -> String {
+    code_with(network, 5)
+}
+
+fn code_with(network: NetworkId, secret: u8) -> String {
     let code = Code {
         network,
         network_name: "home".into(),
-        secret: InviteSecret::from_bytes([5; 16]),
+        secret: InviteSecret::from_bytes([secret; 16]),
         not_after_s: 2_000_000_000,
         doors: vec![Door { peer: identity(1).peer_id(), addresses: vec!["192.0.2.1:1".parse().unwrap()] }],
     };
@@ -234,4 +238,65 @@ async fn a_join_that_waits_leaves_what_is_held_of_the_network_as_it_is() {
     driver.forget(id);
     driver.flush().await;
     assert!(driver.joining.is_empty() && driver.store.load().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_join_that_comes_to_nothing_leaves_the_one_that_waits() {
+    let Rig { mut driver, id, _state, _events, _views } = rig();
+    ended(driver.networks.get_mut(&id).unwrap(), 2);
+    let ask = |driver: &mut Driver, secret| {
+        let (reply, answer) = oneshot::channel();
+        driver.join(&code_with(id, secret), Some("desk".to_owned()), Duration::from_secs(9), reply);
+        answer
+    };
+    let fails = |driver: &mut Driver| {
+        driver.on_joined(id, JoinDone::Failed(NetworkError::Denied { network: "home".into() }));
+    };
+    let waits = |driver: &Driver| driver.networks[&id].head.waiting.as_ref().map(|waiting| waiting.code.clone());
+    let _waits = ask(&mut driver, 5);
+    driver.on_joined(id, JoinDone::Waiting);
+    let mut second = ask(&mut driver, 6);
+    fails(&mut driver);
+    assert!(matches!(second.try_recv(), Ok(Err(NetworkError::Denied { .. }))));
+    assert!(driver.next_ask().is_some_and(|at| at <= clock::now()), "it asks with the first again");
+    assert_eq!(waits(&driver), Some(code(id)));
+    // When that one fails too, nothing waits, on disk neither.
+    driver.ask_again(clock::now());
+    fails(&mut driver);
+    assert!(driver.joining.is_empty() && waits(&driver).is_none());
+    // One that waits itself takes the place for good.
+    let _waits = ask(&mut driver, 5);
+    driver.on_joined(id, JoinDone::Waiting);
+    let _waits = ask(&mut driver, 6);
+    driver.on_joined(id, JoinDone::Waiting);
+    assert_eq!(waits(&driver), Some(code_with(id, 6)));
+    fails(&mut driver);
+    assert!(driver.joining.is_empty() && waits(&driver).is_none());
+    // Nor does a network come back that was left meanwhile.
+    let _waits = ask(&mut driver, 5);
+    driver.on_joined(id, JoinDone::Waiting);
+    let _second = ask(&mut driver, 6);
+    driver.forget(id);
+    fails(&mut driver);
+    assert!(driver.joining.is_empty());
+}
+
+#[tokio::test]
+async fn a_network_that_is_held_and_asked_for_counts_once() {
+    let Rig { mut driver, id, _state, _events, _views } = rig();
+    ended(driver.networks.get_mut(&id).unwrap(), 2);
+    let ask = |driver: &mut Driver, network: NetworkId| {
+        let (reply, mut answer) = oneshot::channel();
+        driver.join(&code(network), Some("desk".to_owned()), Duration::from_secs(9), reply);
+        answer.try_recv().ok().and_then(Result::err)
+    };
+    let full = Some(NetworkError::TooManyNetworks(63));
+    for n in 1..62 {
+        assert_eq!(ask(&mut driver, NetworkId::from_bytes([n; 32])), None);
+    }
+    assert_eq!(ask(&mut driver, id), None);
+    assert_eq!(ask(&mut driver, NetworkId::from_bytes([62; 32])), None, "the last place");
+    assert_eq!(ask(&mut driver, NetworkId::from_bytes([63; 32])), full);
+    driver.joining.remove(&id);
+    assert_eq!(ask(&mut driver, id), None, "it has its place");
 }
