@@ -5,7 +5,7 @@ mod underlay;
 
 use std::{
     fmt,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
@@ -374,6 +374,12 @@ impl Control {
     #[must_use]
     pub fn tunnel(&self) -> u32 {
         self.shared.tables.load().tunnel
+    }
+
+    /// Own addresses by which packets do not leave any more, though the host still has them: a peer that speaks to one is
+    /// answered from where the kernel chooses.
+    pub fn set_stale_sources(&self, sources: Vec<IpAddr>) {
+        self.shared.underlay.set_stale(sources);
     }
 
     /// Drops packets between the interface and the tunnel while `paused` (the interface is down); probes still work.

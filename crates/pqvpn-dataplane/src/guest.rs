@@ -131,7 +131,7 @@ impl Guest {
         if WayId::of(transmit.dst).is_some() {
             return self.send_way(transmit);
         }
-        let src = transmit.src_ip.map(|src| src.to_canonical());
+        let src = self.underlay.source(transmit.src_ip.map(|src| src.to_canonical()));
         self.send_udp(transmit.dst, src, transmit.ecn, transmit.contents, transmit.segment())
     }
 

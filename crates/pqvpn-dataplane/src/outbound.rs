@@ -186,7 +186,7 @@ impl Sealer {
             session,
             tx: lock(&session.tx),
             exit,
-            local: path.local,
+            local: self.shared.underlay.source(path.local),
             receiver,
             carry: size.carry(),
             advise: size.advise(),

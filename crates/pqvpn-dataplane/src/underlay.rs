@@ -19,12 +19,14 @@ use crate::{
 pub(crate) struct Underlay {
     pub(crate) sockets: Sockets,
     ways: ArcSwap<Ways>,
+    /// Own addresses that nothing is sent from only because a peer spoke to them.
+    stale: ArcSwap<Vec<IpAddr>>,
     pub(crate) narrow: Narrow,
 }
 
 impl Underlay {
     pub(crate) fn new(sockets: Sockets) -> Self {
-        Self { sockets, ways: ArcSwap::default(), narrow: Narrow::default() }
+        Self { sockets, ways: ArcSwap::default(), stale: ArcSwap::default(), narrow: Narrow::default() }
     }
 
     pub(crate) fn ways(&self) -> Guard<Arc<Ways>> {
@@ -33,6 +35,15 @@ impl Underlay {
 
     pub(crate) fn publish(&self, ways: Arc<Ways>) {
         self.ways.store(ways);
+    }
+
+    pub(crate) fn set_stale(&self, sources: Vec<IpAddr>) {
+        self.stale.store(Arc::new(sources));
+    }
+
+    /// The source of what goes to somebody who spoke to `local`; `None`: the kernel chooses.
+    pub(crate) fn source(&self, local: Option<IpAddr>) -> Option<IpAddr> {
+        local.filter(|local| !self.stale.load().contains(local))
     }
 
     /// Sends one datagram to an address or a way, or says why not. A source address that the system refuses is left to
@@ -74,7 +85,7 @@ impl Underlay {
 
     fn send_by(&self, by: By<'_>, src: Option<IpAddr>, datagram: &[u8]) -> io::Result<()> {
         match by {
-            By::Udp(to) => self.sockets.choose(to, 0)?.send_one(to, src, datagram),
+            By::Udp(to) => self.sockets.choose(to, 0)?.send_one(to, self.source(src), datagram),
             By::Carrier(carrier) if carrier.send(datagram) => Ok(()),
             By::Carrier(_) => Err(io::ErrorKind::WouldBlock.into()),
         }

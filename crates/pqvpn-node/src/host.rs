@@ -24,6 +24,7 @@ mod guard;
 mod journal;
 mod kernel;
 mod side;
+pub(crate) mod sources;
 #[cfg(test)]
 pub(crate) mod tests;
 mod transition;

@@ -163,8 +163,8 @@ impl Node {
             start_carriers(&config, &host, &plane, backend, (&crypto, &slots), (&kept_in, identity.notes_key()))
                 .await?;
         let strangers = Arc::new(carriers.for_strangers());
-        let (interface, routed) = (host.interface.clone(), host.routed.clone());
-        let changes = Box::new(move || host::watch::watch(interface.as_deref(), routed));
+        let (interface, routed, sources) = (host.interface.clone(), host.routed.clone(), host.sources.clone());
+        let changes = Box::new(move || host::watch::watch(interface.as_deref(), routed, sources));
         let ground = Ground {
             config,
             identity,

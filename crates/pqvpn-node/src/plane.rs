@@ -3,7 +3,7 @@
 
 use std::{
     io,
-    net::{SocketAddr, UdpSocket},
+    net::{IpAddr, SocketAddr, UdpSocket},
     time::{Duration, Instant},
 };
 
@@ -40,6 +40,7 @@ pub(crate) trait PacketPlane: Send + Sync {
     fn path_heard(&self, peer: PeerSlot) -> Option<(SocketAddr, Instant)>;
     fn peer_stats(&self, peer: PeerSlot) -> PeerStats;
     fn drops(&self) -> Drops;
+    fn set_stale_sources(&self, sources: Vec<IpAddr>);
     fn pause(&self, paused: bool);
     fn send_probe(&self, peer: PeerSlot, id: u64) -> Result<(), SendError>;
     fn send_probe_to(
@@ -137,6 +138,9 @@ impl PacketPlane for Control {
     }
     fn drops(&self) -> Drops {
         Self::drops(self)
+    }
+    fn set_stale_sources(&self, sources: Vec<IpAddr>) {
+        Self::set_stale_sources(self, sources);
     }
     fn pause(&self, paused: bool) {
         Self::pause(self, paused);

@@ -40,7 +40,7 @@ impl Onward {
         if self.current.as_ref().is_none_or(|(current, _)| !Arc::ptr_eq(current, forward)) {
             self.credit(now);
             forward.near.reached(local);
-            self.local = forward.far.local();
+            self.local = self.shared.underlay.source(forward.far.local());
             self.current = Some((Arc::clone(forward), Run::default()));
         }
         let len = range.len();

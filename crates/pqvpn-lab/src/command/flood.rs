@@ -59,6 +59,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Report> {
     report.figure("quiet_new_half_ms", quiet["half_ms"].clone());
     report.figure("quiet_new_last_ms", quiet["last_ms"].clone());
     for phase in phases {
+        phase.warm_up(&rig, args.times)?;
         let outcome = phase.run(&mut rig, args.seconds, args.newcomers, args.times)?;
         outcome.tell(phase, &mut report);
         outcome.bars(phase, &mut report);

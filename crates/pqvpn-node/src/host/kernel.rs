@@ -129,6 +129,22 @@ impl Kernel {
         Ok(routes)
     }
 
+    /// The interface by which packets from `source`, one of our addresses, leave for `to`.
+    pub(super) async fn way_out(&self, source: IpAddr, to: IpAddr) -> Result<Option<u32>, HostError> {
+        let part = |ip| match ip {
+            IpAddr::V4(v4) => RouteAddress::Inet(v4),
+            IpAddr::V6(v6) => RouteAddress::Inet6(v6),
+        };
+        let (family, bits) = if to.is_ipv4() { (AddressFamily::Inet, 32) } else { (AddressFamily::Inet6, 128) };
+        let mut request = RouteMessage::default();
+        request.header.address_family = family;
+        (request.header.destination_prefix_length, request.header.source_prefix_length) = (bits, bits);
+        request.attributes = vec![RouteAttribute::Destination(part(to)), RouteAttribute::Source(part(source))];
+        let messages = collect("look up a route", self.handle.route().get(request).execute()).await?;
+        let out = messages.iter().flat_map(|message| &message.attributes);
+        Ok(out.filter_map(|attribute| if let RouteAttribute::Oif(out) = attribute { Some(*out) } else { None }).next())
+    }
+
     /// The link-layer address of a neighbour on interface `index`, where it is known.
     pub(super) async fn neighbour(&self, index: u32, of: IpAddr) -> Result<Option<Vec<u8>>, HostError> {
         let messages = collect("list neighbours", self.handle.neighbours().get().execute()).await?;

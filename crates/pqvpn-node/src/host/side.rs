@@ -13,6 +13,7 @@ use super::{
     guard::{self, Findings, Ways},
     kernel::Kernel,
     recover,
+    sources::Sources,
     wall::Wall,
     watch::Routed,
 };
@@ -40,6 +41,8 @@ pub(crate) struct HostSide {
     met: Option<Findings>,
     /// What is led into the tunnel, for who watches the host.
     pub(crate) routed: Routed,
+    /// Own addresses that packets do not leave by any more.
+    pub(crate) sources: Sources,
     /// Keeps packets to our addresses out that did not come by the tunnel.
     wall: Wall,
     /// Parts left out, because something else on the host has their addresses or routes.
@@ -69,6 +72,7 @@ impl HostSide {
             is_left: false,
             met,
             routed,
+            sources: Sources::default(),
             wall,
             left_out,
             trouble,

@@ -24,7 +24,7 @@ use rtnetlink::{
 };
 use tokio::{sync::mpsc, task::JoinHandle, time::timeout};
 
-use super::ROUTE_PROTOCOL;
+use super::{ROUTE_PROTOCOL, sources::Sources};
 
 /// Changes come in bursts; one is told when nothing more has come for so long.
 const SETTLED: Duration = Duration::from_millis(20);
@@ -97,7 +97,8 @@ struct DefaultRoute {
 }
 
 /// Watches the network namespace this is called in. `own`: the interface of this node; `routed`: what is led to it.
-pub(crate) fn watch(own: Option<&str>, routed: Routed) -> (Option<Watch>, mpsc::Receiver<News>) {
+/// `sources` are looked at before a change of network is told.
+pub(crate) fn watch(own: Option<&str>, routed: Routed, sources: Sources) -> (Option<Watch>, mpsc::Receiver<News>) {
     let (sender, changes) = mpsc::channel(1);
     let groups = [
         MulticastGroup::Ipv4Ifaddr,
@@ -115,6 +116,7 @@ pub(crate) fn watch(own: Option<&str>, routed: Routed) -> (Option<Watch>, mpsc::
         return (None, changes);
     };
     let own = own.and_then(|name| nix::net::if_::if_nametoindex(name).ok());
+    sources.begin();
     let mut seen = Seen { own, routed, addresses: present(), defaults: BTreeSet::new() };
     let task = tokio::spawn(async move {
         let serving = tokio::spawn(connection);
@@ -123,6 +125,9 @@ pub(crate) fn watch(own: Option<&str>, routed: Routed) -> (Option<Watch>, mpsc::
             for _ in 0..MOST {
                 let Ok(Some((message, _))) = timeout(SETTLED, messages.next()).await else { break };
                 news = news.with(seen.take(&message));
+            }
+            if news.network {
+                sources.look().await;
             }
             if news != News::NONE && sender.send(news).await.is_err() {
                 break;

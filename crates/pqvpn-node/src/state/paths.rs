@@ -247,6 +247,7 @@ impl State {
     /// The host has another address or another way out: every path is in doubt, and what members saw was another place.
     pub(super) fn on_network_change(&mut self, now: Instant) {
         tracing::info!("the network has changed: every path is looked at anew");
+        self.control.set_stale_sources(self.host.sources.stale());
         self.reflexive.forget();
         self.portmap.nudge();
         let (carriers, interface) = (self.carriers.clone(), self.host.interface.clone());

@@ -2,7 +2,7 @@
 //! The underlay misbehaves: addresses change, packets get lost, both ends dial at once, a peer lies about its source.
 
 use std::{
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
     process::Command,
     sync::Barrier,
     thread,
@@ -13,8 +13,9 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use pqvpn_api::model::PeerState;
 use pqvpn_lab::{
     impair::{Direction, random_loss},
+    netns::Namespace,
     process::run,
-    topology::{Host, Interface},
+    topology::{Host, Interface, add_route, remove_route, veth},
 };
 
 use crate::{
@@ -74,6 +75,51 @@ fn a_session_survives_a_change_of_address() {
         }
     }
     assert_eq!((a.sessions_made(), b.sessions_made()), (1, 1));
+}
+
+/// A cable is put in while the Wi-Fi stays: what leaves by the cable with the Wi-Fi's address is let pass by nobody.
+#[test]
+fn a_session_goes_on_when_the_way_out_moves_and_the_old_address_stays() {
+    if !usable() {
+        return;
+    }
+    let mut pair = Pair::new(Outer::V4);
+    let everywhere = IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 0));
+    let wifi_router = IpAddr::V4(pair.host_b.ipv4);
+    add_route(&pair.a.namespace, everywhere, wifi_router).unwrap();
+    // Strict reverse paths, as a router has them (RFC 3704 §2.2): the larger of the two settings counts.
+    pair.b.namespace.sysctl("net.ipv4.conf.all.rp_filter", "1").unwrap();
+    pair.a.start_up();
+    pair.b.start_up();
+    let (a, b) = (&pair.a, &pair.b);
+    a.meet(b);
+    let numbered = Numbered::start(&a.namespace, &b.namespace, b.v4.into(), Duration::from_millis(1), 200);
+    poll("echoes", || (numbered.echoed() > 200).then_some(()));
+
+    let (cable, cable_router) = (Ipv4Addr::new(198, 51, 100, 1), Ipv4Addr::new(198, 51, 100, 2));
+    let (near, far) = veth((&a.namespace, "eth1"), (&b.namespace, "eth1")).unwrap();
+    for (end, address) in [(near, cable), (far, cable_router)] {
+        end.add_address(IpNet::V4(Ipv4Net::new_assert(address, 24))).unwrap();
+    }
+    // Whoever brings a cable up asks its router something first, and knows the neighbour by then.
+    let at = |namespace: &Namespace, address| namespace.run(move || UdpSocket::bind((address, 9)).unwrap()).unwrap();
+    let (asking, asked) = (at(&a.namespace, cable), at(&b.namespace, cable_router));
+    asked.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+    poll("the cable", || {
+        asking.send_to(&[0], (cable_router, 9)).ok()?;
+        asked.recv(&mut [0]).ok()
+    });
+    let to_b = IpNet::V4(Ipv4Net::new_assert(pair.host_b.ipv4, 32));
+    add_route(&a.namespace, to_b, cable_router.into()).unwrap();
+    remove_route(&a.namespace, everywhere, wifi_router).unwrap();
+    add_route(&a.namespace, everywhere, cable_router.into()).unwrap();
+    let mark = numbered.echoed();
+    poll("echoes by the cable", || (numbered.echoed() > mark + 100).then_some(()));
+    let by_cable = SocketAddr::new(cable.into(), PORT);
+    b.wait("the new remote", || (b.peer(a).path?.remote == by_cable).then_some(()));
+    let tally = numbered.finish();
+    eprintln!("FIGURE way_out_moved lost_there={} lost_back={}", tally.lost_there(), tally.lost_back());
+    assert_eq!((a.sessions_made(), b.sessions_made()), (1, 1), "{}", tail(&b.daemon().stderr()));
 }
 
 #[test]

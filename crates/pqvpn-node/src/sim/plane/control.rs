@@ -3,7 +3,7 @@
 
 use std::{
     io,
-    net::{SocketAddr, UdpSocket},
+    net::{IpAddr, SocketAddr, UdpSocket},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -164,6 +164,9 @@ impl PacketPlane for SimPlane {
     fn drops(&self) -> Drops {
         Drops::default()
     }
+    /// A simulated host has one address of each kind.
+    fn set_stale_sources(&self, _sources: Vec<IpAddr>) {}
+
     fn pause(&self, paused: bool) {
         self.lock().paused = paused;
     }
