@@ -57,7 +57,7 @@ pub(super) const ALL: [Phase; 5] = [
     phase("one_source", "initials", 1, 20_000, Some(3.0)),
     phase("spoofed", "initials", 1 << 16, 20_000, Some(3.0)),
     Phase { guesses_index: true, ..phase("garbage", "garbage", 64, 50_000, Some(0.0)) },
-    Phase { longer: 6, ..phase("half_open", "half-open", 256, 1_000, None) },
+    Phase { longer: 9, ..phase("half_open", "half-open", 256, 1_000, None) },
     phase("bait", "bait", 1024, 20_000, Some(0.0)),
 ];
 
