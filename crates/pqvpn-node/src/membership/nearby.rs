@@ -57,7 +57,7 @@ mod tests {
         assert_eq!(nearby.addresses(&peer(200)), at(2), "told of again");
         assert!((190..200).all(|n| nearby.addresses(&peer(n)).is_empty()), "the first");
         assert!((137..190).chain(0..10).all(|n| !nearby.addresses(&peer(n)).is_empty()));
-        nearby.note(peer(100), Vec::new());
+        nearby.note(peer(9), Vec::new());
         assert_eq!((nearby.places.len(), nearby.addresses(&peer(9))), (MAX, at(3).as_slice()), "no place is no news");
     }
 }
