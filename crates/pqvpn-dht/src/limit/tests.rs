@@ -180,7 +180,8 @@ fn a_victim_whom_nobody_knows_is_dialled_once_a_minute_by_a_thousand_names() {
 fn who_fell_silent_is_not_dialled_more_often_for_the_names_others_make_up_there() {
     let (mut dials, honest, address) = (DialLimiter::default(), peer(1), "10.0.0.8:4433".parse().unwrap());
     dials.met(honest, address);
-    let name = |ms: u64| if ms % 2 == 0 { honest } else { peer(MADE_UP.start + ms as u32 % MADE_UP.len() as u32) };
+    let name =
+        |ms: u64| if ms.is_multiple_of(2) { honest } else { peer(MADE_UP.start + ms as u32 % MADE_UP.len() as u32) };
     let count = (0..600_000).filter(|ms| dials.allow(at(*ms), &name(*ms), address)).count();
     assert_eq!(count, 40, "every 15 s");
 }

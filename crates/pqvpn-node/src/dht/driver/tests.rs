@@ -247,7 +247,7 @@ async fn called(rig: &mut Rig) -> BTreeSet<QueryId> {
     while let Some(done) = rig.driver.tasks.join_next().await {
         match done.unwrap() {
             TaskDone::Called { waiting, .. } => drop(called.insert(waiting.query)),
-            done => rig.driver.on_task(done),
+            done @ (TaskDone::Dialed { .. } | TaskDone::Resolved { .. }) => rig.driver.on_task(done),
         }
     }
     called
