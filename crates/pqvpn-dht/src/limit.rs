@@ -173,20 +173,35 @@ impl RateLimiter {
 
 /// Time until an address may be dialled again on another's word (dht.md).
 pub const DIAL_PAUSE: Duration = Duration::from_secs(60);
-/// The same where its peer has been met before: our own memory leads there, and a mended network is found again soon.
+/// The same for who was met there: our own memory leads there, and a mended network is found again soon.
 const KNOWN_PAUSE: Duration = Duration::from_secs(15);
 /// Dials of one public IP address, whatever the port: many nodes may stand behind it, but it may be a victim as well.
 const DIALS_PER_HOST: Rate = Rate { burst: 8.0, per_second: 8.0 / 60.0 };
+/// Of those, the ones left to whoever was met at the host: made-up names and ports do not use them up.
+const DIALS_OF_MET: f64 = 2.0;
 /// Addresses remembered. Whoever wants one forgotten sooner must have this node dial as many others within a minute.
 const DIALS_REMEMBERED: usize = 8192;
 
 /// Keeps this node from being used to send packets to a victim: dials on another's word are spaced out.
+///
+/// All names at one address share its dials, or a thousand made up for one victim were a thousand dials. So that they
+/// take nothing from who is really there, such a dial is made to whoever answers: any of them finds it, and what rests
+/// after that are the other names ([`Self::met`]).
 #[derive(Debug)]
 pub struct DialLimiter {
-    addresses: Generations<SocketAddr, Duration>,
-    /// Where whoever was dialled was met.
-    known: Generations<SocketAddr, ()>,
+    addresses: Generations<SocketAddr, Dials>,
+    /// Who was met where.
+    known: Generations<SocketAddr, PeerId>,
     hosts: Generations<IpAddr, Bucket>,
+}
+
+/// The last dials of an address.
+#[derive(Debug, Clone, Copy, Default)]
+struct Dials {
+    /// By whatever name, if nobody has answered since.
+    unanswered: Option<Duration>,
+    /// By the name of somebody who had not been met there.
+    unknown: Option<Duration>,
 }
 
 impl Default for DialLimiter {
@@ -197,37 +212,63 @@ impl Default for DialLimiter {
 }
 
 impl DialLimiter {
-    /// Whether the address may be dialled now; if so, it counts as dialled. Refusals are [`Attack::DialLimit`].
-    pub fn allow(&mut self, now: Now, address: SocketAddr) -> bool {
-        let host = address.ip().to_canonical();
-        let address = SocketAddr::new(host, address.port());
-        if self.addresses.get(&address).is_some_and(|next| now.mono < *next) {
+    /// Whether the address may be dialled now to find `peer`; if so, it counts as dialled. Refusals are
+    /// [`Attack::DialLimit`].
+    pub fn allow(&mut self, now: Now, peer: &PeerId, address: SocketAddr) -> bool {
+        let (address, now, is_met) = (canonical(address), now.mono, self.is_met(peer, address));
+        let rests = |since: Option<Duration>, pause| since.is_some_and(|since| now < since.saturating_add(pause));
+        let dials = self.addresses.get(&address).copied().unwrap_or_default();
+        let rests = if is_met {
+            rests(dials.unanswered, KNOWN_PAUSE)
+        } else {
+            rests(dials.unanswered, DIAL_PAUSE) || rests(dials.unknown, DIAL_PAUSE)
+        };
+        if rests || !self.charge(now, address.ip(), is_met) {
             return false;
         }
-        if class_of(host) == Class::Public {
-            let bucket = self.hosts.entry(host, || Bucket::full(&DIALS_PER_HOST, now.mono));
-            if !bucket.wait(&DIALS_PER_HOST, now.mono, 1.0).is_zero() {
-                return false;
-            }
-            bucket.take(&DIALS_PER_HOST, 1.0);
-        }
-        let pause = if self.known.get(&address).is_some() { KNOWN_PAUSE } else { DIAL_PAUSE };
-        *self.addresses.entry(address, Duration::default) = now.mono.saturating_add(pause);
+        let unknown = if is_met { dials.unknown } else { Some(now) };
+        *self.addresses.entry(address, Dials::default) = Dials { unanswered: Some(now), unknown };
         true
     }
 
-    /// A dial met the peer it was meant for: nobody else was bothered, so the pause ends. Without this a node whose
-    /// links are few could not look anything up twice in a minute.
-    pub fn reached(&mut self, address: SocketAddr) {
-        let address = SocketAddr::new(address.ip().to_canonical(), address.port());
-        self.addresses.remove(&address);
-        self.known.entry(address, || ());
+    /// Whether the peer was the last to be met at the address.
+    #[must_use]
+    pub fn is_met(&self, peer: &PeerId, address: SocketAddr) -> bool {
+        self.known.get(&canonical(address)) == Some(peer)
+    }
+
+    fn charge(&mut self, now: Duration, host: IpAddr, is_met: bool) -> bool {
+        if class_of(host) != Class::Public {
+            return true;
+        }
+        let bucket = self.hosts.entry(host, || Bucket::full(&DIALS_PER_HOST, now));
+        let left = if is_met { 0.0 } else { DIALS_OF_MET };
+        let allowed = bucket.wait(&DIALS_PER_HOST, now, 1.0 + left).is_zero();
+        if allowed {
+            bucket.take(&DIALS_PER_HOST, 1.0);
+        }
+        allowed
+    }
+
+    /// A dial of the address met `peer`, whomever it was meant for: nobody else was bothered, so its pause ends for that
+    /// peer. Without this a node whose links are few could not look anything up twice in a minute. Other names go on resting.
+    pub fn met(&mut self, peer: PeerId, address: SocketAddr) {
+        let address = canonical(address);
+        if let Some(dials) = self.addresses.get(&address).copied() {
+            *self.addresses.entry(address, Dials::default) = Dials { unanswered: None, ..dials };
+        }
+        *self.known.entry(address, || peer) = peer;
     }
 
     /// Addresses forgotten for want of room since the last call ([`Attack::TableForgot`]).
     pub fn take_forgotten(&mut self) -> u64 {
         self.addresses.take_forgotten() + self.known.take_forgotten() + self.hosts.take_forgotten()
     }
+}
+
+/// IPv4 inside IPv6 is IPv4.
+const fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
 #[cfg(test)]

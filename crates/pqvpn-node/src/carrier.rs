@@ -303,6 +303,14 @@ impl Carriers {
         }
     }
 
+    fn plan(&self, at: SocketAddr, peer: PeerId) -> Plan {
+        let ladder = lock(&self.0.ladder);
+        match self.1 {
+            Whom::Known => ladder.plan(clock::now(), at, peer),
+            Whom::Strangers => ladder.plan_for_stranger(clock::now(), at, peer),
+        }
+    }
+
     async fn by_websocket(&self, at: IpAddr, peer: PeerId, known: Option<PublicIdentity>) -> Link {
         let way = self.0.client.way((at, peer), self.1).await;
         let way = way.map_err(|error| {
@@ -387,17 +395,26 @@ impl Endpoint for Carriers {
             let (carriers, link) = (self.clone(), self.0.plain.connect(at, peer, known));
             return async move { Ok(carriers.watch(link.await?)) }.boxed();
         }
-        let ladder = lock(&self.0.ladder);
-        let plan = match self.1 {
-            Whom::Known => ladder.plan(clock::now(), at, peer),
-            Whom::Strangers => ladder.plan_for_stranger(clock::now(), at, peer),
-        };
-        drop(ladder);
+        let plan = self.plan(at, peer);
         self.clone().dial(at, peer, known, plan).boxed()
     }
 
     fn connect_anybody(&self, at: SocketAddr) -> BoxFuture<'static, Link> {
         self.0.plain.connect_anybody(at)
+    }
+
+    /// Where UDP does not get through a name is needed: a server shows itself to who asks for its own peer only.
+    fn connect_named(&self, at: SocketAddr, peer: PeerId) -> BoxFuture<'static, Link> {
+        if WayId::of(at).is_some() || self.plan(at, peer) != Plan::default() {
+            return self.connect(at, peer, None);
+        }
+        let (carriers, link) = (self.clone(), self.0.plain.connect_anybody(at));
+        async move {
+            let link = link.await?;
+            carriers.worked(clock::now(), Rung::Udp, at);
+            Ok(link)
+        }
+        .boxed()
     }
 
     fn accept(&self) -> BoxFuture<'_, Option<Link>> {

@@ -100,6 +100,15 @@ pub trait Endpoint: Send + Sync + fmt::Debug {
     /// Dials whoever is at `addr`; the link says who that is, and nothing that it is who was meant.
     fn connect_anybody(&self, addr: SocketAddr) -> BoxFuture<'static, Result<Box<dyn Connection>, LinkError>>;
 
+    /// Dials whoever is at `addr`, where strangers say that `peer` is; where what gets there leads to one peer alone, `peer`.
+    fn connect_named(
+        &self,
+        addr: SocketAddr,
+        _peer: PeerId,
+    ) -> BoxFuture<'static, Result<Box<dyn Connection>, LinkError>> {
+        self.connect_anybody(addr)
+    }
+
     /// Waits for the next finished or failed incoming handshake; `None` once the endpoint is closed.
     ///
     /// Failed handshakes are dropped (and counted) when nobody waits for them.

@@ -17,6 +17,7 @@ mod links;
 #[cfg(test)]
 mod live;
 mod members;
+mod nearby;
 mod network;
 mod overlay;
 mod port;

@@ -278,8 +278,8 @@ impl<E: Engine> World<E> {
     /// Notes that a node has dialled these contacts before and met them.
     pub fn has_met(&mut self, index: Index, contacts: &[Arc<Contact>]) {
         let dials = &mut self.nodes[index as usize].dials;
-        for address in contacts.iter().flat_map(|contact| contact.addresses()) {
-            dials.reached(*address);
+        for contact in contacts {
+            contact.addresses().iter().for_each(|address| dials.met(*contact.peer(), *address));
         }
     }
 

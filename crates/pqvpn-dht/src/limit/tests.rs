@@ -109,46 +109,122 @@ fn a_lookup_of_every_neighbour_at_once_passes() {
 fn an_address_is_dialled_once_a_minute_on_anothers_word() {
     let mut dials = DialLimiter::default();
     let address: SocketAddr = "8.8.8.8:4433".parse().unwrap();
-    assert!(dials.allow(at(0), address));
-    assert!(!dials.allow(at(59_999), address));
-    assert!(!dials.allow(at(1), "[::ffff:8.8.8.8]:4433".parse().unwrap()), "the same address, written in another way");
-    assert!(dials.allow(at(60_000), address));
-    assert!(!dials.allow(at(60_001), address));
+    assert!(dials.allow(at(0), &peer(1), address));
+    assert!(!dials.allow(at(59_999), &peer(1), address));
+    assert!(
+        !dials.allow(at(1), &peer(2), "[::ffff:8.8.8.8]:4433".parse().unwrap()),
+        "the same, written in another way"
+    );
+    assert!(dials.allow(at(60_000), &peer(2), address));
+    assert!(!dials.allow(at(60_001), &peer(1), address));
 }
 
 #[test]
 fn whoever_answers_to_its_name_may_be_dialled_again() {
     let mut dials = DialLimiter::default();
-    let address: SocketAddr = "8.8.8.8:4433".parse().unwrap();
-    assert!(dials.allow(at(0), address));
-    assert!(!dials.allow(at(1), address), "nobody knows yet who is there");
-    dials.reached("[::ffff:8.8.8.8]:4433".parse().unwrap());
-    assert!(dials.allow(at(2), address));
-    assert!(!dials.allow(at(15_001), address) && dials.allow(at(15_002), address), "silent now, but known");
+    let (honest, address): (_, SocketAddr) = (peer(1), "8.8.8.8:4433".parse().unwrap());
+    assert!(dials.allow(at(0), &honest, address));
+    assert!(!dials.allow(at(1), &honest, address), "nobody knows yet who is there");
+    dials.met(honest, "[::ffff:8.8.8.8]:4433".parse().unwrap());
+    assert!(dials.allow(at(2), &honest, address));
+    let silent = |dials: &mut DialLimiter, ms| dials.allow(at(ms), &honest, address);
+    assert!(!silent(&mut dials, 15_001) && silent(&mut dials, 15_002), "silent now, but known");
     dials = DialLimiter::default();
-    dials.reached(address);
+    dials.met(honest, address);
     let again = (3..1000).filter(|ms| {
-        dials.reached(address);
-        dials.allow(at(*ms), address)
+        dials.met(honest, address);
+        dials.allow(at(*ms), &honest, address)
     });
     assert_eq!(again.count(), 8, "of one host still eight at once");
+}
+
+/// Names whom a liar makes up.
+const MADE_UP: std::ops::Range<u32> = 1000..2000;
+
+#[test]
+fn a_node_is_reached_at_an_address_that_a_thousand_made_up_names_are_given_too() {
+    for there in ["8.8.8.8:4433", "10.0.0.8:4433"] {
+        let (mut dials, honest, address) = (DialLimiter::default(), peer(1), there.parse().unwrap());
+        let (mut lookups, mut made) = (0, 0);
+        // The liar's names come first in each, and go on between them.
+        for ms in 0..120_000_u64 {
+            for _ in 0..2 {
+                let name = MADE_UP.start + (ms as u32 * 7) % MADE_UP.len() as u32;
+                if dials.allow(at(ms), &peer(name), address) {
+                    made += 1;
+                    // Who answers there is who is there.
+                    dials.met(honest, address);
+                }
+            }
+            if ms % 10_000 == 1 {
+                lookups += 1;
+                assert!(dials.allow(at(ms), &honest, address), "lookup {lookups} at {there}");
+                dials.met(honest, address);
+            }
+        }
+        assert_eq!((lookups, made), (12, 2), "once a minute is enough of other names");
+    }
+}
+
+#[test]
+fn a_victim_whom_nobody_knows_is_dialled_once_a_minute_by_a_thousand_names() {
+    for there in ["8.8.8.8:53", "10.0.0.8:53"] {
+        let mut dials = DialLimiter::default();
+        let name = |ms: u64| peer(MADE_UP.start + ms as u32 % MADE_UP.len() as u32);
+        let count = (0..600_000).filter(|ms| dials.allow(at(*ms), &name(*ms), there.parse().unwrap())).count();
+        assert_eq!(count, 10, "{there}");
+    }
+}
+
+#[test]
+fn who_fell_silent_is_not_dialled_more_often_for_the_names_others_make_up_there() {
+    let (mut dials, honest, address) = (DialLimiter::default(), peer(1), "10.0.0.8:4433".parse().unwrap());
+    dials.met(honest, address);
+    let name =
+        |ms: u64| if ms.is_multiple_of(2) { honest } else { peer(MADE_UP.start + ms as u32 % MADE_UP.len() as u32) };
+    let count = (0..600_000).filter(|ms| dials.allow(at(*ms), &name(*ms), address)).count();
+    assert_eq!(count, 40, "every 15 s");
 }
 
 #[test]
 fn a_victim_is_not_dialled_on_all_its_ports() {
     let mut dials = DialLimiter::default();
     let on = |a, port| SocketAddr::from(([a, 8, 8, 8], port));
-    let ports = (1..=60_000).filter(|port| dials.allow(at(u64::from(*port)), on(8, *port))).count();
-    assert_eq!(ports, 8 + 7, "a burst of 8, and 8 a minute");
-    let ports = (1..=1000).filter(|port| dials.allow(at(0), on(10, *port))).count();
+    let ports = (1..=60_000).filter(|port| dials.allow(at(u64::from(*port)), &peer(1), on(8, *port))).count();
+    assert_eq!(ports, 6 + 7, "a burst, and 8 a minute");
+    let ports = (1..=1000).filter(|port| dials.allow(at(0), &peer(1), on(10, *port))).count();
     assert_eq!(ports, 1000, "a private address is not somebody else's");
+}
+
+#[test]
+fn ports_made_up_at_a_host_leave_dials_to_who_was_met_there() {
+    let mut dials = DialLimiter::default();
+    let on = |port| SocketAddr::from(([8, 8, 8, 8], port));
+    dials.met(peer(1), on(7));
+    let made_up = (1000..=60_000).filter(|port| dials.allow(at(0), &peer(2), on(*port))).count();
+    assert_eq!(made_up, 6);
+    for ms in 0..2 {
+        assert!(dials.allow(at(ms), &peer(1), on(7)), "two of the eight are its own");
+        dials.met(peer(1), on(7));
+    }
+    assert!(!dials.allow(at(3), &peer(1), on(7)), "and eight at once is all there is");
+}
+
+#[test]
+fn who_took_another_s_place_is_met_there_and_the_other_no_more() {
+    let (mut dials, address): (_, SocketAddr) = (DialLimiter::default(), "10.0.0.8:4433".parse().unwrap());
+    dials.met(peer(1), address);
+    assert!(dials.allow(at(0), &peer(2), address), "nobody was asked of late");
+    dials.met(peer(2), address);
+    assert!(dials.is_met(&peer(2), address) && !dials.is_met(&peer(1), address));
+    assert!(!dials.allow(at(1), &peer(1), address) && dials.allow(at(1), &peer(2), address));
 }
 
 #[test]
 fn the_memory_of_dials_is_bounded() {
     let mut dials = DialLimiter::default();
     for n in 0..40_000_u32 {
-        dials.allow(at(0), SocketAddr::from((std::net::Ipv4Addr::from_bits(0x0900_0000 + n), 1)));
+        dials.allow(at(0), &peer(1), SocketAddr::from((std::net::Ipv4Addr::from_bits(0x0900_0000 + n), 1)));
         assert!(dials.addresses.len() <= DIALS_REMEMBERED && dials.hosts.len() <= DIALS_REMEMBERED);
     }
     assert!(dials.take_forgotten() > 0);

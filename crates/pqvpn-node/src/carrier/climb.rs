@@ -14,7 +14,7 @@ use futures_util::{
 };
 use pqvpn_crypto::tls::Refusal;
 use tokio::{
-    sync::Notify,
+    sync::{Notify, watch},
     time::{sleep, timeout},
 };
 
@@ -26,6 +26,9 @@ const INSIST_AFTER: Duration = Duration::from_secs(5);
 /// How long what else there is has its turn after somebody refused by UDP: mostly that is the peer, and will not change its
 /// mind, but it may have been anybody on the way.
 const AFTER_REFUSAL: Duration = BEFORE_WSS.saturating_add(Duration::from_secs(3));
+/// And after another than the peer answered, as anybody on the way can: mostly the peer has left the address, and who dials
+/// it elsewhere too, or asks the other who it is, is not to wait for long. So nothing else waits for its turn then.
+const AFTER_ANOTHER: Duration = Duration::from_secs(2);
 
 /// Tries once more beside an attempt that takes long, for of very many at once the other end forgets some, or that was begun
 /// in another network, for QUIC sends again what went nowhere only after pauses that double; the first that works.
@@ -54,7 +57,7 @@ pub(super) async fn insist<T, F: Future<Output = Result<T, LinkError>>>(
 /// UDP at once, and after a while what else there is; the first that works.
 ///
 /// # Errors
-/// What UDP said, where nothing works; or that somebody known answered and refused, which no other rung will change.
+/// What UDP said, where nothing works; or that the peer itself answered and refused, which no other rung will change.
 pub(super) async fn climb<T: Send>(
     plan: Plan,
     udp: impl Future<Output = Result<T, LinkError>> + Send,
@@ -62,13 +65,14 @@ pub(super) async fn climb<T: Send>(
     wss: impl Future<Output = Result<T, LinkError>> + Send,
 ) -> Result<(Rung, T), LinkError> {
     let is_crowded = AtomicBool::new(false);
+    let (hurry, at_once) = watch::channel(false);
     let mut others: FuturesUnordered<BoxFuture<'_, (Rung, Result<T, LinkError>)>> = FuturesUnordered::new();
     let quic = async {
         // It is the same endpoint.
         if is_crowded.load(Ordering::Relaxed) { Err(LinkError::RefusedByPeer(PeerReason::Busy)) } else { quic.await }
     };
-    others.extend(plan.quic.map(|pause| after(pause, Rung::Quic, quic)));
-    others.extend(plan.wss.map(|pause| after(pause, Rung::Wss, wss)));
+    others.extend(plan.quic.map(|pause| after(pause, at_once.clone(), Rung::Quic, quic)));
+    others.extend(plan.wss.map(|pause| after(pause, at_once, Rung::Wss, wss)));
     let above = async {
         while let Some((rung, made)) = others.next().await {
             match made {
@@ -80,6 +84,10 @@ pub(super) async fn climb<T: Send>(
     };
     match select(pin!(udp), pin!(above)).await {
         Either::Left((Ok(made), _)) => Ok((Rung::Udp, made)),
+        Either::Left((Err(error), above)) if is_another(&error) => {
+            hurry.send_replace(true);
+            timeout(AFTER_ANOTHER, above).await.ok().flatten().ok_or(error)
+        }
         Either::Left((Err(error), _)) if says_who_is_there(&error) => Err(error),
         Either::Left((Err(error), above)) if is_refusal(&error) => {
             is_crowded.store(error == LinkError::RefusedByPeer(PeerReason::Busy), Ordering::Relaxed);
@@ -93,11 +101,15 @@ pub(super) async fn climb<T: Send>(
 
 fn after<'f, T>(
     pause: Duration,
+    mut at_once: watch::Receiver<bool>,
     rung: Rung,
     dial: impl Future<Output = Result<T, LinkError>> + Send + 'f,
 ) -> BoxFuture<'f, (Rung, Result<T, LinkError>)> {
     async move {
-        sleep(pause).await;
+        crate::select! {
+            () = sleep(pause) => {}
+            _ = at_once.wait_for(|hurry| *hurry) => {}
+        }
         (rung, dial.await)
     }
     .boxed()
@@ -106,6 +118,12 @@ fn after<'f, T>(
 /// Whether somebody answered, and refused.
 const fn is_refusal(error: &LinkError) -> bool {
     matches!(error, LinkError::RefusedByUs(_) | LinkError::RefusedByPeer(_) | LinkError::Protocol { .. })
+}
+
+/// Whether another key answered than the peer's; where we hold that one's, its hash is what does not fit. With a whole
+/// handshake of its own anybody on the way can do so.
+const fn is_another(error: &LinkError) -> bool {
+    matches!(error, LinkError::RefusedByUs(Refusal::WrongPeerId | Refusal::UnknownCompressedKey))
 }
 
 /// Whether it is known who answered, be it to refuse. What comes before the other end has named itself may be of anybody on

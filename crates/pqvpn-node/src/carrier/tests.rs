@@ -61,7 +61,8 @@ async fn each_rung_gets_its_turn_while_those_before_go_on() {
 #[tokio::test(start_paused = true)]
 async fn who_is_known_to_refuse_by_udp_is_not_asked_otherwise() {
     let closed = LinkError::Closed { code: 7, reason: String::new() };
-    for refusal in [LinkError::RefusedByUs(Refusal::WrongPeerId), closed, LinkError::ClosedByUs] {
+    let ours = [Refusal::UnknownPeer, Refusal::NotAdmitted].map(LinkError::RefusedByUs);
+    for refusal in ours.into_iter().chain([closed, LinkError::ClosedByUs]) {
         let (made, ms) = timed(climb(PLAN, fails(50, refusal.clone()), works(0), works(0))).await;
         assert_eq!((made.err(), ms), (Some(refusal), 50));
     }
@@ -79,6 +80,25 @@ async fn what_anybody_on_the_way_may_have_said_keeps_no_rung_from_its_turn() {
         let silent = || fails(0, LinkError::TimedOut);
         let (made, _) = timed(climb(PLAN, fails(1, error.clone()), silent(), silent())).await;
         assert_eq!(made.err(), Some(error), "what is known of it is told");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_answers_in_the_peer_s_place_does_not_end_the_climb() {
+    for another in [Refusal::WrongPeerId, Refusal::UnknownCompressedKey].map(LinkError::RefusedByUs) {
+        let answers = || fails(50, another.clone());
+        let (made, ms) = timed(climb(PLAN, answers(), works(30), lost())).await;
+        assert_eq!((rung(made), ms), (Some(Rung::Quic), 80), "{another}");
+        // On every rung of UDP.
+        let (made, ms) = timed(climb(PLAN, answers(), answers(), works(200))).await;
+        assert_eq!((rung(made), ms), (Some(Rung::Wss), 250), "{another}");
+        let silent = || fails(0, LinkError::TimedOut);
+        let (made, ms) = timed(climb(PLAN, answers(), silent(), silent())).await;
+        assert_eq!((made.err(), ms), (Some(another.clone()), 50), "whoever has the address now, and nobody else");
+        let (made, ms) = timed(climb(PLAN, answers(), lost(), lost())).await;
+        assert_eq!((made.err(), ms), (Some(another.clone()), 2050), "nor is it waited for for long");
+        let (made, ms) = timed(climb(Plan::default(), answers(), works(0), works(0))).await;
+        assert_eq!((made.err(), ms), (Some(another.clone()), 50), "where there is no other rung it is told at once");
     }
 }
 
@@ -176,6 +196,21 @@ async fn whom_strangers_name_is_dialled_by_udp_alone() {
     let carriers = Carriers::of_tests(Arc::clone(&nowhere) as Arc<dyn Endpoint>);
     dialling(&carriers.for_strangers(), 5000).await;
     assert_eq!(*nowhere.0.lock().unwrap(), ["8.8.4.4:41641".parse().unwrap()]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn whom_strangers_name_may_be_anybody_by_udp_and_has_its_name_where_a_carrier_is_needed() {
+    let nowhere = Arc::new(fake::Nowhere::default());
+    let carriers = Carriers::of_tests(Arc::clone(&nowhere) as Arc<dyn Endpoint>).for_strangers();
+    let at: SocketAddr = "8.8.4.4:41641".parse().unwrap();
+    let dialled = || async {
+        let dial = carriers.connect_named(at, PeerId::from_bytes([1; 32]));
+        assert!(timeout(Duration::from_millis(100), dial).await.is_err(), "nobody is reached");
+        [&nowhere.0, &nowhere.1].map(|asked| std::mem::take(&mut *asked.lock().unwrap()))
+    };
+    assert_eq!(dialled().await, [vec![], vec![at]]);
+    lock(&carriers.0.ladder).on_worked(clock::now(), Rung::Wss, at);
+    assert_eq!(dialled().await, [vec![at], vec![]]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -119,7 +119,7 @@ impl<'a> Knocking<'a> {
         let knock = |door: Door| {
             let endpoint = Arc::clone(&endpoint);
             // Where it announces itself on this local network, after what the code says: that may be old.
-            let nearby = shared.nearby.load().get(&door.peer).cloned().unwrap_or_default();
+            let nearby = shared.nearby.load().addresses(&door.peer).to_vec();
             let mut addresses = door.addresses;
             addresses.extend(nearby.into_iter().filter(|at| !addresses.contains(at)).collect::<Vec<_>>());
             async move { (door.peer, dial(&endpoint, door.peer, None, addresses).await) }

@@ -331,7 +331,7 @@ impl Network {
 
     /// Takes in what another member sent; nothing of it is believed that is not signed by whom it must be.
     pub(super) fn absorb(&mut self, now_ms: u64, from: Option<PeerId>, bundle: Bundle) -> Absorbed {
-        let before = self.constitution.view().clone();
+        let before = self.view_before(&bundle);
         self.constitution.keep_all(self.am_admin());
         let mut absorbed = Absorbed::default();
         // Evaluated once, however many came: a member must not make everybody evaluate all again for each of them.
@@ -370,9 +370,8 @@ impl Network {
         }
         if absorbed.news {
             self.news.from = from;
-            self.inherit_places(&before);
+            absorbed.events = before.map_or_else(Vec::new, |before| self.on_change(&before));
             self.prune(now_ms);
-            absorbed.events = self.constitution.view().changes_since(&before);
         }
         absorbed
     }

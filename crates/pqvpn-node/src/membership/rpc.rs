@@ -38,7 +38,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{event::Event, links::LinkId, members::Members};
+use super::{event::Event, links::LinkId, members::Members, nearby::Nearby};
 use crate::{
     clock,
     dht::{FirstStream, Usage},
@@ -71,7 +71,7 @@ pub(super) struct Shared {
     /// Ways through other members, and through whom; replaced as a whole.
     pub(super) ways: ArcSwap<BTreeMap<SocketAddr, (PeerId, SocketAddr)>>,
     /// Who announces itself on the local network, and where: hints for a join.
-    pub(super) nearby: ArcSwap<BTreeMap<PeerId, Vec<SocketAddr>>>,
+    pub(super) nearby: ArcSwap<Nearby>,
     /// Joins of ours under way: the local network is looked at meanwhile.
     pub(super) joining: AtomicUsize,
     /// What an operator should know of the networks as a whole, also where there is none; replaced as a whole.

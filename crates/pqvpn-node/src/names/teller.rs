@@ -20,8 +20,9 @@ use crate::config::DnsMode;
 
 /// How long a stop waits for the host to be restored; after that the journal has it.
 const PATIENCE: Duration = Duration::from_secs(15);
-/// How long to wait before what failed is tried again.
+/// How long to wait before what failed is tried again: at first, and at most, doubled in between.
 const RETRY: Duration = Duration::from_secs(30);
+const RETRY_MOST: Duration = Duration::from_secs(30 * 60);
 /// How often it is looked whether others have taken back what they can.
 const LOOK: Duration = Duration::from_secs(60);
 
@@ -101,18 +102,23 @@ impl Worker {
         match host::recover(&self.places, &self.state_dir).await {
             Ok(Some(change)) => tracing::info!(%change, "undone: a killed daemon had left it"),
             Ok(None) => {}
-            Err(error) => self.say(Some(&error)),
+            Err(error) => drop(self.say(Some(&error))),
         }
+        let mut failed = 0;
         loop {
             let wish = wishes.borrow_and_update().clone();
             let outcome = self.fulfil(wish.wanted.clone()).await;
-            self.say(outcome.as_ref().err());
+            let _known_already = self.say(outcome.as_ref().err());
             finished.send_replace(wish.number);
+            failed = if outcome.is_err() { failed + 1 } else { 0 };
             let is_looked_at = self.applied.as_ref().is_some_and(Applied::is_to_be_looked_at);
-            let pause = if outcome.is_err() { RETRY } else { LOOK };
-            let again = wish.wanted.is_some() && (outcome.is_err() || is_looked_at);
+            let pause = if failed > 0 { retry(failed) } else { LOOK };
+            let again = wish.wanted.is_some() && (failed > 0 || is_looked_at);
             tokio::select! {
-                changed = wishes.changed() => if changed.is_err() { return },
+                changed = wishes.changed() => match changed {
+                    Ok(()) => failed = 0,
+                    Err(_nobody_wishes_any_more) => return,
+                },
                 () = sleep(pause), if again => {}
             }
         }
@@ -132,13 +138,87 @@ impl Worker {
         }
     }
 
-    fn say(&self, error: Option<&DnsError>) {
-        if let Some(error) = error {
-            tracing::warn!(%error, "the host's resolver is not as it should be");
-        }
+    /// Tells how it went; whether that is something new to warn of: what stays as it was is not said again and again.
+    fn say(&self, error: Option<&DnsError>) -> bool {
         let host = self.applied.as_ref().map(Applied::host);
         let doubt = || self.applied.as_ref().and_then(Applied::doubt);
         let trouble = error.map(ToString::to_string).or_else(doubt);
-        *self.told.lock().unwrap_or_else(PoisonError::into_inner) = Told { host, trouble };
+        let before = {
+            let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+            std::mem::replace(&mut *told, Told { host, trouble: trouble.clone() })
+        };
+        let news = error.filter(|_| before.trouble != trouble);
+        if let Some(error) = news {
+            tracing::warn!(%error, "the host's resolver is not as it should be");
+        }
+        news.is_some()
+    }
+}
+
+/// How long to wait after so many failures in a row.
+fn retry(failed: u32) -> Duration {
+    RETRY.saturating_mul(1 << failed.saturating_sub(1).min(8)).min(RETRY_MOST)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::Instant;
+
+    use super::*;
+
+    /// Somebody whose resolv.conf is none, and stays so.
+    fn refused(dir: &std::path::Path) -> Worker {
+        let resolv_conf = dir.join("resolv.conf");
+        std::fs::write(&resolv_conf, vec![b'#'; 100 << 10]).unwrap();
+        let places = Places {
+            resolvectl: dir.join("none"),
+            resolved: dir.join("none"),
+            resolv_conf,
+            is_resolved_s_namespace: true,
+        };
+        let told = Arc::default();
+        Worker { places, state_dir: dir.to_owned(), mode: DnsMode::ResolvConf, applied: None, told }
+    }
+
+    fn wanted(zone: &str) -> Option<Wanted> {
+        let zones = vec![zone.to_owned()];
+        Some(Wanted { interface: "pqvpn0".to_owned(), servers: vec![host::LOOPBACK_SERVER], zones })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_refused_is_tried_less_and_less_often() {
+        let dir = tempfile::tempdir().unwrap();
+        let (wish, wishes) = watch::channel(Wish { number: 1, wanted: wanted("a.pq") });
+        let (finished, mut done) = watch::channel(0);
+        let worker = tokio::spawn(refused(dir.path()).run(wishes, finished));
+        done.changed().await.unwrap();
+        let mut tried = Instant::now();
+        for pause in [30, 60, 120, 240, 480, 960, 1800, 1800] {
+            done.changed().await.unwrap();
+            assert_eq!(tried.elapsed(), Duration::from_secs(pause));
+            tried = Instant::now();
+        }
+        wish.send_replace(Wish { number: 2, wanted: wanted("b.pq") });
+        done.changed().await.unwrap();
+        assert_eq!(tried.elapsed(), Duration::ZERO, "something else is tried at once");
+        done.changed().await.unwrap();
+        assert_eq!(tried.elapsed(), RETRY, "and soon again");
+        worker.abort();
+    }
+
+    #[tokio::test]
+    async fn a_reason_is_said_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut worker = refused(dir.path());
+        let mut say = async |zone: &str| {
+            let outcome = worker.fulfil(wanted(zone)).await;
+            worker.say(outcome.as_ref().err())
+        };
+        assert!(say("a.pq").await && !say("a.pq").await && !say("b.pq").await);
+        std::fs::remove_file(dir.path().join("resolv.conf")).unwrap();
+        std::fs::create_dir(dir.path().join("resolv.conf")).unwrap();
+        assert!(say("a.pq").await && !say("a.pq").await, "another reason");
+        std::fs::remove_dir(dir.path().join("resolv.conf")).unwrap();
+        assert!(!say("a.pq").await, "it works");
     }
 }

@@ -61,14 +61,14 @@ impl<E: Engine> World<E> {
             }
             at += self.net.handshake(&here, &there);
         }
+        if linked.is_none() {
+            let who = Arc::clone(&self.nodes[target as usize].contact);
+            who.addresses().iter().for_each(|address| self.nodes[from as usize].dials.met(*who.peer(), *address));
+        }
         if Some(target) != peer {
-            // The certificate names somebody else: the dialler hangs up.
+            // The handshake names somebody else: the dialler hangs up.
             self.fail_at(at.min(ticket.deadline), from, query, Failure::Unreachable);
             return;
-        }
-        if linked.is_none() {
-            let here = Arc::clone(&self.nodes[target as usize].contact);
-            here.addresses().iter().for_each(|address| self.nodes[from as usize].dials.reached(*address));
         }
         let bytes = request_bytes(&request);
         self.account(from, bytes);
@@ -89,7 +89,7 @@ impl<E: Engine> World<E> {
             return true;
         }
         let limiter = &mut self.nodes[from as usize].dials;
-        !to.is_proven() || to.addresses().iter().filter(|address| limiter.allow(now, **address)).count() > 0
+        !to.is_proven() || to.addresses().iter().filter(|address| limiter.allow(now, to.peer(), **address)).count() > 0
     }
 
     /// Who answers at the contact's addresses; an address of nobody is silence, and of a victim a count.

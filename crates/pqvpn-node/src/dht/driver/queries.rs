@@ -16,7 +16,7 @@ use pqvpn_wire::{
 
 use super::{
     super::{
-        dial::dial,
+        dial::{Dialled, How, dial},
         links::{LinkId, Warm, is_same},
         observed::without_ways,
         rpc::{Answer, CallError, count},
@@ -30,7 +30,7 @@ use crate::{clock, link::Connection};
 const MAX_DIALS: usize = 16;
 /// And to addresses that others name for one peer: at most one of them is where it is.
 const MAX_DIALS_OF_PEER: usize = 4;
-/// Queries that may wait for a dial to begin, and for one under way.
+/// Queries that may wait for a dial to begin, and for one under way: of the peer it is for, and of others whom it may meet.
 const MAX_BACKLOG: usize = 256;
 const MAX_JOINED: usize = 8;
 /// Requests under way at once; each holds its bytes and a stream.
@@ -88,6 +88,11 @@ impl Target {
         let is_wanted = |at: &SocketAddr| waiting.to.addresses().contains(at);
         self.peer == *waiting.to.peer() && waiting.proves.is_none() && self.addresses.iter().any(is_wanted)
     }
+
+    /// Whether a dial to it may meet whom a request wants, though it is for another.
+    fn may_meet(&self, waiting: &Waiting) -> bool {
+        self.peer != *waiting.to.peer() && waiting.wanted().iter().any(|at| self.addresses.contains(at))
+    }
 }
 
 /// A dial under way and who waits for it.
@@ -96,11 +101,13 @@ pub(super) struct Dialing {
     waiting: Vec<Waiting>,
     /// Nobody unknown has named the addresses.
     is_trusted: bool,
+    /// Whoever answers is met.
+    is_open: bool,
 }
 
 /// What a task of the driver came to.
 pub(super) enum TaskDone {
-    Dialed { target: Target, link: Result<Arc<dyn Connection>, String> },
+    Dialed { target: Target, dialled: Dialled },
     Called { waiting: Box<Waiting>, link: LinkId, at: SocketAddr, answer: Result<Answer, CallError> },
     Resolved { peer: PeerId, addresses: Result<Vec<SocketAddr>, String> },
 }
@@ -155,7 +162,7 @@ impl Driver {
 
     fn dial(&mut self, waiting: Waiting) {
         let (peer, is_door) = (*waiting.to.peer(), self.is_door(&waiting.to));
-        let Some(waiting) = self.join(waiting, |target, waiting| target.serves(waiting, is_door)) else { return };
+        let Some(waiting) = self.join(waiting, |target, _, waiting| target.serves(waiting, is_door)) else { return };
         if self.dialing.len() >= MAX_DIALS {
             return self.put_off(waiting);
         }
@@ -169,30 +176,47 @@ impl Driver {
             return self.put_off(waiting);
         }
         let (now, limiter) = (self.now(), &mut self.dial_limiter);
-        let may_dial = |at: &&SocketAddr| trusted || limiter.allow(now, **at);
+        let may_dial = |at: &&SocketAddr| trusted || limiter.allow(now, &peer, **at);
         let addresses: Vec<SocketAddr> = waiting.wanted().iter().filter(may_dial).copied().collect();
         if addresses.is_empty() {
-            // Two requests to one honest peer are no attack: the first took the turn of its addresses.
-            let Some(waiting) = self.join(waiting, Target::goes_where) else { return };
-            self.parts.dht.count(Attack::DialLimit);
-            return self.fail(&waiting, &CallError::Busy);
+            return self.wait_beside(waiting);
         }
+        let is_met = trusted || addresses.iter().all(|at| limiter.is_met(&peer, *at));
+        let how = if is_door {
+            How::Door
+        } else if is_met {
+            How::Met
+        } else {
+            How::Named
+        };
         let shared = Arc::clone(&self.parts.shared);
         let target = Target { peer, is_door, addresses: addresses.clone() };
         let dialing = self.dialing.entry(target.clone()).or_default();
-        dialing.is_trusted = trusted;
+        (dialing.is_trusted, dialing.is_open) = (trusted, how == How::Named);
         dialing.waiting.push(waiting);
         self.tasks.spawn(async move {
-            TaskDone::Dialed { target, link: dial(shared, peer, addresses, is_door, DIAL_LIMIT).await }
+            TaskDone::Dialed { target, dialled: dial(shared, peer, addresses, how, DIAL_LIMIT).await }
         });
     }
 
+    /// Another dial took the turn of the request's addresses: two requests to one honest peer are no attack, and what is
+    /// dialled there for another name may meet the peer all the same.
+    fn wait_beside(&mut self, waiting: Waiting) {
+        let Some(waiting) = self.join(waiting, |target, _, waiting| target.goes_where(waiting)) else { return };
+        let may_meet =
+            |target: &Target, dialing: &Dialing, waiting: &Waiting| dialing.is_open && target.may_meet(waiting);
+        let Some(waiting) = self.join(waiting, may_meet) else { return };
+        self.parts.dht.count(Attack::DialLimit);
+        self.fail(&waiting, &CallError::Busy);
+    }
+
     /// Has a request wait for a dial under way; gives it back where there is none for it.
-    fn join(&mut self, waiting: Waiting, suits: impl Fn(&Target, &Waiting) -> bool) -> Option<Waiting> {
-        let Some((_, dialing)) = self.dialing.iter_mut().find(|(target, _)| suits(target, &waiting)) else {
-            return Some(waiting);
-        };
-        if dialing.waiting.len() < MAX_JOINED {
+    fn join(&mut self, waiting: Waiting, suits: impl Fn(&Target, &Dialing, &Waiting) -> bool) -> Option<Waiting> {
+        let fitting = self.dialing.iter_mut().find(|(target, dialing)| suits(target, dialing, &waiting));
+        let Some((target, dialing)) = fitting else { return Some(waiting) };
+        let is_for = |waiting: &Waiting| *waiting.to.peer() == target.peer;
+        let alike = dialing.waiting.iter().filter(|other| is_for(other) == is_for(&waiting));
+        if alike.count() < MAX_JOINED {
             dialing.waiting.push(waiting);
         } else {
             self.fail(&waiting, &CallError::Busy);
@@ -230,31 +254,21 @@ impl Driver {
 
     pub(super) fn on_task(&mut self, done: TaskDone) {
         match done {
-            TaskDone::Dialed { target, link } => self.on_dialed(&target, link),
+            TaskDone::Dialed { target, dialled } => self.on_dialed(&target, dialled),
             TaskDone::Called { waiting, link, at, answer } => self.on_called(*waiting, link, at, answer),
             TaskDone::Resolved { peer, addresses } => self.on_resolved(peer, addresses),
         }
     }
 
-    fn on_dialed(&mut self, target: &Target, link: Result<Arc<dyn Connection>, String>) {
+    fn on_dialed(&mut self, target: &Target, dialled: Dialled) {
         let peer = target.peer;
-        let mut waiting = self.dialing.remove(target).map(|dialing| dialing.waiting).unwrap_or_default();
-        match link {
-            Ok(connection) if self.paused => connection.close(CloseReason::Shutdown.code(), ""),
-            Ok(connection) => {
-                self.dial_limiter.reached(connection.remote());
-                self.parts.doors.verified(&peer, connection.remote(), clock::unix_millis());
-                waiting.extend(self.waiting_elsewhere(&peer, connection.remote()));
-                match self.adopt_dialed(Arc::clone(&connection)) {
-                    Some((id, usage)) => {
-                        for waiting in waiting {
-                            let limit = waiting.left();
-                            self.call(waiting, id, Arc::clone(&connection), &usage, limit);
-                        }
-                    }
-                    None => waiting.iter().for_each(|waiting| self.fail(waiting, &CallError::Busy)),
-                }
-            }
+        let all = self.dialing.remove(target).map(|dialing| dialing.waiting).unwrap_or_default();
+        let (waiting, mut others): (Vec<_>, Vec<_>) = all.into_iter().partition(|one| *one.to.peer() == peer);
+        for connection in dialled.instead {
+            self.on_instead(connection, &mut others);
+        }
+        match dialled.link {
+            Ok(connection) => self.on_met(connection, waiting),
             Err(why) => {
                 if target.is_door {
                     self.parts.doors.unreachable(clock::now(), &peer, why.clone());
@@ -263,14 +277,51 @@ impl Driver {
                 waiting.iter().for_each(|waiting| self.fail(waiting, &error));
             }
         }
+        for other in others {
+            self.parts.dht.count(Attack::DialLimit);
+            self.fail(&other, &CallError::Busy);
+        }
         self.next_of_backlog();
     }
 
-    /// Those who wait for other dials to a peer that was met now, where they may meet it there.
+    /// Somebody answered in another's place: the link is for those who ask for it. Where nobody does it is closed, and who
+    /// is there is known from now on.
+    fn on_instead(&mut self, connection: Arc<dyn Connection>, others: &mut Vec<Waiting>) {
+        let (peer, at) = (connection.peer(), connection.remote());
+        let is_ours = peer == self.parts.shared.own;
+        if !is_ours && !self.paused {
+            self.dial_limiter.met(peer, at);
+            let mut waiting: Vec<Waiting> = others.extract_if(.., |other| may_meet(other, &peer, at)).collect();
+            waiting.extend(self.waiting_elsewhere(&peer, at));
+            if !waiting.is_empty() {
+                return self.on_met(connection, waiting);
+            }
+        }
+        connection.close(CloseReason::Idle.code(), CloseReason::Idle.as_str());
+    }
+
+    /// There is a link to a peer for those who wait for it.
+    fn on_met(&mut self, connection: Arc<dyn Connection>, mut waiting: Vec<Waiting>) {
+        if self.paused {
+            return connection.close(CloseReason::Shutdown.code(), "");
+        }
+        let (peer, at) = (connection.peer(), connection.remote());
+        self.dial_limiter.met(peer, at);
+        self.parts.doors.verified(&peer, at, clock::unix_millis());
+        waiting.extend(self.waiting_elsewhere(&peer, at));
+        let Some((id, usage)) = self.adopt_dialed(Arc::clone(&connection)) else {
+            return waiting.iter().for_each(|waiting| self.fail(waiting, &CallError::Busy));
+        };
+        for waiting in waiting {
+            let limit = waiting.left();
+            self.call(waiting, id, Arc::clone(&connection), &usage, limit);
+        }
+    }
+
+    /// Those who wait for other dials, and may meet there a peer that was met now.
     fn waiting_elsewhere(&mut self, peer: &PeerId, at: SocketAddr) -> Vec<Waiting> {
-        let may_meet = |waiting: &mut Waiting| waiting.proves.is_none_or(|first| is_same(first, at));
-        let elsewhere = self.dialing.iter_mut().filter(|(target, _)| target.peer == *peer);
-        elsewhere.flat_map(|(_, dialing)| dialing.waiting.extract_if(.., may_meet)).collect()
+        let elsewhere = self.dialing.values_mut();
+        elsewhere.flat_map(|dialing| dialing.waiting.extract_if(.., |waiting| may_meet(waiting, peer, at))).collect()
     }
 
     fn next_of_backlog(&mut self) {
@@ -330,6 +381,11 @@ impl Driver {
         }
         self.parts.dht.on_failure(now, waiting.query, failure);
     }
+}
+
+/// Whether a request is for a peer, and may meet it at an address.
+fn may_meet(waiting: &Waiting, peer: &PeerId, at: SocketAddr) -> bool {
+    waiting.to.peer() == peer && waiting.proves.is_none_or(|first| is_same(first, at))
 }
 
 const fn name(request: &Request) -> &'static str {

@@ -10,6 +10,7 @@ use futures_util::{FutureExt as _, future::BoxFuture};
 use pqvpn_crypto::{
     identity::{Identity, PublicIdentity},
     schedule::Role,
+    tls::Refusal,
 };
 use pqvpn_dht::{DhtConfig as EngineConfig, QueryId, counters::Attack};
 use pqvpn_wire::dht::{Admission, CompositeVerifier, Contact, NetworkId, Request};
@@ -41,9 +42,19 @@ impl Endpoint for Web {
     fn connect(
         &self,
         at: SocketAddr,
-        _: PeerId,
+        named: PeerId,
         _: Option<PublicIdentity>,
     ) -> BoxFuture<'static, Result<Box<dyn Connection>, LinkError>> {
+        match self.there {
+            Some((peer, there)) if there == at && peer != named => {
+                self.dialled.lock().unwrap().push(at);
+                async { Err(LinkError::RefusedByUs(Refusal::WrongPeerId)) }.boxed()
+            }
+            Some(_) | None => self.connect_anybody(at),
+        }
+    }
+
+    fn connect_anybody(&self, at: SocketAddr) -> BoxFuture<'static, Result<Box<dyn Connection>, LinkError>> {
         self.dialled.lock().unwrap().push(at);
         match self.there {
             Some((peer, there)) if there == at => {
@@ -52,10 +63,6 @@ impl Endpoint for Web {
             }
             Some(_) | None => pending().boxed(),
         }
-    }
-
-    fn connect_anybody(&self, _: SocketAddr) -> BoxFuture<'static, Result<Box<dyn Connection>, LinkError>> {
-        pending().boxed()
     }
 
     fn accept(&self) -> BoxFuture<'_, Option<Result<Box<dyn Connection>, LinkError>>> {
@@ -212,7 +219,7 @@ async fn a_second_request_to_an_honest_peer_waits_for_the_dial_of_the_first() {
     let mut rig = Rig::new(1, "192.0.2.1:7", Some((peer(2), v4.parse().unwrap())));
     // An earlier dial went by one of the two, and the turn of the other is taken.
     let now = rig.driver.now();
-    assert!(rig.driver.dial_limiter.allow(now, v6.parse().unwrap()));
+    assert!(rig.driver.dial_limiter.allow(now, &peer(2), v6.parse().unwrap()));
     let refused = |rig: &Rig| rig.driver.parts.dht.counters().get(Attack::DialLimit);
     let first = rig.ask(&named(2, &[v4, v6]));
     let second = rig.ask(&named(2, &[v4, v6]));
@@ -232,4 +239,64 @@ async fn what_finds_the_dials_of_its_peer_taken_is_dialled_after_them() {
     assert_eq!((rig.driver.dialing.len(), rig.driver.backlog.len()), (4, 2));
     rig.settle().await;
     assert_eq!((rig.strangers.dialled().len(), rig.driver.backlog.len()), (6, 0));
+}
+
+/// The queries of requests that are on their way over a link, once every dial has ended.
+async fn called(rig: &mut Rig) -> BTreeSet<QueryId> {
+    let mut called = BTreeSet::new();
+    while let Some(done) = rig.driver.tasks.join_next().await {
+        match done.unwrap() {
+            TaskDone::Called { waiting, .. } => drop(called.insert(waiting.query)),
+            done @ (TaskDone::Dialed { .. } | TaskDone::Resolved { .. }) => rig.driver.on_task(done),
+        }
+    }
+    called
+}
+
+const THERE: &str = "8.8.4.4:7";
+
+#[tokio::test(start_paused = true)]
+async fn a_dial_for_a_made_up_name_serves_who_is_asked_for_beside_it() {
+    let there: SocketAddr = THERE.parse().unwrap();
+    let mut rig = Rig::new(1, "192.0.2.1:7", Some((peer(2), there)));
+    let made_up: Vec<QueryId> = (100..105).map(|n| rig.ask(&named(n, &[THERE]))).collect();
+    let honest = rig.ask(&named(2, &[THERE]));
+    assert_eq!(called(&mut rig).await, BTreeSet::from([honest]), "and none of {made_up:?}");
+    assert_eq!(rig.strangers.dialled(), vec![there], "one dial for all");
+}
+
+#[tokio::test(start_paused = true)]
+async fn made_up_names_at_an_honest_node_s_address_do_not_keep_it_from_being_reached() {
+    let there: SocketAddr = THERE.parse().unwrap();
+    let mut rig = Rig::new(1, "192.0.2.1:7", Some((peer(2), there)));
+    let mut reached = Vec::new();
+    for lookup in 0..2 {
+        for n in 100..200 {
+            rig.ask(&named(n, &[THERE]));
+        }
+        let honest = rig.ask(&named(2, &[THERE]));
+        if called(&mut rig).await.contains(&honest) {
+            reached.push(lookup);
+        }
+    }
+    assert_eq!(reached, [1], "in the first all places beside the dial are taken");
+    assert_eq!(rig.strangers.dialled(), vec![there; 2], "once for all the others, once by its name");
+    assert_eq!(rig.driver.links.counts(0).outbound, 1, "nobody asked for the first of them");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_link_to_ourselves_at_an_address_that_others_made_up_is_closed() {
+    let there: SocketAddr = THERE.parse().unwrap();
+    let mut rig = Rig::new(1, "192.0.2.1:7", None);
+    let own = rig.driver.parts.shared.own;
+    let web = Arc::new(Web { there: Some((own, there)), ..Web::default() });
+    let doors = Arc::clone(&rig.doors) as Arc<dyn Endpoint>;
+    let shared = &rig.driver.parts.shared;
+    let endpoints = [doors, Arc::clone(&web) as Arc<dyn Endpoint>];
+    let shared = Shared::new(endpoints, Arc::clone(&shared.identity), shared.network, shared.events.clone());
+    rig.driver.parts.shared = Arc::new(shared);
+    rig.ask(&named(3, &[THERE]));
+    rig.settle().await;
+    assert_eq!((web.dialled(), rig.driver.links.counts(0).outbound), (vec![there], 0));
+    assert!(!rig.driver.dial_limiter.is_met(&own, there));
 }

@@ -2,7 +2,7 @@
 //! What has to be done from time to time, and when next.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     net::{IpAddr, SocketAddr},
     sync::Arc,
     time::{Duration, Instant},
@@ -17,6 +17,7 @@ use tokio::time::timeout;
 
 use super::{
     super::{
+        nearby::Nearby,
         network::{GRACE, Moment, Network},
         report::{GossipReport, NetRef, NetworkReport, NetworkState},
         store::Change,
@@ -38,8 +39,6 @@ const REST: Duration = Duration::from_millis(20);
 const REFUSED_REST: Duration = Duration::from_millis(500);
 /// Another admin heard within this time does what one admin has to do.
 const DUTY: Duration = Duration::from_secs(60);
-/// Nodes of the local network that are remembered: as many as one look takes.
-const MAX_NEARBY: usize = 64;
 /// How long a node that stops waits until others have heard that it leaves.
 const GOODBYE: Duration = Duration::from_secs(1);
 
@@ -219,22 +218,15 @@ impl Driver {
     /// The local network tells of a node.
     pub(super) fn on_found(&mut self, door: &NewDoor) {
         let addresses: Vec<SocketAddr> = door.endpoints.iter().filter_map(|endpoint| endpoint.parse().ok()).collect();
-        self.note_nearby(door.peer, &addresses);
+        // For joins: a door of a code may have moved.
+        let mut nearby = Nearby::clone(&self.shared.nearby.load());
+        nearby.note(door.peer, addresses.clone());
+        self.shared.nearby.store(Arc::new(nearby));
         for network in self.networks.values_mut() {
             if network.hint(door.peer, addresses.clone()) {
                 tracing::debug!(peer = %door.peer.short(), ?addresses, "a member on the local network");
             }
         }
-    }
-
-    /// Remembers who is nearby, for joins: a door of a code may have moved.
-    fn note_nearby(&self, peer: PeerId, addresses: &[SocketAddr]) {
-        let mut nearby = BTreeMap::clone(&self.shared.nearby.load());
-        if addresses.is_empty() || (nearby.len() >= MAX_NEARBY && !nearby.contains_key(&peer)) {
-            return;
-        }
-        nearby.insert(peer, addresses.to_vec());
-        self.shared.nearby.store(Arc::new(nearby));
     }
 
     // ---- joins that wait ------------------------------------------------------------------------------------------

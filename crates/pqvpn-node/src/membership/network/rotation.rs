@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use pqvpn_crypto::{identity::Identity, peer_id::PeerId};
-use pqvpn_trust::{CompositeVerifier, StatementVerifier as _, View};
-use pqvpn_wire::network::{Act, MAX_LINE, NetworkId, Statement, StatementId};
+use pqvpn_trust::{CompositeVerifier, Event, StatementVerifier as _, View};
+use pqvpn_wire::network::{Act, Bundle, MAX_LINE, NetworkId, Statement, StatementId};
 
 use super::{Network, OwnDisk, constitution};
 use crate::membership::{error::NetworkError, report::RotatedNetwork, store::Change};
@@ -92,8 +92,19 @@ impl Network {
         (at == Some(*peer)).then_some(leading)
     }
 
+    /// Who is who, where what comes may change it: that is a copy of all members, and most of what comes is records.
+    pub(super) fn view_before(&self, bundle: &Bundle) -> Option<View> {
+        (!bundle.statements.is_empty()).then(|| self.constitution.view().clone())
+    }
+
+    /// Takes note of what statements have changed, and says what that is.
+    pub(super) fn on_change(&mut self, before: &View) -> Vec<Event> {
+        self.inherit_places(before);
+        self.constitution.view().changes_since(before)
+    }
+
     /// Who has another key is where it was, until it says more.
-    pub(super) fn inherit_places(&mut self, before: &View) {
+    fn inherit_places(&mut self, before: &View) {
         let view = self.constitution.view();
         let fresh: Vec<PeerId> =
             view.members.keys().filter(|peer| !before.members.contains_key(*peer)).copied().collect();

@@ -331,6 +331,19 @@ fn a_record_counts_only_if_its_owner_signed_it_for_this_network_and_it_is_the_ne
 }
 
 #[test]
+fn what_is_no_statement_costs_no_copy_of_the_members() {
+    let mut ours = home();
+    assert!(ours.view_before(&records(vec![record(1, &ours, 10, "1.1.1.1:1")])).is_none());
+    assert!(ours.view_before(&Bundle::default()).is_none());
+    do_act(&mut ours, member(1, "bob"));
+    let statements = ours.constitution.after(&[], usize::MAX).statements;
+    assert!(ours.view_before(&Bundle { statements: statements.clone(), ..Bundle::default() }).is_some());
+    let mut theirs = home();
+    let absorbed = theirs.absorb(NOW, None, Bundle { statements, ..records(vec![record(1, &ours, 10, "1.1.1.1:1")]) });
+    assert!(absorbed.news && !absorbed.events.is_empty(), "what statements change is told");
+}
+
+#[test]
 fn invites_and_waiting_joins_count_only_from_admins_of_now() {
     let mut ours = home();
     do_act(&mut ours, member(1, "bob"));
