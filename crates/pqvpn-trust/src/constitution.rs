@@ -105,8 +105,8 @@ pub struct Constitution {
     stale: bool,
     head: OnceLock<[u8; 32]>,
     keeps_all: bool,
-    /// What was held before is taken in again.
-    loading: bool,
+    /// While what was held before is taken in again: the late of it.
+    loading: Option<Vec<Node>>,
 }
 
 impl Constitution {
@@ -143,7 +143,7 @@ impl Constitution {
             stale: true,
             head: OnceLock::new(),
             keeps_all: false,
-            loading: false,
+            loading: None,
         };
         this.refold();
         Ok(this)
@@ -269,10 +269,10 @@ impl Constitution {
         statements: impl IntoIterator<Item = Statement>,
         verifier: &dyn StatementVerifier,
     ) -> Vec<Result<Inserted, Refusal>> {
-        self.loading = true;
+        self.loading = Some(Vec::new());
         let answers = self.insert_all(statements, verifier);
-        self.loading = false;
-        self.charge_all();
+        let late = self.loading.take().unwrap_or_default();
+        self.charge_all(late);
         answers
     }
 

@@ -206,7 +206,7 @@ impl Constitution {
     /// Says whether nobody who signed is an admin now; what members say of themselves is never late.
     ///
     /// Asks the acts held, not the view, which is behind while many statements come in at once.
-    pub(super) fn is_late(&mut self, statement: &Statement) -> bool {
+    fn is_late(&mut self, statement: &Statement) -> bool {
         if own_key(&statement.body().act).is_some() || matches!(statement.body().act, Act::Disable { .. }) {
             return false;
         }
@@ -215,9 +215,13 @@ impl Constitution {
     }
 
     fn take_in(&mut self, statement: Statement, parents: Vec<Node>) {
-        self.late += usize::from(self.is_late(&statement));
+        let is_late = self.is_late(&statement);
+        self.late += usize::from(is_late);
         let on_all_tips = parents.iter().copied().collect::<BTreeSet<_>>() == *self.graph.tips();
         let node = self.graph.push(Arc::new(statement), parents);
+        if let Some(late) = self.loading.as_mut().filter(|_| is_late) {
+            late.push(node);
+        }
         self.counters.inserted += 1;
         self.head = OnceLock::new();
         let is_act = self.graph.held(node).is_some_and(|held| held.act.is_some());

@@ -7,13 +7,12 @@
 //! it stands on so, it fills no more than it could by itself.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use pqvpn_crypto::peer_id::PeerId;
 use pqvpn_wire::network::{Statement, StatementId};
 
 use super::{Constitution, Inserted};
-use crate::graph::{ActSet, own_key};
+use crate::graph::{ActSet, Node, own_key};
 use crate::refusal::Refusal;
 use crate::verify::StatementVerifier;
 use crate::waiting::Key;
@@ -29,7 +28,7 @@ impl Constitution {
     ) -> Result<Option<PeerId>, Refusal> {
         let Err(refusal) = self.check_room(statement, set) else { return Ok(None) };
         // There was room for it when it came.
-        if self.loading {
+        if self.loading.is_some() {
             return Ok(None);
         }
         if !matches!(refusal, Refusal::OwnFull | Refusal::VoidFull) {
@@ -102,24 +101,25 @@ impl Constitution {
         !is_own && self.graph.alone(admin).0 < MAX_STATEMENTS_ALONE
     }
 
-    /// Has the nearest admins that stand on what is over the bounds pay for it, as when it came.
-    pub(super) fn charge_all(&mut self) {
-        let mut lines: BTreeMap<Option<PeerId>, Vec<Option<PeerId>>> = BTreeMap::new();
-        let payers = self.payers();
-        for (node, payer) in (0_u32..).zip(payers) {
-            let Some(held) = self.graph.held(node) else { continue };
-            let statement = Arc::clone(&held.statement);
-            let line = own_key(&statement.body().act).map(|key| self.graph.first_key(&key.peer_id()));
-            if line.is_some() || self.is_late(&statement) {
-                lines.entry(line).or_default().push(payer);
+    /// Has the nearest admins that stand on what is over the bounds pay for it, as when it came; `late`: of all that was held,
+    /// what nobody signed who was an admin when it came.
+    pub(super) fn charge_all(&mut self, late: Vec<Node>) {
+        let mut lines: BTreeMap<PeerId, Vec<Node>> = BTreeMap::new();
+        for node in 0..u32::try_from(self.graph.len()).unwrap_or(u32::MAX) {
+            let key = self.graph.held(node).and_then(|held| own_key(&held.statement.body().act));
+            if let Some(key) = key {
+                lines.entry(self.graph.first_key(&key.peer_id())).or_default().push(node);
             }
         }
-        for (line, payers) in lines {
-            let free = if line.is_some() { MAX_OWN_ACTS } else { MAX_VOID };
-            let over = payers.len().saturating_sub(free);
-            for payer in payers.into_iter().flatten().take(over) {
-                self.graph.charge(&payer);
-            }
+        let bounded = lines.into_values().map(|nodes| (nodes, MAX_OWN_ACTS)).chain([(late, MAX_VOID)]);
+        let bounded: Vec<_> = bounded.filter(|(nodes, bound)| nodes.len() > *bound).collect();
+        if bounded.is_empty() {
+            return;
+        }
+        let payers = self.payers();
+        for (nodes, bound) in bounded {
+            let payers = nodes.iter().filter_map(|node| payers.get(*node as usize).copied().flatten());
+            payers.take(nodes.len() - bound).for_each(|payer| self.graph.charge(&payer));
         }
     }
 

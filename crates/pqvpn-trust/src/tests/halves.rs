@@ -206,6 +206,15 @@ fn nobody_but_an_admin_makes_room_and_none_for_itself() {
     assert_eq!(world.insert(&of_admin[0]), Err(Refusal::OwnFull));
     assert!(matches!(world.insert(&on), Ok(Inserted::Waiting { adopted, .. }) if adopted.is_empty()));
     assert_eq!(world.insert(&of_admin[0]), Err(Refusal::OwnFull));
+    // One that is an admin by now makes room once it is asked for again, and nothing stays behind.
+    let soon = beside(world, &last, 5, (leave(5), 950, 1)).remove(0);
+    let on = world.fork(&[&soon], &[6], add(6, "y"));
+    assert_eq!(world.insert(&soon), Err(Refusal::OwnFull));
+    let before = world.constitution.waiting();
+    assert!(matches!(world.insert(&on), Ok(Inserted::Waiting { adopted, .. }) if adopted.is_empty()));
+    world.say(&[0], add_admin(6));
+    assert!(matches!(world.insert(&soon), Ok(Inserted::New { .. })));
+    assert_eq!(world.constitution.waiting(), before - 1);
     // By way of others that wait, and whatever these are.
     let way = signed(world.fork(&[&over[0]], &[], leave(5)).body().clone(), &[(9, true)]);
     let end = world.fork(&[&way], &[0], add(6, "y"));
@@ -265,6 +274,23 @@ fn what_was_let_in_over_a_bound_is_there_after_a_start_and_still_paid_for() {
     assert_eq!(paid(&again), paid(&world.constitution));
     // Only what was held before has that freedom.
     assert_eq!(again.insert(beside(world, &last, 5, (leave(5), 900, 1)).remove(0), &Fake), Err(Refusal::OwnFull));
+}
+
+#[test]
+fn after_a_start_nobody_pays_for_what_an_admin_said_before_it_was_removed() {
+    let mut world = World::new(1);
+    world.say(&[0], add_admin(1));
+    let mut last = world.say(&[0], add_admin(2));
+    for number in 0..=u32::try_from(MAX_VOID).unwrap() {
+        last = world.fork(&[&last], &[1], add_somebody(number % 64));
+        world.constitution.insert_all([last.clone()], &Fake);
+    }
+    world.say(&[0], remove_admin(1));
+    let mut again = Constitution::found(genesis(1, "10.100.0.0/24"), &Fake, crowded).unwrap();
+    again.insert_kept(all(&world.constitution).split_off(1), &Fake);
+    assert_eq!(again.head(), world.constitution.head());
+    let paid = |constitution: &Constitution| constitution.graph.alone(&super::support::peer(0)).0;
+    assert_eq!((paid(&again), paid(&world.constitution)), (4, 4));
 }
 
 #[test]
