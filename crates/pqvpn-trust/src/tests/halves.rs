@@ -294,6 +294,25 @@ fn after_a_start_nobody_pays_for_what_an_admin_said_before_it_was_removed() {
 }
 
 #[test]
+fn after_a_start_what_a_removed_admin_said_over_its_bound_is_paid_for() {
+    let mut world = World::new(1);
+    let grant = world.say(&[0], add_admin(1));
+    world.say(&[0], remove_admin(1));
+    let words = in_line(&world, &grant, 1, (add(7, "x"), 0, MAX_VOID + 8));
+    let on = world.fork(&[&words[MAX_VOID + 7]], &[0], add(6, "y"));
+    world.insert(&on).unwrap();
+    world.constitution.insert_all(words.clone(), &Fake);
+    world.constitution.insert_all(words.clone(), &Fake);
+    assert!(world.constitution.contains(&on.id()));
+    let mut again = Constitution::found(genesis(1, "10.100.0.0/24"), &Fake, crowded).unwrap();
+    again.insert_kept(all(&world.constitution).split_off(1), &Fake);
+    assert_eq!(again.head(), world.constitution.head());
+    let paid = |constitution: &Constitution| constitution.graph.alone(&super::support::peer(0)).0;
+    assert_eq!(paid(&world.constitution), 4 + 8);
+    assert_eq!(paid(&again), paid(&world.constitution));
+}
+
+#[test]
 fn what_there_may_be_no_room_for_is_told_just_before_what_an_admin_says_on_it() {
     let (mut parts, last) = parts();
     let world = &mut parts[0];
