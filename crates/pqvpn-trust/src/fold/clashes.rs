@@ -35,21 +35,24 @@ impl Clashes {
     /// Looks at everything that takes away and is `in_force`.
     pub(super) fn of(graph: &Graph, mut in_force: impl FnMut(Node) -> bool) -> Self {
         let takes_away: Vec<Node> = graph.takes_away().filter(|node| in_force(*node)).collect();
-        let this = Self::in_steps(graph, &takes_away, WIDTH);
+        let side = |takers: usize, asked: usize, begun: bool| takers <= asked || !begun;
+        let this = Self::in_steps(graph, &takes_away, WIDTH, side);
         // Few statements fit into one step, and would be looked at from one side only.
         #[cfg(test)]
-        if takes_away.len() < WIDTH {
-            assert!([1, 2].iter().all(|width| Self::in_steps(graph, &takes_away, *width) == this), "steps decide");
+        for (width, side) in [(1, true), (2, false), (WIDTH, false)] {
+            let other = || Self::in_steps(graph, &takes_away, width, |_, _, _| side);
+            assert!(takes_away.len() >= WIDTH || other() == this, "steps and sides decide nothing");
         }
         this
     }
 
-    fn in_steps(graph: &Graph, takes_away: &[Node], width: usize) -> Self {
+    /// `side` says, of what takes away and what is asked for in one matter and of whether it was begun, which is looked at.
+    fn in_steps(graph: &Graph, takes_away: &[Node], width: usize, side: impl Fn(usize, usize, bool) -> bool) -> Self {
         let mut this = Self::default();
         let mut matters = Matter::all(graph, takes_away);
         matters.retain_mut(|matter| matter.is_open(&this));
         while !matters.is_empty() {
-            let some = matter::takers(&mut matters, width);
+            let some = matter::takers(&mut matters, width, &side);
             if some.is_empty() {
                 let (asked, takers) = matter::asked(&mut matters, width);
                 this.look_from(graph, &asked, &takers);

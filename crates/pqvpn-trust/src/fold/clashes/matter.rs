@@ -60,10 +60,10 @@ impl Matter {
     }
 }
 
-/// The next that take away where those are no more than what they may beat, or where nothing was looked at yet.
-pub(super) fn takers(matters: &mut [Matter], width: usize) -> Vec<Node> {
+/// The next that take away in matters that `side` is for.
+pub(super) fn takers(matters: &mut [Matter], width: usize, side: impl Fn(usize, usize, bool) -> bool) -> Vec<Node> {
     let mut some = Vec::new();
-    for matter in matters.iter_mut().filter(|matter| matter.takers.len() <= matter.asked.len() || !matter.begun) {
+    for matter in matters.iter_mut().filter(|matter| side(matter.takers.len(), matter.asked.len(), matter.begun)) {
         let room = width - some.len();
         if room == 0 {
             break;
