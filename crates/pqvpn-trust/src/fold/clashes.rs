@@ -159,7 +159,8 @@ impl Sight {
         let mut own: Vec<Mask> = vec![0; graph.len()];
         for (node, bit) in some.iter().zip((0_u32..).map(|bit| 1 << bit)) {
             if let Some(own) = own.get_mut(*node as usize) {
-                *own = bit;
+                // One that uses an invite is asked for twice.
+                *own |= bit;
             }
         }
         Self { known: of_ancestors(graph, &own), knowing: of_descendants(graph, &own) }
