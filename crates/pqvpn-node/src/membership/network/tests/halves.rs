@@ -59,14 +59,11 @@ fn parts_that_a_member_filled_each_with_other_words_become_equal_and_stay_so_aft
     assert_eq!(one.constitution.len(), 6 + 2 * pqvpn_trust::MAX_OWN_ACTS);
     assert_eq!(one.constitution.head(), other.constitution.head());
     assert_eq!(one.constitution.view(), other.constitution.view());
-    let kept: BTreeSet<[u8; 32]> = one
-        .changes
-        .iter()
-        .filter_map(|change| match change {
-            Change::Statement(_, id, _) => Some(*id),
-            _ => None,
-        })
-        .collect();
+    let kept = one.changes.iter().filter_map(|change| {
+        let Change::Statement(_, id, _) = change else { return None };
+        Some(*id)
+    });
+    let kept: BTreeSet<[u8; 32]> = kept.collect();
     assert_eq!(kept.len() + 1, one.constitution.len(), "all but the genesis, which is written at the founding");
     let statements = one.constitution.after(&[], usize::MAX).statements;
     let kept = Kept {
