@@ -16,6 +16,18 @@ impl Bits {
         }
     }
 
+    /// Takes one out; says whether it was in.
+    pub(crate) fn remove(&mut self, bit: u32) -> bool {
+        let was_in = self.contains(bit);
+        if let Some(word) = self.0.get_mut(bit as usize / 64) {
+            *word &= !(1 << (bit % 64));
+        }
+        while self.0.last() == Some(&0) {
+            self.0.pop();
+        }
+        was_in
+    }
+
     pub(crate) fn contains(&self, bit: u32) -> bool {
         self.0.get(bit as usize / 64).is_some_and(|word| word >> (bit % 64) & 1 == 1)
     }

@@ -8,7 +8,7 @@ use pqvpn_crypto::peer_id::PeerId;
 use pqvpn_wire::network::{Act, NetworkId, Statement, StatementBody, StatementId};
 use sha2::{Digest, Sha512_256};
 
-use crate::authority::Evaluator;
+use crate::authority::{Authority, Evaluator};
 use crate::counters::Counters;
 use crate::fold::Fold;
 use crate::graph::{Graph, Held, Node};
@@ -24,6 +24,7 @@ mod answer;
 mod checkpoint;
 mod line;
 mod shed;
+mod vouch;
 
 use admit::only_good;
 
@@ -45,6 +46,8 @@ pub enum Inserted {
     Waiting {
         /// Ask for these.
         missing: Vec<StatementId>,
+        /// Taken in because it stands on them: to be kept and passed on.
+        adopted: Vec<StatementId>,
     },
 }
 
@@ -102,6 +105,8 @@ pub struct Constitution {
     stale: bool,
     head: OnceLock<[u8; 32]>,
     keeps_all: bool,
+    /// While what was held before is taken in again: the late of it.
+    loading: Option<Vec<Node>>,
 }
 
 impl Constitution {
@@ -138,6 +143,7 @@ impl Constitution {
             stale: true,
             head: OnceLock::new(),
             keeps_all: false,
+            loading: None,
         };
         this.refold();
         Ok(this)
@@ -257,6 +263,19 @@ impl Constitution {
         answers
     }
 
+    /// Takes in again what was held here before, however much it is, and evaluates once.
+    pub fn insert_kept(
+        &mut self,
+        statements: impl IntoIterator<Item = Statement>,
+        verifier: &dyn StatementVerifier,
+    ) -> Vec<Result<Inserted, Refusal>> {
+        self.loading = Some(Vec::new());
+        let answers = self.insert_all(statements, verifier);
+        let late = self.loading.take().unwrap_or_default();
+        self.charge_all(late);
+        answers
+    }
+
     /// Whether signatures that were shed are taken back when they come: an admin's node has to convince others.
     pub fn keep_all(&mut self, keeps_all: bool) {
         self.keeps_all = keeps_all;
@@ -345,6 +364,10 @@ impl Constitution {
                 effective: !self.view.void.contains(&held.statement.id()),
             })
             .collect()
+    }
+
+    pub(crate) fn known_whole(&self) -> Option<Arc<Authority>> {
+        self.evaluator.known_whole()
     }
 
     fn settle(&mut self) {

@@ -20,6 +20,8 @@ pub struct Counters {
     pub waited: u64,
     /// Statements thrown out of a full waiting room.
     pub waiting_evicted: u64,
+    /// Statements taken in over a bound of whoever made them, because an admin stands on them.
+    pub vouched: u64,
     /// Signatures dropped from statements that were taken in: wrong, or of somebody without authority.
     pub signatures_dropped: u64,
     /// Times the view was computed from the beginning.

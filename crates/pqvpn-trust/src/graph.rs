@@ -11,6 +11,10 @@ use sha2::{Digest as _, Sha512_256};
 
 use crate::bits::Bits;
 
+mod shares;
+
+use shares::Shares;
+
 /// Number of a statement in the order of arrival: parents always have smaller ones.
 pub(crate) type Node = u32;
 /// Number of an authority act among those, in the order of arrival. The genesis is 0.
@@ -82,41 +86,6 @@ pub(crate) struct Graph {
     pub(crate) work: std::sync::atomic::AtomicUsize,
 }
 
-/// How much of the room one key alone has filled, so that nobody fills all of it.
-#[derive(Debug, Default)]
-struct Shares {
-    /// Statements and authority acts that came in with this one signer.
-    alone: BTreeMap<PeerId, (usize, usize)>,
-    /// Rotations and departures, by the first key of their line.
-    lines: BTreeMap<PeerId, usize>,
-    /// The first key of a line of rotations.
-    first_keys: BTreeMap<PeerId, PeerId>,
-    disabling: usize,
-}
-
-impl Shares {
-    fn first_key(&self, peer: &PeerId) -> PeerId {
-        self.first_keys.get(peer).copied().unwrap_or(*peer)
-    }
-
-    fn count(&mut self, statement: &Statement, is_act: bool) {
-        if let Act::Rotate { old, key, .. } = &statement.body().act {
-            let first = self.first_key(&old.peer_id());
-            self.first_keys.entry(key.peer_id()).or_insert(first);
-        }
-        if let Some(key) = own_key(&statement.body().act) {
-            *self.lines.entry(self.first_key(&key.peer_id())).or_default() += 1;
-        }
-        self.disabling += usize::from(matches!(statement.body().act, Act::Disable { .. }));
-        let mut signers = statement.signers();
-        if let (Some(signer), None) = (signers.next(), signers.next()) {
-            let (statements, acts) = self.alone.entry(*signer).or_default();
-            *statements += 1;
-            *acts += usize::from(is_act);
-        }
-    }
-}
-
 impl Graph {
     /// Statements and authority acts held that came in with this one signer.
     pub(crate) fn alone(&self, signer: &PeerId) -> (usize, usize) {
@@ -130,6 +99,16 @@ impl Graph {
         }
         let line = own_key(act).map(|key| self.shares.first_key(&key.peer_id()));
         line.and_then(|line| self.shares.lines.get(&line)).copied().unwrap_or(0)
+    }
+
+    /// The key that the line of rotations to this one began with.
+    pub(crate) fn first_key(&self, peer: &PeerId) -> PeerId {
+        self.shares.first_key(peer)
+    }
+
+    /// Counts somebody else's statement as one that came in with this signer alone.
+    pub(crate) fn charge(&mut self, signer: &PeerId) {
+        self.shares.alone.entry(*signer).or_default().0 += 1;
     }
 
     pub(crate) fn len(&self) -> usize {

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Why a statement is not taken in, and why an act would not be.
 
-/// Why a statement was refused. What was refused may be offered again; nothing of it is kept.
+/// Why a statement was refused. What was refused may be offered again; nothing of it is kept, but for what there was no room
+/// for ([`Refusal::OwnFull`], [`Refusal::VoidFull`]): that waits for an admin to stand on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, thiserror::Error)]
 #[non_exhaustive]
 pub enum Refusal {
@@ -38,10 +39,10 @@ pub enum Refusal {
     /// [`crate::MAX_AUTHORITY_ACTS`] are held.
     #[error("too many statements about admins")]
     AuthorityFull,
-    /// The member said [`crate::MAX_OWN_ACTS`] things of itself.
+    /// The member said [`crate::MAX_OWN_ACTS`] things of itself, and no admin stands on this one.
     #[error("too many rotations and departures of one member")]
     OwnFull,
-    /// [`crate::MAX_VOID`] void statements are held and this would be one more.
+    /// [`crate::MAX_VOID`] void statements are held and this would be one more, on which no admin stands.
     #[error("too many statements of former admins")]
     VoidFull,
 }

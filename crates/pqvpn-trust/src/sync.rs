@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use pqvpn_wire::network::{Statement, StatementId};
 
+use crate::bits::Bits;
 use crate::constitution::Constitution;
-use crate::graph::Node;
+use crate::graph::{Node, order_key};
 
 /// What somebody who holds some tips and everything under them is missing.
 #[derive(Debug, Clone, Default)]
@@ -31,8 +32,9 @@ impl Constitution {
         self.missing(tips, None, (max_bytes, false))
     }
 
-    /// Everything that is not under `tips` and that others would believe, in order, at most `max_bytes` encoded (but at least
-    /// one statement).
+    /// Everything that is not under `tips` and that others would believe, at most `max_bytes` encoded (but at least one
+    /// statement): parents before children, and each only just before what an admin says on it, for it may be that others have
+    /// room for it only then.
     #[must_use]
     pub fn told_after(&self, tips: &[StatementId], max_bytes: usize) -> Missing {
         self.missing(tips, None, (max_bytes, true))
@@ -53,7 +55,11 @@ impl Constitution {
         let needed = of.map(|of| self.graph.ancestors(self.graph.node(of).as_slice()));
         let is_missing =
             |node: &Node| !held.contains(*node) && needed.as_ref().is_none_or(|needed| needed.contains(*node));
-        let missing = self.graph.in_order().filter(is_missing).filter_map(|node| self.graph.held(node));
+        let mut nodes: Vec<Node> = self.graph.in_order().filter(is_missing).collect();
+        if told && of.is_none() {
+            nodes = self.before_admins(&nodes);
+        }
+        let missing = nodes.into_iter().filter_map(|node| self.graph.held(node));
         let mut bare = false;
         let believed = missing.filter(|held| {
             let left_out = told && held.statement.is_bare();
@@ -62,6 +68,31 @@ impl Constitution {
         });
         let (statements, more) = fitting(believed.map(|held| Arc::clone(&held.statement)), max_bytes);
         Missing { statements, unknown: unknown.into_iter().map(|(tip, _)| *tip).collect(), more, bare }
+    }
+
+    /// What admins say in order, each time after those of `nodes` that it stands on; then the others. `nodes` are in order, and
+    /// of what stands on any of them all are there.
+    fn before_admins(&self, nodes: &[Node]) -> Vec<Node> {
+        let Some(whole) = self.known_whole() else { return nodes.to_vec() };
+        let (mut left, mut ordered) = (Bits::default(), Vec::with_capacity(nodes.len()));
+        nodes.iter().for_each(|node| left.insert(*node));
+        let by_admin = |node: &&Node| {
+            let held = self.graph.held(**node);
+            held.is_some_and(|held| held.statement.signers().any(|signer| whole.admins.contains_key(signer)))
+        };
+        for node in nodes.iter().filter(by_admin).chain(nodes) {
+            let (mut open, begin) = (vec![*node], ordered.len());
+            while let Some(node) = open.pop() {
+                if left.remove(node) {
+                    ordered.push(node);
+                    open.extend(self.graph.held(node).iter().flat_map(|held| &held.parents));
+                }
+            }
+            if let Some(of_one) = ordered.get_mut(begin..) {
+                of_one.sort_by_cached_key(|node| self.graph.held(*node).map(|held| order_key(&held.statement)));
+            }
+        }
+        ordered
     }
 
     /// At most `most` tips, and statements before them at ever greater distances: whoever does not know the tips finds among

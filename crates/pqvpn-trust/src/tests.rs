@@ -3,6 +3,7 @@
 
 mod bounds;
 mod dated_back;
+mod halves;
 mod members;
 mod random;
 mod rules;

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Statements that came before their parents.
+//! Statements that came before their parents, and statements there was no room for, until somebody stands on them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use pqvpn_crypto::peer_id::PeerId;
 use pqvpn_wire::network::{Statement, StatementId};
 use sha2::{Digest, Sha256};
 
@@ -10,7 +11,17 @@ use crate::{MAX_WAITING, MAX_WAITING_BYTES};
 
 /// Copies of one statement with different signatures wait side by side: none is verified yet, so a wrong signature
 /// must not push out a right one.
-type Key = (StatementId, [u8; 32]);
+pub(crate) type Key = (StatementId, [u8; 32]);
+
+fn key_of(statement: &Statement) -> (Key, usize) {
+    let encoded = statement.encode();
+    ((statement.id(), Sha256::digest(&encoded).into()), encoded.len())
+}
+
+/// All copies of a statement.
+fn copies(of: &StatementId) -> std::ops::RangeInclusive<Key> {
+    (*of, [0; 32])..=(*of, [255; 32])
+}
 
 /// A statement, and what it waits for.
 #[derive(Debug)]
@@ -19,8 +30,10 @@ struct Waiter {
     /// Encoded size in bytes.
     len: usize,
     arrival: u64,
-    /// Never empty.
+    /// Of one that was refused for want of room: nothing.
     missing: BTreeSet<StatementId>,
+    /// Whose signature on it was found right while it waited.
+    right: BTreeSet<PeerId>,
 }
 
 /// A room bounded in number and bytes; the oldest goes first.
@@ -32,6 +45,9 @@ pub(crate) struct WaitingRoom {
     by_arrival: BTreeMap<u64, Key>,
     /// (missing parent, who waits for it): whoever comes in looks at nobody else.
     by_parent: BTreeSet<(StatementId, Key)>,
+    /// Those that there was no room for, by arrival, and their bytes.
+    refused: BTreeMap<u64, Key>,
+    refused_bytes: usize,
     arrivals: u64,
     bytes: usize,
 }
@@ -39,27 +55,106 @@ pub(crate) struct WaitingRoom {
 impl WaitingRoom {
     /// Lets a statement wait for parents; says how many others had to go.
     pub(crate) fn enter(&mut self, statement: Statement, missing: BTreeSet<StatementId>) -> u64 {
-        let encoded = statement.encode();
-        let key = (statement.id(), Sha256::digest(&encoded).into());
+        let (key, len) = key_of(&statement);
         if missing.is_empty() || self.waiters.contains_key(&key) {
             return 0;
         }
-        let len = encoded.len();
-        let evicted = self.make_room(len);
+        let mut evicted = 0;
+        while self.is_full(len) {
+            let Some(oldest) = self.by_arrival.first_key_value().map(|(_, oldest)| *oldest) else { break };
+            self.remove(&oldest);
+            evicted += 1;
+        }
+        self.take(key, Waiter { statement, len, arrival: 0, missing, right: BTreeSet::new() });
+        evicted
+    }
+
+    /// Lets a statement that was refused for want of room wait until an admin stands on it, in half of this room at most and
+    /// where nobody waits for parents: whoever makes many of them sends nobody away but them.
+    pub(crate) fn refuse(&mut self, statement: Statement) {
+        let (key, len) = key_of(&statement);
+        if self.waiters.contains_key(&key) {
+            return;
+        }
+        while self.is_full(len)
+            || self.refused.len() >= MAX_WAITING / 2
+            || self.refused_bytes.saturating_add(len) > MAX_WAITING_BYTES / 2
+        {
+            let Some(oldest) = self.refused.first_key_value().map(|(_, oldest)| *oldest) else { return };
+            self.remove(&oldest);
+        }
+        self.take(key, Waiter { statement, len, arrival: 0, missing: BTreeSet::new(), right: BTreeSet::new() });
+    }
+
+    fn take(&mut self, key: Key, waiter: Waiter) {
         self.arrivals += 1;
         self.by_arrival.insert(self.arrivals, key);
-        self.by_parent.extend(missing.iter().map(|parent| (*parent, key)));
-        self.bytes += len;
-        self.waiters.insert(key, Waiter { statement, len, arrival: self.arrivals, missing });
-        evicted
+        self.by_parent.extend(waiter.missing.iter().map(|parent| (*parent, key)));
+        self.bytes += waiter.len;
+        if waiter.missing.is_empty() {
+            self.refused.insert(self.arrivals, key);
+            self.refused_bytes += waiter.len;
+        }
+        self.waiters.insert(key, Waiter { arrival: self.arrivals, ..waiter });
+    }
+
+    fn is_full(&self, len: usize) -> bool {
+        self.waiters.len() >= MAX_WAITING || self.bytes.saturating_add(len) > MAX_WAITING_BYTES
+    }
+
+    /// Those that wait for a statement, and those that wait for these, the nearest first.
+    pub(crate) fn above(&self, statement: &StatementId) -> Vec<Key> {
+        let (mut found, mut seen, mut at) = (Vec::new(), BTreeSet::new(), 0);
+        let mut on = *statement;
+        loop {
+            found.extend(self.waiting_for(&on).filter(|key| seen.insert(*key)));
+            let Some((next, _)) = found.get(at) else { return found };
+            (on, at) = (*next, at + 1);
+        }
+    }
+
+    /// Refused statements that one which waits stands on, by way of others that wait or not.
+    pub(crate) fn refused_under(&self, statement: &StatementId) -> Vec<Key> {
+        let (mut found, mut seen, mut open) = (Vec::new(), BTreeSet::new(), vec![*statement]);
+        while let Some(on) = if self.refused.is_empty() { None } else { open.pop() } {
+            for (key, waiter) in self.waiters.range(copies(&on)) {
+                if waiter.missing.is_empty() {
+                    found.push(*key);
+                }
+                open.extend(waiter.missing.iter().filter(|missing| seen.insert(**missing)));
+            }
+        }
+        found
+    }
+
+    pub(crate) fn copies(&self, of: &StatementId) -> Vec<Key> {
+        self.waiters.range(copies(of)).map(|(key, _)| *key).collect()
+    }
+
+    pub(crate) fn statement(&self, key: &Key) -> Option<&Statement> {
+        self.waiters.get(key).map(|waiter| &waiter.statement)
+    }
+
+    /// Whether a signature was found right before; else `check` says it, once.
+    pub(crate) fn is_right(&mut self, key: &Key, signer: &PeerId, check: impl FnOnce(&Statement) -> bool) -> bool {
+        let Some(waiter) = self.waiters.get_mut(key) else { return false };
+        let right = waiter.right.contains(signer) || check(&waiter.statement);
+        if right {
+            waiter.right.insert(*signer);
+        }
+        right
+    }
+
+    /// Forgets what was refused of a statement that is held now.
+    pub(crate) fn forget_refused(&mut self, statement: &StatementId) {
+        let here = self.waiters.range(copies(statement)).filter(|(_, waiter)| waiter.missing.is_empty());
+        let keys: Vec<Key> = here.map(|(key, _)| *key).collect();
+        keys.iter().for_each(|key| drop(self.remove(key)));
     }
 
     /// Takes out those that waited for this statement and for nothing else.
     pub(crate) fn take_ready(&mut self, arrived: &StatementId) -> Vec<Statement> {
-        let (first, last) =
-            ((StatementId::from_bytes([0; 32]), [0; 32]), (StatementId::from_bytes([255; 32]), [255; 32]));
-        let waiting = self.by_parent.range((*arrived, first)..=(*arrived, last));
-        let waiting: Vec<Key> = waiting.map(|(_, key)| *key).collect();
+        let waiting: Vec<Key> = self.waiting_for(arrived).collect();
         waiting.into_iter().filter_map(|key| self.has_come(arrived, &key)).collect()
     }
 
@@ -73,15 +168,10 @@ impl WaitingRoom {
         self.bytes
     }
 
-    fn make_room(&mut self, len: usize) -> u64 {
-        let mut evicted = 0;
-        while self.waiters.len() >= MAX_WAITING || self.bytes.saturating_add(len) > MAX_WAITING_BYTES {
-            let Some((_, oldest)) = self.by_arrival.first_key_value() else { break };
-            let oldest = *oldest;
-            self.remove(&oldest);
-            evicted += 1;
-        }
-        evicted
+    fn waiting_for(&self, parent: &StatementId) -> impl Iterator<Item = Key> {
+        let (first, last) =
+            ((StatementId::from_bytes([0; 32]), [0; 32]), (StatementId::from_bytes([255; 32]), [255; 32]));
+        self.by_parent.range((*parent, first)..=(*parent, last)).map(|(_, key)| *key)
     }
 
     fn has_come(&mut self, arrived: &StatementId, key: &Key) -> Option<Statement> {
@@ -91,9 +181,12 @@ impl WaitingRoom {
         if waiter.missing.is_empty() { self.remove(key) } else { None }
     }
 
-    fn remove(&mut self, key: &Key) -> Option<Statement> {
+    pub(crate) fn remove(&mut self, key: &Key) -> Option<Statement> {
         let waiter = self.waiters.remove(key)?;
         self.by_arrival.remove(&waiter.arrival);
+        if self.refused.remove(&waiter.arrival).is_some() {
+            self.refused_bytes = self.refused_bytes.saturating_sub(waiter.len);
+        }
         for parent in waiter.missing {
             self.by_parent.remove(&(parent, *key));
         }
@@ -161,5 +254,28 @@ mod tests {
         // A short one sends away no more than it needs.
         assert!(enter(&mut room, &first) <= 1);
         assert_eq!(room.take_ready(&id(1_000)), [first]);
+    }
+
+    #[test]
+    fn what_was_refused_has_half_the_room_and_sends_nobody_away() {
+        let (world, mut room) = (World::new(1), WaitingRoom::default());
+        let waiting: Vec<Statement> = (0..MAX_WAITING / 2 + 10).map(|number| waiter(&world, &[number], 1)).collect();
+        assert_eq!(waiting.iter().map(|statement| enter(&mut room, statement)).sum::<u64>(), 0);
+        let refused: Vec<Statement> = (1_000..1_000 + MAX_WAITING).map(|number| waiter(&world, &[number], 1)).collect();
+        refused.iter().for_each(|statement| room.refuse(statement.clone()));
+        assert_eq!((room.len(), room.refused.len()), (MAX_WAITING, MAX_WAITING / 2 - 10), "where nobody waits");
+        assert!(waiting.iter().all(|statement| !room.copies(&statement.id()).is_empty()));
+        assert!(!room.copies(&refused[MAX_WAITING - 1].id()).is_empty(), "the oldest went");
+        // An empty one has no more for it, in number or bytes.
+        let mut room = WaitingRoom::default();
+        refused.iter().for_each(|statement| room.refuse(statement.clone()));
+        assert_eq!((room.len(), room.refused.len()), (MAX_WAITING / 2, MAX_WAITING / 2));
+        for number in 0..MAX_WAITING {
+            room.refuse(waiter(&world, &[number, 7], 8));
+            assert!(room.bytes() <= MAX_WAITING_BYTES / 2 && room.refused_bytes == room.bytes());
+        }
+        let last = waiter(&world, &[MAX_WAITING - 1, 7], 8);
+        room.forget_refused(&last.id());
+        assert!(room.copies(&last.id()).is_empty() && room.len() == room.refused.len());
     }
 }

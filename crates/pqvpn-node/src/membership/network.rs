@@ -29,7 +29,6 @@ use std::{
 
 use aws_lc_rs::digest;
 use pqvpn_crypto::peer_id::PeerId;
-use pqvpn_packet::addr::ipv4_candidate;
 use pqvpn_trust::{Constitution, Event, Inserted, Presence, Refusal, StatementVerifier};
 use pqvpn_wire::network::{
     Bundle, MemberRecord, NetworkId, PendingJoin, Serial, SignedInvite, Statement, StatementId, message::MAX_IDS,
@@ -47,7 +46,8 @@ use blame::{Blame, MAX_FALSE, Witness};
 pub(super) use counters::Counters;
 pub(super) use joins::{JoinFacts, Judged, refusal_error};
 pub(super) use names::{find_member, hex, is_prefix};
-use own_disk::OwnDisk;
+pub(super) use own_disk::constitution;
+use own_disk::constitution_kept;
 use shed::tellable;
 pub(super) use sync::Lacks;
 use sync::Proofs;
@@ -259,7 +259,7 @@ impl Network {
             statements.push(Statement::decode_kept(bytes).map_err(|error| error.to_string())?);
         }
         statements.sort_by_key(|statement| statement.body().seq);
-        let constitution = constitution(&id, statements, &OwnDisk)?;
+        let constitution = constitution_kept(&id, statements)?;
         let mut network = Self::new(own, constitution, head, now);
         for bytes in &kept.records {
             let Ok(record) = MemberRecord::decode(bytes) else { continue };
@@ -287,19 +287,23 @@ impl Network {
         match inserted {
             Inserted::New { adopted } => {
                 self.keep_statement(id);
-                for id in adopted.clone() {
-                    self.keep_statement(id);
-                }
+                adopted.iter().for_each(|id| self.keep_statement(*id));
             }
             Inserted::Merged => self.keep_statement(id),
             Inserted::Restored => self.write_statement(id),
             // Nothing of a statement that waits is checked yet: anybody can name any parents.
-            Inserted::Waiting { missing } => {
-                let room = MAX_IDS.saturating_sub(self.missing.len());
-                self.missing.extend(missing.iter().take(room).copied());
+            Inserted::Waiting { missing, adopted } => {
+                self.miss(missing);
+                adopted.iter().for_each(|id| self.keep_statement(*id));
             }
             Inserted::Known => {}
         }
+    }
+
+    /// Has these asked for by name, as far as there is room.
+    pub(super) fn miss(&mut self, ids: &[StatementId]) {
+        let room = MAX_IDS.saturating_sub(self.missing.len());
+        self.missing.extend(ids.iter().filter(|id| !self.constitution.contains(id)).take(room).copied());
     }
 
     fn keep_statement(&mut self, id: StatementId) {
@@ -345,7 +349,8 @@ impl Network {
             }
             match answer {
                 Ok(Inserted::New { .. } | Inserted::Merged | Inserted::Restored) => absorbed.news = true,
-                Ok(Inserted::Known | Inserted::Waiting { .. }) => {}
+                Ok(Inserted::Waiting { adopted, .. }) => absorbed.news |= !adopted.is_empty(),
+                Ok(Inserted::Known) => {}
                 Err(Refusal::ForeignNetwork) => self.counters.foreign_statements += 1,
                 Err(_) => self.counters.bad_statements += 1,
             }
@@ -447,32 +452,6 @@ impl Network {
     pub(super) fn ring(&self, now_ms: u64) -> Vec<PeerId> {
         self.others(now_ms).into_iter().filter(|peer| self.reach.seems_there(peer)).collect()
     }
-}
-
-/// A constitution out of statements, ancestors first.
-///
-/// # Errors
-/// They do not begin with the genesis of this network.
-pub(super) fn constitution(
-    id: &NetworkId,
-    statements: impl IntoIterator<Item = Statement>,
-    verifier: &dyn StatementVerifier,
-) -> Result<Constitution, String> {
-    let mut statements = statements.into_iter();
-    let genesis = statements.next().ok_or("nothing was sent")?;
-    if genesis.id().network() != *id {
-        return Err("its first statement is another network's".to_owned());
-    }
-    let mut constitution =
-        Constitution::found(genesis, verifier, ipv4_candidate).map_err(|refusal| refusal.to_string())?;
-    // Evaluated once: each that does not stand on all tips would have all evaluated again.
-    for answer in constitution.insert_all(statements, verifier) {
-        // One that does not hold does not take the others with it.
-        if let Err(refusal) = answer {
-            tracing::debug!(%refusal, "a statement is not taken in");
-        }
-    }
-    Ok(constitution)
 }
 
 /// SHA-256 over parts, each with its length before it.

@@ -31,6 +31,15 @@ impl Constitution {
         let mut answer = self.admit(statement, verifier);
         match &mut answer {
             Ok(Inserted::New { adopted }) => *adopted = self.admit_waiting_for(id, verifier),
+            Ok(Inserted::Waiting { missing, adopted }) => {
+                *adopted = self.admit_vouched(id, verifier);
+                missing.retain(|parent| !self.contains(parent));
+                if self.contains(&id) {
+                    adopted.retain(|adopted| *adopted != id);
+                    let adopted = std::mem::take(adopted);
+                    answer = Ok(Inserted::New { adopted });
+                }
+            }
             // Not of what waited: others offered that.
             Err(Refusal::NoAuthority) => verifier.unfounded(),
             Ok(_) | Err(_) => {}
@@ -39,7 +48,11 @@ impl Constitution {
     }
 
     /// Takes in what waited for a statement, and what waited for that.
-    fn admit_waiting_for(&mut self, statement: StatementId, verifier: &dyn StatementVerifier) -> Vec<StatementId> {
+    pub(super) fn admit_waiting_for(
+        &mut self,
+        statement: StatementId,
+        verifier: &dyn StatementVerifier,
+    ) -> Vec<StatementId> {
         let (mut adopted, mut arrived) = (Vec::new(), vec![statement]);
         while let Some(parent) = arrived.pop() {
             for ready in self.waiting.take_ready(&parent) {
@@ -53,7 +66,11 @@ impl Constitution {
         adopted
     }
 
-    fn admit(&mut self, statement: Statement, verifier: &dyn StatementVerifier) -> Result<Inserted, Refusal> {
+    pub(super) fn admit(
+        &mut self,
+        statement: Statement,
+        verifier: &dyn StatementVerifier,
+    ) -> Result<Inserted, Refusal> {
         self.try_admit(statement, verifier).map_err(|refusal| self.counters.refuse(refusal))
     }
 
@@ -67,13 +84,18 @@ impl Constitution {
                 statement.body().parents.iter().filter(|parent| !self.contains(parent)).copied().collect();
             self.counters.waited += 1;
             self.counters.waiting_evicted += self.waiting.enter(statement, missing.clone());
-            return Ok(Inserted::Waiting { missing: missing.into_iter().collect() });
+            return Ok(Inserted::Waiting { missing: missing.into_iter().collect(), adopted: Vec::new() });
         };
         self.check_seq(&statement, &parents)?;
         let (_, set) = self.graph.act_set(&parents);
         let statement = self.check_signers(statement, &set, &parents, verifier)?;
-        self.check_room(&statement, &set)?;
+        let payer = self.find_room(&statement, &set, verifier)?;
+        self.waiting.forget_refused(&statement.id());
         self.take_in(statement, parents);
+        if let Some(payer) = payer {
+            self.graph.charge(&payer);
+            self.counters.vouched += 1;
+        }
         Ok(Inserted::New { adopted: Vec::new() })
     }
 
@@ -162,7 +184,7 @@ impl Constitution {
         if good.signers().len() == 0 { Err(Refusal::NoAuthority) } else { Ok(good) }
     }
 
-    fn check_room(&mut self, statement: &Statement, set: &ActSet) -> Result<(), Refusal> {
+    pub(super) fn check_room(&mut self, statement: &Statement, set: &ActSet) -> Result<(), Refusal> {
         let is_act = is_authority_act(&statement.body().act, &set.granted);
         let mut signers = statement.signers();
         let alone = match (signers.next(), signers.next()) {
@@ -193,9 +215,13 @@ impl Constitution {
     }
 
     fn take_in(&mut self, statement: Statement, parents: Vec<Node>) {
-        self.late += usize::from(self.is_late(&statement));
+        let is_late = self.is_late(&statement);
+        self.late += usize::from(is_late);
         let on_all_tips = parents.iter().copied().collect::<BTreeSet<_>>() == *self.graph.tips();
         let node = self.graph.push(Arc::new(statement), parents);
+        if let Some(late) = self.loading.as_mut().filter(|_| is_late) {
+            late.push(node);
+        }
         self.counters.inserted += 1;
         self.head = OnceLock::new();
         let is_act = self.graph.held(node).is_some_and(|held| held.act.is_some());

@@ -375,3 +375,52 @@ fn who_rotates_and_is_revoked_without_end_makes_nobody_walk_for_each() {
     assert!(work < 100 * held, "{work} for {held} statements");
     assert!(world.member(10).is_none() && world.member(5).is_none());
 }
+
+/// Statements visited for each that is held when all is evaluated once more.
+fn visits(world: &mut World, base: &Statement) -> usize {
+    let work = |world: &World| world.constitution.graph.work.load(std::sync::atomic::Ordering::Relaxed);
+    let (before, beside) = (work(world), world.fork(&[base], &[2], add(9, "z")));
+    world.insert(&beside).unwrap();
+    (work(world) - before) / world.constitution.len()
+}
+
+/// An admin's words beside each other, all on one statement.
+fn beside(world: &World, base: &Statement, act: &Act, count: usize) -> Vec<Statement> {
+    let one = world.fork(&[base], &[1], act.clone());
+    (0_u64..).take(count).map(|at_ms| signed(StatementBody { at_ms, ..one.body().clone() }, &[(1, true)])).collect()
+}
+
+#[test]
+fn many_revocations_of_one_peer_beside_each_other_are_looked_at_from_the_side_of_what_they_beat() {
+    const MANY: usize = 64 * 128;
+    let mut world = World::new(1);
+    world.say(&[0], add_admin(1));
+    world.say(&[0], add_admin(2));
+    let known = world.say(&[0], add(5, "x"));
+    let used = world.say(&[0], add_by_invite(6, "y", 1, 9));
+    for (act, on) in [(revoke(5), &known), (Act::CancelInvite { serial: Serial::from_bytes([1; 16]) }, &used)] {
+        let many = beside(&world, on, &act, MANY);
+        assert!(world.constitution.insert_all(many, &Fake).iter().all(Result::is_ok));
+    }
+    let visits = visits(&mut world, &used);
+    assert!(visits <= 10, "{visits} for each");
+    // What they know stays, and what they do not know is beaten.
+    assert!(world.member(5).is_none() && world.member(6).is_some());
+    let beaten = world.fork(&[&known], &[0], add(5, "z"));
+    world.insert(&beaten).unwrap();
+    assert!(world.is_void(&beaten) && !world.is_void(&known));
+}
+
+#[test]
+fn many_additions_beside_more_revocations_are_beaten_by_the_first() {
+    let mut world = World::new(1);
+    world.say(&[0], add_admin(1));
+    let base = world.say(&[0], add_admin(2));
+    for (act, count) in [(add(5, "x"), 32), (revoke(5), 33)] {
+        let many = beside(&world, &base, &act, count * 128);
+        assert!(world.constitution.insert_all(many, &Fake).iter().all(Result::is_ok));
+    }
+    let visits = visits(&mut world, &base);
+    assert!(visits <= 4, "{visits} for each");
+    assert_eq!(world.constitution.view().void.len(), 32 * 128);
+}

@@ -461,7 +461,7 @@ fn statements_may_come_before_their_parents() {
     let statements = [told.say(&[0], add_admin(1)), told.say(&[1], add(5, "x")), told.say(&[1], add(6, "y"))];
     let mut world = World::new(1);
     let missing = |inserted: Result<Inserted, Refusal>| match inserted {
-        Ok(Inserted::Waiting { missing }) => missing,
+        Ok(Inserted::Waiting { missing, .. }) => missing,
         other => panic!("{other:?}"),
     };
     assert_eq!(missing(world.insert(&statements[2])), [statements[1].id()]);

@@ -343,6 +343,11 @@ impl Driver {
         pulling.page += invites;
         pulling.pages += 1;
         let progress = absorbed.news || invites > 0;
+        // What there is no room for comes again and again, and what stands on it, for which there would be, after it: that is
+        // asked for from its end.
+        if more && !progress {
+            network.miss(&pulling.theirs.tips);
+        }
         // What came may stand on something else that we lack.
         let unasked = pulling.asked.len() < MAX_IDS && !network.missing.is_subset(&pulling.asked);
         if (more && progress || unasked) && pulling.pages < MAX_PAGES {

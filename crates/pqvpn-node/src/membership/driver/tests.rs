@@ -264,6 +264,28 @@ async fn what_a_page_stands_on_is_asked_for_by_name_and_not_for_ever() {
 }
 
 #[tokio::test]
+async fn where_a_page_brings_nothing_and_there_is_more_the_end_is_asked_for_by_name() {
+    let Rig { mut driver, id, .. } = rig();
+    let peer = identity(3).peer_id();
+    let at = driver.links.insert(link(peer, clock::now())).unwrap();
+    let end = pqvpn_wire::network::StatementId::from_bytes([5; 32]);
+    let known = driver.networks[&id].constitution.log(1)[0].statement.clone();
+    let theirs = SyncState { tips: vec![known.id(), end], ..SyncState::default() };
+    driver.pull(id, peer, at, theirs, Lacks { statements: true, ..Lacks::default() });
+    let page = || {
+        Ok(NetResponse::Bundle(Box::new(Bundle { statements: vec![known.clone()], more: true, ..Bundle::default() })))
+    };
+    driver.on_called(id, peer, at, &Call::Pull, page());
+    assert_eq!(
+        (driver.tasks.len(), &driver.networks[&id].missing),
+        (2, &[end].into()),
+        "once more, and what is not held"
+    );
+    driver.on_called(id, peer, at, &Call::Pull, page());
+    assert!(driver.pulling.is_empty() && driver.networks[&id].missing.is_empty(), "once");
+}
+
+#[tokio::test]
 async fn who_comes_to_udp_port_443_learns_its_outside_and_says_nothing_of_ours() {
     let Rig { mut driver, .. } = rig();
     let (now, outside) = (Moment::now(), "203.0.113.7:4000".parse().unwrap());

@@ -4,13 +4,14 @@
 use std::sync::Arc;
 
 use pqvpn_crypto::{identity::PublicIdentity, peer_id::PeerId};
-use pqvpn_trust::{CompositeVerifier, Constitution, StatementVerifier};
-use pqvpn_wire::network::Statement;
+use pqvpn_packet::addr::ipv4_candidate;
+use pqvpn_trust::{CompositeVerifier, Constitution, Inserted, Refusal, StatementVerifier};
+use pqvpn_wire::network::{NetworkId, Statement};
 
 use super::Network;
 
 /// Believes what this node has checked before: what is on its own disk.
-pub(super) struct OwnDisk;
+struct OwnDisk;
 
 impl StatementVerifier for OwnDisk {
     fn signature(&self, _statement: &Statement, _signer: &PeerId, _key: &PublicIdentity) -> bool {
@@ -48,5 +49,54 @@ impl Network {
         let added = other.after(&[], usize::MAX).statements.into_iter().map(Arc::unwrap_or_clone);
         let _refusals_are_counted = held.insert_all(added, &Checked(other));
         held
+    }
+}
+
+/// A constitution out of statements that others sent, ancestors first.
+///
+/// # Errors
+/// They do not begin with the genesis of this network.
+pub(in crate::membership) fn constitution(
+    id: &NetworkId,
+    statements: impl IntoIterator<Item = Statement>,
+    verifier: &dyn StatementVerifier,
+) -> Result<Constitution, String> {
+    let mut statements = statements.into_iter();
+    let mut constitution = founded(id, statements.next(), verifier)?;
+    // Evaluated once: each that does not stand on all tips would have all evaluated again.
+    say_refused(constitution.insert_all(statements, verifier));
+    Ok(constitution)
+}
+
+/// A constitution out of what was held here before, all of it, ancestors first.
+///
+/// # Errors
+/// They do not begin with the genesis of this network.
+pub(super) fn constitution_kept(
+    id: &NetworkId,
+    statements: impl IntoIterator<Item = Statement>,
+) -> Result<Constitution, String> {
+    let mut statements = statements.into_iter();
+    let mut constitution = founded(id, statements.next(), &OwnDisk)?;
+    say_refused(constitution.insert_kept(statements, &OwnDisk));
+    Ok(constitution)
+}
+
+fn founded(
+    id: &NetworkId,
+    genesis: Option<Statement>,
+    verifier: &dyn StatementVerifier,
+) -> Result<Constitution, String> {
+    let genesis = genesis.ok_or("nothing was sent")?;
+    if genesis.id().network() != *id {
+        return Err("its first statement is another network's".to_owned());
+    }
+    Constitution::found(genesis, verifier, ipv4_candidate).map_err(|refusal| refusal.to_string())
+}
+
+/// One that does not hold does not take the others with it.
+fn say_refused(answers: Vec<Result<Inserted, Refusal>>) {
+    for refusal in answers.into_iter().filter_map(Result::err) {
+        tracing::debug!(%refusal, "a statement is not taken in");
     }
 }

@@ -7,7 +7,7 @@ use pqvpn_crypto::{identity::Identity, peer_id::PeerId};
 use pqvpn_trust::{CompositeVerifier, Event, StatementVerifier as _, View};
 use pqvpn_wire::network::{Act, Bundle, MAX_LINE, NetworkId, Statement, StatementId};
 
-use super::{Network, OwnDisk, constitution};
+use super::{Network, constitution_kept};
 use crate::membership::{error::NetworkError, report::RotatedNetwork, store::Change};
 
 impl Network {
@@ -48,7 +48,7 @@ impl Network {
         self.news.bundle.statements.retain(|statement| statement.id() != *rotation);
         let held = self.constitution.after(&[], usize::MAX).statements.into_iter();
         let before = held.filter(|statement| statement.id() != *rotation).map(Arc::unwrap_or_clone);
-        match constitution(&self.id, before, &OwnDisk) {
+        match constitution_kept(&self.id, before) {
             Ok(before) => self.constitution = before,
             Err(why) => tracing::error!(why, network = %self.head.name, "a rotation is not taken back"),
         }

@@ -3,6 +3,7 @@
 
 pub(in crate::membership) mod attacks;
 mod covers;
+mod halves;
 mod homes;
 mod joins;
 mod own;

@@ -5,6 +5,7 @@ use pqvpn_crypto::{
     identity::{CompositeSignature, Identity, IdentitySeed, SIGNATURE_LEN},
     proofs::schnorr::JoinContext,
 };
+use pqvpn_packet::addr::ipv4_candidate;
 use pqvpn_trust::CompositeVerifier;
 use pqvpn_wire::network::{
     Act, Genesis, Invite, InviteSecret, JoinRequest, MemberDraft, NewMember, Params, StatementBody,

@@ -5,6 +5,7 @@ use super::super::{
     shed::{SHED_AFTER_MS, tellable},
     *,
 };
+use pqvpn_packet::addr::ipv4_candidate;
 use pqvpn_trust::CompositeVerifier;
 use pqvpn_wire::network::{Act, NetRequest, SyncState};
 
