@@ -9,7 +9,12 @@ mod signals;
 mod state_lock;
 mod this_run;
 
-use std::{fs::File, future::pending, path::Path, pin::pin};
+use std::{
+    fs::File,
+    future::pending,
+    path::{Path, PathBuf},
+    pin::pin,
+};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use pqvpn_api::{
@@ -70,7 +75,7 @@ pub(crate) fn run(context: &Context, args: &DaemonArgs) -> Result<(), Failure> {
     start_log(context, args, &config, &state_dir)?;
     warm_up().map_err(StoreError::from)?;
     // Before the key is read: nobody else gives this node another one meanwhile.
-    let _state = state_lock::take(&state_dir)?;
+    let _state = state_lock::take(&state_dir, context.own_socket().ok().as_deref())?;
     let identity = own_identity(args, &state_dir)?;
     let origin = context.config_path().map_or_else(|_| String::new(), |path| path.display().to_string());
     config.check_identity(&identity.peer_id(), &origin)?;
@@ -115,7 +120,14 @@ pub(crate) fn lock_state(state_dir: &Path) -> Result<Option<File>, Failure> {
 
 /// Locks a state directory for who changes what a daemon would use.
 pub(crate) fn lock_for(state_dir: &Path) -> Result<File, Failure> {
-    state_lock::take(state_dir)
+    state_lock::take(state_dir, None)
+}
+
+/// Where the daemon answers that has the state directory of this run, if it is another place than this run asks at.
+pub(crate) fn answers_elsewhere(context: &Context) -> Option<PathBuf> {
+    let state_dir = context.state_dir(&context.config().ok()?).ok()?;
+    let own = context.own_socket().ok()?;
+    state_lock::holder_socket(&state_dir).filter(|socket| *socket != own)
 }
 
 /// Room for all whom a relay serves at a time: the usual soft limit is for programs that know no more of it.
