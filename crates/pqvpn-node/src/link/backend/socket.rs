@@ -26,6 +26,12 @@ impl QuicSocket {
         Ok(Self { socket, local, counters, balances })
     }
 
+    /// One that nobody without a proven address has sent to.
+    #[cfg(test)]
+    pub(in crate::link) fn over(socket: Arc<dyn LinkSocket>) -> io::Result<Self> {
+        Self::new(socket, Arc::default(), Balances::default())
+    }
+
     pub(in crate::link) fn local_addr(&self) -> SocketAddr {
         self.local
     }
