@@ -347,7 +347,7 @@ mod tests {
             world.lock_removals().note_revoked(member, founder);
             world.check_revoked();
         };
-        assert_eq!(broken(forgotten), ["revoked-for-all"; 3], "for each of the three members");
+        assert_eq!(broken(forgotten), ["revoked-for-all"; 2], "for both other members");
     }
 
     #[test]
@@ -373,7 +373,8 @@ mod tests {
                 world.residents[1].dir = "/dev/null/kept".into();
                 starts(world, op).await;
             };
-            assert_eq!(broken(without), ["starts-with-what-it-kept"]);
+            // What follows of it is found after that.
+            assert_eq!(broken(without).first(), Some(&"starts-with-what-it-kept"));
         }
     }
 }
