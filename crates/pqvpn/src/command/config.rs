@@ -156,16 +156,13 @@ fn differing(one: &str, other: &str) -> Vec<String> {
 }
 
 fn flatten(prefix: &str, value: Value, into: &mut BTreeMap<String, Value>) {
-    match value {
-        Value::Object(table) => {
-            for (key, value) in table {
-                let key = if prefix.is_empty() { key } else { format!("{prefix}.{key}") };
-                flatten(&key, value, into);
-            }
-        }
-        value => {
-            into.insert(prefix.to_owned(), value);
-        }
+    let Value::Object(table) = value else {
+        into.insert(prefix.to_owned(), value);
+        return;
+    };
+    for (key, value) in table {
+        let key = if prefix.is_empty() { key } else { format!("{prefix}.{key}") };
+        flatten(&key, value, into);
     }
 }
 

@@ -229,5 +229,8 @@ mod tests {
         drop(limit);
         socket.try_send(&transmit).unwrap();
         assert_eq!(narrow.went.load(Ordering::Relaxed), 6000);
+        // Nor is anybody limited who has begun none.
+        QuicSocket::over(Arc::<Narrow>::clone(&narrow)).unwrap().try_send(&transmit).unwrap();
+        assert_eq!(narrow.went.load(Ordering::Relaxed), 8400);
     }
 }
