@@ -19,8 +19,8 @@ use crate::{
     model::{
         Bootstrap, BootstrapAddRequest, BootstrapAdded, BootstrapRemoveRequest, BootstrapRemoved, DhtFound,
         DhtGetRequest, DhtGot, DhtLookupRequest, DhtPut, DhtPutRequest, DhtStatus, DhtTable, Done, Identity, Metrics,
-        NetCheck, PeerRequest, Peers, Ping, PingRequest, Relaying, RotateRequest, Rotated, SetRequest, Setting, State,
-        Status, Version,
+        NetCheck, PeerRequest, Peers, Ping, PingRequest, Relaying, RotateRequest, Rotated, SetRequest, Setting,
+        Started, State, Status, Version,
     },
 };
 
@@ -64,6 +64,14 @@ impl Client {
     /// As [`Client::version`].
     pub async fn identity(&self) -> Result<Identity, ApiError> {
         self.get("/id").await
+    }
+
+    /// What the daemon was started with.
+    ///
+    /// # Errors
+    /// As [`Client::version`].
+    pub async fn started(&self) -> Result<Started, ApiError> {
+        self.get("/started").await
     }
 
     /// The whole node at this moment.

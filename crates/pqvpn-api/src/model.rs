@@ -43,7 +43,9 @@ pub use network::{
     Act, Admin, ContestRequest, DisableRequest, Gossip, Lock, LockLog, LockLogRequest, NetCreateRequest, NetRequest,
     NetworkAnswer, NetworkInfo, Networks, Proposal, SignRequest, Statement,
 };
-pub use request::{Done, Identity, PeerRequest, Ping, PingRequest, SetOutcome, SetRequest, Setting, State, Version};
+pub use request::{
+    Done, Identity, PeerRequest, Ping, PingRequest, SetOutcome, SetRequest, Setting, Started, State, Version,
+};
 pub use status::{
     Confinement, Health, HealthLevel, Links, Network, NetworkName, NodeState, Path, PathKind, Peer, PeerCounts,
     PeerState, Peers, Session, Status, VERIFIED_WITHIN,

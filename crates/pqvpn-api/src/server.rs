@@ -28,6 +28,7 @@ mod requests;
 mod set;
 mod shutdown;
 mod socket;
+mod started;
 mod state;
 mod status;
 #[cfg(test)]
@@ -71,6 +72,8 @@ pub struct Service {
     bootstrap: Option<Arc<bootstrap::Kept>>,
     /// What the daemon took away from itself.
     confinement: Option<model::Confinement>,
+    /// What the daemon was started with, and what was set since.
+    started: Option<Arc<RwLock<model::Started>>>,
     /// What is wrong with the exporter.
     exporting: Arc<RwLock<Option<model::Health>>>,
 }
@@ -81,13 +84,19 @@ impl Service {
     pub fn new(node: NodeHandle, identity: model::Identity) -> Self {
         let exporting = Arc::default();
         let identity = Arc::new(RwLock::new(identity));
-        Self { node, identity, settings: None, bootstrap: None, confinement: None, exporting }
+        Self { node, identity, settings: None, bootstrap: None, confinement: None, started: None, exporting }
     }
 
     /// Keeps what `POST /v1/set` changes in a configuration file, too.
     #[must_use]
     pub fn keeping_settings_in(self, config: PathBuf) -> Self {
         Self { settings: Some(Arc::new(set::SettingsFile::new(config))), ..self }
+    }
+
+    /// Says in `GET /v1/started` what the daemon was started with.
+    #[must_use]
+    pub fn started(self, with: model::Started) -> Self {
+        Self { started: Some(Arc::new(RwLock::new(with))), ..self }
     }
 
     /// Says in `GET /v1/status` how the daemon is confined.
@@ -112,6 +121,7 @@ impl Service {
             .merge(networks())
             .route("/version", get(version::get))
             .route("/id", get(identity::get))
+            .route("/started", get(started::get))
             .route("/status", get(status::get))
             .route("/peers", get(peers::get))
             .route("/netcheck", get(netcheck::get))

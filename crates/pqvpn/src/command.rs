@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! One file per verb.
 
+mod beside;
 mod bootstrap;
 mod completions;
 mod config;

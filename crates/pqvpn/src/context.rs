@@ -76,6 +76,15 @@ impl Context {
             .ok_or_else(homeless)
     }
 
+    /// The settings as a daemon of this run follows them: the options count more than the file. No passwords.
+    pub(crate) fn in_force(&self, config: &Config, state_dir: &Path) -> Config {
+        let mut config = config.clone();
+        config.node.proxy = config.node.proxy.shown();
+        config.node.state_dir = Some(state_dir.to_owned());
+        config.logging.level = self.log_level.unwrap_or(config.logging.level);
+        config
+    }
+
     /// The socket a daemon of this run listens at.
     pub(crate) fn own_socket(&self) -> Result<PathBuf, Failure> {
         self.socket.clone().or_else(|| self.defaults.as_ref().map(|paths| paths.socket.clone())).ok_or_else(homeless)

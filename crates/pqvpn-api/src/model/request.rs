@@ -73,6 +73,23 @@ pub struct Identity {
     pub state_dir: Option<PathBuf>,
 }
 
+/// What the daemon was started with: a command beside it may have been given other places.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Started {
+    /// Schema number, 1.
+    pub schema: u32,
+    /// Process of the daemon.
+    pub pid: u32,
+    /// Where it keeps its state.
+    pub state_dir: PathBuf,
+    /// The key is in memory only.
+    pub ephemeral: bool,
+    /// Its configuration file, whether it exists or not.
+    pub config: Option<PathBuf>,
+    /// Every setting with the value in force, as TOML; no passwords.
+    pub settings: String,
+}
+
 /// The node's state after a change.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {

@@ -36,6 +36,9 @@ pub(super) async fn post(
             outcome
         }
     };
+    if outcome == SetOutcome::Applied {
+        service.note_set(&key, &value);
+    }
     Ok(Json(Setting { schema: SCHEMA, key, value, outcome: outcome.into() }))
 }
 

@@ -408,6 +408,37 @@ async fn a_setting_is_kept_in_the_file_with_its_comments_and_mode() {
 }
 
 #[tokio::test]
+async fn what_the_daemon_was_started_with_is_told_and_what_is_set_since_is_in_it() {
+    let settings = "[node]\nproxy = \"http://***@proxy:3128\"\n[crypto]\nrekey_seconds = 120\n".to_owned();
+    let with = model::Started {
+        schema: 1,
+        pid: 7,
+        state_dir: "/s".into(),
+        ephemeral: true,
+        config: Some("/c".into()),
+        settings,
+    };
+    let daemon = Daemon::start_with(
+        |service| service.started(with),
+        |command| {
+            let Command::Set(key, _, reply) = command else { panic!("{command:?}") };
+            let later = key == "node.name";
+            let _ = reply.send(Ok(if later { SetOutcome::AfterRestart } else { SetOutcome::Applied }));
+        },
+    );
+    for (key, value) in [("crypto.rekey_seconds", "60"), ("node.name", "later")] {
+        daemon.post("/v1/set", &format!(r#"{{"key":"{key}","value":"{value}"}}"#)).await;
+    }
+    let (_, started) = daemon.get("/v1/started").await;
+    assert_eq!((&started["pid"], &started["state_dir"]), (&7.into(), &"/s".into()));
+    assert_eq!((&started["ephemeral"], &started["config"]), (&true.into(), &"/c".into()));
+    let settings = started["settings"].as_str().unwrap();
+    assert!(settings.contains("rekey_seconds = 60") && !settings.contains("later"), "{settings}");
+    let (code, error) = Daemon::start(answer_snapshots).get("/v1/started").await;
+    assert_eq!((code, &error["code"]), (404, &"not-found".into()));
+}
+
+#[tokio::test]
 async fn a_setting_the_configuration_cannot_hold_does_not_reach_the_node() {
     let dir = tempfile::tempdir().unwrap();
     let config = dir.path().join("config.toml");

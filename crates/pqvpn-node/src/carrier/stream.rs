@@ -310,6 +310,18 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn an_answer_that_was_quicker_than_we_answers_the_question() {
+        let signs = Signs::default();
+        signs.on_sent();
+        // It is heard between the question and our note that it was asked.
+        let heard = signs.heard();
+        signs.on_heard();
+        signs.on_asked(heard);
+        signs.on_sent();
+        assert!(matches!(signs.next(), Some((_, Due::Ask))), "it is asked anew before it is given up");
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_question_from_before_it_was_sent_is_not_held_against_it() {
         let (signs, start) = (Signs::default(), Instant::now());
         signs.on_asked(0);

@@ -208,7 +208,10 @@ fn decided(state_dir: &Path, next: &[u8; 32]) -> Result<Option<KeptRotation>, Ne
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{
+        super::store::{Head, WaitingJoin},
+        *,
+    };
 
     fn kept(old: &Identity, new: &Identity, at_ms: u64) -> Change {
         let fact = Rotation::sign(old, new, 1, at_ms).map(Fact::Rotation).unwrap();
@@ -222,6 +225,31 @@ mod tests {
             (rotation.old, rotation.new)
         };
         facts.iter().map(of).collect()
+    }
+
+    #[tokio::test]
+    async fn one_network_that_cannot_be_read_keeps_the_key_of_a_node_that_does_not_run() {
+        let dir = tempfile::tempdir().unwrap();
+        let (now, next) = (Identity::generate().unwrap(), Identity::generate().unwrap());
+        let head = |waiting| Head { name: "home".into(), enabled: true, seq: 0, waiting, since_ms: 1 };
+        let (store, _) = Store::open(dir.path()).unwrap();
+        // One that is only waited for says nothing, and has nothing to say.
+        let waiting = WaitingJoin { code: "code".into(), name: "desk".into() };
+        store.write(vec![Change::Head(NetworkId::from_bytes([1; 32]), head(Some(waiting)))]).await.unwrap();
+        drop(store);
+        let decided = decide_at_rest(dir.path(), (&now, &next), [7; 32]).await.unwrap();
+        assert!(decided.is_empty(), "{decided:?}");
+        let (store, _) = Store::open(dir.path()).unwrap();
+        store.write(vec![Change::Head(NetworkId::from_bytes([2; 32]), head(None))]).await.unwrap();
+        drop(store);
+        let refused = decide_at_rest(dir.path(), (&now, &next), [8; 32]).await;
+        let Err(RotationError::Store(why)) = refused else { panic!("{refused:?}") };
+        assert!(why.contains("the network home cannot be read"), "{why}");
+        assert_eq!(decided_for(dir.path(), [8; 32]), None);
+    }
+
+    fn decided_for(dir: &Path, file: [u8; 32]) -> Option<[u8; 32]> {
+        Store::open(dir).unwrap().0.rotations().unwrap().iter().map(|kept| kept.file).find(|kept| *kept == file)
     }
 
     #[tokio::test]

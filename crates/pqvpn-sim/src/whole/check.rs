@@ -307,3 +307,74 @@ async fn in_the_dht(node: Arc<SimNode>) -> String {
 fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::runtime::Builder;
+
+    use pqvpn_node::sim::VirtualTime;
+
+    use super::{super::op::Op, *};
+    use crate::{seed::Seed, world::BEGIN_UNIX_MS};
+
+    /// The rules that a world says were broken, in which that happens.
+    fn broken(what: impl AsyncFnOnce(&mut World)) -> Vec<&'static str> {
+        let runtime = Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        let rules = runtime.block_on(async {
+            let _virtual = VirtualTime::begin(7, BEGIN_UNIX_MS);
+            let mut world = World::begin(Seed(7), 4).await.unwrap();
+            what(&mut world).await;
+            let rules = world.fabric.lock().log.violations.iter().map(|violation| violation.rule).collect();
+            for number in 0..world.residents.len() {
+                world.kill(number).await;
+            }
+            rules
+        });
+        runtime.shutdown_background();
+        rules
+    }
+
+    #[test]
+    fn whoever_is_a_member_although_its_revocation_stands_is_found() {
+        let revoked = async |world: &mut World| {
+            world.perform(&Op::Revoke { by: 0, who: 1 }).await;
+            world.perform(&Op::Settle).await;
+            assert!(!world.views_of(0)[&world.residents[1].peer], "it is revoked");
+        };
+        assert_eq!(broken(revoked), [""; 0]);
+        let forgotten = async |world: &mut World| {
+            let [founder, member] = [0, 1].map(|number| world.residents[number].peer);
+            world.lock_removals().note_revoked(member, founder);
+            world.check_revoked();
+        };
+        assert_eq!(broken(forgotten), ["revoked-for-all"; 2], "for both other members");
+    }
+
+    #[test]
+    fn a_member_whose_timers_stand_still_is_found() {
+        assert_eq!(broken(async |world| world.rest().await), [""; 0]);
+        let stands_still = async |world: &mut World| {
+            let host = Arc::clone(&world.fabric.lock().places[1].host);
+            host.kill();
+            world.rest().await;
+        };
+        assert_eq!(broken(stands_still), ["timers-go-on"]);
+    }
+
+    #[test]
+    fn a_node_that_does_not_start_with_what_it_kept_is_found() {
+        let starts = async |world: &mut World, op: Op| {
+            world.perform(&Op::Kill { node: 1 }).await;
+            world.perform(&op).await;
+        };
+        assert_eq!(broken(async |world| starts(world, Op::Start { node: 1 }).await), [""; 0]);
+        for op in [Op::Start { node: 1 }, Op::Settle] {
+            let without = async |world: &mut World| {
+                world.residents[1].dir = "/dev/null/kept".into();
+                starts(world, op).await;
+            };
+            // What follows of it is found after that.
+            assert_eq!(broken(without).first(), Some(&"starts-with-what-it-kept"));
+        }
+    }
+}

@@ -24,7 +24,7 @@ pub(crate) enum DhtVerb {
 
 #[derive(Debug, Args)]
 pub(crate) struct GetArgs {
-    /// PEER for where a peer is (PeerID, or a name of a configured peer), PEER/NAME for a value, /NAME for one of our own.
+    /// PEER for where a peer is (PeerID, name of a peer or member, or overlay address), PEER/NAME for a value, /NAME for one of our own.
     #[arg(value_name = "PEER[/NAME]")]
     pub(crate) what: String,
     /// The 64 digits are the key of a record, not a PeerID.
@@ -43,7 +43,7 @@ pub(crate) struct PutArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct LookupArgs {
-    /// PeerID (or a name of a configured peer), or with `--key` a key.
+    /// PeerID, name of a peer or member, or overlay address; or with `--key` a key.
     #[arg(value_name = "PEER|KEY")]
     pub(crate) target: String,
     /// The 64 digits are a key, not a PeerID.

@@ -2,17 +2,20 @@
 //! `config`: look after the configuration file.
 
 use std::{
+    collections::BTreeMap,
     fs::{self, OpenOptions},
     io::{self, Write},
     path::Path,
 };
 
+use pqvpn_api::model::Started;
 use pqvpn_node::{
     config::{self, Config},
     store,
 };
 use serde_json::{Value, json};
 
+use super::beside::Beside;
 use crate::{
     cli::ConfigVerb,
     context::{Context, absolute_path},
@@ -89,17 +92,78 @@ fn check(context: &Context, file: Option<&Path>) -> Result<(), Failure> {
 }
 
 fn show(context: &Context) -> Result<(), Failure> {
+    let path = context.config_path().ok().filter(|path| path.exists());
     let mut config = context.config()?;
+    let in_force = context.in_force(&config, &context.state_dir(&config)?);
     config.node.proxy = config.node.proxy.shown();
     let text = config.to_toml();
-    if !context.output.json {
+    let started = Beside::ask(context).and_then(|beside| beside.started);
+    let beside = started.map(|with| {
+        let differs = differing(&in_force.to_toml(), &with.settings);
+        (with, differs)
+    });
+    if context.output.json {
+        let values: Value = toml::from_str(&text).map_err(|error| {
+            Failure::failed("internal", "no configuration to show", error, "report this as a fault")
+        })?;
+        let daemon = beside.as_ref().map(|(with, differs)| {
+            json!({
+                "pid": with.pid, "config": with.config, "state_dir": with.state_dir, "ephemeral": with.ephemeral,
+                "differs": differs,
+            })
+        });
+        let json = json!({"schema": pqvpn_api::SCHEMA, "config": values, "path": path, "daemon": daemon});
+        context.output.result(&json, |_| text);
+    } else {
         context.output.verbatim(&text);
-        return Ok(());
     }
-    let values: Value = toml::from_str(&text)
-        .map_err(|error| Failure::failed("internal", "no configuration to show", error, "report this as a fault"))?;
-    context.output.result(&json!({"schema": pqvpn_api::SCHEMA, "config": values}), |_| text);
+    let remark = beside.and_then(|(with, differs)| remark(context, path.as_deref(), &with, &differs));
+    remark.iter().for_each(|remark| context.output.remark(remark));
     Ok(())
+}
+
+/// What is to be said of a daemon that runs with another file, or with other values.
+fn remark(context: &Context, path: Option<&Path>, with: &Started, differs: &[String]) -> Option<String> {
+    let is_same = context.config_path().ok() == with.config;
+    if is_same && differs.is_empty() {
+        return None;
+    }
+    let shown = path.map_or_else(|| "the defaults".to_owned(), |path| path.display().to_string());
+    let its = with.config.as_ref().filter(|_| !is_same);
+    let its = its.map_or_else(String::new, |config| format!(" was started with {} and", config.display()));
+    let values = if differs.is_empty() {
+        "the same values".to_owned()
+    } else {
+        format!("other values of {}, from its options or from before the file was changed", differs.join(", "))
+    };
+    Some(format!("this is what {shown} says; the running daemon (process {}){its} has {values}", with.pid))
+}
+
+/// The settings whose values differ, as `section.key`; lists of tables count as one.
+fn differing(one: &str, other: &str) -> Vec<String> {
+    let read = |text: &str| {
+        let mut values = BTreeMap::new();
+        // Both were written by this program, or its twin.
+        flatten("", toml::from_str(text).unwrap_or_default(), &mut values);
+        values
+    };
+    let (one, other) = (read(one), read(other));
+    let mut keys: Vec<String> =
+        one.keys().chain(other.keys()).filter(|key| one.get(*key) != other.get(*key)).cloned().collect();
+    keys.sort();
+    keys.dedup();
+    keys
+}
+
+fn flatten(prefix: &str, value: Value, into: &mut BTreeMap<String, Value>) {
+    let Value::Object(table) = value else {
+        into.insert(prefix.to_owned(), value);
+        return;
+    };
+    for (key, value) in table {
+        let key = if prefix.is_empty() { key } else { format!("{prefix}.{key}") };
+        flatten(&key, value, into);
+    }
 }
 
 fn convert(context: &Context, file: &Path) -> Result<(), Failure> {

@@ -9,7 +9,12 @@ mod signals;
 mod state_lock;
 mod this_run;
 
-use std::{fs::File, future::pending, path::Path, pin::pin};
+use std::{
+    fs::File,
+    future::pending,
+    path::{Path, PathBuf},
+    pin::pin,
+};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use pqvpn_api::{
@@ -70,7 +75,7 @@ pub(crate) fn run(context: &Context, args: &DaemonArgs) -> Result<(), Failure> {
     start_log(context, args, &config, &state_dir)?;
     warm_up().map_err(StoreError::from)?;
     // Before the key is read: nobody else gives this node another one meanwhile.
-    let _state = state_lock::take(&state_dir)?;
+    let _state = state_lock::take(&state_dir, context.own_socket().ok().as_deref())?;
     let identity = own_identity(args, &state_dir)?;
     let origin = context.config_path().map_or_else(|_| String::new(), |path| path.display().to_string());
     config.check_identity(&identity.peer_id(), &origin)?;
@@ -115,7 +120,14 @@ pub(crate) fn lock_state(state_dir: &Path) -> Result<Option<File>, Failure> {
 
 /// Locks a state directory for who changes what a daemon would use.
 pub(crate) fn lock_for(state_dir: &Path) -> Result<File, Failure> {
-    state_lock::take(state_dir)
+    state_lock::take(state_dir, None)
+}
+
+/// Where the daemon answers that has the state directory of this run, if it is another place than this run asks at.
+pub(crate) fn answers_elsewhere(context: &Context) -> Option<PathBuf> {
+    let state_dir = context.state_dir(&context.config().ok()?).ok()?;
+    let own = context.own_socket().ok()?;
+    state_lock::holder_socket(&state_dir).filter(|socket| *socket != own)
 }
 
 /// Room for all whom a relay serves at a time: the usual soft limit is for programs that know no more of it.
@@ -131,11 +143,14 @@ fn allow_priority() {
 }
 
 fn start_log(context: &Context, args: &DaemonArgs, config: &Config, state_dir: &Path) -> Result<(), Failure> {
-    let quiet = context.output.is_quiet().then_some(LogLevel::Error);
-    let level = context.log_level.or(quiet).unwrap_or(config.logging.level);
     let named = config.logging.file.as_deref().map(|file| state_dir.join(file));
     let file = named.or_else(|| args.detached.then(|| state_dir.join(LOG_FILE)));
-    logging::init(level, config.logging.format, file.as_deref())
+    logging::init(log_level(context, config), config.logging.format, file.as_deref())
+}
+
+fn log_level(context: &Context, config: &Config) -> LogLevel {
+    let quiet = context.output.is_quiet().then_some(LogLevel::Error);
+    context.log_level.or(quiet).unwrap_or(config.logging.level)
 }
 
 fn own_identity(args: &DaemonArgs, state_dir: &Path) -> Result<Identity, Failure> {
@@ -192,9 +207,11 @@ async fn serve(
     let shelf = Shelf::of(&config, state_dir);
     let keystore = (!args.ephemeral).then(|| identity::keystore(state_dir));
     let scraped_at = config.metrics.listen;
+    let with = started(context, args, &config, state_dir);
     let (node, running) = node::start(config, identity, (state_dir, this_run.dir()), keystore).await?;
     let mut running = pin!(async { running.await.map_err(|error| error.to_string()) });
-    let mut service = Service::new(node.clone(), about).keeping_bootstrap_on(shelf).confined(confinement);
+    let service = Service::new(node.clone(), about).started(with);
+    let mut service = service.keeping_bootstrap_on(shelf).confined(confinement);
     if let Ok(path) = context.config_path() {
         service = service.keeping_settings_in(path);
     }
@@ -254,5 +271,18 @@ fn about(config: &Config, identity: &Identity, state_dir: &Path) -> model::Ident
         addresses: Overlay::plan(config, identity.peer_id()).own,
         fingerprint: identity.public().fingerprint(),
         state_dir: Some(state_dir.to_owned()),
+    }
+}
+
+fn started(context: &Context, args: &DaemonArgs, config: &Config, state_dir: &Path) -> model::Started {
+    let mut in_force = context.in_force(config, state_dir);
+    in_force.logging.level = log_level(context, config);
+    model::Started {
+        schema: SCHEMA,
+        pid: std::process::id(),
+        state_dir: state_dir.to_owned(),
+        ephemeral: args.ephemeral,
+        config: context.config_path().ok(),
+        settings: in_force.to_toml(),
     }
 }

@@ -5,7 +5,15 @@ mod record;
 mod status;
 mod table;
 
-use pqvpn_api::model::{DhtContact, DhtEclipse, DhtLookup, DhtLookupRequest};
+use std::collections::BTreeSet;
+
+use pqvpn_api::{
+    client::Client,
+    error::{ApiError, Code},
+    model::{DhtContact, DhtEclipse, DhtLookup, DhtLookupRequest, NetRequest},
+};
+
+use serde::Serialize;
 
 use crate::{
     cli::{DhtVerb, LookupArgs},
@@ -25,23 +33,59 @@ pub(crate) async fn run(context: &Context, verb: &DhtVerb) -> Result<(), Failure
 }
 
 async fn lookup(context: &Context, args: &LookupArgs) -> Result<(), Failure> {
-    let target = Some(args.target.clone());
-    let request = if args.key {
-        DhtLookupRequest { key: target, ..DhtLookupRequest::default() }
+    let client = context.client()?;
+    let of = |peer: String| DhtLookupRequest { peer: Some(peer), ..DhtLookupRequest::default() };
+    let found = if args.key {
+        let key = Some(args.target.clone());
+        client.dht_lookup(&DhtLookupRequest { key, ..DhtLookupRequest::default() }).await?
     } else {
-        DhtLookupRequest { peer: target, ..DhtLookupRequest::default() }
+        match client.dht_lookup(&of(args.target.clone())).await {
+            Err(error) if error.code == Code::UnknownPeer => {
+                client.dht_lookup(&of(member(&client, &args.target, error).await?)).await?
+            }
+            answer => answer?,
+        }
     };
-    let found = context.client()?.dht_lookup(&request).await?;
     if found.lookup.answered == 0 {
-        let why = format!("asked {}, none answered", nodes(found.lookup.asked as usize));
-        let failure = Failure::failed("no-answer", "no node was found", why, "look at `pqvpn dht status`");
-        return Err(Failure { json: serde_json::to_value(&found).ok().map(Box::new), ..failure });
+        return Err(nobody_answered("no node was found", &found.lookup, &found));
     }
     context.output.result(&found, |output| {
         let lookup = &found.lookup;
         format!("target {}\n{}{}", lookup.target, contacts(output, "SHARED", &lookup.closest), summary(output, lookup))
     });
     Ok(())
+}
+
+/// The PeerID of a member by its name: this node itself, and those of a network that is down, are no peers. `otherwise` is
+/// why nobody was found, where no member is called so either.
+async fn member(client: &Client, name: &str, otherwise: ApiError) -> Result<String, ApiError> {
+    let lower = name.to_ascii_lowercase();
+    let mut fits = BTreeSet::new();
+    for network in client.networks().await?.networks {
+        // One that this node only waits for has no members to show.
+        let Ok(all) = client.members(&NetRequest { network: Some(network.id) }).await else { continue };
+        let called = all
+            .members
+            .into_iter()
+            .filter(|member| member.name == lower || format!("{}.{}", member.name, network.name) == lower);
+        fits.extend(called.map(|member| member.peer_id));
+    }
+    let several = fits.len() > 1;
+    match fits.pop_first() {
+        Some(one) if !several => Ok(one),
+        Some(_) => {
+            let why = format!("members of several networks are called {name:?}");
+            Err(ApiError::new(Code::AmbiguousPeer, otherwise.what, why, "say NAME.NETWORK, or give the PeerID"))
+        }
+        None => Err(otherwise),
+    }
+}
+
+/// Others were asked, and none of them said anything: not even that there is nothing. Scripts get the whole answer.
+fn nobody_answered(what: &str, lookup: &DhtLookup, answer: &impl Serialize) -> Failure {
+    let why = format!("asked {}, none answered", nodes(lookup.asked as usize));
+    let failure = Failure::failed("no-answer", what, why, "look at `pqvpn dht status`");
+    Failure { json: serde_json::to_value(answer).ok().map(Box::new), ..failure }
 }
 
 /// One row per contact; `bits` names the column of shared bits.

@@ -1,29 +1,31 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `id`: who this node is; the identity is made when there is none.
 
-use std::{net::IpAddr, path::Path, time::Duration};
+use std::net::IpAddr;
 
 use pqvpn_api::{
     SCHEMA,
     model::{Identity, NetworkInfo},
 };
 use pqvpn_node::overlay::Overlay;
-use tokio::time::timeout;
-
 use serde::Serialize;
 
-use super::block_on;
+use super::beside::{Beside, Told};
 use crate::{cli::PassphraseArgs, context::Context, failure::Failure, identity, output::printable};
-
-/// A daemon that hangs must not make `id` hang.
-const PATIENCE: Duration = Duration::from_secs(2);
 
 pub(crate) fn run(context: &Context, args: &PassphraseArgs) -> Result<(), Failure> {
     let config = context.config_if_any()?;
     let state_dir = context.state_dir(&config)?;
-    let shown = match running(context, &state_dir) {
-        Some(shown) => shown,
-        None => {
+    let beside = Beside::ask(context);
+    let daemon = beside.as_ref().map(Beside::told);
+    let shown = match &beside {
+        // It knows the addresses in use, and an ephemeral key is nowhere else.
+        Some(running) if running.has_state_in(&state_dir) => {
+            let Beside { id, networks, .. } = running;
+            let networks = networks.clone().map(|all| all.into_iter().map(InNetwork::from).collect());
+            Shown { id: Identity { state_dir: None, ..id.clone() }, networks, daemon }
+        }
+        _ => {
             let keystore = identity::keystore(&state_dir);
             keystore
                 .refuse_while_rotating()
@@ -40,10 +42,12 @@ pub(crate) fn run(context: &Context, args: &PassphraseArgs) -> Result<(), Failur
                 fingerprint: identity.public().fingerprint(),
                 state_dir: None,
             };
-            Shown { id, networks: None }
+            Shown { id, networks: None, daemon }
         }
     };
     context.output.result(&shown, |_| render(&shown));
+    let remark = beside.and_then(|beside| beside.remark(&shown.id.peer_id, &state_dir));
+    remark.iter().for_each(|remark| context.output.remark(remark));
     Ok(())
 }
 
@@ -54,6 +58,9 @@ struct Shown {
     id: Identity,
     #[serde(skip_serializing_if = "Option::is_none")]
     networks: Option<Vec<InNetwork>>,
+    /// The daemon that runs, whether it is this node or another.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    daemon: Option<Told>,
 }
 
 /// What this node is in one network.
@@ -72,7 +79,7 @@ impl From<NetworkInfo> for InNetwork {
 }
 
 fn render(shown: &Shown) -> String {
-    let Shown { id, networks } = shown;
+    let Shown { id, networks, .. } = shown;
     let joined = |addresses: &[IpAddr]| addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
     let mut text = format!("name         {}\npeer id      {}\n", printable(&id.name), id.peer_id);
     let networks = networks.as_deref().unwrap_or_default();
@@ -87,14 +94,4 @@ fn render(shown: &Shown) -> String {
         text.push_str(&format!("for pinned   {}\n", joined(&pinned)));
     }
     text + &format!("fingerprint  {}", id.fingerprint)
-}
-
-/// What the daemon of this state directory says: it knows the addresses in use, and an ephemeral key is nowhere else.
-fn running(context: &Context, state_dir: &Path) -> Option<Shown> {
-    let client = context.client().ok()?;
-    let asked = async { Ok(timeout(PATIENCE, async { (client.identity().await, client.networks().await) }).await) };
-    let (id, networks) = block_on(asked).ok()?.ok()?;
-    let id = id.ok().filter(|id| id.state_dir.as_deref() == Some(state_dir))?;
-    let networks = networks.ok().map(|all| all.networks.into_iter().map(InNetwork::from).collect());
-    Some(Shown { id: Identity { state_dir: None, ..id }, networks })
 }

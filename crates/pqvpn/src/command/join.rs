@@ -33,12 +33,30 @@ pub(crate) fn run(context: &Context, args: &JoinArgs) -> Result<(), Failure> {
     let request =
         JoinRequest { code: code.to_string(), name: args.name.clone(), timeout_ms: u64::from(args.timeout) * 1000 };
     let joined = block_on(async { Ok(context.client()?.join(&request).await?) })
+        .map_err(|failure| keeps_its_name(failure, args.name.as_deref()))
         .inspect_err(|_| up::remark_started(context, started))?;
     context.output.done(&up::with_started(&joined, started), |output| {
         up::started_line(started)
             + &if joined.waiting_for_approval { waiting(&joined) } else { inside(output, &joined) }
     });
+    // Who was a member, and has only lost what it knew of that, is what it was.
+    if args.name.as_ref().is_some_and(|name| *name != joined.name) {
+        let (name, network) = (printable(&joined.name), printable(&joined.network));
+        let way = format!("`pqvpn net leave {network}`, then join with a new code and `--name`");
+        context
+            .output
+            .remark(&format!("this node stays {name}: {network} has it under that name; to change it: {way}"));
+    }
     Ok(())
+}
+
+/// To a member a name was given for nothing.
+fn keeps_its_name(failure: Failure, name: Option<&str>) -> Failure {
+    if name.is_none() || failure.code != "already-member" {
+        return failure;
+    }
+    let way = "to change the name: `pqvpn net leave`, then join with a new code and `--name`";
+    Failure { hint: format!("{}; {way}", failure.hint), ..failure }
 }
 
 /// What can be known of a code without asking anybody.

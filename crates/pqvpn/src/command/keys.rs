@@ -8,6 +8,7 @@ use std::path::Path;
 use pqvpn_node::store::KeystoreFile;
 use serde_json::json;
 
+use super::beside::Beside;
 use crate::{
     cli::KeysVerb,
     context::{Context, absolute_path},
@@ -25,7 +26,7 @@ pub(crate) fn run(context: &Context, verb: &KeysVerb) -> Result<(), Failure> {
         KeysVerb::Rotate { yes, passphrase } => {
             super::block_on(rotate::run(context, &state_dir, *yes, passphrase.passphrase_file.as_deref()))
         }
-        KeysVerb::Show(args) => show(context, &keystore, args.passphrase_file.as_deref()),
+        KeysVerb::Show(args) => show(context, &state_dir, &keystore, args.passphrase_file.as_deref()),
         KeysVerb::Backup { file, backup_passphrase_file, passphrase } => {
             let own = passphrase.passphrase_file.as_deref();
             backup(context, &keystore, own, &absolute_path(file), backup_passphrase_file.as_deref())
@@ -41,15 +42,17 @@ pub(crate) fn run(context: &Context, verb: &KeysVerb) -> Result<(), Failure> {
     }
 }
 
-fn show(context: &Context, keystore: &KeystoreFile, own: Option<&Path>) -> Result<(), Failure> {
+fn show(context: &Context, state_dir: &Path, keystore: &KeystoreFile, own: Option<&Path>) -> Result<(), Failure> {
     keystore.refuse_while_rotating().map_err(|error| Failure::from(error).while_doing("the key was not shown"))?;
     let identity = identity::load(keystore, own)?;
     let encrypted = keystore.is_encrypted()?;
     let fingerprint = identity.public().fingerprint();
     let path = keystore.path();
+    let beside = Beside::ask(context);
     let json = json!({
         "schema": pqvpn_api::SCHEMA, "peer_id": identity.peer_id().to_string(), "fingerprint": fingerprint,
         "algorithm": "MLDSA87-Ed25519", "path": path, "encrypted": encrypted,
+        "daemon": beside.as_ref().map(Beside::told),
     });
     context.output.result(&json, |_| {
         let kept = if encrypted { "under a passphrase" } else { "without a passphrase" };
@@ -59,6 +62,8 @@ fn show(context: &Context, keystore: &KeystoreFile, own: Option<&Path>) -> Resul
             path.display()
         )
     });
+    let remark = beside.and_then(|beside| beside.remark(&identity.peer_id().to_string(), state_dir));
+    remark.iter().for_each(|remark| context.output.remark(remark));
     Ok(())
 }
 

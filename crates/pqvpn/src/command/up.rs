@@ -54,6 +54,10 @@ pub(super) fn ensure(context: &Context, args: &PassphraseArgs) -> Result<Option<
         Err(error) if error.code == Code::NoDaemon => {
             let pid = match start_daemon(context, args) {
                 Ok(pid) => pid,
+                // It answers at another socket, and will at no time answer here.
+                Err(failure) if failure.code == daemon::IN_USE && daemon::answers_elsewhere(context).is_some() => {
+                    return Err(failure.while_doing("no second daemon was started"));
+                }
                 // Another command was faster.
                 Err(failure) if failure.code == daemon::IN_USE => return up_soon(context, args, failure),
                 Err(failure) => return Err(failure),

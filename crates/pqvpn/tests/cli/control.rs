@@ -120,7 +120,7 @@ fn rotate(order: &RotateKeys) -> Result<RotationReport, NodeError> {
     })
 }
 
-fn identity(sandbox: &Sandbox) -> model::Identity {
+pub(crate) fn identity(sandbox: &Sandbox) -> model::Identity {
     model::Identity {
         schema: 1,
         peer_id: "07".repeat(32),
@@ -143,7 +143,7 @@ fn snapshot_network() -> NetworkSnapshot {
     }
 }
 
-fn snapshot(state: NodeState) -> Snapshot {
+pub(crate) fn snapshot(state: NodeState) -> Snapshot {
     let peer = |byte, name: &str, state, session: Option<SessionSnapshot>| PeerSnapshot {
         peer_id: PeerId::from_bytes([byte; 32]),
         name: name.into(),

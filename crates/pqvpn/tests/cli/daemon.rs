@@ -79,3 +79,44 @@ fn a_log_file_that_cannot_be_made_is_an_error() {
     sandbox.write("config.toml", &format!("{CONFIG}[logging]\nfile = \"no/such/directory/log\"\n"));
     sandbox.run(&["daemon"]).failed(1, "no/such/directory/log");
 }
+
+#[test]
+fn who_comes_second_is_told_who_has_the_state_directory_and_where_it_answers() {
+    let sandbox = Sandbox::new();
+    sandbox.write("config.toml", CONFIG);
+    fs::create_dir(sandbox.path("state")).unwrap();
+    crate::sandbox::chmod(&sandbox.path("state"), 0o700);
+    let (path, first) = (sandbox.path("state/lock"), sandbox.path("first/s"));
+    let held = fs::File::create(&path).unwrap();
+    held.lock().unwrap();
+    let (other, state) = (sandbox.path("other"), sandbox.path("state"));
+    let at = ["--socket", other.to_str().unwrap()];
+    for (text, why) in [
+        ("", format!("another daemon uses {}", state.display())),
+        ("17\n\n", format!("process 17 uses {}", state.display())),
+        ("no number\n/x\n", format!("another daemon uses {}", state.display())),
+    ] {
+        fs::write(&path, text).unwrap();
+        sandbox.run(&[&["daemon"][..], &at].concat()).failed(1, &why);
+    }
+    fs::write(&path, format!("17\n{}\n", first.display())).unwrap();
+    let why = format!("the daemon of process 17 uses {}; it answers at {}", state.display(), first.display());
+    for (verb, what) in [("daemon", "the daemon did not start"), ("up", "no second daemon was started")] {
+        let run = sandbox.run(&[&[verb][..], &at].concat()).failed(1, &why);
+        assert_eq!(run.stderr.lines().count(), 3, "{}", run.stderr);
+        assert!(run.stderr.starts_with(&format!("error: {what}\n")), "{}", run.stderr);
+        assert!(run.stderr.contains(&format!("`--socket {}` talks to that one", first.display())), "{}", run.stderr);
+    }
+}
+
+#[test]
+fn who_has_the_state_directory_says_so_over_what_the_one_before_said() {
+    let Some(sandbox) = unprivileged() else { return };
+    let path = sandbox.write("state/lock", &format!("17\n{}\n", "x".repeat(300)));
+    std::os::unix::fs::chown(&path, Some(NOBODY), Some(NOBODY)).unwrap();
+    let Some(run) = sandbox.run_as_nobody(&["daemon"]) else { return };
+    run.failed(4, "privilege");
+    let said = fs::read_to_string(path).unwrap();
+    let [pid, socket] = said.lines().collect::<Vec<_>>()[..] else { panic!("{said}") };
+    assert!(pid.parse::<u32>().is_ok_and(|pid| pid != 17) && socket == sandbox.socket().to_str().unwrap(), "{said}");
+}

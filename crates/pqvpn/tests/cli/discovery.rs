@@ -73,6 +73,9 @@ fn play(command: DhtCommand) {
         DhtCommand::Status(reply) => drop(reply.send(status())),
         DhtCommand::Get(what, reply) => drop(reply.send(match what {
             RecordRef::Peer(PeerRef(peer)) if peer == "alone" => Err(DhtError::Alone.into()),
+            RecordRef::Peer(PeerRef(peer)) if peer == "silence" => {
+                Ok(GetReport { lookup: silence(), sources: 0, ..got(None) })
+            }
             RecordRef::Peer(_) => Ok(got(Some(RecordContent::Peer { addresses: addresses(), capabilities: 0 }))),
             RecordRef::Value { name, .. } => {
                 Ok(got(Some(RecordContent::Value { name, value: b"be\x1b[2Jware".to_vec() })))
@@ -80,12 +83,13 @@ fn play(command: DhtCommand) {
             RecordRef::Key(_) => Ok(got(None)),
         })),
         DhtCommand::Put(name, value, reply) => {
-            let stored = if name == "unwanted" { 0 } else { 20 };
+            let stored = if matches!(&*name, "unwanted" | "silence") { 0 } else { 20 };
+            let lookup = if name == "silence" { silence() } else { lookup() };
             let record = record(RecordContent::Value { name, value });
-            drop(reply.send(Ok(PutReport { record, stored, lookup: lookup() })));
+            drop(reply.send(Ok(PutReport { record, stored, lookup })));
         }
         DhtCommand::Lookup(LookupTarget::Peer(PeerRef(peer)), reply) if peer == "silence" => {
-            drop(reply.send(Ok(LookupReport { closest: Vec::new(), answered: 0, ..lookup() })));
+            drop(reply.send(Ok(silence())));
         }
         DhtCommand::Lookup(_, reply) => drop(reply.send(Ok(lookup()))),
         DhtCommand::Table(reply) => {
@@ -130,6 +134,11 @@ fn lookup() -> LookupReport {
         elapsed: Duration::from_micros(81_234),
         eclipse: EclipseReport::Eclipse,
     }
+}
+
+/// Nobody who was asked answered.
+fn silence() -> LookupReport {
+    LookupReport { closest: Vec::new(), answered: 0, ..lookup() }
 }
 
 fn doors() -> Vec<DoorReport> {
@@ -255,8 +264,13 @@ fn a_value_nobody_took_and_a_lookup_nobody_answered_are_failures_with_the_whole_
     }
     let json = fixture.run(&[&put[..], &["--json"]].concat()).failed(1, "none took it").json();
     assert_eq!((&json["stored"], &json["record"]["name"]), (&0.into(), &"unwanted".into()));
-    let json = fixture.run(&["dht", "lookup", "silence", "--json"]).failed(1, "asked 9 nodes, none answered").json();
-    assert_eq!(json["answered"], 0);
+    // Silence is one thing, whatever was asked: nobody said that there is nothing, or that it is unwanted.
+    for line in [&["dht", "lookup", "silence"][..], &["dht", "get", "silence"], &["dht", "put", "silence", "x"]] {
+        fixture.run(line).failed(1, "asked 9 nodes, none answered");
+        let json = fixture.run(&[line, &["--json"]].concat()).failed(1, "asked 9 nodes, none answered").json();
+        let lookup = if json["lookup"].is_null() { &json } else { &json["lookup"] };
+        assert_eq!(lookup["answered"], 0, "{json}");
+    }
 }
 
 #[test]

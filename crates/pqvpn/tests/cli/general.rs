@@ -121,6 +121,12 @@ fn completions_name_every_verb() {
         {
             assert!(script.contains(verb), "{shell} {verb}");
         }
+        assert!(
+            ["ephemeral", "daemonize", "pid-file", "passphrase-file"].iter().all(|word| script.contains(word)),
+            "{shell}"
+        );
+        // What only this program says to itself is offered to nobody.
+        assert!(!script.contains("detached") && !script.contains("no-temp-keys"), "{shell}");
     }
     assert_eq!(sandbox.run(&["completions", "cobol"]).code, 2);
 }

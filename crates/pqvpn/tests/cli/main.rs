@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, clippy::print_stderr, reason = "a test that cannot go on says so and ends")]
 
+mod beside;
 mod config;
 mod control;
 mod daemon;

@@ -9,12 +9,18 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use pqvpn_api::server::{Access, ControlSocket, Service, serve};
-use pqvpn_node::handle::{Command, NodeError, NodeHandle};
+use pqvpn_api::{
+    model::Started,
+    server::{Access, ControlSocket, Service, serve},
+};
+use pqvpn_node::{
+    dht::{DhtError, LookupTarget, RecordRef},
+    handle::{Command, DhtCommand, NodeError, NodeHandle, PeerRef},
+};
 use serde_json::{Value, json};
 use tokio::{runtime::Runtime, sync::mpsc};
 
-use self::played::{EXPIRED, NAS, OPEN, QUEUE, SILENT, TAKEN, code, dns, identity, play};
+use self::played::{EXPIRED, KNOWN, MEMBER, NAS, OPEN, QUEUE, SILENT, TAKEN, code, dns, identity, play};
 use crate::sandbox::{Run, Sandbox};
 
 struct Fixture {
@@ -38,6 +44,15 @@ impl Fixture {
                 match command {
                     Command::Network(command) => play(command, &seen),
                     Command::Dns(reply) => drop(reply.send(dns())),
+                    Command::Dht(DhtCommand::Get(what, reply)) => {
+                        seen.lock().unwrap().push(format!("{what:?}"));
+                        drop(reply.send(Err(nobody_but_by_id(&what))));
+                    }
+                    Command::Dht(DhtCommand::Lookup(LookupTarget::Peer(peer), reply)) => {
+                        let what = RecordRef::Peer(peer);
+                        seen.lock().unwrap().push(format!("{what:?}"));
+                        drop(reply.send(Err(nobody_but_by_id(&what))));
+                    }
                     Command::Up(reply) => drop(reply.send(Ok::<(), NodeError>(()))),
                     other => panic!("{other:?}"),
                 }
@@ -45,7 +60,15 @@ impl Fixture {
         });
         let access = Access::of_this_process();
         let socket = ControlSocket::bind(&sandbox.socket(), &access).unwrap();
-        let service = Service::new(NodeHandle::new(tx), identity());
+        let started = Started {
+            schema: 1,
+            pid: 7,
+            state_dir: sandbox.path("state"),
+            ephemeral: false,
+            config: Some(sandbox.path("daemon.toml")),
+            settings: String::new(),
+        };
+        let service = Service::new(NodeHandle::new(tx), identity()).started(started);
         tokio::spawn(serve(socket, access, service, std::future::pending()));
         drop(entered);
         Self { sandbox, orders, _runtime: runtime }
@@ -69,6 +92,59 @@ impl Fixture {
     fn order(&self) -> String {
         self.orders.lock().unwrap().last().cloned().unwrap_or_default()
     }
+}
+
+/// Of a node that has no peers: whoever is asked for by PeerID could be found by others.
+fn nobody_but_by_id(what: &RecordRef) -> NodeError {
+    let (RecordRef::Peer(PeerRef(peer)) | RecordRef::Value { owner: Some(PeerRef(peer)), .. }) = what else {
+        panic!("{what:?}")
+    };
+    if peer.len() == 64 { DhtError::Alone.into() } else { NodeError::UnknownPeer(peer.clone()) }
+}
+
+#[test]
+fn records_of_members_are_found_by_their_names() {
+    let fixture = Fixture::start();
+    let nas = NAS.to_string();
+    for (line, id) in [
+        (&["get", "nas"][..], &nas),
+        (&["get", "NAS.home"], &nas),
+        (&["get", "nas/motd"], &nas),
+        (&["lookup", "nas.home"], &nas),
+        // Its own records a node finds as well.
+        (&["get", "laptop"], &"07".repeat(32)),
+    ] {
+        fixture.run(&[&["dht"], line].concat()).failed(1, "no other node");
+        assert!(fixture.order().contains(id.as_str()), "{line:?}: {}", fixture.order());
+    }
+    fixture.run(&["dht", "get", "vps"]).failed(1, "no peer is called \"vps\"");
+    fixture.run(&["dht", "lookup", "nas.work"]).failed(1, "no peer is called");
+}
+
+#[test]
+fn a_mode_that_was_set_is_not_advised_again() {
+    let fixture = Fixture::start();
+    let advice = "`pqvpn set dns.mode resolv-conf`";
+    let file = fixture.sandbox.write("daemon.toml", "[dns]\nmode = \"auto\"\n");
+    assert!(fixture.text(&["dns", "status"]).contains(advice));
+    assert_eq!(fixture.json(&["dns", "status"])["mode_next"], Value::Null);
+    std::fs::write(&file, "[dns]\nmode = \"resolv-conf\"\n").unwrap();
+    let text = fixture.text(&["dns", "status"]);
+    let next = format!("# {} says dns.mode \"resolv-conf\": it holds when the daemon is started again", file.display());
+    assert!(text.contains(&next) && text.contains("nothing on this host asks here\n"), "{text}");
+    assert_eq!(fixture.json(&["dns", "status"])["mode_next"], "resolv-conf");
+}
+
+#[test]
+fn a_name_that_is_not_given_to_a_member_is_said_to_be_none() {
+    let fixture = Fixture::start();
+    let run = fixture.run(&["join", &code(MEMBER)]).failed(1, "already, under the name");
+    assert!(!run.stderr.contains("--name"), "nobody asked for another: {}", run.stderr);
+    let run = fixture.run(&["join", &code(MEMBER), "--name", "desk"]).failed(1, "under the name \"laptop\"");
+    assert!(run.stderr.contains("to change the name: `pqvpn net leave`, then join"), "{}", run.stderr);
+    let run = fixture.run(&["join", &code(KNOWN), "--name", "desk"]).succeeded();
+    assert!(run.stderr.contains("this node stays laptop: home has it under that name"), "{}", run.stderr);
+    assert_eq!(fixture.run(&["join", &code(OPEN), "--name", "desk"]).succeeded().stderr, "");
 }
 
 #[test]

@@ -115,6 +115,29 @@ fn a_daemon_has_its_allocator_keep_little_and_is_the_process_that_was_started() 
 }
 
 #[test]
+fn a_daemon_starts_again_once_whatever_becomes_of_its_environment_meanwhile() {
+    if !usable() {
+        return;
+    }
+    let node = Node::new(&Namespace::create("again").unwrap(), "a");
+    // Of the process itself, as after the second start, and left over from another one.
+    for (process, told) in [("$$", None), ("1", Some("glibc.malloc.tcache_count=0"))] {
+        let script = format!("unset GLIBC_TUNABLES; PQVPN_STARTED_AGAIN={process} exec \"$@\"");
+        let (daemon, pid) = (node.command(&["daemon", "--pid-file"]), node.file("pid"));
+        let mut command = Command::new("sh");
+        command.args(["-c", &script, "sh"]).arg(daemon.get_program()).args(daemon.get_args().take(2)).arg(&pid);
+        command.args(daemon.get_args().skip(2));
+        let daemon = Daemon::spawn(&node.namespace, "daemon", command).unwrap();
+        daemon.wait_for_line("ready", LIMIT).unwrap_or_else(|error| panic!("{error} {}", tail(&daemon.stderr())));
+        let of = |file: &str| fs::read_to_string(format!("/proc/{}/{file}", fs::read_to_string(&pid).unwrap().trim()));
+        let environment = of("environ").unwrap();
+        let tunables = environment.split('\0').find_map(|line| line.strip_prefix("GLIBC_TUNABLES="));
+        assert_eq!(tunables, told, "{process}");
+        daemon.terminate(LIMIT).unwrap();
+    }
+}
+
+#[test]
 fn a_daemon_takes_as_many_open_files_as_it_may_up_to_a_bound_and_no_core_dump() {
     if !usable() {
         return;

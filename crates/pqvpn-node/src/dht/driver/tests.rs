@@ -300,3 +300,23 @@ async fn a_link_to_ourselves_at_an_address_that_others_made_up_is_closed() {
     assert_eq!((web.dialled(), rig.driver.links.counts(0).outbound), (vec![there], 0));
     assert!(!rig.driver.dial_limiter.is_met(&own, there));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_network_that_changed_while_the_node_rested_is_new_when_it_goes_on() {
+    let doubts = |meanwhile: bool| {
+        let mut rig = Rig::new(1, "192.0.2.1:7", None);
+        // Others agree on where we are.
+        for n in 10..20 {
+            rig.driver.observed.note(peer(n), SocketAddr::from(([n, n, 0, 1], 7)), "203.0.113.9:7".parse().unwrap());
+        }
+        rig.driver.on_order(Order::Pause(true));
+        if meanwhile {
+            rig.driver.on_order(Order::NetworkChanged);
+        }
+        let now = clock::now();
+        assert!(!rig.driver.observed.is_in_doubt(now), "at rest it makes no difference");
+        rig.driver.on_order(Order::Pause(false));
+        rig.driver.observed.is_in_doubt(now)
+    };
+    assert_eq!([doubts(false), doubts(true)], [false, true]);
+}

@@ -26,6 +26,12 @@ impl QuicSocket {
         Ok(Self { socket, local, counters, balances })
     }
 
+    /// One that nobody without a proven address has sent to.
+    #[cfg(test)]
+    pub(in crate::link) fn over(socket: Arc<dyn LinkSocket>) -> io::Result<Self> {
+        Self::new(socket, Arc::default(), Balances::default())
+    }
+
     pub(in crate::link) fn local_addr(&self) -> SocketAddr {
         self.local
     }
@@ -202,7 +208,7 @@ mod tests {
         let mut hello = [0_u8; 1200];
         hello[..9].copy_from_slice(&[0xc0, 0, 0, 0, 1, 1, 9, 1, 1]);
         balances.lock().received(from, &hello);
-        let _limit = balances.begin(from, &[9]).unwrap();
+        let limit = balances.begin(from, &[9]).unwrap();
         let mut pair = [0_u8; 2400];
         pair.chunks_mut(1200).for_each(|answer| answer[..9].copy_from_slice(&[0xc0, 0, 0, 0, 1, 1, 1, 1, 7]));
         let transmit = quic::udp::Transmit {
@@ -219,5 +225,12 @@ mod tests {
             assert_eq!(narrow.went.load(Ordering::Relaxed), 3600);
         }
         assert_eq!(counters.withheld.load(Ordering::Relaxed), 2);
+        // With the handshake ends what it was limited by.
+        drop(limit);
+        socket.try_send(&transmit).unwrap();
+        assert_eq!(narrow.went.load(Ordering::Relaxed), 6000);
+        // Nor is anybody limited who has begun none.
+        QuicSocket::over(Arc::<Narrow>::clone(&narrow)).unwrap().try_send(&transmit).unwrap();
+        assert_eq!(narrow.went.load(Ordering::Relaxed), 8400);
     }
 }

@@ -141,3 +141,74 @@ impl UdpSender for Sender {
         SEGMENTS
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+    use std::task::Waker;
+
+    use super::*;
+    use crate::link::socket::{LinkRecv, LinkSocket, LinkTransmit};
+
+    /// Has room for so many datagrams, and is full for a moment once they went.
+    #[derive(Debug)]
+    struct Brim {
+        room: AtomicUsize,
+        went: AtomicUsize,
+    }
+
+    impl LinkSocket for Brim {
+        fn poll_recv(
+            &self,
+            _: &mut Context<'_>,
+            _: &mut [IoSliceMut<'_>],
+            _: &mut [LinkRecv],
+        ) -> Poll<io::Result<usize>> {
+            Poll::Pending
+        }
+
+        fn try_send(&self, _: &LinkTransmit<'_>) -> io::Result<()> {
+            let room = self.room.load(Ordering::Relaxed);
+            self.room.store(room.checked_sub(1).ok_or(io::ErrorKind::WouldBlock)?, Ordering::Relaxed);
+            self.went.fetch_add(1, Ordering::Relaxed);
+            Ok(())
+        }
+
+        fn writable(self: Arc<Self>) -> Writable {
+            let mut waits = true;
+            Box::pin(std::future::poll_fn(move |_| {
+                if std::mem::take(&mut waits) {
+                    return Poll::Pending;
+                }
+                self.room.store(100, Ordering::Relaxed);
+                Poll::Ready(Ok(()))
+            }))
+        }
+
+        fn local_addr(&self) -> io::Result<SocketAddr> {
+            Ok(SocketAddr::from(([192, 0, 2, 2], 1)))
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_granted_while_the_socket_was_full_is_not_asked_for_again() {
+        let brim = Arc::new(Brim { room: AtomicUsize::new(8), went: AtomicUsize::new(0) });
+        let socket = NoqSocket::new(QuicSocket::over(Arc::<Brim>::clone(&brim)).unwrap(), Moved::default());
+        let (_own, mut link) = (socket.create_sender(), socket.create_sender());
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut probe = |address: u8| {
+            let destination = SocketAddr::from(([192, 0, 2, address], 1));
+            let transmit =
+                Transmit { destination, ecn: None, contents: &[0x40; 1200], segment_size: None, src_ip: None };
+            link.as_mut().poll_send(&transmit, &mut cx).map(Result::unwrap)
+        };
+        let went = || brim.went.load(Ordering::Relaxed);
+        // Where the handshake was, and elsewhere as often as a link may at once but for one.
+        assert!(probe(1).is_ready() && (0..7).all(|_| probe(3).is_ready()));
+        assert_eq!(went(), 8);
+        assert!(probe(3).is_pending() && probe(3).is_ready(), "full for a moment");
+        assert_eq!(went(), 9, "the last that is granted");
+        assert!(probe(3).is_ready());
+        assert_eq!(went(), 9, "no other is");
+    }
+}

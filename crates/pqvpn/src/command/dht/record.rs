@@ -6,10 +6,13 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use pqvpn_api::model::{DhtContent, DhtGetRequest, DhtPutRequest, DhtRecord};
+use pqvpn_api::{
+    error::Code,
+    model::{DhtContent, DhtGetRequest, DhtPutRequest, DhtRecord},
+};
 use pqvpn_wire::dht::record::MAX_VALUE_LEN;
 
-use super::{nodes, summary};
+use super::{member, nobody_answered, nodes, summary};
 use crate::{
     cli::{GetArgs, PutArgs},
     context::Context,
@@ -21,9 +24,19 @@ use crate::{
 const MAX_INPUT: u64 = 4096;
 
 pub(super) async fn get(context: &Context, args: &GetArgs) -> Result<(), Failure> {
-    let got = context.client()?.dht_get(&request(args)?).await?;
+    let (client, mut request) = (context.client()?, request(args)?);
+    let got = match (client.dht_get(&request).await, request.owner.clone()) {
+        (Err(error), Some(owner)) if error.code == Code::UnknownPeer => {
+            request.owner = Some(member(&client, &owner, error).await?);
+            client.dht_get(&request).await?
+        }
+        (answer, _) => answer?,
+    };
     let Some(record) = &got.record else {
         let asked = got.lookup.answered;
+        if asked == 0 {
+            return Err(nobody_answered("no record was found", &got.lookup, &got));
+        }
         let mut why = format!("none of the answers, {asked} in all, held one");
         let mut hint = "check the name; a record is gone a day after its owner was last there".to_owned();
         if let Some(successor) = &got.rotated_to {
@@ -54,6 +67,9 @@ pub(super) async fn put(context: &Context, args: &PutArgs) -> Result<(), Failure
         request.value = Some(args.value.clone());
     }
     let put = context.client()?.dht_put(&request).await?;
+    if put.lookup.answered == 0 {
+        return Err(nobody_answered("nobody keeps it yet", &put.lookup, &put));
+    }
     if put.stored == 0 {
         let why = format!("asked {}, none took it: busy or silent", nodes(put.lookup.asked as usize));
         let hint = "it will be offered again while the daemon runs; look at `pqvpn dht status`";

@@ -49,6 +49,10 @@ pub(super) const QUEUE: u8 = 1;
 pub(super) const EXPIRED: u8 = 2;
 pub(super) const TAKEN: u8 = 3;
 pub(super) const SILENT: u8 = 4;
+/// This node is a member, and knows it.
+pub(super) const MEMBER: u8 = 5;
+/// This node is a member, and knows it no longer.
+pub(super) const KNOWN: u8 = 6;
 
 pub(super) fn play(command: NetworkCommand, seen: &Mutex<Vec<String>>) {
     let see = |order: String| seen.lock().unwrap().push(order);
@@ -160,13 +164,14 @@ fn join(text: &str, name: Option<String>, wait: Duration) -> Result<JoinReport, 
     match kind {
         EXPIRED => return Err(NetworkError::InviteExpired { network, ago_s: 90_000 }),
         TAKEN => return Err(NetworkError::NameTaken { network, name: "nas".into(), suggestion: "nas-2".into() }),
+        MEMBER => return Err(NetworkError::AlreadyMember(network, "laptop".into())),
         SILENT => return Err(NetworkError::NobodyAnswers { network, waited: wait, why: "no route".into() }),
         _ => {}
     }
     Ok(JoinReport {
         id: HOME,
         network,
-        name: name.unwrap_or_else(|| "nas".into()),
+        name: if kind == KNOWN { "laptop".into() } else { name.unwrap_or_else(|| "nas".into()) },
         addresses: if waiting { Vec::new() } else { vec!["10.77.9.2".parse().unwrap()] },
         members: if waiting { 0 } else { 3 },
         waiting_for_approval: waiting,
