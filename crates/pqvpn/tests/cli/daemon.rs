@@ -100,7 +100,7 @@ fn who_comes_second_is_told_who_has_the_state_directory_and_where_it_answers() {
         sandbox.run(&[&["daemon"][..], &at].concat()).failed(1, &why);
     }
     fs::write(&path, format!("17\n{}\n", first.display())).unwrap();
-    let why = format!("the daemon of process 17 uses {}; it answers at {}", state.display(), first.display());
+    let why = format!("another daemon, process 17, uses {}; it answers at {}", state.display(), first.display());
     for (verb, what) in [("daemon", "the daemon did not start"), ("up", "no second daemon was started")] {
         let run = sandbox.run(&[&[verb][..], &at].concat()).failed(1, &why);
         assert_eq!(run.stderr.lines().count(), 3, "{}", run.stderr);

@@ -73,7 +73,7 @@ fn what_a_killed_daemon_left_is_cleaned_away_and_nothing_of_one_that_runs() {
     let running = HostState::of(&pair.host_a.namespace);
     let refused = pair.a.cli(&["host", "clean"]);
     assert_eq!(refused.status.code(), Some(1), "{}", refused.stdout);
-    assert!(refused.stderr.contains("another daemon uses"), "{}", refused.stderr);
+    assert!(refused.stderr.contains("another daemon, process"), "{}", refused.stderr);
     running.assert_still(&pair.host_a.namespace, "after an attempt to clean");
     pair.a.meet(&pair.b);
 

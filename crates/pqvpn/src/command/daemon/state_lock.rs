@@ -83,7 +83,7 @@ fn in_use(what: &str, state_dir: &Path, holder: Option<&Holder>) -> Failure {
         Some(Holder { pid, socket: Some(socket) }) => {
             let socket = socket.display();
             (
-                format!("the daemon of process {pid} uses {dir}; it answers at {socket}"),
+                format!("another daemon, process {pid}, uses {dir}; it answers at {socket}"),
                 format!("`--socket {socket}` talks to that one; else stop it, or {apart}"),
             )
         }
