@@ -7,11 +7,13 @@
 pub mod config;
 pub mod known;
 pub mod kx;
+pub mod own_links;
 pub mod refusal;
 pub mod signer;
 pub mod suite;
 pub mod verifier;
 
 pub use config::{ALPN, LinkCrypto};
+pub use own_links::OwnLinks;
 pub use refusal::{Refusal, RefusalCounts};
 pub use verifier::{Admission, NOBODY, Side, peer_from_certs};

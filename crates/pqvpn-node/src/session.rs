@@ -29,7 +29,7 @@ use pqvpn_crypto::{
     peer_id::PeerId,
     ratchet::machine::{EpochTime, Ratchet},
     schedule::{EXPORTER_LABEL, EXPORTER_LEN, Exporter, Psk, Role, TRANSCRIPT_LABEL, Transcript, exporter_context},
-    tls::{LinkCrypto, Refusal},
+    tls::{LinkCrypto, OwnLinks, Refusal},
 };
 use pqvpn_dataplane::{
     PeerSlot, SessionId, SessionInstall,
@@ -148,6 +148,13 @@ pub(crate) struct Established {
 }
 
 impl LinkContext {
+    /// Whether we are at both ends of an accepted link.
+    fn is_own_link(&self, connection: &dyn Connection) -> bool {
+        let mut exported = [0; 32];
+        let known = connection.export(OwnLinks::LABEL, &[], &mut exported);
+        known.is_ok() && self.crypto.own_links().has(&exported)
+    }
+
     #[expect(clippy::too_many_arguments, reason = "called once, each value named at the call")]
     pub(crate) fn new(
         endpoint: Arc<dyn Endpoint>,

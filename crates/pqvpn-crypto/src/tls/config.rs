@@ -15,6 +15,7 @@ use rustls::{ClientConfig, ServerConfig, quic};
 
 use super::known::{COMPRESSOR, DECOMPRESSOR, KnownKey};
 use super::kx::X25519MlKem1024;
+use super::own_links::OwnLinks;
 use super::refusal::RefusalCounts;
 use super::signer::certified_key;
 use super::suite::{initial_suite, link_suite};
@@ -39,6 +40,7 @@ pub struct LinkCrypto {
     admission: Arc<dyn Admission>,
     server: Arc<ServerConfig>,
     refusals: Arc<RefusalCounts>,
+    own_links: OwnLinks,
 }
 
 impl LinkCrypto {
@@ -47,7 +49,7 @@ impl LinkCrypto {
         let provider = Arc::new(provider());
         let key = certified_key(Arc::clone(&identity));
         let server = Arc::new(server_config(&provider, &key, &admission));
-        Self { provider, identity, key, admission, server, refusals: Arc::default() }
+        Self { provider, identity, key, admission, server, refusals: Arc::default(), own_links: OwnLinks::default() }
     }
 
     /// Returns what makes the stateless resets of this node's endpoints believable after a restart.
@@ -100,6 +102,16 @@ impl LinkCrypto {
     /// Returns the suite of QUIC Initial packets, for the back ends' `with_initial`.
     pub fn initial_suite(&self) -> quic::Suite {
         initial_suite()
+    }
+
+    /// Returns the PeerID of this node.
+    pub fn peer_id(&self) -> PeerId {
+        self.identity.peer_id()
+    }
+
+    /// Returns the links that this node has made to itself.
+    pub fn own_links(&self) -> &OwnLinks {
+        &self.own_links
     }
 
     /// Returns the counters; the link layer feeds them with [`RefusalCounts::record`].

@@ -14,7 +14,7 @@ use futures_util::future::BoxFuture;
 use pqvpn_crypto::identity::PublicIdentity;
 use pqvpn_crypto::peer_id::PeerId;
 use pqvpn_crypto::schedule::Role;
-use pqvpn_crypto::tls::{ALPN, LinkCrypto, NOBODY, Refusal, peer_from_certs};
+use pqvpn_crypto::tls::{ALPN, LinkCrypto, NOBODY, OwnLinks, Refusal, peer_from_certs};
 use rustls::pki_types::CertificateDer;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
@@ -107,6 +107,14 @@ fn link_error(error: &quic::ConnectionError) -> LinkError {
     }
 }
 
+/// Notes a link to ourselves before its other end is accepted: the dialer is done first (RFC 8446 §2), on the same thread.
+fn note_own(crypto: &LinkCrypto, link: &dyn Connection) {
+    let mut exported = [0; 32];
+    if link.peer() == crypto.peer_id() && link.export(OwnLinks::LABEL, &[], &mut exported).is_ok() {
+        crypto.own_links().note(exported);
+    }
+}
+
 /// Counts a refusal where the node shows them.
 fn note_refusal(crypto: &LinkCrypto, error: &LinkError) {
     if let Some(refusal) = error.counted_as() {
@@ -161,6 +169,9 @@ impl QuicEndpoint {
             let name = peer.unwrap_or(NOBODY).to_server_name();
             let connecting = client.and_then(|client| quic.connect_with(client, addr, &name).map_err(local));
             let dialed = handshake(connecting?, Role::Initiator, None, started, limit).await;
+            if let Ok(link) = &dialed {
+                note_own(&crypto, link.as_ref());
+            }
             dialed.inspect_err(|error| note_refusal(&crypto, error))
         });
         dialed.map(|dialed| dialed.unwrap_or_else(|| Err(local("the handshake was broken off here")))).boxed()

@@ -42,6 +42,11 @@ enum Guest {
 async fn take(context: &LinkContext, connection: Arc<dyn Connection>) -> Result<Option<Made>, SessionError> {
     let peer = connection.peer();
     if peer == context.own {
+        // Whoever dials its own address, which others say is somebody else's, finds itself.
+        if context.is_own_link(connection.as_ref()) {
+            tracing::debug!(remote = %connection.remote(), "a link from ourselves");
+            return Ok(None);
+        }
         return Err(SessionError::Twin);
     }
     let slot = context.slots.of(&peer);

@@ -156,3 +156,26 @@ fn a_peer_without_an_endpoint_is_found_and_met() {
         node.stop();
     }
 }
+
+/// A machine that is set up anew: those it finds still know who was at its address.
+#[test]
+fn a_node_whose_address_is_said_to_be_somebody_else_s_is_no_twin_of_itself() {
+    if !usable() {
+        return;
+    }
+    let (host_a, host_b) = pair("a", "b").unwrap();
+    let mut a = node(&host_a, "lan = false");
+    let mut b = node(&host_b, &format!("lan = false\nnodes = [\"{}\"]", entry(&a, &host_a)));
+    a.start_up();
+    b.start_up();
+    join(&b, 1);
+    join(&a, 1);
+    b.stop();
+    fs::remove_dir_all(b.file("state")).unwrap();
+    b.start_up();
+    b.wait("a link to itself", || b.daemon().stderr().contains("a link from ourselves").then_some(()));
+    // What a link was found to be is told before anything that is asked afterwards.
+    let health = json(&b, &["status"])["health"].clone();
+    assert!(!health.to_string().contains("identity-twice"), "{health}");
+    assert!(!b.daemon().stderr().contains("another node runs"), "{}", b.daemon().stderr());
+}
