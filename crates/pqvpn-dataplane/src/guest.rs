@@ -16,7 +16,7 @@ use pqvpn_packet::piece;
 
 use crate::{
     clock,
-    narrow::{self, Shape},
+    narrow::{self, LONG_HEADER_BIT, Shape},
     stats::{DropCounters, DropReason},
     table::lock,
     udp::{
@@ -131,7 +131,10 @@ impl Guest {
         if WayId::of(transmit.dst).is_some() {
             return self.send_way(transmit);
         }
-        let src = self.underlay.source(transmit.src_ip.map(|src| src.to_canonical()));
+        let src = transmit.src_ip.map(|src| src.to_canonical());
+        // A dialer takes the answer to its handshake from nowhere else than the address it dialled.
+        let is_handshake = transmit.contents.first().is_some_and(|first| first & LONG_HEADER_BIT != 0);
+        let src = if is_handshake { src } else { self.underlay.source(src) };
         self.send_udp(transmit.dst, src, transmit.ecn, transmit.contents, transmit.segment())
     }
 

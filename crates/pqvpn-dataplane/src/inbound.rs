@@ -20,7 +20,7 @@ use crate::{
     backlog::Backlog,
     clock,
     inject::Injected,
-    narrow::LONGEST,
+    narrow::{LONG_HEADER_BIT, LONGEST},
     path::Path,
     plane::Shared,
     reassembly::{Bounds, Reassembly},
@@ -33,8 +33,6 @@ use crate::{
 
 /// The bit every QUIC packet has set (RFC 9000 17.2, 17.3; greasing is off on both ends).
 const QUIC_BIT: u8 = 0x40;
-/// The bit that tells QUIC's long headers, which name their version, from short ones (RFC 8999 5).
-const LONG_HEADER_BIT: u8 = 0x80;
 /// Shortest QUIC packet that holds a whole header protection sample: first byte, 4 bytes, 16 bytes (RFC 9001 §5.4.2).
 const MIN_QUIC_LEN: usize = 21;
 /// QUIC version 1 (RFC 9000), the only one the guest speaks.

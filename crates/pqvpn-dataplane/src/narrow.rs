@@ -34,8 +34,8 @@ const MARK_LASTS: Duration = Duration::from_secs(10);
 const KNOWN_LASTS: Duration = Duration::from_secs(180);
 /// Addresses of each kind.
 const ADDRESSES: usize = 1024;
-/// The bit of QUIC's long headers (RFC 8999 5).
-const LONG_HEADER_BIT: u8 = 0x80;
+/// The bit that tells QUIC's long headers, which name their version, from short ones (RFC 8999 5).
+pub(crate) const LONG_HEADER_BIT: u8 = 0x80;
 
 /// How a datagram goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -162,6 +162,24 @@ fn a_source_address_that_is_gone_is_left_to_the_system() {
     assert_eq!(node.drops(DropReason::GuestSendError), 0);
 }
 
+/// Every address of 127.0.0.0/8 is ours here, as several are of a host with several interfaces.
+#[test]
+fn a_stale_source_address_is_left_to_the_system_but_for_handshakes() {
+    let (node, receiver) = (Node::new(), socket());
+    let (dst, old): (_, IpAddr) = (receiver.local_addr().unwrap(), "127.0.0.7".parse().unwrap());
+    let source = |first: u8| {
+        let contents = [first; 100];
+        node.guest.try_send(&GuestTransmit { src_ip: Some(old), ..transmit(dst, &contents, None) }).unwrap();
+        receiver.recv_from(&mut [0; 200]).unwrap().1.ip().to_canonical()
+    };
+    let (short, long) = (0x40, 0xc0);
+    assert_eq!([source(short), source(long)], [old, old]);
+    node.control.set_stale_sources(vec![old]);
+    assert_eq!([source(short), source(long)], ["127.0.0.1".parse().unwrap(), old]);
+    node.control.set_stale_sources(Vec::new());
+    assert_eq!(source(short), old);
+}
+
 #[test]
 fn after_the_end_the_guest_gets_an_error() {
     let mut node = Node::new();

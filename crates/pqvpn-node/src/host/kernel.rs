@@ -15,12 +15,17 @@ use rtnetlink::{
     packet_route::{
         AddressFamily,
         address::{AddressAttribute, AddressFlags, AddressMessage},
-        link::{AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, LinkAttribute, LinkFlags, LinkInfo, LinkMessage},
+        link::{
+            AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoKind, LinkAttribute, LinkFlags, LinkInfo,
+            LinkMessage,
+        },
         neighbour::{NeighbourAddress, NeighbourAttribute},
         route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType},
     },
 };
 use tokio::task::JoinHandle;
+
+use pqvpn_dataplane::MARK;
 
 use super::{Change, HostError, ROUTE_PROTOCOL};
 
@@ -48,6 +53,8 @@ pub(super) struct Link {
     pub(super) mtu: u32,
     pub(super) up: bool,
     pub(super) loopback: bool,
+    /// It leads nowhere: a place for addresses.
+    pub(super) dummy: bool,
     /// How the kernel makes link-local addresses; none: no IPv6 here.
     pub(super) link_local: Option<u8>,
     /// IPv6 is switched off on it.
@@ -139,7 +146,8 @@ impl Kernel {
         let mut request = RouteMessage::default();
         request.header.address_family = family;
         (request.header.destination_prefix_length, request.header.source_prefix_length) = (bits, bits);
-        request.attributes = vec![RouteAttribute::Destination(part(to)), RouteAttribute::Source(part(source))];
+        let (to, source) = (RouteAttribute::Destination(part(to)), RouteAttribute::Source(part(source)));
+        request.attributes = vec![to, source, RouteAttribute::Mark(MARK)];
         let messages = collect("look up a route", self.handle.route().get(request).execute()).await?;
         let out = messages.iter().flat_map(|message| &message.attributes);
         Ok(out.filter_map(|attribute| if let RouteAttribute::Oif(out) = attribute { Some(*out) } else { None }).next())
@@ -240,6 +248,7 @@ fn link(message: &LinkMessage) -> Link {
         mtu: 0,
         up: flags.contains(LinkFlags::Up),
         loopback: flags.contains(LinkFlags::Loopback),
+        dummy: false,
         link_local: None,
         ipv6_disabled: false,
     };
@@ -248,6 +257,8 @@ fn link(message: &LinkMessage) -> Link {
             link.name.clone_from(name);
         } else if let LinkAttribute::Mtu(mtu) = attribute {
             link.mtu = *mtu;
+        } else if let LinkAttribute::LinkInfo(infos) = attribute {
+            link.dummy = infos.contains(&LinkInfo::Kind(InfoKind::Dummy));
         } else if let LinkAttribute::AfSpecUnspec(families) = attribute {
             let inet6 = families.iter().filter_map(|family| {
                 let AfSpecUnspec::Inet6(attributes) = family else { return None };

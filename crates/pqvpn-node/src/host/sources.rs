@@ -11,6 +11,9 @@ use std::{
     sync::{Arc, PoisonError, RwLock},
 };
 
+use nix::sys::socket::{setsockopt, sockopt};
+use pqvpn_dataplane::MARK;
+
 use super::{HostError, kernel::Kernel};
 
 /// Somebody far away of each kind (a root server of the DNS), to whom nothing is sent.
@@ -69,16 +72,20 @@ impl Known {
     }
 }
 
-/// Those of `sources` whose packets leave by an interface that does not have them. Where a rule routes by source they
-/// leave by their own, and those that the host has lost are refused when they are used.
+/// Those of `sources` whose packets leave into another network than theirs. Where a rule routes by source they leave by
+/// their own interface; one of two interfaces in the same network may speak for the other; and an address on no interface
+/// that leads anywhere is routed to this host by whoever is outside. Those that the host has lost are refused when used.
 async fn astray(sources: Vec<IpAddr>) -> Result<Vec<IpAddr>, HostError> {
     let kernel = Kernel::open()?;
-    let owned = kernel.addresses().await?;
+    let (owned, links) = (kernel.addresses().await?, kernel.links().await?);
+    let leads_nowhere = |index| links.iter().any(|link| link.index == index && (link.loopback || link.dummy));
     let mut astray = Vec::new();
     for source in sources {
         let far = if source.is_ipv4() { FAR[0] } else { FAR[1] };
         let Ok(Some(out)) = kernel.way_out(source, far).await else { continue };
-        if !owned.iter().any(|own| own.index == out && own.address == source) {
+        let is_there = owned.iter().any(|own| own.index == out && own.subnet.contains(&source));
+        let mut owners = owned.iter().filter(|own| own.address == source);
+        if !is_there && owners.next().is_some_and(|own| !leads_nowhere(own.index)) {
             astray.push(source);
         }
     }
@@ -89,6 +96,8 @@ async fn astray(sources: Vec<IpAddr>) -> Result<Vec<IpAddr>, HostError> {
 fn chosen_towards(far: IpAddr) -> io::Result<IpAddr> {
     let unspecified: IpAddr = if far.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     let socket = UdpSocket::bind(SocketAddr::new(unspecified, 0))?;
+    // As our sockets' packets are; without the right to it no rule asks for the mark either.
+    let _unmarked = setsockopt(&socket, sockopt::Mark, &MARK);
     socket.connect(SocketAddr::new(far, 53))?;
     Ok(socket.local_addr()?.ip())
 }
@@ -154,11 +163,37 @@ mod tests {
             net.handle.route().add(new.build()).execute().await.unwrap();
             sources.look().await;
             assert_eq!(sources.stale(), ips(&[OLD]));
+            net.address("lan1", "192.168.7.9/24").await;
+            sources.look().await;
+            assert_eq!(sources.stale(), ips(&[]), "the other one is in that network too");
+            net.unaddress("lan1", "192.168.7.9/24").await;
+            sources.look().await;
+            assert_eq!(sources.stale(), ips(&[OLD]));
             net.handle.route().add(old.table_id(100).build()).execute().await.unwrap();
             let by_source = net.handle.rule().add().v4().source_prefix(OLD.parse().unwrap(), 32).table_id(100);
             by_source.action(RuleAction::ToTable).execute().await.unwrap();
             sources.look().await;
             assert_eq!(sources.stale(), ips(&[]), "routed by source");
+        });
+    }
+
+    #[test]
+    fn an_address_that_is_routed_to_this_host_from_outside_is_never_stale() {
+        in_namespace(async |net| {
+            const PUBLIC: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
+            net.address("lo", "203.0.113.1/32").await;
+            let index = net.index(LAN).await.unwrap();
+            let router = Ipv4Addr::new(192, 168, 7, 1);
+            let way = RouteMessageBuilder::<Ipv4Addr>::new().gateway(router).output_interface(index);
+            let with_source = way.clone().pref_source(PUBLIC).build();
+            net.handle.route().add(with_source.clone()).execute().await.unwrap();
+            let sources = Sources::default();
+            sources.begin();
+            assert_eq!(chosen_towards(FAR[0]).unwrap(), PUBLIC);
+            net.handle.route().del(with_source).execute().await.unwrap();
+            net.handle.route().add(way.build()).execute().await.unwrap();
+            sources.look().await;
+            assert_eq!((chosen_towards(FAR[0]).unwrap(), sources.stale()), (OLD.parse::<IpAddr>().unwrap(), ips(&[])));
         });
     }
 }

@@ -13,10 +13,10 @@ use futures_util::StreamExt as _;
 use ipnet::IpNet;
 use rtnetlink::{
     MulticastGroup,
-    packet_core::{NetlinkMessage, NetlinkPayload},
+    packet_core::{NLM_F_REPLACE, NetlinkMessage, NetlinkPayload},
     packet_route::{
         AddressFamily, RouteNetlinkMessage,
-        address::{AddressAttribute, AddressMessage},
+        address::{AddressAttribute, AddressFlags, AddressMessage},
         link::{LinkFlags, LinkMessage},
         route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol},
         rule::RuleAttribute,
@@ -126,10 +126,12 @@ pub(crate) fn watch(own: Option<&str>, routed: Routed, sources: Sources) -> (Opt
                 let Ok(Some((message, _))) = timeout(SETTLED, messages.next()).await else { break };
                 news = news.with(seen.take(&message));
             }
-            if news.network {
-                sources.look().await;
+            if news == News::NONE {
+                continue;
             }
-            if news != News::NONE && sender.send(news).await.is_err() {
+            // Also after a change of rules, by which packets may be routed by their source.
+            sources.look().await;
+            if sender.send(news).await.is_err() {
                 break;
             }
         }
@@ -152,6 +154,7 @@ fn present() -> BTreeSet<(u32, IpAddr)> {
 impl Seen {
     /// Whether a message tells of something new. Renewed leases and announcements are told again and again.
     fn take(&mut self, message: &NetlinkMessage<RouteNetlinkMessage>) -> News {
+        let flags = message.header.flags;
         #[expect(clippy::wildcard_enum_match_arm, reason = "what else there is tells nothing")]
         let message = match &message.payload {
             NetlinkPayload::InnerMessage(message) => message,
@@ -171,13 +174,20 @@ impl Seen {
             // Told of what we do ourselves as well: then there is nothing to do.
             RouteNetlinkMessage::DelAddress(message) if Some(message.header.index) == self.own => News::HOST,
             RouteNetlinkMessage::NewAddress(message) => {
-                News::network(self.of_others(message).is_some_and(|address| self.addresses.insert(address)))
+                let Some(address) = self.of_others(message) else { return News::NONE };
+                if is_tentative(message) {
+                    // The kernel chooses it later, and tells of it again then.
+                    self.addresses.remove(&address);
+                    return News::NONE;
+                }
+                News::network(self.addresses.insert(address))
             }
             RouteNetlinkMessage::DelAddress(message) => {
                 News::network(self.of_others(message).is_some_and(|address| self.addresses.remove(&address)))
             }
             RouteNetlinkMessage::NewRoute(route) => {
-                let new = self.default_of(route).is_some_and(|route| self.defaults.insert(route));
+                let default = self.default_of(route);
+                let new = default.is_some_and(|route| self.on_default(route, flags & NLM_F_REPLACE != 0));
                 News::network(new).with(self.beside(route))
             }
             RouteNetlinkMessage::DelRoute(route) if is_ours(route) => News::HOST,
@@ -195,6 +205,16 @@ impl Seen {
             }
             _ => News::NONE,
         }
+    }
+
+    /// Notes a default route; `true` if it is new. One that replaces another takes its place: nothing tells of that one's end.
+    fn on_default(&mut self, route: DefaultRoute, replaces: bool) -> bool {
+        let is_new = !self.defaults.contains(&route);
+        if replaces {
+            self.defaults.retain(|other| (other.is_ipv6, other.priority) != (route.is_ipv6, route.priority));
+        }
+        self.defaults.insert(route);
+        is_new
     }
 
     /// A route of somebody else inside what is led into the tunnel.
@@ -242,13 +262,22 @@ impl Seen {
             }
         }
         let is_ipv6 = route.header.address_family == AddressFamily::Inet6;
-        (route.header.destination_prefix_length == 0 && (out.is_none() || out != self.own)).then_some(DefaultRoute {
+        // Who must not touch the default route lays two halves over it.
+        (route.header.destination_prefix_length <= 1 && (out.is_none() || out != self.own)).then_some(DefaultRoute {
             is_ipv6,
             out,
             gateway,
             priority,
         })
     }
+}
+
+/// Whether it is still asked if anybody else has the address (RFC 4862 §5.4).
+fn is_tentative(message: &AddressMessage) -> bool {
+    message.attributes.iter().any(|attribute| {
+        matches!(attribute, AddressAttribute::Flags(flags)
+            if flags.contains(AddressFlags::Tentative) && !flags.contains(AddressFlags::Optimistic))
+    })
 }
 
 fn is_ours(route: &RouteMessage) -> bool {
@@ -337,6 +366,42 @@ mod tests {
         route.attributes = vec![RouteAttribute::Oif(9)];
         assert!(!seen.takes(&told(RouteNetlinkMessage::NewRoute(route))), "ours");
     }
+
+    #[test]
+    fn an_address_counts_once_nobody_else_is_found_to_have_it() {
+        let mut seen =
+            Seen { own: Some(9), routed: Routed::default(), addresses: BTreeSet::new(), defaults: BTreeSet::new() };
+        let usable = address(2, "2001:db8::7");
+        let with = |flags| {
+            let mut message = usable.clone();
+            message.attributes.push(AddressAttribute::Flags(flags));
+            told(RouteNetlinkMessage::NewAddress(message))
+        };
+        let asked_for = with(AddressFlags::Tentative);
+        assert!(!seen.takes(&asked_for));
+        assert!(seen.takes(&with(AddressFlags::Permanent)), "usable now");
+        assert!(!seen.takes(&with(AddressFlags::Permanent)));
+        assert!(!seen.takes(&asked_for), "its link was down");
+        assert!(seen.takes(&with(AddressFlags::Permanent)));
+        let mut seen = Seen { addresses: BTreeSet::new(), ..seen };
+        assert!(seen.takes(&with(AddressFlags::Tentative | AddressFlags::Optimistic)), "in use at once (RFC 4429)");
+    }
+
+    #[test]
+    fn a_default_route_that_replaces_another_is_a_change_each_time() {
+        let mut seen =
+            Seen { own: Some(9), routed: Routed::default(), addresses: BTreeSet::new(), defaults: BTreeSet::new() };
+        let by = |link| {
+            let mut route = RouteMessage::default();
+            route.attributes.push(RouteAttribute::Oif(link));
+            let mut message = told(RouteNetlinkMessage::NewRoute(route));
+            message.header.flags = NLM_F_REPLACE;
+            message
+        };
+        assert!([2, 3, 2, 3].into_iter().all(|link| seen.takes(&by(link))));
+        assert!(!seen.takes(&by(3)), "itself");
+    }
+
     #[test]
     fn a_default_route_announced_again_is_no_change_and_one_that_came_back_is() {
         let mut seen =

@@ -236,6 +236,7 @@ impl State {
 
     /// Something has changed the host: it is made as planned again before anything else is.
     pub(super) fn on_host_news(&mut self, now: Instant, news: News) {
+        self.control.set_stale_sources(self.host.sources.stale());
         if news.host {
             self.host.on_news(now);
         }
@@ -247,7 +248,6 @@ impl State {
     /// The host has another address or another way out: every path is in doubt, and what members saw was another place.
     pub(super) fn on_network_change(&mut self, now: Instant) {
         tracing::info!("the network has changed: every path is looked at anew");
-        self.control.set_stale_sources(self.host.sources.stale());
         self.reflexive.forget();
         self.portmap.nudge();
         let (carriers, interface) = (self.carriers.clone(), self.host.interface.clone());
