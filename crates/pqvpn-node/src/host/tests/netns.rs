@@ -93,6 +93,7 @@ impl Net {
         self.handle.address().add(index, net.addr(), net.prefix_len()).execute().await.expect("address");
     }
 
+    #[allow(dead_code, reason = "included by a test of the outside as well")]
     pub(crate) async fn unaddress(&self, name: &str, net: &str) {
         let (index, net) = (self.index(name).await.expect("interface"), net.parse::<IpNet>().expect("prefix"));
         let all: Vec<_> = self.handle.address().get().execute().try_collect().await.expect("addresses");
