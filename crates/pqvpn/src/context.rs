@@ -108,7 +108,7 @@ impl Context {
     /// Whether it was said, in whatever way but by a socket, that `state_dir` is meant, and a daemon that was found uses another.
     pub(crate) fn means_other_state(&self, state_dir: &Path, of_daemon: Option<&Path>) -> bool {
         let is_said = self.state.is_some() || self.config.is_some();
-        self.socket.is_none() && is_said && of_daemon != Some(state_dir)
+        self.socket.is_none() && is_said && !of_daemon.is_some_and(|its| is_same_directory(its, state_dir))
     }
 
     /// The options that make another `pqvpn` resolve the same places.
@@ -143,6 +143,18 @@ impl From<Level> for LogLevel {
 /// The path from the root: a daemon in the background changes its working directory.
 pub(crate) fn absolute_path(path: &Path) -> PathBuf {
     absolute(path).unwrap_or_else(|_| path.to_owned())
+}
+
+/// Whether two paths lead to the same directory: one may go by a link (`/var/run`).
+pub(crate) fn is_same_directory(one: &Path, other: &Path) -> bool {
+    one == other || one.canonicalize().is_ok_and(|one| other.canonicalize().is_ok_and(|other| one == other))
+}
+
+/// Whether two paths are one name in one directory; there need not be such a file.
+pub(crate) fn is_same_file(one: &Path, other: &Path) -> bool {
+    let parents = one.parent().zip(other.parent());
+    one == other
+        || (one.file_name() == other.file_name() && parents.is_some_and(|(one, other)| is_same_directory(one, other)))
 }
 
 fn homeless() -> Failure {
