@@ -33,7 +33,7 @@ pub(crate) fn run(context: &Context, args: &JoinArgs) -> Result<(), Failure> {
     let request =
         JoinRequest { code: code.to_string(), name: args.name.clone(), timeout_ms: u64::from(args.timeout) * 1000 };
     let joined = block_on(async { Ok(context.client()?.join(&request).await?) })
-        .map_err(|failure| keeps_its_name(failure, args.name.as_deref()))
+        .map_err(|failure| keeps_its_name(context, failure, &code, args.name.as_deref()))
         .inspect_err(|_| up::remark_started(context, started))?;
     context.output.done(&up::with_started(&joined, started), |output| {
         up::started_line(started)
@@ -50,12 +50,21 @@ pub(crate) fn run(context: &Context, args: &JoinArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-/// To a member a name was given for nothing.
-fn keeps_its_name(failure: Failure, name: Option<&str>) -> Failure {
-    if name.is_none() || failure.code != "already-member" {
+/// To a member a name was given for nothing, but for the one it has.
+fn keeps_its_name(context: &Context, failure: Failure, code: &str, name: Option<&str>) -> Failure {
+    let (Some(name), "already-member", Ok(code)) = (name, failure.code.as_str(), code.parse::<Code>()) else {
+        return failure;
+    };
+    let networks = block_on(async { Ok(context.client()?.networks().await?.networks) }).unwrap_or_default();
+    let id = code.network.to_string();
+    let network = networks.iter().find(|network| network.id == id);
+    if network.is_some_and(|network| network.own_name == name) {
         return failure;
     }
-    let way = "to change the name: `pqvpn net leave`, then join with a new code and `--name`";
+    // A second network of that name would be the wrong one.
+    let is_one = networks.iter().filter(|other| network.is_some_and(|one| one.name == other.name)).count() == 1;
+    let network = network.filter(|_| is_one).map_or(id.as_str(), |network| &network.name);
+    let way = format!("to change the name: `pqvpn net leave {network}`, then join with a new code and `--name`");
     Failure { hint: format!("{}; {way}", failure.hint), ..failure }
 }
 
