@@ -165,3 +165,30 @@ fn homeless() -> Failure {
         "set HOME, or give `--config FILE`, `--state DIR` and `--socket PATH`",
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::fs::symlink};
+
+    use super::*;
+
+    #[test]
+    fn a_link_leads_to_the_same_place_and_another_name_does_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let [real, link, other] = ["real", "link", "other"].map(|name| dir.path().join(name));
+        [&real, &other].into_iter().for_each(|path| fs::create_dir(path).unwrap());
+        symlink(&real, &link).unwrap();
+        assert!(is_same_file(&real.join("s"), &link.join("s")), "nothing need be there");
+        assert!(!is_same_file(&real.join("s"), &link.join("t")) && !is_same_file(&real.join("s"), &other.join("s")));
+        let context = Context {
+            output: Output::new(false, false),
+            log_level: None,
+            config: None,
+            state: Some(link.clone()),
+            socket: None,
+            defaults: None,
+        };
+        assert!(!context.means_other_state(&link, Some(&real)));
+        assert!(context.means_other_state(&link, Some(&other)) && context.means_other_state(&link, None));
+    }
+}

@@ -61,11 +61,16 @@ fn keeps_its_name(context: &Context, failure: Failure, code: &str, name: Option<
     if network.is_some_and(|network| network.own_name == name) {
         return failure;
     }
-    // A second network of that name would be the wrong one.
-    let is_one = networks.iter().filter(|other| network.is_some_and(|one| one.name == other.name)).count() == 1;
-    let network = network.filter(|_| is_one).map_or(id.as_str(), |network| &network.name);
+    let names: Vec<(&str, &str)> = networks.iter().map(|one| (one.id.as_str(), one.name.as_str())).collect();
+    let network = printable(to_leave(&names, &id));
     let way = format!("to change the name: `pqvpn net leave {network}`, then join with a new code and `--name`");
     Failure { hint: format!("{}; {way}", failure.hint), ..failure }
+}
+
+/// What a network is called by a command, given the ids and names of all: its id where another has its name.
+fn to_leave<'a>(networks: &[(&str, &'a str)], id: &'a str) -> &'a str {
+    let name = networks.iter().find(|(one, _)| *one == id).map(|(_, name)| *name);
+    name.filter(|name| networks.iter().filter(|(_, one)| one == name).count() == 1).unwrap_or(id)
 }
 
 /// What can be known of a code without asking anybody.
@@ -102,4 +107,16 @@ fn waiting(joined: &Joined) -> String {
          On the machine of an admin: pqvpn approve {name}\n\
          This node goes on asking by itself; `pqvpn net list` shows when it is in"
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_network_to_leave_is_named_so_that_it_is_the_only_one() {
+        let networks = [("07", "home"), ("08", "work"), ("09", "work")];
+        let called = ["07", "08", "0a"].map(|id| to_leave(&networks, id));
+        assert_eq!(called, ["home", "08", "0a"]);
+    }
 }

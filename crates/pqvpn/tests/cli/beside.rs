@@ -160,8 +160,12 @@ fn the_same_place_in_other_words_is_the_same_place() {
     let run = |line: &[&str]| beside.sandbox.run(&[line, &at].concat()).succeeded();
     let id = run(&["id"]);
     assert_eq!((&id.json()["peer_id"], id.stderr.as_str()), (&"07".repeat(32).into(), ""), "the daemon's own answer");
-    let shown = run(&["config", "show"]);
-    assert_eq!((&shown.json()["daemon"]["differs"], shown.stderr.as_str()), (&serde_json::json!([]), ""));
+    let again = beside.sandbox.path("again");
+    std::os::unix::fs::symlink(beside.sandbox.path("."), &again).unwrap();
+    for config in [beside.sandbox.path("config.toml"), again.join("config.toml")] {
+        let shown = run(&["config", "show", "--config", config.to_str().unwrap()]);
+        assert_eq!((&shown.json()["daemon"]["differs"], shown.stderr.as_str()), (&serde_json::json!([]), ""));
+    }
 }
 
 #[test]
