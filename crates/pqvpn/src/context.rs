@@ -108,7 +108,7 @@ impl Context {
     /// Whether it was said, in whatever way but by a socket, that `state_dir` is meant, and a daemon that was found uses another.
     pub(crate) fn means_other_state(&self, state_dir: &Path, of_daemon: Option<&Path>) -> bool {
         let is_said = self.state.is_some() || self.config.is_some();
-        self.socket.is_none() && is_said && of_daemon != Some(state_dir)
+        self.socket.is_none() && is_said && !of_daemon.is_some_and(|its| is_same_directory(its, state_dir))
     }
 
     /// The options that make another `pqvpn` resolve the same places.
@@ -145,6 +145,18 @@ pub(crate) fn absolute_path(path: &Path) -> PathBuf {
     absolute(path).unwrap_or_else(|_| path.to_owned())
 }
 
+/// Whether two paths lead to the same directory: one may go by a link (`/var/run`).
+pub(crate) fn is_same_directory(one: &Path, other: &Path) -> bool {
+    one == other || one.canonicalize().is_ok_and(|one| other.canonicalize().is_ok_and(|other| one == other))
+}
+
+/// Whether two paths are one name in one directory; there need not be such a file.
+pub(crate) fn is_same_file(one: &Path, other: &Path) -> bool {
+    let parents = one.parent().zip(other.parent());
+    one == other
+        || (one.file_name() == other.file_name() && parents.is_some_and(|(one, other)| is_same_directory(one, other)))
+}
+
 fn homeless() -> Failure {
     Failure::usage(
         "no-home",
@@ -152,4 +164,31 @@ fn homeless() -> Failure {
         "this user has no home directory (HOME is not set)",
         "set HOME, or give `--config FILE`, `--state DIR` and `--socket PATH`",
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::fs::symlink};
+
+    use super::*;
+
+    #[test]
+    fn a_link_leads_to_the_same_place_and_another_name_does_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let [real, link, other] = ["real", "link", "other"].map(|name| dir.path().join(name));
+        [&real, &other].into_iter().for_each(|path| fs::create_dir(path).unwrap());
+        symlink(&real, &link).unwrap();
+        assert!(is_same_file(&real.join("s"), &link.join("s")), "nothing need be there");
+        assert!(!is_same_file(&real.join("s"), &link.join("t")) && !is_same_file(&real.join("s"), &other.join("s")));
+        let context = Context {
+            output: Output::new(false, false),
+            log_level: None,
+            config: None,
+            state: Some(link.clone()),
+            socket: None,
+            defaults: None,
+        };
+        assert!(!context.means_other_state(&link, Some(&real)));
+        assert!(context.means_other_state(&link, Some(&other)) && context.means_other_state(&link, None));
+    }
 }

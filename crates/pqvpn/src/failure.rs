@@ -22,7 +22,7 @@ pub(crate) struct Failure {
     pub(crate) why: Vec<String>,
     /// What to try next.
     pub(crate) hint: String,
-    /// What `--json` prints instead, where the failure is an answer of its own.
+    /// What `--json` prints beside the error, where the failure is an answer of its own.
     pub(crate) json: Option<Box<Value>>,
 }
 
@@ -79,13 +79,16 @@ impl Failure {
 
     /// The failure as `--json` prints it.
     pub(crate) fn to_json(&self) -> Value {
-        if let Some(answer) = &self.json {
-            return Value::clone(answer);
+        let error = json!({"code": self.code, "what": self.what, "why": self.why.join("\n"), "try": self.hint});
+        match self.json.as_deref() {
+            Some(Value::Object(answer)) => {
+                let mut answer = answer.clone();
+                answer.insert("error".to_owned(), error);
+                Value::Object(answer)
+            }
+            Some(answer) => answer.clone(),
+            None => json!({"schema": pqvpn_api::SCHEMA, "error": error}),
         }
-        json!({
-            "schema": pqvpn_api::SCHEMA,
-            "error": {"code": self.code, "what": self.what, "why": self.why.join("\n"), "try": self.hint},
-        })
     }
 }
 

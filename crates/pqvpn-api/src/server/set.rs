@@ -25,7 +25,14 @@ pub(super) async fn post(
     State(service): State<Service>,
     Body(SetRequest { key, value }): Body<SetRequest>,
 ) -> Result<Json<Setting>, ApiError> {
-    let applied = async || service.node.set(key.clone(), value.clone()).await.map_err(because(WHAT));
+    let applied = async || {
+        let outcome = service.node.set(key.clone(), value.clone()).await.map_err(because(WHAT))?;
+        // In force it is also where the file then cannot keep it.
+        if outcome == SetOutcome::Applied {
+            service.note_set(&key, &value);
+        }
+        Ok::<_, ApiError>(outcome)
+    };
     let outcome = match &service.settings {
         None => applied().await?,
         Some(settings) => {
@@ -36,9 +43,6 @@ pub(super) async fn post(
             outcome
         }
     };
-    if outcome == SetOutcome::Applied {
-        service.note_set(&key, &value);
-    }
     Ok(Json(Setting { schema: SCHEMA, key, value, outcome: outcome.into() }))
 }
 

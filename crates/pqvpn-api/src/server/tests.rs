@@ -439,6 +439,25 @@ async fn what_the_daemon_was_started_with_is_told_and_what_is_set_since_is_in_it
 }
 
 #[tokio::test]
+async fn a_setting_in_force_is_told_also_where_the_file_could_not_keep_it() {
+    let with = model::Started {
+        schema: 1,
+        pid: 7,
+        state_dir: "/s".into(),
+        ephemeral: false,
+        config: None,
+        settings: "[relay]\nenabled = false\n".to_owned(),
+    };
+    // Nobody makes a directory there, root included.
+    let config = PathBuf::from("/proc/none/config.toml");
+    let daemon = Daemon::start_with(|service| service.started(with).keeping_settings_in(config), apply_settings);
+    let (code, error) = daemon.post("/v1/set", r#"{"key":"relay.enabled","value":"true"}"#).await;
+    assert_eq!((code, &error["what"]), (500, &"the setting holds until the daemon stops, and was not kept".into()));
+    let (_, started) = daemon.get("/v1/started").await;
+    assert_eq!(started["settings"], "[relay]\nenabled = true\n");
+}
+
+#[tokio::test]
 async fn a_setting_the_configuration_cannot_hold_does_not_reach_the_node() {
     let dir = tempfile::tempdir().unwrap();
     let config = dir.path().join("config.toml");

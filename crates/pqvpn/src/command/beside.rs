@@ -11,7 +11,7 @@ use serde::Serialize;
 use tokio::time::timeout;
 
 use super::block_on;
-use crate::context::Context;
+use crate::context::{Context, is_same_directory};
 
 /// A daemon that hangs must not make a command hang that needs none.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -45,7 +45,7 @@ impl Beside {
     }
 
     pub(super) fn has_state_in(&self, state_dir: &Path) -> bool {
-        self.id.state_dir.as_deref() == Some(state_dir)
+        self.id.state_dir.as_deref().is_some_and(|its| is_same_directory(its, state_dir))
     }
 
     pub(super) fn told(&self) -> Told {
@@ -63,12 +63,36 @@ impl Beside {
                 format!("this is not the running daemon, which is {its} and keeps that key in memory only")
             });
         }
-        match its_dir {
-            Some(dir) if dir != state_dir => {
-                Some(format!("this is not the running daemon, which is {its} and keeps its state in {}", dir.display()))
-            }
-            _ if its != peer_id => Some(format!("the running daemon is {its} until it is started again")),
-            _ => None,
+        if its == peer_id {
+            return None;
         }
+        Some(match its_dir {
+            Some(dir) if !is_same_directory(dir, state_dir) => {
+                format!("this is not the running daemon, which is {its} and keeps its state in {}", dir.display())
+            }
+            Some(_) | None => format!("the running daemon is {its} until it is started again"),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_that_is_the_daemons_is_not_said_to_be_another() {
+        let id = Identity {
+            schema: 1,
+            peer_id: "07".into(),
+            name: "laptop".into(),
+            addresses: Vec::new(),
+            fingerprint: "ab".into(),
+            state_dir: Some("/one".into()),
+        };
+        let beside = Beside { id, networks: None, started: None };
+        let said = |peer_id: &str, state_dir: &str| beside.remark(peer_id, Path::new(state_dir));
+        assert_eq!((said("07", "/one"), said("07", "/other")), (None, None), "a copy of the key is the key");
+        assert!(said("08", "/other").unwrap().contains("which is 07 and keeps its state in /one"));
+        assert!(said("08", "/one").unwrap().contains("until it is started again"));
     }
 }

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use super::beside::Beside;
 use crate::{
     cli::ConfigVerb,
-    context::{Context, absolute_path},
+    context::{Context, absolute_path, is_same_directory, is_same_file},
     failure::Failure,
 };
 
@@ -94,14 +94,16 @@ fn check(context: &Context, file: Option<&Path>) -> Result<(), Failure> {
 fn show(context: &Context) -> Result<(), Failure> {
     let path = context.config_path().ok().filter(|path| path.exists());
     let mut config = context.config()?;
-    let in_force = context.in_force(&config, &context.state_dir(&config)?);
-    config.node.proxy = config.node.proxy.shown();
-    let text = config.to_toml();
     let started = Beside::ask(context).and_then(|beside| beside.started);
     let beside = started.map(|with| {
+        // Without a home there is no state directory to compare.
+        let state_dir = context.state_dir(&config).ok().filter(|own| !is_same_directory(own, &with.state_dir));
+        let in_force = context.in_force(&config, state_dir.as_deref().unwrap_or(&with.state_dir));
         let differs = differing(&in_force.to_toml(), &with.settings);
         (with, differs)
     });
+    config.node.proxy = config.node.proxy.shown();
+    let text = config.to_toml();
     if context.output.json {
         let values: Value = toml::from_str(&text).map_err(|error| {
             Failure::failed("internal", "no configuration to show", error, "report this as a fault")
@@ -124,11 +126,15 @@ fn show(context: &Context) -> Result<(), Failure> {
 
 /// What is to be said of a daemon that runs with another file, or with other values.
 fn remark(context: &Context, path: Option<&Path>, with: &Started, differs: &[String]) -> Option<String> {
-    let is_same = context.config_path().ok() == with.config;
+    let own = context.config_path().ok();
+    let is_same = match (&own, &with.config) {
+        (Some(own), Some(its)) => is_same_file(own, its),
+        (own, its) => own == its,
+    };
     if is_same && differs.is_empty() {
         return None;
     }
-    let shown = path.map_or_else(|| "the defaults".to_owned(), |path| path.display().to_string());
+    let shown = path.map_or_else(|| "the defaults say".to_owned(), |path| format!("{} says", path.display()));
     let its = with.config.as_ref().filter(|_| !is_same);
     let its = its.map_or_else(String::new, |config| format!(" was started with {} and", config.display()));
     let values = if differs.is_empty() {
@@ -136,7 +142,7 @@ fn remark(context: &Context, path: Option<&Path>, with: &Started, differs: &[Str
     } else {
         format!("other values of {}, from its options or from before the file was changed", differs.join(", "))
     };
-    Some(format!("this is what {shown} says; the running daemon (process {}){its} has {values}", with.pid))
+    Some(format!("this is what {shown}; the running daemon (process {}){its} has {values}", with.pid))
 }
 
 /// The settings whose values differ, as `section.key`; lists of tables count as one.

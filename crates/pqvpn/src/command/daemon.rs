@@ -36,7 +36,7 @@ use self::{manager::Manager, pid_file::PidFile, signals::Signals, this_run::This
 use crate::{
     allocator,
     cli::DaemonArgs,
-    context::{Context, absolute_path},
+    context::{Context, absolute_path, is_same_file},
     detach,
     failure::Failure,
     identity, logging, passphrase,
@@ -127,7 +127,7 @@ pub(crate) fn lock_for(state_dir: &Path) -> Result<File, Failure> {
 pub(crate) fn answers_elsewhere(context: &Context) -> Option<PathBuf> {
     let state_dir = context.state_dir(&context.config().ok()?).ok()?;
     let own = context.own_socket().ok()?;
-    state_lock::holder_socket(&state_dir).filter(|socket| *socket != own)
+    state_lock::holder_socket(&state_dir).filter(|socket| !is_same_file(socket, &own))
 }
 
 /// Room for all whom a relay serves at a time: the usual soft limit is for programs that know no more of it.

@@ -5,7 +5,7 @@ mod record;
 mod status;
 mod table;
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, net::IpAddr};
 
 use pqvpn_api::{
     client::Client,
@@ -56,29 +56,42 @@ async fn lookup(context: &Context, args: &LookupArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The PeerID of a member by its name: this node itself, and those of a network that is down, are no peers. `otherwise` is
+/// The PeerID of a member by its name or overlay address: this node itself, and those of a network that is down, are no peers. `otherwise` is
 /// why nobody was found, where no member is called so either.
 async fn member(client: &Client, name: &str, otherwise: ApiError) -> Result<String, ApiError> {
     let lower = name.to_ascii_lowercase();
+    let address: Option<IpAddr> = name.parse().ok();
     let mut fits = BTreeSet::new();
     for network in client.networks().await?.networks {
         // One that this node only waits for has no members to show.
         let Ok(all) = client.members(&NetRequest { network: Some(network.id) }).await else { continue };
-        let called = all
-            .members
-            .into_iter()
-            .filter(|member| member.name == lower || format!("{}.{}", member.name, network.name) == lower);
-        fits.extend(called.map(|member| member.peer_id));
-    }
-    let several = fits.len() > 1;
-    match fits.pop_first() {
-        Some(one) if !several => Ok(one),
-        Some(_) => {
-            let why = format!("members of several networks are called {name:?}");
-            Err(ApiError::new(Code::AmbiguousPeer, otherwise.what, why, "say NAME.NETWORK, or give the PeerID"))
+        for member in all.members {
+            let full = format!("{}.{}", member.name, network.name);
+            let has_address = address.is_some_and(|address| member.addresses.contains(&address));
+            if member.name == lower || full == lower || has_address {
+                fits.insert((member.peer_id, full));
+            }
         }
-        None => Err(otherwise),
     }
+    let peers: BTreeSet<&String> = fits.iter().map(|(peer, _)| peer).collect();
+    match (peers.first(), peers.len()) {
+        (None, _) => Err(otherwise),
+        (Some(one), 1) => Ok((*one).clone()),
+        (Some(_), _) => {
+            let why = format!("members of several networks are called {name:?}");
+            Err(ApiError::new(Code::AmbiguousPeer, otherwise.what, why, apart(&fits)))
+        }
+    }
+}
+
+/// How to say which of several members is meant, of whom PeerID and NAME.NETWORK are given: networks may have one name, too.
+fn apart(fits: &BTreeSet<(String, String)>) -> String {
+    let names: BTreeSet<&str> = fits.iter().map(|(_, full)| full.as_str()).collect();
+    if names.len() == fits.len() {
+        return format!("say which: {}", names.into_iter().collect::<Vec<_>>().join(" or "));
+    }
+    let peers: BTreeSet<&str> = fits.iter().map(|(peer, _)| peer.as_str()).collect();
+    format!("give the PeerID: {}", peers.into_iter().collect::<Vec<_>>().join(" or "))
 }
 
 /// Others were asked, and none of them said anything: not even that there is nothing. Scripts get the whole answer.
@@ -133,4 +146,18 @@ fn nodes(count: usize) -> String {
 /// The first digits of a point: enough to tell nodes apart by eye.
 fn short(point: &str) -> String {
     point.chars().take(16).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn members_of_one_name_are_told_apart_by_what_differs() {
+        let hint = |fits: &[(&str, &str)]| {
+            apart(&fits.iter().map(|(peer, full)| ((*peer).to_owned(), (*full).to_owned())).collect())
+        };
+        assert_eq!(hint(&[("07", "nas.home"), ("09", "nas.work")]), "say which: nas.home or nas.work");
+        assert_eq!(hint(&[("07", "nas.home"), ("09", "nas.home")]), "give the PeerID: 07 or 09");
+    }
 }

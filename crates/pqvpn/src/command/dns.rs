@@ -63,8 +63,8 @@ fn render(output: &Output, dns: &Dns, next: Option<&(String, PathBuf)>) -> Strin
         ("systemd-resolved", Some(at)) => (Tone::Good, format!("systemd-resolved asks here for .{} ({at})", dns.zone)),
         ("resolv-conf", Some(at)) => (Tone::Good, format!("{at} names this resolver")),
         ("untouched", _) => {
-            // Advice that was followed is not given again: `resolv-conf` is set, or tried and in `trouble`.
-            let advised = dns.mode != "resolv-conf" && next.is_none_or(|(mode, _)| mode != "resolv-conf");
+            // Who has chosen needs no advice: another mode is set, or `resolv-conf` tried and in `trouble`.
+            let advised = dns.mode != "resolv-conf" && next.is_none();
             let way = "; `pqvpn set dns.mode resolv-conf` puts a line into /etc/resolv.conf";
             (Tone::Warn, format!("nothing on this host asks here{}", if advised { way } else { "" }))
         }

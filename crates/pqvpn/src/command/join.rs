@@ -33,7 +33,7 @@ pub(crate) fn run(context: &Context, args: &JoinArgs) -> Result<(), Failure> {
     let request =
         JoinRequest { code: code.to_string(), name: args.name.clone(), timeout_ms: u64::from(args.timeout) * 1000 };
     let joined = block_on(async { Ok(context.client()?.join(&request).await?) })
-        .map_err(|failure| keeps_its_name(failure, args.name.as_deref()))
+        .map_err(|failure| keeps_its_name(context, failure, &code, args.name.as_deref()))
         .inspect_err(|_| up::remark_started(context, started))?;
     context.output.done(&up::with_started(&joined, started), |output| {
         up::started_line(started)
@@ -50,13 +50,27 @@ pub(crate) fn run(context: &Context, args: &JoinArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-/// To a member a name was given for nothing.
-fn keeps_its_name(failure: Failure, name: Option<&str>) -> Failure {
-    if name.is_none() || failure.code != "already-member" {
+/// To a member a name was given for nothing, but for the one it has.
+fn keeps_its_name(context: &Context, failure: Failure, code: &str, name: Option<&str>) -> Failure {
+    let (Some(name), "already-member", Ok(code)) = (name, failure.code.as_str(), code.parse::<Code>()) else {
+        return failure;
+    };
+    let networks = block_on(async { Ok(context.client()?.networks().await?.networks) }).unwrap_or_default();
+    let id = code.network.to_string();
+    let network = networks.iter().find(|network| network.id == id);
+    if network.is_some_and(|network| network.own_name == name) {
         return failure;
     }
-    let way = "to change the name: `pqvpn net leave`, then join with a new code and `--name`";
+    let names: Vec<(&str, &str)> = networks.iter().map(|one| (one.id.as_str(), one.name.as_str())).collect();
+    let network = printable(to_leave(&names, &id));
+    let way = format!("to change the name: `pqvpn net leave {network}`, then join with a new code and `--name`");
     Failure { hint: format!("{}; {way}", failure.hint), ..failure }
+}
+
+/// What a network is called by a command, given the ids and names of all: its id where another has its name.
+fn to_leave<'a>(networks: &[(&str, &'a str)], id: &'a str) -> &'a str {
+    let name = networks.iter().find(|(one, _)| *one == id).map(|(_, name)| *name);
+    name.filter(|name| networks.iter().filter(|(_, one)| one == name).count() == 1).unwrap_or(id)
 }
 
 /// What can be known of a code without asking anybody.
@@ -93,4 +107,16 @@ fn waiting(joined: &Joined) -> String {
          On the machine of an admin: pqvpn approve {name}\n\
          This node goes on asking by itself; `pqvpn net list` shows when it is in"
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_network_to_leave_is_named_so_that_it_is_the_only_one() {
+        let networks = [("07", "home"), ("08", "work"), ("09", "work")];
+        let called = ["07", "08", "0a"].map(|id| to_leave(&networks, id));
+        assert_eq!(called, ["home", "08", "0a"]);
+    }
 }

@@ -149,3 +149,28 @@ fn settings_say_where_they_come_from_and_what_the_daemon_has_instead() {
     let none = Sandbox::new().run(&["config", "show", "--json"]).succeeded().json();
     assert_eq!((&none["path"], &none["daemon"]), (&Value::Null, &Value::Null));
 }
+
+#[test]
+fn the_same_place_in_other_words_is_the_same_place() {
+    let beside = Beside::start(|_, with| with);
+    beside.sandbox.write("config.toml", "");
+    let linked = beside.sandbox.path("linked");
+    std::os::unix::fs::symlink(beside.sandbox.path("state"), &linked).unwrap();
+    let at = ["--json", "--state", linked.to_str().unwrap()];
+    let run = |line: &[&str]| beside.sandbox.run(&[line, &at].concat()).succeeded();
+    let id = run(&["id"]);
+    assert_eq!((&id.json()["peer_id"], id.stderr.as_str()), (&"07".repeat(32).into(), ""), "the daemon's own answer");
+    let again = beside.sandbox.path("again");
+    std::os::unix::fs::symlink(beside.sandbox.path("."), &again).unwrap();
+    for config in [beside.sandbox.path("config.toml"), again.join("config.toml")] {
+        let shown = run(&["config", "show", "--config", config.to_str().unwrap()]);
+        assert_eq!((&shown.json()["daemon"]["differs"], shown.stderr.as_str()), (&serde_json::json!([]), ""));
+    }
+}
+
+#[test]
+fn the_defaults_say_and_a_file_says() {
+    let beside = Beside::start(|_, with| model::Started { settings: "[relay]\nenabled = true\n".to_owned(), ..with });
+    let shown = beside.sandbox.run(&["config", "show"]).succeeded();
+    assert!(shown.stderr.contains("this is what the defaults say; the running daemon"), "{}", shown.stderr);
+}

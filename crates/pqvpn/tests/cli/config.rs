@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use crate::sandbox::Sandbox;
+use crate::sandbox::{Run, Sandbox};
 
 #[test]
 fn init_writes_a_file_that_checks_and_never_overwrites() {
@@ -39,6 +39,21 @@ fn what_show_prints_is_a_configuration() {
     let json = sandbox.run(&["config", "show", "--json"]).succeeded().json();
     assert_eq!(json["schema"], 1);
     assert_eq!(json["config"]["crypto"]["rekey_seconds"], 120);
+}
+
+#[test]
+fn settings_are_shown_where_no_home_says_where_the_state_would_be() {
+    let sandbox = Sandbox::new();
+    let path = sandbox.path("config.toml");
+    fs::write(&path, "[crypto]\nrekey_seconds = 60\n").unwrap();
+    crate::sandbox::chmod(&path, 0o644);
+    let mut command = sandbox.command(&["config", "show"]);
+    for name in ["HOME", "PQVPN_STATE", "PQVPN_SOCKET", "XDG_CONFIG_HOME"] {
+        command.env_remove(name);
+    }
+    let Some(mut command) = sandbox.as_nobody(&command) else { return };
+    let shown = Run::of(&mut command).succeeded();
+    assert!(shown.stdout.contains("rekey_seconds = 60"), "{}", shown.stdout);
 }
 
 #[test]

@@ -107,6 +107,30 @@ fn who_comes_second_is_told_who_has_the_state_directory_and_where_it_answers() {
         assert!(run.stderr.starts_with(&format!("error: {what}\n")), "{}", run.stderr);
         assert!(run.stderr.contains(&format!("`--socket {}` talks to that one", first.display())), "{}", run.stderr);
     }
+    let clean = sandbox.run(&["host", "clean"]).failed(1, &why);
+    assert!(
+        clean.stderr.contains("try: stop the daemon first") && !clean.stderr.contains("--state"),
+        "{}",
+        clean.stderr
+    );
+}
+
+#[test]
+fn the_same_socket_by_another_way_is_waited_for() {
+    let sandbox = Sandbox::new();
+    sandbox.write("config.toml", CONFIG);
+    for directory in ["state", "run"] {
+        fs::create_dir(sandbox.path(directory)).unwrap();
+    }
+    crate::sandbox::chmod(&sandbox.path("state"), 0o700);
+    let linked = sandbox.path("linked");
+    std::os::unix::fs::symlink(sandbox.path("run"), &linked).unwrap();
+    let path = sandbox.write("state/lock", &format!("17\n{}\n", linked.join("s").display()));
+    let held = fs::File::open(&path).unwrap();
+    held.lock().unwrap();
+    // Who waits says in the end that no daemon started, and not that it answers elsewhere.
+    let run = sandbox.run(&["up"]).failed(1, "another daemon, process 17");
+    assert!(!run.stderr.starts_with("error: no second daemon was started"), "{}", run.stderr);
 }
 
 #[test]

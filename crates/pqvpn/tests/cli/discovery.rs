@@ -76,6 +76,9 @@ fn play(command: DhtCommand) {
             RecordRef::Peer(PeerRef(peer)) if peer == "silence" => {
                 Ok(GetReport { lookup: silence(), sources: 0, ..got(None) })
             }
+            RecordRef::Peer(PeerRef(peer)) if peer == "moved" => {
+                Ok(GetReport { lookup: silence(), sources: 0, successor: Some(MET), ..got(None) })
+            }
             RecordRef::Peer(_) => Ok(got(Some(RecordContent::Peer { addresses: addresses(), capabilities: 0 }))),
             RecordRef::Value { name, .. } => {
                 Ok(got(Some(RecordContent::Value { name, value: b"be\x1b[2Jware".to_vec() })))
@@ -264,13 +267,22 @@ fn a_value_nobody_took_and_a_lookup_nobody_answered_are_failures_with_the_whole_
     }
     let json = fixture.run(&[&put[..], &["--json"]].concat()).failed(1, "none took it").json();
     assert_eq!((&json["stored"], &json["record"]["name"]), (&0.into(), &"unwanted".into()));
+    assert_eq!(json["error"]["code"], "not-stored");
     // Silence is one thing, whatever was asked: nobody said that there is nothing, or that it is unwanted.
     for line in [&["dht", "lookup", "silence"][..], &["dht", "get", "silence"], &["dht", "put", "silence", "x"]] {
         fixture.run(line).failed(1, "asked 9 nodes, none answered");
         let json = fixture.run(&[line, &["--json"]].concat()).failed(1, "asked 9 nodes, none answered").json();
         let lookup = if json["lookup"].is_null() { &json } else { &json["lookup"] };
         assert_eq!(lookup["answered"], 0, "{json}");
+        let error = &json["error"];
+        assert_eq!((&error["code"], &error["why"]), (&"no-answer".into(), &"asked 9 nodes, none answered".into()));
     }
+    let silent = |line: &[&str]| fixture.run(line).failed(1, "asked 9 nodes, none answered").stderr;
+    let put = silent(&["dht", "put", "silence", "x"]);
+    assert!(put.contains("offered again while the daemon runs"), "it is signed and kept: {put}");
+    let moved = silent(&["dht", "get", "moved"]);
+    assert!(moved.contains(&format!("rotated its key to {MET}")), "{moved}");
+    assert!(moved.contains(&format!("try: `pqvpn dht get {MET}`")), "{moved}");
 }
 
 #[test]

@@ -111,6 +111,9 @@ fn records_of_members_are_found_by_their_names() {
         (&["get", "NAS.home"], &nas),
         (&["get", "nas/motd"], &nas),
         (&["lookup", "nas.home"], &nas),
+        (&["get", "fd00::2"], &nas),
+        (&["get", "10.77.9.2/motd"], &nas),
+        (&["lookup", "10.77.9.2"], &nas),
         // Its own records a node finds as well.
         (&["get", "laptop"], &"07".repeat(32)),
     ] {
@@ -133,6 +136,9 @@ fn a_mode_that_was_set_is_not_advised_again() {
     let next = format!("# {} says dns.mode \"resolv-conf\": it holds when the daemon is started again", file.display());
     assert!(text.contains(&next) && text.contains("nothing on this host asks here\n"), "{text}");
     assert_eq!(fixture.json(&["dns", "status"])["mode_next"], "resolv-conf");
+    std::fs::write(&file, "[dns]\nmode = \"off\"\n").unwrap();
+    let text = fixture.text(&["dns", "status"]);
+    assert!(text.contains("nothing on this host asks here\n"), "it is to be off: {text}");
 }
 
 #[test]
@@ -141,7 +147,9 @@ fn a_name_that_is_not_given_to_a_member_is_said_to_be_none() {
     let run = fixture.run(&["join", &code(MEMBER)]).failed(1, "already, under the name");
     assert!(!run.stderr.contains("--name"), "nobody asked for another: {}", run.stderr);
     let run = fixture.run(&["join", &code(MEMBER), "--name", "desk"]).failed(1, "under the name \"laptop\"");
-    assert!(run.stderr.contains("to change the name: `pqvpn net leave`, then join"), "{}", run.stderr);
+    assert!(run.stderr.contains("to change the name: `pqvpn net leave home`, then join"), "{}", run.stderr);
+    let run = fixture.run(&["join", &code(MEMBER), "--name", "laptop"]).failed(1, "under the name \"laptop\"");
+    assert!(!run.stderr.contains("to change the name"), "it has that name: {}", run.stderr);
     let run = fixture.run(&["join", &code(KNOWN), "--name", "desk"]).succeeded();
     assert!(run.stderr.contains("this node stays laptop: home has it under that name"), "{}", run.stderr);
     assert_eq!(fixture.run(&["join", &code(OPEN), "--name", "desk"]).succeeded().stderr, "");

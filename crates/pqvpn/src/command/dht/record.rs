@@ -34,18 +34,20 @@ pub(super) async fn get(context: &Context, args: &GetArgs) -> Result<(), Failure
     };
     let Some(record) = &got.record else {
         let asked = got.lookup.answered;
-        if asked == 0 {
-            return Err(nobody_answered("no record was found", &got.lookup, &got));
-        }
-        let mut why = format!("none of the answers, {asked} in all, held one");
-        let mut hint = "check the name; a record is gone a day after its owner was last there".to_owned();
+        let mut failure = if asked == 0 {
+            nobody_answered("no record was found", &got.lookup, &got)
+        } else {
+            let why = format!("none of the answers, {asked} in all, held one");
+            let hint = "check the name; a record is gone a day after its owner was last there";
+            let failure = Failure::failed("no-record", "no record was found", why, hint);
+            // Scripts get the whole answer: that nobody has a record is one.
+            Failure { json: serde_json::to_value(&got).ok().map(Box::new), ..failure }
+        };
         if let Some(successor) = &got.rotated_to {
-            why = format!("its owner rotated its key to {successor}; {why}");
-            hint = format!("`pqvpn dht get {successor}`");
+            failure.why = vec![format!("its owner rotated its key to {successor}; {}", failure.why.join("; "))];
+            failure.hint = format!("`pqvpn dht get {successor}`");
         }
-        let failure = Failure::failed("no-record", "no record was found", why, hint);
-        // Scripts get the whole answer: that nobody has a record is one.
-        return Err(Failure { json: serde_json::to_value(&got).ok().map(Box::new), ..failure });
+        return Err(failure);
     };
     context.output.result(&got, |output| {
         let first = got.first_ms.map(|first| format!(", the first after {first:.1} ms")).unwrap_or_default();
@@ -67,12 +69,13 @@ pub(super) async fn put(context: &Context, args: &PutArgs) -> Result<(), Failure
         request.value = Some(args.value.clone());
     }
     let put = context.client()?.dht_put(&request).await?;
+    let hint = "it will be offered again while the daemon runs; look at `pqvpn dht status`";
     if put.lookup.answered == 0 {
-        return Err(nobody_answered("nobody keeps it yet", &put.lookup, &put));
+        let failure = nobody_answered("nobody keeps it yet", &put.lookup, &put);
+        return Err(Failure { hint: hint.to_owned(), ..failure });
     }
     if put.stored == 0 {
         let why = format!("asked {}, none took it: busy or silent", nodes(put.lookup.asked as usize));
-        let hint = "it will be offered again while the daemon runs; look at `pqvpn dht status`";
         let failure = Failure::failed("not-stored", "nobody keeps it yet", why, hint);
         // Scripts get the whole answer: the record is signed, and offered again.
         return Err(Failure { json: serde_json::to_value(&put).ok().map(Box::new), ..failure });

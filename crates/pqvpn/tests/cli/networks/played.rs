@@ -188,7 +188,11 @@ fn member(own: bool) -> MemberReport {
         network: "home".into(),
         peer: if own { PeerId::from_bytes([7; 32]) } else { NAS },
         name: if own { "laptop".into() } else { "nas".into() },
-        addresses: vec!["fd00::2".parse().unwrap(), "10.77.9.2".parse().unwrap()],
+        addresses: if own {
+            vec!["fd00::1".parse().unwrap(), "10.77.9.1".parse().unwrap()]
+        } else {
+            vec!["fd00::2".parse().unwrap(), "10.77.9.2".parse().unwrap()]
+        },
         endpoints: vec!["203.0.113.5:41641".parse().unwrap()],
         online: true,
         own,
