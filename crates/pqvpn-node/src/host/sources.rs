@@ -104,7 +104,11 @@ fn chosen_towards(far: IpAddr) -> io::Result<IpAddr> {
 
 #[cfg(test)]
 mod tests {
-    use rtnetlink::{RouteMessageBuilder, packet_route::rule::RuleAction};
+    use futures_util::TryStreamExt as _;
+    use rtnetlink::{
+        RouteMessageBuilder,
+        packet_route::{address::AddressAttribute, rule::RuleAction},
+    };
 
     use super::{super::tests::netns::*, *};
 
@@ -141,6 +145,13 @@ mod tests {
         }
     }
 
+    async fn remove(net: &Net, ip: &str) {
+        let local = AddressAttribute::Local(ip.parse().unwrap());
+        let all: Vec<_> = net.handle.address().get().execute().try_collect().await.unwrap();
+        let found = all.into_iter().find(|one| one.attributes.contains(&local));
+        net.handle.address().del(found.unwrap()).execute().await.unwrap();
+    }
+
     #[test]
     fn the_old_address_is_stale_once_the_way_out_moves_unless_a_rule_leads_it_out() {
         in_namespace(async |net| {
@@ -166,7 +177,7 @@ mod tests {
             net.address("lan1", "192.168.7.9/24").await;
             sources.look().await;
             assert_eq!(sources.stale(), ips(&[]), "the other one is in that network too");
-            net.unaddress("lan1", "192.168.7.9/24").await;
+            remove(&net, "192.168.7.9").await;
             sources.look().await;
             assert_eq!(sources.stale(), ips(&[OLD]));
             net.handle.route().add(old.table_id(100).build()).execute().await.unwrap();

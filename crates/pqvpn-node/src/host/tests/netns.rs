@@ -93,15 +93,6 @@ impl Net {
         self.handle.address().add(index, net.addr(), net.prefix_len()).execute().await.expect("address");
     }
 
-    #[allow(dead_code, reason = "included by a test of the outside as well")]
-    pub(crate) async fn unaddress(&self, name: &str, net: &str) {
-        let (index, net) = (self.index(name).await.expect("interface"), net.parse::<IpNet>().expect("prefix"));
-        let all: Vec<_> = self.handle.address().get().execute().try_collect().await.expect("addresses");
-        let is_it = |attribute: &AddressAttribute| *attribute == AddressAttribute::Local(net.addr());
-        let found = all.into_iter().find(|one| one.header.index == index && one.attributes.iter().any(is_it));
-        self.handle.address().del(found.expect("such an address")).execute().await.expect("removal");
-    }
-
     /// Everything that can be compared: interfaces, addresses, rules and the routes of all tables, without counters.
     pub(crate) async fn dump(&self) -> Vec<String> {
         let mut lines = Vec::new();
