@@ -360,6 +360,14 @@ async fn who_waits_beside_a_dial_where_another_answers_is_told_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_address_is_asked_when_the_one_before_it_was_silent_for_its_head_start() {
+    let mut rig = Rig::new(1, "192.0.2.1:7", Some((peer(2), THERE.parse().unwrap())));
+    let honest = rig.ask(&named(2, &[THERE, "9.9.9.9:9"]));
+    assert_eq!(called(&mut rig).await, BTreeSet::from([honest]));
+    assert_eq!(rig.strangers.dialled(), vec![THERE.parse().unwrap()]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn who_takes_the_place_of_one_who_was_met_is_reached_whoever_names_the_other() {
     let there: SocketAddr = THERE.parse().unwrap();
     let mut rig = Rig::new(1, "192.0.2.1:7", Some((peer(2), there)));
