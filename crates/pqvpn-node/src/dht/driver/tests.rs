@@ -362,9 +362,12 @@ async fn who_waits_beside_a_dial_where_another_answers_is_told_at_once() {
 #[tokio::test(start_paused = true)]
 async fn an_address_is_asked_when_the_one_before_it_was_silent_for_its_head_start() {
     let mut rig = Rig::new(1, "192.0.2.1:7", Some((peer(2), THERE.parse().unwrap())));
-    let honest = rig.ask(&named(2, &[THERE, "9.9.9.9:9"]));
+    let silent: SocketAddr = "9.9.9.9:9".parse().unwrap();
+    let honest = rig.ask(&named(2, &["9.9.9.9:9", THERE, "9.9.9.9:10"]));
+    assert!(called_within(&mut rig, Duration::from_millis(100)).await.is_empty());
+    assert_eq!(rig.strangers.dialled(), vec![silent]);
     assert_eq!(called(&mut rig).await, BTreeSet::from([honest]));
-    assert_eq!(rig.strangers.dialled(), vec![THERE.parse().unwrap()]);
+    assert_eq!(rig.strangers.dialled(), vec![THERE.parse().unwrap()], "and none when one has answered");
 }
 
 #[tokio::test(start_paused = true)]
