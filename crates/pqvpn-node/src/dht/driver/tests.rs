@@ -310,7 +310,7 @@ async fn called_within(rig: &mut Rig, limit: Duration) -> BTreeSet<QueryId> {
     while let Ok(Some(done)) = tokio::time::timeout_at(until, rig.driver.tasks.join_next()).await {
         match done.unwrap() {
             TaskDone::Called { waiting, .. } => drop(called.insert(waiting.query)),
-            done => rig.driver.on_task(done),
+            done @ (TaskDone::Dialed { .. } | TaskDone::Resolved { .. }) => rig.driver.on_task(done),
         }
     }
     called
