@@ -254,10 +254,25 @@ impl DialLimiter {
     /// peer. Without this a node whose links are few could not look anything up twice in a minute. Other names go on resting.
     pub fn met(&mut self, peer: PeerId, address: SocketAddr) {
         let address = canonical(address);
+        self.answered(address);
+        *self.known.entry(address, || peer) = peer;
+    }
+
+    /// A dial of the address by the name of `peer` met somebody who is another and did not say who. Somebody is there, so
+    /// its pause ends as in [`Self::met`], and who was met there is found no more: its name rests with the other names, or
+    /// who named it would keep away whoever took its place.
+    pub fn met_another(&mut self, peer: &PeerId, address: SocketAddr) {
+        let address = canonical(address);
+        self.answered(address);
+        if self.is_met(peer, address) {
+            self.known.remove(&address);
+        }
+    }
+
+    fn answered(&mut self, address: SocketAddr) {
         if let Some(dials) = self.addresses.get(&address).copied() {
             *self.addresses.entry(address, Dials::default) = Dials { unanswered: None, ..dials };
         }
-        *self.known.entry(address, || peer) = peer;
     }
 
     /// Addresses forgotten for want of room since the last call ([`Attack::TableForgot`]).

@@ -405,7 +405,7 @@ impl Endpoint for Carriers {
 
     /// Where UDP does not get through a name is needed: a server shows itself to who asks for its own peer only.
     fn connect_named(&self, at: SocketAddr, peer: PeerId) -> BoxFuture<'static, Link> {
-        if WayId::of(at).is_some() || self.plan(at, peer) != Plan::default() {
+        if !self.meets_anybody(at, peer) {
             return self.connect(at, peer, None);
         }
         let (carriers, link) = (self.clone(), self.0.plain.connect_anybody(at));
@@ -415,6 +415,10 @@ impl Endpoint for Carriers {
             Ok(link)
         }
         .boxed()
+    }
+
+    fn meets_anybody(&self, at: SocketAddr, peer: PeerId) -> bool {
+        WayId::of(at).is_none() && self.plan(at, peer) == Plan::default()
     }
 
     fn accept(&self) -> BoxFuture<'_, Option<Link>> {

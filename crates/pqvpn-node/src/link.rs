@@ -53,7 +53,7 @@ pub use gate::{Gate, GateConfig, Verdict};
 pub use guest::GuestSocket;
 pub use places::{Place, Places, Room, Standing};
 pub use plain::PlainSocket;
-pub(crate) use race::race;
+pub(crate) use race::{race, staggered};
 pub use socket::{LinkRecv, LinkSocket, LinkTransmit, MAX_BATCH, Writable};
 
 /// The sending half of a control stream.
@@ -107,6 +107,11 @@ pub trait Endpoint: Send + Sync + fmt::Debug {
         _peer: PeerId,
     ) -> BoxFuture<'static, Result<Box<dyn Connection>, LinkError>> {
         self.connect_anybody(addr)
+    }
+
+    /// Whether [`Self::connect_named`] meets whoever is at `addr` now, and a refusal of it is the word of who is there.
+    fn meets_anybody(&self, _addr: SocketAddr, _peer: PeerId) -> bool {
+        true
     }
 
     /// Waits for the next finished or failed incoming handshake; `None` once the endpoint is closed.

@@ -25,6 +25,8 @@ struct Toy {
     alarm: Option<Duration>,
     peers: Vec<Arc<Contact>>,
     asked: u64,
+    /// Its contacts are strangers' word.
+    is_forgetful: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,9 +51,8 @@ impl Engine for Toy {
         Response::Pong { observed: at }
     }
 
-    /// The limit on dials has tests of its own.
     fn remembers(&self, _: &Contact) -> bool {
-        true
+        !self.is_forgetful
     }
 
     fn on_response(&mut self, _: Now, query: u64, _: SocketAddr, _: Option<Arc<Contact>>, _: Response, _: Duration) {
@@ -149,6 +150,39 @@ fn the_wrong_peer_at_an_address_is_found_out_by_the_handshake() {
     // Over a link that is already there, a wrong address does no harm.
     assert_eq!(ping(&mut world, 0, &one, false).0, Seen::Pong);
     assert_eq!(ping(&mut world, 0, &bait, false).0, Seen::Pong);
+}
+
+/// Node 1 as others name it, where the given ones are, and a world in which node 0 knows it by that word alone.
+fn named_elsewhere(there: &[u32]) -> (World<Toy>, Arc<Contact>) {
+    let mut world = world(NetConfig::constant(50 * MS), 4);
+    world.nodes[0].engine = Some(Box::new(Toy { is_forgetful: true, ..Toy::default() }));
+    let addresses = there.iter().map(|index| contact(&world, *index).addresses()[0]).collect();
+    let one = contact(&world, 1);
+    let named = Contact::new(*one.peer(), *one.admission(), addresses);
+    (world, Arc::new(named))
+}
+
+#[test]
+fn a_dial_on_others_word_meets_all_who_answer() {
+    let (mut world, named) = named_elsewhere(&[2, 3]);
+    assert_eq!(ping(&mut world, 0, &named, false).0, Seen::Failed(Failure::Unreachable));
+    for index in [2, 3] {
+        let there = contact(&world, index);
+        assert_eq!(ping(&mut world, 0, &there, false).0, Seen::Pong, "within the minute");
+    }
+    assert_eq!(ping(&mut world, 0, &named, false).0, Seen::Failed(Failure::Local));
+}
+
+#[test]
+fn a_dial_by_the_name_of_who_was_met_does_not_tell_who_is_there_now() {
+    let (mut world, named) = named_elsewhere(&[2]);
+    assert_eq!(ping(&mut world, 0, &named, false).0, Seen::Failed(Failure::Unreachable));
+    world.has_met(0, std::slice::from_ref(&named));
+    assert_eq!(ping(&mut world, 0, &named, false).0, Seen::Failed(Failure::Unreachable), "it was met there");
+    let there = contact(&world, 2);
+    assert_eq!(ping(&mut world, 0, &there, false).0, Seen::Failed(Failure::Local), "the turn of names is taken");
+    world.run_for(Duration::from_secs(60));
+    assert_eq!(ping(&mut world, 0, &there, false).0, Seen::Pong, "no longer than a minute");
 }
 
 #[test]

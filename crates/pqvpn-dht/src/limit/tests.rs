@@ -187,6 +187,38 @@ fn who_fell_silent_is_not_dialled_more_often_for_the_names_others_make_up_there(
 }
 
 #[test]
+fn who_took_another_s_place_is_not_kept_away_by_the_name_of_the_other() {
+    for there in ["8.8.8.8:4433", "10.0.0.8:4433"] {
+        let (mut dials, [before, now], address) = (DialLimiter::default(), [1, 2].map(peer), there.parse().unwrap());
+        dials.met(before, address);
+        assert!(dials.allow(at(0), &before, address) && !dials.allow(at(1), &now, address));
+        dials.met_another(&before, address);
+        assert!(!dials.is_met(&before, address));
+        assert!(dials.allow(at(2), &now, address), "{there}");
+        dials.met(now, address);
+        assert!(!dials.allow(at(3), &before, address), "a name as any other");
+        assert!(dials.allow(at(4), &now, address));
+        dials.met_another(&before, address);
+        assert!(dials.is_met(&now, address) && dials.allow(at(5), &now, address), "somebody answered");
+    }
+}
+
+#[test]
+fn names_of_who_is_not_there_any_more_are_dialled_no_more_often_than_others() {
+    let (mut dials, address): (_, SocketAddr) = (DialLimiter::default(), "10.0.0.8:4433".parse().unwrap());
+    dials.met(peer(1), address);
+    let mut count = 0;
+    for ms in 0..600_000_u64 {
+        let name = peer(1 + ms as u32 % 3);
+        if dials.allow(at(ms), &name, address) {
+            count += 1;
+            dials.met_another(&name, address);
+        }
+    }
+    assert_eq!(count, 1 + 10, "once for whom was met, then once a minute for all");
+}
+
+#[test]
 fn a_victim_is_not_dialled_on_all_its_ports() {
     let mut dials = DialLimiter::default();
     let on = |a, port| SocketAddr::from(([a, 8, 8, 8], port));

@@ -208,8 +208,11 @@ async fn whom_strangers_name_may_be_anybody_by_udp_and_has_its_name_where_a_carr
         assert!(timeout(Duration::from_millis(100), dial).await.is_err(), "nobody is reached");
         [&nowhere.0, &nowhere.1].map(|asked| std::mem::take(&mut *asked.lock().unwrap()))
     };
+    let meets_anybody = || carriers.meets_anybody(at, PeerId::from_bytes([1; 32]));
+    assert!(meets_anybody());
     assert_eq!(dialled().await, [vec![], vec![at]]);
     lock(&carriers.0.ladder).on_worked(clock::now(), Rung::Wss, at);
+    assert!(!meets_anybody());
     assert_eq!(dialled().await, [vec![at], vec![]]);
 }
 

@@ -24,6 +24,15 @@ pub(super) const UNASKED: u64 = u64::MAX;
 /// Payload of a packet.
 const PACKET: u64 = 1_200;
 
+/// Whom a dial takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum How {
+    /// Whom it is for.
+    ByName,
+    /// Whoever answers.
+    Open,
+}
+
 impl<E: Engine> World<E> {
     /// Sends a query to whoever is at the contact's addresses.
     pub(super) fn send(
@@ -40,10 +49,11 @@ impl<E: Engine> World<E> {
         self.tally.kinds[super::kind(&request)] += 1;
         let peer = self.by_peer.get(to.peer()).copied();
         let linked = peer.filter(|peer| !dial && self.nodes[*peer as usize].alive && self.warm(from, *peer));
-        if linked.is_none() && query != UNASKED && !self.may_dial(from, to) {
+        let how = if linked.is_none() && query != UNASKED { self.how_to_dial(from, to) } else { Some(How::Open) };
+        let Some(how) = how else {
             self.fail_at(self.now, from, query, Failure::Local);
             return;
-        }
+        };
         let Some(target) = linked.or_else(|| self.dialled(to, peer)) else {
             self.fail_at(ticket.deadline, from, query, Failure::Timeout);
             return;
@@ -62,8 +72,7 @@ impl<E: Engine> World<E> {
             at += self.net.handshake(&here, &there);
         }
         if linked.is_none() {
-            let who = Arc::clone(&self.nodes[target as usize].contact);
-            who.addresses().iter().for_each(|address| self.nodes[from as usize].dials.met(*who.peer(), *address));
+            self.note_met(from, to, target, how);
         }
         if Some(target) != peer {
             // The handshake names somebody else: the dialler hangs up.
@@ -82,14 +91,38 @@ impl<E: Engine> World<E> {
     }
 
     /// As the node's driver does: no address is dialled twice a minute because somebody named it; doors and contacts of
-    /// the node's own are.
-    fn may_dial(&mut self, from: Index, to: &Contact) -> bool {
+    /// the node's own are. Whom strangers name is dialled by its name only where it was met. `None`: not now.
+    fn how_to_dial(&mut self, from: Index, to: &Contact) -> Option<How> {
         let now = self.now();
-        if self.nodes[from as usize].engine.as_ref().is_some_and(|engine| engine.remembers(to)) {
-            return true;
+        let node = &mut self.nodes[from as usize];
+        if !to.is_proven() || node.engine.as_ref().is_some_and(|engine| engine.remembers(to)) {
+            return Some(How::ByName);
         }
-        let limiter = &mut self.nodes[from as usize].dials;
-        !to.is_proven() || to.addresses().iter().filter(|address| limiter.allow(now, to.peer(), **address)).count() > 0
+        let mut allowed = to.addresses().to_vec();
+        allowed.retain(|address| node.dials.allow(now, to.peer(), *address));
+        let is_met = allowed.iter().all(|address| node.dials.is_met(to.peer(), *address));
+        (!allowed.is_empty()).then_some(if is_met { How::ByName } else { How::Open })
+    }
+
+    /// As the node's driver does: who answered is known from now on, or that it is another.
+    fn note_met(&mut self, from: Index, to: &Contact, target: Index, how: How) {
+        let who = Arc::clone(&self.nodes[target as usize].contact);
+        if who.peer() == to.peer() {
+            let dials = &mut self.nodes[from as usize].dials;
+            return who.addresses().iter().for_each(|address| dials.met(*who.peer(), *address));
+        }
+        for address in to.addresses() {
+            let Some(there) = self.by_address.get(address).map(|index| &self.nodes[*index as usize]) else { continue };
+            let (who, here) = (*there.contact.peer(), &self.nodes[from as usize].place);
+            if !there.alive || there.place.nat || !self.net.connected(here, &there.place) {
+                continue;
+            }
+            let dials = &mut self.nodes[from as usize].dials;
+            match how {
+                How::Open => dials.met(who, *address),
+                How::ByName => dials.met_another(to.peer(), *address),
+            }
+        }
     }
 
     /// Who answers at the contact's addresses; an address of nobody is silence, and of a victim a count.

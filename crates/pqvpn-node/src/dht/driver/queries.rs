@@ -16,7 +16,7 @@ use pqvpn_wire::{
 
 use super::{
     super::{
-        dial::{Dialled, How, dial},
+        dial::{Dial, How, Step},
         links::{LinkId, Warm, is_same},
         observed::without_ways,
         rpc::{Answer, CallError, count},
@@ -62,6 +62,10 @@ impl Waiting {
     fn wanted(&self) -> &[SocketAddr] {
         if self.proves.is_some() { self.proves.as_slice() } else { self.to.addresses() }
     }
+
+    fn may_be_met(&self, open: &[SocketAddr]) -> bool {
+        self.wanted().iter().any(|at| open.contains(at))
+    }
 }
 
 /// Whom to dial, and where.
@@ -89,25 +93,24 @@ impl Target {
         self.peer == *waiting.to.peer() && waiting.proves.is_none() && self.addresses.iter().any(is_wanted)
     }
 
-    /// Whether a dial to it may meet whom a request wants, though it is for another.
-    fn may_meet(&self, waiting: &Waiting) -> bool {
-        self.peer != *waiting.to.peer() && waiting.wanted().iter().any(|at| self.addresses.contains(at))
+    fn is_for(&self, waiting: &Waiting) -> bool {
+        self.peer == *waiting.to.peer()
     }
 }
 
 /// A dial under way and who waits for it.
 #[derive(Debug, Default)]
 pub(super) struct Dialing {
-    waiting: Vec<Waiting>,
+    pub(super) waiting: Vec<Waiting>,
     /// Nobody unknown has named the addresses.
     is_trusted: bool,
-    /// Whoever answers is met.
-    is_open: bool,
+    /// Where whoever answers is met, and nobody has answered yet.
+    open: Vec<SocketAddr>,
 }
 
 /// What a task of the driver came to.
 pub(super) enum TaskDone {
-    Dialed { target: Target, dialled: Dialled },
+    Dialed { target: Target, step: Box<Step> },
     Called { waiting: Box<Waiting>, link: LinkId, at: SocketAddr, answer: Result<Answer, CallError> },
     Resolved { peer: PeerId, addresses: Result<Vec<SocketAddr>, String> },
 }
@@ -189,25 +192,34 @@ impl Driver {
         } else {
             How::Named
         };
-        let shared = Arc::clone(&self.parts.shared);
+        let strangers = &self.parts.shared.endpoints[1];
+        let is_open = |at: &&SocketAddr| how == How::Named && strangers.meets_anybody(**at, peer);
+        let open = addresses.iter().filter(is_open).copied().collect();
         let target = Target { peer, is_door, addresses: addresses.clone() };
         let dialing = self.dialing.entry(target.clone()).or_default();
-        (dialing.is_trusted, dialing.is_open) = (trusted, how == How::Named);
+        (dialing.is_trusted, dialing.open) = (trusted, open);
         dialing.waiting.push(waiting);
-        self.tasks.spawn(async move {
-            TaskDone::Dialed { target, dialled: dial(shared, peer, addresses, how, DIAL_LIMIT).await }
-        });
+        self.go_on(target, Dial::new(&self.parts.shared, peer, addresses, how, DIAL_LIMIT));
+    }
+
+    fn go_on(&mut self, target: Target, dial: Dial) {
+        self.tasks.spawn(async move { TaskDone::Dialed { target, step: Box::new(dial.go_on().await) } });
     }
 
     /// Another dial took the turn of the request's addresses: two requests to one honest peer are no attack, and what is
     /// dialled there for another name may meet the peer all the same.
     fn wait_beside(&mut self, waiting: Waiting) {
         let Some(waiting) = self.join(waiting, |target, _, waiting| target.goes_where(waiting)) else { return };
-        let may_meet =
-            |target: &Target, dialing: &Dialing, waiting: &Waiting| dialing.is_open && target.may_meet(waiting);
+        let may_meet = |target: &Target, dialing: &Dialing, waiting: &Waiting| {
+            !target.is_for(waiting) && waiting.may_be_met(&dialing.open)
+        };
         let Some(waiting) = self.join(waiting, may_meet) else { return };
+        self.turn_away(&waiting);
+    }
+
+    fn turn_away(&mut self, waiting: &Waiting) {
         self.parts.dht.count(Attack::DialLimit);
-        self.fail(&waiting, &CallError::Busy);
+        self.fail(waiting, &CallError::Busy);
     }
 
     /// Has a request wait for a dial under way; gives it back where there is none for it.
@@ -254,45 +266,54 @@ impl Driver {
 
     pub(super) fn on_task(&mut self, done: TaskDone) {
         match done {
-            TaskDone::Dialed { target, dialled } => self.on_dialed(&target, dialled),
+            TaskDone::Dialed { target, step } => match *step {
+                Step::Instead { at, link, rest } => {
+                    self.on_instead(&target, at, link);
+                    self.go_on(target, rest);
+                }
+                Step::Over(link) => self.on_dialed(&target, link),
+            },
             TaskDone::Called { waiting, link, at, answer } => self.on_called(*waiting, link, at, answer),
             TaskDone::Resolved { peer, addresses } => self.on_resolved(peer, addresses),
         }
     }
 
-    fn on_dialed(&mut self, target: &Target, dialled: Dialled) {
-        let peer = target.peer;
+    fn on_dialed(&mut self, target: &Target, link: Result<Arc<dyn Connection>, String>) {
         let all = self.dialing.remove(target).map(|dialing| dialing.waiting).unwrap_or_default();
-        let (waiting, mut others): (Vec<_>, Vec<_>) = all.into_iter().partition(|one| *one.to.peer() == peer);
-        for connection in dialled.instead {
-            self.on_instead(connection, &mut others);
-        }
-        match dialled.link {
+        let (waiting, others): (Vec<_>, Vec<_>) = all.into_iter().partition(|waiting| target.is_for(waiting));
+        match link {
             Ok(connection) => self.on_met(connection, waiting),
             Err(why) => {
                 if target.is_door {
-                    self.parts.doors.unreachable(clock::now(), &peer, why.clone());
+                    self.parts.doors.unreachable(clock::now(), &target.peer, why.clone());
                 }
                 let error = CallError::Unreachable(why);
                 waiting.iter().for_each(|waiting| self.fail(waiting, &error));
             }
         }
-        for other in others {
-            self.parts.dht.count(Attack::DialLimit);
-            self.fail(&other, &CallError::Busy);
-        }
+        others.iter().for_each(|other| self.turn_away(other));
         self.next_of_backlog();
     }
 
-    /// Somebody answered in another's place: the link is for those who ask for it. Where nobody does it is closed, and who
-    /// is there is known from now on.
-    fn on_instead(&mut self, connection: Arc<dyn Connection>, others: &mut Vec<Waiting>) {
+    /// Somebody answered at an address in another's place, while the dial goes on at others: who is there is known from now
+    /// on, and nobody else is waited for there.
+    fn on_instead(&mut self, target: &Target, at: SocketAddr, link: Option<Arc<dyn Connection>>) {
+        match link {
+            Some(connection) => self.on_other(connection),
+            None => self.dial_limiter.met_another(&target.peer, at),
+        }
+        let Some(Dialing { waiting, open, .. }) = self.dialing.get_mut(target) else { return };
+        open.retain(|open| *open != at);
+        let others: Vec<Waiting> = waiting.extract_if(.., |one| !target.is_for(one) && !one.may_be_met(open)).collect();
+        others.iter().for_each(|other| self.turn_away(other));
+    }
+
+    /// A link to somebody for whom the dial was not made is for those who ask for it; where nobody does it is closed.
+    fn on_other(&mut self, connection: Arc<dyn Connection>) {
         let (peer, at) = (connection.peer(), connection.remote());
-        let is_ours = peer == self.parts.shared.own;
-        if !is_ours && !self.paused {
+        if peer != self.parts.shared.own && !self.paused {
             self.dial_limiter.met(peer, at);
-            let mut waiting: Vec<Waiting> = others.extract_if(.., |other| may_meet(other, &peer, at)).collect();
-            waiting.extend(self.waiting_elsewhere(&peer, at));
+            let waiting = self.waiting_for(&peer, at);
             if !waiting.is_empty() {
                 return self.on_met(connection, waiting);
             }
@@ -308,7 +329,7 @@ impl Driver {
         let (peer, at) = (connection.peer(), connection.remote());
         self.dial_limiter.met(peer, at);
         self.parts.doors.verified(&peer, at, clock::unix_millis());
-        waiting.extend(self.waiting_elsewhere(&peer, at));
+        waiting.extend(self.waiting_for(&peer, at));
         let Some((id, usage)) = self.adopt_dialed(Arc::clone(&connection)) else {
             return waiting.iter().for_each(|waiting| self.fail(waiting, &CallError::Busy));
         };
@@ -318,10 +339,10 @@ impl Driver {
         }
     }
 
-    /// Those who wait for other dials, and may meet there a peer that was met now.
-    fn waiting_elsewhere(&mut self, peer: &PeerId, at: SocketAddr) -> Vec<Waiting> {
-        let elsewhere = self.dialing.values_mut();
-        elsewhere.flat_map(|dialing| dialing.waiting.extract_if(.., |waiting| may_meet(waiting, peer, at))).collect()
+    /// Those who wait for a dial, and may meet there a peer that was met now.
+    fn waiting_for(&mut self, peer: &PeerId, at: SocketAddr) -> Vec<Waiting> {
+        let dials = self.dialing.values_mut();
+        dials.flat_map(|dialing| dialing.waiting.extract_if(.., |waiting| may_meet(waiting, peer, at))).collect()
     }
 
     fn next_of_backlog(&mut self) {

@@ -2,7 +2,10 @@
 //! Whom the driver dials, and where, on whose word.
 
 use std::{
-    sync::{Mutex, PoisonError},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -25,14 +28,20 @@ use crate::{
     link::{Endpoint, EndpointStats, LinkError, fake::Fake},
 };
 
-/// An endpoint that reaches a peer at one address only, and remembers where it tried.
+/// An endpoint that reaches a peer at each of a few addresses, and remembers where it tried.
 #[derive(Debug, Default)]
 struct Web {
-    there: Option<(PeerId, SocketAddr)>,
+    there: Mutex<BTreeMap<SocketAddr, PeerId>>,
     dialled: Mutex<Vec<SocketAddr>>,
+    /// Whom it dials it dials by name.
+    by_name: AtomicBool,
 }
 
 impl Web {
+    fn is_there(&self, peer: PeerId, at: SocketAddr) {
+        self.there.lock().unwrap().insert(at, peer);
+    }
+
     fn dialled(&self) -> Vec<SocketAddr> {
         std::mem::take(&mut self.dialled.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -45,24 +54,31 @@ impl Endpoint for Web {
         named: PeerId,
         _: Option<PublicIdentity>,
     ) -> BoxFuture<'static, Result<Box<dyn Connection>, LinkError>> {
-        match self.there {
-            Some((peer, there)) if there == at && peer != named => {
-                self.dialled.lock().unwrap().push(at);
-                async { Err(LinkError::RefusedByUs(Refusal::WrongPeerId)) }.boxed()
-            }
-            Some(_) | None => self.connect_anybody(at),
+        let there = self.there.lock().unwrap().get(&at).copied();
+        if there.is_none_or(|peer| peer == named) {
+            return self.connect_anybody(at);
         }
+        self.dialled.lock().unwrap().push(at);
+        async { Err(LinkError::RefusedByUs(Refusal::WrongPeerId)) }.boxed()
     }
 
     fn connect_anybody(&self, at: SocketAddr) -> BoxFuture<'static, Result<Box<dyn Connection>, LinkError>> {
         self.dialled.lock().unwrap().push(at);
-        match self.there {
-            Some((peer, there)) if there == at => {
-                let link: Box<dyn Connection> = Box::new(Fake::new(peer, at, Role::Initiator));
-                async { Ok(link) }.boxed()
-            }
-            Some(_) | None => pending().boxed(),
-        }
+        let Some(peer) = self.there.lock().unwrap().get(&at).copied() else { return pending().boxed() };
+        let link: Box<dyn Connection> = Box::new(Fake::new(peer, at, Role::Initiator));
+        async { Ok(link) }.boxed()
+    }
+
+    fn connect_named(
+        &self,
+        at: SocketAddr,
+        peer: PeerId,
+    ) -> BoxFuture<'static, Result<Box<dyn Connection>, LinkError>> {
+        if self.meets_anybody(at, peer) { self.connect_anybody(at) } else { self.connect(at, peer, None) }
+    }
+
+    fn meets_anybody(&self, _: SocketAddr, _: PeerId) -> bool {
+        !self.by_name.load(Relaxed)
     }
 
     fn accept(&self) -> BoxFuture<'_, Option<Result<Box<dyn Connection>, LinkError>>> {
@@ -113,7 +129,11 @@ impl Rig {
         let (own, network, difficulty, clock) = (identity.peer_id(), NetworkId::OPEN, 2, clock::Origin::start());
         let files = Files::new(state.path(), &own, &network);
         let (events, received) = mpsc::channel(64);
-        let web = || Arc::new(Web { there, ..Web::default() });
+        let web = || {
+            let web = Arc::<Web>::default();
+            there.inspect(|(peer, at)| web.is_there(*peer, *at));
+            web
+        };
         let (to_doors, to_strangers) = (web(), web());
         let endpoints: [Arc<dyn Endpoint>; 2] =
             [Arc::clone(&to_doors) as Arc<dyn Endpoint>, Arc::clone(&to_strangers) as Arc<dyn Endpoint>];
@@ -284,12 +304,112 @@ async fn made_up_names_at_an_honest_node_s_address_do_not_keep_it_from_being_rea
     assert_eq!(rig.driver.links.counts(0).outbound, 1, "nobody asked for the first of them");
 }
 
+/// The queries that are on their way after so long, while dials may go on.
+async fn called_within(rig: &mut Rig, limit: Duration) -> BTreeSet<QueryId> {
+    let (mut called, until) = (BTreeSet::new(), tokio::time::Instant::now() + limit);
+    while let Ok(Some(done)) = tokio::time::timeout_at(until, rig.driver.tasks.join_next()).await {
+        match done.unwrap() {
+            TaskDone::Called { waiting, .. } => drop(called.insert(waiting.query)),
+            done @ (TaskDone::Dialed { .. } | TaskDone::Resolved { .. }) => rig.driver.on_task(done),
+        }
+    }
+    called
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_address_beside_an_honest_node_s_keeps_nobody_from_being_met() {
+    let silent = "9.9.9.9:9";
+    let honest = ["8.8.4.4:7", "8.8.5.5:7", "8.8.6.6:7"];
+    for there in [&honest[..1], &honest[..]] {
+        let mut rig = Rig::new(1, "192.0.2.1:7", None);
+        let nodes = || (2_u8..).zip(there).map(|(n, at)| (n, at.parse::<SocketAddr>().unwrap()));
+        nodes().for_each(|(n, at)| rig.strangers.is_there(peer(n), at));
+        let made_up = rig.ask(&named(100, &[there, &[silent]].concat()));
+        let beside: BTreeSet<_> = nodes().map(|(n, at)| rig.ask(&named(n, &[&at.to_string()]))).collect();
+        assert_eq!(rig.driver.dialing.len(), 1, "each waits beside");
+        assert_eq!(called_within(&mut rig, Duration::from_secs(1)).await, beside, "while the silent one is waited for");
+        assert_eq!(rig.driver.dialing.len(), 1, "{made_up:?}");
+        assert!(nodes().all(|(n, at)| rig.driver.dial_limiter.is_met(&peer(n), at)));
+        // Who is asked for at the same time, and is not there.
+        let refused = rig.driver.parts.dht.counters().get(Attack::DialLimit);
+        rig.ask(&named(101, &[there[0]]));
+        assert_eq!(
+            rig.driver.parts.dht.counters().get(Attack::DialLimit),
+            refused + 1,
+            "nobody else is waited for there"
+        );
+        rig.ask(&named(102, &[silent]));
+        assert_eq!(
+            rig.driver.parts.dht.counters().get(Attack::DialLimit),
+            refused + 1,
+            "but where nobody answered yet"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_beside_a_dial_where_another_answers_is_told_at_once() {
+    let mut rig = Rig::new(1, "192.0.2.1:7", Some((peer(2), THERE.parse().unwrap())));
+    rig.ask(&named(100, &[THERE, "9.9.9.9:9"]));
+    rig.ask(&named(101, &[THERE]));
+    rig.ask(&named(102, &[THERE, "9.9.9.9:9"]));
+    let waiting = |rig: &Rig| rig.driver.dialing.values().map(|dialing| dialing.waiting.len()).sum::<usize>();
+    assert_eq!(waiting(&rig), 3);
+    called_within(&mut rig, Duration::from_secs(1)).await;
+    assert_eq!(waiting(&rig), 2, "the one may still be met at the other address");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_address_is_asked_when_the_one_before_it_was_silent_for_its_head_start() {
+    let mut rig = Rig::new(1, "192.0.2.1:7", Some((peer(2), THERE.parse().unwrap())));
+    let silent: SocketAddr = "9.9.9.9:9".parse().unwrap();
+    let honest = rig.ask(&named(2, &["9.9.9.9:9", THERE, "9.9.9.9:10"]));
+    assert!(called_within(&mut rig, Duration::from_millis(100)).await.is_empty());
+    assert_eq!(rig.strangers.dialled(), vec![silent]);
+    assert_eq!(called(&mut rig).await, BTreeSet::from([honest]));
+    assert_eq!(rig.strangers.dialled(), vec![THERE.parse().unwrap()], "and none when one has answered");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_takes_the_place_of_one_who_was_met_is_reached_whoever_names_the_other() {
+    let there: SocketAddr = THERE.parse().unwrap();
+    let mut rig = Rig::new(1, "192.0.2.1:7", Some((peer(2), there)));
+    rig.driver.dial_limiter.met(peer(1), there);
+    let mut reached = Vec::new();
+    for minute in 0..3 {
+        rig.ask(&named(1, &[THERE]));
+        called_within(&mut rig, Duration::from_secs(1)).await;
+        let new = rig.ask(&named(2, &[THERE]));
+        if called_within(&mut rig, Duration::from_secs(60)).await.contains(&new) {
+            reached.push(minute);
+        }
+        rig.driver.links.close_all(CloseReason::Idle);
+    }
+    assert_eq!(reached, [0, 1, 2]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_waits_beside_a_dial_that_meets_the_one_it_names_alone() {
+    let there: SocketAddr = THERE.parse().unwrap();
+    for by_name in [false, true] {
+        let mut rig = Rig::new(1, "192.0.2.1:7", Some((peer(2), there)));
+        rig.strangers.by_name.store(by_name, Relaxed);
+        rig.ask(&named(100, &[THERE]));
+        rig.ask(&named(2, &[THERE]));
+        assert_eq!(rig.driver.parts.dht.counters().get(Attack::DialLimit), u64::from(by_name));
+        rig.driver.dial_limiter.met(peer(100), there);
+        rig.settle().await;
+        assert_eq!(rig.driver.dial_limiter.is_met(&peer(100), there), by_name, "what a carrier says is not its word");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_link_to_ourselves_at_an_address_that_others_made_up_is_closed() {
     let there: SocketAddr = THERE.parse().unwrap();
     let mut rig = Rig::new(1, "192.0.2.1:7", None);
     let own = rig.driver.parts.shared.own;
-    let web = Arc::new(Web { there: Some((own, there)), ..Web::default() });
+    let web = Arc::<Web>::default();
+    web.is_there(own, there);
     let doors = Arc::clone(&rig.doors) as Arc<dyn Endpoint>;
     let shared = &rig.driver.parts.shared;
     let endpoints = [doors, Arc::clone(&web) as Arc<dyn Endpoint>];
