@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The statements of one network, and the one place where they come in.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
 
 use pqvpn_crypto::peer_id::PeerId;
@@ -189,6 +189,25 @@ impl Constitution {
     #[must_use]
     pub fn waiting(&self) -> usize {
         self.waiting.len()
+    }
+
+    /// Says whether a statement waits, for its parents or for room.
+    #[must_use]
+    pub fn waits(&self, id: &StatementId) -> bool {
+        self.waiting.has(id)
+    }
+
+    /// What is not here of these: of what waits, what it waits for.
+    #[must_use]
+    pub fn lacking(&self, these: &[StatementId]) -> Vec<StatementId> {
+        self.waiting.lacking(these).into_iter().filter(|id| !self.contains(id)).collect()
+    }
+
+    /// The last of those of `these` that wait on nothing but each other and what is held: whoever sent these has sent all that
+    /// they stand on.
+    #[must_use]
+    pub fn waiting_tops(&self, these: &BTreeSet<StatementId>) -> Vec<StatementId> {
+        self.waiting.tops(these).into_iter().collect()
     }
 
     /// Encoded size of the statements waiting, in bytes.

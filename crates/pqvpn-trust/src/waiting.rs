@@ -127,6 +127,44 @@ impl WaitingRoom {
         found
     }
 
+    /// Whether any copy of a statement waits.
+    pub(crate) fn has(&self, id: &StatementId) -> bool {
+        self.first_copy(id).is_some()
+    }
+
+    fn first_copy(&self, of: &StatementId) -> Option<&Waiter> {
+        self.waiters.range(copies(of)).next().map(|(_, waiter)| waiter)
+    }
+
+    /// What has to come for these: themselves, or of what waits already what it waits for, by way of others that wait.
+    pub(crate) fn lacking(&self, these: &[StatementId]) -> BTreeSet<StatementId> {
+        let (mut lacking, mut seen) = (BTreeSet::new(), BTreeSet::new());
+        let mut open: Vec<StatementId> = these.iter().filter(|id| seen.insert(**id)).copied().collect();
+        while let Some(on) = open.pop() {
+            match self.first_copy(&on) {
+                Some(waiter) => open.extend(waiter.missing.iter().filter(|missing| seen.insert(**missing))),
+                None => drop(lacking.insert(on)),
+            }
+        }
+        lacking
+    }
+
+    /// Of those of `these` that wait, and for nothing but others of these that wait, the ones that none of them waits for.
+    pub(crate) fn tops(&self, these: &BTreeSet<StatementId>) -> BTreeSet<StatementId> {
+        let mut waiting: Vec<_> = these.iter().filter_map(|id| Some((*id, self.first_copy(id)?))).collect();
+        // Parents first; one that lies about its place waits for more than these.
+        waiting.sort_by_key(|(id, waiter)| (waiter.statement.body().seq, *id));
+        let (mut whole, mut tops) = (BTreeSet::new(), BTreeSet::new());
+        for (id, waiter) in waiting {
+            if waiter.missing.is_subset(&whole) {
+                whole.insert(id);
+                tops.retain(|top| !waiter.missing.contains(top));
+                tops.insert(id);
+            }
+        }
+        tops
+    }
+
     pub(crate) fn copies(&self, of: &StatementId) -> Vec<Key> {
         self.waiters.range(copies(of)).map(|(key, _)| *key).collect()
     }
