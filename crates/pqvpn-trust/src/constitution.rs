@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
 
+use pqvpn_crypto::identity::PublicIdentity;
 use pqvpn_crypto::peer_id::PeerId;
 use pqvpn_wire::network::{Act, NetworkId, Statement, StatementBody, StatementId};
 use sha2::{Digest, Sha512_256};
@@ -11,7 +12,7 @@ use sha2::{Digest, Sha512_256};
 use crate::authority::{Authority, Evaluator};
 use crate::counters::Counters;
 use crate::fold::Fold;
-use crate::graph::{Graph, Held, Node};
+use crate::graph::{Graph, Held, Node, own_key};
 use crate::refusal::Refusal;
 use crate::verify::StatementVerifier;
 use crate::view::View;
@@ -300,9 +301,14 @@ impl Constitution {
         self.keeps_all = keeps_all;
     }
 
-    /// A body for `act` that stands on everything held; at most 16 tips, those with an effect first.
+    /// A body for `act` that stands on everything held; at most 16 tips, those with an effect first. What a member says of
+    /// itself does not stand on what others say of themselves.
     #[must_use]
     pub fn draft(&self, now_ms: u64, act: Act) -> StatementBody {
+        let own = own_key(&act).map(PublicIdentity::peer_id).filter(|own| !self.view.is_admin(own));
+        if let Some(tips) = own.and_then(|own| self.own_tips(&own)) {
+            return self.body_on(&tips, now_ms, act);
+        }
         self.body_on(&self.first_tips(MAX_PARENTS), now_ms, act)
     }
 

@@ -7,7 +7,9 @@ use pqvpn_crypto::peer_id::PeerId;
 use pqvpn_wire::network::{Act, Statement, StatementId};
 
 use super::Constitution;
-use crate::{MAX_OWN_ACTS, graph::Node};
+use crate::bits::Bits;
+use crate::graph::{Held, Node};
+use crate::{MAX_OWN_ACTS, MAX_PARENTS};
 
 impl Constitution {
     /// The newest `most` rotations with an effect that led to `peer`, oldest first: each one's new key is the old key of
@@ -31,6 +33,30 @@ impl Constitution {
         let mut away =
             self.graph.rotations_from(peer).iter().filter(|_| is_out).filter_map(|node| self.rotation(*node));
         away.next_back().map(|(statement, ..)| statement.id())
+    }
+
+    /// What a member's word about itself stands on, at most 16: how its key came in, then the newest of what admins said.
+    ///
+    /// Not what else members say: admins may have no room for it, only an admin's word makes some, and what stands on it would
+    /// wait for ever.
+    pub(super) fn own_tips(&self, own: &PeerId) -> Option<Vec<&Held>> {
+        let whole = self.known_whole()?;
+        let of_admin = |held: &Held| held.statement.signers().any(|signer| whole.admins.contains_key(signer));
+        let (entries, mut under, mut tips) = (self.graph.entries(own), Bits::default(), Vec::new());
+        for (number, parents) in self.graph.parents().enumerate().rev() {
+            let node = u32::try_from(number).ok()?;
+            let held = self.graph.held(node)?;
+            let is_entry = entries.contains(&node) && !self.view.void.contains(&held.statement.id());
+            if !under.contains(node) {
+                if !is_entry && !of_admin(held) {
+                    continue;
+                }
+                tips.push((!is_entry, u64::MAX - held.statement.body().seq, held));
+            }
+            parents.iter().for_each(|parent| under.insert(*parent));
+        }
+        tips.sort_by_key(|(is_other, from_end, held)| (*is_other, *from_end, held.statement.id()));
+        Some(tips.into_iter().map(|(.., held)| held).take(MAX_PARENTS).collect())
     }
 
     /// As whom `peer` goes on, if it rotated its key and the last key of its line is a member's.
