@@ -378,3 +378,44 @@ fn a_member_names_its_own_past_however_much_admins_said_beside_it() {
     world.insert(&rotation).unwrap();
     assert!(world.member(11).is_some());
 }
+
+/// Says no to everything without a look.
+struct Tired;
+
+impl StatementVerifier for Tired {
+    fn signature(&self, _: &Statement, _: &PeerId, _: &PublicIdentity) -> bool {
+        false
+    }
+
+    fn rotation(&self, _: &Statement) -> bool {
+        false
+    }
+
+    fn looks(&self) -> bool {
+        false
+    }
+}
+
+#[test]
+fn what_waits_is_thrown_out_only_after_a_look_at_it() {
+    let (mut parts, last) = parts();
+    let world = &mut parts[0];
+    let (over, on) = over_and_on(world, &last, &[1]);
+    assert_eq!(world.insert(&over[0]), Err(Refusal::OwnFull));
+    assert!(
+        matches!(world.constitution.insert(on.clone(), &Tired), Ok(Inserted::Waiting { adopted, .. }) if adopted.is_empty())
+    );
+    assert!(world.constitution.waits(&on.id()));
+    tell(world, &over[1..]);
+    assert!(matches!(world.insert(&over[0]), Ok(Inserted::New { .. })));
+    assert!(world.constitution.contains(&on.id()));
+}
+
+#[test]
+fn a_wrong_secret_does_not_wait() {
+    let mut world = World::new(1);
+    let lost = world.draft(&[0], add(5, "x"));
+    let disable = world.fork(&[&lost], &[], Act::Disable { secret: [66; 32] });
+    assert_eq!(world.insert(&disable), Err(Refusal::BadSecret));
+    assert_eq!(world.constitution.waiting(), 0);
+}

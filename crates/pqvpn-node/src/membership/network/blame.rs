@@ -99,6 +99,10 @@ impl StatementVerifier for Witness {
         self.judge(self.offered.contains_key(&statement.id()), || CompositeVerifier.rotation(statement))
     }
 
+    fn looks(&self) -> bool {
+        self.wrong.get() < MAX_FALSE
+    }
+
     fn unfounded(&self) {
         // Members do not hold such a statement, whatever else they hold: the same ancestors give the same answer.
         self.wrong.set(self.wrong.get().saturating_add(1));
