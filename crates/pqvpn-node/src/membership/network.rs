@@ -47,7 +47,7 @@ use blame::{Blame, MAX_FALSE, Witness};
 pub(super) use counters::Counters;
 pub(super) use joins::{JoinFacts, Judged, refusal_error};
 pub(super) use names::{find_member, hex, is_prefix};
-pub(super) use onward::Onward;
+pub(super) use onward::{Onward, Rests};
 pub(super) use own_disk::constitution;
 use own_disk::constitution_kept;
 use shed::tellable;
@@ -140,6 +140,7 @@ pub(super) struct Network {
     pub(super) counters: Counters,
     /// When an all-out comparison with a peer was made last.
     pub(super) merged: BTreeMap<PeerId, Instant>,
+    pub(super) rests: Rests,
     /// For the disk.
     pub(super) changes: Vec<Change>,
     /// For the others.
@@ -212,6 +213,7 @@ impl Network {
             answers_twin: false,
             counters: Counters::default(),
             merged: BTreeMap::new(),
+            rests: Rests::default(),
             changes: Vec::new(),
             news: News::default(),
             dirty: true,
@@ -418,6 +420,7 @@ impl Network {
         self.heard.retain(|peer, _| members.contains(peer));
         self.hints.retain(|peer, _| members.contains(peer));
         self.merged.retain(|peer, _| members.contains(peer));
+        self.rests.retain(&members);
         self.talk.retain(|peer, _| members.contains(peer));
         self.blamed.retain(|peer, _| members.contains(peer));
         self.shed(now_ms);

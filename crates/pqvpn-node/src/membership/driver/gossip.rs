@@ -54,6 +54,8 @@ pub(super) struct Pulling {
     /// Statements that were asked for by name.
     asked: BTreeSet<StatementId>,
     onward: Onward,
+    /// A page brought something.
+    news: bool,
 }
 
 impl Driver {
@@ -161,8 +163,9 @@ impl Driver {
         if deaf || !lacks.any() || self.pulling.contains_key(&(id, link)) {
             return;
         }
-        let (asked, onward) = (BTreeSet::new(), Onward::default());
-        self.pulling.insert((id, link), Pulling { theirs, lacks, page: 0, pages: 0, asked, onward });
+        let onward = if lacks.statements { Onward::default() } else { Onward::beside(&theirs.tips) };
+        let asked = BTreeSet::new();
+        self.pulling.insert((id, link), Pulling { theirs, lacks, page: 0, pages: 0, asked, onward, news: false });
         self.next_page(id, peer, link);
     }
 
@@ -328,7 +331,8 @@ impl Driver {
         self.note_sight(now, peer, link, theirs.observed);
         let Some(network) = self.networks.get_mut(&id) else { return };
         network.hear(now, peer, &theirs);
-        let lacks = network.lacks(now.mono, &peer, &theirs);
+        let mut lacks = network.lacks(now.mono, &peer, &theirs);
+        lacks.statements &= !network.rests.rests(now.mono, &peer, (theirs.head, network.constitution.head()));
         self.pull(id, peer, link, theirs, lacks);
     }
 
@@ -345,6 +349,7 @@ impl Driver {
         let Some(pulling) = self.pulling.get_mut(&(id, link)) else { return };
         pulling.page += invites;
         pulling.pages += 1;
+        pulling.news |= absorbed.news;
         let progress = pulling.onward.note(&network.constitution, &sent, absorbed.news || invites > 0);
         // What there is no room for, not even to wait, comes again and again, and what stands on it, for which there would be,
         // after it: that is asked for from its end.
@@ -364,6 +369,11 @@ impl Driver {
         {
             if network.knows_all(&pulling.theirs) {
                 network.note_agreed(now, peer);
+            } else if pulling.lacks.statements && !pulling.news {
+                network.rests.note(now.mono, peer, (pulling.theirs.head, network.constitution.head()));
+            }
+            if pulling.news {
+                network.rests.end(&peer);
             }
             // Whoever was introduced and is a member by what it brought is talked to like all.
             if !network.heard.contains_key(&peer) {

@@ -248,6 +248,7 @@ impl Network {
     pub(in crate::membership) fn begin_anew(&mut self, now: Instant) {
         (self.started, self.synced, self.confirmed) = (now, None, false);
         self.agreed.clear();
+        self.rests.clear();
         self.lives = Lives::default();
         self.dirty = true;
     }

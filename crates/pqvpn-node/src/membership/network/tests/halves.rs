@@ -169,3 +169,16 @@ fn what_was_healed_is_there_after_a_start() {
     assert_eq!(again.constitution.len(), one.constitution.len() + 1);
     assert_eq!(again.constitution.tips().len(), 1);
 }
+
+#[test]
+fn records_are_sent_without_what_is_not_wanted() {
+    let (mut one, mut other) = (home(), founded(1, Params::default()));
+    do_act(&mut one, member(1, "bob"));
+    let theirs = one.state();
+    let lacks = Lacks { records: true, ..Lacks::default() };
+    let pull = other.pull_on(lacks, 0, &Onward::beside(&theirs.tips));
+    assert_eq!(one.answer(&pull).unwrap().statements, []);
+    assert_eq!(one.answer(&other.pull(lacks, 0)).unwrap().statements.len(), 1);
+    other.absorb(NOW, None, one.answer(&other.pull(lacks, 0)).unwrap());
+    assert_eq!(other.constitution.head(), one.constitution.head());
+}
