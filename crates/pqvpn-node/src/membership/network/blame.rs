@@ -134,6 +134,16 @@ mod tests {
     use super::*;
 
     #[test]
+    fn whoever_has_seen_too_much_that_is_false_says_that_it_looks_no_more() {
+        let witness = Witness::of(&[]);
+        for _ in 0..MAX_FALSE {
+            assert!(witness.looks());
+            witness.unfounded();
+        }
+        assert!(!witness.looks());
+    }
+
+    #[test]
     fn who_passes_on_what_nobody_with_a_say_signed_is_not_listened_to() {
         let (founder, honest, liar) = (identity(1), identity(2), identity(3));
         let mut network = network(&founder);
