@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The statements of one network, and the one place where they come in.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
 
+use pqvpn_crypto::identity::PublicIdentity;
 use pqvpn_crypto::peer_id::PeerId;
 use pqvpn_wire::network::{Act, NetworkId, Statement, StatementBody, StatementId};
 use sha2::{Digest, Sha512_256};
@@ -11,7 +12,7 @@ use sha2::{Digest, Sha512_256};
 use crate::authority::{Authority, Evaluator};
 use crate::counters::Counters;
 use crate::fold::Fold;
-use crate::graph::{Graph, Held, Node};
+use crate::graph::{Graph, Held, Node, own_key};
 use crate::refusal::Refusal;
 use crate::verify::StatementVerifier;
 use crate::view::View;
@@ -191,6 +192,25 @@ impl Constitution {
         self.waiting.len()
     }
 
+    /// Says whether a statement waits, for its parents or for room.
+    #[must_use]
+    pub fn waits(&self, id: &StatementId) -> bool {
+        self.waiting.has(id)
+    }
+
+    /// What is not here of these: of what waits, what it waits for.
+    #[must_use]
+    pub fn lacking(&self, these: &[StatementId]) -> Vec<StatementId> {
+        self.waiting.lacking(these).into_iter().filter(|id| !self.contains(id)).collect()
+    }
+
+    /// The last of those of `these` that wait on nothing but each other and what is held: whoever sent these has sent all that
+    /// they stand on.
+    #[must_use]
+    pub fn waiting_tops(&self, these: &BTreeSet<StatementId>) -> Vec<StatementId> {
+        self.waiting.tops(these).into_iter().collect()
+    }
+
     /// Encoded size of the statements waiting, in bytes.
     #[must_use]
     pub fn waiting_bytes(&self) -> usize {
@@ -281,9 +301,14 @@ impl Constitution {
         self.keeps_all = keeps_all;
     }
 
-    /// A body for `act` that stands on everything held; at most 16 tips, those with an effect first.
+    /// A body for `act` that stands on everything held; at most 16 tips, those with an effect first. What a member says of
+    /// itself does not stand on what others say of themselves.
     #[must_use]
     pub fn draft(&self, now_ms: u64, act: Act) -> StatementBody {
+        let own = own_key(&act).map(PublicIdentity::peer_id).filter(|own| !self.view.is_admin(own));
+        if let Some(tips) = own.and_then(|own| self.own_tips(&own)) {
+            return self.body_on(&tips, now_ms, act);
+        }
         self.body_on(&self.first_tips(MAX_PARENTS), now_ms, act)
     }
 

@@ -14,6 +14,11 @@ pub trait StatementVerifier {
     /// Says whether the new key of a rotation agreed to it; true for every other act.
     fn rotation(&self, statement: &Statement) -> bool;
 
+    /// Whether the next answer says what is so; one that has seen too much that is false may say no without a look.
+    fn looks(&self) -> bool {
+        true
+    }
+
     /// Hears that a statement offered now is signed by nobody who could ever have a say in it.
     ///
     /// That follows from the statement and what it stands on alone, so nobody who holds it, and passes it on, finds

@@ -38,6 +38,8 @@ struct Waiter {
 
 /// A room bounded in number and bytes; the oldest goes first.
 ///
+/// Where what was refused for want of room has more than a quarter of it, the oldest of that goes first.
+///
 /// What went is not lost: it is still among what others hold and this node lacks, and is asked for again.
 #[derive(Debug, Default)]
 pub(crate) struct WaitingRoom {
@@ -61,7 +63,9 @@ impl WaitingRoom {
         }
         let mut evicted = 0;
         while self.is_full(len) {
-            let Some(oldest) = self.by_arrival.first_key_value().map(|(_, oldest)| *oldest) else { break };
+            let many = self.refused.len() > MAX_WAITING / 4 || self.refused_bytes > MAX_WAITING_BYTES / 4;
+            let from = if many { &self.refused } else { &self.by_arrival };
+            let Some(oldest) = from.first_key_value().map(|(_, oldest)| *oldest) else { break };
             self.remove(&oldest);
             evicted += 1;
         }
@@ -125,6 +129,44 @@ impl WaitingRoom {
             }
         }
         found
+    }
+
+    /// Whether any copy of a statement waits.
+    pub(crate) fn has(&self, id: &StatementId) -> bool {
+        self.first_copy(id).is_some()
+    }
+
+    fn first_copy(&self, of: &StatementId) -> Option<&Waiter> {
+        self.waiters.range(copies(of)).next().map(|(_, waiter)| waiter)
+    }
+
+    /// What has to come for these: themselves, or of what waits already what it waits for, by way of others that wait.
+    pub(crate) fn lacking(&self, these: &[StatementId]) -> BTreeSet<StatementId> {
+        let (mut lacking, mut seen) = (BTreeSet::new(), BTreeSet::new());
+        let mut open: Vec<StatementId> = these.iter().filter(|id| seen.insert(**id)).copied().collect();
+        while let Some(on) = open.pop() {
+            match self.first_copy(&on) {
+                Some(waiter) => open.extend(waiter.missing.iter().filter(|missing| seen.insert(**missing))),
+                None => drop(lacking.insert(on)),
+            }
+        }
+        lacking
+    }
+
+    /// Of those of `these` that wait, and for nothing but others of these that wait, the ones that none of them waits for.
+    pub(crate) fn tops(&self, these: &BTreeSet<StatementId>) -> BTreeSet<StatementId> {
+        let mut waiting: Vec<_> = these.iter().filter_map(|id| Some((*id, self.first_copy(id)?))).collect();
+        // Parents first; one that lies about its place waits for more than these.
+        waiting.sort_by_key(|(id, waiter)| (waiter.statement.body().seq, *id));
+        let (mut whole, mut tops) = (BTreeSet::new(), BTreeSet::new());
+        for (id, waiter) in waiting {
+            if waiter.missing.is_subset(&whole) {
+                whole.insert(id);
+                tops.retain(|top| !waiter.missing.contains(top));
+                tops.insert(id);
+            }
+        }
+        tops
     }
 
     pub(crate) fn copies(&self, of: &StatementId) -> Vec<Key> {
@@ -254,6 +296,33 @@ mod tests {
         // A short one sends away no more than it needs.
         assert!(enter(&mut room, &first) <= 1);
         assert_eq!(room.take_ready(&id(1_000)), [first]);
+    }
+
+    #[test]
+    fn of_a_full_room_what_was_refused_goes_first_down_to_a_quarter() {
+        let (world, mut room) = (World::new(1), WaitingRoom::default());
+        let first = waiter(&world, &[9_000], 1);
+        enter(&mut room, &first);
+        (0..MAX_WAITING / 2).for_each(|number| room.refuse(waiter(&world, &[number], 1)));
+        for number in 1..MAX_WAITING * 3 / 4 {
+            enter(&mut room, &waiter(&world, &[1_000 + number], 1));
+        }
+        assert_eq!((room.len(), room.refused.len()), (MAX_WAITING, MAX_WAITING / 4));
+        assert!(room.has(&first.id()), "it came before them");
+        enter(&mut room, &waiter(&world, &[5_000], 1));
+        assert_eq!((room.has(&first.id()), room.refused.len()), (false, MAX_WAITING / 4));
+        // The same by their bytes.
+        let mut room = WaitingRoom::default();
+        enter(&mut room, &first);
+        let mut number = 0;
+        while room.refused_bytes <= MAX_WAITING_BYTES / 4 {
+            number += 1;
+            room.refuse(waiter(&world, &[number, 7], 16));
+        }
+        assert!(room.refused.len() == number && number < MAX_WAITING / 4);
+        let evicted =
+            (1_000..).map(|number| enter(&mut room, &waiter(&world, &[number, 7], 16))).find(|evicted| *evicted > 0);
+        assert_eq!((evicted, room.refused.len(), room.has(&first.id())), (Some(1), number - 1, true));
     }
 
     #[test]

@@ -14,15 +14,15 @@ use pqvpn_crypto::{
 };
 use pqvpn_trust::{CompositeVerifier, Constitution, Inserted};
 use pqvpn_wire::network::{
-    Bundle, Code, Cover, Door, JoinRefusal, JoinRequest, MemberRecord, NetRequest, NetResponse, Serial, SignedInvite,
-    StatementId, SyncState,
+    Bundle, Code, Cover, Door, JoinRefusal, JoinRequest, MemberRecord, NetRequest, NetResponse, NetworkId, Serial,
+    SignedInvite, Statement, StatementId, SyncState,
 };
 use tokio::time::{sleep, timeout};
 
 use super::{
     driver::dial,
     error::NetworkError,
-    network::{MAX_INVITES, constitution, refusal_error},
+    network::{MAX_INVITES, Onward, constitution, refusal_error},
     rpc::Shared,
 };
 use crate::{clock, entropy, link::Connection};
@@ -221,18 +221,16 @@ impl<'a> Knocking<'a> {
         let network = self.wish.code.network;
         let foreign = |why: String| Knock::Refused(NetworkError::ForeignNetwork(why));
         let Bundle { statements, records, invites, covers, mut more, .. } = first;
-        let statements = statements.into_iter().map(Arc::unwrap_or_clone);
-        let statements: Vec<_> = statements.collect();
-        let building = crate::blocking::run(move || constitution(&network, statements, &CompositeVerifier));
-        let built = building.await.map_err(|error| foreign(error.to_string()))?;
-        let mut built = built.map_err(foreign)?;
+        let building = crate::blocking::run(move || Copied::begin(&network, statements));
+        let copied = building.await.map_err(|error| foreign(error.to_string()))?;
+        let mut copied = copied.map_err(foreign)?;
         let mut gathered = Gathered::default();
-        gathered.take(&built, records, invites, covers);
+        gathered.take(&copied.built, records, invites, covers);
         for _ in 0..MAX_PAGES {
             if !more {
                 break;
             }
-            let state = self.lack(&built, &gathered);
+            let state = copied.lack(&gathered);
             let answer = self.shared.call(&*link, &network, &NetRequest::Sync(state), PAGE).await;
             let page = match answer {
                 Ok(NetResponse::Bundle(page)) => *page,
@@ -240,24 +238,20 @@ impl<'a> Knocking<'a> {
                 Err(error) => return Err(Knock::Silent(error.to_string())),
             };
             more = page.more;
-            let before = built.len();
             let statements = page.statements;
             let adding = crate::blocking::run(move || {
-                let statements = statements.into_iter().map(Arc::unwrap_or_clone);
-                for inserted in built.insert_all(statements, &CompositeVerifier) {
-                    if let Ok(Inserted::Waiting { .. }) | Err(_) = inserted {
-                        tracing::debug!("a statement of the network we join is not taken in");
-                    }
-                }
-                built
+                let progress = copied.add(statements);
+                (copied, progress)
             });
-            built = adding.await.map_err(|error| foreign(error.to_string()))?;
-            let news = gathered.take(&built, page.records, page.invites, page.covers);
+            let progress;
+            (copied, progress) = adding.await.map_err(|error| foreign(error.to_string()))?;
+            let news = gathered.take(&copied.built, page.records, page.invites, page.covers);
             // Whoever sends nothing new for ever is not listened to for ever.
-            if !news && built.len() == before {
+            if !news && !progress {
                 break;
             }
         }
+        let built = copied.built;
         let Some(own) = built.view().members.get(&self.shared.own) else {
             // It was added, and somebody else's use of the same invite counts before ours.
             let network = self.wish.code.network_name.clone();
@@ -272,13 +266,43 @@ impl<'a> Knocking<'a> {
         let (records, invites) = (records.into_values().collect(), invites.into_values().collect());
         Ok(JoinDone::Member(Box::new(Member { constitution: built, records, invites, covers, link, name })))
     }
+}
 
-    fn lack(&self, built: &Constitution, gathered: &Gathered) -> SyncState {
+/// The constitution, as far as a door has sent it.
+pub(super) struct Copied {
+    pub(super) built: Constitution,
+    onward: Onward,
+}
+
+impl Copied {
+    /// # Errors
+    /// They do not begin with the genesis of this network.
+    pub(super) fn begin(network: &NetworkId, first: Vec<Arc<Statement>>) -> Result<Self, String> {
+        let sent = ids(&first);
+        let built = constitution(network, first.into_iter().map(Arc::unwrap_or_clone), &CompositeVerifier)?;
+        let mut onward = Onward::default();
+        onward.note(&built, &sent, true);
+        Ok(Self { built, onward })
+    }
+
+    /// Takes the statements of a page; says whether the next may bring more.
+    pub(super) fn add(&mut self, statements: Vec<Arc<Statement>>) -> bool {
+        let (before, sent) = (self.built.len(), ids(&statements));
+        for inserted in self.built.insert_all(statements.into_iter().map(Arc::unwrap_or_clone), &CompositeVerifier) {
+            if let Ok(Inserted::Waiting { .. }) | Err(_) = inserted {
+                tracing::debug!("a statement of the network we join is not taken in");
+            }
+        }
+        let news = self.built.len() > before;
+        self.onward.note(&self.built, &sent, news)
+    }
+
+    /// Asks for what comes next.
+    pub(super) fn lack(&self, gathered: &Gathered) -> SyncState {
         let held = gathered.records.iter().map(|(peer, record)| (*peer, record.seq())).collect();
-        let tips: Vec<StatementId> = built.tips();
         SyncState {
-            head: built.head(),
-            tips,
+            head: self.built.head(),
+            tips: self.onward.tips(&self.built, |most| self.built.tips_within(most)),
             // No digest of ours is equal to theirs: everything is wanted.
             invites: [1; 32],
             held: Some(held),
@@ -288,10 +312,14 @@ impl<'a> Knocking<'a> {
     }
 }
 
+fn ids(statements: &[Arc<Statement>]) -> Vec<StatementId> {
+    statements.iter().map(|statement| statement.id()).collect()
+}
+
 /// What a door has sent besides statements. It is a member's word for what others signed, so no more is kept than a network
 /// can have: a record of each member, and as many invites as members keep.
 #[derive(Default)]
-struct Gathered {
+pub(super) struct Gathered {
     records: BTreeMap<PeerId, Arc<MemberRecord>>,
     invites: BTreeMap<Serial, SignedInvite>,
     covers: Vec<Arc<Cover>>,
@@ -335,9 +363,7 @@ enum Asked {
 mod tests {
     use pqvpn_crypto::identity::Identity;
     use pqvpn_packet::addr::ipv4_candidate;
-    use pqvpn_wire::network::{
-        Act, Genesis, Invite, InviteSecret, MemberDraft, NetworkId, Params, Statement, StatementBody,
-    };
+    use pqvpn_wire::network::{Act, Genesis, Invite, InviteSecret, MemberDraft, Params, StatementBody};
 
     use super::*;
 

@@ -12,6 +12,7 @@ mod endpoints;
 mod homes;
 mod joins;
 mod names;
+mod onward;
 mod own_disk;
 mod records;
 mod reports;
@@ -46,6 +47,7 @@ use blame::{Blame, MAX_FALSE, Witness};
 pub(super) use counters::Counters;
 pub(super) use joins::{JoinFacts, Judged, refusal_error};
 pub(super) use names::{find_member, hex, is_prefix};
+pub(super) use onward::{Onward, Rests};
 pub(super) use own_disk::constitution;
 use own_disk::constitution_kept;
 use shed::tellable;
@@ -138,6 +140,7 @@ pub(super) struct Network {
     pub(super) counters: Counters,
     /// When an all-out comparison with a peer was made last.
     pub(super) merged: BTreeMap<PeerId, Instant>,
+    pub(super) rests: Rests,
     /// For the disk.
     pub(super) changes: Vec<Change>,
     /// For the others.
@@ -210,6 +213,7 @@ impl Network {
             answers_twin: false,
             counters: Counters::default(),
             merged: BTreeMap::new(),
+            rests: Rests::default(),
             changes: Vec::new(),
             news: News::default(),
             dirty: true,
@@ -291,19 +295,16 @@ impl Network {
             }
             Inserted::Merged => self.keep_statement(id),
             Inserted::Restored => self.write_statement(id),
-            // Nothing of a statement that waits is checked yet: anybody can name any parents.
-            Inserted::Waiting { missing, adopted } => {
-                self.miss(missing);
-                adopted.iter().for_each(|id| self.keep_statement(*id));
-            }
+            Inserted::Waiting { adopted, .. } => adopted.iter().for_each(|id| self.keep_statement(*id)),
             Inserted::Known => {}
         }
     }
 
-    /// Has these asked for by name, as far as there is room.
+    /// Has these asked for by name, as far as there is room: what waits here is not, but what that waits for.
     pub(super) fn miss(&mut self, ids: &[StatementId]) {
+        self.missing.retain(|id| !self.constitution.waits(id));
         let room = MAX_IDS.saturating_sub(self.missing.len());
-        self.missing.extend(ids.iter().filter(|id| !self.constitution.contains(id)).take(room).copied());
+        self.missing.extend(self.constitution.lacking(ids).into_iter().take(room));
     }
 
     fn keep_statement(&mut self, id: StatementId) {
@@ -343,18 +344,24 @@ impl Network {
         let witness = Witness::of(&bundle.statements);
         let statements = bundle.statements.into_iter().map(Arc::unwrap_or_clone);
         let answers = self.constitution.insert_all(statements, &witness);
+        let mut lacking = Vec::new();
         for (id, answer) in ids.into_iter().zip(answers) {
             if let Ok(inserted) = &answer {
                 self.note_inserted(id, inserted);
             }
             match answer {
                 Ok(Inserted::New { .. } | Inserted::Merged | Inserted::Restored) => absorbed.news = true,
-                Ok(Inserted::Waiting { adopted, .. }) => absorbed.news |= !adopted.is_empty(),
+                // Nothing of a statement that waits is checked yet: anybody can name any parents.
+                Ok(Inserted::Waiting { missing, adopted }) => {
+                    absorbed.news |= !adopted.is_empty();
+                    lacking.extend(missing);
+                }
                 Ok(Inserted::Known) => {}
                 Err(Refusal::ForeignNetwork) => self.counters.foreign_statements += 1,
                 Err(_) => self.counters.bad_statements += 1,
             }
         }
+        self.miss(&lacking);
         let before_false = self.counters.false_signatures;
         self.counters.false_signatures += u64::from(witness.wrong());
         let too_false = |network: &Self| network.counters.false_signatures - before_false >= u64::from(MAX_FALSE);
@@ -413,6 +420,7 @@ impl Network {
         self.heard.retain(|peer, _| members.contains(peer));
         self.hints.retain(|peer, _| members.contains(peer));
         self.merged.retain(|peer, _| members.contains(peer));
+        self.rests.retain(&members);
         self.talk.retain(|peer, _| members.contains(peer));
         self.blamed.retain(|peer, _| members.contains(peer));
         self.shed(now_ms);

@@ -3,11 +3,14 @@
 
 use std::sync::Arc;
 
+use pqvpn_crypto::identity::PublicIdentity;
 use pqvpn_crypto::peer_id::PeerId;
 use pqvpn_wire::network::{Act, Statement, StatementId};
 
 use super::Constitution;
-use crate::{MAX_OWN_ACTS, graph::Node};
+use crate::bits::Bits;
+use crate::graph::{Held, Node, own_key};
+use crate::{MAX_OWN_ACTS, MAX_PARENTS};
 
 impl Constitution {
     /// The newest `most` rotations with an effect that led to `peer`, oldest first: each one's new key is the old key of
@@ -31,6 +34,33 @@ impl Constitution {
         let mut away =
             self.graph.rotations_from(peer).iter().filter(|_| is_out).filter_map(|node| self.rotation(*node));
         away.next_back().map(|(statement, ..)| statement.id())
+    }
+
+    /// What a member's word about itself stands on, at most 16: how its key came in and what its line said with an effect,
+    /// then the newest of what admins said.
+    ///
+    /// Not what else members say: admins may have no room for it, only an admin's word makes some, and what stands on it would
+    /// wait for ever.
+    pub(super) fn own_tips(&self, own: &PeerId) -> Option<Vec<&Held>> {
+        let (whole, line) = (self.known_whole()?, self.graph.first_key(own));
+        let of_admin = |held: &Held| held.statement.signers().any(|signer| whole.admins.contains_key(signer));
+        let (entries, mut under, mut tips) = (self.graph.entries(own), Bits::default(), Vec::new());
+        for (number, parents) in self.graph.parents().enumerate().rev() {
+            let node = u32::try_from(number).ok()?;
+            let held = self.graph.held(node)?;
+            let of_line = |key: &PublicIdentity| self.graph.first_key(&key.peer_id()) == line;
+            let is_own = entries.contains(&node) || own_key(&held.statement.body().act).is_some_and(of_line);
+            let is_own = is_own && !self.view.void.contains(&held.statement.id());
+            if !under.contains(node) {
+                if !is_own && !of_admin(held) {
+                    continue;
+                }
+                tips.push((!is_own, u64::MAX - held.statement.body().seq, held));
+            }
+            parents.iter().for_each(|parent| under.insert(*parent));
+        }
+        tips.sort_by_key(|(is_other, from_end, held)| (*is_other, *from_end, held.statement.id()));
+        Some(tips.into_iter().map(|(.., held)| held).take(MAX_PARENTS).collect())
     }
 
     /// As whom `peer` goes on, if it rotated its key and the last key of its line is a member's.

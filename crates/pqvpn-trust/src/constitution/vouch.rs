@@ -84,11 +84,14 @@ impl Constitution {
             let signers: Vec<PeerId> = statement.signers().filter(can_pay).copied().collect();
             for signer in signers {
                 let Some(key) = self.graph.key(&signer) else { continue };
+                let looks = verifier.looks();
                 if self.waiting.is_right(&waiter, &signer, |statement| verifier.signature(statement, &signer, key)) {
                     return Some(signer);
                 }
                 // Members pass on nothing false: so it is looked at once.
-                self.counters.waiting_evicted += u64::from(self.waiting.remove(&waiter).is_some());
+                if looks {
+                    self.counters.waiting_evicted += u64::from(self.waiting.remove(&waiter).is_some());
+                }
                 break;
             }
         }

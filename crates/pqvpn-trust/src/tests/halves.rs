@@ -332,3 +332,90 @@ fn what_there_may_be_no_room_for_is_told_just_before_what_an_admin_says_on_it() 
         seen.insert(id);
     }
 }
+
+#[test]
+fn a_member_that_fills_each_part_with_other_words_does_not_keep_what_others_say_of_themselves_out() {
+    for many in [beside as fn(&World, &Statement, usize, Words) -> _, in_line] {
+        let (mut parts, last) = parts();
+        let entry = parts[0].say(&[0], add(6, "y"));
+        let grant = parts[0].say(&[0], add_admin(3));
+        let removal = parts[0].say(&[0], remove_admin(3));
+        // Of one that was removed, and of which no admin has said anything; one is about the member.
+        let late = parts[1].fork(&[&grant], &[3], add(8, "z"));
+        let again = parts[1].fork(&[&grant], &[3], add(6, "z"));
+        tell(&mut parts[1], &[entry.clone(), grant, removal.clone(), late.clone(), again]);
+        for (number, world) in parts.iter_mut().take(2).enumerate() {
+            let words = many(world, &last, 5, (leave(5), 1_000 * number as u64, MAX_OWN_ACTS));
+            tell(world, &words);
+        }
+        let rotated = parts[1].say(&[6], rotate(6, 11));
+        assert_eq!(rotated.body().parents, [removal.id()]);
+        // The next key knows how it came in, and that is more than what admins said since.
+        let left = parts[1].say(&[11], leave(11));
+        assert_eq!(left.body().parents, [rotated.id()]);
+        for said in [&rotated, &left] {
+            assert!(matches!(parts[0].insert(said), Ok(Inserted::New { .. })), "only what stands on the others waits");
+        }
+        assert!(parts[0].constitution.view().members.keys().all(|member| *member != super::support::peer(11)));
+        // An admin's own stands on all, and lets it in where it is told.
+        let admins = parts[1].draft(&[1], leave(1));
+        assert!(admins.body().parents.len() > 1 && admins.body().parents.contains(&late.id()));
+    }
+}
+
+#[test]
+fn a_member_names_its_own_past_however_much_admins_said_beside_it() {
+    let mut world = World::new(1);
+    let base = world.say(&[0], add_admin(1));
+    let entry = world.say(&[0], add(6, "y"));
+    for number in 0..20 {
+        let beside = world.fork(&[&base], &[1], add_somebody(number));
+        let on = world.fork(&[&beside], &[1], add_somebody(20 + number));
+        tell(&mut world, &[beside, on]);
+    }
+    let rotation = world.draft(&[6], rotate(6, 11));
+    assert!(rotation.body().parents.len() == MAX_PARENTS && rotation.body().parents.contains(&entry.id()));
+    world.insert(&rotation).unwrap();
+    assert!(world.member(11).is_some());
+}
+
+/// Says no to everything without a look.
+struct Tired;
+
+impl StatementVerifier for Tired {
+    fn signature(&self, _: &Statement, _: &PeerId, _: &PublicIdentity) -> bool {
+        false
+    }
+
+    fn rotation(&self, _: &Statement) -> bool {
+        false
+    }
+
+    fn looks(&self) -> bool {
+        false
+    }
+}
+
+#[test]
+fn what_waits_is_thrown_out_only_after_a_look_at_it() {
+    let (mut parts, last) = parts();
+    let world = &mut parts[0];
+    let (over, on) = over_and_on(world, &last, &[1]);
+    assert_eq!(world.insert(&over[0]), Err(Refusal::OwnFull));
+    assert!(
+        matches!(world.constitution.insert(on.clone(), &Tired), Ok(Inserted::Waiting { adopted, .. }) if adopted.is_empty())
+    );
+    assert!(world.constitution.waits(&on.id()));
+    tell(world, &over[1..]);
+    assert!(matches!(world.insert(&over[0]), Ok(Inserted::New { .. })));
+    assert!(world.constitution.contains(&on.id()));
+}
+
+#[test]
+fn a_wrong_secret_does_not_wait() {
+    let mut world = World::new(1);
+    let lost = world.draft(&[0], add(5, "x"));
+    let disable = world.fork(&[&lost], &[], Act::Disable { secret: [66; 32] });
+    assert_eq!(world.insert(&disable), Err(Refusal::BadSecret));
+    assert_eq!(world.constitution.waiting(), 0);
+}

@@ -17,7 +17,7 @@ use pqvpn_wire::{
 use super::{
     super::{
         links::LinkId,
-        network::{Lacks, Moment, Network},
+        network::{Lacks, Moment, Network, Onward},
         overlay,
         rpc::{CallError, count},
     },
@@ -53,6 +53,9 @@ pub(super) struct Pulling {
     pages: u32,
     /// Statements that were asked for by name.
     asked: BTreeSet<StatementId>,
+    onward: Onward,
+    /// A page brought something.
+    news: bool,
 }
 
 impl Driver {
@@ -160,7 +163,9 @@ impl Driver {
         if deaf || !lacks.any() || self.pulling.contains_key(&(id, link)) {
             return;
         }
-        self.pulling.insert((id, link), Pulling { theirs, lacks, page: 0, pages: 0, asked: BTreeSet::new() });
+        let onward = if lacks.statements { Onward::default() } else { Onward::beside(&theirs.tips) };
+        let asked = BTreeSet::new();
+        self.pulling.insert((id, link), Pulling { theirs, lacks, page: 0, pages: 0, asked, onward, news: false });
         self.next_page(id, peer, link);
     }
 
@@ -170,7 +175,7 @@ impl Driver {
         if pulling.lacks.signers {
             network.merged.insert(peer, clock::now());
         }
-        let state = network.pull(pulling.lacks, pulling.page);
+        let state = network.pull_on(pulling.lacks, pulling.page, &pulling.onward);
         pulling.asked.extend(&state.want);
         let request = NetRequest::Sync(SyncState { sent_ms: clock::unix_millis(), ..state });
         if !self.call(id, link, request, Call::Pull, PULL_LIMIT) {
@@ -326,7 +331,8 @@ impl Driver {
         self.note_sight(now, peer, link, theirs.observed);
         let Some(network) = self.networks.get_mut(&id) else { return };
         network.hear(now, peer, &theirs);
-        let lacks = network.lacks(now.mono, &peer, &theirs);
+        let mut lacks = network.lacks(now.mono, &peer, &theirs);
+        lacks.statements &= !network.rests.rests(now.mono, &peer, (theirs.head, network.constitution.head()));
         self.pull(id, peer, link, theirs, lacks);
     }
 
@@ -337,14 +343,16 @@ impl Driver {
             self.pulling.remove(&(id, link));
             return;
         }
+        let sent: Vec<StatementId> = bundle.statements.iter().map(|statement| statement.id()).collect();
         let absorbed = network.absorb(now.unix_ms, Some(peer), bundle);
         network.note_events(now.unix_ms, &absorbed.events);
         let Some(pulling) = self.pulling.get_mut(&(id, link)) else { return };
         pulling.page += invites;
         pulling.pages += 1;
-        let progress = absorbed.news || invites > 0;
-        // What there is no room for comes again and again, and what stands on it, for which there would be, after it: that is
-        // asked for from its end.
+        pulling.news |= absorbed.news;
+        let progress = pulling.onward.note(&network.constitution, &sent, absorbed.news || invites > 0);
+        // What there is no room for, not even to wait, comes again and again, and what stands on it, for which there would be,
+        // after it: that is asked for from its end.
         if more && !progress {
             network.miss(&pulling.theirs.tips);
         }
@@ -361,6 +369,11 @@ impl Driver {
         {
             if network.knows_all(&pulling.theirs) {
                 network.note_agreed(now, peer);
+            } else if pulling.lacks.statements && !pulling.news {
+                network.rests.note(now.mono, peer, (pulling.theirs.head, network.constitution.head()));
+            }
+            if pulling.news {
+                network.rests.end(&peer);
             }
             // Whoever was introduced and is a member by what it brought is talked to like all.
             if !network.heard.contains_key(&peer) {

@@ -286,6 +286,41 @@ async fn where_a_page_brings_nothing_and_there_is_more_the_end_is_asked_for_by_n
 }
 
 #[tokio::test]
+async fn what_brought_nothing_is_asked_for_ever_more_rarely_until_somebody_holds_something_else() {
+    let Rig { mut driver, id, .. } = rig();
+    let peer = identity(3).peer_id();
+    let at = driver.links.insert(link(peer, clock::now())).unwrap();
+    let unknown = pqvpn_wire::network::StatementId::from_bytes([5; 32]);
+    let theirs = SyncState { tips: vec![unknown], head: [5; 32], ..driver.networks[&id].state() };
+    let asks = |driver: &mut Driver, after: u64, theirs: &SyncState| {
+        let (before, now) = (driver.tasks.len(), Moment::now());
+        driver.compare(Moment { mono: now.mono + Duration::from_secs(after), ..now }, id, peer, at, theirs.clone());
+        let asked = driver.tasks.len() > before;
+        driver.on_called(id, peer, at, &Call::Pull, Ok(NetResponse::Bundle(Box::default())));
+        asked
+    };
+    assert!(asks(&mut driver, 0, &theirs));
+    for length in [20, 40, 80, 160, 320, 600, 600] {
+        assert!(!asks(&mut driver, length / 2, &theirs), "{length}");
+        assert!(asks(&mut driver, length, &theirs), "{length}");
+    }
+    // What else it holds is asked for all the same.
+    assert!(asks(&mut driver, 0, &SyncState { records: [1; 32], ..theirs.clone() }));
+    assert!(!asks(&mut driver, 0, &theirs));
+    assert!(asks(&mut driver, 0, &SyncState { head: [6; 32], ..theirs.clone() }));
+    assert!(asks(&mut driver, 0, &theirs), "it may have come back");
+    let network = driver.networks.get_mut(&id).unwrap();
+    network.begin_anew(clock::now());
+    assert!(asks(&mut driver, 0, &theirs), "and after an order");
+    let network = driver.networks.get_mut(&id).unwrap();
+    let draft = network.constitution.draft(1, member(PeerId::from_bytes([9; 32]), None));
+    let mut statement = Statement::draft(draft).unwrap();
+    statement.sign(&identity(1)).unwrap();
+    network.absorb(1, None, Bundle { statements: vec![Arc::new(statement)], ..Bundle::default() });
+    assert!(asks(&mut driver, 0, &theirs), "or where we hold something else");
+}
+
+#[tokio::test]
 async fn who_comes_to_udp_port_443_learns_its_outside_and_says_nothing_of_ours() {
     let Rig { mut driver, .. } = rig();
     let (now, outside) = (Moment::now(), "203.0.113.7:4000".parse().unwrap());

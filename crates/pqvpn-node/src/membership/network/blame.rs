@@ -99,6 +99,10 @@ impl StatementVerifier for Witness {
         self.judge(self.offered.contains_key(&statement.id()), || CompositeVerifier.rotation(statement))
     }
 
+    fn looks(&self) -> bool {
+        self.wrong.get() < MAX_FALSE
+    }
+
     fn unfounded(&self) {
         // Members do not hold such a statement, whatever else they hold: the same ancestors give the same answer.
         self.wrong.set(self.wrong.get().saturating_add(1));
@@ -128,6 +132,16 @@ mod tests {
 
     use super::super::tests::attacks::{NOW, identity, member, network};
     use super::*;
+
+    #[test]
+    fn whoever_has_seen_too_much_that_is_false_says_that_it_looks_no_more() {
+        let witness = Witness::of(&[]);
+        for _ in 0..MAX_FALSE {
+            assert!(witness.looks());
+            witness.unfounded();
+        }
+        assert!(!witness.looks());
+    }
 
     #[test]
     fn who_passes_on_what_nobody_with_a_say_signed_is_not_listened_to() {

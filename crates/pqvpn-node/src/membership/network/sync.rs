@@ -18,7 +18,7 @@ use pqvpn_wire::network::{
     message::{MAX_BUNDLE, MAX_BUNDLE_SMALL, MAX_IDS},
 };
 
-use super::{Allowance, Heard, Lives, Moment, Network, digest_of};
+use super::{Allowance, Heard, Lives, Moment, Network, Onward, digest_of};
 
 /// Bytes of one answer: what is around it must fit into a message as well.
 const MAX_ANSWER: usize = 440 * 1024;
@@ -133,11 +133,16 @@ impl Network {
 
     /// Asks for what we lack; `page`: how many invites were sent already.
     pub(in crate::membership) fn pull(&self, lacks: Lacks, page: u64) -> SyncState {
+        self.pull_on(lacks, page, &Onward::default())
+    }
+
+    /// The same behind what waits of the pages before.
+    pub(in crate::membership) fn pull_on(&self, lacks: Lacks, page: u64, onward: &Onward) -> SyncState {
         let held = || self.records.iter().map(|(peer, record)| (*peer, record.seq())).collect();
         let mut state = self.state();
         // Who compares signers asks by the same tips.
         if !lacks.signers {
-            state.tips = self.constitution.waymarks(MAX_IDS);
+            state.tips = onward.tips(&self.constitution, |most| self.constitution.waymarks(most));
         }
         state.held = lacks.records.then(held);
         let restored = if lacks.signers { self.to_restore() } else { Vec::new() };
@@ -243,6 +248,7 @@ impl Network {
     pub(in crate::membership) fn begin_anew(&mut self, now: Instant) {
         (self.started, self.synced, self.confirmed) = (now, None, false);
         self.agreed.clear();
+        self.rests.clear();
         self.lives = Lives::default();
         self.dirty = true;
     }
