@@ -96,10 +96,13 @@ pub(super) fn asked(matters: &mut [Matter], width: usize) -> (Vec<Node>, Vec<Nod
 struct Lines(BTreeMap<PeerId, PeerId>);
 
 impl Lines {
-    fn first(&self, key: &PeerId) -> PeerId {
+    /// Halves the way it goes (Tarjan and van Leeuwen), so that a long line is not gone along for each of its keys.
+    fn first(&mut self, key: &PeerId) -> PeerId {
         let mut at = *key;
-        while let Some(next) = self.0.get(&at) {
-            at = *next;
+        while let Some(next) = self.0.get(&at).copied() {
+            let Some(after) = self.0.get(&next).copied() else { return next };
+            self.0.insert(at, after);
+            at = after;
         }
         at
     }
