@@ -16,7 +16,7 @@ use pqvpn_packet::piece;
 
 use crate::{
     clock,
-    narrow::{self, LONG_HEADER_BIT, Shape},
+    narrow::{self, Shape},
     stats::{DropCounters, DropReason},
     table::lock,
     udp::{
@@ -132,9 +132,7 @@ impl Guest {
             return self.send_way(transmit);
         }
         let src = transmit.src_ip.map(|src| src.to_canonical());
-        // A dialer takes the answer to its handshake from nowhere else than the address it dialled.
-        let is_handshake = transmit.contents.first().is_some_and(|first| first & LONG_HEADER_BIT != 0);
-        let src = if is_handshake { src } else { self.underlay.source(src) };
+        // Not by what is stale: a dialer takes answers from nowhere else than the address it dialled (RFC 9000 §9).
         self.send_udp(transmit.dst, src, transmit.ecn, transmit.contents, transmit.segment())
     }
 

@@ -14,8 +14,8 @@ pub trait StatementVerifier {
     /// Says whether the new key of a rotation agreed to it; true for every other act.
     fn rotation(&self, statement: &Statement) -> bool;
 
-    /// Whether the next answer says what is so; one that has seen too much that is false may say no without a look.
-    fn looks(&self) -> bool {
+    /// Whether the answer about a statement says what is so; one that has seen too much that is false may say no without a look.
+    fn looks(&self, _statement: &Statement) -> bool {
         true
     }
 

@@ -16,7 +16,7 @@ use rtnetlink::{
     packet_core::{NLM_F_REPLACE, NetlinkMessage, NetlinkPayload},
     packet_route::{
         AddressFamily, RouteNetlinkMessage,
-        address::{AddressAttribute, AddressFlags, AddressMessage},
+        address::{AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage},
         link::{LinkFlags, LinkMessage},
         route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol},
         rule::RuleAttribute,
@@ -30,6 +30,9 @@ use super::{ROUTE_PROTOCOL, sources::Sources};
 const SETTLED: Duration = Duration::from_millis(20);
 /// A burst that does not end is told all the same.
 const MOST: u32 = 50;
+
+/// What the kernel may take to say how packets leave.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// What has changed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -91,9 +94,19 @@ struct Seen {
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct DefaultRoute {
     is_ipv6: bool,
+    table: u32,
+    /// Everywhere, or one half of that.
+    to: Option<IpNet>,
     out: Option<u32>,
     gateway: Option<IpAddr>,
     priority: Option<u32>,
+}
+
+impl DefaultRoute {
+    /// Whether one of them takes the other's place where it is put by replacing (ip-route(8)).
+    fn is_in_place_of(&self, other: &Self) -> bool {
+        (self.is_ipv6, self.table, self.to, self.priority) == (other.is_ipv6, other.table, other.to, other.priority)
+    }
 }
 
 /// Watches the network namespace this is called in. `own`: the interface of this node; `routed`: what is led to it.
@@ -130,7 +143,9 @@ pub(crate) fn watch(own: Option<&str>, routed: Routed, sources: Sources) -> (Opt
                 continue;
             }
             // Also after a change of rules, by which packets may be routed by their source.
-            sources.look().await;
+            if timeout(LOOK, sources.look()).await.is_err() {
+                tracing::debug!("the kernel does not say in time which source addresses are stale");
+            }
             if sender.send(news).await.is_err() {
                 break;
             }
@@ -140,7 +155,9 @@ pub(crate) fn watch(own: Option<&str>, routed: Routed, sources: Sources) -> (Opt
     (Some(Watch(task)), changes)
 }
 
+/// The addresses that are usable now.
 fn present() -> BTreeSet<(u32, IpAddr)> {
+    let tentative = tentative(&std::fs::read_to_string("/proc/net/if_inet6").unwrap_or_default());
     let all = nix::ifaddrs::getifaddrs().into_iter().flatten();
     let known = all.filter_map(|interface| {
         let index = nix::net::if_::if_nametoindex(interface.interface_name.as_str()).ok()?;
@@ -148,7 +165,21 @@ fn present() -> BTreeSet<(u32, IpAddr)> {
         let v4 = address.as_sockaddr_in().map(|v4| IpAddr::V4(v4.ip()));
         Some((index, v4.or_else(|| address.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip())))?))
     });
-    known.collect()
+    known.filter(|known| !tentative.contains(known)).collect()
+}
+
+/// The IPv6 addresses of which it is still asked if anybody else has them (`/proc/net/if_inet6`: address, index, prefix
+/// length, scope and flags in hexadecimal digits, name).
+fn tentative(table: &str) -> Vec<(u32, IpAddr)> {
+    let of_line = |line: &str| {
+        let mut words = line.split_whitespace();
+        let address = u128::from_str_radix(words.next()?, 16).ok()?;
+        let index = u32::from_str_radix(words.next()?, 16).ok()?;
+        let flags = AddressHeaderFlags::from_bits_retain(u8::from_str_radix(words.nth(2)?, 16).ok()?);
+        let waits = flags.contains(AddressHeaderFlags::Tentative) && !flags.contains(AddressHeaderFlags::Optimistic);
+        waits.then(|| (index, IpAddr::V6(Ipv6Addr::from_bits(address))))
+    };
+    table.lines().filter_map(of_line).collect()
 }
 
 impl Seen {
@@ -211,7 +242,7 @@ impl Seen {
     fn on_default(&mut self, route: DefaultRoute, replaces: bool) -> bool {
         let is_new = !self.defaults.contains(&route);
         if replaces {
-            self.defaults.retain(|other| (other.is_ipv6, other.priority) != (route.is_ipv6, route.priority));
+            self.defaults.retain(|other| !other.is_in_place_of(&route));
         }
         self.defaults.insert(route);
         is_new
@@ -250,12 +281,13 @@ impl Seen {
 
     /// The default route a message tells of, if it is one and not by our own interface.
     fn default_of(&self, route: &RouteMessage) -> Option<DefaultRoute> {
-        let (mut out, mut gateway, mut priority) = (None, None, None);
+        let (mut out, mut gateway, mut priority, mut table) = (None, None, None, u32::from(route.header.table));
         for attribute in &route.attributes {
             #[expect(clippy::wildcard_enum_match_arm, reason = "a route has many attributes, and these are enough")]
             match attribute {
                 RouteAttribute::Oif(index) => out = Some(*index),
                 RouteAttribute::Priority(number) => priority = Some(*number),
+                RouteAttribute::Table(number) => table = *number,
                 RouteAttribute::Gateway(RouteAddress::Inet(address)) => gateway = Some(IpAddr::V4(*address)),
                 RouteAttribute::Gateway(RouteAddress::Inet6(address)) => gateway = Some(IpAddr::V6(*address)),
                 _ => {}
@@ -265,6 +297,8 @@ impl Seen {
         // Who must not touch the default route lays two halves over it.
         (route.header.destination_prefix_length <= 1 && (out.is_none() || out != self.own)).then_some(DefaultRoute {
             is_ipv6,
+            table,
+            to: destination(route),
             out,
             gateway,
             priority,
@@ -385,6 +419,14 @@ mod tests {
         assert!(seen.takes(&with(AddressFlags::Permanent)));
         let mut seen = Seen { addresses: BTreeSet::new(), ..seen };
         assert!(seen.takes(&with(AddressFlags::Tentative | AddressFlags::Optimistic)), "in use at once (RFC 4429)");
+    }
+
+    #[test]
+    fn what_is_not_usable_yet_at_the_start_is_not_known() {
+        let table = "fe80000000000000a00000fffe000001 02 40 20 80     eth0\n\
+                     20010db8000000000000000000000007 0a 40 00 c0     eth1\n\
+                     20010db8000000000000000000000008 0a 40 00 44     eth1\nno address\n";
+        assert_eq!(tentative(table), [(10, "2001:db8::7".parse().unwrap())]);
     }
 
     #[test]

@@ -43,14 +43,19 @@ impl Constitution {
     /// wait for ever.
     pub(super) fn own_tips(&self, own: &PeerId) -> Option<Vec<&Held>> {
         let (whole, line) = (self.known_whole()?, self.graph.first_key(own));
-        let of_admin = |held: &Held| held.statement.signers().any(|signer| whole.admins.contains_key(signer));
+        // Also of who is none any more, or is one by another key: what ended that knows it, so that there is room for it.
+        let has_effect = |held: &Held| !self.view.void.contains(&held.statement.id());
+        let of_admin = |held: &Held| {
+            held.statement.signers().any(|signer| whole.admins.contains_key(signer))
+                || has_effect(held) && (held.act.is_some() || own_key(&held.statement.body().act).is_none())
+        };
         let (entries, mut under, mut tips) = (self.graph.entries(own), Bits::default(), Vec::new());
         for (number, parents) in self.graph.parents().enumerate().rev() {
             let node = u32::try_from(number).ok()?;
             let held = self.graph.held(node)?;
             let of_line = |key: &PublicIdentity| self.graph.first_key(&key.peer_id()) == line;
             let is_own = entries.contains(&node) || own_key(&held.statement.body().act).is_some_and(of_line);
-            let is_own = is_own && !self.view.void.contains(&held.statement.id());
+            let is_own = is_own && has_effect(held);
             if !under.contains(node) {
                 if !is_own && !of_admin(held) {
                     continue;

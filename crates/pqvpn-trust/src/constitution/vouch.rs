@@ -84,7 +84,7 @@ impl Constitution {
             let signers: Vec<PeerId> = statement.signers().filter(can_pay).copied().collect();
             for signer in signers {
                 let Some(key) = self.graph.key(&signer) else { continue };
-                let looks = verifier.looks();
+                let looks = self.waiting.statement(&waiter).is_some_and(|statement| verifier.looks(statement));
                 if self.waiting.is_right(&waiter, &signer, |statement| verifier.signature(statement, &signer, key)) {
                     return Some(signer);
                 }

@@ -391,7 +391,7 @@ impl StatementVerifier for Tired {
         false
     }
 
-    fn looks(&self) -> bool {
+    fn looks(&self, _statement: &Statement) -> bool {
         false
     }
 }
@@ -418,4 +418,20 @@ fn a_wrong_secret_does_not_wait() {
     let disable = world.fork(&[&lost], &[], Act::Disable { secret: [66; 32] });
     assert_eq!(world.insert(&disable), Err(Refusal::BadSecret));
     assert_eq!(world.constitution.waiting(), 0);
+}
+
+#[test]
+fn what_was_said_by_an_admin_under_an_earlier_key_counts_for_who_speaks_of_itself() {
+    let mut world = World::new(1);
+    for act in [add(2, "x"), add_admin(1), add_admin(2)] {
+        world.say(&[0], act);
+    }
+    world.say(&[1], add(6, "y"));
+    world.say(&[0], remove_admin(2));
+    let gone_on = world.say(&[0], rotate(0, 10));
+    // Nobody who is an admin now knows that it is none any more; without that its rotation would be an admin's, and void.
+    let rotation = world.draft(&[2], rotate(2, 12));
+    assert_eq!(rotation.body().parents, [gone_on.id()]);
+    world.insert(&rotation).unwrap();
+    assert!(!world.is_void(&rotation) && world.member(12).is_some());
 }

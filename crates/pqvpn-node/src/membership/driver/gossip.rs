@@ -353,11 +353,12 @@ impl Driver {
         let progress = pulling.onward.note(&network.constitution, &sent, absorbed.news || invites > 0);
         // What there is no room for, not even to wait, comes again and again, and what stands on it, for which there would be,
         // after it: that is asked for from its end.
-        if more && !progress {
+        let wanted = pulling.lacks.statements;
+        if more && !progress && wanted {
             network.miss(&pulling.theirs.tips);
         }
         // What came may stand on something else that we lack.
-        let unasked = pulling.asked.len() < MAX_IDS && !network.missing.is_subset(&pulling.asked);
+        let unasked = wanted && pulling.asked.len() < MAX_IDS && !network.missing.is_subset(&pulling.asked);
         if (more && progress || unasked) && pulling.pages < MAX_PAGES {
             return self.next_page(id, peer, link);
         }

@@ -99,8 +99,8 @@ impl StatementVerifier for Witness {
         self.judge(self.offered.contains_key(&statement.id()), || CompositeVerifier.rotation(statement))
     }
 
-    fn looks(&self) -> bool {
-        self.wrong.get() < MAX_FALSE
+    fn looks(&self, statement: &Statement) -> bool {
+        !self.offered.contains_key(&statement.id()) || self.wrong.get() < MAX_FALSE
     }
 
     fn unfounded(&self) {
@@ -135,12 +135,18 @@ mod tests {
 
     #[test]
     fn whoever_has_seen_too_much_that_is_false_says_that_it_looks_no_more() {
-        let witness = Witness::of(&[]);
+        let network = network(&identity(1));
+        let of = |number| {
+            let act = member(identity(number).peer_id(), None);
+            Arc::new(Statement::draft(network.constitution.draft(NOW, act)).unwrap())
+        };
+        let (offered, waited) = (of(2), of(3));
+        let witness = Witness::of(&[Arc::clone(&offered)]);
         for _ in 0..MAX_FALSE {
-            assert!(witness.looks());
+            assert!(witness.looks(&offered));
             witness.unfounded();
         }
-        assert!(!witness.looks());
+        assert!(!witness.looks(&offered) && witness.looks(&waited), "what came otherwise is nobody's fault");
     }
 
     #[test]

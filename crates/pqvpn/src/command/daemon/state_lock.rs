@@ -20,12 +20,19 @@ const MAX_TEXT: u64 = 512;
 const UNTOLD: &str = "?";
 
 /// As [`take`], for who only cleans up: where no daemon ever was there is nothing to lock, and nothing is made that would
-/// be of another user than the daemon, nor anything written into what may be another user's.
+/// be of another user than the daemon.
 pub(super) fn take_existing(state_dir: &Path) -> Result<Option<File>, Failure> {
     if state_dir.join("lock").symlink_metadata().is_err_and(|error| error.kind() == ErrorKind::NotFound) {
         return Ok(None);
     }
-    lock(state_dir, OpenOptions::new().read(true).write(true), Taker::CleansUp).map(Some)
+    let lock = lock(state_dir, OpenOptions::new().read(true).write(true), Taker::CleansUp)?;
+    sign(&lock, "");
+    Ok(Some(lock))
+}
+
+/// Says who has the lock. On a full disk whoever comes second is told less.
+fn sign(mut lock: &File, socket: &str) {
+    let _untold = lock.set_len(0).and_then(|()| writeln!(lock, "{}\n{socket}", process::id()));
 }
 
 /// Locks the state directory until the file returned is closed; the kernel lets go when the process dies. The file says who
@@ -33,10 +40,9 @@ pub(super) fn take_existing(state_dir: &Path) -> Result<Option<File>, Failure> {
 pub(super) fn take(state_dir: &Path, socket: Option<&Path>) -> Result<File, Failure> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false).mode(0o600);
-    let mut lock = lock(state_dir, &mut options, Taker::Starts)?;
+    let lock = lock(state_dir, &mut options, Taker::Starts)?;
     let socket = socket.map_or("", |socket| socket.to_str().filter(|path| is_plain(path)).unwrap_or(UNTOLD));
-    // On a full disk whoever comes second is told less.
-    let _untold = lock.set_len(0).and_then(|()| writeln!(lock, "{}\n{socket}", process::id()));
+    sign(&lock, socket);
     Ok(lock)
 }
 
@@ -199,13 +205,14 @@ mod tests {
     }
 
     #[test]
-    fn who_only_cleans_up_writes_nothing() {
+    fn who_only_cleans_up_makes_nothing_and_does_not_pass_for_the_daemon_before() {
         let (dir, path) = directory();
         assert!(take_existing(dir.path()).unwrap().is_none());
         assert!(!path.exists());
         fs::write(&path, "17\n/x\n").unwrap();
-        assert!(take_existing(dir.path()).unwrap().is_some());
-        assert_eq!(fs::read_to_string(&path).unwrap(), "17\n/x\n");
+        let taken = take_existing(dir.path()).unwrap();
+        assert!(taken.is_some() && holder_socket(dir.path()).is_none());
+        assert_eq!(fs::read_to_string(&path).unwrap(), format!("{}\n\n", process::id()));
     }
 
     #[test]
