@@ -353,12 +353,11 @@ impl Driver {
         let progress = pulling.onward.note(&network.constitution, &sent, absorbed.news || invites > 0);
         // What there is no room for, not even to wait, comes again and again, and what stands on it, for which there would be,
         // after it: that is asked for from its end.
-        let wanted = pulling.lacks.statements;
-        if more && !progress && wanted {
+        if more && !progress && pulling.lacks.statements {
             network.miss(&pulling.theirs.tips);
         }
         // What came may stand on something else that we lack.
-        let unasked = wanted && pulling.asked.len() < MAX_IDS && !network.missing.is_subset(&pulling.asked);
+        let unasked = pulling.asked.len() < MAX_IDS && !network.missing.is_subset(&pulling.asked);
         if (more && progress || unasked) && pulling.pages < MAX_PAGES {
             return self.next_page(id, peer, link);
         }
