@@ -27,9 +27,8 @@ struct Beside {
 impl Beside {
     /// A daemon with the key 07..07, and the state directory that commands use where nothing else is said.
     fn start(with: impl FnOnce(&Sandbox, model::Started) -> model::Started) -> Self {
-        let sandbox = Sandbox::new();
+        let (sandbox, runtime) = Sandbox::serving();
         fs::create_dir(sandbox.path("state")).unwrap();
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let entered = runtime.enter();
         let (tx, mut rx) = mpsc::channel(4);
         tokio::spawn(async move {

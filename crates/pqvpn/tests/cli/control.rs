@@ -42,8 +42,7 @@ impl Fixture {
     }
 
     fn start_for(access: &Access) -> Self {
-        let sandbox = Sandbox::new();
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let (sandbox, runtime) = Sandbox::serving();
         let entered = runtime.enter();
         let (tx, mut rx) = mpsc::channel(4);
         tokio::spawn(async move {

@@ -36,9 +36,8 @@ struct Fixture {
 
 impl Fixture {
     fn start() -> Self {
-        let sandbox = Sandbox::new();
+        let (sandbox, runtime) = Sandbox::serving();
         fs::create_dir(sandbox.path("state")).unwrap();
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let entered = runtime.enter();
         let (tx, mut rx) = mpsc::channel(4);
         tokio::spawn(async move {

@@ -32,8 +32,7 @@ struct Fixture {
 
 impl Fixture {
     fn start() -> Self {
-        let sandbox = Sandbox::new();
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let (sandbox, runtime) = Sandbox::serving();
         let entered = runtime.enter();
         let (tx, mut rx) = mpsc::channel(4);
         let orders = Arc::new(Mutex::new(Vec::new()));

@@ -3,6 +3,7 @@
 
 use std::{
     fs,
+    io::ErrorKind,
     os::unix::{fs::PermissionsExt, process::CommandExt},
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
@@ -17,6 +18,7 @@ use nix::{
 };
 use serde_json::Value;
 use tempfile::TempDir;
+use tokio::runtime::{Builder, Runtime};
 
 /// A user without privilege on every system.
 pub(crate) const NOBODY: u32 = 65534;
@@ -38,6 +40,12 @@ pub(crate) struct Run {
 impl Sandbox {
     pub(crate) fn new() -> Self {
         Self { dir: tempfile::tempdir().unwrap() }
+    }
+
+    /// With what serves a control socket in it.
+    pub(crate) fn serving() -> (Self, Runtime) {
+        let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        (Self::new(), runtime)
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -108,7 +116,16 @@ impl Sandbox {
 impl Run {
     /// Runs to the end; a run that has none fails the test.
     pub(crate) fn of(command: &mut Command) -> Self {
-        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        // A copy of the program is busy while a child that another test's thread forked has not let go of it.
+        let spawned = (0..1000).map(|_| command.spawn()).find(|spawned| {
+            let busy = spawned.as_ref().is_err_and(|error| error.kind() == ErrorKind::ExecutableFileBusy);
+            if busy {
+                thread::yield_now();
+            }
+            !busy
+        });
+        let child = spawned.expect("a program that is not busy for ever").unwrap();
         let pid = Pid::from_raw(child.id().try_into().unwrap());
         let (sender, ended) = mpsc::channel();
         thread::spawn(move || sender.send(child.wait_with_output()));
