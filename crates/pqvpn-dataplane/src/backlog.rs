@@ -7,7 +7,7 @@
 use std::time::{Duration, Instant};
 
 use crate::{
-    codel::{Codel, INTERVAL},
+    codel::{Codel, INTERVAL, TARGET},
     udp::{RecvBatch, Socket, sys::waiting_bytes},
 };
 
@@ -17,43 +17,128 @@ const ASK_EVERY: Duration = Duration::from_millis(1);
 /// What a message of some length takes more of the kernel's memory, about.
 const OVERHEAD: usize = 1024;
 
+/// What waits longer than this although senders have been told for an [`INTERVAL`] comes from who does not listen.
+const DEAF: Duration = TARGET.saturating_mul(20);
+/// Below this they are heard again.
+const HEARD: Duration = TARGET.saturating_mul(10);
+/// Parts of what those send who send the most that are given up, of this many; never all.
+const PARTS: u32 = 64;
+
+/// What is to be given up of a batch, by those who send the most.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Excess {
+    /// One packet, by which senders that listen hear of it.
+    pub(crate) one: bool,
+    /// So many of [`PARTS`] messages, unopened.
+    share: u32,
+}
+
+impl Excess {
+    #[cfg(test)]
+    pub(crate) const fn for_tests(one: bool, share: u32) -> Self {
+        Self { one, share }
+    }
+
+    pub(crate) const fn is_none(self) -> bool {
+        !self.one && self.share == 0
+    }
+}
+
 /// The backlog of one socket.
 #[derive(Debug, Default)]
 pub(crate) struct Backlog {
     codel: Codel,
+    deaf: Deaf,
     /// When it was looked at last, and the bytes taken since.
     since: Option<(Instant, usize)>,
 }
 
 impl Backlog {
-    /// Whether a packet is to be given up, after `batch` was received from `socket`.
-    pub(crate) fn is_too_long(&mut self, socket: &Socket, batch: &RecvBatch, now: Instant) -> bool {
+    /// What is to be given up, after `batch` was received from `socket`.
+    pub(crate) fn excess(&mut self, socket: &Socket, batch: &RecvBatch, now: Instant) -> Excess {
         let mean = batch.bytes() / batch.len().max(1);
         let payload = |waiting: usize| waiting.saturating_mul(mean) / (mean + OVERHEAD);
         self.look(batch.is_last(), batch.bytes(), now, || waiting_bytes(socket.fd()).map(payload))
     }
 
-    fn look(&mut self, is_empty: bool, taken: usize, now: Instant, waiting: impl FnOnce() -> Option<usize>) -> bool {
+    /// Whether the next message of those who send the most is one that is given up.
+    pub(crate) const fn gives_up(&mut self, excess: Excess) -> bool {
+        self.deaf.gives_up(excess.share)
+    }
+
+    fn look(&mut self, is_empty: bool, taken: usize, now: Instant, waiting: impl FnOnce() -> Option<usize>) -> Excess {
+        let (one, share) = match self.sojourn(is_empty, taken, now, waiting) {
+            Some(sojourn) => (self.codel.is_due(sojourn, now), self.deaf.look(sojourn, now)),
+            None => (false, self.deaf.share),
+        };
+        Excess { one, share }
+    }
+
+    /// How long what waits now will have waited when it is taken; `None` before there is something new to say.
+    fn sojourn(
+        &mut self,
+        is_empty: bool,
+        taken: usize,
+        now: Instant,
+        waiting: impl FnOnce() -> Option<usize>,
+    ) -> Option<Duration> {
         if is_empty {
             self.since = None;
-            return self.codel.is_due(Duration::ZERO, now);
+            return Some(Duration::ZERO);
         }
         let (since, bytes) = self.since.get_or_insert((now, 0));
         *bytes += taken;
         let time = now.saturating_duration_since(*since);
         if time < ASK_EVERY {
-            return false;
+            return None;
         }
         if time > INTERVAL {
             // Nobody came meanwhile, or not this thread: nothing is known of the time between.
             self.since = None;
-            return self.codel.is_due(Duration::ZERO, now);
+            return Some(Duration::ZERO);
         }
         let bytes = std::mem::take(bytes).max(1);
         *since = now;
-        // What waits now will have waited for as long as it takes to take that much.
-        let sojourn = waiting().map(|waiting| time.mul_f64(waiting as f64 / bytes as f64));
-        sojourn.is_some_and(|sojourn| self.codel.is_due(sojourn, now))
+        // As long as it takes to take that much.
+        waiting().map(|waiting| time.mul_f64(waiting as f64 / bytes as f64))
+    }
+}
+
+/// How much is given up of what comes from those who do not slow down when they lose packets (as BLUE does, Feng et al., and
+/// COBALT beside CoDel): more each millisecond in which too much waits, less each in which little does.
+#[derive(Debug, Default)]
+struct Deaf {
+    share: u32,
+    /// When what waits will have been too much for an interval.
+    ripe: Option<Instant>,
+    /// When the share was changed last.
+    changed: Option<Instant>,
+    /// Parts of a message that are still to be given up.
+    debt: u32,
+}
+
+impl Deaf {
+    fn look(&mut self, sojourn: Duration, now: Instant) -> u32 {
+        if sojourn < DEAF {
+            self.ripe = None;
+        }
+        let is_ripe = sojourn >= DEAF && now >= *self.ripe.get_or_insert(now + INTERVAL);
+        let is_heard = sojourn < HEARD && self.share > 0;
+        let is_time = self.changed.is_none_or(|changed| now.saturating_duration_since(changed) >= ASK_EVERY);
+        if (is_ripe || is_heard) && is_time {
+            self.share = if is_ripe { (self.share + 2).min(PARTS - 1) } else { self.share - 1 };
+            self.changed = Some(now);
+        }
+        self.share
+    }
+
+    const fn gives_up(&mut self, share: u32) -> bool {
+        self.debt += share;
+        let is_due = self.debt >= PARTS;
+        if is_due {
+            self.debt -= PARTS;
+        }
+        is_due
     }
 }
 
@@ -67,7 +152,7 @@ mod tests {
             *now += Duration::from_micros(100);
             backlog.look(false, taken, *now, || waiting)
         };
-        (0..millis * 10).map(step).filter(|&due| due).count()
+        (0..millis * 10).map(step).filter(|excess| excess.one).count()
     }
 
     #[test]
@@ -94,7 +179,33 @@ mod tests {
         let (mut backlog, mut now) = (Backlog::default(), Instant::now());
         for _ in 0..100 {
             assert_eq!(run(&mut backlog, &mut now, 10_000, Some(1 << 20), 18), 0);
-            assert!(!backlog.look(true, 100, now, || panic!("nobody has to be asked")));
+            assert!(backlog.look(true, 100, now, || panic!("nobody has to be asked")).is_none());
+        }
+    }
+
+    #[test]
+    fn who_does_not_listen_loses_ever_more_and_is_heard_again() {
+        let (mut backlog, mut now) = (Backlog::default(), Instant::now());
+        let mut share = |waiting: usize, millis: u32| {
+            run(&mut backlog, &mut now, 10_000, Some(waiting), millis);
+            backlog.deaf.share
+        };
+        // 100 kB go in a millisecond, so that 1.1 MB wait for 11.
+        assert_eq!(share(900_000, 1000), 0, "what CoDel deals with alone");
+        assert_eq!(share(1_100_000, 19), 0, "a burst");
+        assert!((10..40).contains(&share(1_100_000, 15)));
+        assert_eq!(share(1_100_000, 100), PARTS - 1, "never all");
+        assert_eq!(share(700_000, 100), PARTS - 1, "neither too much nor little");
+        assert!((20..40).contains(&share(400_000, 30)));
+        assert_eq!(share(0, 100), 0);
+    }
+
+    #[test]
+    fn a_share_of_the_messages_is_given_up() {
+        let mut deaf = Deaf::default();
+        for (share, given_up) in [(0, 0), (1, 10), (32, 320), (PARTS - 1, 630)] {
+            deaf.debt = 0;
+            assert_eq!((0..640).filter(|_| deaf.gives_up(share)).count(), given_up);
         }
     }
 }

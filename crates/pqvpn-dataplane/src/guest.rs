@@ -116,6 +116,10 @@ impl Guest {
     /// Sends each datagram in pieces, which the path carries where it does not carry QUIC.
     fn send_pieces(&self, transmit: &GuestTransmit<'_>, size: usize) -> io::Result<()> {
         for datagram in transmit.contents.chunks(size) {
+            if datagram.len() <= narrow::LONG {
+                self.send_whole(&GuestTransmit { contents: datagram, segment_size: None, ..*transmit })?;
+                continue;
+            }
             for piece in piece::pieces(datagram, self.underlay.narrow.next_id(), narrow::LONG) {
                 // One that is missing is loss, which the guest repairs.
                 let whole = GuestTransmit { contents: &piece, segment_size: None, ..*transmit };

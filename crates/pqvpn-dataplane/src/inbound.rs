@@ -6,8 +6,15 @@ mod deliver;
 pub(crate) mod fuzz;
 mod relay;
 mod run;
+mod shares;
 
-use std::{io, net::IpAddr, ops::Range, sync::Arc, time::Instant};
+use std::{
+    io,
+    net::IpAddr,
+    ops::Range,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use pqvpn_packet::{
     header::{is_tunnel, receiver_of},
@@ -15,9 +22,9 @@ use pqvpn_packet::{
     relay::{Channel, RELAY_LEN, is_relay},
 };
 
-use self::{deliver::Deliver, relay::Onward, run::RxRun};
+use self::{deliver::Deliver, relay::Onward, run::RxRun, shares::Heavy};
 use crate::{
-    backlog::Backlog,
+    backlog::{Backlog, Excess},
     clock,
     inject::Injected,
     narrow::{LONG_HEADER_BIT, LONGEST},
@@ -39,6 +46,10 @@ const MIN_QUIC_LEN: usize = 21;
 const QUIC_V1: [u8; 4] = [0, 0, 0, 1];
 /// Datagrams in pieces that wait for the rest: anybody may send some, so that few are kept and of each address fewer.
 const PIECES: Bounds = Bounds { wholes: 128, bytes: 128 * LONGEST, longest: LONGEST, of_one: 8 };
+/// What a datagram adds to the load besides its bytes, in bytes.
+const LOAD_OF_ONE: usize = 100;
+/// Packets of one session after which another thread may have it.
+const MOST_IN_A_ROW: u64 = 64;
 /// First bytes of STUN messages (RFC 7983).
 const STUN_MAX: u8 = 3;
 
@@ -51,9 +62,35 @@ pub(crate) struct Inbound {
     fixed: Vec<usize>,
     deliver: Deliver,
     onward: Onward,
+    courtesy: Courtesy,
     /// Of strangers, and of addresses that [`Narrow::is_vouched`](crate::narrow::Narrow::is_vouched) knows: who sends under
     /// many addresses crowds out the former only.
     pieces: [Reassembly<IpAddr>; 2],
+}
+
+/// Giving way to those who read what was delivered. Whoever else waits for the processor may keep it for long, and everybody's
+/// packets with it.
+#[derive(Debug, Default)]
+struct Courtesy {
+    not_before: Option<Instant>,
+}
+
+impl Courtesy {
+    /// Readers are back sooner.
+    const LONG: Duration = Duration::from_millis(1);
+    /// How long nobody is given way after that.
+    const PAUSE: Duration = Duration::from_millis(20);
+
+    fn is_due(&self, now: Instant) -> bool {
+        self.not_before.is_none_or(|at| now >= at)
+    }
+
+    /// The processor was given away at `began`.
+    fn gave_way(&mut self, began: Instant, now: Instant) {
+        if now.saturating_duration_since(began) >= Self::LONG {
+            self.not_before = Some(now + Self::PAUSE);
+        }
+    }
 }
 
 /// A socket that is read.
@@ -92,7 +129,16 @@ impl Inbound {
         let fixed = (0..shared.underlay.sockets.fixed().len()).filter(|i| i % queues == queue).collect();
         let onward = Onward::new(Arc::clone(&shared), queue, Arc::clone(&drops));
         let pieces = [(); 2].map(|()| Reassembly::new(PIECES));
-        Self { deliver: Deliver::new(writer, Arc::clone(&drops)), onward, drops, fixed, queue, shared, pieces }
+        Self {
+            deliver: Deliver::new(writer, Arc::clone(&drops)),
+            onward,
+            courtesy: Courtesy::default(),
+            drops,
+            fixed,
+            queue,
+            shared,
+            pieces,
+        }
     }
 
     /// The sockets of this queue as they are now. Those added later are the first queue's.
@@ -109,7 +155,8 @@ impl Inbound {
         self.queue == 0 && self.shared.underlay.sockets.extra.turn() != sources.turn
     }
 
-    /// Deals with what a socket has received, some of it if that is much; gives its bytes, 0 when there is nothing.
+    /// Deals with what a socket has received, some of it if that is much; gives what it weighs (bytes, and some for each
+    /// datagram), 0 when there is nothing.
     pub(crate) fn step(
         &mut self,
         batch: &mut RecvBatch,
@@ -120,10 +167,10 @@ impl Inbound {
             return Ok(0);
         }
         let now = clock::now();
-        self.deliver.shed(source.backlog.is_too_long(&source.socket, batch, now));
-        self.take(batch, view.load(), source.id, now);
-        self.deliver.shed(false);
-        Ok(batch.bytes())
+        let excess = source.backlog.excess(&source.socket, batch, now);
+        let datagrams = self.take(batch, view.load(), source, excess, now);
+        batch.note_datagrams(datagrams);
+        Ok(batch.bytes() + LOAD_OF_ONE * datagrams)
     }
 
     /// Deals with what others left for this queue; gives its bytes.
@@ -149,11 +196,25 @@ impl Inbound {
         })
     }
 
-    /// Deals with everything one receive call brought.
-    fn take(&mut self, batch: &mut RecvBatch, tables: &Tables, socket: Option<SocketId>, now: Instant) {
-        let mut pass = Pass { tables, now, socket, run: None };
+    /// Deals with everything one receive call brought, but for the `excess` of those who send the most; gives the datagrams.
+    fn take(
+        &mut self,
+        batch: &mut RecvBatch,
+        tables: &Tables,
+        source: &mut Source,
+        mut excess: Excess,
+        now: Instant,
+    ) -> usize {
+        let heavy = if excess.is_none() { Heavy::default() } else { Heavy::of(batch, tables) };
+        let mut pass = Pass { tables, now, socket: source.id, run: None };
+        let mut datagrams = 0;
         for i in 0..crate::udp::sys::RECV_SLOTS {
             let Some(meta) = batch.meta(i) else { break };
+            datagrams += meta.datagrams();
+            if heavy.contains(i) && source.backlog.gives_up(excess) {
+                self.drops.count_many(DropReason::QueueDelay, meta.datagrams() as u64);
+                continue;
+            }
             let storage = batch.storage();
             if meta.truncated {
                 self.drops.count(DropReason::Truncated);
@@ -168,11 +229,14 @@ impl Inbound {
                 self.drops.count(DropReason::Loop);
                 continue;
             }
+            self.deliver.shed(heavy.contains(i) && excess.one);
             self.message(&mut pass, storage, i * SLOT_LEN, &meta);
+            excess.one = self.deliver.shed(false) || excess.one && !heavy.contains(i);
             let more = batch.meta(i + 1).is_some();
             self.deliver_early(&mut pass, batch.storage(), more);
         }
         self.end(pass, batch.storage());
+        datagrams
     }
 
     /// Deals with what carriers received.
@@ -194,10 +258,12 @@ impl Inbound {
 
     /// Delivers what waits if that is much. After the last of a batch nobody is given way: the socket is asked first.
     fn deliver_early(&mut self, pass: &mut Pass<'_>, storage: &mut [u8], more: bool) {
-        if self.deliver.flush_early(storage) && more {
+        if self.deliver.flush_early(storage) && more && self.courtesy.is_due(pass.now) {
             // Who reads them may wait for this processor; nobody waits for the session meanwhile.
             self.end_run(pass);
+            let began = clock::now();
             std::thread::yield_now();
+            self.courtesy.gave_way(began, clock::now());
         }
     }
 
@@ -277,7 +343,8 @@ impl Inbound {
         let Some(index) = receiver_of(&storage[range.clone()]) else {
             return self.drops.count(DropReason::Short);
         };
-        if pass.run.as_ref().is_none_or(|run| !run.goes_on(index, &path)) {
+        let most = if self.shared.inbound_wakes.len() > 1 { MOST_IN_A_ROW } else { u64::MAX };
+        if pass.run.as_ref().is_none_or(|run| !run.goes_on(index, &path, most)) {
             self.end_run(pass);
             let Some(session) = pass.tables.sessions.get(&index) else {
                 return self.drops.count(DropReason::NoSession);

@@ -7,7 +7,7 @@
 //! room for strangers: addresses that the control side named or that we dial have their own.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     net::SocketAddr,
     sync::{
         Mutex,
@@ -61,6 +61,8 @@ struct Tables {
     dialed: HashMap<SocketAddr, Dial>,
     /// Strangers that sent pieces, and until when that counts.
     marked: HashMap<SocketAddr, Instant>,
+    /// The same addresses in the order of their marks, each with the time its mark had then.
+    ages: VecDeque<(SocketAddr, Instant)>,
     /// Paths of which the control side knows that they are narrow.
     known: HashMap<SocketAddr, Known>,
 }
@@ -105,6 +107,7 @@ impl Narrow {
             return Shape::Whole;
         }
         let mut tables = lock(&self.tables);
+        tables.forget_old(now);
         let shape = tables.shape(to, is_handshake, now);
         self.count.store(tables.len(), Relaxed);
         shape
@@ -142,6 +145,7 @@ impl Narrow {
     /// A datagram of `from` came in pieces.
     pub(crate) fn on_pieces(&self, from: SocketAddr, now: Instant) {
         let (mut tables, until) = (lock(&self.tables), now + MARK_LASTS);
+        tables.forget_old(now);
         if let Some(marked) = tables.vouched(from, now) {
             *marked = Some(until);
         } else {
@@ -162,12 +166,12 @@ impl Narrow {
             }
             if tables.known.len() < ADDRESSES || tables.known.contains_key(&to) {
                 let until = now + KNOWN_LASTS;
-                let marked = tables.marked.remove(&to);
+                let marked = tables.unmark(to);
                 tables.known.entry(to).or_insert(Known { until, marked }).until = until;
             }
         } else {
             tables.known.remove(&to);
-            tables.marked.remove(&to);
+            tables.unmark(to);
         }
         self.count.store(tables.len(), Relaxed);
     }
@@ -186,19 +190,37 @@ impl Tables {
 
     /// Marks an address, in the place of the oldest stranger if there is no other.
     fn mark_stranger(&mut self, from: SocketAddr, until: Instant) {
-        if self.marked.len() >= ADDRESSES
-            && !self.marked.contains_key(&from)
-            && let Some(oldest) = self.marked.iter().min_by_key(|(_, until)| **until).map(|(&addr, _)| addr)
-        {
-            self.marked.remove(&oldest);
+        if let Some(mark) = self.marked.get_mut(&from) {
+            *mark = until.max(*mark);
+            return;
         }
+        while self.marked.len() >= ADDRESSES && self.take_oldest(None) {}
         self.marked.insert(from, until);
+        self.ages.push_back((from, until));
     }
 
-    fn is_marked(&mut self, to: SocketAddr, now: Instant) -> bool {
-        if self.marked.get(&to).is_some_and(|until| *until <= now) {
-            self.marked.remove(&to);
+    fn forget_old(&mut self, now: Instant) {
+        while self.ages.front().is_some_and(|(_, until)| *until <= now) && self.take_oldest(Some(now)) {}
+    }
+
+    /// Forgets the oldest mark, or, where that was made anew (and is not over at `now`), has it stand behind the others. Each
+    /// new mark is moved once at most.
+    fn take_oldest(&mut self, now: Option<Instant>) -> bool {
+        let Some((addr, then)) = self.ages.pop_front() else { return false };
+        match self.marked.get(&addr) {
+            Some(&until) if until > then && now.is_none_or(|now| until > now) => self.ages.push_back((addr, until)),
+            _ => _ = self.marked.remove(&addr),
         }
+        true
+    }
+
+    fn unmark(&mut self, addr: SocketAddr) -> Option<Instant> {
+        let mark = self.marked.remove(&addr)?;
+        self.ages.retain(|(other, _)| *other != addr);
+        Some(mark)
+    }
+
+    fn is_marked(&self, to: SocketAddr, now: Instant) -> bool {
         let of_known = self.known.get(&to).and_then(|known| known.marked);
         let of_dial = self.dialed.get(&to).and_then(|dial| dial.marked);
         let marks = [self.marked.get(&to).copied(), of_known, of_dial];
@@ -350,5 +372,22 @@ mod tests {
         // With an answer that came whole a dial is over; the pieces before it count on.
         narrow.on_whole(dialed, &INITIAL);
         assert_eq!(narrow.shape(dialed, &SHORT, now), Shape::Pieces);
+    }
+
+    #[test]
+    fn marks_end_by_themselves_and_the_oldest_makes_room() {
+        let (narrow, start) = (Narrow::default(), Instant::now());
+        let from = |port: usize| SocketAddr::from(([192, 0, 2, 1], port as u16));
+        let at = |millis: usize| start + Duration::from_millis(millis as u64);
+        let marked = |port: usize, now| lock(&narrow.tables).is_marked(from(port), now);
+        (1..=ADDRESSES).for_each(|port| narrow.on_pieces(from(port), at(port)));
+        // Made anew it is not the oldest any more.
+        narrow.on_pieces(from(1), at(2000));
+        narrow.on_pieces(from(5000), at(2001));
+        assert_eq!([1, 2, 3, 5000].map(|port| marked(port, at(2001))), [true, false, true, true]);
+        assert_eq!(lock(&narrow.tables).ages.len(), ADDRESSES);
+        // Nobody asks for any of them again.
+        narrow.on_pieces(from(6000), at(30_000));
+        assert_eq!((narrow.count.load(Relaxed), lock(&narrow.tables).ages.len()), (1, 1));
     }
 }

@@ -148,6 +148,10 @@ impl Place {
             return Followed::Stayed;
         };
         if current.remote == path.remote {
+            // Another socket is a move too, and costs more than one.
+            if current.socket != path.socket && !self.moves.take(now, MOVE_EVERY, MOVES) {
+                return Followed::Known;
+            }
             if mover.is_some() {
                 self.path = Some(path);
             }
@@ -239,6 +243,18 @@ mod tests {
                 assert_eq!(place.path(), Some(if moves { to } else { from }));
             }
         }
+    }
+
+    #[test]
+    fn another_socket_is_a_move() {
+        let (mut place, start) = at(plain(PLAIN));
+        let by = |id: u64| Path { socket: Some(SocketId(id % 2)), ..plain(PLAIN) };
+        let follow = |place: &mut Place, id| place.follow(by(id), Some(Mover::Data), start);
+        for id in 0..100 {
+            let expected = if id < u64::from(MOVES) || id % 2 == 1 { Followed::Stayed } else { Followed::Known };
+            assert_eq!(follow(&mut place, id), expected, "{id}: the same costs nothing");
+        }
+        assert_eq!(place.path(), Some(by(u64::from(MOVES) - 1)));
     }
 
     #[test]

@@ -143,6 +143,12 @@ impl Coalescer {
         self.popped == self.groups.len()
     }
 
+    /// Whether it takes no further packet.
+    #[must_use]
+    pub const fn is_full(&self) -> bool {
+        self.entries.len() >= self.capacity
+    }
+
     /// Takes an opened packet of which `packet` are the bytes, at `offset` of the caller's `buffer`.
     ///
     /// Bytes after the packet's own length (padding) are left out.
@@ -150,7 +156,7 @@ impl Coalescer {
     /// # Errors
     /// [`CoalesceError`]; the packet is then not taken, all others stay.
     pub fn push(&mut self, kind: PacketKind, packet: &[u8], buffer: u32, offset: u32) -> Result<(), CoalesceError> {
-        if self.entries.len() >= self.capacity {
+        if self.is_full() {
             return Err(CoalesceError::Full);
         }
         let view = IpView::parse(packet)?;

@@ -47,7 +47,8 @@ impl Piece {
         };
         let place = Place { total: u16::from_be_bytes([t0, t1]), unit: u16::from_be_bytes([u0, u1]), index };
         let bytes = place.of(rest, MAX_PIECES)?;
-        if !is_piece(first) || bytes.len() != rest.len() {
+        // What fits one piece goes whole.
+        if !is_piece(first) || place.count() < 2 || bytes.len() != rest.len() {
             return Err(FragmentError::Malformed);
         }
         Ok((Self { id: u16::from_be_bytes([a, b]), place }, bytes))
@@ -61,11 +62,12 @@ pub const fn is_piece(first_byte: u8) -> bool {
 }
 
 /// Cuts a datagram into pieces of about the same length, none longer than `room` with its header; none at all when it is
-/// too long for that.
+/// too long for that, or fits one.
 pub fn pieces(datagram: &[u8], id: u16, room: usize) -> impl Iterator<Item = Vec<u8>> {
     let most = room.saturating_sub(PIECE_LEN).max(MIN_UNIT);
     let unit = datagram.len().div_ceil(datagram.len().div_ceil(most).max(1)).max(MIN_UNIT);
-    let total = u16::try_from(datagram.len()).ok().filter(|_| datagram.len().div_ceil(unit) <= MAX_PIECES);
+    let total =
+        u16::try_from(datagram.len()).ok().filter(|_| (2..=MAX_PIECES).contains(&datagram.len().div_ceil(unit)));
     let places = total.zip(u16::try_from(unit).ok());
     places.into_iter().flat_map(move |(total, unit)| {
         (0..).zip(datagram.chunks(usize::from(unit))).map(move |(index, bytes)| {
@@ -98,12 +100,14 @@ mod tests {
         let mut beyond = whole[0].clone();
         beyond[1] = 3;
         assert_eq!(Piece::decode(&beyond), Err(FragmentError::Malformed));
-        assert_eq!(pieces(&[0; 60_000], 9, 500).count(), 0);
+        let alone = Piece { id: 9, place: Place { total: 200, unit: 200, index: 0 } };
+        assert_eq!(Piece::decode(&[&alone.encode()[..], &[7; 200]].concat()), Err(FragmentError::Malformed));
+        assert_eq!([60_000, 492].map(|len| pieces(&vec![0; len], 9, 500).count()), [0, 0]);
     }
 
     proptest! {
         #[test]
-        fn pieces_are_whole_again(datagram in prop::collection::vec(any::<u8>(), 1..1600), id: u16) {
+        fn pieces_are_whole_again(datagram in prop::collection::vec(any::<u8>(), 477..1600), id: u16) {
             let mut whole = vec![0; datagram.len()];
             let mut seen = 0;
             for piece in pieces(&datagram, id, 484) {

@@ -242,7 +242,8 @@ impl<'a> Segmenter<'a> {
 }
 
 /// Offset of the transport checksum from the transport header, `None` where a partial one cannot be found again.
-pub(crate) fn partial_offset(view: &IpView<'_>) -> Option<usize> {
+#[must_use]
+pub fn partial_offset(view: &IpView<'_>) -> Option<usize> {
     transport_header_len(view)?;
     match view.protocol() {
         TCP => Some(TCP_CSUM),

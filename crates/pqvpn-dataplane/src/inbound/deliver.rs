@@ -7,7 +7,8 @@ use pqvpn_packet::{
     checksum,
     coalesce::{CoalesceError, Coalescer, MAX_SEGMENTS, Merged},
     header::PacketKind,
-    ip::{IpView, TCP, UDP},
+    ip::{IpView, UDP},
+    segment::partial_offset,
     virtio::{VIRTIO_NET_HDR_LEN, VirtioNetHdr},
 };
 
@@ -33,6 +34,8 @@ pub(super) struct Deliver {
     writer: Box<dyn TunWriter>,
     offloads: Offloads,
     coalescer: Coalescer,
+    /// Packets put together from pieces that wait: the coalescer's buffers after the storage.
+    wholes: Vec<Vec<u8>>,
     waiting: usize,
     /// UDP datagrams among it.
     datagrams: usize,
@@ -45,36 +48,66 @@ impl Deliver {
     pub(super) fn new(writer: Box<dyn TunWriter>, drops: Arc<DropCounters>) -> Self {
         let offloads = writer.offloads();
         let coalescer = Coalescer::new(WAITING).merge_udp(offloads.uso);
-        Self { writer, offloads, coalescer, waiting: 0, datagrams: 0, shed: false, drops }
+        Self { writer, offloads, coalescer, wholes: Vec::new(), waiting: 0, datagrams: 0, shed: false, drops }
     }
 
     /// Takes the inner packet at `offset` of `storage`, `len` bytes with padding.
     pub(super) fn push(&mut self, kind: PacketKind, storage: &mut [u8], offset: usize, len: usize) {
-        if self.shed && len > SHORT {
-            self.shed = false;
-            return self.drops.count(DropReason::QueueDelay);
+        if self.is_shed(len) {
+            return;
         }
         if !self.offloads.tso {
             return self.write_plain(kind, &mut storage[offset..offset + len]);
         }
         let Ok(place) = u32::try_from(offset) else { return };
-        let mut pushed = self.coalescer.push(kind, &storage[offset..offset + len], 0, place);
-        if matches!(pushed, Err(CoalesceError::Full)) {
+        if self.coalescer.is_full() {
             self.flush(storage);
-            pushed = self.coalescer.push(kind, &storage[offset..offset + len], 0, place);
         }
+        let packet = &storage[offset..offset + len];
+        let pushed = self.coalescer.push(kind, packet, 0, place);
+        self.pushed(pushed, packet);
+    }
+
+    /// Takes a packet that was put together from pieces.
+    pub(super) fn push_whole(&mut self, kind: PacketKind, storage: &mut [u8], mut packet: Vec<u8>) {
+        if self.is_shed(packet.len()) {
+            return;
+        }
+        if !self.offloads.tso {
+            return self.write_plain(kind, &mut packet);
+        }
+        if self.coalescer.is_full() {
+            self.flush(storage);
+        }
+        let buffer = self.wholes.len() as u32 + 1;
+        let pushed = self.coalescer.push(kind, &packet, buffer, 0);
+        self.pushed(pushed, &packet);
+        self.wholes.push(packet);
+    }
+
+    fn pushed(&mut self, pushed: Result<(), CoalesceError>, packet: &[u8]) {
         match pushed {
             Ok(()) => {
-                self.waiting += len;
-                self.datagrams += usize::from(is_udp(&storage[offset..offset + len]));
+                self.waiting += packet.len();
+                self.datagrams += usize::from(is_udp(packet));
             }
             Err(_) => self.drops.count(DropReason::MalformedInner),
         }
     }
 
-    /// Has the next long packet given up, or not.
-    pub(super) fn shed(&mut self, shed: bool) {
-        self.shed = shed;
+    /// Whether a packet of this length is the one to give up, which is then done.
+    fn is_shed(&mut self, len: usize) -> bool {
+        let is_shed = self.shed && len > SHORT;
+        if is_shed {
+            self.shed = false;
+            self.drops.count(DropReason::QueueDelay);
+        }
+        is_shed
+    }
+
+    /// Has the next long packet given up, or not; gives whether one was still to be.
+    pub(super) const fn shed(&mut self, shed: bool) -> bool {
+        std::mem::replace(&mut self.shed, shed)
     }
 
     /// Writes what waits if that is much; `true` if it was a crowd of datagrams.
@@ -89,22 +122,26 @@ impl Deliver {
     /// Writes everything that waits.
     pub(super) fn flush(&mut self, storage: &mut [u8]) {
         (self.waiting, self.datagrams) = (0, 0);
-        while let Some(merged) = self.coalescer.pop(&mut [&mut *storage]) {
+        if self.wholes.is_empty() {
+            return self.write_all(&mut [storage]);
+        }
+        let mut wholes = std::mem::take(&mut self.wholes);
+        let mut buffers: Vec<&mut [u8]> =
+            std::iter::once(storage).chain(wholes.iter_mut().map(Vec::as_mut_slice)).collect();
+        self.write_all(&mut buffers);
+    }
+
+    fn write_all(&mut self, buffers: &mut [&mut [u8]]) {
+        while let Some(merged) = self.coalescer.pop(buffers) {
             let written = if merged.pieces.len() <= FEW {
-                write::<{ FEW + 1 }>(self.writer.as_mut(), &merged, storage)
+                write::<{ FEW + 1 }>(self.writer.as_mut(), &merged, buffers)
             } else {
-                write::<{ MAX_SEGMENTS + 1 }>(self.writer.as_mut(), &merged, storage)
+                write::<{ MAX_SEGMENTS + 1 }>(self.writer.as_mut(), &merged, buffers)
             };
             if written.is_err() {
                 self.drops.count_many(DropReason::TunError, merged.pieces.len() as u64);
             }
         }
-    }
-
-    /// Writes a packet that was put together from pieces, after what came before it.
-    pub(super) fn push_whole(&mut self, kind: PacketKind, storage: &mut [u8], packet: &mut [u8]) {
-        self.flush(storage);
-        self.write_plain(kind, packet);
     }
 
     /// Writes a packet of our own making.
@@ -134,13 +171,16 @@ fn is_udp(packet: &[u8]) -> bool {
     *(if first >> 4 == 4 { v4 } else { v6 }) == UDP
 }
 
-fn write<const N: usize>(writer: &mut dyn TunWriter, merged: &Merged<'_>, storage: &[u8]) -> std::io::Result<()> {
+fn write<const N: usize>(
+    writer: &mut dyn TunWriter,
+    merged: &Merged<'_>,
+    buffers: &[&mut [u8]],
+) -> std::io::Result<()> {
     let header: [u8; VIRTIO_NET_HDR_LEN] = merged.virtio.encode();
     let mut parts = [IoSlice::new(&[]); N];
     parts[0] = IoSlice::new(&header);
-    let buffers = [storage];
     for (part, piece) in parts[1..].iter_mut().zip(merged.pieces) {
-        *part = IoSlice::new(piece.of(&buffers));
+        *part = IoSlice::new(piece.of(buffers));
     }
     writer.write(&parts[..=merged.pieces.len().min(N - 1)])
 }
@@ -149,12 +189,10 @@ fn write<const N: usize>(writer: &mut dyn TunWriter, merged: &Merged<'_>, storag
 fn finish(kind: PacketKind, packet: &mut [u8]) -> Option<usize> {
     let view = IpView::parse(packet).ok()?;
     let len = view.total_len();
-    let offset = match (kind, view.protocol()) {
-        (PacketKind::Data, _) => return Some(len),
-        (PacketKind::DataPartial, TCP) => 16,
-        (PacketKind::DataPartial, UDP) => 6,
-        (PacketKind::DataPartial, _) => return None,
-    };
+    if kind == PacketKind::Data {
+        return Some(len);
+    }
+    let offset = partial_offset(&view)?;
     let start = view.l4_offset();
     checksum::complete(&mut packet[..len], start, offset).then_some(len)
 }

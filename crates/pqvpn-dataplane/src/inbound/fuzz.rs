@@ -33,7 +33,7 @@ use crate::{
 
 const PEER: u32 = 1;
 /// The index that datagrams of the peer's session carry.
-const INDEX: u32 = 0x3132_3334;
+pub(super) const INDEX: u32 = 0x3132_3334;
 /// What the peer may speak from, and what it may not.
 const PREFIXES: [(&str, u32); 2] = [("10.9.0.2/32", PEER), ("fd09::2/128", PEER)];
 /// Channels of a way to us and of what we relay.
@@ -42,10 +42,10 @@ const FORWARD_CHANNEL: u64 = 0x32_3232_3232_3232;
 /// Most bytes of one input that are looked at: what a batch holds.
 const MOST: usize = 64 * 1024;
 
-struct Rig {
-    inbound: Inbound,
+pub(super) struct Rig {
+    pub(super) inbound: Inbound,
     control: Control,
-    tun: MemTun,
+    pub(super) tun: MemTun,
     next: u64,
 }
 
@@ -68,7 +68,7 @@ fn at(last: u8) -> SocketAddr {
 }
 
 impl Rig {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let (tun, _reader, writer) = MemTun::new(Offloads { tso: true, uso: true }).expect("a descriptor");
         let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
         let sockets = Sockets::new(vec![socket]).expect("a socket that takes the options");
@@ -83,11 +83,9 @@ impl Rig {
         Self { inbound: Inbound::new(shared, 0, Box::new(writer)), control, tun, next: 1 }
     }
 
-    fn run(&mut self, data: &[u8]) {
-        let (id, now) = (SessionId(self.next), clock::now());
-        self.next += 1;
-        self.inbound.pieces = [(); 2].map(|()| Reassembly::new(PIECES));
-        let ((tx, rx), (mut peer, _)) = (half(Role::Initiator, now), half(Role::Responder, now));
+    /// Makes a session; gives what the peer seals with.
+    pub(super) fn install(&self, id: SessionId, now: Instant) -> TxSession {
+        let ((tx, rx), (peer, _)) = (half(Role::Initiator, now), half(Role::Responder, now));
         let install = SessionInstall {
             id,
             peer: PEER,
@@ -99,6 +97,14 @@ impl Rig {
             tx_active: true,
         };
         self.control.install_session(install).expect("the one before is gone");
+        peer
+    }
+
+    fn run(&mut self, data: &[u8]) {
+        let (id, now) = (SessionId(self.next), clock::now());
+        self.next += 1;
+        self.inbound.pieces = [(); 2].map(|()| Reassembly::new(PIECES));
+        let mut peer = self.install(id, now);
         let (mut storage, mut messages) = (Vec::new(), Vec::new());
         let mut rest = &data[..data.len().min(MOST)];
         while let Some((&[how, a, b], after)) = rest.split_first_chunk::<3>() {

@@ -10,6 +10,9 @@ use crate::{
     way::{By, ForwardEntry, Ways},
 };
 
+/// What IPv6 and UDP put before a datagram: a limit is on what goes out of the interface.
+const HEADERS: usize = 48;
+
 /// Datagrams on their way to other nodes.
 pub(super) struct Onward {
     shared: Arc<Shared>,
@@ -44,7 +47,7 @@ impl Onward {
             self.current = Some((Arc::clone(forward), Run::default()));
         }
         let len = range.len();
-        if !forward.admits(len, now) {
+        if !forward.admits(len + HEADERS, now) {
             return self.refuse(forward, DropReason::RelayLimited);
         }
         forward.out.write(&mut storage[range.clone()]);

@@ -73,9 +73,9 @@ impl<'t> RxRun<'t> {
         }
     }
 
-    /// Whether a packet to `index` from `path` belongs to the run.
-    pub(super) fn goes_on(&self, index: u32, path: &Path) -> bool {
-        self.index == index && self.path == *path
+    /// Whether a packet to `index` from `path` belongs to the run, which is of `most` packets.
+    pub(super) fn goes_on(&self, index: u32, path: &Path, most: u64) -> bool {
+        self.index == index && self.path == *path && self.opened.packets < most
     }
 
     /// Opens the packet at `range` of `storage` and hands on what is in it. Others of its length follow it up to `end`.
@@ -198,7 +198,7 @@ impl<'t> RxRun<'t> {
             Err(Refused::Twice) => deliver.drops.count(DropReason::FragmentTwice),
             Err(Refused::Misfit) => deliver.drops.count(DropReason::Fragment),
             Ok(Some(mut packet)) => match self.admit(head.kind, &mut packet, tables) {
-                Ok(()) => deliver.push_whole(head.kind, storage, &mut packet),
+                Ok(()) => deliver.push_whole(head.kind, storage, packet),
                 Err(reason) => deliver.drops.count(reason),
             },
         }
@@ -222,6 +222,12 @@ impl<'t> RxRun<'t> {
                 }
                 self.destination = Some(destination);
             }
+        }
+        // What is said about packets to another peer is for that peer's network to say: the kernel believes it.
+        match ip::quoted_destination(packet) {
+            Ok(None) => {}
+            Ok(Some(quoted)) if tables.routes.lookup(quoted).is_none_or(|slot| slot == self.session.peer.slot) => {}
+            Ok(Some(_)) | Err(ip::CutOff) => return Err(DropReason::Spoof),
         }
         self.opened.data = true;
         if tables.paused {

@@ -113,13 +113,39 @@ impl Fading {
 
     /// Erases the keys whose time is over.
     pub(super) fn expire(&mut self, now: Instant) {
-        while self.0.front().is_some_and(|(.., until)| *until <= now) {
-            self.0.pop_front();
-        }
+        self.0.retain(|(.., until)| *until > now);
     }
 
     /// When the next key is to be erased.
     pub(super) fn next_expiry(&self) -> Option<Instant> {
-        self.0.front().map(|(.., until)| *until)
+        // Phases of two epochs end in no order.
+        self.0.iter().map(|(.., until)| *until).min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use pqvpn_crypto::schedule::{Exporter, Role, SessionSecrets, Transcript};
+
+    use super::*;
+
+    #[test]
+    fn keys_of_two_epochs_end_each_at_its_own_time() {
+        let secrets = SessionSecrets::derive(Exporter::from_bytes([1; 64]), Transcript::from_bytes([2; 64]), None);
+        let mut chain = secrets.into_parts(Role::Initiator).rx;
+        let mut key = || next_key(AeadId::ChaCha20Poly1305, &mut chain);
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut fading = Fading::new();
+        // A packet of the epoch that ends moves its phases on after the new one has.
+        fading.push(1, 0, key(), at(15));
+        fading.push(0, 7, key(), at(10));
+        assert_eq!(fading.next_expiry(), Some(at(10)));
+        fading.expire(at(10));
+        assert!(fading.find(0, 7).is_none() && fading.find(1, 0).is_some());
+        fading.expire(at(15));
+        assert_eq!(fading.next_expiry(), None);
     }
 }

@@ -26,7 +26,7 @@ pub(crate) const MAX_PINS: usize = 1024;
 
 /// The number of a socket that was added while the data plane ran; none is used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct SocketId(u64);
+pub struct SocketId(pub(crate) u64);
 
 #[derive(Debug, Clone, Default)]
 struct Extra {

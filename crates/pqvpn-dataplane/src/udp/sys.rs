@@ -20,6 +20,8 @@ pub(crate) const RECV_SLOTS: usize = 64;
 const RECV_LEAST: usize = 4;
 /// Bytes after which what is received should be dealt with: packets that leave wait meanwhile.
 const BATCH_BYTES: usize = 256 * 1024;
+/// The same of datagrams, which cost something however short they are.
+const BATCH_DATAGRAMS: usize = 512;
 /// Bytes per received message: the largest a GRO buffer can be, rounded up.
 pub(crate) const SLOT_LEN: usize = 65_536;
 /// Messages per send call.
@@ -51,6 +53,13 @@ pub(crate) struct RecvMeta {
     pub(crate) truncated: bool,
     /// Index of the interface it came by, 0 when that is not known.
     pub(crate) interface: u32,
+}
+
+impl RecvMeta {
+    /// Datagrams in it.
+    pub(crate) const fn datagrams(&self) -> usize {
+        if self.stride == 0 { 1 } else { self.len.div_ceil(self.stride) }
+    }
 }
 
 /// Never fragment, and never believe ICMP about it: the node probes the path itself.
@@ -138,6 +147,8 @@ pub(crate) struct RecvBatch {
     received: usize,
     /// Bytes of the last call.
     bytes: usize,
+    /// Datagrams of it, as [`note_datagrams`](Self::note_datagrams) was told.
+    datagrams: usize,
     /// Messages the last call asked for.
     asked: usize,
 }
@@ -160,15 +171,18 @@ impl RecvBatch {
             headers: vec![header; RECV_SLOTS].into(),
             received: 0,
             bytes: 0,
+            datagrams: 0,
             asked: 0,
         }
     }
 
     /// Receives what there is, up to [`RECV_SLOTS`] messages, twice as many as the last time, and [`BATCH_BYTES`] if they are
-    /// as long as then, without blocking.
+    /// as long as then ([`BATCH_DATAGRAMS`], if as many), without blocking.
     pub(crate) fn receive(&mut self, fd: BorrowedFd<'_>) -> io::Result<usize> {
-        let as_long = BATCH_BYTES / (self.bytes / self.received.max(1)).max(1);
-        let asked = (2 * self.received).min(as_long).clamp(RECV_LEAST, RECV_SLOTS);
+        let received = self.received.max(1);
+        let as_long = BATCH_BYTES / (self.bytes / received).max(1);
+        let as_many = BATCH_DATAGRAMS / (self.datagrams / received).max(1);
+        let asked = (2 * self.received).min(as_long).min(as_many).clamp(RECV_LEAST, RECV_SLOTS);
         (self.received, self.asked) = (0, asked);
         let base = self.storage.as_ptr().cast::<u8>();
         for i in 0..asked {
@@ -193,6 +207,11 @@ impl RecvBatch {
             }
             Err(_) => Err(io::Error::last_os_error()),
         }
+    }
+
+    /// The messages of the last call held so many datagrams.
+    pub(crate) const fn note_datagrams(&mut self, datagrams: usize) {
+        self.datagrams = datagrams;
     }
 
     /// Bytes of the last call.

@@ -116,6 +116,28 @@ fn an_inner_source_of_somebody_else_is_spoofed() {
 }
 
 #[test]
+fn nobody_speaks_about_packets_to_somebody_else() {
+    let (mut peer, node) = raw_peer();
+    let nets = [("10.9.0.0/31", PEER), ("10.9.0.7/32", PEER + 1)];
+    node.control.set_routes(nets.map(|(net, peer)| (net.parse().unwrap(), peer)).to_vec());
+    let unreachable = |quoted: &[u8]| {
+        let l4 = [&[3, 4, 0, 0, 0, 0, 2, 40], quoted].concat();
+        ip("10.9.0.1", "10.9.0.2", 1, &l4)
+    };
+    let to = |dst: &str| ip("10.9.0.2", dst, 17, &payload(8, 0));
+    for foreign in [&to("10.9.0.7")[..], &to("10.9.0.7")[..19], &[]] {
+        let before = node.drops(DropReason::Spoof);
+        peer.send(&unreachable(foreign));
+        node.expect_drops(DropReason::Spoof, before + 1);
+    }
+    node.assert_nothing_collected();
+    for own in ["10.9.0.1", "192.0.2.1"] {
+        peer.send(&unreachable(&to(own)));
+        assert_eq!(node.collect(), plain(&unreachable(&to(own))));
+    }
+}
+
+#[test]
 fn the_source_check_is_made_anew_within_one_batch() {
     let (mut peer, node) = raw_peer();
     let spoofed = ip("10.9.0.7", "10.9.0.2", EXPERIMENT, &payload(40, 0));

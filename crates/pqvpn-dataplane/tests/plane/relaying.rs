@@ -112,7 +112,8 @@ fn an_end_that_roams_is_followed_by_setting_the_forward_again() {
 
 #[test]
 fn what_is_over_the_limit_is_dropped_and_counted() {
-    let (from, to, relay) = ends(ForwardLimit::new(1, 1000));
+    // 250 bytes and the headers of IPv6 and UDP, four times.
+    let (from, to, relay) = ends(ForwardLimit::new(1, 1192));
     for _ in 0..10 {
         from.send_to(&on(A_TO_B, &payload(242, 1)), relay.addr).unwrap();
     }
@@ -128,7 +129,7 @@ fn what_is_over_the_limit_is_dropped_and_counted() {
 #[test]
 fn forwards_that_share_a_limit_share_its_bytes() {
     let (from, to, relay) = ends(ForwardLimit::new(1, 1000));
-    let limit = Arc::new(ForwardLimit::new(1, 1000));
+    let limit = Arc::new(ForwardLimit::new(1, 1192));
     for channel in [A_TO_B, B_TO_A] {
         let (from, to) = (from.local_addr().unwrap(), to.local_addr().unwrap());
         let forward = Forward { from, to, out_channel: channel, limit: Arc::clone(&limit) };
