@@ -257,7 +257,7 @@ impl Network {
     /// # Errors
     /// Why nothing of it can be used.
     pub(super) fn load(own: PeerId, id: NetworkId, kept: Kept, now: Moment) -> Result<Self, String> {
-        let head = kept.head.ok_or("its head is missing")?;
+        let head = kept.head.ok_or_else(|| kept.unread.unwrap_or_else(|| "its head is missing".to_owned()))?;
         let mut statements = Vec::new();
         for bytes in &kept.statements {
             statements.push(Statement::decode_kept(bytes).map_err(|error| error.to_string())?);

@@ -55,6 +55,9 @@ const MAX_PER_MEMBER: usize = 4;
 /// Links at once of nodes that are no members: whoever wants to join; all together and each.
 const MAX_STRANGERS: usize = 64;
 const MAX_PER_STRANGER: usize = 2;
+/// Health of a store of which something is not there for this node.
+const UNREAD: &str = "networks-store";
+const STAYS: &str = "it stays in the file, for a version that can";
 /// How long a node that stops waits for its networks.
 const FAREWELL: Duration = Duration::from_secs(3);
 
@@ -97,8 +100,18 @@ impl MembershipError {
     pub fn not_private(&self) -> Option<&Path> {
         match &self.0 {
             StoreError::NotPrivate(path) => Some(path),
-            StoreError::InUse(_) | StoreError::Damaged(_) | StoreError::Failed(_) => None,
+            StoreError::InUse(_)
+            | StoreError::Damaged(_)
+            | StoreError::Newer(_)
+            | StoreError::Unreadable(_)
+            | StoreError::Failed(_) => None,
         }
+    }
+
+    /// Whether the networks are of a newer version than this one.
+    #[must_use]
+    pub fn is_newer(&self) -> bool {
+        matches!(self.0, StoreError::Newer(_))
     }
 }
 
@@ -201,11 +214,11 @@ pub(super) struct Loaded {
     pub(super) standing: Vec<HealthItem>,
 }
 
-fn load(dir: &Path, own: PeerId) -> Result<Loaded, StoreError> {
+pub(super) fn load(dir: &Path, own: PeerId) -> Result<Loaded, StoreError> {
     let (store, aside) = Store::open(dir)?;
     let mut loaded = load_from(store, own)?;
     if let Some(text) = aside {
-        loaded.standing.insert(0, HealthItem { level: HealthLevel::Error, code: "networks-store", text });
+        loaded.standing.insert(0, HealthItem { level: HealthLevel::Error, code: UNREAD, text });
     }
     Ok(loaded)
 }
@@ -214,22 +227,27 @@ pub(super) fn load_from(store: Store, own: PeerId) -> Result<Loaded, StoreError>
     let mut standing = Vec::new();
     let mut say = |code, text| standing.push(HealthItem { level: HealthLevel::Error, code, text });
     let (mut networks, mut waiting) = (Vec::new(), Vec::new());
+    // What cannot be read is said and stays in the file: were that moved aside, all other networks would be gone too.
     for (id, kept) in store.load()? {
         let waits = kept.head.clone().filter(|head| head.waiting.is_some());
         if let Some(head) = waits.clone().filter(|_| kept.statements.is_empty()) {
             waiting.push((id, head));
             continue;
         }
-        let name = kept.head.as_ref().map(|head| head.name.clone()).unwrap_or_default();
+        let name = kept.head.as_ref().map_or_else(|| id.to_string(), |head| head.name.clone());
         match Network::load(own, id, kept, Moment::now()) {
             Ok(network) => {
                 networks.push(network);
                 waiting.extend(waits.map(|head| (id, head)));
             }
-            Err(why) => say("networks-store", format!("the network {name} cannot be read from the store: {why}")),
+            Err(why) => say(UNREAD, format!("the network {name} cannot be read from the store: {why}; {STAYS}")),
         }
     }
-    let facts = rotation::facts_of(&store, &own)?;
+    let rotations = store.rotations()?;
+    let facts = rotation::facts_of(&rotations.kept, &own);
+    if let Some(why) = rotations.unread {
+        say(UNREAD, format!("{why}; {STAYS}"));
+    }
     Ok(Loaded { store, networks, waiting, facts, standing })
 }
 

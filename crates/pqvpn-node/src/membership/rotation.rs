@@ -176,11 +176,12 @@ async fn write(
     let mut changes = vec![Change::Rotation(Box::new(kept))];
     changes.extend(networks.values().flat_map(|network| network.changes.iter().cloned()));
     if let Err(failed) = store.write(changes).await {
-        let Ok(found) = store.settled_rotations().await else {
+        let settled = store.settled_rotations().await.and_then(|found| found.naming(&file));
+        let Ok(found) = settled else {
             tracing::error!(%failed, "whether the rotation is written down is not known");
             return Err(RotationError::Undecided);
         };
-        if !found.iter().any(|rotation| rotation.file == file) {
+        if found.is_none() {
             return Err(RotationError::Store(failed.to_string()));
         }
     }
@@ -189,11 +190,10 @@ async fn write(
 }
 
 /// The facts of the rotations that led to the key `own`, oldest first. An older key that was brought back has none.
-pub(super) fn facts_of(store: &Store, own: &PeerId) -> Result<Vec<Fact>, NetworksError> {
-    let kept = store.rotations()?;
-    let line = line_to(own.as_bytes(), &kept).into_iter().rev();
+pub(super) fn facts_of(kept: &[KeptRotation], own: &PeerId) -> Vec<Fact> {
+    let line = line_to(own.as_bytes(), kept).into_iter().rev();
     let fact = |rotation: &KeptRotation| Fact::decode(&HEXLOWER.decode(rotation.fact.as_bytes()).ok()?).ok();
-    Ok(line.filter_map(fact).collect())
+    line.filter_map(fact).collect()
 }
 
 /// The rotation to the key file of this digest.
@@ -202,8 +202,7 @@ fn decided(state_dir: &Path, next: &[u8; 32]) -> Result<Option<KeptRotation>, Ne
         return Ok(None);
     }
     // A damaged one is left where it is: what it decided may be read from a copy, and nothing else says it.
-    let store = Store::open_as_it_is(state_dir)?;
-    Ok(store.rotations()?.into_iter().find(|rotation| rotation.file == *next))
+    Store::open_as_it_is(state_dir)?.rotations()?.naming(next)
 }
 
 #[cfg(test)]
@@ -249,7 +248,7 @@ mod tests {
     }
 
     fn decided_for(dir: &Path, file: [u8; 32]) -> Option<[u8; 32]> {
-        Store::open(dir).unwrap().0.rotations().unwrap().iter().map(|kept| kept.file).find(|kept| *kept == file)
+        Store::open(dir).unwrap().0.rotations().unwrap().kept.iter().map(|kept| kept.file).find(|kept| *kept == file)
     }
 
     #[tokio::test]
@@ -261,9 +260,10 @@ mod tests {
             store.write(vec![kept(&pair[0], &pair[1], at_ms)]).await.unwrap();
         }
         let id = |n: usize| keys[n].peer_id();
-        assert_eq!(whose(&facts_of(&store, &id(2)).unwrap()), [(id(0), id(1)), (id(1), id(2))]);
-        assert_eq!(whose(&facts_of(&store, &id(1)).unwrap()), [(id(0), id(1))]);
-        assert!(facts_of(&store, &id(0)).unwrap().is_empty());
+        let kept = store.rotations().unwrap().kept;
+        assert_eq!(whose(&facts_of(&kept, &id(2))), [(id(0), id(1)), (id(1), id(2))]);
+        assert_eq!(whose(&facts_of(&kept, &id(1))), [(id(0), id(1))]);
+        assert!(facts_of(&kept, &id(0)).is_empty());
     }
 
     #[tokio::test]
@@ -283,7 +283,7 @@ mod tests {
         for n in 0..12 {
             store.write(vec![Change::Rotation(Box::new(at(n)))]).await.unwrap();
         }
-        let left: Vec<u8> = store.rotations().unwrap().iter().map(|rotation| rotation.old[0]).collect();
+        let left: Vec<u8> = store.rotations().unwrap().kept.iter().map(|rotation| rotation.old[0]).collect();
         assert_eq!(left, [4, 5, 6, 7, 8, 9, 10, 11]);
     }
 }

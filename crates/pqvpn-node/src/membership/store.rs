@@ -4,8 +4,10 @@
 //! Everything but the small head of a network is kept in its one encoding, as it was signed. The file holds the secrets
 //! of the networks (the genesis) and of codes that are waited on, so only this user can read it.
 
+mod format;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
+mod rotations;
 
 use std::{
     collections::BTreeMap,
@@ -26,6 +28,7 @@ use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition}
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+pub(super) use self::rotations::{KeptRotation, Rotations, line_to};
 use crate::store::twin_of;
 
 /// Name of the file in the state directory.
@@ -41,12 +44,8 @@ const STATEMENTS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("stat
 const RECORDS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("records");
 const EXTRAS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("extras");
 const SEEN: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("seen");
-/// By the old key: how this node came to another one.
-const ROTATIONS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("rotations");
 /// Damaged files that are kept.
 const MAX_ASIDE: u32 = 16;
-/// Rotations kept; of more, those go that are the farthest from the key of now.
-const MAX_ROTATIONS: usize = 8;
 
 /// Why the store could not be used.
 #[derive(Debug, Error)]
@@ -60,6 +59,12 @@ pub(crate) enum StoreError {
     /// It is a file, and no store or not a whole one.
     #[error("{0}")]
     Damaged(String),
+    /// It is of a later format; nothing in it was touched.
+    #[error("{FILE} was written by a newer version of PQVPN (format {0}; this one reads {VERSION})", VERSION = format::VERSION)]
+    Newer(u32),
+    /// It is whole, and something in it is not what any version has written; nothing in it was touched.
+    #[error("{0}; {FILE} is left as it is")]
+    Unreadable(String),
     /// It could not be read or written; what it holds is not known.
     #[error("{0}")]
     Failed(String),
@@ -95,28 +100,6 @@ pub(super) struct WaitingJoin {
 pub(super) struct Seen {
     pub(super) addresses: Vec<SocketAddr>,
     pub(super) at_ms: u64,
-}
-
-/// A rotation of this node's key that every network of it was told.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct KeptRotation {
-    /// The key before.
-    pub(super) old: [u8; 32],
-    /// The key since.
-    pub(super) new: [u8; 32],
-    /// SHA-256 of the key file that becomes the keystore.
-    pub(super) file: [u8; 32],
-    pub(super) at_ms: u64,
-    /// The fact for the DHT, in hex.
-    pub(super) fact: String,
-}
-
-/// Those that led to the key `own`, the last first: from key to key, since clocks are set back.
-pub(super) fn line_to<'k>(own: &[u8; 32], kept: &'k [KeptRotation]) -> Vec<&'k KeptRotation> {
-    let mut by_new: BTreeMap<&[u8; 32], &KeptRotation> =
-        kept.iter().map(|rotation| (&rotation.new, rotation)).collect();
-    std::iter::successors(by_new.remove(own), |last| by_new.remove(&last.old)).collect()
 }
 
 /// One change; those of one [`Store::write`] happen together.
@@ -174,6 +157,8 @@ pub(super) fn latest(changes: Vec<Change>) -> Vec<Change> {
 #[derive(Debug, Default)]
 pub(super) struct Kept {
     pub(super) head: Option<Head>,
+    /// Why the head that is there cannot be read.
+    pub(super) unread: Option<String>,
     pub(super) statements: Vec<Vec<u8>>,
     pub(super) records: Vec<Vec<u8>>,
     pub(super) extras: Vec<Vec<u8>>,
@@ -198,7 +183,7 @@ impl fmt::Debug for Store {
 
 impl Store {
     /// Opens the file, or makes it. A file that is no store is moved aside; the second value says so. One that cannot be
-    /// read just now stays: who takes it for damaged begins with no network.
+    /// read just now, or by this version, stays: who takes it for damaged begins with no network.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -206,7 +191,13 @@ impl Store {
         let path = dir.join(FILE);
         match Self::open_file(&path) {
             Ok(store) => Ok((store, None)),
-            Err(error @ (StoreError::InUse(_) | StoreError::NotPrivate(_) | StoreError::Failed(_))) => Err(error),
+            Err(
+                error @ (StoreError::InUse(_)
+                | StoreError::NotPrivate(_)
+                | StoreError::Newer(_)
+                | StoreError::Unreadable(_)
+                | StoreError::Failed(_)),
+            ) => Err(error),
             Err(StoreError::Damaged(why)) => {
                 let aside = put_aside(&path).map_err(|error| StoreError::Failed(format!("{why}; {error}")))?;
                 let text = format!("{} was damaged ({why}) and is now {}", path.display(), aside.display());
@@ -257,6 +248,7 @@ impl Store {
         if !meta.is_file() || meta.uid() != geteuid().as_raw() || meta.mode() & 0o077 != 0 {
             return Err(StoreError::NotPrivate(path.to_owned()));
         }
+        format::look(&file)?;
         let in_use = |error: &redb::DatabaseError| matches!(error, redb::DatabaseError::DatabaseAlreadyOpen);
         whole(|| {
             let opened = Database::builder().set_cache_size(CACHE).create_file(file);
@@ -279,7 +271,7 @@ impl Store {
         Ok(done)
     }
 
-    /// Reads everything.
+    /// Reads everything. A network whose head cannot be read is there without one: what is passed over is forgotten.
     ///
     /// # Errors
     /// [`StoreError::Failed`].
@@ -292,9 +284,12 @@ impl Store {
         let read = database.begin_read().map_err(failed)?;
         for (key, bytes) in items(&read, HEADS)? {
             let Some((network, _)) = split(&key) else { continue };
-            networks.entry(network).or_default().head = serde_json::from_slice(&bytes).ok();
+            let kept = networks.entry(network).or_default();
+            match serde_json::from_slice(&bytes) {
+                Ok(head) => kept.head = Some(head),
+                Err(error) => kept.unread = Some(format!("its head: {error}")),
+            }
         }
-        networks.retain(|_, kept| kept.head.is_some());
         for (key, bytes) in items(&read, STATEMENTS)? {
             if let Some(kept) = split(&key).and_then(|(network, _)| networks.get_mut(&network)) {
                 kept.statements.push(bytes);
@@ -320,20 +315,19 @@ impl Store {
         Ok(networks)
     }
 
-    /// The rotations of this node's key, in no order that means anything ([`line_to`]).
+    /// The rotations of this node's key.
     ///
     /// # Errors
     /// [`StoreError::Failed`].
-    pub(super) fn rotations(&self) -> Result<Vec<KeptRotation>, StoreError> {
-        let kept = self.with(|database| items(&database.begin_read().map_err(failed)?, ROTATIONS))?.into_iter();
-        Ok(kept.filter_map(|(_, bytes)| serde_json::from_slice(&bytes).ok()).collect())
+    pub(super) fn rotations(&self) -> Result<Rotations, StoreError> {
+        self.with(Rotations::read_from)
     }
 
     /// The same after a write has failed: what that left on disk is known only once another one has succeeded.
     ///
     /// # Errors
     /// [`StoreError::Failed`]: it is still not known.
-    pub(super) async fn settled_rotations(&self) -> Result<Vec<KeptRotation>, StoreError> {
+    pub(super) async fn settled_rotations(&self) -> Result<Rotations, StoreError> {
         let store = self.clone();
         crate::blocking::run(move || store.apply(&[]).and_then(|()| store.rotations())).await.map_err(other)?
     }
@@ -353,13 +347,14 @@ impl Store {
 
     fn apply_to(database: &Database, changes: &[Change]) -> Result<(), StoreError> {
         let write = database.begin_write().map_err(failed)?;
+        format::mark(&write)?;
         {
             let mut heads = write.open_table(HEADS).map_err(failed)?;
             let mut statements = write.open_table(STATEMENTS).map_err(failed)?;
             let mut records = write.open_table(RECORDS).map_err(failed)?;
             let mut extras = write.open_table(EXTRAS).map_err(failed)?;
             let mut seen = write.open_table(SEEN).map_err(failed)?;
-            let mut rotations = write.open_table(ROTATIONS).map_err(failed)?;
+            let mut rotations = write.open_table(rotations::ROTATIONS).map_err(failed)?;
             for change in changes {
                 match change {
                     Change::Head(network, head) => {
@@ -375,7 +370,7 @@ impl Store {
                         let bytes = at.as_ref().map(serde_json::to_vec).transpose().map_err(other)?;
                         set(&mut seen, &key(network, peer.as_bytes()), bytes.as_deref())?;
                     }
-                    Change::Rotation(rotation) => keep_rotation(&mut rotations, rotation)?,
+                    Change::Rotation(rotation) => rotations::keep(&mut rotations, rotation)?,
                     Change::Forget(network) => {
                         for table in [&mut heads, &mut statements, &mut records, &mut extras, &mut seen] {
                             table.retain(|key, _| !key.starts_with(network.as_bytes())).map_err(failed)?;
@@ -395,6 +390,7 @@ fn whole(open: impl FnOnce() -> Result<Database, StoreError>) -> Result<Database
         if !database.check_integrity().map_err(failed)? {
             tracing::warn!("the file of networks was damaged; it is what it was before its last change");
         }
+        format::check(&database)?;
         Ok(database)
     };
     // The library takes it that nobody but itself writes to its file, and panics where that shows.
@@ -451,21 +447,6 @@ fn set(table: &mut redb::Table<'_, &[u8], &[u8]>, key: &[u8], bytes: Option<&[u8
         None => drop(table.remove(key).map_err(failed)?),
     }
     Ok(())
-}
-
-fn keep_rotation(table: &mut redb::Table<'_, &[u8], &[u8]>, rotation: &KeptRotation) -> Result<(), StoreError> {
-    let mut kept: Vec<KeptRotation> = Vec::new();
-    for item in table.iter().map_err(failed)? {
-        let (_, bytes) = item.map_err(failed)?;
-        kept.extend(serde_json::from_slice::<KeptRotation>(bytes.value()).ok().filter(|kept| kept.old != rotation.old));
-    }
-    let line: Vec<[u8; 32]> = line_to(&rotation.old, &kept).iter().map(|kept| kept.old).collect();
-    // What led to a key that another was brought back for goes first.
-    let aside = kept.iter().map(|kept| kept.old).filter(|old| !line.contains(old));
-    let stay: Vec<[u8; 32]> = line.iter().copied().chain(aside).take(MAX_ROTATIONS - 1).collect();
-    table.retain(|old, _| stay.iter().any(|stay| stay == old)).map_err(failed)?;
-    let bytes = serde_json::to_vec(rotation).map_err(other)?;
-    set(table, &rotation.old, Some(&bytes))
 }
 
 type Items = Vec<(Vec<u8>, Vec<u8>)>;

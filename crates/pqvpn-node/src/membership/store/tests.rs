@@ -64,6 +64,23 @@ impl StorageBackend for Failing {
     }
 }
 
+/// Puts an entry into the file as it is, or takes it out, as another version would.
+pub(in crate::membership) fn alter(dir: &Path, table: &str, key: &[u8], bytes: Option<&[u8]>) {
+    let database = Database::create(dir.join(FILE)).unwrap();
+    let write = database.begin_write().unwrap();
+    set(&mut write.open_table(TableDefinition::new(table)).unwrap(), key, bytes).unwrap();
+    write.commit().unwrap();
+}
+
+/// What the file holds, as it is.
+fn entry(dir: &Path, table: &str, key: &[u8]) -> Option<Vec<u8>> {
+    let read = Database::create(dir.join(FILE)).unwrap().begin_read().unwrap();
+    let found = items(&read, TableDefinition::new(table)).unwrap();
+    found.into_iter().find(|(found, _)| found == key).map(|(_, bytes)| bytes)
+}
+
+mod unread;
+
 const ONE: NetworkId = NetworkId::from_bytes([1; 32]);
 const TWO: NetworkId = NetworkId::from_bytes([2; 32]);
 const PEER: PeerId = PeerId::from_bytes([9; 32]);
@@ -110,7 +127,7 @@ async fn the_newest_rotations_of_this_node_are_kept_in_order() {
             KeptRotation { old: [at; 32], new: [at + 1; 32], file: [7; 32], at_ms: at.into(), fact: String::new() };
         store.write(vec![Change::Rotation(Box::new(kept))]).await.unwrap();
     }
-    let kept: Vec<u64> = store.rotations().unwrap().iter().map(|rotation| rotation.at_ms).collect();
+    let kept: Vec<u64> = store.rotations().unwrap().kept.iter().map(|rotation| rotation.at_ms).collect();
     assert_eq!(kept, [4, 5, 6, 7, 8, 9, 10, 11]);
     assert!(store.load().unwrap().is_empty(), "a rotation is no network");
 }

@@ -10,8 +10,8 @@ use pqvpn_crypto::keystore::KdfParams;
 
 use super::*;
 use crate::membership::{
-    rotation::{RotationError, decide},
-    store::{FILE, Store, tests::Failing},
+    rotation::{Interrupted, RotationError, decide, finish_rotation},
+    store::{FILE, KeptRotation, Store, tests},
 };
 
 const KEY_FILE: [u8; 32] = [8; 32];
@@ -32,7 +32,7 @@ fn is_told(network: &Network) -> bool {
 
 fn is_written(dir: &Path) -> bool {
     let store = Store::open_as_it_is(dir).unwrap();
-    let rotated = store.rotations().unwrap().iter().any(|rotation| rotation.file == KEY_FILE);
+    let rotated = store.rotations().unwrap().kept.iter().any(|rotation| rotation.file == KEY_FILE);
     let statements = store.load().unwrap().into_values().flat_map(|kept| kept.statements);
     let says = statements
         .filter(|bytes| matches!(Statement::decode_kept(bytes).unwrap().body().act, Act::Rotate { .. }))
@@ -49,7 +49,7 @@ async fn a_store_that_fails_at_any_step_never_has_a_rotation_told_that_is_not_in
             let dir = tempfile::tempdir().unwrap();
             drop(Store::open(dir.path()).unwrap());
             let left = Arc::new(AtomicI64::new(i64::MAX));
-            let store = Store::on(Failing::on(dir.path(), &left, once)).unwrap();
+            let store = Store::on(tests::Failing::on(dir.path(), &left, once)).unwrap();
             let mut networks = bobs();
             let before = networks.values().next().unwrap().constitution.head();
             left.store(step, Ordering::Relaxed);
@@ -115,8 +115,42 @@ fn a_damaged_store_undoes_no_rotation() {
     drop(Store::open(dir.path()).unwrap());
     std::fs::write(dir.path().join(FILE), vec![7; 4096]).unwrap();
     for _ in 0..2 {
-        let ended = crate::membership::finish_rotation(dir.path(), &key);
+        let ended = finish_rotation(dir.path(), &key);
         assert!(matches!(ended, Err(RotationError::Store(_))), "{ended:?}");
         assert!(key.next_digest().unwrap().is_some(), "it may be the key that is in force");
     }
+}
+
+#[test]
+fn a_rotation_that_cannot_be_read_undoes_none_and_one_that_can_is_finished() {
+    let dir = tempfile::tempdir().unwrap();
+    let key = crate::store::KeystoreFile::new(dir.path(), KdfParams { memory_kib: 8, passes: 1, lanes: 1 });
+    key.create(&IdentitySeed::generate().unwrap(), None).unwrap();
+    let file = key.prepare_next(&IdentitySeed::generate().unwrap(), None).unwrap();
+    drop(Store::open(dir.path()).unwrap());
+    tests::alter(dir.path(), "rotations", &[1; 32], Some(br#"{"of":"a newer version"}"#));
+    for _ in 0..2 {
+        let ended = finish_rotation(dir.path(), &key);
+        let Err(RotationError::Store(why)) = ended else { panic!("{ended:?}") };
+        assert!(why.contains("cannot be read") && why.contains("left as it is"), "{why}");
+        assert_eq!(key.next_digest().unwrap(), Some(file), "it may be the key that is in force");
+    }
+    let decided = KeptRotation { old: [2; 32], new: [3; 32], file, at_ms: 1, fact: String::new() };
+    let decided = serde_json::to_vec(&decided).unwrap();
+    tests::alter(dir.path(), "rotations", &[2; 32], Some(&decided));
+    assert_eq!(finish_rotation(dir.path(), &key).unwrap(), Some(Interrupted::Finished));
+}
+
+#[test]
+fn a_store_of_a_newer_version_undoes_no_rotation() {
+    let dir = tempfile::tempdir().unwrap();
+    let key = crate::store::KeystoreFile::new(dir.path(), KdfParams { memory_kib: 8, passes: 1, lanes: 1 });
+    key.create(&IdentitySeed::generate().unwrap(), None).unwrap();
+    key.prepare_next(&IdentitySeed::generate().unwrap(), None).unwrap();
+    drop(Store::open(dir.path()).unwrap());
+    tests::alter(dir.path(), "meta", b"version", Some(&2_u32.to_be_bytes()));
+    let ended = finish_rotation(dir.path(), &key);
+    let Err(RotationError::Store(why)) = ended else { panic!("{ended:?}") };
+    assert!(why.contains("a newer version of PQVPN"), "{why}");
+    assert!(key.next_digest().unwrap().is_some(), "it may be the key that is in force");
 }
