@@ -19,8 +19,8 @@ const OVERHEAD: usize = 1024;
 
 /// What waits longer than this although senders have been told for an [`INTERVAL`] comes from who does not listen.
 const DEAF: Duration = TARGET.saturating_mul(20);
-/// Below this they are heard again.
-const HEARD: Duration = TARGET.saturating_mul(10);
+/// How much longer it waits where next to all of it is given up.
+const WORST: Duration = DEAF.saturating_mul(2);
 /// Parts of what those send who send the most that are given up, of this many; never all.
 const PARTS: u32 = 64;
 
@@ -104,30 +104,24 @@ impl Backlog {
     }
 }
 
-/// How much is given up of what comes from those who do not slow down when they lose packets (as BLUE does, Feng et al., and
-/// COBALT beside CoDel): more each millisecond in which too much waits, less each in which little does.
+/// How much is given up of what comes from those who do not slow down when they lose packets: the more the longer what is left
+/// waits (as RED has it, Floyd and Jacobson 1993, for the queue of now), so that it settles where as much comes as goes.
 #[derive(Debug, Default)]
 struct Deaf {
     share: u32,
     /// When what waits will have been too much for an interval.
     ripe: Option<Instant>,
-    /// When the share was changed last.
-    changed: Option<Instant>,
     /// Parts of a message that are still to be given up.
     debt: u32,
 }
 
 impl Deaf {
     fn look(&mut self, sojourn: Duration, now: Instant) -> u32 {
-        if sojourn < DEAF {
-            self.ripe = None;
-        }
-        let is_ripe = sojourn >= DEAF && now >= *self.ripe.get_or_insert(now + INTERVAL);
-        let is_heard = sojourn < HEARD && self.share > 0;
-        let is_time = self.changed.is_none_or(|changed| now.saturating_duration_since(changed) >= ASK_EVERY);
-        if (is_ripe || is_heard) && is_time {
-            self.share = if is_ripe { (self.share + 2).min(PARTS - 1) } else { self.share - 1 };
-            self.changed = Some(now);
+        let excess = sojourn.saturating_sub(DEAF);
+        if excess.is_zero() {
+            (self.ripe, self.share) = (None, 0);
+        } else if now >= *self.ripe.get_or_insert(now + INTERVAL) {
+            self.share = (excess.div_duration_f64(WORST) * f64::from(PARTS)).min(f64::from(PARTS - 1)) as u32;
         }
         self.share
     }
@@ -184,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn who_does_not_listen_loses_ever_more_and_is_heard_again() {
+    fn who_does_not_listen_loses_more_the_longer_what_is_left_waits() {
         let (mut backlog, mut now) = (Backlog::default(), Instant::now());
         let mut share = |waiting: usize, millis: u32| {
             run(&mut backlog, &mut now, 10_000, Some(waiting), millis);
@@ -192,12 +186,12 @@ mod tests {
         };
         // 100 kB go in a millisecond, so that 1.1 MB wait for 11.
         assert_eq!(share(900_000, 1000), 0, "what CoDel deals with alone");
-        assert_eq!(share(1_100_000, 19), 0, "a burst");
-        assert!((10..40).contains(&share(1_100_000, 15)));
-        assert_eq!(share(1_100_000, 100), PARTS - 1, "never all");
-        assert_eq!(share(700_000, 100), PARTS - 1, "neither too much nor little");
-        assert!((20..40).contains(&share(400_000, 30)));
-        assert_eq!(share(0, 100), 0);
+        assert_eq!(share(2_000_000, 19), 0, "a burst");
+        assert_eq!(share(2_000_000, 10), PARTS / 2);
+        assert_eq!(share(1_500_000, 2), PARTS / 4);
+        assert_eq!(share(9_000_000, 2), PARTS - 1, "never all");
+        assert_eq!(share(900_000, 2), 0);
+        assert_eq!(share(2_000_000, 19), 0, "anew");
     }
 
     #[test]

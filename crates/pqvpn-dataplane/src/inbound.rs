@@ -8,13 +8,7 @@ mod relay;
 mod run;
 mod shares;
 
-use std::{
-    io,
-    net::IpAddr,
-    ops::Range,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{io, net::IpAddr, ops::Range, sync::Arc, time::Instant};
 
 use pqvpn_packet::{
     header::{is_tunnel, receiver_of},
@@ -76,20 +70,13 @@ struct Courtesy {
 }
 
 impl Courtesy {
-    /// Readers are back sooner.
-    const LONG: Duration = Duration::from_millis(1);
-    /// How long nobody is given way after that.
-    const PAUSE: Duration = Duration::from_millis(20);
-
     fn is_due(&self, now: Instant) -> bool {
         self.not_before.is_none_or(|at| now >= at)
     }
 
-    /// The processor was given away at `began`.
+    /// The processor was given away at `began`; nobody is given way now for as long as it was away.
     fn gave_way(&mut self, began: Instant, now: Instant) {
-        if now.saturating_duration_since(began) >= Self::LONG {
-            self.not_before = Some(now + Self::PAUSE);
-        }
+        self.not_before = Some(now + now.saturating_duration_since(began));
     }
 }
 
@@ -258,7 +245,7 @@ impl Inbound {
 
     /// Delivers what waits if that is much. After the last of a batch nobody is given way: the socket is asked first.
     fn deliver_early(&mut self, pass: &mut Pass<'_>, storage: &mut [u8], more: bool) {
-        if self.deliver.flush_early(storage) && more && self.courtesy.is_due(pass.now) {
+        if self.deliver.flush_early(storage) && more && self.courtesy.is_due(clock::now()) {
             // Who reads them may wait for this processor; nobody waits for the session meanwhile.
             self.end_run(pass);
             let began = clock::now();
