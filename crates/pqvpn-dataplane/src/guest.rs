@@ -117,18 +117,20 @@ impl Guest {
     fn send_pieces(&self, transmit: &GuestTransmit<'_>, size: usize) -> io::Result<()> {
         for datagram in transmit.contents.chunks(size) {
             if datagram.len() <= narrow::LONG {
-                self.send_whole(&GuestTransmit { contents: datagram, segment_size: None, ..*transmit })?;
-                continue;
+                self.send_or_lose(transmit, datagram);
             }
             for piece in piece::pieces(datagram, self.underlay.narrow.next_id(), narrow::LONG) {
-                // One that is missing is loss, which the guest repairs.
-                let whole = GuestTransmit { contents: &piece, segment_size: None, ..*transmit };
-                if self.send_whole(&whole).is_err() {
-                    self.ring.drops.count(DropReason::GuestSendError);
-                }
+                self.send_or_lose(transmit, &piece);
             }
         }
         Ok(())
+    }
+
+    /// Sends one datagram of several; one that is missing is loss, which the guest repairs.
+    fn send_or_lose(&self, transmit: &GuestTransmit<'_>, contents: &[u8]) {
+        if self.send_whole(&GuestTransmit { contents, segment_size: None, ..*transmit }).is_err() {
+            self.ring.drops.count(DropReason::GuestSendError);
+        }
     }
 
     fn send_whole(&self, transmit: &GuestTransmit<'_>) -> io::Result<()> {

@@ -8,7 +8,13 @@ mod relay;
 mod run;
 mod shares;
 
-use std::{io, net::IpAddr, ops::Range, sync::Arc, time::Instant};
+use std::{
+    io,
+    net::IpAddr,
+    ops::Range,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use pqvpn_packet::{
     header::{is_tunnel, receiver_of},
@@ -70,13 +76,16 @@ struct Courtesy {
 }
 
 impl Courtesy {
+    /// A process that was stopped for an hour gives way again before another one.
+    const LONGEST: Duration = Duration::from_millis(10);
+
     fn is_due(&self, now: Instant) -> bool {
         self.not_before.is_none_or(|at| now >= at)
     }
 
     /// The processor was given away at `began`; nobody is given way now for as long as it was away.
     fn gave_way(&mut self, began: Instant, now: Instant) {
-        self.not_before = Some(now + now.saturating_duration_since(began));
+        self.not_before = Some(now + now.saturating_duration_since(began).min(Self::LONGEST));
     }
 }
 

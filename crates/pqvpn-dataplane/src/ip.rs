@@ -40,12 +40,12 @@ pub(crate) fn quoted_destination(packet: &[u8]) -> Result<Option<IpAddr>, CutOff
     }
     let Ok(view) = IpView::parse(packet) else { return Ok(None) };
     let is_later = is_v4 && view.is_fragment() && u16::from_be_bytes([packet[6], packet[7]]) & 0x1fff != 0;
-    let Some(&kind) = view.l4().first().filter(|_| !is_later) else { return Ok(None) };
-    let is_error = match view.protocol() {
-        ICMP if is_v4 => matches!(kind, 3 | 4 | 5 | 11 | 12),
-        ICMP_V6 if !is_v4 => kind < 128,
-        _ => false,
-    };
+    if is_later || !matches!((is_v4, view.protocol()), (true, ICMP) | (false, ICMP_V6)) {
+        return Ok(None);
+    }
+    // What it is about may follow in a later fragment.
+    let kind = *view.l4().first().ok_or(CutOff)?;
+    let is_error = if is_v4 { matches!(kind, 3 | 4 | 5 | 11 | 12) } else { kind < 128 };
     if !is_error {
         return Ok(None);
     }
@@ -103,6 +103,9 @@ mod tests {
         let options = [&[58, 0, 1, 4, 0, 0, 0, 0], &too_big[..]].concat();
         assert_eq!(quoted_destination(&v6(60, &options)), Ok(there));
         assert_eq!(quoted_destination(&v6(60, &options[..30])), Err(CutOff));
+        // A first fragment that ends where the error would begin.
+        let fragment = [&[60, 0, 0, 1, 0, 0, 0, 7][..], &options[..8]].concat();
+        assert_eq!(quoted_destination(&v6(44, &fragment)), Err(CutOff));
         let echo = [&[128, 0, 0, 0, 0, 0, 5, 0], &quoted[..]].concat();
         assert_eq!(quoted_destination(&v6(58, &echo)), Ok(None));
     }

@@ -74,6 +74,7 @@ pub struct Place {
     answers: Allowance,
     probes: Allowance,
     moves: Allowance,
+    sockets: Allowance,
 }
 
 /// So much at once, and so much in the long run.
@@ -148,8 +149,8 @@ impl Place {
             return Followed::Stayed;
         };
         if current.remote == path.remote {
-            // Another socket is a move too, and costs more than one.
-            if current.socket != path.socket && !self.moves.take(now, MOVE_EVERY, MOVES) {
+            // Another socket costs more than a move, and what only answers may come on it for a while.
+            if current.socket != path.socket && !self.sockets.take(now, MOVE_EVERY, MOVES) {
                 return Followed::Known;
             }
             if mover.is_some() {
@@ -246,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn another_socket_is_a_move() {
+    fn another_socket_is_followed_as_seldom_as_another_address() {
         let (mut place, start) = at(plain(PLAIN));
         let by = |id: u64| Path { socket: Some(SocketId(id % 2)), ..plain(PLAIN) };
         let follow = |place: &mut Place, id| place.follow(by(id), Some(Mover::Data), start);
@@ -255,6 +256,8 @@ mod tests {
             assert_eq!(follow(&mut place, id), expected, "{id}: the same costs nothing");
         }
         assert_eq!(place.path(), Some(by(u64::from(MOVES) - 1)));
+        let moved = place.follow(plain(OTHER), Some(Mover::Data), start);
+        assert_eq!(moved, Followed::Moved(plain(PLAIN).remote), "an address is another matter");
     }
 
     #[test]

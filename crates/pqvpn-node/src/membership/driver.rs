@@ -84,6 +84,7 @@ pub(super) struct Parts {
     pub(super) mapped: Mapped,
     pub(super) carriers: Carriers,
     pub(super) standing: Vec<HealthItem>,
+    pub(super) unread: BTreeMap<NetworkId, String>,
 }
 
 /// What feeds the driver.
@@ -207,6 +208,8 @@ pub(super) struct Driver {
     /// Whose turn it is to be looked for by UDP.
     udp_tried: usize,
     standing: Vec<HealthItem>,
+    /// Networks in the store that this version cannot read, and why.
+    unread: BTreeMap<NetworkId, String>,
     /// Where others can dial this node.
     endpoints: Vec<SocketAddr>,
     endpoints_at: Instant,
@@ -272,6 +275,7 @@ impl Driver {
             carriers: parts.carriers,
             udp_tried: 0,
             standing: parts.standing,
+            unread: parts.unread,
             endpoints: Vec::new(),
             endpoints_at: clock::now(),
             paused: false,

@@ -43,6 +43,9 @@ pub enum NetworkError {
     /// Too many networks.
     #[error("a node can be in at most {0} networks")]
     TooManyNetworks(usize),
+    /// The network is in the store, in a form that this version does not read.
+    #[error("this network is kept from before, and this version cannot read it ({0}); start the version that can")]
+    Unread(String),
     /// A number or text of the request is out of bounds.
     #[error("{0}")]
     BadOption(String),

@@ -2,6 +2,7 @@
 //! Networks as the rest of the node sees them: how their task is started, what it can be told, whom it lets in.
 
 use std::{
+    collections::BTreeMap,
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::{
@@ -15,7 +16,7 @@ use arc_swap::ArcSwap;
 use futures_util::future::BoxFuture;
 use ipnet::Ipv4Net;
 use pqvpn_crypto::{identity::Identity, peer_id::PeerId};
-use pqvpn_wire::dht::Fact;
+use pqvpn_wire::dht::{Fact, NetworkId};
 use thiserror::Error;
 use tokio::{
     sync::{mpsc, oneshot},
@@ -108,10 +109,10 @@ impl MembershipError {
         }
     }
 
-    /// Whether the networks are of a newer version than this one.
+    /// Whether another version than this one can read the networks.
     #[must_use]
-    pub fn is_newer(&self) -> bool {
-        matches!(self.0, StoreError::Newer(_))
+    pub fn is_of_another_version(&self) -> bool {
+        matches!(self.0, StoreError::Newer(_) | StoreError::Unreadable(_))
     }
 }
 
@@ -158,7 +159,7 @@ pub(crate) async fn start(setup: Setup) -> Result<(Port, JoinHandle<()>), Member
     let (orders_sender, orders) = mpsc::channel(QUEUE);
     let (found_sender, found) = mpsc::channel(QUEUE);
     let loading = crate::blocking::run(move || load(&state_dir, own)).await;
-    let Loaded { store, networks, waiting, facts, standing } = loading.expect("loading does not panic")?;
+    let Loaded { store, networks, waiting, facts, standing, unread } = loading.expect("loading does not panic")?;
     for HealthItem { text, .. } in &standing {
         tracing::error!("{text}");
     }
@@ -193,6 +194,7 @@ pub(crate) async fn start(setup: Setup) -> Result<(Port, JoinHandle<()>), Member
         mapped,
         carriers,
         standing,
+        unread,
     };
     let mut driver = Driver::new(parts, Links::default());
     // The node starts with what was kept, not a moment later.
@@ -207,11 +209,13 @@ pub(crate) async fn start(setup: Setup) -> Result<(Port, JoinHandle<()>), Member
 pub(super) struct Loaded {
     pub(super) store: Store,
     pub(super) networks: Vec<Network>,
-    pub(super) waiting: Vec<(pqvpn_wire::dht::NetworkId, super::store::Head)>,
+    pub(super) waiting: Vec<(NetworkId, super::store::Head)>,
     /// Rotations that led to the key this node has.
     facts: Vec<Fact>,
     /// What could not be read.
     pub(super) standing: Vec<HealthItem>,
+    /// Networks that are in the store and cannot be read, and why.
+    pub(super) unread: BTreeMap<NetworkId, String>,
 }
 
 pub(super) fn load(dir: &Path, own: PeerId) -> Result<Loaded, StoreError> {
@@ -226,7 +230,7 @@ pub(super) fn load(dir: &Path, own: PeerId) -> Result<Loaded, StoreError> {
 pub(super) fn load_from(store: Store, own: PeerId) -> Result<Loaded, StoreError> {
     let mut standing = Vec::new();
     let mut say = |code, text| standing.push(HealthItem { level: HealthLevel::Error, code, text });
-    let (mut networks, mut waiting) = (Vec::new(), Vec::new());
+    let (mut networks, mut waiting, mut unread) = (Vec::new(), Vec::new(), BTreeMap::new());
     // What cannot be read is said and stays in the file: were that moved aside, all other networks would be gone too.
     for (id, kept) in store.load()? {
         let waits = kept.head.clone().filter(|head| head.waiting.is_some());
@@ -240,7 +244,11 @@ pub(super) fn load_from(store: Store, own: PeerId) -> Result<Loaded, StoreError>
                 networks.push(network);
                 waiting.extend(waits.map(|head| (id, head)));
             }
-            Err(why) => say(UNREAD, format!("the network {name} cannot be read from the store: {why}; {STAYS}")),
+            Err(why) => {
+                let text = format!("the network {name} cannot be read from the store: {why}; {STAYS}");
+                unread.insert(id, text.clone());
+                say(UNREAD, text);
+            }
         }
     }
     let rotations = store.rotations()?;
@@ -248,7 +256,7 @@ pub(super) fn load_from(store: Store, own: PeerId) -> Result<Loaded, StoreError>
     if let Some(why) = rotations.unread {
         say(UNREAD, format!("{why}; {STAYS}"));
     }
-    Ok(Loaded { store, networks, waiting, facts, standing })
+    Ok(Loaded { store, networks, waiting, facts, standing, unread })
 }
 
 impl Port {

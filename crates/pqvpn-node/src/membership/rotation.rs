@@ -54,6 +54,9 @@ pub enum RotationError {
     /// The networks could not be written down.
     #[error("the networks cannot be stored: {0}")]
     Store(String),
+    /// What is kept of the networks is of another version than this one.
+    #[error("{0}")]
+    Unread(String),
     /// One is under way.
     #[error("a rotation is under way already")]
     Busy,
@@ -83,7 +86,7 @@ pub enum Interrupted {
 /// The files of the state directory cannot be read or written; nothing was decided.
 pub fn finish_rotation(state_dir: &Path, keystore: &KeystoreFile) -> Result<Option<Interrupted>, RotationError> {
     let Some(next) = keystore.next_digest()? else { return Ok(None) };
-    let decided = decided(state_dir, &next).map_err(|error| RotationError::Store(error.to_string()))?;
+    let decided = decided(state_dir, &next).map_err(unread)?;
     if let Some(rotation) = decided {
         keystore.adopt_next()?;
         dht::hand_over(state_dir, &PeerId::from_bytes(rotation.old), &PeerId::from_bytes(rotation.new));
@@ -96,21 +99,27 @@ pub fn finish_rotation(state_dir: &Path, keystore: &KeystoreFile) -> Result<Opti
 /// As [`decide`], for a node that does not run: members hear of it when it does.
 ///
 /// # Errors
-/// [`decide`]; [`RotationError::Store`] where a network cannot be read, which would keep the key before.
+/// [`decide`]; [`RotationError::Unread`] where a network cannot be read, which would keep the key before.
 pub(crate) async fn decide_at_rest(
     state_dir: &Path,
     (identity, next): (&Identity, &Identity),
     file: [u8; 32],
 ) -> Result<Vec<RotatedNetwork>, RotationError> {
-    let unread = |error: NetworksError| RotationError::Store(error.to_string());
     let store = Store::open_as_it_is(state_dir).map_err(unread)?;
-    let Loaded { store, networks, standing, .. } = load_from(store, identity.peer_id()).map_err(unread)?;
-    if let Some(unreadable) = standing.into_iter().next() {
-        return Err(RotationError::Store(unreadable.text));
+    let Loaded { store, networks, unread, .. } = load_from(store, identity.peer_id()).map_err(unread)?;
+    if let Some(why) = unread.into_values().next() {
+        return Err(RotationError::Unread(why));
     }
     let mut networks = networks.into_iter().map(|network| (network.id, network)).collect();
     let decided = decide(&mut networks, &store, (identity, next), (file, clock::unix_millis())).await?;
     Ok(decided.told.into_iter().map(|(_, report)| report).collect())
+}
+
+fn unread(error: NetworksError) -> RotationError {
+    match error {
+        NetworksError::Newer(_) | NetworksError::Unreadable(_) => RotationError::Unread(error.to_string()),
+        _ => RotationError::Store(error.to_string()),
+    }
 }
 
 /// What was decided.
@@ -242,7 +251,7 @@ mod tests {
         store.write(vec![Change::Head(NetworkId::from_bytes([2; 32]), head(None))]).await.unwrap();
         drop(store);
         let refused = decide_at_rest(dir.path(), (&now, &next), [8; 32]).await;
-        let Err(RotationError::Store(why)) = refused else { panic!("{refused:?}") };
+        let Err(RotationError::Unread(why)) = refused else { panic!("{refused:?}") };
         assert!(why.contains("the network home cannot be read"), "{why}");
         assert_eq!(decided_for(dir.path(), [8; 32]), None);
     }

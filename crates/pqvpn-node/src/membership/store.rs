@@ -402,11 +402,19 @@ fn failed(error: impl Into<redb::Error>) -> StoreError {
     let error = error.into();
     let is_format =
         |error: &io::Error| matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof);
+    // A whole file of a database that is newer, or older, than the one this version has.
+    let is_other = match &error {
+        redb::Error::UpgradeRequired(_) => true,
+        redb::Error::Corrupted(why) => why.starts_with("Expected file format version"),
+        _ => false,
+    };
+    if is_other {
+        return StoreError::Unreadable(error.to_string());
+    }
     let damaged = matches!(&error, redb::Error::Io(error) if is_format(error))
         || matches!(
             error,
             redb::Error::Corrupted(_)
-                | redb::Error::UpgradeRequired(_)
                 | redb::Error::TableTypeMismatch { .. }
                 | redb::Error::TableIsMultimap(_)
                 | redb::Error::TableIsNotMultimap(_)

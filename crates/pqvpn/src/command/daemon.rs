@@ -25,7 +25,7 @@ use pqvpn_crypto::identity::{Identity, warm_up};
 use pqvpn_node::{
     bootstrap::Shelf,
     config::{Config, LogLevel},
-    membership::{Interrupted, finish_rotation},
+    membership::{Interrupted, RotationError, finish_rotation},
     overlay::Overlay,
     store::{self, KeystoreFile, StoreError},
 };
@@ -177,7 +177,10 @@ fn end_rotation(state_dir: &Path, keystore: &KeystoreFile) -> Result<(), Failure
         }
         Ok(None) => {}
         Err(error) => {
-            let hint = "free some space, or check the state directory; then start the daemon again";
+            let hint = match error {
+                RotationError::Unread(_) => "start the version that wrote it, which ends the rotation",
+                _ => "free some space, or check the state directory; then start the daemon again",
+            };
             return Err(Failure::failed("rotation", "an interrupted rotation of the key was not ended", error, hint));
         }
     }

@@ -285,6 +285,9 @@ impl Driver {
         if let Some(name) = name.as_ref().filter(|name| !is_label(name)) {
             return Err(NetworkError::BadName(name.clone()));
         }
+        if let Some(why) = self.unread.get(&code.network) {
+            return Err(NetworkError::Unread(why.clone()));
+        }
         if let Some(network) = self.networks.get(&code.network) {
             let now_ms = clock::unix_millis();
             let view = network.constitution.view();

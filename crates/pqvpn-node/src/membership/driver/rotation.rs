@@ -57,6 +57,10 @@ impl Driver {
         if self.retired {
             return drop(reply.send(Err(RotationError::Busy)));
         }
+        // It would keep the key before, which is erased one day.
+        if let Some(why) = self.unread.values().next() {
+            return drop(reply.send(Err(RotationError::Unread(why.clone()))));
+        }
         // What waits otherwise is not part of it.
         if !self.save().await
             && let Some(refusing) = &self.refusing

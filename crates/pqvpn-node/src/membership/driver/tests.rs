@@ -85,6 +85,7 @@ fn rig() -> Rig {
         mapped: Mapped::none(),
         carriers: Carriers::of_tests(Arc::new(Nowhere::default())),
         standing: Vec::new(),
+        unread: BTreeMap::new(),
     };
     let driver = Driver::new(parts, Links::default());
     Rig { driver, id: founders.id, _state: state, _events: waiting, _views: shown }

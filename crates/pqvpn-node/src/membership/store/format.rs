@@ -34,6 +34,11 @@ pub(super) fn check(database: &Database) -> Result<(), StoreError> {
     let read = database.begin_read().map_err(failed)?;
     let meta = match read.open_table(META) {
         Err(TableError::TableDoesNotExist(_)) => return Ok(()),
+        Err(
+            error @ (TableError::TableTypeMismatch { .. }
+            | TableError::TableIsMultimap(_)
+            | TableError::TypeDefinitionChanged { .. }),
+        ) => return Err(StoreError::Unreadable(error.to_string())),
         meta => meta.map_err(failed)?,
     };
     let Some(found) = meta.get(KEY).map_err(failed)? else { return Ok(()) };

@@ -185,7 +185,9 @@ fn what_errors_say_of_the_file() {
         assert!(matches!(io(kind), StoreError::Damaged(_)), "{kind}");
     }
     assert!(matches!(failed(redb::StorageError::Corrupted(String::new())), StoreError::Damaged(_)));
-    assert!(matches!(failed(redb::DatabaseError::UpgradeRequired(1)), StoreError::Damaged(_)));
+    assert!(matches!(failed(redb::DatabaseError::UpgradeRequired(1)), StoreError::Unreadable(_)));
+    let later = "Expected file format version <= 3, found 4";
+    assert!(matches!(failed(redb::StorageError::Corrupted(later.to_owned())), StoreError::Unreadable(_)));
     assert!(matches!(failed(redb::StorageError::PreviousIo), StoreError::Failed(_)));
 }
 

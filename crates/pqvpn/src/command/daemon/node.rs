@@ -50,7 +50,7 @@ pub(super) fn refused(error: &StartError) -> Failure {
         StartError::Listen { .. } | StartError::NoSocket => ("listen", "check node.listen against `ip address`"),
         StartError::Tun(_) => ("tun", "`modprobe tun`; or change interface.name: `ip link` lists the names in use"),
         StartError::Host(error) => ("host", error.hint()),
-        StartError::Networks(error) if error.is_newer() => {
+        StartError::Networks(error) if error.is_of_another_version() => {
             ("newer-networks", "install that version again; or move the file elsewhere, and this node is in no network")
         }
         StartError::DataPlane(_) | StartError::Link(_) | StartError::Io(_) | _ => {

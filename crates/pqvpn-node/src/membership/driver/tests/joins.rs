@@ -6,7 +6,10 @@ use pqvpn_trust::{CompositeVerifier, Inserted};
 use pqvpn_wire::network::{Code, Door, Invite, InviteSecret, JoinRequest, Params, SignedInvite};
 
 use super::{
-    super::super::{join::Member, network::constitution, port::load_from, store::WaitingJoin},
+    super::super::{
+        event::Rotating, join::Member, network::constitution, port::load_from, rotation::RotationError,
+        store::WaitingJoin,
+    },
     *,
 };
 
@@ -299,4 +302,19 @@ async fn a_network_that_is_held_and_asked_for_counts_once() {
     assert_eq!(ask(&mut driver, NetworkId::from_bytes([63; 32])), full);
     driver.joining.remove(&id);
     assert_eq!(ask(&mut driver, id), None, "it has its place");
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_is_neither_joined_over_nor_left_with_the_key_before() {
+    let Rig { mut driver, _state, .. } = rig();
+    let other = NetworkId::from_bytes([9; 32]);
+    driver.unread.insert(other, "its head".to_owned());
+    let (reply, answer) = oneshot::channel();
+    driver.join(&code(other), None, Duration::from_secs(5), reply);
+    assert_eq!(answer.await.unwrap().err(), Some(NetworkError::Unread("its head".to_owned())));
+    assert!(driver.joining.is_empty() && driver.unsaved.is_empty());
+    let (reply, answer) = oneshot::channel();
+    driver.rotate(Rotating { next: Arc::new(identity(6)), file: [1; 32], reply }).await;
+    assert!(matches!(answer.await.unwrap(), Err(RotationError::Unread(_))));
+    assert!(!driver.retired && driver.store.rotations().unwrap().kept.is_empty());
 }

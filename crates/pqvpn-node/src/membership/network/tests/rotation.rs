@@ -106,13 +106,19 @@ async fn one_network_that_refuses_leaves_all_as_they_were() {
     assert!(!is_written(dir.path()));
 }
 
-#[test]
-fn a_damaged_store_undoes_no_rotation() {
+/// A state directory as a crash leaves it: a key, the next one (SHA-256 of its file), and a store without networks.
+fn interrupted() -> (tempfile::TempDir, crate::store::KeystoreFile, [u8; 32]) {
     let dir = tempfile::tempdir().unwrap();
     let key = crate::store::KeystoreFile::new(dir.path(), KdfParams { memory_kib: 8, passes: 1, lanes: 1 });
     key.create(&IdentitySeed::generate().unwrap(), None).unwrap();
-    key.prepare_next(&IdentitySeed::generate().unwrap(), None).unwrap();
+    let file = key.prepare_next(&IdentitySeed::generate().unwrap(), None).unwrap();
     drop(Store::open(dir.path()).unwrap());
+    (dir, key, file)
+}
+
+#[test]
+fn a_damaged_store_undoes_no_rotation() {
+    let (dir, key, _) = interrupted();
     std::fs::write(dir.path().join(FILE), vec![7; 4096]).unwrap();
     for _ in 0..2 {
         let ended = finish_rotation(dir.path(), &key);
@@ -123,15 +129,11 @@ fn a_damaged_store_undoes_no_rotation() {
 
 #[test]
 fn a_rotation_that_cannot_be_read_undoes_none_and_one_that_can_is_finished() {
-    let dir = tempfile::tempdir().unwrap();
-    let key = crate::store::KeystoreFile::new(dir.path(), KdfParams { memory_kib: 8, passes: 1, lanes: 1 });
-    key.create(&IdentitySeed::generate().unwrap(), None).unwrap();
-    let file = key.prepare_next(&IdentitySeed::generate().unwrap(), None).unwrap();
-    drop(Store::open(dir.path()).unwrap());
+    let (dir, key, file) = interrupted();
     tests::alter(dir.path(), "rotations", &[1; 32], Some(br#"{"of":"a newer version"}"#));
     for _ in 0..2 {
         let ended = finish_rotation(dir.path(), &key);
-        let Err(RotationError::Store(why)) = ended else { panic!("{ended:?}") };
+        let Err(RotationError::Unread(why)) = ended else { panic!("{ended:?}") };
         assert!(why.contains("cannot be read") && why.contains("left as it is"), "{why}");
         assert_eq!(key.next_digest().unwrap(), Some(file), "it may be the key that is in force");
     }
@@ -143,14 +145,10 @@ fn a_rotation_that_cannot_be_read_undoes_none_and_one_that_can_is_finished() {
 
 #[test]
 fn a_store_of_a_newer_version_undoes_no_rotation() {
-    let dir = tempfile::tempdir().unwrap();
-    let key = crate::store::KeystoreFile::new(dir.path(), KdfParams { memory_kib: 8, passes: 1, lanes: 1 });
-    key.create(&IdentitySeed::generate().unwrap(), None).unwrap();
-    key.prepare_next(&IdentitySeed::generate().unwrap(), None).unwrap();
-    drop(Store::open(dir.path()).unwrap());
+    let (dir, key, _) = interrupted();
     tests::alter(dir.path(), "meta", b"version", Some(&2_u32.to_be_bytes()));
     let ended = finish_rotation(dir.path(), &key);
-    let Err(RotationError::Store(why)) = ended else { panic!("{ended:?}") };
+    let Err(RotationError::Unread(why)) = ended else { panic!("{ended:?}") };
     assert!(why.contains("a newer version of PQVPN"), "{why}");
     assert!(key.next_digest().unwrap().is_some(), "it may be the key that is in force");
 }
