@@ -116,9 +116,11 @@ pub(crate) async fn decide_at_rest(
 }
 
 fn unread(error: NetworksError) -> RotationError {
-    match error {
-        NetworksError::Newer(_) | NetworksError::Unreadable(_) => RotationError::Unread(error.to_string()),
-        _ => RotationError::Store(error.to_string()),
+    let is_of_another_version = matches!(error, NetworksError::Newer(_) | NetworksError::Unreadable(_));
+    if is_of_another_version {
+        RotationError::Unread(error.to_string())
+    } else {
+        RotationError::Store(error.to_string())
     }
 }
 

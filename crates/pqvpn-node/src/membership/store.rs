@@ -403,12 +403,10 @@ fn failed(error: impl Into<redb::Error>) -> StoreError {
     let is_format =
         |error: &io::Error| matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof);
     // A whole file of a database that is newer, or older, than the one this version has.
-    let is_other = match &error {
-        redb::Error::UpgradeRequired(_) => true,
-        redb::Error::Corrupted(why) => why.starts_with("Expected file format version"),
-        _ => false,
-    };
-    if is_other {
+    let is_other = |why: &str| why.starts_with("Expected file format version");
+    if matches!(&error, redb::Error::UpgradeRequired(_))
+        || matches!(&error, redb::Error::Corrupted(why) if is_other(why))
+    {
         return StoreError::Unreadable(error.to_string());
     }
     let damaged = matches!(&error, redb::Error::Io(error) if is_format(error))

@@ -177,9 +177,10 @@ fn end_rotation(state_dir: &Path, keystore: &KeystoreFile) -> Result<(), Failure
         }
         Ok(None) => {}
         Err(error) => {
-            let hint = match error {
-                RotationError::Unread(_) => "start the version that wrote it, which ends the rotation",
-                _ => "free some space, or check the state directory; then start the daemon again",
+            let hint = if matches!(error, RotationError::Unread(_)) {
+                "start the version that wrote it, which ends the rotation"
+            } else {
+                "free some space, or check the state directory; then start the daemon again"
             };
             return Err(Failure::failed("rotation", "an interrupted rotation of the key was not ended", error, hint));
         }
