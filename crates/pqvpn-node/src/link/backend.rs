@@ -40,8 +40,8 @@ mod setup;
 #[path = "backend/socket.rs"]
 mod socket;
 
-use socket::Balances;
 pub(super) use socket::QuicSocket;
+use socket::{Balances, TurnedAway};
 
 type Accepted = Result<Box<dyn Connection>, LinkError>;
 
@@ -54,9 +54,11 @@ pub(in crate::link) fn endpoint(
     let counters = Arc::new(Counters::default());
     let dialing = Arc::clone(&socket);
     let balances = Balances::default();
-    let socket = QuicSocket::new(socket, Arc::clone(&counters), balances.clone()).map_err(local)?;
     let transport = Arc::new(transport(&config)?);
-    let server = server_config(&config, Arc::clone(&transport))?;
+    let mut server = server_config(&config, Arc::clone(&transport))?;
+    let turned_away = super::Retries::of(&mut server, &config)
+        .map(|retries| TurnedAway { retries, from: config.gate.retries_from() });
+    let socket = QuicSocket::new(socket, Arc::clone(&counters), balances.clone(), turned_away).map_err(local)?;
     let moved = super::Moved::default();
     let quic = quic::Endpoint::new_with_abstract_socket(
         super::count_strangers(

@@ -49,6 +49,12 @@ impl GateConfig {
         let fit = usize::try_from(bytes / SHARE / PLACE_BYTES).unwrap_or(usize::MAX);
         Self { max_unfinished: fit.clamp(FEWEST, usual.max_unfinished), ..usual }
     }
+
+    /// Handshakes under way from which on un-proven sources get a Retry, whoever they are.
+    #[must_use]
+    pub fn retries_from(&self) -> usize {
+        self.retry_threshold.min(self.max_unfinished)
+    }
 }
 
 /// Handshakes that leave their places to others, in a second and at once: 215 µs of a processor each.
@@ -123,7 +129,7 @@ impl Gate {
                 Room::InsteadOf(_) | Room::None => Verdict::Ignore,
             };
         }
-        if unfinished >= self.config.retry_threshold.min(self.config.max_unfinished) {
+        if unfinished >= self.config.retries_from() {
             return Verdict::Retry;
         }
         match self.unproven.take(now, source) {

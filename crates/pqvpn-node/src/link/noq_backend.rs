@@ -14,6 +14,7 @@ use super::config::TransportKnobs;
 use backend::QuicSocket;
 use moved::{Moved, Watched};
 use paced::PacedConfig;
+use retries::Retries;
 use socket::NoqSocket;
 
 #[expect(clippy::duplicate_mod, reason = "the same source over two crates of the same shape")]
@@ -21,6 +22,7 @@ use socket::NoqSocket;
 mod backend;
 mod moved;
 mod paced;
+mod retries;
 mod socket;
 
 pub(super) use backend::endpoint;

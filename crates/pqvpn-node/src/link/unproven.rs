@@ -22,6 +22,8 @@ const RECENT: usize = 1024;
 const SMALLEST: usize = 1200;
 /// Handshakes that one of several first packets to the same connection id may belong to, each of at least [`SMALLEST`].
 const ALIKE: usize = 8;
+/// Set in every packet of QUIC (RFC 9000 §17.2).
+const FIXED_BIT: u8 = 0x40;
 /// The longest connection id (RFC 9000 §17.2).
 const LONGEST_ID: usize = 20;
 
@@ -65,6 +67,30 @@ fn is_initial(packet: &[u8]) -> bool {
     packet.first().is_some_and(|first| first & 0xb0 == 0x80)
 }
 
+/// A first packet, or another Initial (RFC 9000 §17.2.2), in a datagram large enough for one.
+#[derive(Debug)]
+pub(super) struct Initial<'p> {
+    /// Destination connection id.
+    pub(super) to: &'p [u8],
+    /// Source connection id.
+    pub(super) from: &'p [u8],
+    pub(super) has_token: bool,
+}
+
+impl<'p> Initial<'p> {
+    /// `None`: it is none that a server may answer.
+    pub(super) fn read(datagram: &'p [u8]) -> Option<Self> {
+        let first = *datagram.first().filter(|_| is_initial(datagram) && datagram.len() >= SMALLEST)?;
+        if first & FIXED_BIT == 0 {
+            return None;
+        }
+        let (to, from) = ids(datagram)?;
+        // Behind first byte, version and ids with their lengths.
+        let token = *datagram.get(7 + to.len() + from.len())?;
+        Some(Self { to, from, has_token: token != 0 })
+    }
+}
+
 /// The balances of handshakes under way.
 #[derive(Debug, Default)]
 pub(super) struct Unproven {
@@ -76,6 +102,16 @@ pub(super) struct Unproven {
 impl Unproven {
     fn hash(&self, address: SocketAddr, id: &[u8]) -> u64 {
         self.hasher.hash_one((address, id))
+    }
+
+    /// The handshake that an Initial from there belongs to.
+    pub(super) fn handshake(&self, from: SocketAddr, initial: &Initial<'_>) -> Handshake {
+        Handshake(self.hash(from, initial.from))
+    }
+
+    /// Whether a handshake is under way here, begun without proof of an address.
+    pub(super) fn is_under_way(&self, handshake: Handshake) -> bool {
+        self.balances.contains_key(&handshake)
     }
 
     /// Something came from there.

@@ -13,6 +13,8 @@ use crate::wire::{Fate, Sent};
 
 both_backends!(
     a_retry_costs_one_round_trip_and_the_link_comes_up,
+    what_is_under_way_is_finished_whoever_is_turned_away,
+    who_turns_everybody_away_dials,
     a_forged_flood_holds_bounded_state_and_lets_the_honest_in,
     the_server_sends_no_more_than_three_times_what_a_forged_source_sent,
     who_falls_silent_is_sent_no_more_than_three_times_what_it_sent,
@@ -27,6 +29,24 @@ async fn a_retry_costs_one_round_trip_and_the_link_comes_up(backend: Backend) {
     assert!((1..=3).contains(&pair.server.stats().retried), "{:?}", pair.server.stats());
     assert!(dialed.handshake_time() < RTT * 2 + RTT / 5, "{:?}", dialed.handshake_time());
     echo(&*dialed, &*accepted, b"hello").await.unwrap();
+}
+
+async fn what_is_under_way_is_finished_whoever_is_turned_away(backend: Backend) {
+    let pair = Pair::with(backend, Admits::Everybody, Admits::Everybody, |config| config.gate.retry_threshold = 1);
+    // Of the first flight the first datagram arrives, and the others when its handshake has begun.
+    pair.wire.set_rule(|sent| match sent.index {
+        1..4 if sent.to == addr(SERVER) => Fate::Late(RTT),
+        _ => Fate::Arrives,
+    });
+    let (dialed, accepted) = pair.linked().await;
+    assert_eq!(pair.server.stats().retried, 0, "{:?}", pair.server.stats());
+    echo(&*dialed, &*accepted, b"hello").await.unwrap();
+}
+
+async fn who_turns_everybody_away_dials(backend: Backend) {
+    let pair = Pair::with(backend, Admits::Everybody, Admits::Everybody, |config| config.gate.retry_threshold = 0);
+    pair.linked().await;
+    assert_eq!(pair.client.stats().retried, 0, "{:?}", pair.client.stats());
 }
 
 /// A source of its own for each connection, from the connection id in a long header (RFC 9000 §17.2).

@@ -3,13 +3,15 @@
 
 use std::io::{self, IoSliceMut};
 use std::net::SocketAddr;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
+use std::time::SystemTime;
 
-use super::super::quic;
+use super::super::{Retries, quic};
 use super::{Counters, count};
 use crate::link::socket::{LinkRecv, LinkSocket, LinkTransmit, MAX_BATCH, canonical, to_quic};
-use crate::link::unproven::{Handshake, Unproven};
+use crate::link::unproven::{Handshake, Initial, Unproven};
 
 /// The link socket in the terms of the QUIC stack.
 #[derive(Debug, Clone)]
@@ -18,18 +20,33 @@ pub(in crate::link) struct QuicSocket {
     local: SocketAddr,
     counters: Arc<Counters>,
     balances: Balances,
+    turned_away: Option<Arc<TurnedAway>>,
+}
+
+/// Who gets a Retry before QUIC looks at it.
+#[derive(Debug)]
+pub(super) struct TurnedAway {
+    pub(super) retries: Retries,
+    /// Handshakes under way from which on the gate has a Retry for every first packet without a token.
+    pub(super) from: usize,
 }
 
 impl QuicSocket {
-    pub(super) fn new(socket: Arc<dyn LinkSocket>, counters: Arc<Counters>, balances: Balances) -> io::Result<Self> {
+    pub(super) fn new(
+        socket: Arc<dyn LinkSocket>,
+        counters: Arc<Counters>,
+        balances: Balances,
+        turned_away: Option<TurnedAway>,
+    ) -> io::Result<Self> {
         let local = socket.local_addr()?;
-        Ok(Self { socket, local, counters, balances })
+        Ok(Self { socket, local, counters, balances, turned_away: turned_away.map(Arc::new) })
     }
 
-    /// One that nobody without a proven address has sent to.
+    /// One that nobody without a proven address has sent to. `retries` has it turn first packets away.
     #[cfg(test)]
-    pub(in crate::link) fn over(socket: Arc<dyn LinkSocket>) -> io::Result<Self> {
-        Self::new(socket, Arc::default(), Balances::default())
+    pub(in crate::link) fn over(socket: Arc<dyn LinkSocket>, retries: Option<Retries>) -> io::Result<Self> {
+        let turned_away = retries.map(|retries| TurnedAway { retries, from: 0 });
+        Self::new(socket, Arc::default(), Balances::default(), turned_away)
     }
 
     pub(in crate::link) fn local_addr(&self) -> SocketAddr {
@@ -99,8 +116,8 @@ impl QuicSocket {
         let mut received = [LinkRecv::default(); MAX_BATCH];
         let batch = bufs.len().min(meta.len()).min(MAX_BATCH);
         let filled = ready!(self.socket.poll_recv(cx, &mut bufs[..batch], &mut received[..batch]))?;
-        let received = &received[..filled.min(batch)];
-        self.balances.received(received, bufs);
+        let received = &mut received[..filled.min(batch)];
+        self.sift(received, bufs);
         for (meta, received) in meta.iter_mut().zip(received) {
             *meta = quic::udp::RecvMeta::default();
             meta.addr = to_quic(received.from, self.local.is_ipv6());
@@ -111,6 +128,60 @@ impl QuicSocket {
         }
         Poll::Ready(Ok(filled.min(batch)))
     }
+
+    /// Notes what came, and takes out of it what is answered without QUIC.
+    fn sift(&self, received: &mut [LinkRecv], bufs: &mut [IoSliceMut<'_>]) {
+        let is_busy = |away: &&Arc<TurnedAway>| self.counters.unfinished.load(Ordering::Relaxed) >= away.from;
+        let busy = self.turned_away.as_ref().filter(is_busy);
+        let (mut unproven, mut last) = (self.balances.lock(), None);
+        for (meta, buf) in received.iter_mut().zip(bufs) {
+            let (whole, stride) = (meta.len.min(buf.len()), meta.stride.max(1));
+            let mut kept = 0;
+            for begin in (0..whole).step_by(stride) {
+                let datagram = begin..whole.min(begin + stride);
+                if busy.is_some_and(|away| self.is_retried(away, &unproven, &mut last, meta, &buf[datagram.clone()])) {
+                    continue;
+                }
+                unproven.received(meta.from, &buf[datagram.clone()]);
+                let length = datagram.len();
+                if kept < begin {
+                    buf.copy_within(datagram, kept);
+                }
+                kept += length;
+            }
+            meta.len = kept;
+        }
+    }
+
+    /// Whether a datagram was a first packet and has been answered with a Retry, which may get lost as any datagram. The rest of a
+    /// flight that came at once is answered with its `last`.
+    fn is_retried(
+        &self,
+        away: &TurnedAway,
+        unproven: &Unproven,
+        last: &mut Option<Handshake>,
+        meta: &LinkRecv,
+        datagram: &[u8],
+    ) -> bool {
+        let Some(first) = Initial::read(datagram).filter(|initial| !initial.has_token) else { return false };
+        let handshake = unproven.handshake(meta.from, &first);
+        if unproven.is_under_way(handshake) {
+            return false;
+        }
+        if *last == Some(handshake) {
+            return true;
+        }
+        let from = to_quic(meta.from, self.local.is_ipv6());
+        let Some(retry) = away.retries.answer(SystemTime::now(), from, &first) else { return false };
+        *last = Some(handshake);
+        count(&self.counters.retried);
+        let transmit =
+            LinkTransmit { to: meta.from, src_ip: meta.dst_ip, ecn: None, contents: &retry, segment_size: None };
+        if let Err(error) = self.socket.try_send(&transmit) {
+            tracing::trace!(%error, "Retry not sent");
+        }
+        true
+    }
 }
 
 /// What those who have not proven their address sent and were sent, shared by the socket and the gate.
@@ -120,15 +191,6 @@ pub(super) struct Balances(Arc<Mutex<Unproven>>);
 impl Balances {
     fn lock(&self) -> MutexGuard<'_, Unproven> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn received(&self, filled: &[LinkRecv], bufs: &[IoSliceMut<'_>]) {
-        let mut unproven = self.lock();
-        for (meta, buf) in filled.iter().zip(bufs) {
-            for datagram in buf[..meta.len.min(buf.len())].chunks(meta.stride.max(1)) {
-                unproven.received(meta.from, datagram);
-            }
-        }
     }
 
     /// From now on until the guard is dropped, a handshake whose first packet came from there gets no more than it may. `to` is
@@ -203,7 +265,8 @@ mod tests {
         let (narrow, balances, from) =
             (Arc::new(Narrow::default()), Balances::default(), SocketAddr::from(([192, 0, 2, 1], 1)));
         let counters = Arc::new(Counters::default());
-        let socket = QuicSocket::new(Arc::<Narrow>::clone(&narrow), Arc::clone(&counters), balances.clone()).unwrap();
+        let socket =
+            QuicSocket::new(Arc::<Narrow>::clone(&narrow), Arc::clone(&counters), balances.clone(), None).unwrap();
         // An Initial from the client's connection id 1 to 9, and Initials back.
         let mut hello = [0_u8; 1200];
         hello[..9].copy_from_slice(&[0xc0, 0, 0, 0, 1, 1, 9, 1, 1]);
@@ -230,7 +293,7 @@ mod tests {
         socket.try_send(&transmit).unwrap();
         assert_eq!(narrow.went.load(Ordering::Relaxed), 6000);
         // Nor is anybody limited who has begun none.
-        QuicSocket::over(Arc::<Narrow>::clone(&narrow)).unwrap().try_send(&transmit).unwrap();
+        QuicSocket::over(Arc::<Narrow>::clone(&narrow), None).unwrap().try_send(&transmit).unwrap();
         assert_eq!(narrow.went.load(Ordering::Relaxed), 8400);
     }
 }

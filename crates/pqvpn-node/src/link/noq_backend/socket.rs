@@ -193,7 +193,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_was_granted_while_the_socket_was_full_is_not_asked_for_again() {
         let brim = Arc::new(Brim { room: AtomicUsize::new(8), went: AtomicUsize::new(0) });
-        let socket = NoqSocket::new(QuicSocket::over(Arc::<Brim>::clone(&brim)).unwrap(), Moved::default());
+        let socket = NoqSocket::new(QuicSocket::over(Arc::<Brim>::clone(&brim), None).unwrap(), Moved::default());
         let (_own, mut link) = (socket.create_sender(), socket.create_sender());
         let mut cx = Context::from_waker(Waker::noop());
         let mut probe = |address: u8| {
