@@ -4,7 +4,7 @@
 //! Four hosts on a switch: the hub, which is attacked; a peer that sends it all TCP takes; a crowd of peers of which some
 //! make their first handshake in each phase (`crates/pqvpn-node/examples/swarm.rs`); and the stranger
 //! (`crates/pqvpn-node/examples/flood`), who has a /15 of addresses. Each phase is one kind of flood. The tunnel is measured
-//! during it, just before and just after; all three share their machine, so that only the ratio is held against a bar.
+//! with it and without it, by turns; all three share their machine, so that only the ratio is held against a bar.
 
 use std::time::Duration;
 

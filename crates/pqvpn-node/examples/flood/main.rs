@@ -3,8 +3,8 @@
 //! `flood KIND HUB_ID HUB_ADDRESS FIRST COUNT RATE SECONDS START [INDEX]`.
 //!
 //! They come from COUNT IPv4 addresses from FIRST on, all of them this host's own; RATE is per second. Says `ready` once
-//! everything is made that can be made before, sends once there is a file START, and in the end says in JSON what went out
-//! and what came back.
+//! everything is made that can be made before, sends while there is a file START, and SECONDS after that was there first says in
+//! JSON what went out and what came back.
 //!
 //! | Kind | A datagram is |
 //! |---|---|
@@ -77,10 +77,9 @@ fn main() -> Result<(), Failure> {
         thread::sleep(TICK);
     }
     let span = Duration::from_secs(seconds.parse()?);
-    let begun = run(&mut *flood, &mut wire, rate.parse()?, span)?;
-    let took = begun.elapsed();
+    let sending = run(&mut *flood, &mut wire, rate.parse()?, span, Path::new(start))?;
     settle(&mut *flood, &mut wire)?;
-    say(&serde_json::json!({ "seconds": took.as_secs_f64(), "wire": wire.told(), "more": flood.told() }).to_string())
+    say(&serde_json::json!({ "seconds": sending.as_secs_f64(), "wire": wire.told(), "more": flood.told() }).to_string())
 }
 
 fn say(line: &str) -> Result<(), Failure> {
@@ -89,18 +88,23 @@ fn say(line: &str) -> Result<(), Failure> {
     Ok(out.flush()?)
 }
 
-/// Sends what is due, and looks at what comes back; gives when it began.
-fn run(flood: &mut dyn Flood, wire: &mut Wire, rate: u64, span: Duration) -> Result<Instant, Failure> {
-    let (begun, mut done) = (Instant::now(), 0);
+/// Sends what is due, and looks at what comes back; gives for how long it sent.
+fn run(flood: &mut dyn Flood, wire: &mut Wire, rate: u64, span: Duration, start: &Path) -> Result<Duration, Failure> {
+    let (begun, mut last) = (Instant::now(), Instant::now());
+    let (mut sending, mut done) = (Duration::ZERO, 0);
     while begun.elapsed() < span {
-        let due = u128::from(rate) * begun.elapsed().as_micros() / 1_000_000;
+        let passed = std::mem::replace(&mut last, Instant::now()).elapsed();
+        if start.exists() {
+            sending += passed;
+        }
+        let due = u128::from(rate) * sending.as_micros() / 1_000_000;
         while u128::from(done) < due && begun.elapsed() < span {
             done += flood.burst(wire)?;
         }
         answers(flood, wire)?;
         thread::sleep(TICK);
     }
-    Ok(begun)
+    Ok(sending)
 }
 
 fn settle(flood: &mut dyn Flood, wire: &mut Wire) -> Result<(), Failure> {

@@ -2,6 +2,7 @@
 //! One kind of flood, and what came of it.
 
 use std::fs;
+use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -9,13 +10,16 @@ use anyhow::Context as _;
 use pqvpn_lab::report::{Op, Report};
 use serde_json::{Value, json};
 
-use super::rig::{NEWCOMER, Rig};
+use super::rig::{INTERFACE, NEWCOMER, Rig};
 use super::sample::{Sample, Sampler, median};
 use crate::command::network::{rounded, say};
 use crate::command::node::PATIENCE;
 
-/// Seconds of each of the transfers before and after the flood.
-const BESIDE: u32 = 4;
+/// How often the transfer is looked at with the flood and without it, by turns.
+const TURNS: u32 = 9;
+/// How long each of these looks takes, of which the first part is left to TCP to find its pace.
+const TURN: Duration = Duration::from_millis(1500);
+const PACING: Duration = Duration::from_millis(300);
 /// Time in which newcomers come, one after the other.
 const COMING: Duration = Duration::from_secs(3);
 /// From the flood's begin to the first newcomer.
@@ -63,8 +67,8 @@ pub(super) const ALL: [Phase; 5] = [
 
 /// What came of it.
 pub(super) struct Outcome {
-    quiet_gbit_s: f64,
-    gbit_s: f64,
+    /// With the flood and without it, by turns.
+    turns: Vec<[f64; 2]>,
     pub(super) tried: u32,
     pub(super) answered: u32,
     newcomers: Value,
@@ -95,14 +99,15 @@ impl Phase {
         // Nobody gets in because the flood is over.
         let until_last = LEAD + COMING + NEWCOMER.max(SECOND_KEYS);
         let seconds = (seconds * self.longer).max(u32::try_from((until_last + LOOK).as_secs())?);
-        let (stranger, start) = rig.stranger(self, seconds + 1, times)?;
-        let before = rig.course(BESIDE).tcp(1, false)?;
+        let turns = u32::try_from((TURN * 2 * TURNS).as_secs())? + 1;
+        let (stranger, start) = rig.stranger(self, seconds + turns, times)?;
         let pid = rig.daemon.pid();
         // The transfer borrows the rig's hosts, the newcomers its crowd.
         let (peer, hub, target) = (rig.course(0).one.clone(), rig.course(0).two.clone(), rig.course(0).target);
-        let course = crate::command::bench::iperf::Course { one: &peer, two: &hub, target, seconds };
+        let course = crate::command::bench::iperf::Course { one: &peer, two: &hub, target, seconds: seconds + turns };
         let gap = COMING / u32::from(newcomers);
-        let (busy, (came, samples, hub_cpu, stranger_cpu)) = course.tcp_beside(|span| {
+        let span = Duration::from_secs(seconds.into());
+        let (_, (came, samples, hub_cpu, stranger_cpu, turns)) = course.tcp_beside(|_| {
             let begun = Instant::now();
             fs::write(&start, [])?;
             let before = [rig.daemon.usage()?.cpu, stranger.usage()?.cpu];
@@ -116,17 +121,15 @@ impl Phase {
             let took = begun.elapsed().as_secs_f64();
             let after = [rig.daemon.usage()?.cpu, stranger.usage()?.cpu];
             let share = |which: usize| after[which].saturating_sub(before[which]).as_secs_f64() * 100.0 / took;
-            Ok((came, samples, share(0), share(1)))
+            Ok((came, samples, share(0), share(1), by_turns(pid, &start)?))
         })?;
         let stranger = stranger.wait(PATIENCE)?;
         let told = stranger.stdout.lines().last().unwrap_or_default();
         let told = serde_json::from_str(told).with_context(|| format!("the stranger said: {}", stranger.stderr))?;
         let hub = rig.hub.json(&["status"])?;
-        let after = rig.course(BESIDE).tcp(1, false)?;
         let answered = came["answered"].as_u64().unwrap_or_default();
         Ok(Outcome {
-            quiet_gbit_s: before.gbit_s.midpoint(after.gbit_s),
-            gbit_s: busy.gbit_s,
+            turns,
             tried: newcomers.into(),
             answered: u32::try_from(answered)?,
             newcomers: came,
@@ -139,7 +142,46 @@ impl Phase {
     }
 }
 
+/// What arrives at a daemon's interface with the flood and without it, Gbit/s, by turns. The flood is one while there is the file.
+fn by_turns(pid: u32, start: &Path) -> anyhow::Result<Vec<[f64; 2]>> {
+    let look = || -> anyhow::Result<f64> {
+        thread::sleep(PACING);
+        let (begun, before) = (Instant::now(), received(pid)?);
+        thread::sleep(TURN - PACING);
+        #[expect(clippy::cast_precision_loss, reason = "gigabytes")]
+        Ok((received(pid)? - before) as f64 * 8e-9 / begun.elapsed().as_secs_f64())
+    };
+    let turn = |_| {
+        fs::write(start, [])?;
+        let with = look()?;
+        fs::remove_file(start)?;
+        Ok([with, look()?])
+    };
+    (0..TURNS).map(turn).collect()
+}
+
+/// Bytes that a daemon has handed to its host through its interface (proc_pid_net(5): `dev`).
+fn received(pid: u32) -> anyhow::Result<u64> {
+    let table = fs::read_to_string(format!("/proc/{pid}/net/dev"))?;
+    let mut rows = table.lines().filter_map(|row| row.trim().strip_prefix(INTERFACE)?.strip_prefix(':'));
+    let row = rows.next().context("the daemon has an interface")?;
+    Ok(row.split_whitespace().next().context("bytes come first")?.parse()?)
+}
+
 impl Outcome {
+    /// Throughput with the flood and without it, Gbit/s, and the ratios of the turns: the least, the one in the middle, the most.
+    fn throughput(&self) -> ([f64; 2], [f64; 3]) {
+        let ordered = |of: &dyn Fn(&[f64; 2]) -> f64| {
+            let mut all: Vec<f64> = self.turns.iter().map(of).collect();
+            all.sort_by(f64::total_cmp);
+            all
+        };
+        let middle = |all: &[f64]| all.get(all.len() / 2).copied().unwrap_or_default();
+        let ratios = ordered(&|[with, without]| with / without);
+        let ends = [ratios.first(), ratios.last()].map(|end| end.copied().unwrap_or_default());
+        ([0, 1].map(|which| middle(&ordered(&|turn| turn[which]))), [ends[0], middle(&ratios), ends[1]])
+    }
+
     /// Change of the memory between the first and the last third, in kB.
     #[expect(clippy::cast_precision_loss, reason = "kilobytes")]
     fn growth_kb(&self) -> f64 {
@@ -161,15 +203,19 @@ impl Outcome {
 
     pub(super) fn tell(&self, phase: &Phase, report: &mut Report) {
         let name = phase.name;
-        say(&format!("{name}: {} of {} Gbit/s, new: {}", self.gbit_s, self.quiet_gbit_s, self.newcomers));
+        let ([with, without], [least, middle, most]) = self.throughput();
+        say(&format!("{name}: {with:.2} of {without:.2} Gbit/s, {least:.2} to {most:.2}; new: {}", self.newcomers));
         say(&format!("{name}: {}; the hub: {}", self.stranger, self.hub));
         let wire = &self.stranger["wire"];
         let per_s = wire["sent"].as_f64().unwrap_or_default() / self.stranger["seconds"].as_f64().unwrap_or(f64::NAN);
         let last = self.samples.last();
         for (figure, value) in [
             ("sent_per_s", rounded(per_s)),
-            ("throughput_ratio", rounded(self.gbit_s / self.quiet_gbit_s)),
-            ("gbit_s", rounded(self.gbit_s)),
+            ("throughput_ratio", rounded(middle)),
+            ("throughput_ratio_least", rounded(least)),
+            ("throughput_ratio_most", rounded(most)),
+            ("gbit_s", rounded(with)),
+            ("quiet_gbit_s", rounded(without)),
             ("new_ok", self.answered.into()),
             ("new_half_ms", self.newcomers["half_ms"].clone()),
             ("new_last_ms", self.newcomers["last_ms"].clone()),

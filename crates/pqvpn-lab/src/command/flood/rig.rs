@@ -27,6 +27,8 @@ use crate::command::scale::swarm::{Member, Swarm};
 const CROWD: &str = "172.20.0.1/16";
 /// Where the stranger lives.
 const STRANGER: &str = "172.22.0.1/15";
+/// The interface of each daemon.
+pub(super) const INTERFACE: &str = "flood0";
 /// How long a newcomer may take: as long as a daemon tries before it gives up for the first time.
 pub(super) const NEWCOMER: Duration = Duration::from_secs(10);
 /// Sessions without use end after 180 s, of which a phase takes some before it is known who came.
@@ -193,7 +195,7 @@ fn overlay(identity: &Value) -> anyhow::Result<IpAddr> {
 
 fn common() -> String {
     format!(
-        "[node]\nlisten = [\"0.0.0.0:{PORT}\", \"[::]:{PORT}\"]\nport_mapping = false\n[interface]\nname = \"flood0\"\n\
+        "[node]\nlisten = [\"0.0.0.0:{PORT}\", \"[::]:{PORT}\"]\nport_mapping = false\n[interface]\nname = \"{INTERFACE}\"\n\
          ipv4 = false\n[logging]\nlevel = \"warn\"\n[bootstrap]\nlan = false\n[dht]\nenabled = false\n"
     )
 }
