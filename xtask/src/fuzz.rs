@@ -7,7 +7,7 @@
 use std::{
     env, fs,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
     sync::Mutex,
     thread,
     time::{Duration, Instant},
@@ -60,7 +60,7 @@ struct Outcome {
 pub(crate) fn run(tally: &mut Tally) -> Result<()> {
     let seconds = env::var("PQVPN_FUZZ_SECONDS").ok().map(|text| text.parse()).transpose();
     let seconds: u64 = seconds.context("PQVPN_FUZZ_SECONDS is no number")?.unwrap_or(SECONDS);
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("fuzz");
+    let root = root();
     let targets = targets(&root)?;
     let started = Instant::now();
     let Some(bin) = build(&root)? else {
@@ -104,15 +104,44 @@ fn targets(root: &Path) -> Result<Vec<String>> {
     Ok(names)
 }
 
+/// A build of the targets that takes what other lanes leave of the processors.
+pub(crate) struct Ahead(Child);
+
+impl Ahead {
+    /// Begins it, where a program can be run that way. What it says is said again by the lane's own build.
+    pub(crate) fn begin() -> Option<Self> {
+        let mut idle = Command::new("chrt");
+        idle.args(["--idle", "0"]).arg(env!("CARGO"));
+        cargo_build(&mut idle, &root()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().ok().map(Self)
+    }
+}
+
+impl Drop for Ahead {
+    /// Waits for its end: the lane's own build would, and then has nothing left to do.
+    fn drop(&mut self) {
+        drop(self.0.wait());
+    }
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("fuzz")
+}
+
+fn triple() -> String {
+    format!("{}-unknown-linux-gnu", env::consts::ARCH)
+}
+
+/// Makes a command that runs cargo one that builds the targets.
+fn cargo_build<'c>(cargo: &'c mut Command, root: &Path) -> &'c mut Command {
+    // A target is named so that build scripts and macros go without counters.
+    cargo.args(["build", "--locked", "--release", "--target", &triple()]).current_dir(root);
+    cargo.env("RUSTC_BOOTSTRAP", "1").env("RUSTFLAGS", FLAGS).stdin(Stdio::null())
+}
+
 /// Builds the targets; gives the folder they are in.
 fn build(root: &Path) -> Result<Option<PathBuf>> {
-    let triple = format!("{}-unknown-linux-gnu", env::consts::ARCH);
-    let mut cargo = Command::new(env!("CARGO"));
-    // A target is named so that build scripts and macros go without counters.
-    cargo.args(["build", "--locked", "--release", "--target", &triple]).current_dir(root);
-    cargo.env("RUSTC_BOOTSTRAP", "1").env("RUSTFLAGS", FLAGS).stdin(Stdio::null());
-    let built = cargo.status().context("cargo did not start")?.success();
-    Ok(built.then(|| root.join("target").join(triple).join("release")))
+    let built = cargo_build(&mut Command::new(env!("CARGO")), root).status().context("cargo did not start")?.success();
+    Ok(built.then(|| root.join("target").join(triple()).join("release")))
 }
 
 fn fuzz(root: &Path, bin: &Path, target: String, seconds: u64) -> Result<Outcome> {
@@ -194,7 +223,7 @@ mod tests {
 
     #[test]
     fn every_target_has_a_corpus_and_stands_in_the_manifest() {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("fuzz");
+        let root = root();
         let manifest = fs::read_to_string(root.join("Cargo.toml")).unwrap();
         let targets = targets(&root).unwrap();
         assert!(EXPOSED.iter().all(|name| targets.iter().any(|target| target == name)));

@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// What a datagram costs besides its bytes, in bytes: it is opened, looked at and written however short it is.
-pub(super) const PER_DATAGRAM: usize = 512;
+const PER_DATAGRAM: usize = 512;
 
 /// Whose messages are counted together. By what they name and not by address, of which a sender may have many.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

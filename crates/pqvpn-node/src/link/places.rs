@@ -8,7 +8,8 @@
 //!
 //! Pure: time is an argument, memory is bounded by `limit`.
 
-use std::collections::{BTreeMap, HashMap};
+use std::cmp::Reverse;
+use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -56,10 +57,16 @@ pub enum Room {
     None,
 }
 
-/// Handshakes under way, in the order they began.
+/// Handshakes under way, and who holds the most of them: a first packet is judged in no more steps than that takes.
 #[derive(Debug)]
 pub struct Places {
-    held: BTreeMap<Place, Held>,
+    held: HashMap<Place, Held>,
+    /// Those that have failed, in the order they began.
+    failed: BTreeSet<Place>,
+    /// Those that may still finish, of each source.
+    begun: HashMap<IpAddr, BTreeSet<Place>>,
+    /// The sources of those: who holds the most comes first, of several the one whose oldest is the oldest.
+    ranks: BTreeSet<(Reverse<usize>, Place, IpAddr)>,
     next: u64,
     limit: usize,
     patience: Duration,
@@ -70,7 +77,8 @@ impl Places {
     #[must_use]
     pub fn new(limit: usize) -> Self {
         let patience = PATIENCE * u32::try_from(limit).unwrap_or(PER_SECOND).min(PER_SECOND) / PER_SECOND;
-        Self { held: BTreeMap::new(), next: 0, limit, patience: patience.max(HASTE) }
+        let (held, failed, begun, ranks) = Default::default();
+        Self { held, failed, begun, ranks, next: 0, limit, patience: patience.max(HASTE) }
     }
 
     /// How many are taken.
@@ -85,42 +93,59 @@ impl Places {
         if self.held.len() < self.limit {
             return Room::Free;
         }
-        if let Some((lost, _)) = self.held.iter().find(|(_, held)| held.standing == Standing::Failed) {
+        if let Some(lost) = self.failed.first() {
             return Room::InsteadOf(*lost);
         }
-        let mut counts = HashMap::<IpAddr, usize>::new();
-        let begun = || self.held.iter().filter(|(_, held)| held.standing == Standing::Begun);
-        for (_, held) in begun() {
-            *counts.entry(held.source).or_default() += 1;
-        }
-        let own = counts.get(&prefix(source)).copied().unwrap_or_default();
-        let most = counts.values().copied().max().unwrap_or_default();
-        let Some((oldest, held)) = begun().find(|(_, held)| counts.get(&held.source) == Some(&most)) else {
-            return Room::None;
-        };
-        let age = now.saturating_duration_since(held.since);
-        let (is_for_more, has_had_its_time) = (most >= own + 2 && age >= HASTE, age >= self.patience);
+        let Some((Reverse(most), oldest, _)) = self.ranks.first() else { return Room::None };
+        let own = self.begun.get(&prefix(source)).map_or(0, BTreeSet::len);
+        let age = self.held.get(oldest).map_or(Duration::ZERO, |held| now.saturating_duration_since(held.since));
+        let (is_for_more, has_had_its_time) = (*most >= own + 2 && age >= HASTE, age >= self.patience);
         if is_for_more || has_had_its_time { Room::InsteadOf(*oldest) } else { Room::None }
     }
 
     /// Takes a place for a handshake from `source`, beyond the limit if need be.
     pub fn take(&mut self, now: Instant, source: IpAddr) -> Place {
-        let place = Place(self.next);
+        let (place, source) = (Place(self.next), prefix(source));
         self.next += 1;
-        self.held.insert(place, Held { source: prefix(source), since: now, standing: Standing::Begun });
+        self.held.insert(place, Held { source, since: now, standing: Standing::Begun });
+        self.rank(source, |places| places.insert(place));
         place
     }
 
     /// Notes how a handshake ended whose place is still taken.
     pub fn note(&mut self, place: Place, standing: Standing) {
-        if let Some(held) = self.held.get_mut(&place) {
-            held.standing = standing;
+        let Some(held) = self.held.get_mut(&place) else { return };
+        held.standing = standing;
+        let source = held.source;
+        match standing {
+            Standing::Begun => self.rank(source, |places| places.insert(place)),
+            Standing::Failed | Standing::Finished => self.rank(source, |places| places.remove(&place)),
         }
+        match standing {
+            Standing::Failed => self.failed.insert(place),
+            Standing::Begun | Standing::Finished => self.failed.remove(&place),
+        };
     }
 
     /// Gives a place up; one that has been given up already changes nothing.
     pub fn leave(&mut self, place: Place) {
-        self.held.remove(&place);
+        let Some(held) = self.held.remove(&place) else { return };
+        self.failed.remove(&place);
+        self.rank(held.source, |places| places.remove(&place));
+    }
+
+    /// Changes what a source has that may still finish.
+    fn rank(&mut self, source: IpAddr, change: impl FnOnce(&mut BTreeSet<Place>) -> bool) {
+        let rank = |places: &BTreeSet<Place>| Some((Reverse(places.len()), *places.first()?, source));
+        let places = self.begun.entry(source).or_default();
+        if let Some(before) = rank(places) {
+            self.ranks.remove(&before);
+        }
+        change(places);
+        match rank(places) {
+            Some(after) => drop(self.ranks.insert(after)),
+            None => drop(self.begun.remove(&source)),
+        }
     }
 }
 
@@ -191,6 +216,64 @@ mod tests {
             places.note(place, Standing::Finished);
         }
         assert_eq!(places.room(now + PATIENCE * 100, v4(9)), Room::None);
+    }
+
+    /// What a look at all of them would find.
+    fn by_hand(places: &Places, now: Instant, source: IpAddr) -> Room {
+        let mut all: Vec<_> = places.held.iter().collect();
+        all.sort_by_key(|(place, _)| **place);
+        if all.len() < places.limit {
+            return Room::Free;
+        }
+        if let Some((lost, _)) = all.iter().find(|(_, held)| held.standing == Standing::Failed) {
+            return Room::InsteadOf(**lost);
+        }
+        let begun: Vec<_> = all.into_iter().filter(|(_, held)| held.standing == Standing::Begun).collect();
+        let count = |source: IpAddr| begun.iter().filter(|(_, held)| held.source == source).count();
+        let most = begun.iter().map(|(_, held)| count(held.source)).max().unwrap_or_default();
+        let Some((oldest, held)) = begun.iter().find(|(_, held)| count(held.source) == most) else {
+            return Room::None;
+        };
+        let age = now - held.since;
+        let leaves = most >= count(prefix(source)) + 2 && age >= HASTE || age >= places.patience;
+        if leaves { Room::InsteadOf(**oldest) } else { Room::None }
+    }
+
+    #[test]
+    fn who_leaves_is_who_a_look_at_all_of_them_would_find() {
+        let (mut places, start) = (Places::new(24), Instant::now());
+        // A fixed sequence (Knuth's MMIX generator), so that a failure repeats.
+        let mut coin = 7_u64;
+        let mut toss = |below: u64| {
+            coin = coin.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (coin >> 33) % below
+        };
+        let mut rooms = [0; 3];
+        for step in 0..20_000 {
+            let now = start + Duration::from_millis(step * 10);
+            let (source, known) = (v4(toss(9) as u32), Place(places.next.saturating_sub(toss(40))));
+            match toss(8) {
+                0 => places.note(known, Standing::Failed),
+                1 => places.note(known, Standing::Finished),
+                2 => places.note(known, Standing::Begun),
+                3 | 4 => places.leave(known),
+                _ => drop(places.take(now, source)),
+            }
+            let room = places.room(now, source);
+            assert_eq!(room, by_hand(&places, now, source), "step {step}");
+            rooms[match room {
+                Room::Free => 0,
+                Room::InsteadOf(_) => 1,
+                Room::None => 2,
+            }] += 1;
+            if let Room::InsteadOf(place) = room {
+                places.leave(place);
+            }
+        }
+        assert!(rooms.iter().all(|times| *times > 100), "{rooms:?}");
+        let begun = places.begun.values().map(BTreeSet::len).sum::<usize>();
+        assert_eq!(places.ranks.len(), places.begun.len());
+        assert!(begun + places.failed.len() <= places.held.len());
     }
 
     #[test]
