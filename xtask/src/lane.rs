@@ -36,7 +36,8 @@ enum Work {
     Task(fn(&mut Tally) -> Result<()>),
 }
 
-/// Every lane, cheapest first. `netns` and what follows run alone: they measure a whole machine, or use all of it.
+/// Every lane, cheapest first. `netns` and what follows run alone, but for a build that takes what `netns` leaves: they measure a
+/// whole machine, or use all of it.
 pub(crate) const LANES: [Lane; 12] = [
     Lane {
         name: "fmt",

@@ -36,6 +36,7 @@ mod error;
 pub(crate) mod fake;
 mod gate;
 mod guest;
+mod initial;
 mod noq_backend;
 mod places;
 mod plain;

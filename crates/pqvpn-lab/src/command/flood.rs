@@ -62,7 +62,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Report> {
         phase.warm_up(&rig, args.times)?;
         let outcome = phase.run(&mut rig, args.seconds, args.newcomers, args.times)?;
         outcome.tell(phase, &mut report);
-        outcome.bars(phase, &mut report);
+        outcome.bars(phase, args.times, &mut report);
         all.push(outcome);
     }
     together(&all, &mut report);

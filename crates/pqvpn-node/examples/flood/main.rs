@@ -37,6 +37,8 @@ type Failure = Box<dyn Error + Send + Sync>;
 const HELLOS: usize = 4096;
 /// Pause between two looks at what is due.
 const TICK: Duration = Duration::from_millis(1);
+/// What is due at once, at most: a sender that was held up, or cannot send as fast as it should, does not make up for it.
+const LONGEST: Duration = Duration::from_millis(20);
 /// How long answers are waited for in the end.
 const LAST_ANSWERS: Duration = Duration::from_millis(500);
 
@@ -88,19 +90,21 @@ fn say(line: &str) -> Result<(), Failure> {
     Ok(out.flush()?)
 }
 
-/// Sends what is due, and looks at what comes back; gives for how long it sent.
+/// Sends what is due, and looks at what comes back; gives for how long it sent. What was not sent in time is not sent later.
 fn run(flood: &mut dyn Flood, wire: &mut Wire, rate: u64, span: Duration, start: &Path) -> Result<Duration, Failure> {
     let (begun, mut last) = (Instant::now(), Instant::now());
-    let (mut sending, mut done) = (Duration::ZERO, 0);
+    let (mut sending, mut due) = (Duration::ZERO, 0.0);
     while begun.elapsed() < span {
-        let passed = std::mem::replace(&mut last, Instant::now()).elapsed();
+        let passed = std::mem::replace(&mut last, Instant::now()).elapsed().min(LONGEST);
         if start.exists() {
             sending += passed;
+            due += rate as f64 * passed.as_secs_f64();
+            let until = Instant::now() + LONGEST;
+            while due >= 1.0 && Instant::now() < until {
+                due -= flood.burst(wire)? as f64;
+            }
         }
-        let due = u128::from(rate) * sending.as_micros() / 1_000_000;
-        while u128::from(done) < due && begun.elapsed() < span {
-            done += flood.burst(wire)?;
-        }
+        due = due.min(1.0);
         answers(flood, wire)?;
         thread::sleep(TICK);
     }

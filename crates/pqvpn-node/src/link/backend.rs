@@ -80,13 +80,23 @@ pub(in crate::link) fn endpoint(
         handshake_timeout: config.handshake_timeout,
         crypto: Arc::clone(&config.crypto),
         counters: Arc::clone(&counters),
-        balances,
+        balances: balances.clone(),
         moved,
         queue,
     };
     let acceptor = thread.spawn(acceptor.run());
     let incoming = tokio::sync::Mutex::new(incoming);
-    Ok(Box::new(QuicEndpoint { quic, socket: dialing, config, transport, counters, incoming, acceptor, thread }))
+    Ok(Box::new(QuicEndpoint {
+        quic,
+        socket: dialing,
+        config,
+        transport,
+        counters,
+        balances,
+        incoming,
+        acceptor,
+        thread,
+    }))
 }
 
 fn local(error: impl std::fmt::Display) -> LinkError {
@@ -149,6 +159,7 @@ struct QuicEndpoint {
     config: LinkConfig,
     transport: Arc<quic::TransportConfig>,
     counters: Arc<Counters>,
+    balances: Balances,
     incoming: tokio::sync::Mutex<mpsc::Receiver<Accepted>>,
     acceptor: JoinHandle<()>,
     thread: Handle,
@@ -166,8 +177,9 @@ impl QuicEndpoint {
         let started = Instant::now();
         let client = client_config(&self.config.crypto, peer.as_ref(), known.as_ref(), Arc::clone(&self.transport));
         let (limit, crypto) = (self.config.handshake_timeout, Arc::clone(&self.config.crypto));
-        let quic = self.quic.clone();
+        let (quic, dial) = (self.quic.clone(), self.balances.dial(addr));
         let dialed = drivers::run(&self.thread, async move {
+            let _dial = dial;
             let name = peer.unwrap_or(NOBODY).to_server_name();
             let connecting = client.and_then(|client| quic.connect_with(client, addr, &name).map_err(local));
             let dialed = handshake(connecting?, Role::Initiator, None, started, limit).await;

@@ -61,6 +61,8 @@ impl GateConfig {
 /// processor, which tunnels go without.
 const DISPLACED_PER_SECOND: u32 = 256;
 const DISPLACED_AT_ONCE: u32 = 64;
+/// Handshakes that proven sources may begin which are too many to be remembered: at once, and in a second.
+const UNTRACKED: (u32, u32) = (64, 512);
 /// How long a source that has made somebody leave does not do so again.
 const CONTENT: Duration = Duration::from_secs(2);
 /// Whose rate all share.
@@ -102,8 +104,8 @@ impl Gate {
     pub fn new(config: GateConfig) -> Self {
         let sources = || Sources::new(config.burst, config.per_second, config.sources);
         let displacing = Sources::every(CONTENT, config.sources);
-        let shared = || Sources::new(DISPLACED_AT_ONCE, DISPLACED_PER_SECOND, 1);
-        let (untracked, displaced) = (shared(), shared());
+        let untracked = Sources::new(UNTRACKED.0, UNTRACKED.1, 1);
+        let displaced = Sources::new(DISPLACED_AT_ONCE, DISPLACED_PER_SECOND, 1);
         Self { unproven: sources(), proven: sources(), untracked, displacing, displaced, config }
     }
 
@@ -143,7 +145,10 @@ impl Gate {
 
     /// Whether a source, and all sources together, may have one more leave its place: what has left was paid for.
     fn may_displace(&mut self, now: Instant, source: IpAddr) -> bool {
-        self.displacing.take(now, source) != Take::Exceeded && self.displaced.take(now, EVERYBODY) != Take::Exceeded
+        // Nobody has had his turn where nobody has left.
+        !self.displaced.is_exceeded(now, EVERYBODY)
+            && self.displacing.take(now, source) != Take::Exceeded
+            && self.displaced.take(now, EVERYBODY) != Take::Exceeded
     }
 
     /// Sources remembered now, for the proof that they are bounded.

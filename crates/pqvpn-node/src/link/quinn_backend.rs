@@ -15,8 +15,8 @@ use quinn::udp::{RecvMeta, Transmit};
 use quinn::{AsyncUdpSocket, UdpPoller};
 
 use super::config::{LinkConfig, TransportKnobs};
+use super::initial::{Answer, Initial};
 use super::socket::{LinkSocket, Writable};
-use super::unproven::Initial;
 use backend::QuicSocket;
 
 #[expect(clippy::duplicate_mod, reason = "the same source over two crates of the same shape")]
@@ -55,7 +55,11 @@ impl Retries {
         None
     }
 
-    fn answer(&self, _: SystemTime, _: SocketAddr, _: &Initial<'_>) -> Option<Vec<u8>> {
+    fn is_ours(&self, _: &[u8]) -> bool {
+        match *self {}
+    }
+
+    fn answer(&self, _: SystemTime, _: SocketAddr, _: &Initial<'_>) -> Answer {
         match *self {}
     }
 }

@@ -8,24 +8,20 @@
 //! its address (RFC 9000 §8.1). Of these ids a stranger can come to know all but 24 bits; guessing them costs more bytes than
 //! the last datagram has.
 //!
-//! Pure, and bounded by the handshakes under way.
+//! Pure, and bounded by the handshakes under way, ours as well.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher as _, RandomState};
 use std::net::SocketAddr;
 
+use super::initial::{Initial, SMALLEST, ids, is_initial};
+
 /// Bytes that may be sent for each received (RFC 9000 §8.1).
 const FACTOR: u64 = 3;
 /// First packets remembered until their handshake begins. Who would have one forgotten sends more than it could gain.
 const RECENT: usize = 1024;
-/// What the datagram of a first packet has at least (RFC 9000 §14.1).
-const SMALLEST: usize = 1200;
 /// Handshakes that one of several first packets to the same connection id may belong to, each of at least [`SMALLEST`].
 const ALIKE: usize = 8;
-/// Set in every packet of QUIC (RFC 9000 §17.2).
-const FIXED_BIT: u8 = 0x40;
-/// The longest connection id (RFC 9000 §17.2).
-const LONGEST_ID: usize = 20;
 
 /// A handshake: an address and the connection id that was chosen there, by a hash that nobody else can compute.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -46,49 +42,11 @@ struct Balance {
     held: usize,
     received: u64,
     sent: u64,
+    /// The connection ids its first packets were sent to, the last few of them.
+    firsts: Vec<Vec<u8>>,
     /// The source connection id of what was sent.
     ours: Vec<u8>,
     is_proven: bool,
-}
-
-/// Destination and source connection id of a packet of QUIC version 1 with a long header (RFC 9000 §17.2).
-fn ids(packet: &[u8]) -> Option<(&[u8], &[u8])> {
-    let after = packet.strip_prefix(&[*packet.first()?, 0, 0, 0, 1]).filter(|_| packet[0] & 0x80 != 0)?;
-    let (to, after) = id(after)?;
-    Some((to, id(after)?.0))
-}
-
-fn id(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
-    let (length, after) = bytes.split_first()?;
-    after.split_at_checked(usize::from(*length)).filter(|(id, _)| id.len() <= LONGEST_ID)
-}
-
-fn is_initial(packet: &[u8]) -> bool {
-    packet.first().is_some_and(|first| first & 0xb0 == 0x80)
-}
-
-/// A first packet, or another Initial (RFC 9000 §17.2.2), in a datagram large enough for one.
-#[derive(Debug)]
-pub(super) struct Initial<'p> {
-    /// Destination connection id.
-    pub(super) to: &'p [u8],
-    /// Source connection id.
-    pub(super) from: &'p [u8],
-    pub(super) has_token: bool,
-}
-
-impl<'p> Initial<'p> {
-    /// `None`: it is none that a server may answer.
-    pub(super) fn read(datagram: &'p [u8]) -> Option<Self> {
-        let first = *datagram.first().filter(|_| is_initial(datagram) && datagram.len() >= SMALLEST)?;
-        if first & FIXED_BIT == 0 {
-            return None;
-        }
-        let (to, from) = ids(datagram)?;
-        // Behind first byte, version and ids with their lengths.
-        let token = *datagram.get(7 + to.len() + from.len())?;
-        Some(Self { to, from, has_token: token != 0 })
-    }
 }
 
 /// The balances of handshakes under way.
@@ -96,6 +54,8 @@ impl<'p> Initial<'p> {
 pub(super) struct Unproven {
     recent: VecDeque<First>,
     balances: HashMap<Handshake, Balance>,
+    /// Where we dial just now, and how often.
+    dials: HashMap<SocketAddr, usize>,
     hasher: RandomState,
 }
 
@@ -109,9 +69,32 @@ impl Unproven {
         Handshake(self.hash(from, initial.from))
     }
 
-    /// Whether a handshake is under way here, begun without proof of an address.
-    pub(super) fn is_under_way(&self, handshake: Handshake) -> bool {
-        self.balances.contains_key(&handshake)
+    /// Whether an Initial from there goes on with a handshake that was begun here without proof of an address. Which connection id
+    /// it is sent to counts, too: else one handshake would be a pass for any number.
+    pub(super) fn goes_on(&self, from: SocketAddr, initial: &Initial<'_>) -> bool {
+        let goes_on =
+            |balance: &Balance| balance.ours == initial.to || balance.firsts.iter().any(|first| first == initial.to);
+        self.balances.get(&self.handshake(from, initial)).is_some_and(goes_on)
+    }
+
+    /// Whether we dial there.
+    pub(super) fn is_dialed(&self, address: SocketAddr) -> bool {
+        self.dials.contains_key(&address)
+    }
+
+    /// A dial to there begins.
+    pub(super) fn dial(&mut self, to: SocketAddr) {
+        *self.dials.entry(to).or_default() += 1;
+    }
+
+    /// One has ended.
+    pub(super) fn end_dial(&mut self, to: SocketAddr) {
+        if let Some(dials) = self.dials.get_mut(&to) {
+            *dials -= 1;
+            if *dials == 0 {
+                self.dials.remove(&to);
+            }
+        }
     }
 
     /// Something came from there.
@@ -151,6 +134,10 @@ impl Unproven {
         for handshake in &alike {
             let balance = self.balances.entry(*handshake).or_default();
             balance.held += 1;
+            if balance.firsts.len() >= ALIKE {
+                balance.firsts.remove(0);
+            }
+            balance.firsts.push(to.to_vec());
             for first in self.recent.iter_mut().filter(|first| first.handshake == *handshake) {
                 // Each is counted once.
                 balance.received = balance.received.saturating_add(std::mem::take(&mut first.bytes));
@@ -265,6 +252,42 @@ mod tests {
         assert_eq!(may(&mut unproven, 200, None), 200, "the socket was full");
         unproven.received(at(1), &packet(&FIRST, &THEIRS, 30));
         assert_eq!([may(&mut unproven, 91, None), may(&mut unproven, 90, None)], [0, 90]);
+    }
+
+    #[test]
+    fn what_goes_on_is_known_by_its_address_and_both_its_ids() {
+        let (mut unproven, handshakes) = begun(1200);
+        let goes_on = |unproven: &Unproven, port, to: &[u8], from: &[u8]| {
+            unproven.goes_on(at(port), &Initial::read(&packet(to, from, 1200)).unwrap())
+        };
+        assert!(goes_on(&unproven, 1, &FIRST, &THEIRS) && !goes_on(&unproven, 1, &OURS, &THEIRS));
+        may(&mut unproven, 1200, None);
+        assert!(goes_on(&unproven, 1, &FIRST, &THEIRS) && goes_on(&unproven, 1, &OURS, &THEIRS));
+        assert!(!goes_on(&unproven, 1, &[8; 8], &THEIRS), "one handshake is no pass for others");
+        assert!(!goes_on(&unproven, 2, &FIRST, &THEIRS) && !goes_on(&unproven, 1, &FIRST, &[2; 8]));
+        // Of all that chose the same id the last few are known.
+        for other in 0..20 {
+            unproven.received(at(1), &packet(&[100 + other; 8], &THEIRS, 1200));
+            unproven.begin(at(1), &[100 + other; 8]);
+        }
+        let known = (0..20).filter(|other| goes_on(&unproven, 1, &[100 + other; 8], &THEIRS));
+        assert_eq!(known.collect::<Vec<_>>(), (12..20).collect::<Vec<_>>());
+        for _ in 0..21 {
+            unproven.end(&handshakes);
+        }
+        assert!(!goes_on(&unproven, 1, &OURS, &THEIRS));
+    }
+
+    #[test]
+    fn a_dial_is_known_until_the_last_to_that_address_has_ended() {
+        let mut unproven = Unproven::default();
+        unproven.end_dial(at(1));
+        unproven.dial(at(1));
+        unproven.dial(at(1));
+        unproven.end_dial(at(1));
+        assert!(unproven.is_dialed(at(1)) && !unproven.is_dialed(at(2)));
+        unproven.end_dial(at(1));
+        assert!(!unproven.is_dialed(at(1)) && unproven.dials.is_empty());
     }
 
     #[test]

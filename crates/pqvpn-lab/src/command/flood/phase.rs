@@ -15,7 +15,9 @@ use super::sample::{Sample, Sampler, median};
 use crate::command::network::{rounded, say};
 use crate::command::node::PATIENCE;
 
-/// How often the transfer is looked at with the flood and without it, by turns.
+/// How often the transfer is looked at before the flood.
+const BEFORE: usize = 5;
+/// How often it is looked at with the flood and without it, by turns.
 const TURNS: u32 = 9;
 /// How long each of these looks takes, of which the first part is left to TCP to find its pace.
 const TURN: Duration = Duration::from_millis(1500);
@@ -61,12 +63,14 @@ pub(super) const ALL: [Phase; 5] = [
     phase("one_source", "initials", 1, 20_000, Some(3.0)),
     phase("spoofed", "initials", 1 << 16, 20_000, Some(3.0)),
     Phase { guesses_index: true, ..phase("garbage", "garbage", 64, 50_000, Some(0.0)) },
-    Phase { longer: 9, ..phase("half_open", "half-open", 256, 1_000, None) },
+    Phase { longer: 9, ..phase("half_open", "half-open", 1024, 1_000, None) },
     phase("bait", "bait", 1024, 20_000, Some(0.0)),
 ];
 
 /// What came of it.
 pub(super) struct Outcome {
+    /// Before the flood, Gbit/s.
+    before: Vec<f64>,
     /// With the flood and without it, by turns.
     turns: Vec<[f64; 2]>,
     pub(super) tried: u32,
@@ -99,15 +103,17 @@ impl Phase {
         // Nobody gets in because the flood is over.
         let until_last = LEAD + COMING + NEWCOMER.max(SECOND_KEYS);
         let seconds = (seconds * self.longer).max(u32::try_from((until_last + LOOK).as_secs())?);
-        let turns = u32::try_from((TURN * 2 * TURNS).as_secs())? + 1;
+        let (turns, looks) = (u32::try_from((TURN * 2 * TURNS).as_secs())? + 1, u32::try_from(BEFORE)? * 2);
         let (stranger, start) = rig.stranger(self, seconds + turns, times)?;
         let pid = rig.daemon.pid();
         // The transfer borrows the rig's hosts, the newcomers its crowd.
         let (peer, hub, target) = (rig.course(0).one.clone(), rig.course(0).two.clone(), rig.course(0).target);
-        let course = crate::command::bench::iperf::Course { one: &peer, two: &hub, target, seconds: seconds + turns };
+        let course =
+            crate::command::bench::iperf::Course { one: &peer, two: &hub, target, seconds: looks + seconds + turns };
         let gap = COMING / u32::from(newcomers);
         let span = Duration::from_secs(seconds.into());
-        let (_, (came, samples, hub_cpu, stranger_cpu, turns)) = course.tcp_beside(|_| {
+        let (_, (before, came, samples, hub_cpu, stranger_cpu, turns)) = course.tcp_beside(|_| {
+            let quiet = (0..BEFORE).map(|_| look(pid)).collect::<anyhow::Result<Vec<_>>>()?;
             let begun = Instant::now();
             fs::write(&start, [])?;
             let before = [rig.daemon.usage()?.cpu, stranger.usage()?.cpu];
@@ -121,7 +127,7 @@ impl Phase {
             let took = begun.elapsed().as_secs_f64();
             let after = [rig.daemon.usage()?.cpu, stranger.usage()?.cpu];
             let share = |which: usize| after[which].saturating_sub(before[which]).as_secs_f64() * 100.0 / took;
-            Ok((came, samples, share(0), share(1), by_turns(pid, &start)?))
+            Ok((quiet, came, samples, share(0), share(1), by_turns(pid, &start)?))
         })?;
         let stranger = stranger.wait(PATIENCE)?;
         let told = stranger.stdout.lines().last().unwrap_or_default();
@@ -129,6 +135,7 @@ impl Phase {
         let hub = rig.hub.json(&["status"])?;
         let answered = came["answered"].as_u64().unwrap_or_default();
         Ok(Outcome {
+            before,
             turns,
             tried: newcomers.into(),
             answered: u32::try_from(answered)?,
@@ -142,20 +149,22 @@ impl Phase {
     }
 }
 
-/// What arrives at a daemon's interface with the flood and without it, Gbit/s, by turns. The flood is one while there is the file.
+/// What arrives at a daemon's interface, Gbit/s.
+fn look(pid: u32) -> anyhow::Result<f64> {
+    thread::sleep(PACING);
+    let (begun, before) = (Instant::now(), received(pid)?);
+    thread::sleep(TURN - PACING);
+    #[expect(clippy::cast_precision_loss, reason = "gigabytes")]
+    Ok((received(pid)? - before) as f64 * 8e-9 / begun.elapsed().as_secs_f64())
+}
+
+/// That with the flood and without it, by turns. The flood is one while there is the file.
 fn by_turns(pid: u32, start: &Path) -> anyhow::Result<Vec<[f64; 2]>> {
-    let look = || -> anyhow::Result<f64> {
-        thread::sleep(PACING);
-        let (begun, before) = (Instant::now(), received(pid)?);
-        thread::sleep(TURN - PACING);
-        #[expect(clippy::cast_precision_loss, reason = "gigabytes")]
-        Ok((received(pid)? - before) as f64 * 8e-9 / begun.elapsed().as_secs_f64())
-    };
     let turn = |_| {
         fs::write(start, [])?;
-        let with = look()?;
+        let with = look(pid)?;
         fs::remove_file(start)?;
-        Ok([with, look()?])
+        Ok([with, look(pid)?])
     };
     (0..TURNS).map(turn).collect()
 }
@@ -170,16 +179,21 @@ fn received(pid: u32) -> anyhow::Result<u64> {
 
 impl Outcome {
     /// Throughput with the flood and without it, Gbit/s, and the ratios of the turns: the least, the one in the middle, the most.
-    fn throughput(&self) -> ([f64; 2], [f64; 3]) {
-        let ordered = |of: &dyn Fn(&[f64; 2]) -> f64| {
-            let mut all: Vec<f64> = self.turns.iter().map(of).collect();
+    /// What a flood leaves behind, like handshakes that are half-open, burdens what comes between: that one is held against
+    /// what was before.
+    fn throughput(&self, phase: &Phase) -> ([f64; 2], [f64; 3]) {
+        let ordered = |all: Vec<f64>| {
+            let mut all = all;
             all.sort_by(f64::total_cmp);
             all
         };
         let middle = |all: &[f64]| all.get(all.len() / 2).copied().unwrap_or_default();
-        let ratios = ordered(&|[with, without]| with / without);
+        let column = |which: usize| ordered(self.turns.iter().map(|turn| turn[which]).collect());
+        let before = middle(&ordered(self.before.clone()));
+        let quiet = |between: f64| if phase.longer > 1 { before } else { between };
+        let ratios = ordered(self.turns.iter().map(|[with, without]| with / quiet(*without)).collect());
         let ends = [ratios.first(), ratios.last()].map(|end| end.copied().unwrap_or_default());
-        ([0, 1].map(|which| middle(&ordered(&|turn| turn[which]))), [ends[0], middle(&ratios), ends[1]])
+        ([middle(&column(0)), quiet(middle(&column(1)))], [ends[0], middle(&ratios), ends[1]])
     }
 
     /// Change of the memory between the first and the last third, in kB.
@@ -203,7 +217,7 @@ impl Outcome {
 
     pub(super) fn tell(&self, phase: &Phase, report: &mut Report) {
         let name = phase.name;
-        let ([with, without], [least, middle, most]) = self.throughput();
+        let ([with, without], [least, middle, most]) = self.throughput(phase);
         say(&format!("{name}: {with:.2} of {without:.2} Gbit/s, {least:.2} to {most:.2}; new: {}", self.newcomers));
         say(&format!("{name}: {}; the hub: {}", self.stranger, self.hub));
         let wire = &self.stranger["wire"];
@@ -236,8 +250,10 @@ impl Outcome {
         }
     }
 
-    pub(super) fn bars(&self, phase: &Phase, report: &mut Report) {
+    pub(super) fn bars(&self, phase: &Phase, times: u32, report: &mut Report) {
         let name = |figure: &str| format!("{}_{figure}", phase.name);
+        // Who does not get to send floods nobody.
+        report.bar(&name("sent_per_s"), Op::AtLeast, f64::from(phase.rate * times) * 0.9);
         report.bar(&name("throughput_ratio"), Op::AtLeast, 0.8);
         report.bar(&name("memory_growth_kb"), Op::AtMost, NOISE_KB);
         report.bar(&name("threads_growth"), Op::Equal, 0.0);

@@ -10,8 +10,9 @@ use std::time::SystemTime;
 
 use super::super::{Retries, quic};
 use super::{Counters, count};
+use crate::link::initial::{Answer, Initial};
 use crate::link::socket::{LinkRecv, LinkSocket, LinkTransmit, MAX_BATCH, canonical, to_quic};
-use crate::link::unproven::{Handshake, Initial, Unproven};
+use crate::link::unproven::{Handshake, Unproven};
 
 /// The link socket in the terms of the QUIC stack.
 #[derive(Debug, Clone)]
@@ -139,7 +140,9 @@ impl QuicSocket {
             let mut kept = 0;
             for begin in (0..whole).step_by(stride) {
                 let datagram = begin..whole.min(begin + stride);
-                if busy.is_some_and(|away| self.is_retried(away, &unproven, &mut last, meta, &buf[datagram.clone()])) {
+                if busy
+                    .is_some_and(|away| self.is_turned_away(away, &unproven, &mut last, meta, &buf[datagram.clone()]))
+                {
                     continue;
                 }
                 unproven.received(meta.from, &buf[datagram.clone()]);
@@ -153,9 +156,9 @@ impl QuicSocket {
         }
     }
 
-    /// Whether a datagram was a first packet and has been answered with a Retry, which may get lost as any datagram. The rest of a
-    /// flight that came at once is answered with its `last`.
-    fn is_retried(
+    /// Whether a datagram was a first packet that QUIC needs not see: most have been answered with a Retry, which may get lost as
+    /// any datagram. The rest of a flight that came at once is answered with its `last`.
+    fn is_turned_away(
         &self,
         away: &TurnedAway,
         unproven: &Unproven,
@@ -163,22 +166,30 @@ impl QuicSocket {
         meta: &LinkRecv,
         datagram: &[u8],
     ) -> bool {
-        let Some(first) = Initial::read(datagram).filter(|initial| !initial.has_token) else { return false };
-        let handshake = unproven.handshake(meta.from, &first);
-        if unproven.is_under_way(handshake) {
+        let Some(first) = Initial::read(datagram) else { return false };
+        let answers_us = unproven.is_dialed(meta.from) && away.retries.is_ours(first.to);
+        if answers_us || unproven.goes_on(meta.from, &first) {
             return false;
         }
-        if *last == Some(handshake) {
+        let handshake = unproven.handshake(meta.from, &first);
+        if first.token.is_empty() && *last == Some(handshake) {
             return true;
         }
         let from = to_quic(meta.from, self.local.is_ipv6());
-        let Some(retry) = away.retries.answer(SystemTime::now(), from, &first) else { return false };
+        let retry = match away.retries.answer(SystemTime::now(), from, &first) {
+            Answer::Quic => return false,
+            Answer::Silence => {
+                count(&self.counters.ignored);
+                return true;
+            }
+            Answer::Retry(retry) => retry,
+        };
         *last = Some(handshake);
-        count(&self.counters.retried);
         let transmit =
             LinkTransmit { to: meta.from, src_ip: meta.dst_ip, ecn: None, contents: &retry, segment_size: None };
-        if let Err(error) = self.socket.try_send(&transmit) {
-            tracing::trace!(%error, "Retry not sent");
+        match self.socket.try_send(&transmit) {
+            Ok(()) => count(&self.counters.retried),
+            Err(error) => tracing::trace!(%error, "Retry not sent"),
         }
         true
     }
@@ -191,6 +202,13 @@ pub(super) struct Balances(Arc<Mutex<Unproven>>);
 impl Balances {
     fn lock(&self) -> MutexGuard<'_, Unproven> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From now on until the guard is dropped, we dial there.
+    pub(super) fn dial(&self, to: SocketAddr) -> Dial {
+        let to = canonical(to);
+        self.lock().dial(to);
+        Dial { to, balances: self.clone() }
     }
 
     /// From now on until the guard is dropped, a handshake whose first packet came from there gets no more than it may. `to` is
@@ -215,6 +233,18 @@ pub(super) struct Limit {
 impl Drop for Limit {
     fn drop(&mut self) {
         self.balances.lock().end(&self.handshakes);
+    }
+}
+
+/// A dial of ours.
+pub(super) struct Dial {
+    to: SocketAddr,
+    balances: Balances,
+}
+
+impl Drop for Dial {
+    fn drop(&mut self) {
+        self.balances.lock().end_dial(self.to);
     }
 }
 
