@@ -326,6 +326,17 @@ mod tests {
     }
 
     #[test]
+    fn who_is_refused_because_all_have_had_theirs_keeps_its_own_turn() {
+        let (mut gate, now) = (Gate::new(GateConfig::default()), Instant::now());
+        let mut judge = |ms: u64, n: u32| gate.judge(now + Duration::from_millis(ms), v4(n), true, 512, instead);
+        assert!((0..DISPLACED_AT_ONCE).all(|n| judge(0, n) == Verdict::Accept));
+        assert_eq!(
+            [judge(0, 1000), judge(4, 1000), judge(8, 1000)],
+            [Verdict::Ignore, Verdict::Accept, Verdict::Ignore]
+        );
+    }
+
+    #[test]
     fn addresses_of_one_ipv6_network_share_a_rate() {
         let (mut gate, now) = (Gate::new(GateConfig::default()), Instant::now());
         let host = |n: u16| IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 1, 0, 0, 0, n));
